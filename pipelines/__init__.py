@@ -1,0 +1,1 @@
+"""How the work is done: kernel, sources, stores, stages, publishing, trust, epochs, execution."""
