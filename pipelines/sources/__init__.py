@@ -1,0 +1,1 @@
+"""Where records come from: a node's store, genesis records, JSON Lines, an Arrow dataset."""

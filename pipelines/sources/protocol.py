@@ -1,0 +1,78 @@
+"""What a source of flat state gives to the export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from schemas.epoch_context import ShardContext
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRange:
+    """Trie keys with begin <= key < end; ``end`` None is the right end of the shard."""
+
+    begin: bytes
+    end: bytes | None
+
+
+class FlatStateSource(Protocol):
+    """The flat state of an epoch's shards at the blocks that their state roots belong to.
+
+    A source is a frozen, picklable value: each process that uses it opens its own handles, lazily. It never creates, changes or
+    locks anything in the place that it reads.
+    """
+
+    on_node_disk: bool
+    """Only where the node's disk is can this be read (export tasks then ask for the ``node_disk`` resource)."""
+
+    def describe(self) -> str:
+        """Return what is read and from where, in one line for people."""
+        ...
+
+    def fingerprint(self, shard: ShardContext) -> str:
+        """Return a short text that changes when the records could: an export under another fingerprint is not reused.
+
+        Raises:
+            SourceError: the source can't be read.
+        """
+        ...
+
+    def key_ranges(self, shard: ShardContext, range_bytes_target: int) -> tuple[KeyRange, ...]:
+        """Split a shard into adjacent key ranges of about ``range_bytes_target`` stored bytes, covering all keys.
+
+        Raises:
+            SourceError: a column is missing, the flat storage is not ready or stands at the wrong block.
+        """
+        ...
+
+    def records(self, shard: ShardContext, key_range: KeyRange, record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
+        """Yield the records of a key range as ``RECORD_SCHEMA`` batches, ascending, each of about ``record_batch_bytes_max`` bytes
+        at most (one row may exceed it). Values of at most 4000 bytes are inlined, longer ones are references.
+
+        Raises:
+            SourceError: the source can't be read, or changed while it was read.
+            IntegrityError: a row can't be decoded.
+        """
+        ...
+
+    def values(self, shard: ShardContext, value_hashes: Sequence[bytes], record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
+        """Yield referenced values as ``VALUE_SCHEMA`` batches in the order asked for.
+
+        Args:
+            value_hashes: unique, ascending.
+        Raises:
+            ValueMismatchError: a value is missing or does not hash.
+        """
+        ...
+
+    def state_header(self, shard: ShardContext, sync_hash: bytes) -> bytes | None:
+        """Return the node's own ShardStateSyncResponseHeader bytes for this shard, where it has them."""
+        ...
+
+    def root_memory_usage(self, shard: ShardContext) -> int | None:
+        """Return the memory usage in the state root's node where it can be had without reading the shard; checked by hash."""
+        ...

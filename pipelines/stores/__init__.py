@@ -1,0 +1,1 @@
+"""Where objects go: fsspec file systems behind one narrow interface that states its guarantees."""

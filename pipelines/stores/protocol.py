@@ -1,0 +1,100 @@
+"""What a store promises, and nothing more.
+
+Names are relative to the store's URL, with ``/`` between folders, no leading ``/``, no ``.`` or ``..``. Bytes under a name are
+whole or not there: no reader ever sees half an object, whatever kills the writer. A store is a frozen, picklable value: it
+opens its connection in the process that uses it (the clients do not survive a fork).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+Data = bytes | bytearray | memoryview | pa.Buffer
+"""What can be put."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreGuarantees:
+    """What a store does beyond the base promise; callers look here instead of at the URL's scheme."""
+
+    create_only: bool
+    """``put`` with ``create_only`` is decided by the store, so it also holds between machines."""
+    swap: bool
+    """``swap`` is decided by the store."""
+    durable: bool
+    """A put that returned survives a power cut."""
+    shared: bool
+    """Every machine of a cluster sees the same objects."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One stored object."""
+
+    name: str
+    size: int
+    version: str = ""
+    """What `Store.swap` compares: a generation, an ETag or a digest, as the store has it; opaque. Empty in listings that lack it."""
+
+
+class Store(Protocol):
+    """A folder of objects."""
+
+    url: str
+    """Where it is, for people and for workers; holds no secret."""
+    guarantees: StoreGuarantees
+
+    def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
+        """Store an object whole, and check what the store says it took (size, and a checksum where it has one).
+
+        Args:
+            create_only: fail when the name is taken by other bytes; the same bytes count as success.
+        Raises:
+            ObjectExistsError: ``create_only`` and the name has other bytes.
+            StoreDeniedError, StoreFullError, TransientStoreError, StoreError: as they say.
+            ObjectMismatchError: the store took other bytes than were sent.
+        """
+        ...
+
+    def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+        """Read an object or bytes [start, stop) of it.
+
+        Raises:
+            ObjectNotFoundError: no such object.
+        """
+        ...
+
+    def open(self, name: str) -> pa.NativeFile:
+        """Open an object for random access (memory-mapped where it is a local file).
+
+        Raises:
+            ObjectNotFoundError: no such object.
+        """
+        ...
+
+    def info(self, name: str) -> ObjectInfo | None:
+        """Return what is stored under a name, past every cache; None when nothing is."""
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yield all objects under a folder, at any depth, by name; ``prefix`` is a folder's name, empty for all.
+
+        Half-written temporary files are not objects.
+        """
+        ...
+
+    def swap(self, name: str, data: Data, expected: ObjectInfo | None) -> ObjectInfo:
+        """Replace an object if it is still ``expected`` (None: if there is none), else fail.
+
+        Raises:
+            ObjectExistsError: it is not what was expected.
+        """
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove an object; a name that is not there is no error."""
+        ...
