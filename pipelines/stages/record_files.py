@@ -1,0 +1,127 @@
+"""Writes record batches into files of bounded size, as Arrow IPC or Parquet.
+
+A file is put together in memory (its size is bounded) and stored whole, so no half-written file ever has a name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.stores.protocol import Store
+from schemas.dataset import RecordsFile, ValuesFile
+
+
+class FileFormat(StrEnum):
+    """File format of a dataset."""
+
+    IPC = "ipc"
+    PARQUET = "parquet"
+
+    @property
+    def suffix(self) -> str:
+        """What file names end in."""
+        return ".arrow" if self is FileFormat.IPC else ".parquet"
+
+
+RECORDS_FILE_BYTES_TARGET = 64 << 20
+"""A file is closed once it holds this many bytes of record batches; also bounds what a writer holds in memory."""
+
+
+@dataclass(slots=True)
+class _FileBuilder:
+    """One file on its way: its bytes so far."""
+
+    schema: pa.Schema
+    file_format: FileFormat
+
+    def __post_init__(self) -> None:
+        self.sink = pa.BufferOutputStream()
+        self._ipc = pa.ipc.new_file(self.sink, self.schema) if self.file_format is FileFormat.IPC else None
+        # Statistics and dictionary pages cost time and help no one on keys and hashes that never repeat.
+        self._parquet = None if self._ipc else pq.ParquetWriter(self.sink, self.schema, compression="zstd", use_dictionary=False, write_statistics=False)
+        self.batch_bytes = 0
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        batch = batch.replace_schema_metadata(self.schema.metadata)
+        if self._ipc is not None:
+            self._ipc.write_batch(batch)
+        elif self._parquet is not None:
+            self._parquet.write_table(pa.Table.from_batches([batch]), row_group_size=batch.num_rows)
+        self.batch_bytes += batch.nbytes
+
+    def finish(self) -> pa.Buffer:
+        for writer in (self._ipc, self._parquet):
+            if writer is not None:
+                writer.close()
+        return self.sink.getvalue()
+
+
+def write_record_files(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, store: Store, folder: str, stem: str, file_format: FileFormat
+) -> Iterator[RecordsFile]:
+    """Store record batches of ``RECORD_SCHEMA`` in files ``stem-0000``, ``stem-0001``, …; yields each file's summary once stored.
+
+    Args:
+        batches: ascending by key; empty ones are passed over.
+        schema: the records' schema with its metadata.
+        folder: the shard's folder in the store.
+        stem: name below the folder, without number and ending.
+    """
+    for number, group in enumerate(_groups(batches)):
+        builder = _FileBuilder(schema, file_format)
+        rows: list[int] = []
+        first_key, last_key, value_bytes = b"", b"", 0
+        for batch in group:
+            builder.write(batch)
+            first_key = first_key if rows else batch.column(0)[0].as_py()
+            last_key = batch.column(0)[batch.num_rows - 1].as_py()
+            rows.append(batch.num_rows)
+            value_bytes += pc.sum(pc.cast(batch.column(2), pa.uint64())).as_py()
+        data = builder.finish()
+        name = f"{stem}-{number:04d}{file_format.suffix}"
+        store.put(f"{folder}/{name}", data)
+        yield RecordsFile(name, data.size, hashlib.sha256(data).hexdigest(), first_key, last_key, tuple(rows), value_bytes)
+
+
+def write_values_files(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, store: Store, folder: str, stem: str, file_format: FileFormat
+) -> Iterator[ValuesFile]:
+    """Store record batches of ``VALUE_SCHEMA`` in files, as `write_record_files` does."""
+    for number, group in enumerate(_groups(batches)):
+        builder = _FileBuilder(schema, file_format)
+        first_hashes: list[bytes] = []
+        values, value_bytes = 0, 0
+        for batch in group:
+            builder.write(batch)
+            first_hashes.append(batch.column(0)[0].as_py())
+            values += batch.num_rows
+            value_bytes += pc.sum(pc.binary_length(batch.column(1))).as_py()
+        data = builder.finish()
+        name = f"{stem}-{number:04d}{file_format.suffix}"
+        store.put(f"{folder}/{name}", data)
+        yield ValuesFile(name, data.size, hashlib.sha256(data).hexdigest(), values, value_bytes, tuple(first_hashes))
+
+
+def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[Iterator[pa.RecordBatch]]:
+    """Group non-empty batches into runs of about ``RECORDS_FILE_BYTES_TARGET`` bytes, lazily; each group must be used up in turn."""
+    source = (batch for batch in batches if batch.num_rows)
+    pending = next(source, None)
+
+    def group() -> Iterator[pa.RecordBatch]:
+        nonlocal pending
+        size = 0
+        while pending is not None and (size == 0 or size + pending.nbytes <= RECORDS_FILE_BYTES_TARGET):
+            size += pending.nbytes
+            batch, pending = pending, None
+            yield batch
+            pending = next(source, None)
+
+    while pending is not None:
+        yield group()
