@@ -44,8 +44,8 @@ class _FileBuilder:
     def __post_init__(self) -> None:
         self.sink = pa.BufferOutputStream()
         self._ipc = pa.ipc.new_file(self.sink, self.schema) if self.file_format is FileFormat.IPC else None
-        # Statistics and dictionary pages cost time and help no one on keys and hashes that never repeat.
-        self._parquet = None if self._ipc else pq.ParquetWriter(self.sink, self.schema, compression="zstd", use_dictionary=False, write_statistics=False)
+        # A dictionary costs time and saves nothing on keys and hashes that never repeat; statistics let readers skip row groups.
+        self._parquet = None if self._ipc else pq.ParquetWriter(self.sink, self.schema, compression="zstd", use_dictionary=False, write_statistics=True)
         self.batch_bytes = 0
 
     def write(self, batch: pa.RecordBatch) -> None:

@@ -1,0 +1,157 @@
+"""Build: hashes what lies inside one state part's key interval, and seals all parts' edges into the state root.
+
+Each part is built on its own from its records and its two neighbouring keys. The seal then knows the state root, and the nodes
+on the parts' boundaries that the proofs need.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.kernel.choice import choose_kernel
+from pipelines.sources.arrow_dataset import ShardDataset
+from pipelines.stages.plan import PartPlan
+from pipelines.stages.work_folder import WorkFolder
+from schemas.errors import ObjectNotFoundError, StateRootMismatchError
+from schemas.ids import CryptoHash, PartId
+
+_NODE_SCHEMA = pa.schema([pa.field("node", pa.binary(), nullable=False)])
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSummary:
+    """What building one part came to."""
+
+    records: int
+    value_bytes: int
+    node_count: int
+    hashed_bytes: int
+    interior_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class BuildPartTask:
+    """Builds the interior of one part that has records."""
+
+    dataset: ShardDataset
+    work: WorkFolder
+    kernel_name: str
+    plan: PartPlan
+
+    def run(self) -> BuildSummary:
+        """Leave the part's interior and edge, or return an earlier run's summary.
+
+        Raises:
+            DatasetError, IntegrityError, StoreError: as they say.
+        """
+        store = self.work.store()
+        part_id = self.plan.part_id
+        try:
+            earlier = BuildSummary(**json.loads(store.get(self.work.build_summary(part_id))))
+            info = store.info(self.work.interior(part_id))
+            if info is not None and info.size == earlier.interior_size:
+                return earlier
+        except (ObjectNotFoundError, ValueError, TypeError):
+            pass
+        records = [batch for span in self.plan.spans for batch in self.dataset.read_span(span)]
+        values = self.dataset.read_values(_referenced(records))
+        build = choose_kernel(self.kernel_name).build(records, values, self.plan.left_key, self.plan.key_end)
+        assert build.interior is not None, "the interior was asked for"
+        store.put(self.work.interior(part_id), build.interior)
+        store.put(self.work.edge(part_id), build.edge)
+        summary = BuildSummary(
+            records=self.plan.records,
+            value_bytes=sum(pc.sum(pc.cast(batch.column(2), pa.uint64())).as_py() for batch in records),
+            node_count=build.node_count,
+            hashed_bytes=build.hashed_bytes,
+            interior_size=build.interior.size,
+        )
+        store.put(self.work.build_summary(part_id), json.dumps(asdict(summary)).encode())
+        return summary
+
+
+def _referenced(records: Sequence[pa.RecordBatch]) -> list[bytes]:
+    hashes: set[bytes] = set()
+    for batch in records:
+        column = batch.column(3)
+        if column.null_count != len(column):
+            hashes.update(column.drop_null().to_pylist())
+    return sorted(hashes)
+
+
+@dataclass(frozen=True, slots=True)
+class SealSummary:
+    """What all parts of a shard come to."""
+
+    state_root: CryptoHash
+    memory_usage: int
+    root_node: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SealTask:
+    """Merges the edges of all parts of a shard and leaves the boundary nodes."""
+
+    work: WorkFolder
+    kernel_name: str
+    num_parts: int
+    built: tuple[int, ...]
+    """part_id of each part that has records, ascending; at least one."""
+
+    def run(self) -> SealSummary:
+        """Seal the shard.
+
+        Raises:
+            IntegrityError, StoreError: as they say.
+        """
+        store = self.work.store()
+        edges = [store.get(self.work.edge(PartId(idx, self.num_parts))) for idx in self.built]
+        sealed = choose_kernel(self.kernel_name).seal(edges)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, _NODE_SCHEMA) as writer:
+            for nodes in sealed.boundary_nodes:
+                writer.write_batch(pa.record_batch([pa.array(nodes, pa.binary())], schema=_NODE_SCHEMA))
+        store.put(self.work.boundary_nodes(self.num_parts), sink.getvalue())
+        return SealSummary(sealed.state_root, sealed.memory_usage, sealed.root_node)
+
+
+@dataclass(frozen=True, slots=True)
+class HashFileTask:
+    """Hashes one dataset file's key range without keeping nodes: what a root check of a dataset needs."""
+
+    dataset: ShardDataset
+    kernel_name: str
+    file_index: int
+
+    def run(self) -> bytes:
+        """Return the range's edge.
+
+        Raises:
+            DatasetError, IntegrityError: as they say.
+        """
+        files = self.dataset.summary.files
+        left_key = files[self.file_index - 1].last_key if self.file_index else None
+        right_key = files[self.file_index + 1].first_key if self.file_index + 1 < len(files) else None
+        records = self.dataset.read_file(self.file_index)
+        return choose_kernel(self.kernel_name).build(records, (), left_key, right_key, keep_interior=False).edge
+
+
+def check_state_root(expected: CryptoHash | None, actual: CryptoHash, what: str) -> None:
+    """Compare a recomputed state root with the trusted one; nothing to compare where none is known.
+
+    Raises:
+        StateRootMismatchError: they differ.
+    """
+    if expected is not None and expected != actual:
+        raise StateRootMismatchError(
+            problem=f"the records hash to state root {actual}, the chain says {expected}",
+            where=what,
+            remedy="The source does not hold this epoch's state: a record is changed, missing or too many. Nothing of this shard was published.",
+            expected=str(expected),
+            actual=str(actual),
+        )
