@@ -23,32 +23,36 @@ Edge, borsh, integers little-endian::
     option<Child> top          the root node, when no node is open (no neighbours on either side)
     vec<Charge> charges        structure only, else empty: memory usage to add to records, see below; ascending by key
     OpenNode = vec<u8> prefix (one nibble a byte)
-               option<vec<u8>> first_key   first key under the prefix; None when it lies before the range
+               option<vec<u8>> first_key   first key under the prefix; None when it lies before the range (left_key is under it)
                option<ValueRef> value      of the key that ends at the prefix, if it is inside the range
                u16 bitmap, then a Child for each bit set, ascending: the closed children
     ValueRef = u32 length, [u8; 32] sha256 (zeros when not hashed)
     Child    = [u8; 32] hash (zeros when not hashed), u64 memory_usage, vec<u8> node bytes (empty when not hashed)
     Charge   = vec<u8> key, u64 memory_usage
 
-What is listed as open: for the left end, the prefix of first_key of length lcp(left_key, first_key), and every shorter prefix
-at which the range knows a value or a closed child; likewise for the right end with last_key and right_key. The deepest prefix
-of each end is listed even when it has neither value nor child, since a branch certainly stands there. A child that itself
-contains an open node is not listed in its parent (its index is known from the deeper open prefix).
+What is listed as open: the deepest prefix of each end, that is first_key up to lcp(left_key, first_key) and last_key up to
+lcp(last_key, right_key), and every shorter prefix that straddles an end and at which a key of the range ends or two keys of the
+range part. A branch certainly stands at each of these, even where the edge knows neither value nor child: lcp(first_key,
+last_key) can straddle both ends with an open node under each of its two children. A child that itself contains an open node is
+not listed in its parent (its index is known from the deeper open prefix).
 
 A Child at (prefix, index) is the node directly under that branch: its bytes start with the nibbles after prefix + [index],
 so it is a leaf, a branch, or an extension whose branch lies deeper.
 
 Merging A with its right neighbour B (A.right_key == B.first_key and B.left_key == A.last_key, else AssertionError): unite the
-open nodes by prefix (value, children and the earlier first_key), then close, deepest first, each node that straddles neither
-A's left nor B's right end: it becomes a child of the longest open proper prefix (an extension before it where nibbles remain
-between), or ``top`` when none is left. A closed node whose keys include A.first_key is put before first_path (the extension
-first). A branch that would have fewer than two of {value, child} is not a branch: an open node with a single child and no
-value can't occur once closed, since each listed prefix really branches.
+open nodes by prefix (value and children; first_key is None if A.left_key is under the prefix, else the earliest first_key of
+any listed prefix that is or extends it: A need not list a prefix that B lists), then close, deepest first, each node that
+straddles neither A's left nor B's right end: it becomes a child of the longest listed proper prefix (an extension before it
+where nibbles remain between), or ``top`` when there is none. A closed node whose keys include A.first_key is put before A's
+first_path (the extension first); B's first_path is dropped. A branch that would have fewer than two of {value, child} is not a
+branch: an open node with a single child and no value can't occur once closed, since each listed prefix really branches. The
+merge of two edges has the bytes of the edge of the united range, but for ``charges``.
 
 Memory usage of records. The *preorder* of a trie charges each node's own memory usage to the first key under it. S(k), the
 sum of the charges of all keys up to and including k, is then nearcore's running total at k's node, and part boundaries follow
 from S alone: the boundary for a threshold is the first key with S(k) > threshold. ``structure`` returns the charge of each
-record for closed nodes; a node closed by a merge is charged to its first key in ``charges``.
+record for closed nodes; a node closed by a merge is charged to its first key in ``charges``, where each key stands once (A's,
+B's and the new charges, those of one key added up).
 
 Source of the rules: nearcore core/store/src/trie/{raw_node,nibble_slice,state_parts}.rs and trie/ops/iter.rs. A kernel does no
 I/O, keeps no state between calls, and never panics or loops on hostile input: it raises an `IntegrityError`.
@@ -102,7 +106,8 @@ class Build:
     node_count: int
     """Closed nodes, counted as a tree."""
     hashed_bytes: int
-    """Bytes that were hashed: values and nodes."""
+    """Bytes that were hashed: each record's inlined value, each closed node, and, when the interior is kept, each referenced value
+    once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +212,8 @@ class Kernel(Protocol):
             MalformedPartError: not PartialState bytes (nearcore's verdict: malformed).
             MissingTrieValueError, UnexpectedTrieValueError, MalformedNodeError: nearcore's verdict: invalid.
             PartLimitError: over a limit of this module.
+        As in nearcore the part of an empty trie (root of 32 zero bytes) has no entries, and a part that begins at the right edge
+        (more parts than bytes of memory usage) is walked from the empty key, so that it holds every node and value.
         Source: nearcore core/store/src/trie/state_parts.rs, Trie::validate_state_part.
         """
         ...
