@@ -1,6 +1,7 @@
 """What a store promises, and nothing more.
 
-Names are relative to the store's URL, with ``/`` between folders, no leading ``/``, no ``.`` or ``..``. Bytes under a name are
+Names are relative to the store's URL, with ``/`` between folders, no leading ``/``, no ``.`` or ``..`` (all of the rule:
+`pipelines.stores.object_names`). Bytes under a name are
 whole or not there: no reader ever sees half an object, whatever kills the writer. A store is a frozen, picklable value: it
 opens its connection in the process that uses it (the clients do not survive a fork).
 """
@@ -9,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import pyarrow as pa
 
-Data = bytes | bytearray | memoryview | pa.Buffer
+Data: TypeAlias = bytes | bytearray | memoryview | pa.Buffer
 """What can be put."""
 
 
@@ -42,11 +43,20 @@ class ObjectInfo:
 
 
 class Store(Protocol):
-    """A folder of objects."""
+    """A folder of objects.
 
-    url: str
-    """Where it is, for people and for workers; holds no secret."""
-    guarantees: StoreGuarantees
+    Every method may raise StoreDeniedError, TransientStoreError and StoreError, and InvalidInputError for a name that is none.
+    """
+
+    @property
+    def url(self) -> str:
+        """Where it is, for people and for workers; holds no secret."""
+        ...
+
+    @property
+    def guarantees(self) -> StoreGuarantees:
+        """What it does beyond the base promise."""
+        ...
 
     def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
         """Store an object whole, and check what the store says it took (size, and a checksum where it has one).
@@ -61,8 +71,11 @@ class Store(Protocol):
         ...
 
     def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
-        """Read an object or bytes [start, stop) of it.
+        """Read an object or bytes [start, stop) of it; what lies past its end is left out.
 
+        Args:
+            start: from 0.
+            stop: not below ``start``; None for the end of the object.
         Raises:
             ObjectNotFoundError: no such object.
         """
@@ -89,6 +102,8 @@ class Store(Protocol):
 
     def swap(self, name: str, data: Data, expected: ObjectInfo | None) -> ObjectInfo:
         """Replace an object if it is still ``expected`` (None: if there is none), else fail.
+
+        The same bytes already there count as success: they are our own from an attempt whose reply was lost.
 
         Raises:
             ObjectExistsError: it is not what was expected.

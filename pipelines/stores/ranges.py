@@ -1,0 +1,82 @@
+"""Reading an object by byte ranges: a seekable file over `Store.get`, and a comparison that holds little in memory."""
+
+from __future__ import annotations
+
+import io
+
+import pyarrow as pa
+
+from pipelines.stores.protocol import Data, Store
+from schemas.errors import ObjectNotFoundError
+
+READ_AHEAD_BYTES = 1 << 20
+"""What one read of a remote object fetches at least."""
+
+COMPARE_RANGE_BYTES = 8 << 20
+"""How much of a stored object is in memory at once when it is compared."""
+
+
+def as_view(data: Data) -> memoryview:
+    """Return the bytes of what can be put, without a copy."""
+    return memoryview(data).cast("B")
+
+
+def open_ranges(store: Store, name: str) -> pa.NativeFile:
+    """Open an object of a remote store for random access.
+
+    Raises:
+        ObjectNotFoundError: no such object.
+    """
+    info = store.info(name)
+    if info is None:
+        raise ObjectNotFoundError(problem="no such object", where=f"{store.url}/{name}")
+    return pa.PythonFile(io.BufferedReader(_RangeFile(store, name, info.size), READ_AHEAD_BYTES), mode="r")
+
+
+def holds_same_bytes(store: Store, name: str, data: Data) -> bool:
+    """Tell whether an object is there and has exactly these bytes."""
+    view = as_view(data)
+    info = store.info(name)
+    if info is None or info.size != view.nbytes:
+        return False
+    try:
+        for start in range(0, view.nbytes, COMPARE_RANGE_BYTES):
+            stop = min(start + COMPARE_RANGE_BYTES, view.nbytes)
+            if store.get(name, start, stop) != view[start:stop]:
+                return False
+    except ObjectNotFoundError:
+        return False
+    return True
+
+
+class _RangeFile(io.RawIOBase):
+    """A seekable file whose every read is one `Store.get`."""
+
+    def __init__(self, store: Store, name: str, size: int) -> None:
+        self._store = store
+        self._name = name
+        self._size = size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        stop = min(self._position + len(buffer), self._size)
+        if stop <= self._position:
+            return 0
+        data = self._store.get(self._name, self._position, stop)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
