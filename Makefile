@@ -1,0 +1,48 @@
+# The front door. Needs Python 3.11 or newer; with cargo the native kernel is built, without it the reference kernel serves.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export UV_LINK_MODE ?= copy
+
+.PHONY: help setup demo check test test-all bench clean
+
+help:  ## say what the targets are
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.ready  ## make .venv with statecast and all that its tests need
+
+$(VENV)/.ready: pyproject.toml constraints.txt $(shell find native -name '*.rs' -not -path '*/target/*' -o -name 'Cargo.*' -not -path '*/target/*' -o -name pyproject.toml 2>/dev/null)
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[s3,p2p,dev]'
+	@if command -v cargo >/dev/null; then \
+	    echo "Building the native kernel"; \
+	    $(BIN)/maturin build --quiet --release --manifest-path native/binding/Cargo.toml --interpreter $(BIN)/python --out $(VENV)/wheels && \
+	    $(BIN)/uv pip install --quiet --python $(BIN)/python --reinstall --no-deps $$(ls -t $(VENV)/wheels/*.whl | head -n 1); \
+	else \
+	    echo "No cargo here: statecast will use the reference kernel, which is slow. See https://rustup.rs and run make setup again."; \
+	fi
+	touch $@
+
+demo: setup  ## produce, publish and check an epoch out of the bundled node database
+	$(BIN)/python examples/demo.py
+
+check: setup  ## formatting, lint, types, import directions; Rust too where cargo is there
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@if command -v cargo >/dev/null; then cd native && cargo fmt --check && cargo clippy --quiet --workspace --all-targets -- -D warnings && cargo test --quiet --workspace; fi
+
+test: check  ## the checks and all tests but the long ones
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: check  ## the long tests too: chaos, many kills, servers that must be built first
+	STATECAST_BUILD_SERVERS=1 $(BIN)/python -m pytest
+
+bench: setup  ## time every stage against its floor on one million records
+	$(BIN)/python -m benchmarks.produce
+
+clean:  ## remove what setup and demo made
+	rm -rf $(VENV) demo native/target
