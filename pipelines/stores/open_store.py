@@ -5,18 +5,74 @@ from __future__ import annotations
 import os
 from urllib.parse import unquote, urlsplit
 
+from pipelines.stores.bucket_folder import BucketFolder
 from pipelines.stores.file_store import FileStore
+from pipelines.stores.gcs_store import GcsStore
 from pipelines.stores.memory_store import MemoryStore
 from pipelines.stores.protocol import Store
+from pipelines.stores.rate_limit import RateLimitedStore
+from pipelines.stores.retrying import RetryingStore, RetryPolicy
+from pipelines.stores.s3_store import S3Store, import_s3fs
 from schemas.errors import InvalidInputError
 
+SCHEMES = ("file", "memory", "gs", "s3")
+"""Schemes that a store can be opened for; a path without a scheme is a local folder."""
 
-def open_store(url: str, *, shared: bool = False) -> Store:
+
+def open_store(
+    url: str,
+    *,
+    shared: bool = False,
+    endpoint_url: str | None = None,
+    project: str | None = None,
+    token: str | None = None,
+    anonymous: bool = False,
+    retry: RetryPolicy | None = RetryPolicy(),  # noqa: B008 - a frozen value
+    bytes_per_s: float | None = None,
+) -> Store:
+    """Return the store behind a URL. Opens no connection and touches no folder.
+
+    Args:
+        url: a path, ``file:///folder``, ``memory://name``, ``gs://bucket/folder`` or ``s3://bucket/folder``.
+        shared: a local folder is on a file system that every machine mounts at the same path.
+        endpoint_url: GCS and S3: another server than the provider's; without it the clients' own environment variables count.
+        project, token: GCS: as gcsfs takes them.
+        anonymous: GCS and S3: use no credentials (public buckets).
+        retry: how transient faults of GCS and S3 are retried; None to see each of them.
+        bytes_per_s: rate limit of each process; None for none.
+    Raises:
+        InvalidInputError: not such a URL, or the client of its scheme is not installed.
+    """
+    if not url or "\0" in url:
+        raise InvalidInputError(problem="a store's URL is empty", remedy="Give a folder, or a URL like gs://bucket/folder.")
+    store: Store
+    scheme = url.partition("://")[0] if "://" in url else "file"
+    if scheme == "file":
+        store = FileStore(_local_path(url), shared)
+    elif scheme == "memory":
+        store = MemoryStore(url.removeprefix("memory://").strip("/"))
+    elif scheme == "gs":
+        store = GcsStore(BucketFolder.parse(url), endpoint_url, project, "anon" if anonymous else token)
+    elif scheme == "s3":
+        import_s3fs()
+        store = S3Store(BucketFolder.parse(url), endpoint_url, anonymous)
+    else:
+        raise InvalidInputError(
+            problem=f"no store has the scheme {scheme[:40]!r}", where=url.partition("?")[0][:200], remedy=f"Known: {', '.join(SCHEMES)}, or a path."
+        )
+    if retry is not None and isinstance(store, (GcsStore, S3Store)):
+        store = RetryingStore(store, retry)
+    if bytes_per_s is None:
+        return store
+    if not bytes_per_s > 0:
+        raise InvalidInputError(problem="a rate limit must be above 0 bytes a second", where=str(bytes_per_s))
+    return RateLimitedStore(store, bytes_per_s)
+
+
+def _local_path(url: str) -> str:
     if "://" not in url:
-        return FileStore(os.path.abspath(url), shared=shared)
+        return os.path.abspath(url)
     parts = urlsplit(url)
-    if parts.scheme == "file":
-        return FileStore(os.path.abspath(unquote(parts.path)), shared=shared)
-    if parts.scheme == "memory":
-        return MemoryStore(f"{parts.netloc}{parts.path}".strip("/"))
-    raise InvalidInputError(problem=f"unknown store scheme {parts.scheme}", where=url)
+    if parts.netloc not in ("", "localhost") or not parts.path:
+        raise InvalidInputError(problem="a file URL has three slashes and an absolute path", where=url[:200], remedy="Write file:///folder.")
+    return os.path.abspath(unquote(parts.path))

@@ -1,0 +1,251 @@
+"""A store in a Google Cloud Storage bucket, by gcsfs; swaps by google-cloud-storage, since gcsfs has no generation condition.
+
+What is avoided here, and why: gcsfs's ``pipe_file``, ``put_file`` and so on send small objects as a MIME body with a constant
+boundary, which silently cuts an object that contains it, so objects go up by the resumable protocol alone; an fsspec transaction
+is a state of the whole file system object, shared by all threads, so the two steps that it takes (a file without autocommit,
+then commit or discard) are taken here for the one file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import google_crc32c
+import pyarrow as pa
+
+from pipelines.stores.bucket_folder import BucketFolder
+from pipelines.stores.object_names import check_range
+from pipelines.stores.per_process import PerProcess
+from pipelines.stores.protocol import Data, ObjectInfo, StoreGuarantees
+from pipelines.stores.ranges import as_view, holds_same_bytes, open_ranges
+from schemas.errors import (
+    ObjectExistsError,
+    ObjectMismatchError,
+    ObjectNotFoundError,
+    StatecastError,
+    StoreDeniedError,
+    StoreError,
+    TransientStoreError,
+)
+
+EMULATOR_VARIABLE = "STORAGE_EMULATOR_HOST"
+"""The clients' own variable for another endpoint; with it set no credentials are looked for."""
+
+BUCKET_TYPE_PROBE_VARIABLE = "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"
+"""gcsfs asks for the bucket's type by gRPC on most calls unless this is false when it is first imported."""
+
+BLOCK_BYTES_MIN = 256 << 10
+"""Granule of GCS's resumable protocol, and gcsfs's smallest block."""
+
+REQUEST_TIMEOUT_S = 300
+"""Longest single request: a part of the largest size over a slow line."""
+
+
+@dataclass(frozen=True, slots=True)
+class GcsStore:
+    """A folder of a GCS bucket."""
+
+    location: BucketFolder
+    endpoint_url: str | None = None
+    project: str | None = None
+    token: str | None = None
+    """As gcsfs takes it: ``google_default``, ``cloud``, ``anon`` or the path of a key file; None tries them in turn."""
+    _file_system: PerProcess[Any] = field(default_factory=PerProcess, repr=False, compare=False)
+    _bucket: PerProcess[Any] = field(default_factory=PerProcess, repr=False, compare=False)
+
+    @property
+    def url(self) -> str:
+        """``gs://bucket/folder``."""
+        return self.location.url
+
+    @property
+    def guarantees(self) -> StoreGuarantees:
+        """All."""
+        return StoreGuarantees(create_only=True, swap=True, durable=True, shared=True)
+
+    def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
+        """See `Store.put`."""
+        path = self.location.path(name)
+        view = as_view(data)
+        with self._mapped(name, writing=True):
+            try:
+                self._upload(path, view, "xb" if create_only else "wb")
+            except FileExistsError:
+                # Also the end of an upload of our own whose reply was lost.
+                if not holds_same_bytes(self, name, view):
+                    raise ObjectExistsError(problem="the name is taken by other bytes", where=self._where(name)) from None
+        return self._checked(name, view)
+
+    def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+        """See `Store.get`."""
+        check_range(start, stop)
+        path = self.location.path(name)
+        try:
+            with self._mapped(name):
+                if start == stop:
+                    self._fs().info(path)
+                    return b""
+                whole = start == 0 and stop is None
+                return bytes(self._fs().cat_file(path) if whole else self._fs().cat_file(path, start=start, end=stop))
+        except StoreError as error:
+            if _code(error.__cause__) == 416 or "not satisfiable" in error.problem:
+                return b""
+            raise
+
+    def open(self, name: str) -> pa.NativeFile:
+        """See `Store.open`."""
+        return open_ranges(self, name)
+
+    def info(self, name: str) -> ObjectInfo | None:
+        """See `Store.info`."""
+        found = self._metadata(name)
+        return None if found is None else ObjectInfo(name, int(found["size"]), str(found["generation"]))
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """See `Store.list`."""
+        folder = self.location.listing_path(prefix)
+        with self._mapped(prefix):
+            self._fs().invalidate_cache()
+            found = self._fs().find(folder.rstrip("/"), detail=True, update_cache=False)
+        for path, entry in sorted(found.items()):
+            if path.startswith(folder) and not path.endswith("/"):
+                yield ObjectInfo(self.location.name(path), int(entry["size"]), str(entry.get("generation", "")))
+
+    def swap(self, name: str, data: Data, expected: ObjectInfo | None) -> ObjectInfo:
+        """See `Store.swap`."""
+        from google.api_core.exceptions import PreconditionFailed
+
+        view = as_view(data)
+        blob = self._bucket.get(self._open_bucket).blob(self.location.key(name))
+        generation = int(expected.version) if expected else 0
+        with self._mapped(name, writing=True):
+            try:
+                blob.upload_from_string(
+                    view.tobytes(), content_type="application/octet-stream", if_generation_match=generation, checksum="crc32c", timeout=REQUEST_TIMEOUT_S
+                )
+            except PreconditionFailed:
+                if not holds_same_bytes(self, name, view):
+                    raise ObjectExistsError(problem="the object is not what was expected", where=self._where(name)) from None
+        return self._checked(name, view)
+
+    def delete(self, name: str) -> None:
+        """See `Store.delete`."""
+        with suppress(ObjectNotFoundError), self._mapped(name):
+            self._fs().rm_file(self.location.path(name))
+
+    def _upload(self, path: str, view: memoryview, mode: str) -> None:
+        # The block is larger than the object, so nothing is sent before all of it is buffered.
+        file = self._fs().open(path, mode, autocommit=False, block_size=max(view.nbytes + 1, BLOCK_BYTES_MIN))
+        try:
+            file.write(view)
+            file.close()
+            file.commit()
+        except BaseException:
+            # An unclosed file would be closed, and so published, by its finalizer.
+            file.closed = True
+            with suppress(Exception):
+                file.discard()
+            raise
+
+    def _metadata(self, name: str) -> dict[str, Any] | None:
+        try:
+            with self._mapped(name):
+                self._fs().invalidate_cache()
+                found: dict[str, Any] = self._fs().info(self.location.path(name))
+        except ObjectNotFoundError:
+            return None
+        return found if found.get("type") == "file" else None
+
+    def _checked(self, name: str, view: memoryview) -> ObjectInfo:
+        found = self._metadata(name)
+        if found is None:
+            raise ObjectMismatchError(problem="the store took the object and does not show it", where=self._where(name))
+        checksum = base64.b64encode(google_crc32c.value(view.tobytes()).to_bytes(4, "big")).decode()
+        if int(found["size"]) != view.nbytes or found.get("crc32c", checksum) != checksum:
+            raise ObjectMismatchError(
+                problem=f"sent {view.nbytes} bytes with crc32c {checksum}, the store has {found['size']} with {found.get('crc32c')}", where=self._where(name)
+            )
+        return ObjectInfo(name, view.nbytes, str(found["generation"]))
+
+    def _fs(self) -> Any:
+        return self._file_system.get(self._open_file_system)
+
+    def _open_file_system(self) -> Any:
+        os.environ.setdefault(BUCKET_TYPE_PROBE_VARIABLE, "false")
+        import gcsfs
+
+        with self._mapped(""):
+            return gcsfs.GCSFileSystem(
+                # Only listing and making buckets need a project; a name silences gcsfs's warning about that.
+                project=self.project or os.environ.get("GOOGLE_CLOUD_PROJECT") or "statecast",
+                token=self.token or ("anon" if os.environ.get(EMULATOR_VARIABLE) else None),
+                endpoint_url=self.endpoint_url,
+                requests_timeout=_client_timeout(),
+                use_listings_cache=False,
+                skip_instance_cache=True,
+            )
+
+    def _open_bucket(self) -> Any:
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud import storage
+
+        fs = self._fs()
+        client = storage.Client(
+            project=fs.project,
+            credentials=fs.credentials.credentials or AnonymousCredentials(),
+            client_options={"api_endpoint": self.endpoint_url} if self.endpoint_url else None,
+        )
+        return client.bucket(self.location.bucket)
+
+    def _where(self, name: str) -> str:
+        return f"{self.url}/{name}"
+
+    @contextmanager
+    def _mapped(self, name: str, *, writing: bool = False) -> Iterator[None]:
+        """Turn the clients' errors into errors of a store."""
+        try:
+            yield
+        except (StatecastError, AssertionError, FileExistsError):
+            raise
+        except Exception as error:
+            raise _store_error(error, self._where(name), writing) from error
+
+
+def _client_timeout() -> Any:
+    import aiohttp
+
+    return aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
+
+
+def _code(error: BaseException | None) -> int:
+    """Return the HTTP status in an error of either client, 0 when there is none."""
+    code = getattr(error, "code", None)
+    return int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdigit()) else 0
+
+
+def _store_error(error: Exception, where: str, writing: bool) -> StoreError:
+    """Return the store's error for an error of gcsfs or google-cloud-storage."""
+    import aiohttp
+    import google.auth.exceptions
+    import requests
+
+    code = _code(error)
+    text = str(error) or type(error).__name__
+    if isinstance(error, FileNotFoundError) or code == 404:
+        if writing:
+            return StoreError(problem="no such bucket", where=where, remedy="Create it first; it is never created here.")
+        return ObjectNotFoundError(problem="no such object", where=where)
+    if code in (401, 403) or (isinstance(error, OSError) and text.startswith("Forbidden")):
+        return StoreDeniedError(problem=f"the store refuses access: {text[:300]}", where=where, remedy="Grant the identity that runs this access to the bucket.")
+    passing = (aiohttp.ClientError, requests.exceptions.RequestException, asyncio.TimeoutError, TimeoutError, ConnectionError, google.auth.exceptions.TransportError)
+    if code in (408, 409, 429) or code >= 500 or isinstance(error, passing):
+        return TransientStoreError(problem=f"the store failed for the moment: {text[:300]}", where=where)
+    if isinstance(error, google.auth.exceptions.GoogleAuthError):
+        return StoreDeniedError(problem=f"no usable credentials: {text[:300]}", where=where, remedy="Run gcloud auth application-default login, or set a token.")
+    return StoreError(problem=f"the store failed: {text[:300]}", where=where)
