@@ -67,18 +67,10 @@ from typing import Protocol
 import pyarrow as pa
 
 from schemas.ids import CryptoHash, PartId
-
-NODE_MEMORY_USAGE = 50
-"""Cost of a node, and once more of a value (nearcore core/primitives-core/src/config.rs / TRIE_COSTS node_cost)."""
-
-KEY_BYTE_MEMORY_USAGE = 2
-"""Cost of a byte of a node's encoded key (TRIE_COSTS byte_of_key)."""
-
-PARTIAL_STATE_BYTES_MAX = 512 << 20
-"""Largest decoded part that is read or written (nearcore refuses more)."""
-
-PARTIAL_STATE_ENTRIES_MAX = 16 << 20
-"""Most entries of a part. The smallest entry takes 4 bytes, so this also bounds what a decoder allocates."""
+from schemas.state_part import PARTIAL_STATE_BYTES_MAX as PARTIAL_STATE_BYTES_MAX
+from schemas.state_part import PARTIAL_STATE_ENTRIES_MAX as PARTIAL_STATE_ENTRIES_MAX
+from schemas.trie_node import KEY_BYTE_MEMORY_USAGE as KEY_BYTE_MEMORY_USAGE
+from schemas.trie_node import NODE_MEMORY_USAGE as NODE_MEMORY_USAGE
 
 TRIE_DEPTH_MAX = 2 * (2048 + 256)
 """Deepest path in nibbles: twice `schemas.flat_state.KEY_BYTES_MAX`."""
