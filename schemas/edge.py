@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from schemas.borsh import BorshReader, BorshWriter
 from schemas.errors import MalformedNodeError
@@ -141,7 +142,7 @@ def _check_edge(edge: Edge) -> None:
 
 def _ascending(items: Iterable[bytes]) -> bool:
     listed = list(items)
-    return all(left < right for left, right in zip(listed, listed[1:], strict=False))
+    return all(left < right for left, right in pairwise(listed))
 
 
 def _write_child(writer: BorshWriter, child: Child) -> None:

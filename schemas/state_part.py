@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 import pyarrow as pa
 import zstandard
@@ -41,7 +42,7 @@ ZSTD_LEVEL_DEFAULT = 1
 _PARTIAL_STATE_TAG = 0
 _STATE_PART_HEADER_BYTES = 5
 
-Data = bytes | bytearray | memoryview | pa.Buffer
+Data: TypeAlias = "bytes | bytearray | memoryview | pa.Buffer"
 """Anything with bytes in it."""
 
 

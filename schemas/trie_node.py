@@ -157,7 +157,7 @@ def encode_trie_node(raw: RawTrieNodeWithSize) -> bytes:
             write_value_ref(writer, value)
         case BranchNode(children, None):
             _write_children(writer.u8(1), children)
-        case BranchNode(children, value):
+        case BranchNode(children, ValueRef() as value):
             write_value_ref(writer.u8(2), value)
             _write_children(writer, children)
         case ExtensionNode(key, child):

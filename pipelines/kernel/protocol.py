@@ -67,10 +67,22 @@ from typing import Protocol
 import pyarrow as pa
 
 from schemas.ids import CryptoHash, PartId
-from schemas.state_part import PARTIAL_STATE_BYTES_MAX as PARTIAL_STATE_BYTES_MAX
-from schemas.state_part import PARTIAL_STATE_ENTRIES_MAX as PARTIAL_STATE_ENTRIES_MAX
-from schemas.trie_node import KEY_BYTE_MEMORY_USAGE as KEY_BYTE_MEMORY_USAGE
-from schemas.trie_node import NODE_MEMORY_USAGE as NODE_MEMORY_USAGE
+from schemas.state_part import PARTIAL_STATE_BYTES_MAX, PARTIAL_STATE_ENTRIES_MAX
+from schemas.trie_node import KEY_BYTE_MEMORY_USAGE, NODE_MEMORY_USAGE
+
+__all__ = [
+    "KEY_BYTE_MEMORY_USAGE",
+    "NODE_MEMORY_USAGE",
+    "PARTIAL_STATE_BYTES_MAX",
+    "PARTIAL_STATE_ENTRIES_MAX",
+    "TRIE_DEPTH_MAX",
+    "WALK_STEPS_MAX",
+    "AppliedPart",
+    "Build",
+    "Kernel",
+    "Sealed",
+    "Structure",
+]
 
 TRIE_DEPTH_MAX = 2 * (2048 + 256)
 """Deepest path in nibbles: twice `schemas.flat_state.KEY_BYTES_MAX`."""
