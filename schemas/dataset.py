@@ -200,7 +200,9 @@ class DatasetShard:
         """
         document = parse_summary(data, where)
         if document.get("format") != DATASET_FORMAT:
-            raise DatasetError(problem=f"this is not a dataset of format {DATASET_FORMAT}", where=where, remedy="Export it again with this version.")
+            raise DatasetError(
+                problem=f"this is not a dataset of format {DATASET_FORMAT}", where=where, remedy="Export it again with this version."
+            )
         try:
             context = epoch_context_from_json(document["context"], where)
             return cls(
@@ -217,7 +219,9 @@ class DatasetShard:
                 fingerprint=str(document["fingerprint"]),
                 files=tuple(RecordsFile.from_json(entry) for entry in document["files"]),
                 values_files=tuple(ValuesFile.from_json(entry) for entry in document["values_files"]),
-                verified_state_root=None if document["verified_state_root"] is None else CryptoHash.from_base58(document["verified_state_root"]),
+                verified_state_root=None
+                if document["verified_state_root"] is None
+                else CryptoHash.from_base58(document["verified_state_root"]),
                 memory_usage=None if document["memory_usage"] is None else int(document["memory_usage"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -235,7 +239,9 @@ def parse_summary(data: bytes, where: str) -> dict[str, Any]:
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise DatasetError(problem=f"the summary is not JSON: {error}", where=where, remedy="It was cut off or changed; export again.") from None
+        raise DatasetError(
+            problem=f"the summary is not JSON: {error}", where=where, remedy="It was cut off or changed; export again."
+        ) from None
     if not isinstance(document, dict):
         raise DatasetError(problem="a summary is a JSON object", where=where)
     return document

@@ -7,6 +7,7 @@ against a chain.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from dataclasses import dataclass, replace
@@ -66,7 +67,9 @@ class EpochContext:
             if shard.shard_id == shard_id:
                 return shard
         known = ", ".join(str(shard.shard_id) for shard in self.shards)
-        raise InvalidInputError(problem=f"shard {shard_id} is not in this epoch", where=f"epoch {self.epoch_id}", remedy=f"Its shards are {known}.")
+        raise InvalidInputError(
+            problem=f"shard {shard_id} is not in this epoch", where=f"epoch {self.epoch_id}", remedy=f"Its shards are {known}."
+        )
 
     def only(self, shard_ids: tuple[int, ...]) -> EpochContext:
         """Return the context with these shards alone; all of them when ``shard_ids`` is empty."""
@@ -133,8 +136,12 @@ def epoch_context_from_json(document: dict[str, Any], where: str) -> EpochContex
     if not isinstance(listed, list) or not listed or len(listed) > SHARDS_MAX:
         raise InvalidInputError(problem=f"shards must be a list of 1 to {SHARDS_MAX} shards", where=where)
     common = reader.optional_hash("prev_block_hash")
-    shards = tuple(sorted((_shard_from_json(entry, common, f"{where}: shards[{i}]") for i, entry in enumerate(listed)), key=lambda shard: shard.shard_id))
-    for left, right in zip(shards, shards[1:], strict=False):
+    shards = tuple(
+        sorted(
+            (_shard_from_json(entry, common, f"{where}: shards[{i}]") for i, entry in enumerate(listed)), key=lambda shard: shard.shard_id
+        )
+    )
+    for left, right in itertools.pairwise(shards):
         if left.shard_id == right.shard_id:
             raise InvalidInputError(problem=f"shard {left.shard_id} is listed twice", where=where)
     return EpochContext(
@@ -154,7 +161,11 @@ def _shard_from_json(entry: object, common: CryptoHash | None, where: str) -> Sh
     shard_uid = ShardUId.parse(reader.text("shard_uid"))
     if "shard_id" in entry and reader.number("shard_id", 2**32) != shard_uid.shard_id:
         raise InvalidInputError(problem=f"shard_id {entry['shard_id']} does not belong to shard_uid {shard_uid}", where=where)
-    return ShardContext(shard_uid=shard_uid, state_root=reader.optional_hash("state_root"), flat_head_target=reader.optional_hash("prev_block_hash") or common)
+    return ShardContext(
+        shard_uid=shard_uid,
+        state_root=reader.optional_hash("state_root"),
+        flat_head_target=reader.optional_hash("prev_block_hash") or common,
+    )
 
 
 class _FieldReader:

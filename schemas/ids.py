@@ -48,6 +48,7 @@ class CryptoHash(bytes):
     __slots__ = ()
 
     def __new__(cls, data: bytes) -> CryptoHash:
+        """Take 32 bytes; raises InvalidInputError on any other number."""
         if len(data) != HASH_BYTES:
             raise InvalidInputError(problem=f"a hash has {HASH_BYTES} bytes, this has {len(data)}", where=data[:40].hex())
         return super().__new__(cls, data)

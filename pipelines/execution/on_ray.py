@@ -23,8 +23,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Ray's new default, set so that the announcement of the change isn't printed to the user.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
-import ray  # noqa: E402
-from ray.exceptions import RayError, RayTaskError  # noqa: E402
+import ray
+from ray.exceptions import RayError, RayTaskError
 
 R = TypeVar("R")
 

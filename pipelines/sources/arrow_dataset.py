@@ -69,7 +69,9 @@ class ShardDataset:
                 if start < stop:
                     batch = batches.read(index)
                     self._check_batch(file, index, batch)
-                    taken.append(batch.slice(start, stop - start) if columns is None else batch.slice(start, stop - start).select(list(columns)))
+                    taken.append(
+                        batch.slice(start, stop - start) if columns is None else batch.slice(start, stop - start).select(list(columns))
+                    )
                 row += rows
         return taken
 
@@ -103,7 +105,9 @@ class ShardDataset:
                     missing = [value_hash for value_hash in wanted if value_hash not in rows]
                     if missing:
                         raise _missing_value(missing[0], f"{self.url}/{where}")
-                    found.append(batch.take(pa.array([rows[value_hash] for value_hash in wanted], pa.int64())).replace_schema_metadata(None))
+                    found.append(
+                        batch.take(pa.array([rows[value_hash] for value_hash in wanted], pa.int64())).replace_schema_metadata(None)
+                    )
         return found
 
     def _by_file(self, value_hashes: Sequence[bytes]) -> Iterator[tuple[ValuesFile, list[bytes]]]:
@@ -127,7 +131,9 @@ def _by_batch(file: ValuesFile, hashes: Sequence[bytes]) -> Iterator[tuple[int, 
 
 
 def _missing_value(value_hash: bytes, where: str) -> ValueMismatchError:
-    return ValueMismatchError(problem=f"the referenced value {value_hash.hex()} is not in the dataset", where=where, remedy="Export the shard again.")
+    return ValueMismatchError(
+        problem=f"the referenced value {value_hash.hex()} is not in the dataset", where=where, remedy="Export the shard again."
+    )
 
 
 class _IpcBatches:
@@ -156,13 +162,17 @@ def _opened(store: Store, name: str, size: int) -> Iterator[_IpcBatches | _Parqu
         with store.open(name) as source:
             if source.size() != size:
                 raise DatasetError(
-                    problem=f"the file has {source.size()} bytes, its summary says {size}", where=where, remedy="It was cut off or changed; export the shard again."
+                    problem=f"the file has {source.size()} bytes, its summary says {size}",
+                    where=where,
+                    remedy="It was cut off or changed; export the shard again.",
                 )
             yield _ParquetBatches(source) if name.endswith(".parquet") else _IpcBatches(source)
     except ObjectNotFoundError as error:
         raise DatasetError(problem="a file of the dataset is missing", where=where, remedy="Export the shard again.") from error
     except (pa.ArrowInvalid, pa.ArrowIOError, pa.ArrowTypeError, IndexError) as error:
-        raise DatasetError(problem=f"the file can't be read as Arrow: {error}", where=where, remedy="It was cut off or changed; export the shard again.") from error
+        raise DatasetError(
+            problem=f"the file can't be read as Arrow: {error}", where=where, remedy="It was cut off or changed; export the shard again."
+        ) from error
 
 
 def load_shard(url: str, context: EpochContext, shard_uid: ShardUId) -> ShardDataset | None:
@@ -211,7 +221,9 @@ def select_epoch(shards: Sequence[ShardDataset], selector: str) -> tuple[EpochCo
     """
     chains = sorted({shard.summary.context.chain_id for shard in shards})
     if len(chains) > 1:
-        raise DatasetError(problem=f"the dataset holds several chains: {', '.join(chains)}", where=shards[0].url, remedy="Name one: …/chain_id=C.")
+        raise DatasetError(
+            problem=f"the dataset holds several chains: {', '.join(chains)}", where=shards[0].url, remedy="Name one: …/chain_id=C."
+        )
     height_max = max(shard.summary.context.epoch_height for shard in shards)
     taken = [
         shard

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -32,6 +34,8 @@ class BuildSummary:
     node_count: int
     hashed_bytes: int
     interior_size: int
+    kinds: tuple[tuple[int, int, int], ...]
+    """(first byte of the key, records, bytes of keys and values), ascending; -1 for the empty key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +56,11 @@ class BuildPartTask:
         store = self.work.store()
         part_id = self.plan.part_id
         try:
-            earlier = BuildSummary(**json.loads(store.get(self.work.build_summary(part_id))))
+            earlier = _summary_from_json(json.loads(store.get(self.work.build_summary(part_id))))
             info = store.info(self.work.interior(part_id))
             if info is not None and info.size == earlier.interior_size:
                 return earlier
-        except (ObjectNotFoundError, ValueError, TypeError):
+        except (ObjectNotFoundError, ValueError, TypeError, KeyError):
             pass
         records = [batch for span in self.plan.spans for batch in self.dataset.read_span(span)]
         values = self.dataset.read_values(_referenced(records))
@@ -70,9 +74,29 @@ class BuildPartTask:
             node_count=build.node_count,
             hashed_bytes=build.hashed_bytes,
             interior_size=build.interior.size,
+            kinds=_count_kinds(records),
         )
         store.put(self.work.build_summary(part_id), json.dumps(asdict(summary)).encode())
         return summary
+
+
+def _summary_from_json(document: dict[str, Any]) -> BuildSummary:
+    return BuildSummary(**{**document, "kinds": tuple((int(kind), int(count), int(size)) for kind, count, size in document["kinds"])})
+
+
+def _count_kinds(records: Sequence[pa.RecordBatch]) -> tuple[tuple[int, int, int], ...]:
+    """Count records and bytes by the first byte of the key, a record batch at a time."""
+    counts, sizes = np.zeros(257, np.int64), np.zeros(257, np.int64)
+    for batch in records:
+        keys = batch.column(0)
+        # A sliced column shares its buffers: offsets count from the buffer's begin, the data is not sliced.
+        offsets = np.frombuffer(keys.buffers()[1], np.int32)[keys.offset : keys.offset + len(keys) + 1]
+        data = np.frombuffer(keys.buffers()[2] or b"\0", np.uint8)
+        lengths = np.diff(offsets)
+        kinds = np.where(lengths > 0, data[np.minimum(offsets[:-1], len(data) - 1)], 256)
+        counts += np.bincount(kinds, minlength=257)
+        sizes += np.bincount(kinds, weights=lengths + batch.column(2).to_numpy(), minlength=257).astype(np.int64)
+    return tuple((-1 if kind == 256 else kind, int(counts[kind]), int(sizes[kind])) for kind in (256, *range(256)) if counts[kind])
 
 
 def _referenced(records: Sequence[pa.RecordBatch]) -> list[bytes]:

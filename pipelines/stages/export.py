@@ -6,6 +6,7 @@ later reads the source.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 
 from pipelines.sources.arrow_dataset import ShardDataset, load_shard
 from pipelines.sources.protocol import FlatStateSource, KeyRange
-from pipelines.stages.record_files import FileFormat, write_record_files, write_values_files
+from pipelines.stages.record_files import FileDestination, FileFormat, write_record_files, write_values_files
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
 from schemas.dataset import (
@@ -45,7 +46,9 @@ VALUES_TASK_BYTES_TARGET = 256 << 20
 VALUES_TASKS_MAX = 4096
 """Most tasks that a shard's referenced values are split into."""
 
-_REFERENCE_SCHEMA = pa.schema([pa.field("value_hash", pa.binary(32), nullable=False), pa.field("value_length", pa.uint32(), nullable=False)])
+_REFERENCE_SCHEMA = pa.schema(
+    [pa.field("value_hash", pa.binary(32), nullable=False), pa.field("value_length", pa.uint32(), nullable=False)]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +99,8 @@ class ExportRangeTask:
             write_record_files(
                 _noting_references(batches, references, self.key_range, str(self.shard.shard_uid)),
                 schema,
-                store,
-                folder,
                 f"flat_state/range-{self.range_index:06d}",
-                self.settings.file_format,
+                FileDestination(store, folder, self.settings.file_format),
             )
         )
         _put_references(store, folder, self.range_index, references)
@@ -136,11 +137,17 @@ class ExportValuesTask:
                 if int.from_bytes(value_hash[:2], "big") * self.task_count >> 16 != self.task_index:
                     continue
                 if references.setdefault(value_hash, length) != length:
-                    raise ValueMismatchError(problem=f"records give the value {value_hash.hex()} two lengths", where=f"shard {shard.shard_uid}")
+                    raise ValueMismatchError(
+                        problem=f"records give the value {value_hash.hex()} two lengths", where=f"shard {shard.shard_uid}"
+                    )
         batches = self.source.values(shard, sorted(references), VALUES_BATCH_BYTES_MAX)
         schema = VALUE_SCHEMA.with_metadata(schema_metadata(self.context, shard, None))
         stem = f"values/values-{self.task_index:04d}"
-        return tuple(write_values_files(_checking_lengths(batches, references), schema, store, folder, stem, self.settings.file_format))
+        return tuple(
+            write_values_files(
+                _checking_lengths(batches, references), schema, stem, FileDestination(store, folder, self.settings.file_format)
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +169,18 @@ def plan_export(source: FlatStateSource, context: EpochContext, shard: ShardCont
     shard_context = replace(context, shards=(shard,))
     fingerprint = f"{source.fingerprint(shard)}:{settings.range_bytes_target}:{settings.file_format}"
     earlier = load_shard(settings.dataset_url, context, shard.shard_uid)
-    if earlier is not None and earlier.summary.fingerprint == fingerprint and earlier.summary.shard.state_root == shard.state_root and _is_whole(earlier):
+    if (
+        earlier is not None
+        and earlier.summary.fingerprint == fingerprint
+        and earlier.summary.shard.state_root == shard.state_root
+        and _is_whole(earlier)
+    ):
         return ShardExport(shard_context, fingerprint, (), earlier)
     memory_usage = source.root_memory_usage(shard)
     ranges = source.key_ranges(shard, settings.range_bytes_target)
     tasks = tuple(
-        ExportRangeTask(source, shard_context, settings, key_range, index, fingerprint, memory_usage) for index, key_range in enumerate(ranges)
+        ExportRangeTask(source, shard_context, settings, key_range, index, fingerprint, memory_usage)
+        for index, key_range in enumerate(ranges)
     )
     return ShardExport(shard_context, fingerprint, tasks, None)
 
@@ -186,7 +199,11 @@ def plan_values(export: ShardExport, summaries: Sequence[RangeSummary]) -> tuple
 
 
 def finish_export(
-    export: ShardExport, source: FlatStateSource, settings: ExportSettings, summaries: Sequence[RangeSummary], values: Sequence[Sequence[ValuesFile]]
+    export: ShardExport,
+    source: FlatStateSource,
+    settings: ExportSettings,
+    summaries: Sequence[RangeSummary],
+    values: Sequence[Sequence[ValuesFile]],
 ) -> ShardDataset:
     """Write ``shard.json``: from here on the dataset is complete.
 
@@ -197,7 +214,7 @@ def finish_export(
         RecordOrderError: the files of adjacent ranges overlap.
     """
     files = tuple(file for summary in summaries for file in summary.files)
-    for left, right in zip(files, files[1:], strict=False):
+    for left, right in itertools.pairwise(files):
         if left.last_key >= right.first_key:
             raise RecordOrderError(problem="key ranges of the export overlap", where=f"{left.name}, {right.name}")
     shard = DatasetShard(
@@ -245,7 +262,9 @@ def _earlier_summary(store: Store, folder: str, name: str, fingerprint: str) -> 
     return summary
 
 
-def _noting_references(batches: Iterator[pa.RecordBatch], references: dict[bytes, int], key_range: KeyRange, where: str) -> Iterator[pa.RecordBatch]:
+def _noting_references(
+    batches: Iterator[pa.RecordBatch], references: dict[bytes, int], key_range: KeyRange, where: str
+) -> Iterator[pa.RecordBatch]:
     """Pass batches on, collecting references and checking that keys ascend across batches and stay in the range."""
     last_key: bytes | None = None
     for batch in batches:
@@ -271,7 +290,9 @@ def _checking_lengths(batches: Iterator[pa.RecordBatch], references: dict[bytes,
     for batch in batches:
         for value_hash, length in zip(batch.column(0).to_pylist(), pc.binary_length(batch.column(1)).to_pylist(), strict=True):
             if references.get(value_hash) != length:
-                raise ValueMismatchError(problem=f"the value {value_hash.hex()} has {length} bytes, its records say {references.get(value_hash)}")
+                raise ValueMismatchError(
+                    problem=f"the value {value_hash.hex()} has {length} bytes, its records say {references.get(value_hash)}"
+                )
             left.discard(value_hash)
         yield batch
     if left:
@@ -284,7 +305,10 @@ def _references_name(folder: str, range_index: int) -> str:
 
 def _put_references(store: Store, folder: str, range_index: int, references: dict[bytes, int]) -> None:
     hashes = sorted(references)
-    table = pa.table({"value_hash": pa.array(hashes, pa.binary(32)), "value_length": pa.array([references[h] for h in hashes], pa.uint32())}, _REFERENCE_SCHEMA)
+    table = pa.table(
+        {"value_hash": pa.array(hashes, pa.binary(32)), "value_length": pa.array([references[h] for h in hashes], pa.uint32())},
+        _REFERENCE_SCHEMA,
+    )
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, _REFERENCE_SCHEMA) as writer:
         writer.write_table(table)

@@ -34,6 +34,16 @@ RECORDS_FILE_BYTES_TARGET = 64 << 20
 """A file is closed once it holds this many bytes of record batches; also bounds what a writer holds in memory."""
 
 
+@dataclass(frozen=True, slots=True)
+class FileDestination:
+    """Where and how a shard's files are written."""
+
+    store: Store
+    folder: str
+    """The shard's folder in the store."""
+    file_format: FileFormat
+
+
 @dataclass(slots=True)
 class _FileBuilder:
     """One file on its way: its bytes so far."""
@@ -45,7 +55,9 @@ class _FileBuilder:
         self.sink = pa.BufferOutputStream()
         self._ipc = pa.ipc.new_file(self.sink, self.schema) if self.file_format is FileFormat.IPC else None
         # A dictionary costs time and saves nothing on keys and hashes that never repeat; statistics let readers skip row groups.
-        self._parquet = None if self._ipc else pq.ParquetWriter(self.sink, self.schema, compression="zstd", use_dictionary=False, write_statistics=True)
+        self._parquet = (
+            None if self._ipc else pq.ParquetWriter(self.sink, self.schema, compression="zstd", use_dictionary=False, write_statistics=True)
+        )
         self.batch_bytes = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -64,18 +76,17 @@ class _FileBuilder:
 
 
 def write_record_files(
-    batches: Iterable[pa.RecordBatch], schema: pa.Schema, store: Store, folder: str, stem: str, file_format: FileFormat
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, stem: str, destination: FileDestination
 ) -> Iterator[RecordsFile]:
     """Store record batches of ``RECORD_SCHEMA`` in files ``stem-0000``, ``stem-0001``, …; yields each file's summary once stored.
 
     Args:
         batches: ascending by key; empty ones are passed over.
         schema: the records' schema with its metadata.
-        folder: the shard's folder in the store.
-        stem: name below the folder, without number and ending.
+        stem: name below the shard's folder, without number and ending.
     """
     for number, group in enumerate(_groups(batches)):
-        builder = _FileBuilder(schema, file_format)
+        builder = _FileBuilder(schema, destination.file_format)
         rows: list[int] = []
         first_key, last_key, value_bytes = b"", b"", 0
         for batch in group:
@@ -85,17 +96,17 @@ def write_record_files(
             rows.append(batch.num_rows)
             value_bytes += pc.sum(pc.cast(batch.column(2), pa.uint64())).as_py()
         data = builder.finish()
-        name = f"{stem}-{number:04d}{file_format.suffix}"
-        store.put(f"{folder}/{name}", data)
+        name = f"{stem}-{number:04d}{destination.file_format.suffix}"
+        destination.store.put(f"{destination.folder}/{name}", data)
         yield RecordsFile(name, data.size, hashlib.sha256(data).hexdigest(), first_key, last_key, tuple(rows), value_bytes)
 
 
 def write_values_files(
-    batches: Iterable[pa.RecordBatch], schema: pa.Schema, store: Store, folder: str, stem: str, file_format: FileFormat
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, stem: str, destination: FileDestination
 ) -> Iterator[ValuesFile]:
     """Store record batches of ``VALUE_SCHEMA`` in files, as `write_record_files` does."""
     for number, group in enumerate(_groups(batches)):
-        builder = _FileBuilder(schema, file_format)
+        builder = _FileBuilder(schema, destination.file_format)
         first_hashes: list[bytes] = []
         values, value_bytes = 0, 0
         for batch in group:
@@ -104,8 +115,8 @@ def write_values_files(
             values += batch.num_rows
             value_bytes += pc.sum(pc.binary_length(batch.column(1))).as_py()
         data = builder.finish()
-        name = f"{stem}-{number:04d}{file_format.suffix}"
-        store.put(f"{folder}/{name}", data)
+        name = f"{stem}-{number:04d}{destination.file_format.suffix}"
+        destination.store.put(f"{destination.folder}/{name}", data)
         yield ValuesFile(name, data.size, hashlib.sha256(data).hexdigest(), values, value_bytes, tuple(first_hashes))
 
 

@@ -1,0 +1,150 @@
+"""What a person sees while a job runs: progress bars on a terminal, plain lines elsewhere, always on standard error.
+
+Standard output is for results alone, so that ``--json`` can be piped.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, field
+
+import structlog
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from pipelines.execution.progress import StageProgress
+
+LINE_INTERVAL_S = 10.0
+"""Off a terminal, a stage writes a line at its beginning and end and about this often between."""
+
+_STAGE_NAMES = {
+    "export": "export records",
+    "values": "export values",
+    "hash": "hash records",
+    "structure": "plan: structure",
+    "boundaries": "plan: boundaries",
+    "build": "build parts",
+    "seal": "seal the root",
+    "publish": "publish parts",
+    "check": "check parts",
+}
+
+
+def format_bytes(size: float) -> str:
+    """Return a size in binary units with three digits or so."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(size) < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.2f} TiB"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration as people say it."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _rates(progress: StageProgress, elapsed_s: float) -> str:
+    parts = []
+    if elapsed_s > 0.05:
+        if progress.records:
+            parts.append(f"{progress.records / elapsed_s:,.0f} records/s")
+        if progress.size:
+            parts.append(f"{progress.size / elapsed_s / 1e6:,.1f} MB/s")
+    if progress.parts:
+        parts.append(f"{progress.parts} parts")
+    return ", ".join(parts)
+
+
+class BarProgress:
+    """Progress bars on a terminal: a line a stage and shard, with rates and time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rates]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=console,
+        )
+        self._started = False
+        self._tasks: dict[tuple[str, str], tuple[TaskID, float]] = {}
+
+    def stage(self, progress: StageProgress) -> None:
+        """Draw a step."""
+        if not self._started:
+            self._bars.start()
+            self._started = True
+        key = (progress.stage, progress.shard)
+        if key not in self._tasks:
+            name = f"{_STAGE_NAMES.get(progress.stage, progress.stage):<17} {progress.shard:<8}"
+            self._tasks[key] = (self._bars.add_task(name, total=progress.total, rates=""), time.monotonic())
+        task, began = self._tasks[key]
+        self._bars.update(task, completed=progress.done, total=progress.total, rates=_rates(progress, time.monotonic() - began))
+
+    def note(self, message: str) -> None:
+        """Print a line above the bars."""
+        self._console.print(message, highlight=False)
+
+    def close(self) -> None:
+        """Leave the bars as they stand."""
+        if self._started:
+            self._bars.stop()
+
+
+@dataclass(slots=True)
+class LineProgress:
+    """Plain log lines where there is no terminal."""
+
+    _began: dict[tuple[str, str], float] = field(default_factory=dict)
+    _spoke: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    def stage(self, progress: StageProgress) -> None:
+        """Log a stage's end, and a step now and then."""
+        key, now = (progress.stage, progress.shard), time.monotonic()
+        began = self._began.setdefault(key, now)
+        spoke = self._spoke.setdefault(key, now)
+        if progress.done < progress.total and now - spoke < LINE_INTERVAL_S:
+            return
+        self._spoke[key] = now
+        left_s = (now - began) / progress.done * (progress.total - progress.done) if progress.done else None
+        structlog.get_logger().info(
+            _STAGE_NAMES.get(progress.stage, progress.stage),
+            **({"shard": progress.shard} if progress.shard else {}),
+            done=f"{progress.done}/{progress.total}",
+            **({"records": progress.records} if progress.records else {}),
+            **({"rates": rates} if (rates := _rates(progress, now - began)) else {}),
+            **({"left": format_seconds(left_s)} if left_s and progress.done < progress.total else {}),
+        )
+
+    def note(self, message: str) -> None:
+        """Log a line."""
+        structlog.get_logger().info(message)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def configure_logging() -> None:
+    """Send log lines to standard error, without colours where it is no terminal."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%SZ", utc=True),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=20),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def open_progress() -> BarProgress | LineProgress:
+    """Return the progress display that fits standard error."""
+    return BarProgress(Console(stderr=True)) if sys.stderr.isatty() else LineProgress()

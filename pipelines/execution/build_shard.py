@@ -1,0 +1,80 @@
+"""Drives plan, build and seal of one shard: from its dataset to interiors and boundary nodes, with the state root proved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.execution.executor import TaskNeeds
+from pipelines.execution.export_epoch import settle_root
+from pipelines.execution.stage_runner import Amount, StageRunner
+from pipelines.kernel.protocol import Kernel
+from pipelines.sources.arrow_dataset import ShardDataset
+from pipelines.stages.build import BuildPartTask, BuildSummary, SealTask
+from pipelines.stages.plan import PartPlan, StructureTask, decide_num_parts, plan_boundaries, plan_parts, seal_structure
+from pipelines.stages.work_folder import WorkFolder
+from schemas.ids import ZERO_HASH, CryptoHash
+
+STRUCTURE_TASK_MEMORY_BYTES = 250 << 20
+"""Peak memory of a structure task: one dataset file's keys and their charges."""
+
+BUILD_TASK_MEMORY_BYTES = 400 << 20
+"""Peak memory of building one part of 30 MiB memory usage."""
+
+SEAL_TASK_MEMORY_BYTES = 800 << 20
+"""Peak memory of sealing a shard of over 1,300 parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltShard:
+    """One shard whose parts are built and whose state root has come out as the chain says."""
+
+    dataset: ShardDataset
+    work: WorkFolder
+    state_root: CryptoHash
+    root_was_known: bool
+    """False where the source knew no state root: then ``state_root`` is what the records hash to, and nothing vouches for it."""
+    memory_usage: int
+    root_node: bytes
+    plans: tuple[PartPlan, ...]
+    builds: dict[int, BuildSummary]
+    """part_id of each part that has records, to its summary."""
+
+    @property
+    def built(self) -> tuple[int, ...]:
+        """part_id of each part that has records, ascending."""
+        return tuple(sorted(self.builds))
+
+
+def build_shard(
+    runner: StageRunner, kernel: Kernel, dataset: ShardDataset, work: WorkFolder, num_parts_wanted: int | None, *, ours: bool
+) -> BuiltShard:
+    """Plan and build all parts of a shard and prove its state root.
+
+    Args:
+        num_parts_wanted: None for as many as nearcore makes.
+        ours: this run exported the dataset; see `settle_root`.
+    Raises:
+        StateRootMismatchError: the records do not hash to the trusted root.
+        IntegrityError, DatasetError, StoreError: as the stages say.
+    """
+    summary = dataset.summary
+    name = str(summary.shard.shard_uid)
+    tasks = [StructureTask(dataset, work, kernel.name, index) for index in range(len(summary.files))]
+    structures = runner.run("structure", name, tasks, TaskNeeds(STRUCTURE_TASK_MEMORY_BYTES), lambda _: Amount())
+    structure = seal_structure(kernel, structures)
+    num_parts = decide_num_parts(structure.memory_usage, num_parts_wanted)
+    locating = plan_boundaries(dataset, work, structure, num_parts)
+    located = runner.run("boundaries", name, locating, TaskNeeds(STRUCTURE_TASK_MEMORY_BYTES), lambda found: Amount(parts=len(found)))
+    plans = plan_parts(dataset, num_parts, [boundary for group in located for boundary in group])
+    with_records = [plan for plan in plans if plan.spans]
+    building = [BuildPartTask(dataset, work, kernel.name, plan) for plan in with_records]
+    built = runner.run("build", name, building, TaskNeeds(BUILD_TASK_MEMORY_BYTES), lambda one: Amount(one.records, one.hashed_bytes, 1))
+    builds = {plan.part_id.idx: one for plan, one in zip(with_records, built, strict=True)}
+    state_root, memory_usage, root_node = ZERO_HASH, 0, b""
+    if builds:
+        sealing = [SealTask(work, kernel.name, num_parts, tuple(sorted(builds)))]
+        (sealed,) = runner.run("seal", name, sealing, TaskNeeds(SEAL_TASK_MEMORY_BYTES), lambda _: Amount())
+        state_root, memory_usage, root_node = sealed.state_root, sealed.memory_usage, sealed.root_node
+        assert memory_usage == structure.memory_usage, "hashing and structure agree on the memory usage"
+    dataset = settle_root(dataset, state_root, memory_usage, ours=ours)
+    return BuiltShard(dataset, work, state_root, summary.shard.state_root is not None, memory_usage, root_node, plans, builds)
