@@ -1,0 +1,96 @@
+"""The command ``statecast``: its subcommands, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
+
+import structlog
+import typer
+
+from jobs.check import check
+from jobs.export import export
+from jobs.inspect import inspect
+from jobs.keygen import keygen
+from jobs.produce import produce
+from jobs.terminal import configure_logging
+from schemas.errors import EXIT_CODES, StatecastError
+
+_EXIT_CODE_HELP = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "; any other means failure."
+
+app = typer.Typer(
+    name="statecast",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Publish the state of a NEAR chain each epoch as nearcore-exact state parts, verified and signed.\n\n" + _EXIT_CODE_HELP,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "STATECAST"},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"statecast {version('statecast')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    show_version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    configure_logging()
+
+
+for _command in (produce, export, check, inspect, keygen):
+    app.command(epilog=_EXIT_CODE_HELP)(_command)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command with arguments; return its exit code. Prints expected errors in one line, without a traceback."""
+    try:
+        result = app(list(arguments), standalone_mode=False)
+    except StatecastError as error:
+        return _report(error, arguments)
+    except KeyboardInterrupt:
+        _say("interrupted; nothing is lost: the same command goes on where this ended")
+        return 130
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except Exception as error:
+        return _unforeseen(error)
+    return result if isinstance(result, int) else 0
+
+
+def _report(error: StatecastError, arguments: Sequence[str]) -> int:
+    if "--json" in arguments:
+        sys.stdout.write(json.dumps({"message_type": "error", "error": {**error.to_json(), "message": str(error)}}) + "\n")
+    _say(f"error: {error}")
+    return error.exit_code
+
+
+def _unforeseen(error: Exception) -> int:
+    """Report what no handler foresaw: usage errors of the argument parser, or a fault of ours."""
+    exit_code = getattr(error, "exit_code", None)
+    shown = getattr(error, "show", None)
+    if shown is not None and isinstance(exit_code, int):
+        shown()
+        return exit_code
+    if type(error).__name__ == "Abort":
+        return 130
+    if os.environ.get("STATECAST_TRACEBACK"):
+        structlog.get_logger().exception("unexpected failure")
+    _say(f"unexpected failure: {type(error).__name__}: {error}. Run again with STATECAST_TRACEBACK=1 in the environment for the details.")
+    return 1
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    sys.exit(run(sys.argv[1:]))

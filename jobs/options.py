@@ -1,0 +1,104 @@
+"""Options that several commands share: one name, one meaning, one help text."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.execution.executor import Executor
+from pipelines.execution.in_process import InProcessExecutor
+from schemas.errors import InvalidInputError
+
+_SOURCE = "Where records come from"
+_EPOCH = "Which epoch"
+_RUN = "How it runs"
+
+NodeHome = Annotated[
+    Path | None, typer.Option("--node-home", help="Home of a NEAR node (config.json, data/). Opened read-only.", rich_help_panel=_SOURCE)
+]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        help="Another source instead of a node: dataset://URL of an export, genesis://FILE, records://FILE of JSON lines.",
+        rich_help_panel=_SOURCE,
+    ),
+]
+ContextFile = Annotated[
+    Path | None,
+    typer.Option("--context", help="JSON file with the epoch context, where the node's database does not have it.", rich_help_panel=_EPOCH),
+]
+Epoch = Annotated[
+    str | None,
+    typer.Option("--epoch", help="latest, an epoch height, or an epoch id. Default: latest.", rich_help_panel=_EPOCH, show_default=False),
+]
+EpochId = Annotated[str | None, typer.Option("--epoch-id", help="An epoch id; the same as --epoch ID.", rich_help_panel=_EPOCH)]
+ShardIds = Annotated[
+    list[int] | None, typer.Option("--shard-id", help="A shard to work on; may be repeated. Default: all tracked.", rich_help_panel=_EPOCH)
+]
+KernelName = Annotated[
+    str, typer.Option("--kernel", help="auto, native (the Rust wheel) or reference (pure Python, slow).", rich_help_panel=_RUN)
+]
+RayAddress = Annotated[
+    str | None, typer.Option("--ray-address", help="A Ray cluster's address. Default: Ray inside this process.", rich_help_panel=_RUN)
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Cores for Ray inside this process. Default: all.", rich_help_panel=_RUN)
+]
+InProcess = Annotated[
+    bool, typer.Option("--in-process", help="No Ray: one task after another in this process.", rich_help_panel=_RUN)
+]
+ReadLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--read-limit", help="Most bytes a second to read from the node's disk, all workers together, e.g. 200MB. Default: no limit.", rich_help_panel=_SOURCE
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
+Plan = Annotated[bool, typer.Option("--plan", help="Say what would be done and do nothing.")]
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+
+
+def parse_byte_count(text: str, option: str) -> int:
+    """Parse a number of bytes such as ``200MB``, ``64MiB`` or ``1000``; a trailing ``/s`` is allowed.
+
+    Raises:
+        InvalidInputError: another form, or zero.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?(?:/s)?", text.strip().lower())
+    size = int(float(match[1]) * _UNITS[match[2] or ""]) if match else 0
+    if size <= 0:
+        raise InvalidInputError(problem=f"{text!r} is not a number of bytes", where=option, remedy="Write 200MB, 64MiB or 1000.")
+    return size
+
+
+def epoch_selector(epoch: str | None, epoch_id: str | None) -> str:
+    """Return the one epoch selector that the options name.
+
+    Raises:
+        InvalidInputError: both are given and differ.
+    """
+    if epoch is not None and epoch_id is not None and epoch != epoch_id:
+        raise InvalidInputError(problem="--epoch and --epoch-id name different epochs", remedy="Give one of them.")
+    return epoch_id or epoch or "latest"
+
+
+def open_executor(ray_address: str | None, workers: int | None, in_process: bool) -> Executor:
+    """Return what runs the tasks.
+
+    Raises:
+        InvalidInputError: options that exclude each other, or a cluster that can't be reached.
+    """
+    if in_process:
+        if ray_address or workers:
+            raise InvalidInputError(problem="--in-process excludes --ray-address and --workers")
+        return InProcessExecutor()
+    if ray_address and workers:
+        raise InvalidInputError(problem="--workers is for Ray inside this process; a cluster at --ray-address has its own")
+    from pipelines.execution.on_ray import RayExecutor
+
+    return RayExecutor(ray_address, workers)
