@@ -1,0 +1,66 @@
+"""Cutting a shard's flat state into key ranges without reading it.
+
+SST files say how many bytes lie between which keys. Where files alone give no cut (one big file, or files over the whole shard),
+keys are interpolated and snapped to rows that exist.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from pipelines.sources.rocksdb_reader import TableFile
+
+RANGES_MAX: Final = 1 << 16
+"""Most key ranges that a shard is cut into."""
+
+_INTERPOLATED_BYTES: Final = 8
+
+
+def split_keys(
+    files: Iterable[TableFile],
+    first_key: bytes,
+    last_key: bytes,
+    range_bytes_target: int,
+    key_at: Callable[[bytes], bytes | None],
+) -> tuple[bytes, ...]:
+    """Return the database keys at which new ranges begin, ascending; none of them is ``first_key``.
+
+    Args:
+        files: of the column family, in any order; those outside the shard are ignored.
+        first_key: the shard's first row.
+        last_key: the shard's last row.
+        range_bytes_target: stored bytes a range, about.
+        key_at: the first existing key that is not below the given one.
+    """
+    inside = sorted(
+        ((max(file.first_key, first_key), file.size) for file in files if file.first_key <= last_key and file.last_key >= first_key),
+        key=lambda file: file[0],
+    )
+    target = max(range_bytes_target, sum(size for _, size in inside) // RANGES_MAX, 1)
+    cuts: list[bytes] = []
+    begin, weight = first_key, 0
+    for file_first, size in inside:
+        if weight >= target and file_first > begin:
+            cuts += _interpolated(begin, file_first, weight // target, key_at)
+            cuts.append(file_first)
+            begin, weight = file_first, 0
+        weight += size
+    cuts += _interpolated(begin, last_key, weight // target, key_at)
+    # A file's first key need not be a row of this view, and interpolation may snap twice to one row: both only merge ranges.
+    return tuple(sorted({cut for cut in cuts if first_key < cut <= last_key}))
+
+
+def _interpolated(begin: bytes, end: bytes, pieces: int, key_at: Callable[[bytes], bytes | None]) -> list[bytes]:
+    """Return existing keys that cut [begin, end) into about ``pieces`` pieces."""
+    shared = bisect.bisect_left(range(min(len(begin), len(end))), True, key=lambda index: begin[: index + 1] != end[: index + 1])
+    low = int.from_bytes(begin[shared : shared + _INTERPOLATED_BYTES].ljust(_INTERPOLATED_BYTES, b"\0"), "big")
+    high = int.from_bytes(end[shared : shared + _INTERPOLATED_BYTES].ljust(_INTERPOLATED_BYTES, b"\0"), "big")
+    cuts = []
+    for piece in range(1, pieces):
+        wanted = low + (high - low) * piece // pieces
+        key = key_at(begin[:shared] + wanted.to_bytes(_INTERPOLATED_BYTES, "big"))
+        if key is not None and begin < key < end:
+            cuts.append(key)
+    return cuts

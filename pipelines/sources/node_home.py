@@ -1,0 +1,90 @@
+"""Where things are in a nearcore node's home folder, as its config.json says.
+
+Reads config.json and names files; opens no database and no genesis file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import SourceError
+
+CONFIG_BYTES_MAX = 16 << 20
+"""Largest config.json that is read."""
+
+_JSON_COMMENT = re.compile(r'("(?:[^"\\]|\\.)*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHome:
+    """The places that statecast reads in a node's home."""
+
+    home: Path
+    data: Path
+    """The hot store."""
+    cold_data: Path | None
+    """An archival node's cold store, where config.json names one."""
+    genesis_file: Path | None
+    """None without a config.json that names it."""
+
+    @property
+    def snapshots(self) -> Path:
+        """The folder whose subfolders are state snapshots.
+
+        Source: nearcore core/store/src/trie/state_snapshot.rs, StateSnapshotConfig.
+        """
+        return self.data / "state_snapshot"
+
+
+def read_node_home(node_home: str | Path) -> NodeHome:
+    """Look a node's home up. Without a config.json the hot store is ``data``, nearcore's default.
+
+    Raises:
+        SourceError: the folder or its hot store is not there, or config.json can't be used.
+    """
+    home = Path(node_home)
+    if not home.is_dir():
+        raise SourceError(problem="the node's home is not a folder", where=str(home), remedy="Give the folder that holds config.json and data.")
+    config = _read_config(home / "config.json")
+    store = config.get("store") or {}
+    cold_store = config.get("cold_store") or {}
+    if not isinstance(store, dict) or not isinstance(cold_store, dict):
+        raise SourceError(problem="store and cold_store must be JSON objects", where=str(home / "config.json"))
+    data = _path(home, store.get("path") or "data")
+    if not data.is_dir():
+        raise SourceError(problem="the node has no database folder", where=str(data), remedy="Give the node's home, not the folder inside it.")
+    genesis = config.get("genesis_file")
+    return NodeHome(
+        home=home,
+        data=data,
+        cold_data=_path(home, cold_store["path"]) if cold_store.get("path") else None,
+        genesis_file=_path(home, genesis) if genesis else None,
+    )
+
+
+def _read_config(config_file: Path) -> dict[str, Any]:
+    try:
+        with config_file.open("rb") as file:
+            text = file.read(CONFIG_BYTES_MAX + 1)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise SourceError(problem=f"config.json can't be read: {error.strerror}", where=str(config_file)) from None
+    try:
+        # nearcore allows comments in its JSON files.
+        config = json.loads(_JSON_COMMENT.sub(lambda match: match[1] or "", text.decode()))
+    except (ValueError, RecursionError) as error:
+        raise SourceError(problem=f"config.json is not JSON: {error}", where=str(config_file)) from None
+    if len(text) > CONFIG_BYTES_MAX or not isinstance(config, dict):
+        raise SourceError(problem=f"config.json must be a JSON object of at most {CONFIG_BYTES_MAX} bytes", where=str(config_file))
+    return config
+
+
+def _path(home: Path, configured: object) -> Path:
+    if not isinstance(configured, str) or "\0" in configured:
+        raise SourceError(problem=f"a path in config.json is not text: {configured!r:.80}", where=str(home / "config.json"))
+    return home / configured
