@@ -30,7 +30,9 @@ class BorshReader:
 
     __slots__ = ("_error_class", "_position", "_view", "_where")
 
-    def __init__(self, data: bytes | bytearray | memoryview, where: str = "", error_class: type[IntegrityError] = MalformedPartError) -> None:
+    def __init__(
+        self, data: bytes | bytearray | memoryview, where: str = "", error_class: type[IntegrityError] = MalformedPartError
+    ) -> None:
         self._view = memoryview(data).cast("B")
         self._position = 0
         self._where = where

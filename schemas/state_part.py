@@ -178,4 +178,3 @@ def decode_state_part(data: Data, encoding: Encoding, *, decoded_bytes_max: int 
 def _check_size(size: int, limit: int) -> None:
     if size > limit:
         raise PartLimitError(problem=f"a part of {size} decoded bytes is over the limit of {limit}")
-

@@ -125,6 +125,16 @@ def nibbles_to_key(nibbles: bytes) -> bytes:
     return bytes(high << 4 | low for high, low in zip(nibbles[::2], nibbles[1::2], strict=True))
 
 
+def common_prefix_length(left: bytes, right: bytes) -> int:
+    """Return how many nibbles two lists of nibbles share at their beginning."""
+    length = 0
+    for left_nibble, right_nibble in zip(left, right, strict=False):
+        if left_nibble != right_nibble:
+            break
+        length += 1
+    return length
+
+
 def encode_nibbles(nibbles: bytes, is_leaf: bool) -> bytes:
     """Return the encoded form that leaves and extensions hold."""
     odd = len(nibbles) % 2

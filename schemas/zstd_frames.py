@@ -88,7 +88,9 @@ def _measure_frame(data: memoryview, decoded_bytes_max: int) -> _Frame:
     except zstandard.ZstdError as error:
         raise MalformedPartError(problem=f"a zstd frame header can't be decoded: {error}") from None
     if parameters.window_size > WINDOW_BYTES_MAX:
-        raise PartLimitError(problem=f"a zstd frame with a window of {parameters.window_size} bytes is over the limit of {WINDOW_BYTES_MAX}")
+        raise PartLimitError(
+            problem=f"a zstd frame with a window of {parameters.window_size} bytes is over the limit of {WINDOW_BYTES_MAX}"
+        )
     content_bytes = None if parameters.content_size == zstandard.CONTENTSIZE_UNKNOWN else parameters.content_size
     if content_bytes is not None and content_bytes > decoded_bytes_max:
         raise PartLimitError(problem=f"a zstd frame announces {content_bytes} bytes, over the limit of {decoded_bytes_max}")

@@ -1,0 +1,41 @@
+"""Which kernel runs: the native one where its wheel is installed, else the reference. Says nothing itself; callers show the name."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pipelines.kernel.protocol import Kernel
+from schemas.errors import InvalidInputError
+
+KernelName = Literal["auto", "native", "reference"]
+
+
+def choose_kernel(name: KernelName = "auto") -> Kernel:
+    """Return a kernel by name; ``auto`` is the native one where it can be imported, else the reference.
+
+    Raises:
+        InvalidInputError: ``native`` is asked for and not installed, or no kernel has that name.
+    """
+    if name not in ("auto", "native", "reference"):
+        raise InvalidInputError(problem=f"no kernel is called {name!r}", remedy="Choose auto, native or reference.")
+    if name != "reference" and _native_is_available():
+        from pipelines.kernel.native import NativeKernel
+
+        return NativeKernel()
+    if name == "native":
+        raise InvalidInputError(
+            problem="the native kernel is not installed",
+            where="statecast_kernel",
+            remedy="Install its wheel (`make` builds it where cargo is); --kernel reference works without it, slower.",
+        )
+    from pipelines.kernel.reference import ReferenceKernel
+
+    return ReferenceKernel()
+
+
+def _native_is_available() -> bool:
+    try:
+        from pipelines.kernel.native import is_available
+    except ImportError:
+        return False
+    return is_available()
