@@ -1,0 +1,29 @@
+"""Settings that all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Before anything imports ray or gcsfs: see pipelines/execution/on_ray.py and pipelines/stores.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+settings.register_profile("default", max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True)
+settings.register_profile("nightly", parent=settings.get_profile("default"), max_examples=500)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
+
+SHARED_FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
+"""More of nearcore's data, beside the project where it is there; see tests/fixtures for what the project brings itself."""
+
+
+@pytest.fixture(scope="session")
+def shared_fixtures() -> Path:
+    """Return the folder of the large fixtures, or skip where there is none."""
+    if not SHARED_FIXTURES.is_dir():
+        pytest.skip("the large fixtures are not beside this checkout")
+    return SHARED_FIXTURES
