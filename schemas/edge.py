@@ -14,7 +14,7 @@ from schemas.borsh import BorshReader, BorshWriter
 from schemas.errors import MalformedNodeError
 from schemas.flat_state import KEY_BYTES_MAX
 from schemas.ids import HASH_BYTES
-from schemas.trie_node import BRANCH_CHILDREN, ValueRef, bitmap_children, children_bitmap, read_value_ref, write_value_ref
+from schemas.trie_node import BRANCH_CHILDREN, ValueRef, bitmap_children, children_bitmap, key_to_nibbles, read_value_ref, write_value_ref
 
 EDGE_VERSION = 1
 """First byte of an edge."""
@@ -130,6 +130,8 @@ def _check_edge(edge: Edge) -> None:
         problem = "the keys of an edge are not in order"
     elif not _ascending(node.prefix for node in edge.open_nodes):
         problem = "the open nodes of an edge are not ascending"
+    elif not _straddle_an_end(edge):
+        problem = "a node of an edge is called open that straddles neither end"
     elif not _ascending(charge.key for charge in edge.charges):
         problem = "the charges of an edge are not ascending"
     elif (edge.top is None) == (edge.left_key is None and edge.right_key is None) or (edge.top is None) == (not edge.open_nodes):
@@ -138,6 +140,18 @@ def _check_edge(edge: Edge) -> None:
         problem = "only a hashed edge has a first path, only one that is not has charges"
     if problem is not None:
         raise MalformedNodeError(problem=problem, where="edge")
+
+
+def _straddle_an_end(edge: Edge) -> bool:
+    first, last = key_to_nibbles(edge.first_key), key_to_nibbles(edge.last_key)
+    left = None if edge.left_key is None else key_to_nibbles(edge.left_key)
+    right = None if edge.right_key is None else key_to_nibbles(edge.right_key)
+    for node in edge.open_nodes:
+        straddles_left = left is not None and left.startswith(node.prefix) and first.startswith(node.prefix)
+        straddles_right = right is not None and right.startswith(node.prefix) and last.startswith(node.prefix)
+        if not (straddles_left or straddles_right) or (node.first_key is None) != straddles_left:
+            return False
+    return True
 
 
 def _ascending(items: Iterable[bytes]) -> bool:

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import pyarrow as pa
 from hypothesis import strategies as st
@@ -120,7 +120,7 @@ def parts_of(kernel: Kernel, pairs: Pairs, num_parts: int) -> ShardParts:
     boundary_nodes = dict(zip(positions, sealed.boundary_nodes, strict=True))
     parts: list[pa.Buffer] = []
     part_pairs: list[Pairs] = []
-    for part_id, (begin, end) in enumerate(zip(starts, starts[1:], strict=False)):
+    for part_id, (begin, end) in enumerate(pairwise(starts)):
         if begin is None:
             # More parts than memory usage: nearcore's proof of a part behind the right edge is the whole trie.
             parts.append(kernel.assemble(kernel.build(record_batches(pairs), value_batches(pairs), None, None).interior, []))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 
 import pyarrow as pa
@@ -83,7 +83,12 @@ class ReferenceKernel:
                 value_hash = None if inlined else sha256(value).digest()
                 if value_hash is not None:
                     referenced[value_hash] = value
-                row = {"key": key, "value": value if inlined else None, "value_length": len(value), "value_hash": value_hash}
+                row: dict[str, object] = {
+                    "key": key,
+                    "value": value if inlined else None,
+                    "value_length": len(value),
+                    "value_hash": value_hash,
+                }
                 yield len(key) + (len(value) if inlined else 0), row
 
         records = tuple(_record_batches(record_rows(), RECORD_SCHEMA))
@@ -91,8 +96,8 @@ class ReferenceKernel:
         return AppliedPart(records=records, values=tuple(_record_batches(value_rows, VALUE_SCHEMA)))
 
 
-def _record_batches(sized_rows: Iterator[tuple[int, dict[str, object]]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    rows: list[dict[str, object]] = []
+def _record_batches(sized_rows: Iterator[tuple[int, Mapping[str, object]]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    rows: list[Mapping[str, object]] = []
     batch_bytes = 0
     for row_bytes, row in sized_rows:
         rows.append(row)

@@ -130,7 +130,7 @@ def _close(
         if branch.first_key is None:
             raise MalformedNodeError(problem="no edge knows the first key under a prefix", where=prefix.hex()[1::2])
         first_keys[prefix] = branch.first_key
-        parent = None if parents[prefix] is None else branches[parents[prefix]]
+        parent = parents[prefix]
         closed[prefix] = close_branch(branch, parent, hashed=hashed)
         if parent is not None:
             parent.attach(prefix, closed[prefix].child)
@@ -143,15 +143,15 @@ def _close(
     return _Closure(closed=closed, first_keys=first_keys, top=closure_top)
 
 
-def _parents(branches: dict[bytes, GrowingBranch]) -> dict[bytes, bytes | None]:
-    """Return, for each prefix, the longest other one that it begins with."""
-    parents: dict[bytes, bytes | None] = {}
-    above: list[bytes] = []
+def _parents(branches: dict[bytes, GrowingBranch]) -> dict[bytes, GrowingBranch | None]:
+    """Return, for each prefix, the branch at the longest other prefix that it begins with."""
+    parents: dict[bytes, GrowingBranch | None] = {}
+    above: list[GrowingBranch] = []
     for prefix in sorted(branches):
-        while above and not prefix.startswith(above[-1]):
+        while above and not prefix.startswith(above[-1].prefix):
             above.pop()
         parents[prefix] = above[-1] if above else None
-        above.append(prefix)
+        above.append(branches[prefix])
     return parents
 
 
