@@ -44,21 +44,17 @@ class FileDestination:
     file_format: FileFormat
 
 
-@dataclass(slots=True)
 class _FileBuilder:
     """One file on its way: its bytes so far."""
 
-    schema: pa.Schema
-    file_format: FileFormat
-
-    def __post_init__(self) -> None:
+    def __init__(self, schema: pa.Schema, file_format: FileFormat) -> None:
+        self.schema = schema
         self.sink = pa.BufferOutputStream()
-        self._ipc = pa.ipc.new_file(self.sink, self.schema) if self.file_format is FileFormat.IPC else None
+        self._ipc = pa.ipc.new_file(self.sink, schema) if file_format is FileFormat.IPC else None
         # A dictionary costs time and saves nothing on keys and hashes that never repeat; statistics let readers skip row groups.
         self._parquet = (
-            None if self._ipc else pq.ParquetWriter(self.sink, self.schema, compression="zstd", use_dictionary=False, write_statistics=True)
+            None if self._ipc else pq.ParquetWriter(self.sink, schema, compression="zstd", use_dictionary=False, write_statistics=True)
         )
-        self.batch_bytes = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
         batch = batch.replace_schema_metadata(self.schema.metadata)
@@ -66,7 +62,6 @@ class _FileBuilder:
             self._ipc.write_batch(batch)
         elif self._parquet is not None:
             self._parquet.write_table(pa.Table.from_batches([batch]), row_group_size=batch.num_rows)
-        self.batch_bytes += batch.nbytes
 
     def finish(self) -> pa.Buffer:
         for writer in (self._ipc, self._parquet):
