@@ -1,0 +1,77 @@
+"""Both kernels against parts that nearcore computed and verdicts that it gave."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.kernel.protocol import Kernel
+from schemas.ids import CryptoHash, PartId
+from schemas.state_part import decode_partial_state
+from tests.support.records import pairs_of, parts_of
+from tests.support.vectors import COMMITTED_VECTORS, DAMAGE_NAMES, damage_part, judged_as, pairs_of_case, read_vectors, verdict_of
+
+CASES = {case["case"]: case for case in read_vectors(COMMITTED_VECTORS)}
+
+
+def check_case(kernel: Kernel, case: dict[str, Any]) -> int:
+    """Compare a case's roots, parts, records and verdicts; return the number of verdicts."""
+    pairs = pairs_of_case(case)
+    verdicts = 0
+    for part_set in case["part_sets"]:
+        num_parts = part_set["num_parts"]
+        shard = parts_of(kernel, pairs, num_parts)
+        assert (case["state_root"], case["memory_usage"]) == (str(shard.state_root), shard.memory_usage)
+        assert [part["part_id"] for part in part_set["parts"]] == list(range(num_parts))
+        for expected, part, part_pairs in zip(part_set["parts"], shard.parts, shard.part_pairs, strict=True):
+            part_id = PartId(expected["part_id"], num_parts)
+            assert expected["sha256"] == hashlib.sha256(part).hexdigest(), (case["case"], part_id)
+            assert (expected["size"], expected["nodes"]) == (part.size, len(decode_partial_state(part)))
+            applied = kernel.apply(part, shard.state_root, part_id)
+            assert list(part_pairs) == pairs_of(applied.records, applied.values)
+            for damage in expected["mutations"]:
+                damaged = damage_part(damage["name"], part.to_pybytes())
+                assert damage["sha256"] == hashlib.sha256(damaged).hexdigest()
+                verdict = verdict_of(kernel, damaged, shard.state_root, judged_as(damage["name"], part_id))
+                assert damage["verdict"] == verdict, (case["case"], part_id, damage["name"])
+                verdicts += 1
+    return verdicts
+
+
+def test_the_vectors_are_there() -> None:
+    """The committed cases are varied: empty and large tries, every damage, every verdict, long and empty values, prefix keys."""
+    damages = [d for case in CASES.values() for s in case["part_sets"] for part in s["parts"] for d in part["mutations"]]
+    values = [value for case in CASES.values() for _, value in pairs_of_case(case)]
+    all_keys = [[key for key, _ in pairs_of_case(case)] for case in CASES.values()]
+
+    assert len(CASES) == 14
+    assert sum(len(s["parts"]) for case in CASES.values() for s in case["part_sets"]) == 14 * (1 + 2 + 3 + 7 + 31)
+    assert {d["name"] for d in damages} == DAMAGE_NAMES
+    assert {d["verdict"] for d in damages} == {"valid", "invalid", "malformed"}
+    assert not all_keys[0] and max(map(len, all_keys)) > 500
+    assert b"" in values and max(map(len, values)) > 4000
+    assert any(b"" in keys for keys in all_keys)
+    assert any(after.startswith(before) for keys in all_keys for before, after in zip(keys, keys[1:], strict=False))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_parts_and_verdicts_are_nearcores(kernel: Kernel, case: int) -> None:
+    """Roots, memory usage, every part's bytes and every verdict are nearcore's."""
+    assert check_case(kernel, CASES[case]) > 0
+
+
+def test_all_vectors(kernel: Kernel, shared_fixtures: Path) -> None:
+    """The same holds for the whole set of vectors, where it is there."""
+    cases = read_vectors(shared_fixtures / "vectors" / "trie-parts.json.gz")
+    assert len(cases) == 48
+    assert sum(check_case(kernel, case) for case in cases) == 2032
+
+
+def test_a_wrong_root_is_refused(kernel: Kernel) -> None:
+    """A part proves nothing against another root."""
+    shard = parts_of(kernel, pairs_of_case(CASES[4]), 3)
+    wrong = CryptoHash(hashlib.sha256(b"another root").digest())
+    assert verdict_of(kernel, shard.parts[1].to_pybytes(), wrong, PartId(1, 3)) == "invalid"
