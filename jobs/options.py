@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -102,3 +103,8 @@ def open_executor(ray_address: str | None, workers: int | None, in_process: bool
     from pipelines.execution.on_ray import RayExecutor
 
     return RayExecutor(ray_address, workers)
+
+
+def reader_count(workers: int | None, in_process: bool) -> int:
+    """Return how many processes may read the source at once on this machine: what a read limit is divided by."""
+    return 1 if in_process else workers or os.cpu_count() or 1

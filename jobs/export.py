@@ -1,0 +1,130 @@
+"""``statecast export``: an epoch's flat state alone, as an Arrow dataset whose recomputed root is the chain's."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from jobs.epoch_input import DATASET_SCHEME, InputOptions, open_input
+from jobs.options import (
+    ContextFile,
+    Epoch,
+    EpochId,
+    From,
+    InProcess,
+    Json,
+    KernelName,
+    NodeHome,
+    RayAddress,
+    ReadLimit,
+    ShardIds,
+    Workers,
+    open_executor,
+    reader_count,
+)
+from jobs.terminal import format_bytes, format_seconds, open_progress
+from pipelines.execution.export_epoch import export_epoch, verify_dataset
+from pipelines.execution.stage_runner import StageRunner
+from pipelines.kernel.choice import choose_kernel
+from pipelines.sources.arrow_dataset import ShardDataset
+from pipelines.stages.export import ExportSettings
+from pipelines.stages.record_files import FileFormat
+from schemas.dataset import epoch_folder
+from schemas.errors import InvalidInputError
+
+
+def export(
+    to: Annotated[str, typer.Option("--to", help="Where the dataset goes: dataset://FOLDER, or dataset://gs://bucket/prefix and the like.")],
+    node_home: NodeHome = None,
+    source: From = None,
+    context: ContextFile = None,
+    epoch: Epoch = None,
+    epoch_id: EpochId = None,
+    shard_id: ShardIds = None,
+    file_format: Annotated[FileFormat, typer.Option("--format", help="ipc (Arrow files) or parquet.")] = FileFormat.IPC,
+    read_limit: ReadLimit = None,
+    kernel: KernelName = "auto",
+    ray_address: RayAddress = None,
+    workers: Workers = None,
+    in_process: InProcess = False,
+    as_json: Json = False,
+) -> None:
+    """Export an epoch's flat state as record batches, and prove that they hash to the chain's state root.
+
+    Says when the node's snapshot is no longer needed. A rerun goes on where an earlier one ended.
+
+    Example: `statecast export --node-home ~/.near --to dataset:///data/state --format parquet`
+    """
+    began = time.monotonic()
+    chosen_kernel = choose_kernel(kernel)
+    found = open_input(
+        InputOptions(node_home, source, context, epoch, epoch_id, tuple(shard_id or ()), read_limit, reader_count(workers, in_process))
+    )
+    if found.source is None:
+        raise InvalidInputError(problem="export reads a node, genesis or records, not a dataset", where=f"--from {source}")
+    url = to.removeprefix(DATASET_SCHEME)
+    progress = open_progress()
+    executor = open_executor(ray_address, workers, in_process)
+    runner = StageRunner(executor, progress)
+    try:
+        progress.note(f"exporting from {found.describe()}, {executor.description}, {chosen_kernel.name} kernel")
+        datasets = export_epoch(runner, found.source, found.context, ExportSettings(url, file_format))
+        exported_s = time.monotonic() - began
+        progress.note(f"every record and value is exported after {format_seconds(exported_s)}: the snapshot is no longer needed")
+        datasets = [verify_dataset(runner, chosen_kernel, dataset, ours=True) for dataset in datasets]
+    finally:
+        progress.close()
+        executor.close()
+    where = f"{url}/{epoch_folder(found.context)}"
+    if as_json:
+        document = {
+            "message_type": "summary",
+            "dataset": f"{DATASET_SCHEME}{where}",
+            "kernel": chosen_kernel.name,
+            "snapshot_needed_until_s": round(exported_s, 3),
+            "seconds": round(time.monotonic() - began, 3),
+            "context": found.context.to_json(),
+            "shards": [_shard_json(dataset) for dataset in datasets],
+        }
+        typer.echo(json.dumps(document))
+    else:
+        _print_summary(datasets, where)
+
+
+def _shard_json(dataset: ShardDataset) -> dict[str, object]:
+    summary = dataset.summary
+    return {
+        "shard_uid": str(summary.shard.shard_uid),
+        "state_root": str(summary.verified_state_root),
+        "root_verified": summary.shard.state_root is not None,
+        "memory_usage": summary.memory_usage,
+        "records": summary.records,
+        "value_bytes": summary.value_bytes,
+        "files": len(summary.files),
+        "size": sum(file.size for file in (*summary.files, *summary.values_files)),
+    }
+
+
+def _print_summary(datasets: list[ShardDataset], where: str) -> None:
+    table = Table(title=f"dataset {where}", title_justify="left")
+    for name in ("shard", "records", "values", "stored", "files", "state root"):
+        table.add_column(name, justify="left" if name in ("shard", "state root") else "right", overflow="fold")
+    for dataset in datasets:
+        summary = dataset.summary
+        vouched = "verified" if summary.shard.state_root is not None else "computed"
+        size = sum(file.size for file in (*summary.files, *summary.values_files))
+        files = len(summary.files) + len(summary.values_files)
+        table.add_row(
+            str(summary.shard.shard_uid),
+            f"{summary.records:,}",
+            format_bytes(summary.value_bytes),
+            format_bytes(size),
+            str(files),
+            f"{vouched} {summary.verified_state_root}",
+        )
+    Console().print(table)
