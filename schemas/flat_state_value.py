@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.errors import IntegrityError
@@ -22,6 +23,10 @@ _REF: Final = 0
 _INLINED: Final = 1
 _HEAD_BYTES: Final = 5
 _HASH_BYTES: Final = 32
+
+Bytes = npt.NDArray[np.uint8]
+Numbers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 
 def encode_inlined(value: bytes) -> bytes:
@@ -49,15 +54,16 @@ def decode_records(keys: Sequence[bytes], rows: Sequence[bytes], prefix_bytes: i
         IntegrityError: a row is not a FlatStateValue, or is over a limit of `schemas.flat_state`; its trie key is named.
     """
     count = len(rows)
+    key_lengths = np.fromiter(map(len, keys), np.int64, count)
     lengths = np.fromiter(map(len, rows), np.int64, count)
-    key_lengths = np.fromiter(map(len, keys), np.int64, count) - prefix_bytes
-    # A row that is too short gets a head that is refused below.
-    heads = np.frombuffer(b"".join([row[:_HEAD_BYTES].ljust(_HEAD_BYTES, b"\xff") for row in rows]), np.uint8).reshape(count, _HEAD_BYTES)
-    tags = heads[:, 0]
+    starts = np.cumsum(lengths) - lengths
+    # The padding gives a last row that is too short something to be read from; such a row is refused below.
+    data = np.frombuffer(b"".join(rows) + bytes(_HEAD_BYTES), np.uint8)
+    heads = data[starts[:, None] + np.arange(_HEAD_BYTES)]
     value_lengths = np.ascontiguousarray(heads[:, 1:]).view("<u4").reshape(count)
-    is_ref = (tags == _REF) & (lengths == _HEAD_BYTES + _HASH_BYTES) & (value_lengths <= VALUE_BYTES_MAX)
-    is_inlined = (tags == _INLINED) & (lengths == value_lengths.astype(np.int64) + _HEAD_BYTES) & (value_lengths <= INLINED_VALUE_BYTES_MAX)
-    bad = np.flatnonzero(~(is_ref | is_inlined) | (key_lengths > KEY_BYTES_MAX))
+    is_ref = (heads[:, 0] == _REF) & (lengths == _HEAD_BYTES + _HASH_BYTES) & (value_lengths <= VALUE_BYTES_MAX)
+    is_inlined = (heads[:, 0] == _INLINED) & (lengths == value_lengths.astype(np.int64) + _HEAD_BYTES) & (value_lengths <= INLINED_VALUE_BYTES_MAX)
+    bad = np.flatnonzero(~(is_ref | is_inlined) | (key_lengths > KEY_BYTES_MAX + prefix_bytes))
     if bad.size:
         row = rows[int(bad[0])]
         raise IntegrityError(
@@ -65,19 +71,37 @@ def decode_records(keys: Sequence[bytes], rows: Sequence[bytes], prefix_bytes: i
             where=f"{where}, trie key {keys[int(bad[0])][prefix_bytes:][:KEY_BYTES_MAX].hex()}",
             remedy="The node's flat state is damaged, or of a version that is not known.",
         )
-    values: list[bytes | None] = [row[_HEAD_BYTES:] for row in rows]
-    hashes: list[bytes | None] | None = None
-    if is_ref.any():
-        hashes = [None] * count
-        for index in np.flatnonzero(is_ref).tolist():
-            hashes[index] = values[index]
-            values[index] = None
     return pa.RecordBatch.from_arrays(
         [
-            pa.array([key[prefix_bytes:] for key in keys], pa.binary()),
-            pa.array(values, pa.binary()),
+            _without_heads(np.frombuffer(b"".join(keys), np.uint8), key_lengths, np.full(count, prefix_bytes), None),
+            _without_heads(data[: len(data) - _HEAD_BYTES], lengths, np.where(is_ref, lengths, _HEAD_BYTES), None if is_inlined.all() else is_inlined),
             pa.array(value_lengths, pa.uint32()),
-            pa.nulls(count, pa.binary(_HASH_BYTES)) if hashes is None else pa.array(hashes, pa.binary(_HASH_BYTES)),
+            _hashes(data, starts, is_ref),
         ],
         schema=RECORD_SCHEMA,
     )
+
+
+def _without_heads(data: Bytes, lengths: Numbers, heads: Numbers, validity: Flags | None) -> pa.BinaryArray:
+    """Return the values that lie one after the other in ``data``, each without its first ``heads`` bytes."""
+    starts = np.cumsum(lengths) - lengths
+    head_starts = np.cumsum(heads) - heads
+    dropped = np.arange(int(heads.sum())) - np.repeat(head_starts - starts, heads)
+    keep = np.ones(len(data), np.bool_)
+    keep[dropped] = False
+    offsets = np.zeros(len(lengths) + 1, np.int32)
+    np.cumsum(lengths - heads, out=offsets[1:])
+    return pa.Array.from_buffers(pa.binary(), len(lengths), [_bitmap(validity), pa.py_buffer(offsets), pa.py_buffer(data[keep])])
+
+
+def _hashes(data: Bytes, starts: Numbers, is_ref: Flags) -> pa.FixedSizeBinaryArray:
+    count = len(starts)
+    if not is_ref.any():
+        return pa.nulls(count, pa.binary(_HASH_BYTES))
+    hashes = np.zeros((count, _HASH_BYTES), np.uint8)
+    hashes[is_ref] = data[starts[is_ref][:, None] + _HEAD_BYTES + np.arange(_HASH_BYTES)]
+    return pa.Array.from_buffers(pa.binary(_HASH_BYTES), count, [_bitmap(is_ref), pa.py_buffer(hashes)])
+
+
+def _bitmap(validity: Flags | None) -> pa.Buffer | None:
+    return None if validity is None else pa.py_buffer(np.packbits(validity, bitorder="little"))

@@ -1,0 +1,78 @@
+"""The configuration part of a genesis file, streamed: the file may hold gigabytes of records.
+
+Only the fields that are asked for are built; nothing here looks at a record.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Collection
+from decimal import Decimal
+from pathlib import Path
+from typing import IO, Any, cast
+
+import ijson
+from ijson.common import ObjectBuilder
+
+from schemas.errors import SourceError
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+def open_maybe_gzip(path: Path) -> IO[bytes]:
+    """Open a file for reading, decompressing it when it begins as gzip does.
+
+    Raises:
+        SourceError: it can't be read.
+    """
+    try:
+        file = path.open("rb")
+        magic = file.read(len(_GZIP_MAGIC))
+        file.seek(0)
+    except OSError as error:
+        raise SourceError(problem=f"the file can't be read: {error.strerror}", where=str(path)) from None
+    return cast(IO[bytes], gzip.GzipFile(fileobj=file)) if magic == _GZIP_MAGIC else file
+
+
+def read_genesis_fields(path: Path, names: Collection[str]) -> dict[str, Any]:
+    """Return some top-level fields of a genesis file; those that it lacks are left out.
+
+    Reading stops when all are found, so a file with its records at the end (as nearcore writes it) is read no further than them.
+
+    Raises:
+        SourceError: not readable, or not a JSON object.
+    """
+    fields: dict[str, Any] = {}
+    builder: ObjectBuilder | None = None
+    name = ""
+    try:
+        with open_maybe_gzip(path) as file:
+            for prefix, event, value in ijson.parse(file, use_float=False):
+                if builder is not None:
+                    builder.event(event, value)
+                    if prefix == name and event in _CLOSING:
+                        fields[name] = _plain(builder.value)
+                        builder = None
+                elif prefix in names and "." not in prefix and prefix not in fields:
+                    if event in ("start_map", "start_array"):
+                        builder, name = ObjectBuilder(), prefix
+                        builder.event(event, value)
+                    else:
+                        fields[prefix] = _plain(value)
+                if len(fields) == len(names):
+                    break
+    except (ijson.JSONError, OSError, EOFError, UnicodeDecodeError) as error:
+        raise SourceError(problem=f"the genesis file is not JSON: {error}", where=str(path)) from None
+    return fields
+
+
+_CLOSING = ("end_map", "end_array")
+
+
+def _plain(value: Any) -> Any:
+    """Turn the decimals of a streamed document into numbers."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
