@@ -1,0 +1,139 @@
+//! Python module `statecast_kernel`: statecast-trie over Arrow data.
+//!
+//! Conversions only: record batches come in over the Arrow C data interface and buffers over the buffer protocol, both without a
+//! copy; the interpreter lock is released around all work; every refusal, and every panic, becomes a `KernelError`.
+//! Callers use it through `pipelines/kernel/native.py`, which also has pyarrow check the arrays before they come here.
+
+mod columns;
+mod errors;
+mod outputs;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+
+use columns::{Bytes, RecordColumns, StructureColumns, ValueColumns, bytes_of, hash_of};
+use errors::{KernelError, guarded};
+use outputs::OwnedBuffer;
+
+/// Record batches of pyarrow.
+type Batches = Vec<Py<PyAny>>;
+
+/// structure(records, left_key, right_key) -> (edge, charges)
+#[pyfunction]
+#[pyo3(signature = (records, left_key, right_key))]
+fn structure(
+    py: Python<'_>,
+    records: Vec<Bound<'_, PyAny>>,
+    left_key: Option<&[u8]>,
+    right_key: Option<&[u8]>,
+) -> PyResult<(Py<PyBytes>, Py<PyAny>)> {
+    let columns = records.iter().map(StructureColumns::from_python).collect::<PyResult<Vec<_>>>()?;
+    let result = guarded(py, || {
+        let count = columns.iter().map(StructureColumns::len).sum();
+        statecast_trie::structure(columns.iter().flat_map(StructureColumns::iter), count, left_key, right_key)
+    })?;
+    Ok((PyBytes::new(py, &result.edge).unbind(), outputs::uint64_array(py, result.charges)?))
+}
+
+/// build(records, values, left_key, right_key, keep_interior) -> (edge, interior or None, node_count, hashed_bytes)
+#[pyfunction]
+#[pyo3(signature = (records, values, left_key, right_key, keep_interior))]
+fn build(
+    py: Python<'_>,
+    records: Vec<Bound<'_, PyAny>>,
+    values: Vec<Bound<'_, PyAny>>,
+    left_key: Option<&[u8]>,
+    right_key: Option<&[u8]>,
+    keep_interior: bool,
+) -> PyResult<(Py<PyBytes>, Option<OwnedBuffer>, u64, u64)> {
+    let records = records.iter().map(RecordColumns::from_python).collect::<PyResult<Vec<_>>>()?;
+    let values = values.iter().map(ValueColumns::from_python).collect::<PyResult<Vec<_>>>()?;
+    let result = guarded(py, || {
+        let count = records.iter().map(RecordColumns::len).sum();
+        let values = values.iter().flat_map(ValueColumns::iter);
+        statecast_trie::build(records.iter().flat_map(RecordColumns::iter), count, values, left_key, right_key, keep_interior)
+    })?;
+    Ok((PyBytes::new(py, &result.edge).unbind(), result.interior.map(OwnedBuffer::new), result.node_count, result.hashed_bytes))
+}
+
+/// merge(left, right) -> edge
+#[pyfunction]
+fn merge(py: Python<'_>, left: &[u8], right: &[u8]) -> PyResult<Py<PyBytes>> {
+    let merged = guarded(py, || statecast_trie::merge(left, right))?;
+    Ok(PyBytes::new(py, &merged).unbind())
+}
+
+/// seal(edges) -> (state_root, memory_usage, root_node, boundary_nodes, charges)
+#[pyfunction]
+fn seal(py: Python<'_>, edges: Vec<Bound<'_, PyBytes>>) -> PyResult<Py<PyTuple>> {
+    let edges: Vec<&[u8]> = edges.iter().map(|edge| edge.as_bytes()).collect();
+    let sealed = guarded(py, || statecast_trie::seal(&edges))?;
+    outputs::sealed(py, &sealed)
+}
+
+/// assemble(interior or None, nodes) -> buffer
+#[pyfunction]
+#[pyo3(signature = (interior, nodes))]
+fn assemble(py: Python<'_>, interior: Option<Bound<'_, PyAny>>, nodes: Vec<Bound<'_, PyBytes>>) -> PyResult<OwnedBuffer> {
+    let interior = interior.as_ref().map(Bytes::new).transpose()?;
+    let nodes: Vec<&[u8]> = nodes.iter().map(|node| node.as_bytes()).collect();
+    let part = guarded(py, || statecast_trie::assemble(interior.as_ref().map(Bytes::as_slice), &nodes))?;
+    Ok(OwnedBuffer::new(part))
+}
+
+/// validate(partial_state, state_root, part_id, num_parts)
+#[pyfunction]
+fn validate(py: Python<'_>, partial_state: &Bound<'_, PyAny>, state_root: &[u8], part_id: u64, num_parts: u64) -> PyResult<()> {
+    let part = Bytes::new(partial_state)?;
+    let root = hash_of(state_root)?;
+    guarded(py, || statecast_trie::validate(part.as_slice(), &root, part_id, num_parts))
+}
+
+/// apply(partial_state, state_root, part_id, num_parts) -> (record batches, value batches)
+#[pyfunction]
+fn apply(
+    py: Python<'_>,
+    partial_state: &Bound<'_, PyAny>,
+    state_root: &[u8],
+    part_id: u64,
+    num_parts: u64,
+) -> PyResult<(Batches, Batches)> {
+    let part = Bytes::new(partial_state)?;
+    let root = hash_of(state_root)?;
+    let (records, values) = guarded(py, || {
+        let applied = statecast_trie::apply(part.as_slice(), &root, part_id, num_parts)?;
+        Ok((outputs::record_batches(&applied), outputs::value_batches(&applied)))
+    })?;
+    Ok((outputs::to_pyarrow(py, records)?, outputs::to_pyarrow(py, values)?))
+}
+
+/// sha256_floor(items): hash each item, one after the other on one core, and forget the hashes.
+///
+/// What any kernel at least has to spend on these bytes; benchmarks divide by it. `items` is an Arrow binary array or a list of
+/// bytes-like objects.
+#[pyfunction]
+fn sha256_floor(py: Python<'_>, items: Bound<'_, PyAny>) -> PyResult<()> {
+    let items = bytes_of(&items)?;
+    guarded(py, || {
+        let mut mixed = 0;
+        items.for_each(|item| mixed ^= statecast_trie::sha256(item)[0]);
+        std::hint::black_box(mixed);
+        Ok(())
+    })
+}
+
+#[pymodule(gil_used = false)]
+fn statecast_kernel(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("KernelError", module.py().get_type::<KernelError>())?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<OwnedBuffer>()?;
+    module.add_function(wrap_pyfunction!(structure, module)?)?;
+    module.add_function(wrap_pyfunction!(build, module)?)?;
+    module.add_function(wrap_pyfunction!(merge, module)?)?;
+    module.add_function(wrap_pyfunction!(seal, module)?)?;
+    module.add_function(wrap_pyfunction!(assemble, module)?)?;
+    module.add_function(wrap_pyfunction!(validate, module)?)?;
+    module.add_function(wrap_pyfunction!(apply, module)?)?;
+    module.add_function(wrap_pyfunction!(sha256_floor, module)?)?;
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! Results as Python objects, large ones without a copy.
+
+use std::ffi::{c_int, c_void};
+use std::sync::Arc;
+
+use arrow_array::builder::{BinaryBuilder, FixedSizeBinaryBuilder, UInt32Builder};
+use arrow_array::{Array, RecordBatch, UInt64Array};
+use arrow_pyarrow::ToPyArrow;
+use arrow_schema::{DataType, Field, Schema};
+use pyo3::exceptions::PyBufferError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+use statecast_trie::{Applied, Sealed};
+
+const HASH_BYTES: i32 = 32;
+
+/// Most records of a record batch.
+const BATCH_ROWS_MAX: usize = 1 << 16;
+
+/// Bytes of keys and values after which a record batch ends; far below the 2 GiB that its offsets reach.
+const BATCH_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes made here, read by Python through the buffer protocol.
+#[pyclass(frozen, module = "statecast_kernel")]
+pub(crate) struct OwnedBuffer {
+    bytes: Vec<u8>,
+}
+
+impl OwnedBuffer {
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes }
+    }
+}
+
+#[pymethods]
+impl OwnedBuffer {
+    fn __len__(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// # Safety
+    /// `view` is either null or points to a Py_buffer that may be written, as the buffer protocol says.
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        if view.is_null() {
+            return Err(PyBufferError::new_err("no view to fill"));
+        }
+        let bytes = &slf.get().bytes;
+        let length = isize::try_from(bytes.len()).map_err(|_| PyBufferError::new_err("too long"))?;
+        const READ_ONLY: c_int = 1;
+        // SAFETY: the view holds a reference to `slf`, which is frozen, so the bytes neither move nor change while it lives.
+        let filled =
+            unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), bytes.as_ptr().cast_mut().cast::<c_void>(), length, READ_ONLY, flags) };
+        if filled == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
+    }
+}
+
+pub(crate) fn uint64_array(py: Python<'_>, values: Vec<u64>) -> PyResult<Py<PyAny>> {
+    Ok(UInt64Array::from(values).into_data().to_pyarrow(py)?.unbind())
+}
+
+fn bytes_tuple<'py>(py: Python<'py>, items: &[Vec<u8>]) -> PyResult<Bound<'py, PyTuple>> {
+    PyTuple::new(py, items.iter().map(|item| PyBytes::new(py, item)))
+}
+
+pub(crate) fn sealed(py: Python<'_>, sealed: &Sealed) -> PyResult<Py<PyTuple>> {
+    let boundary_nodes = sealed.boundary_nodes.iter().map(|nodes| bytes_tuple(py, nodes)).collect::<PyResult<Vec<_>>>()?;
+    let charges = sealed.charges.iter().map(|list| PyTuple::new(py, list.iter().map(|(key, usage)| (PyBytes::new(py, key), *usage))));
+    let fields = (
+        PyBytes::new(py, &sealed.state_root),
+        sealed.memory_usage,
+        PyBytes::new(py, &sealed.root_node),
+        PyTuple::new(py, boundary_nodes)?,
+        PyTuple::new(py, charges.collect::<PyResult<Vec<_>>>()?)?,
+    );
+    Ok(fields.into_pyobject(py)?.unbind())
+}
+
+fn record_schema() -> Arc<Schema> {
+    Arc::new(Schema::new(vec![
+        Field::new("key", DataType::Binary, false),
+        Field::new("value", DataType::Binary, true),
+        Field::new("value_length", DataType::UInt32, false),
+        Field::new("value_hash", DataType::FixedSizeBinary(HASH_BYTES), true),
+    ]))
+}
+
+fn value_schema() -> Arc<Schema> {
+    Arc::new(Schema::new(vec![
+        Field::new("value_hash", DataType::FixedSizeBinary(HASH_BYTES), false),
+        Field::new("value", DataType::Binary, false),
+    ]))
+}
+
+/// Cut items into runs that fill a record batch each.
+fn batches<T>(items: &[T], size: impl Fn(&T) -> usize) -> Vec<&[T]> {
+    let mut runs = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (at, item) in items.iter().enumerate() {
+        if at > start && (at - start == BATCH_ROWS_MAX || bytes + size(item) > BATCH_BYTES_MAX) {
+            runs.push(&items[start..at]);
+            (start, bytes) = (at, 0);
+        }
+        bytes += size(item);
+    }
+    if start < items.len() {
+        runs.push(&items[start..]);
+    }
+    runs
+}
+
+pub(crate) fn record_batches(applied: &Applied<'_>) -> Vec<RecordBatch> {
+    let schema = record_schema();
+    let runs = batches(&applied.records, |record| record.key.len() + applied.entries[record.entry as usize].len());
+    let batch = |run: &[statecast_trie::AppliedRecord]| {
+        let mut keys = BinaryBuilder::new();
+        let mut values = BinaryBuilder::new();
+        let mut lengths = UInt32Builder::with_capacity(run.len());
+        let mut hashes = FixedSizeBinaryBuilder::with_capacity(run.len(), HASH_BYTES);
+        for record in run {
+            let value = applied.entries[record.entry as usize];
+            keys.append_value(&record.key);
+            lengths.append_value(value.len() as u32);
+            if Applied::is_inlined(value) {
+                values.append_value(value);
+                hashes.append_null();
+            } else {
+                values.append_null();
+                hashes.append_value(applied.hashes[record.entry as usize]).expect("a hash has 32 bytes");
+            }
+        }
+        let columns: Vec<Arc<dyn Array>> =
+            vec![Arc::new(keys.finish()), Arc::new(values.finish()), Arc::new(lengths.finish()), Arc::new(hashes.finish())];
+        RecordBatch::try_new(schema.clone(), columns).expect("the columns are those of the schema")
+    };
+    runs.into_iter().map(batch).collect()
+}
+
+pub(crate) fn value_batches(applied: &Applied<'_>) -> Vec<RecordBatch> {
+    let schema = value_schema();
+    let runs = batches(&applied.referenced, |&entry| applied.entries[entry as usize].len());
+    let batch = |run: &[u32]| {
+        let mut hashes = FixedSizeBinaryBuilder::with_capacity(run.len(), HASH_BYTES);
+        let mut values = BinaryBuilder::new();
+        for &entry in run {
+            hashes.append_value(applied.hashes[entry as usize]).expect("a hash has 32 bytes");
+            values.append_value(applied.entries[entry as usize]);
+        }
+        let columns: Vec<Arc<dyn Array>> = vec![Arc::new(hashes.finish()), Arc::new(values.finish())];
+        RecordBatch::try_new(schema.clone(), columns).expect("the columns are those of the schema")
+    };
+    runs.into_iter().map(batch).collect()
+}
+
+pub(crate) fn to_pyarrow(py: Python<'_>, batches: Vec<RecordBatch>) -> PyResult<Vec<Py<PyAny>>> {
+    batches.iter().map(|batch| Ok(batch.to_pyarrow(py)?.unbind())).collect()
+}

@@ -1,0 +1,51 @@
+"""Types of the native module; `pipelines.kernel.native` is what callers use."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+from typing_extensions import Buffer
+
+__version__: str
+
+class KernelError(Exception):
+    """A refusal; args are (class name of schemas.errors, problem, where)."""
+
+class OwnedBuffer:
+    """Bytes of the module, read through the buffer protocol (``pa.py_buffer`` wraps them without a copy)."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+def structure(records: Sequence[pa.RecordBatch], left_key: bytes | None, right_key: bytes | None) -> tuple[bytes, pa.UInt64Array]:
+    """Return the edge and one charge a record."""
+
+def build(
+    records: Sequence[pa.RecordBatch],
+    values: Sequence[pa.RecordBatch],
+    left_key: bytes | None,
+    right_key: bytes | None,
+    keep_interior: bool,
+) -> tuple[bytes, OwnedBuffer | None, int, int]:
+    """Return edge, interior, node_count, hashed_bytes."""
+
+def merge(left: bytes, right: bytes) -> bytes:
+    """Return the edge of the united range."""
+
+def seal(
+    edges: Sequence[bytes],
+) -> tuple[bytes, int, bytes, tuple[tuple[bytes, ...], ...], tuple[tuple[tuple[bytes, int], ...], ...]]:
+    """Return state_root, memory_usage, root_node, boundary_nodes, charges."""
+
+def assemble(interior: Buffer | None, nodes: Sequence[bytes]) -> OwnedBuffer:
+    """Return a part's PartialState bytes."""
+
+def validate(partial_state: Buffer, state_root: bytes, part_id: int, num_parts: int) -> None:
+    """Judge a part."""
+
+def apply(
+    partial_state: Buffer, state_root: bytes, part_id: int, num_parts: int
+) -> tuple[list[pa.RecordBatch], list[pa.RecordBatch]]:
+    """Return batches of records and of referenced values."""
+
+def sha256_floor(items: pa.BinaryArray | Sequence[Buffer]) -> None:
+    """Hash each item, one after the other on one core, and forget the hashes: the least that any kernel spends on them."""

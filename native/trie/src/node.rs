@@ -1,0 +1,196 @@
+//! Bytes of trie nodes: `RawTrieNodeWithSize`, as nearcore's core/store/src/trie/raw_node.rs defines them.
+
+use crate::borsh::Reader;
+use crate::limits::{KEY_BYTE_MEMORY_USAGE, NODE_MEMORY_USAGE};
+use crate::nibbles::{encoded_key_bytes, push_encoded_key};
+use crate::{ErrorKind, Hash, Result, TrieError};
+
+const LEAF: u8 = 0;
+const BRANCH: u8 = 1;
+const BRANCH_WITH_VALUE: u8 = 2;
+const EXTENSION: u8 = 3;
+
+/// Length and SHA-256 of a value; the hash is zeros where nothing is hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ValueRef {
+    pub(crate) length: u32,
+    pub(crate) hash: Hash,
+}
+
+impl ValueRef {
+    pub(crate) fn push(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.length.to_le_bytes());
+        out.extend_from_slice(&self.hash);
+    }
+
+    #[inline]
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        Some(Self { length: reader.u32()?, hash: *reader.array()? })
+    }
+
+    fn memory_usage(&self) -> u64 {
+        u64::from(self.length) + NODE_MEMORY_USAGE
+    }
+}
+
+/// Own memory usage of a leaf that holds a count of nibbles.
+#[inline]
+pub(crate) fn leaf_memory_usage(nibble_count: usize, value_length: u32) -> u64 {
+    2 * NODE_MEMORY_USAGE + KEY_BYTE_MEMORY_USAGE * encoded_key_bytes(nibble_count) as u64 + u64::from(value_length)
+}
+
+/// Own memory usage of an extension of a count of nibbles.
+#[inline]
+pub(crate) fn extension_memory_usage(nibble_count: usize) -> u64 {
+    NODE_MEMORY_USAGE + KEY_BYTE_MEMORY_USAGE * encoded_key_bytes(nibble_count) as u64
+}
+
+/// Own memory usage of a branch.
+#[inline]
+pub(crate) fn branch_memory_usage(value_length: Option<u32>) -> u64 {
+    NODE_MEMORY_USAGE + value_length.map_or(0, |length| NODE_MEMORY_USAGE + u64::from(length))
+}
+
+/// Append a leaf that holds the nibbles of `key` from `from` on.
+#[inline]
+pub(crate) fn push_leaf(out: &mut Vec<u8>, key: &[u8], from: usize, value: &ValueRef, memory_usage: u64) {
+    out.push(LEAF);
+    push_key(out, key, from, 2 * key.len(), true);
+    value.push(out);
+    out.extend_from_slice(&memory_usage.to_le_bytes());
+}
+
+/// Append an extension of the nibbles `from..to` of `key`.
+#[inline]
+pub(crate) fn push_extension(out: &mut Vec<u8>, key: &[u8], from: usize, to: usize, child: &Hash, memory_usage: u64) {
+    out.push(EXTENSION);
+    push_key(out, key, from, to, false);
+    out.extend_from_slice(child);
+    out.extend_from_slice(&memory_usage.to_le_bytes());
+}
+
+/// Append a branch; `children` are the hashes of the bitmap's children, one behind the other.
+#[inline]
+pub(crate) fn push_branch(out: &mut Vec<u8>, value: Option<&ValueRef>, bitmap: u16, children: &[u8], memory_usage: u64) {
+    match value {
+        None => out.push(BRANCH),
+        Some(value) => {
+            out.push(BRANCH_WITH_VALUE);
+            value.push(out);
+        }
+    }
+    out.extend_from_slice(&bitmap.to_le_bytes());
+    out.extend_from_slice(children);
+    out.extend_from_slice(&memory_usage.to_le_bytes());
+}
+
+#[inline]
+fn push_key(out: &mut Vec<u8>, key: &[u8], from: usize, to: usize, leaf: bool) {
+    out.extend_from_slice(&(encoded_key_bytes(to - from) as u32).to_le_bytes());
+    push_encoded_key(out, key, from, to, leaf);
+}
+
+/// Encoded nibbles inside a node. As in nearcore the first byte's flags other than the odd one say nothing.
+#[derive(Clone, Copy)]
+pub(crate) struct EncodedKey<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> EncodedKey<'a> {
+    fn read(reader: &mut Reader<'a>) -> Option<Self> {
+        let bytes = reader.bytes()?;
+        (!bytes.is_empty()).then_some(Self { bytes })
+    }
+
+    #[inline]
+    fn skipped(self) -> usize {
+        if self.bytes[0] & 0x10 == 0 { 2 } else { 1 }
+    }
+
+    /// Count of nibbles.
+    #[inline]
+    pub(crate) fn len(self) -> usize {
+        2 * self.bytes.len() - self.skipped()
+    }
+
+    #[inline]
+    pub(crate) fn nibbles(self) -> impl Iterator<Item = u8> + 'a {
+        (self.skipped()..2 * self.bytes.len()).map(move |at| crate::nibbles::nibble(self.bytes, at))
+    }
+}
+
+/// A decoded node, borrowing from its bytes.
+#[derive(Clone, Copy)]
+pub(crate) enum NodeKind<'a> {
+    Leaf { key: EncodedKey<'a>, value: &'a Hash, value_length: u32 },
+    Branch { value: Option<(&'a Hash, u32)>, bitmap: u16, children: &'a [u8] },
+    Extension { key: EncodedKey<'a>, child: &'a Hash },
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Node<'a> {
+    pub(crate) kind: NodeKind<'a>,
+    /// Of the whole subtree, as the node says.
+    pub(crate) memory_usage: u64,
+}
+
+impl<'a> Node<'a> {
+    /// Decode a node; no byte may be left over.
+    #[inline]
+    pub(crate) fn decode(bytes: &'a [u8], hash: &Hash) -> Result<Self> {
+        let mut reader = Reader::new(bytes);
+        let node = Self::read(&mut reader);
+        node.filter(|_| reader.is_empty())
+            .ok_or_else(|| TrieError::new(ErrorKind::MalformedNode, "an entry is no trie node", crate::error::hex(hash)))
+    }
+
+    #[inline]
+    fn read(reader: &mut Reader<'a>) -> Option<Self> {
+        let kind = match reader.u8()? {
+            LEAF => {
+                let key = EncodedKey::read(reader)?;
+                let value_length = reader.u32()?;
+                NodeKind::Leaf { key, value: reader.array()?, value_length }
+            }
+            BRANCH => Self::read_branch(reader, None)?,
+            BRANCH_WITH_VALUE => {
+                let value_length = reader.u32()?;
+                let value = reader.array()?;
+                Self::read_branch(reader, Some((value, value_length)))?
+            }
+            EXTENSION => NodeKind::Extension { key: EncodedKey::read(reader)?, child: reader.array()? },
+            _ => return None,
+        };
+        Some(Self { kind, memory_usage: reader.u64()? })
+    }
+
+    #[inline]
+    fn read_branch(reader: &mut Reader<'a>, value: Option<(&'a Hash, u32)>) -> Option<NodeKind<'a>> {
+        let bitmap = reader.u16()?;
+        let children = reader.take(32 * bitmap.count_ones() as usize)?;
+        Some(NodeKind::Branch { value, bitmap, children })
+    }
+
+    /// Own memory usage (nearcore TrieNode::memory_usage_direct_no_memory).
+    pub(crate) fn own_memory_usage(&self) -> u64 {
+        match self.kind {
+            NodeKind::Leaf { key, value_length, .. } => leaf_memory_usage(key.len(), value_length),
+            NodeKind::Branch { value, .. } => branch_memory_usage(value.map(|(_, length)| length)),
+            NodeKind::Extension { key, .. } => extension_memory_usage(key.len()),
+        }
+    }
+}
+
+/// The child of a branch at an index that its bitmap has.
+#[inline]
+pub(crate) fn child_at(bitmap: u16, children: &[u8], index: u8) -> &Hash {
+    let before = (u32::from(bitmap) & ((1u32 << index) - 1)).count_ones() as usize;
+    children[32 * before..32 * before + 32].try_into().expect("a hash")
+}
+
+impl ValueRef {
+    /// Own memory usage of a branch with this value, if any.
+    pub(crate) fn branch_memory_usage(value: Option<&Self>) -> u64 {
+        NODE_MEMORY_USAGE + value.map_or(0, Self::memory_usage)
+    }
+}

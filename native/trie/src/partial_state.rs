@@ -1,0 +1,99 @@
+//! PartialState bytes: u8 0, u32 count, then u32 length and bytes an entry (nearcore core/primitives/src/state.rs, PartialState).
+
+use crate::borsh::{Reader, push_bytes};
+use crate::limits::{PARTIAL_STATE_BYTES_MAX, PARTIAL_STATE_ENTRIES_MAX};
+use crate::{ErrorKind, Result, TrieError};
+
+const HEADER_BYTES: usize = 5;
+const LENGTH_BYTES: usize = 4;
+
+fn over_limit(problem: String) -> TrieError {
+    TrieError::new(ErrorKind::PartLimit, problem, "")
+}
+
+fn check_size(bytes: usize) -> Result<()> {
+    if bytes > PARTIAL_STATE_BYTES_MAX {
+        return Err(over_limit(format!("a part has {bytes} bytes, more than {PARTIAL_STATE_BYTES_MAX}")));
+    }
+    Ok(())
+}
+
+fn check_count(count: usize) -> Result<()> {
+    if count > PARTIAL_STATE_ENTRIES_MAX {
+        return Err(over_limit(format!("a part has {count} entries, more than {PARTIAL_STATE_ENTRIES_MAX}")));
+    }
+    Ok(())
+}
+
+/// Writes entries that come sorted and once each, into a buffer of the exact size.
+pub(crate) struct Writer {
+    out: Vec<u8>,
+}
+
+impl Writer {
+    /// `size` is that of all entries' bytes together.
+    pub(crate) fn with_capacity(count: usize, size: usize) -> Result<Self> {
+        check_count(count)?;
+        let bytes = HEADER_BYTES + LENGTH_BYTES * count + size;
+        check_size(bytes)?;
+        let mut out = Vec::with_capacity(bytes);
+        out.push(0);
+        out.extend_from_slice(&(count as u32).to_le_bytes());
+        Ok(Self { out })
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, entry: &[u8]) {
+        push_bytes(&mut self.out, entry);
+    }
+
+    pub(crate) fn finish(self) -> Vec<u8> {
+        self.out
+    }
+}
+
+/// Split a part into its entries.
+pub fn decode(bytes: &[u8]) -> Result<Vec<&[u8]>> {
+    check_size(bytes.len())?;
+    let malformed = |problem: &str| TrieError::new(ErrorKind::MalformedPart, problem, format!("{} bytes", bytes.len()));
+    let mut reader = Reader::new(bytes);
+    if reader.u8() != Some(0) {
+        return Err(malformed("a part does not begin with the tag of PartialState"));
+    }
+    let count = reader.u32().ok_or_else(|| malformed("a part ends inside its count of entries"))? as usize;
+    if count > (bytes.len() - HEADER_BYTES) / LENGTH_BYTES {
+        return Err(malformed("a part is too short for its count of entries"));
+    }
+    check_count(count)?;
+    let mut entries = Vec::with_capacity(count);
+    for _ in 0..count {
+        entries.push(reader.bytes().ok_or_else(|| malformed("a part ends inside an entry"))?);
+    }
+    if !reader.is_empty() {
+        return Err(malformed("a part has bytes behind its last entry"));
+    }
+    Ok(entries)
+}
+
+/// Unite the entries of an interior with boundary nodes: sorted, each once.
+pub fn assemble(interior: Option<&[u8]>, nodes: &[&[u8]]) -> Result<Vec<u8>> {
+    let inside = interior.map(decode).transpose()?.unwrap_or_default();
+    if !inside.is_sorted_by(|a, b| a < b) {
+        return Err(TrieError::new(ErrorKind::MalformedPart, "the entries of an interior are not strictly ascending", ""));
+    }
+    let mut outside = nodes.to_vec();
+    outside.sort_unstable();
+    outside.dedup();
+    outside.retain(|node| inside.binary_search(node).is_err());
+    let size = inside.iter().chain(&outside).map(|entry| entry.len()).sum();
+    let mut writer = Writer::with_capacity(inside.len() + outside.len(), size)?;
+    let mut outside = outside.into_iter().peekable();
+    for entry in inside {
+        while let Some(node) = outside.next_if(|node| *node < entry) {
+            writer.push(node);
+        }
+        writer.push(entry);
+    }
+    outside.for_each(|node| writer.push(node));
+    Ok(writer.finish())
+}

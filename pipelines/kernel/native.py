@@ -1,0 +1,153 @@
+"""The native kernel: the Protocol over the Rust module ``statecast_kernel``.
+
+Converts arguments and errors and nothing else; the arithmetic is in ``native/``. The module is imported when a method is first
+called, so that this file can be imported where the wheel is not installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.kernel.protocol import AppliedPart, Build, Sealed, Structure
+from schemas import errors
+from schemas.ids import CryptoHash, PartId
+
+MODULE = "statecast_kernel"
+
+_REMEDIES: dict[type[errors.StatecastError], str] = {
+    errors.RecordOrderError: "Sort the records by key bytes and keep each key once.",
+    errors.ValueMismatchError: "Export the source again; it does not agree with itself.",
+    errors.MissingTrieValueError: "Fetch or build the part again.",
+    errors.UnexpectedTrieValueError: "Fetch or build the part again.",
+    errors.MalformedPartError: "Fetch or build the part again.",
+}
+
+
+def is_available() -> bool:
+    """Tell whether the wheel is installed, without importing it."""
+    return importlib.util.find_spec(MODULE) is not None
+
+
+def _module() -> ModuleType:
+    try:
+        return importlib.import_module(MODULE)
+    except ImportError as error:
+        raise errors.InvalidInputError(
+            problem=f"the native kernel can't be loaded: {error}",
+            where=MODULE,
+            remedy="Install the statecast-kernel wheel (native/binding), or choose the reference kernel.",
+        ) from error
+
+
+@contextmanager
+def _mapped(module: ModuleType) -> Iterator[None]:
+    """Raise the module's refusals as the project's errors."""
+    try:
+        yield
+    except module.KernelError as error:
+        class_name, problem, where = error.args
+        if class_name == "AssertionError":
+            raise AssertionError(f"{problem} [{where}]" if where else problem) from None
+        error_class: type[errors.StatecastError] = getattr(errors, class_name)
+        raise error_class(problem=problem, where=where, remedy=_REMEDIES.get(error_class, "")) from None
+    except OverflowError as error:
+        raise errors.InvalidInputError(problem="a number does not fit in 64 bits", where=str(error)) from None
+
+
+def _checked(batches: Sequence[pa.RecordBatch], columns: Sequence[str]) -> list[pa.RecordBatch]:
+    """Take the named columns, and have Arrow check that their offsets stay inside their buffers, which the module relies on.
+
+    Raises:
+        InvalidInputError: a column is missing.
+        DatasetError: a column's buffers are not sound.
+    """
+    taken = []
+    for batch in batches:
+        missing = [name for name in columns if name not in batch.schema.names]
+        if missing:
+            raise errors.InvalidInputError(problem="a record batch lacks columns", where=", ".join(missing))
+        narrow = batch.select(list(columns))
+        try:
+            narrow.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise errors.DatasetError(problem=f"a record batch is damaged: {error}", remedy="Export the source again.") from error
+        taken.append(narrow)
+    return taken
+
+
+class NativeKernel:
+    """Kernel in Rust; see `pipelines.kernel.protocol.Kernel` for what the methods do. Holds no state and can be pickled."""
+
+    name = "native"
+
+    def structure(self, records: Sequence[pa.RecordBatch], left_key: bytes | None, right_key: bytes | None) -> Structure:
+        """See `Kernel.structure`."""
+        module = _module()
+        with _mapped(module):
+            edge, charges = module.structure(_checked(records, ("key", "value_length")), left_key, right_key)
+        return Structure(edge=edge, charges=charges)
+
+    def build(
+        self,
+        records: Sequence[pa.RecordBatch],
+        values: Sequence[pa.RecordBatch],
+        left_key: bytes | None,
+        right_key: bytes | None,
+        *,
+        keep_interior: bool = True,
+    ) -> Build:
+        """See `Kernel.build`."""
+        module = _module()
+        rows = _checked(records, ("key", "value", "value_length", "value_hash"))
+        referenced = _checked(values, ("value_hash", "value"))
+        with _mapped(module):
+            edge, interior, node_count, hashed_bytes = module.build(rows, referenced, left_key, right_key, keep_interior)
+        buffer = None if interior is None else pa.py_buffer(interior)
+        return Build(edge=edge, interior=buffer, node_count=node_count, hashed_bytes=hashed_bytes)
+
+    def merge(self, left: bytes, right: bytes) -> bytes:
+        """See `Kernel.merge`."""
+        module = _module()
+        with _mapped(module):
+            merged: bytes = module.merge(left, right)
+        return merged
+
+    def seal(self, edges: Sequence[bytes]) -> Sealed:
+        """See `Kernel.seal`."""
+        module = _module()
+        with _mapped(module):
+            state_root, memory_usage, root_node, boundary_nodes, charges = module.seal(list(edges))
+        return Sealed(
+            state_root=CryptoHash(state_root),
+            memory_usage=memory_usage,
+            root_node=root_node,
+            boundary_nodes=boundary_nodes,
+            charges=charges,
+        )
+
+    def assemble(self, interior: pa.Buffer | None, nodes: Sequence[bytes]) -> pa.Buffer:
+        """See `Kernel.assemble`."""
+        module = _module()
+        with _mapped(module):
+            part: Any = module.assemble(interior, list(nodes))
+        return pa.py_buffer(part)
+
+    def validate(self, partial_state: pa.Buffer, state_root: CryptoHash, part_id: PartId) -> None:
+        """See `Kernel.validate`."""
+        module = _module()
+        with _mapped(module):
+            module.validate(partial_state, state_root, part_id.idx, part_id.total)
+
+    def apply(self, partial_state: pa.Buffer, state_root: CryptoHash, part_id: PartId) -> AppliedPart:
+        """See `Kernel.apply`."""
+        module = _module()
+        with _mapped(module):
+            records, values = module.apply(partial_state, state_root, part_id.idx, part_id.total)
+        return AppliedPart(records=tuple(records), values=tuple(values))
