@@ -92,10 +92,12 @@ class FileStore:
 
     def open(self, name: str) -> pa.NativeFile:
         """See `Store.open`: memory-mapped."""
+        found = self.info(name)
+        if found is None:
+            raise ObjectNotFoundError(problem="no such object", where=f"{self.root}/{name}")
         with self._mapped(name):
-            path = self._path(name)
             # An empty file can't be mapped.
-            return pa.memory_map(str(path)) if os.stat(path).st_size else pa.BufferReader(self.get(name))
+            return pa.memory_map(str(self._path(name))) if found.size else pa.BufferReader(b"")
 
     def info(self, name: str) -> ObjectInfo | None:
         """See `Store.info`."""

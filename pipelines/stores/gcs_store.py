@@ -38,7 +38,7 @@ EMULATOR_VARIABLE = "STORAGE_EMULATOR_HOST"
 """The clients' own variable for another endpoint; with it set no credentials are looked for."""
 
 BUCKET_TYPE_PROBE_VARIABLE = "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"
-"""gcsfs asks for the bucket's type by gRPC on most calls unless this is false when it is first imported."""
+"""gcsfs asks for the bucket's type by gRPC on most calls unless this is false; needed for zonal buckets alone, so off unless the user sets it."""
 
 BLOCK_BYTES_MIN = 256 << 10
 """Granule of GCS's resumable protocol, and gcsfs's smallest block."""
@@ -86,11 +86,12 @@ class GcsStore:
         """See `Store.get`."""
         check_range(start, stop)
         path = self.location.path(name)
+        if start == stop:
+            if self.info(name) is None:
+                raise ObjectNotFoundError(problem="no such object", where=self._where(name))
+            return b""
         try:
             with self._mapped(name):
-                if start == stop:
-                    self._fs().info(path)
-                    return b""
                 whole = start == 0 and stop is None
                 return bytes(self._fs().cat_file(path) if whole else self._fs().cat_file(path, start=start, end=stop))
         except StoreError as error:
@@ -179,9 +180,12 @@ class GcsStore:
     def _open_file_system(self) -> Any:
         os.environ.setdefault(BUCKET_TYPE_PROBE_VARIABLE, "false")
         import gcsfs
+        import gcsfs.core
 
+        # Somebody may have imported gcsfs before the variable was set; its plain class never probes.
+        probes = os.environ[BUCKET_TYPE_PROBE_VARIABLE].lower() in ("true", "1")
         with self._mapped(""):
-            return gcsfs.GCSFileSystem(
+            return (gcsfs.GCSFileSystem if probes else gcsfs.core.GCSFileSystem)(
                 # Only listing and making buckets need a project; a name silences gcsfs's warning about that.
                 project=self.project or os.environ.get("GOOGLE_CLOUD_PROJECT") or "statecast",
                 token=self.token or ("anon" if os.environ.get(EMULATOR_VARIABLE) else None),

@@ -236,6 +236,7 @@ def _reply(error: BaseException) -> tuple[str, int]:
 def _store_error(error: Exception, where: str) -> StoreError:
     """Return the store's error for an error of s3fs or botocore."""
     import aiohttp
+    from botocore.exceptions import ConnectionError as BotocoreConnectionError
     from botocore.exceptions import HTTPClientError, NoCredentialsError, PartialCredentialsError
 
     code, status = _reply(error)
@@ -248,7 +249,7 @@ def _store_error(error: Exception, where: str) -> StoreError:
         return StoreFullError(problem=f"the store is full: {text[:300]}", where=where, remedy="Free space or raise the quota, then run again.")
     if isinstance(error, (PermissionError, NoCredentialsError, PartialCredentialsError)) or status in (401, 403):
         return StoreDeniedError(problem=f"the store refuses access: {text[:300]}", where=where, remedy="Check the credentials and the bucket's policy.")
-    passing = (HTTPClientError, aiohttp.ClientError, asyncio.TimeoutError, TimeoutError, ConnectionError)
+    passing = (HTTPClientError, BotocoreConnectionError, aiohttp.ClientError, asyncio.TimeoutError, TimeoutError, ConnectionError)
     if status in (408, 409, 429) or status >= 500 or code in ("SlowDown", "RequestTimeout", "BadDigest") or isinstance(error, passing):
         return TransientStoreError(problem=f"the store failed for the moment: {text[:300]}", where=where)
     return StoreError(problem=f"the store failed: {text[:300]}", where=where)

@@ -1,0 +1,233 @@
+"""What every store must do, as one suite; a subclass gives the fixture ``store``."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import pickle
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+
+import pyarrow as pa
+import pytest
+
+from pipelines.stores.protocol import Data, Store
+from schemas.errors import InvalidInputError, ObjectExistsError, ObjectNotFoundError, StatecastError
+
+RACERS = 6
+
+SIZES = [0, 1, (256 << 10) - 1, 256 << 10, (256 << 10) + 1, 5 << 20]
+"""Around the granule of GCS's resumable protocol, and S3's smallest upload part."""
+
+
+def _read_elsewhere(store: Store, name: str, queue: multiprocessing.Queue[bytes]) -> None:
+    queue.put(store.get(name))
+
+
+def _outcome(call: Callable[[], object]) -> StatecastError | None:
+    try:
+        call()
+    except StatecastError as error:
+        return error
+    return None
+
+
+class StoreContract:
+    """The promises of `pipelines.stores.protocol.Store`."""
+
+    @pytest.mark.parametrize("size", SIZES)
+    def test_an_object_comes_back_as_it_was_put(self, store: Store, size: int) -> None:
+        """Bytes and size survive, whatever the size."""
+        data = Random(size).randbytes(size)
+        put = store.put("folder/object", data)
+        found = store.info("folder/object")
+        assert found is not None
+        assert (put.size, found.size, found.version) == (size, size, put.version)
+        assert store.get("folder/object") == data
+
+    @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview, pa.py_buffer])
+    def test_every_kind_of_buffer_can_be_put(self, store: Store, wrap: Callable[[bytes], Data]) -> None:
+        """bytes, bytearray, memoryview and Arrow buffers are all taken."""
+        store.put("object", wrap(b"some bytes"))
+        assert store.get("object") == b"some bytes"
+
+    @pytest.mark.parametrize("end_of_line", [b"\n", b"\r\n"])
+    def test_bytes_that_look_like_a_mime_boundary_survive(self, store: Store, end_of_line: bytes) -> None:
+        """A contract value can hold gcsfs's constant multipart boundary; it must not cut the object."""
+        data = b"before" + end_of_line + b"--==0==--" + end_of_line + b"after" * 10
+        store.put("created", data, create_only=True)
+        store.put("replaced", data)
+        store.swap("swapped", data, None)
+        assert [store.get(name) for name in ("created", "replaced", "swapped")] == [data] * 3
+
+    def test_ranges_are_cut_as_slices_are(self, store: Store) -> None:
+        """start and stop count bytes; what lies past the end is left out."""
+        store.put("object", b"0123456789")
+        ranges = [(0, None), (0, 10), (2, 5), (4, None), (9, 10), (5, 5), (8, 100), (10, None), (20, 30)]
+        assert [store.get("object", start, stop) for start, stop in ranges] == [b"0123456789"[start:stop] for start, stop in ranges]
+
+    def test_a_missing_object_is_told_from_a_broken_store(self, store: Store) -> None:
+        """get and open raise ObjectNotFoundError, info is None, a folder is no object."""
+        store.put("folder/object", b"x")
+        for name in ("missing", "folder", "folder/other", "missing/deep"):
+            assert store.info(name) is None
+            with pytest.raises(ObjectNotFoundError):
+                store.get(name)
+            with pytest.raises(ObjectNotFoundError):
+                store.get(name, 3, 3)
+            with pytest.raises(ObjectNotFoundError):
+                store.open(name)
+
+    def test_an_opened_object_can_be_read_anywhere(self, store: Store) -> None:
+        """Arrow reads record batches out of an opened object in any order."""
+        sink = io.BytesIO()
+        table = pa.table({"number": range(100_000)})
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table, max_chunksize=10_000)
+        store.put("table.arrow", sink.getvalue())
+        with store.open("table.arrow") as file, pa.ipc.open_file(file) as reader:
+            assert reader.num_record_batches == 10
+            assert reader.get_batch(7).column(0)[0].as_py() == 70_000
+            assert reader.read_all() == table
+
+    def test_an_empty_object_can_be_opened(self, store: Store) -> None:
+        """No bytes are no error."""
+        store.put("empty", b"")
+        with store.open("empty") as file:
+            assert file.read() == b""
+
+    def test_create_only_keeps_the_first(self, store: Store) -> None:
+        """Other bytes are refused and change nothing."""
+        store.put("object", b"first", create_only=True)
+        with pytest.raises(ObjectExistsError):
+            store.put("object", b"second", create_only=True)
+        with pytest.raises(ObjectExistsError):
+            store.put("object", b"other", create_only=True)
+        assert store.get("object") == b"first"
+
+    def test_create_only_takes_the_same_bytes_twice(self, store: Store) -> None:
+        """A rerun finds its own object and goes on."""
+        first = store.put("object", b"same", create_only=True)
+        second = store.put("object", b"same", create_only=True)
+        assert first == second
+
+    def test_a_plain_put_replaces(self, store: Store) -> None:
+        """The new bytes are seen at once, past every cache."""
+        store.put("object", b"long old bytes")
+        old = store.info("object")
+        assert [info.size for info in store.list()] == [14]
+        store.put("object", b"new")
+        new = store.info("object")
+        assert old is not None
+        assert new is not None
+        assert old.version != new.version
+        assert (store.get("object"), new.size, [info.size for info in store.list()]) == (b"new", 3, [3])
+
+    def test_one_of_many_creators_wins(self, store: Store) -> None:
+        """Create-only is decided once, and the object is the winner's whole."""
+        bodies = [bytes([racer]) * 300_000 for racer in range(RACERS)]
+        with ThreadPoolExecutor(RACERS) as pool:
+            errors = list(pool.map(lambda body: _outcome(lambda: store.put("object", body, create_only=True)), bodies))
+        winners = [body for body, error in zip(bodies, errors, strict=True) if error is None]
+        assert len(winners) == 1, errors
+        assert store.get("object") == winners[0]
+        assert all(isinstance(error, ObjectExistsError) for error in errors if error is not None), errors
+
+    def test_a_listing_is_in_the_order_of_names(self, store: Store) -> None:
+        """All objects at any depth, ascending by name as bytes, slash included."""
+        names = ["b", "a.x", "a/b/c", "a/b", "a0", "shard_id=10/x", "shard_id=1/x"]
+        written = [name for name in names if name != "a/b"]
+        for name in written:
+            store.put(name, name.encode())
+        assert [(info.name, info.size) for info in store.list()] == [(name, len(name)) for name in sorted(written)]
+
+    def test_a_prefix_is_a_folder(self, store: Store) -> None:
+        """Listing shard 1 does not show shard 10."""
+        for name in ("shard_id=1/x", "shard_id=1/y/z", "shard_id=10/x", "other"):
+            store.put(name, b"1")
+        assert [info.name for info in store.list("shard_id=1")] == ["shard_id=1/x", "shard_id=1/y/z"]
+        assert list(store.list("shard_id=1/")) == list(store.list("shard_id=1"))
+        assert list(store.list("missing")) == []
+
+    def test_swap_replaces_what_was_expected(self, store: Store) -> None:
+        """None expects no object; after that each version is replaced by the next."""
+        first = store.swap("pointer", b"1", None)
+        second = store.swap("pointer", b"2", first)
+        third = store.swap("pointer", b"3", store.info("pointer"))
+        assert store.get("pointer") == b"3"
+        assert len({first.version, second.version, third.version}) == 3
+
+    def test_swap_refuses_what_has_changed(self, store: Store) -> None:
+        """A stale version, an object where none was expected, and none where one was."""
+        old = store.swap("pointer", b"1", None)
+        store.swap("pointer", b"2", old)
+        for expected in (old, None):
+            with pytest.raises(ObjectExistsError):
+                store.swap("pointer", b"3", expected)
+        with pytest.raises(ObjectExistsError):
+            store.swap("never-there", b"3", old)
+        assert store.get("pointer") == b"2"
+        assert store.info("never-there") is None
+
+    def test_swap_takes_its_own_bytes_for_success(self, store: Store) -> None:
+        """After a lost reply the same swap is asked for again."""
+        old = store.swap("pointer", b"1", None)
+        store.swap("pointer", b"2", old)
+        assert store.swap("pointer", b"2", old) == store.info("pointer")
+
+    def test_one_of_many_swappers_wins(self, store: Store) -> None:
+        """Swap is decided once."""
+        old = store.swap("pointer", b"old", None)
+        bodies = [b"racer %d" % racer for racer in range(RACERS)]
+        with ThreadPoolExecutor(RACERS) as pool:
+            errors = list(pool.map(lambda body: _outcome(lambda: store.swap("pointer", body, old)), bodies))
+        winners = [body for body, error in zip(bodies, errors, strict=True) if error is None]
+        assert len(winners) == 1, errors
+        assert store.get("pointer") == winners[0]
+
+    def test_delete_removes_and_can_be_repeated(self, store: Store) -> None:
+        """A name that is not there is no error, and the name can be taken again."""
+        store.put("folder/object", b"x")
+        store.delete("folder/object")
+        store.delete("folder/object")
+        store.delete("missing/object")
+        assert store.info("folder/object") is None
+        assert list(store.list()) == []
+        store.put("folder/object", b"y", create_only=True)
+
+    @pytest.mark.parametrize("name", ["", "/x", "a//b", "a/", "../x", "a/../b", "./a", "a\\b", "a b", "a\n", "a?b", "é", ".statecast-tmp/x", "x" * 2000])
+    def test_what_is_no_name_is_refused(self, store: Store, name: str) -> None:
+        """No name leaves the store's folder or needs quoting."""
+        calls = [
+            lambda: store.put(name, b"x"),
+            lambda: store.get(name),
+            lambda: store.info(name),
+            lambda: store.swap(name, b"x", None),
+            lambda: store.delete(name),
+            lambda: store.open(name),
+        ]
+        for call in calls:
+            assert isinstance(_outcome(call), InvalidInputError)
+        assert list(store.list()) == []
+
+    def test_a_store_is_a_value(self, store: Store) -> None:
+        """It survives pickling after use, equals its copy, and shows no connection."""
+        store.put("object", b"x")
+        copy = pickle.loads(pickle.dumps(store))
+        assert copy == store
+        assert copy.url == store.url
+
+    @pytest.mark.parametrize("method", ["spawn", "fork"])
+    def test_another_process_sees_the_objects(self, store: Store, method: str) -> None:
+        """A store that was in use goes to a worker by pickle or by fork, and opens its own connection there."""
+        if not store.guarantees.durable:
+            pytest.skip("lives in one process")
+        store.put("object", b"from the parent")
+        context = multiprocessing.get_context(method)
+        queue = context.Queue()
+        worker = context.Process(target=_read_elsewhere, args=(store, "object", queue))
+        worker.start()
+        assert queue.get(timeout=60) == b"from the parent"
+        worker.join(timeout=60)
+        assert worker.exitcode == 0

@@ -1,0 +1,215 @@
+"""What only the remote stores do: large objects, lost replies, errors of the server, the clients' environment variables."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import boto3
+import pytest
+
+from pipelines.stores import s3_store
+from pipelines.stores.bucket_folder import BucketFolder
+from pipelines.stores.open_store import open_store
+from pipelines.stores.s3_store import S3Store
+from schemas.errors import ObjectExistsError, ObjectMismatchError, ObjectNotFoundError, StoreError, TransientStoreError
+from tests.support.servers import aws_environment, fake_gcs_server, make_gcs_bucket, make_s3_bucket, moto_server, versitygw_server
+
+READ_BY_ENVIRONMENT = """
+import gcsfs, sys
+from pipelines.stores.open_store import open_store
+store = open_store(sys.argv[1], retry=None)
+store.swap("pointer", b"1", None)
+store.put("object", b"x", create_only=True)
+assert store.get("object") == b"x"
+assert type(store._fs()).__module__ == "gcsfs.core", "gcsfs asks for bucket types"
+"""
+
+
+@pytest.fixture(scope="module")
+def moto_url() -> Iterator[str]:
+    """A moto S3 server with a bucket."""
+    with aws_environment(), moto_server() as url:
+        make_s3_bucket(url, "fault-bucket")
+        yield url
+
+
+@pytest.fixture
+def store(moto_url: str, request: pytest.FixtureRequest) -> S3Store:
+    """A bare S3 store, without retries, in a folder of this test's own."""
+    return S3Store(BucketFolder("s3", "fault-bucket", request.node.originalname), endpoint_url=moto_url)
+
+
+@pytest.fixture
+def small_uploads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Multipart uploads from 12 MiB on, in parts of 5 MiB."""
+    monkeypatch.setattr(s3_store, "MULTIPART_BYTES_MIN", 12 << 20)
+    monkeypatch.setattr(s3_store, "UPLOAD_PART_BYTES", 5 << 20)
+
+
+def _open_uploads(moto_url: str) -> list[Any]:
+    uploads: list[Any] = boto3.client("s3", endpoint_url=moto_url).list_multipart_uploads(Bucket="fault-bucket").get("Uploads", [])
+    return uploads
+
+
+def _failing(store: S3Store, monkeypatch: pytest.MonkeyPatch, method: str, *, after: bool = False) -> None:
+    """Make one method of the S3 client fail for good, before or after it was carried out."""
+    call = S3Store._call
+
+    def fail(self: S3Store, asked: str, name: str, **arguments: Any) -> dict[str, Any]:
+        if asked != method:
+            return call(self, asked, name, **arguments)
+        if after:
+            call(self, asked, name, **arguments)
+        raise ConnectionResetError("injected")
+
+    monkeypatch.setattr(S3Store, "_call", fail)
+
+
+@pytest.mark.usefixtures("small_uploads")
+def test_a_large_s3_object_goes_up_in_parts(store: S3Store, moto_url: str) -> None:
+    """The object is whole, has S3's ETag of a multipart upload, and no upload stays open."""
+    data = Random(1).randbytes(13 << 20)
+    info = store.put("large", data, create_only=True)
+    assert info.version.strip('"').endswith("-3")
+    assert store.get("large") == data
+    assert store.put("large", data, create_only=True) == info
+    with pytest.raises(ObjectExistsError):
+        store.put("large", data[::-1], create_only=True)
+    assert store.get("large") == data
+    assert _open_uploads(moto_url) == []
+
+
+@pytest.mark.usefixtures("small_uploads")
+@pytest.mark.parametrize("method", ["upload_part", "complete_multipart_upload"])
+def test_a_failed_large_upload_is_aborted(store: S3Store, moto_url: str, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """Nothing is visible and no upload stays open to be paid for."""
+    _failing(store, monkeypatch, method)
+    with pytest.raises(TransientStoreError):
+        store.put("large", bytes(13 << 20))
+    monkeypatch.undo()
+    assert store.info("large") is None
+    assert _open_uploads(moto_url) == []
+
+
+@pytest.mark.parametrize("create_only", [True, False])
+def test_an_s3_put_with_a_lost_reply_can_be_repeated(store: S3Store, monkeypatch: pytest.MonkeyPatch, create_only: bool) -> None:
+    """The first attempt fails although it was carried out; the second succeeds."""
+    with monkeypatch.context() as patch:
+        _failing(store, patch, "put_object", after=True)
+        with pytest.raises(TransientStoreError):
+            store.put("object", b"x", create_only=create_only)
+    store.put("object", b"x", create_only=create_only)
+    assert store.get("object") == b"x"
+
+
+def test_what_s3_stored_is_compared_with_what_was_sent(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that takes other bytes than were sent, and says so by its ETag, is caught."""
+    call = S3Store._call
+
+    def corrupt(self: S3Store, method: str, name: str, **arguments: Any) -> dict[str, Any]:
+        if method == "put_object":
+            arguments = {"Body": b"X" + arguments["Body"][1:]}
+        return call(self, method, name, **arguments)
+
+    monkeypatch.setattr(S3Store, "_call", corrupt)
+    with pytest.raises(ObjectMismatchError, match="sent 5 bytes"):
+        store.put("object", b"bytes")
+
+
+@pytest.mark.slow
+def test_s3_checks_the_body_that_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request's MD5 makes a server refuse a body that was changed on the way (moto does not look at it)."""
+    call = S3Store._call
+
+    def corrupt(self: S3Store, method: str, name: str, **arguments: Any) -> dict[str, Any]:
+        if method == "put_object":
+            arguments["Body"] = b"X" + arguments["Body"][1:]
+        return call(self, method, name, **arguments)
+
+    with aws_environment(), versitygw_server(tmp_path) as url:
+        make_s3_bucket(url, "fault-bucket")
+        store = S3Store(BucketFolder("s3", "fault-bucket", ""), endpoint_url=url)
+        store.put("before", b"bytes")
+        monkeypatch.setattr(S3Store, "_call", corrupt)
+        with pytest.raises(TransientStoreError, match="Content-MD5"):
+            store.put("object", b"bytes")
+        assert [info.name for info in store.list()] == ["before"]
+
+
+def test_a_missing_bucket_is_no_missing_object(moto_url: str) -> None:
+    """A write says that the bucket is not there, and never creates it."""
+    store = S3Store(BucketFolder("s3", "no-such-bucket", ""), endpoint_url=moto_url)
+    with pytest.raises(StoreError, match="no such bucket") as caught:
+        store.put("object", b"x")
+    assert not isinstance(caught.value, ObjectNotFoundError)
+
+
+def test_a_server_that_is_not_there_is_transient() -> None:
+    """A refused connection is a fault of the moment, once the client's own retries are used up."""
+    with aws_environment(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_MAX_ATTEMPTS", "1")
+        store = S3Store(BucketFolder("s3", "bucket", ""), endpoint_url="http://127.0.0.1:9")
+        with pytest.raises(TransientStoreError):
+            store.put("object", b"x")
+
+
+def test_s3_takes_its_endpoint_from_the_environment(moto_url: str) -> None:
+    """AWS_ENDPOINT_URL reaches the client."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", moto_url)
+        open_store("s3://fault-bucket/environment").put("object", b"x")
+    assert open_store("s3://fault-bucket/environment", endpoint_url=moto_url).get("object") == b"x"
+
+
+@pytest.mark.slow
+def test_gcs_takes_its_endpoint_from_the_environment() -> None:
+    """STORAGE_EMULATOR_HOST reaches both clients, needs no credentials, and gcsfs's probe of bucket types stays off."""
+    with fake_gcs_server() as url:
+        make_gcs_bucket(url, "fake-bucket")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("GCSFS_")}
+        arguments = [sys.executable, "-c", READ_BY_ENVIRONMENT, "gs://fake-bucket/x"]
+        subprocess.run(arguments, check=True, timeout=120, cwd=Path(__file__).parents[2], env={**environment, "STORAGE_EMULATOR_HOST": url})
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")
+def test_an_interrupted_gcs_upload_is_discarded() -> None:
+    """When the commit fails, nothing is visible, not even later, when the file object is collected."""
+    import gc
+
+    from gcsfs.core import GCSFile
+
+    with fake_gcs_server() as url, pytest.MonkeyPatch.context() as patch:
+        make_gcs_bucket(url, "fake-bucket")
+        store = open_store("gs://fake-bucket/x", endpoint_url=url, anonymous=True, retry=None)
+
+        def fail(self: GCSFile) -> None:
+            raise ConnectionResetError("injected")
+
+        patch.setattr(GCSFile, "commit", fail)
+        with pytest.raises(TransientStoreError):
+            store.put("object", bytes(1 << 20))
+        gc.collect()
+        assert (store.info("object"), list(store.list())) == (None, [])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")
+def test_what_gcs_stored_is_compared_with_what_was_sent() -> None:
+    """A shortened upload is caught by size, a changed one by crc32c."""
+    from gcsfs.core import GCSFile
+
+    with fake_gcs_server() as url, pytest.MonkeyPatch.context() as patch:
+        make_gcs_bucket(url, "fake-bucket")
+        store = open_store("gs://fake-bucket/x", endpoint_url=url, anonymous=True, retry=None)
+        write = GCSFile.write
+        for name, damage in {"short": lambda data: data[:-1], "changed": lambda data: b"X" + bytes(data[1:])}.items():
+            patch.setattr(GCSFile, "write", lambda self, data, damage=damage: write(self, damage(data)))
+            with pytest.raises(ObjectMismatchError, match="crc32c"):
+                store.put(name, b"some bytes")

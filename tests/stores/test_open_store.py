@@ -1,0 +1,73 @@
+"""From a URL to a store, and what is no store's URL."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.stores.file_store import FileStore
+from pipelines.stores.gcs_store import GcsStore
+from pipelines.stores.memory_store import MemoryStore
+from pipelines.stores.open_store import open_store
+from pipelines.stores.rate_limit import RateLimitedStore
+from pipelines.stores.retrying import RetryingStore, RetryPolicy
+from pipelines.stores.s3_store import S3Store
+from schemas.errors import InvalidInputError
+
+
+def test_a_path_and_its_url_are_one_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative paths, absolute paths and file URLs meet; percent escapes of a URL are undone."""
+    monkeypatch.chdir(tmp_path)
+    here = FileStore(str(tmp_path / "a b"))
+    assert [open_store(url) for url in ("a b", "./a b/", f"{tmp_path}/a b", f"file://{tmp_path}/a%20b", f"file://localhost{tmp_path}/a b")] == [here] * 5
+
+
+@pytest.mark.parametrize(("url", "kind"), [("gs://bucket/folder", GcsStore), ("s3://bucket/folder", S3Store)])
+def test_remote_stores_retry_unless_told_not_to(url: str, kind: type) -> None:
+    """Opening makes no connection, keeps the URL, and wraps the store for retries."""
+    wrapped, plain = open_store(url + "/"), open_store(url, retry=None)
+    assert isinstance(wrapped, RetryingStore)
+    assert isinstance(wrapped.inner, kind)
+    assert isinstance(plain, kind)
+    assert wrapped.url == plain.url == url
+
+
+def test_memory_stores_of_one_name_are_one_folder() -> None:
+    """Inside a process the name is the identity."""
+    open_store("memory://open/one").put("object", b"x")
+    assert open_store("memory://open/one").get("object") == b"x"
+    assert open_store("memory://open/two").info("object") is None
+    assert isinstance(open_store("memory://open"), MemoryStore)
+
+
+def test_a_rate_limit_wraps_any_store() -> None:
+    """The limit lies outside the retries, so that what is sent again is not paid for twice."""
+    store = open_store("gs://bucket", bytes_per_s=1e6, retry=RetryPolicy(attempts_max=2))
+    assert isinstance(store, RateLimitedStore)
+    assert isinstance(store.inner, RetryingStore)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "ftp://host/folder", "gs://", "gs:///folder", "s3://UPPER/x", "gs://bucket/../x", "gs://bucket/a b", "s3://key:secret@bucket/x", "s3://bucket/x?secret=1", "file://host/x", "file://"],
+)
+def test_what_is_no_store_is_refused(url: str) -> None:
+    """A usage error that names no secret."""
+    with pytest.raises(InvalidInputError) as caught:
+        open_store(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_s3_without_s3fs_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error has the line that installs what is missing."""
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(InvalidInputError, match=r"statecast\[s3\]"):
+        open_store("s3://bucket/folder")
+
+
+def test_a_rate_of_nothing_is_refused() -> None:
+    """A limit is above zero."""
+    with pytest.raises(InvalidInputError):
+        open_store("memory://x", bytes_per_s=0)
