@@ -93,7 +93,12 @@ def test_verdicts_on_damaged_parts_agree(native_kernel: Kernel, pairs: Pairs, nu
     entry = bytearray(entries[at]) if entries else bytearray()
     if entry:
         entry[flip % len(entry)] ^= 1 << flip % 8
-    variants = [entries[:at] + entries[at + 1 :], [*entries, *entries[at : at + 1]], entries[::-1], [*entries[:at], bytes(entry), *entries[at + 1 :]]]
+    variants = [
+        entries[:at] + entries[at + 1 :],
+        [*entries, *entries[at : at + 1]],
+        entries[::-1],
+        [*entries[:at], bytes(entry), *entries[at + 1 :]],
+    ]
     judged = PartId(data.draw(st.integers(0, num_parts - 1)), num_parts)
     for variant in [entries, *variants]:
         damaged = pa.py_buffer(partial_state_bytes(variant))

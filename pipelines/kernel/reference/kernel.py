@@ -16,6 +16,7 @@ from schemas.edge import decode_edge, encode_edge
 from schemas.flat_state import INLINED_VALUE_BYTES_MAX, RECORD_SCHEMA, VALUE_SCHEMA
 from schemas.ids import CryptoHash, PartId
 from schemas.state_part import decode_partial_state, encode_partial_state
+from schemas.trie_node import nibbles_to_key
 
 RECORD_BATCH_BYTES_TARGET = 32 << 20
 """An applied part's record batches are cut when they reach this; Arrow's binary arrays hold 2 GiB."""
@@ -78,7 +79,8 @@ class ReferenceKernel:
         referenced: dict[bytes, bytes] = {}
 
         def record_rows() -> Iterator[tuple[int, dict[str, object]]]:
-            for key, value in walk_part(entries, state_root, part_id):
+            for nibbles, value in walk_part(entries, state_root, part_id):
+                key = nibbles_to_key(nibbles)
                 inlined = len(value) <= INLINED_VALUE_BYTES_MAX
                 value_hash = None if inlined else sha256(value).digest()
                 if value_hash is not None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pipelines.kernel import protocol
-from pipelines.kernel.reference.closing import MEMORY_USAGE_MAX
 from schemas.errors import MalformedNodeError, MissingTrieValueError, PartLimitError, UnexpectedTrieValueError
 from schemas.ids import ZERO_HASH, CryptoHash, PartId
 from schemas.state_part import boundary_threshold
@@ -23,7 +22,6 @@ from schemas.trie_node import (
     decode_nibbles,
     decode_trie_node,
     hash_node,
-    nibbles_to_key,
 )
 
 RIGHT_EDGE = bytes([16])
@@ -77,7 +75,7 @@ class PartEntries:
 
 
 def walk_part(entries: PartEntries, state_root: CryptoHash, part_id: PartId) -> Iterator[tuple[bytes, bytes]]:
-    """Do the three walks of a part, yielding the keys of its interval with their values, ascending.
+    """Do the three walks of a part, yielding the keys of its interval, as nibbles, with their values, ascending.
 
     Raises:
         MissingTrieValueError, MalformedNodeError, PartLimitError: as they say.
@@ -113,7 +111,7 @@ def find_state_part_boundary(entries: PartEntries, state_root: CryptoHash, part_
     position = b""
     skipped = 0
     while True:
-        skipped = _add(skipped, raw.node.own_memory_usage)
+        skipped += raw.node.own_memory_usage
         match raw.node:
             case LeafNode(key, _):
                 return _deeper(position, decode_nibbles(key))
@@ -131,15 +129,14 @@ def _choose_child(entries: PartEntries, children: dict[int, bytes], skipped: int
     """Return the first child in which the running memory usage passes the threshold, and the usage skipped before it."""
     for index in sorted(children):
         child = entries.read_node(children[index])
-        with_child = _add(skipped, child.memory_usage)
-        if with_child > threshold:
+        if skipped + child.memory_usage > threshold:
             return index, child, skipped
-        skipped = with_child
+        skipped += child.memory_usage
     raise MalformedNodeError(problem="the memory usage of a branch is more than that of its children")
 
 
 def walk_interval(entries: PartEntries, state_root: CryptoHash, begin: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the keys with begin <= key < end and their values, ascending.
+    """Yield the keys with begin <= key < end, as nibbles, and their values, ascending.
 
     Reads every node that stands before ``end`` and has keys at or behind ``begin`` under it, or is on the way to ``begin``.
 
@@ -160,22 +157,16 @@ def walk_interval(entries: PartEntries, state_root: CryptoHash, begin: bytes, en
             case LeafNode(encoded, value_ref):
                 key = _deeper(position, decode_nibbles(encoded))
                 if begin <= key < end:
-                    yield nibbles_to_key(key), entries.read(value_ref.hash)
+                    yield key, entries.read(value_ref.hash)
             case ExtensionNode(encoded, child):
                 below = _deeper(position, decode_nibbles(encoded))
                 if not lies_before_begin(below):
                     to_visit.append((below, child))
             case BranchNode(children, value):
                 if value is not None and begin <= position:
-                    yield nibbles_to_key(position), entries.read(value.hash)
+                    yield position, entries.read(value.hash)
                 below_children = [(_deeper(position, bytes([index])), children[index]) for index in sorted(children, reverse=True)]
                 to_visit += [(below, child) for below, child in below_children if not lies_before_begin(below)]
-
-
-def _add(one: int, other: int) -> int:
-    if one + other > MEMORY_USAGE_MAX:
-        raise MalformedNodeError(problem="the memory usage of a node is over 64 bits")
-    return one + other
 
 
 def _deeper(position: bytes, nibbles: bytes) -> bytes:
