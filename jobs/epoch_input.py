@@ -54,7 +54,9 @@ def open_input(options: InputOptions) -> EpochInput:
         SourceError: the source can't be read.
     """
     if (options.node_home is None) == (options.source_url is None):
-        raise InvalidInputError(problem="name one source", remedy="Give --node-home HOME, or --from dataset://…, genesis://… or records://….")
+        raise InvalidInputError(
+            problem="name one source", remedy="Give --node-home HOME, or --from dataset://…, genesis://… or records://…."
+        )
     selector = epoch_selector(options.epoch, options.epoch_id)
     context = _context_from_file(options)
     if options.node_home is not None:
@@ -111,7 +113,9 @@ def _check_same_epoch(given: EpochContext, own: EpochContext, where: str) -> Non
     for name in ("chain_id", "epoch_height", "epoch_id", "sync_hash", "protocol_version"):
         if getattr(given, name) != getattr(own, name):
             raise InvalidInputError(
-                problem=f"the context says {name} {getattr(given, name)}, the dataset {getattr(own, name)}", where=where, remedy="They must be of one epoch."
+                problem=f"the context says {name} {getattr(given, name)}, the dataset {getattr(own, name)}",
+                where=where,
+                remedy="They must be of one epoch.",
             )
     for shard in own.shards:
         known = given.shard(shard.shard_id)

@@ -39,7 +39,9 @@ from schemas.errors import InvalidInputError
 
 
 def export(
-    to: Annotated[str, typer.Option("--to", help="Where the dataset goes: dataset://FOLDER, or dataset://gs://bucket/prefix and the like.")],
+    to: Annotated[
+        str, typer.Option("--to", help="Where the dataset goes: dataset://FOLDER, or dataset://gs://bucket/prefix and the like.")
+    ],
     node_home: NodeHome = None,
     source: From = None,
     context: ContextFile = None,

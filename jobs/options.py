@@ -49,13 +49,13 @@ RayAddress = Annotated[
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="Cores for Ray inside this process. Default: all.", rich_help_panel=_RUN)
 ]
-InProcess = Annotated[
-    bool, typer.Option("--in-process", help="No Ray: one task after another in this process.", rich_help_panel=_RUN)
-]
+InProcess = Annotated[bool, typer.Option("--in-process", help="No Ray: one task after another in this process.", rich_help_panel=_RUN)]
 ReadLimit = Annotated[
     str | None,
     typer.Option(
-        "--read-limit", help="Most bytes a second to read from the node's disk, all workers together, e.g. 200MB. Default: no limit.", rich_help_panel=_SOURCE
+        "--read-limit",
+        help="Most bytes a second to read from the node's disk, all workers together, e.g. 200MB. Default: no limit.",
+        rich_help_panel=_SOURCE,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]

@@ -21,7 +21,20 @@ if TYPE_CHECKING:
 _KINDS_SHOWN_MAX = 12
 """Record kinds with a bar of their own; the smaller ones are summed up."""
 
-_COLOURS = ("#2a6f97", "#e07a5f", "#81b29a", "#f2cc8f", "#6d597a", "#b56576", "#355070", "#84a59d", "#f28482", "#52796f", "#bc6c25", "#8d99ae")
+_COLOURS = (
+    "#2a6f97",
+    "#e07a5f",
+    "#81b29a",
+    "#f2cc8f",
+    "#6d597a",
+    "#b56576",
+    "#355070",
+    "#84a59d",
+    "#f28482",
+    "#52796f",
+    "#bc6c25",
+    "#8d99ae",
+)
 
 
 def write_report(path: Path, result: EpochResult, timings: Sequence[StageTiming]) -> None:
@@ -68,7 +81,9 @@ def _draw_part_sizes(axes: Axes, result: EpochResult) -> None:
         sizes = [part.stored_size / 1e6 for part in shard.parts]
         if not sizes:
             continue
-        axes.bar(range(position, position + len(sizes)), sizes, width=0.9, color=_COLOURS[number % len(_COLOURS)], label=str(shard.shard_uid))
+        axes.bar(
+            range(position, position + len(sizes)), sizes, width=0.9, color=_COLOURS[number % len(_COLOURS)], label=str(shard.shard_uid)
+        )
         position += len(sizes) + 1
     axes.set_ylabel("stored MB")
     axes.set_xlabel("state parts, shard by shard")

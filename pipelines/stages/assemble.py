@@ -29,10 +29,13 @@ def part_inputs(work: WorkFolder, part_id: PartId, built: tuple[int, ...]) -> Pa
     """Say where a part's pieces are.
 
     Args:
-        built: part_id of each part that has records, ascending. A boundary is the first key of the next part that has records.
+        built: part_id of each part that has records, ascending; none for an empty shard, whose parts are empty too. A boundary is
+            the first key of the next part that has records.
     """
     begin = bisect_left(built, part_id.idx)
     end = bisect_left(built, part_id.idx + 1)
+    if not built:
+        return PartInputs(work, part_id, has_records=False, begin_row=None, end_row=None)
     return PartInputs(
         work=work,
         part_id=part_id,

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from pipelines.sources.arrow_dataset import ShardDataset, load_shard
 from pipelines.sources.protocol import FlatStateSource, KeyRange
-from pipelines.stages.record_files import FileDestination, FileFormat, write_record_files, write_values_files
+from pipelines.stages.record_files import RECORDS_FILE_BYTES_TARGET, FileDestination, FileFormat, write_record_files, write_values_files
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
 from schemas.dataset import (
@@ -59,6 +59,12 @@ class ExportSettings:
     file_format: FileFormat = FileFormat.IPC
     range_bytes_target: int = RANGE_BYTES_TARGET
     record_batch_bytes_max: int = RECORD_BATCH_BYTES_MAX
+    file_bytes_target: int = RECORDS_FILE_BYTES_TARGET
+    """Bytes of one file, about."""
+
+    def destination(self, store: Store, folder: str) -> FileDestination:
+        """Return where a shard's files go."""
+        return FileDestination(store, folder, self.file_format, self.file_bytes_target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ class ExportRangeTask:
                 _noting_references(batches, references, self.key_range, str(self.shard.shard_uid)),
                 schema,
                 f"flat_state/range-{self.range_index:06d}",
-                FileDestination(store, folder, self.settings.file_format),
+                self.settings.destination(store, folder),
             )
         )
         _put_references(store, folder, self.range_index, references)
@@ -143,11 +149,7 @@ class ExportValuesTask:
         batches = self.source.values(shard, sorted(references), VALUES_BATCH_BYTES_MAX)
         schema = VALUE_SCHEMA.with_metadata(schema_metadata(self.context, shard, None))
         stem = f"values/values-{self.task_index:04d}"
-        return tuple(
-            write_values_files(
-                _checking_lengths(batches, references), schema, stem, FileDestination(store, folder, self.settings.file_format)
-            )
-        )
+        return tuple(write_values_files(_checking_lengths(batches, references), schema, stem, self.settings.destination(store, folder)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,21 +186,24 @@ def seal_structure(kernel: Kernel, structures: Sequence[FileStructure]) -> Shard
 
 
 def decide_num_parts(memory_usage: int, wanted: int | None) -> int:
-    """Return num_parts as nearcore computes it, or as asked; 0 for an empty shard.
+    """Return num_parts as nearcore computes it (0 for an empty shard), or as asked.
 
     Raises:
         InvalidInputError: more than ``NUM_PARTS_MAX``, or less than one.
     """
-    if not memory_usage:
-        return 0
     num_parts = num_parts_for(memory_usage) if wanted is None else wanted
-    if not 1 <= num_parts <= NUM_PARTS_MAX:
+    if not min(1, memory_usage) <= num_parts <= NUM_PARTS_MAX:
         raise InvalidInputError(problem=f"num_parts must be from 1 to {NUM_PARTS_MAX}, not {num_parts}")
+    if memory_usage and num_parts > memory_usage:
+        # Then thresholds run past the last key, and nearcore's proof of such a part would be the whole trie.
+        raise InvalidInputError(problem=f"num_parts {num_parts} is greater than the shard's memory usage {memory_usage}")
     return num_parts
 
 
 def plan_boundaries(dataset: ShardDataset, work: WorkFolder, structure: ShardStructure, num_parts: int) -> tuple[LocateTask, ...]:
-    """Hand each file the thresholds that fall into it."""
+    """Hand each file the thresholds that fall into it; an empty shard has none."""
+    if not structure.memory_usage:
+        return ()
     wanted: dict[int, list[tuple[int, int]]] = {}
     for index in range(1, num_parts):
         threshold = boundary_threshold(index, num_parts, structure.memory_usage)
@@ -219,6 +222,8 @@ def plan_parts(dataset: ShardDataset, num_parts: int, boundaries: Sequence[Bound
     Args:
         boundaries: all of ``plan_boundaries``' tasks, any order.
     """
+    if not dataset.summary.files:
+        return tuple(PartPlan(PartId(idx, num_parts), b"", None, None, ()) for idx in range(num_parts))
     by_index = {boundary.threshold_index: boundary for boundary in boundaries}
     assert len(by_index) == max(num_parts - 1, 0), "every boundary was located"
     plans = []

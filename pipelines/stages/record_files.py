@@ -42,6 +42,7 @@ class FileDestination:
     folder: str
     """The shard's folder in the store."""
     file_format: FileFormat
+    file_bytes_target: int = RECORDS_FILE_BYTES_TARGET
 
 
 class _FileBuilder:
@@ -80,7 +81,7 @@ def write_record_files(
         schema: the records' schema with its metadata.
         stem: name below the shard's folder, without number and ending.
     """
-    for number, group in enumerate(_groups(batches)):
+    for number, group in enumerate(_groups(batches, destination.file_bytes_target)):
         builder = _FileBuilder(schema, destination.file_format)
         rows: list[int] = []
         first_key, last_key, value_bytes = b"", b"", 0
@@ -100,7 +101,7 @@ def write_values_files(
     batches: Iterable[pa.RecordBatch], schema: pa.Schema, stem: str, destination: FileDestination
 ) -> Iterator[ValuesFile]:
     """Store record batches of ``VALUE_SCHEMA`` in files, as `write_record_files` does."""
-    for number, group in enumerate(_groups(batches)):
+    for number, group in enumerate(_groups(batches, destination.file_bytes_target)):
         builder = _FileBuilder(schema, destination.file_format)
         first_hashes: list[bytes] = []
         values, value_bytes = 0, 0
@@ -115,15 +116,15 @@ def write_values_files(
         yield ValuesFile(name, data.size, hashlib.sha256(data).hexdigest(), values, value_bytes, tuple(first_hashes))
 
 
-def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[Iterator[pa.RecordBatch]]:
-    """Group non-empty batches into runs of about ``RECORDS_FILE_BYTES_TARGET`` bytes, lazily; each group must be used up in turn."""
+def _groups(batches: Iterable[pa.RecordBatch], bytes_target: int) -> Iterator[Iterator[pa.RecordBatch]]:
+    """Group non-empty batches into runs of about ``bytes_target`` bytes, lazily; each group must be used up in turn."""
     source = (batch for batch in batches if batch.num_rows)
     pending = next(source, None)
 
     def group() -> Iterator[pa.RecordBatch]:
         nonlocal pending
         size = 0
-        while pending is not None and (size == 0 or size + pending.nbytes <= RECORDS_FILE_BYTES_TARGET):
+        while pending is not None and (size == 0 or size + pending.nbytes <= bytes_target):
             size += pending.nbytes
             batch, pending = pending, None
             yield batch
