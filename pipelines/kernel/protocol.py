@@ -176,7 +176,8 @@ class Kernel(Protocol):
             keep_interior: also return the nodes' and values' bytes.
         Raises:
             RecordOrderError, PartLimitError: as `structure`; also an interior over ``PARTIAL_STATE_BYTES_MAX``.
-            ValueMismatchError: a referenced value is missing or does not hash, or value_length is not an inlined value's length.
+            ValueMismatchError: a referenced value is missing or does not hash, value_length is not the value's length, or a record
+                has neither value nor value_hash. (With both, the value counts and the hash is not looked at.)
         """
         ...
 

@@ -58,8 +58,8 @@ def read_values(records: Sequence[pa.RecordBatch], values: Sequence[pa.RecordBat
     Args:
         values: of ``VALUE_SCHEMA``; looked at with ``keep_values`` only.
     Raises:
-        ValueMismatchError: a referenced value is missing or does not hash, a length is wrong, or a record has both or neither of
-            value and value_hash.
+        ValueMismatchError: a referenced value is missing or does not hash, a length is wrong, or a record has neither value nor
+            value_hash.
     """
     columns = (_column(records, name) for name in ("value", "value_length", "value_hash"))
     rows: list[tuple[bytes | None, int, bytes | None]] = list(zip(*columns, strict=True))
@@ -79,11 +79,10 @@ def read_values(records: Sequence[pa.RecordBatch], values: Sequence[pa.RecordBat
 
 
 def _value_ref(value: bytes | None, value_length: int, value_hash: bytes | None) -> ValueRef:
-    if (value is None) == (value_hash is None):
-        raise ValueMismatchError(problem="a record needs either its value or the value's hash")
-    if value_hash is not None:
+    if value is None:
+        if value_hash is None:
+            raise ValueMismatchError(problem="a record has neither its value nor the value's hash")
         return ValueRef(length=value_length, hash=value_hash)
-    assert value is not None
     if len(value) != value_length:
         raise ValueMismatchError(problem=f"an inlined value has {len(value)} bytes, its record says {value_length}")
     return ValueRef(length=value_length, hash=sha256(value).digest())

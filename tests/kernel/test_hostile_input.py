@@ -1,0 +1,146 @@
+"""Bytes from strangers: whatever they are, the answer is an integrity error and comes soon."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cache
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.kernel import protocol
+from pipelines.kernel.protocol import Kernel
+from pipelines.kernel.reference import ReferenceKernel
+from schemas.errors import IntegrityError, PartLimitError
+from schemas.ids import CryptoHash, PartId
+from schemas.state_part import Encoding, decode_partial_state, decode_state_part, encode_state_part, partial_state_bytes
+from schemas.trie_node import BranchNode, LeafNode, RawTrieNodeWithSize, ValueRef, encode_nibbles, encode_trie_node, hash_node
+from tests.support.records import ShardParts, build_ranges, cut_pairs, parts_of, record_batches
+
+ANSWER_S_MAX = 5.0
+"""An answer to a few kilobytes takes milliseconds; this is far above any machine's noise."""
+
+NUM_PARTS = 3
+PAIRS = sorted({bytes([a, b])[: 1 + (a + b) % 2]: bytes([a]) * b for a in range(0, 50, 7) for b in range(0, 90, 13)}.items())
+
+
+@cache
+def shard() -> ShardParts:
+    """Return the shard whose bytes are mutated."""
+    return parts_of(ReferenceKernel(), PAIRS, NUM_PARTS)
+
+
+@cache
+def edges(*, hashed: bool) -> tuple[bytes, ...]:
+    """Return the edges of a shard cut into four ranges."""
+    ranges = cut_pairs(PAIRS, [9, 20, 33])
+    if hashed:
+        return tuple(build.edge for build in build_ranges(ReferenceKernel(), ranges))
+    return tuple(ReferenceKernel().structure(record_batches(r.pairs), r.left_key, r.right_key).edge for r in ranges)
+
+
+MUTATIONS = st.lists(
+    st.tuples(st.sampled_from(["flip", "set", "cut", "insert", "double"]), st.integers(0, 2**20), st.integers(0, 255)),
+    min_size=1,
+    max_size=4,
+)
+
+
+def mutate(data: bytes, mutations: list[tuple[str, int, int]]) -> bytes:
+    """Return a copy of ``data`` with bytes flipped, set, cut out, inserted or doubled."""
+    mutated = bytearray(data)
+    for kind, place, byte in mutations:
+        at = place % (len(mutated) + 1)
+        match kind:
+            case "flip" if at < len(mutated):
+                mutated[at] ^= 1 << byte % 8
+            case "set" if at < len(mutated):
+                mutated[at] = byte
+            case "cut":
+                del mutated[at : at + byte]
+            case "insert":
+                mutated[at:at] = bytes([byte])
+            case "double":
+                mutated[at:at] = mutated[at : at + byte]
+            case _:
+                pass
+    return bytes(mutated)
+
+
+def refuses_or_answers(call: Callable[[], object], *also: type[Exception]) -> None:
+    """Call, allowing an integrity error (and ``also``), and check that it takes no time to speak of."""
+    started = time.monotonic()
+    try:
+        call()
+    except (IntegrityError, *also):
+        pass
+    assert time.monotonic() - started < ANSWER_S_MAX
+
+
+@settings(max_examples=100)
+@given(mutations=MUTATIONS, idx=st.integers(0, NUM_PARTS - 1), encoding=st.sampled_from(list(Encoding)))
+def test_mutated_objects(kernel: Kernel, mutations: list[tuple[str, int, int]], idx: int, encoding: Encoding) -> None:
+    """A mutated object is refused, or it still holds exactly what it held."""
+    original = shard().parts[idx].to_pybytes()
+    mutated = mutate(encode_state_part(original, encoding), mutations)
+
+    def read() -> None:
+        partial_state = decode_state_part(mutated, encoding)
+        kernel.validate(partial_state, shard().state_root, PartId(idx, NUM_PARTS))
+        kernel.apply(partial_state, shard().state_root, PartId(idx, NUM_PARTS))
+        assert sorted(decode_partial_state(partial_state)) == decode_partial_state(original)
+
+    refuses_or_answers(read)
+
+
+@settings(max_examples=100)
+@given(mutations=MUTATIONS, at=st.integers(0, 3), hashed=st.booleans())
+def test_mutated_edges(kernel: Kernel, mutations: list[tuple[str, int, int]], at: int, hashed: bool) -> None:
+    """A mutated edge is refused, or joined for what it says; one that is not a neighbour's breaks the caller's promise."""
+    mutated = list(edges(hashed=hashed))
+    mutated[at] = mutate(mutated[at], mutations)
+
+    refuses_or_answers(lambda: kernel.seal(mutated), AssertionError)
+    refuses_or_answers(lambda: kernel.merge(mutated[at - 1 if at else 0], mutated[at if at else 1]), AssertionError)
+
+
+@settings(max_examples=100)
+@given(data=st.binary(max_size=200))
+def test_random_bytes(kernel: Kernel, data: bytes) -> None:
+    """Bytes of no origin are neither a part nor an edge nor an interior."""
+    buffer = pa.py_buffer(data)
+    refuses_or_answers(lambda: kernel.validate(buffer, shard().state_root, PartId(0, 1)))
+    refuses_or_answers(lambda: kernel.seal([data]), AssertionError)
+    refuses_or_answers(lambda: kernel.assemble(buffer, []))
+    for encoding in Encoding:
+        refuses_or_answers(lambda: decode_state_part(data, encoding))  # noqa: B023
+
+
+def unfolding_part(levels: int) -> tuple[pa.Buffer, bytes]:
+    """Return a part of ``levels`` + 2 entries that unfolds to 16 to the power of ``levels`` leaves, and its root."""
+    entries = [b"v"]
+    leaf = LeafNode(key=encode_nibbles(b"", is_leaf=True), value=ValueRef(1, hash_node(b"v")))
+    entries.append(encode_trie_node(RawTrieNodeWithSize(leaf, leaf.own_memory_usage)))
+    for _ in range(levels):
+        branch = BranchNode(children=dict.fromkeys(range(16), bytes(hash_node(entries[-1]))), value=None)
+        entries.append(encode_trie_node(RawTrieNodeWithSize(branch, 2**63)))
+    return pa.py_buffer(partial_state_bytes(entries)), bytes(hash_node(entries[-1]))
+
+
+def test_a_part_that_unfolds_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shared subtrees let a few entries unfold to more nodes than can be walked: the limit on steps ends it."""
+    partial_state, root = unfolding_part(levels=40)
+    monkeypatch.setattr(protocol, "WALK_STEPS_MAX", 10_000)
+    with pytest.raises(PartLimitError):
+        ReferenceKernel().validate(partial_state, CryptoHash(root), PartId(0, 1))
+
+
+def test_a_part_that_unfolds_a_little(kernel: Kernel) -> None:
+    """Shared subtrees are no fault by themselves: the part of 16 * 16 equal leaves has four entries."""
+    partial_state, root = unfolding_part(levels=2)
+    applied = kernel.apply(partial_state, CryptoHash(root), PartId(0, 1))
+    keys = [key for batch in applied.records for key in batch.column("key").to_pylist()]
+    assert keys == [bytes([byte]) for byte in range(256)]
