@@ -30,6 +30,8 @@ class NodeHome:
     """An archival node's cold store, where config.json names one."""
     genesis_file: Path | None
     """None without a config.json that names it."""
+    genesis_records_file: Path | None = None
+    """Where the genesis keeps its records apart."""
 
     @property
     def snapshots(self) -> Path:
@@ -57,12 +59,13 @@ def read_node_home(node_home: str | Path) -> NodeHome:
     data = _path(home, store.get("path") or "data")
     if not data.is_dir():
         raise SourceError(problem="the node has no database folder", where=str(data), remedy="Give the node's home, not the folder inside it.")
-    genesis = config.get("genesis_file")
+    genesis, genesis_records = config.get("genesis_file"), config.get("genesis_records_file")
     return NodeHome(
         home=home,
         data=data,
         cold_data=_path(home, cold_store["path"]) if cold_store.get("path") else None,
         genesis_file=_path(home, genesis) if genesis else None,
+        genesis_records_file=_path(home, genesis_records) if genesis_records else None,
     )
 
 

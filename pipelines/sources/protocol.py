@@ -26,8 +26,10 @@ class FlatStateSource(Protocol):
     locks anything in the place that it reads.
     """
 
-    on_node_disk: bool
-    """Only where the node's disk is can this be read (export tasks then ask for the ``node_disk`` resource)."""
+    @property
+    def on_node_disk(self) -> bool:
+        """Only where the node's disk is can this be read (export tasks then ask for the ``node_disk`` resource)."""
+        ...
 
     def describe(self) -> str:
         """Return what is read and from where, in one line for people."""
