@@ -87,7 +87,9 @@ def decode_block_header(data: bytes, where: str, expected_hash: CryptoHash | Non
     rest_and_signature = reader.fixed(reader.remaining)
     # The key type stands before the signature; where both lengths are possible the expected hash decides.
     candidates = [
-        combine_hash(combine_hash(hashlib.sha256(inner_lite).digest(), hashlib.sha256(rest_and_signature[: -length - 1]).digest()), prev_hash)
+        combine_hash(
+            combine_hash(hashlib.sha256(inner_lite).digest(), hashlib.sha256(rest_and_signature[: -length - 1]).digest()), prev_hash
+        )
         for key_type, length in _SIGNATURE_BYTES.items()
         if len(rest_and_signature) > length and rest_and_signature[-length - 1] == key_type
     ]
@@ -141,7 +143,9 @@ def decode_block_chunks(row: bytes, header: BlockHeader, where: str) -> tuple[Ch
     chunks = tuple(reader.vec(lambda: read(reader, row), 200, CHUNK_HEADERS_MAX))
     actual = chunk_headers_root(chunks)
     if actual != header.chunk_headers_root:
-        raise IntegrityError(problem=f"chunk headers have Merkle root {actual}, but the block header says {header.chunk_headers_root}", where=where)
+        raise IntegrityError(
+            problem=f"chunk headers have Merkle root {actual}, but the block header says {header.chunk_headers_root}", where=where
+        )
     return chunks
 
 

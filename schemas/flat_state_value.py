@@ -62,7 +62,9 @@ def decode_records(keys: Sequence[bytes], rows: Sequence[bytes], prefix_bytes: i
     heads = data[starts[:, None] + np.arange(_HEAD_BYTES)]
     value_lengths = np.ascontiguousarray(heads[:, 1:]).view("<u4").reshape(count)
     is_ref = (heads[:, 0] == _REF) & (lengths == _HEAD_BYTES + _HASH_BYTES) & (value_lengths <= VALUE_BYTES_MAX)
-    is_inlined = (heads[:, 0] == _INLINED) & (lengths == value_lengths.astype(np.int64) + _HEAD_BYTES) & (value_lengths <= INLINED_VALUE_BYTES_MAX)
+    is_inlined = (
+        (heads[:, 0] == _INLINED) & (lengths == value_lengths.astype(np.int64) + _HEAD_BYTES) & (value_lengths <= INLINED_VALUE_BYTES_MAX)
+    )
     bad = np.flatnonzero(~(is_ref | is_inlined) | (key_lengths > KEY_BYTES_MAX + prefix_bytes))
     if bad.size:
         row = rows[int(bad[0])]
@@ -74,7 +76,9 @@ def decode_records(keys: Sequence[bytes], rows: Sequence[bytes], prefix_bytes: i
     return pa.RecordBatch.from_arrays(
         [
             _without_heads(np.frombuffer(b"".join(keys), np.uint8), key_lengths, np.full(count, prefix_bytes), None),
-            _without_heads(data[: len(data) - _HEAD_BYTES], lengths, np.where(is_ref, lengths, _HEAD_BYTES), None if is_inlined.all() else is_inlined),
+            _without_heads(
+                data[: len(data) - _HEAD_BYTES], lengths, np.where(is_ref, lengths, _HEAD_BYTES), None if is_inlined.all() else is_inlined
+            ),
             pa.array(value_lengths, pa.uint32()),
             _hashes(data, starts, is_ref),
         ],

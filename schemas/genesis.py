@@ -259,10 +259,14 @@ _RECEIPT_KINDS: Final = ("Action", "Data", "PromiseYield", "PromiseResume")
 
 
 def _write_action_receipt(writer: BorshWriter, content: JsonFields) -> tuple[CryptoHash, ...]:
-    writer.byte_vec(content.account_id("signer_id").encode()).fixed(content.public_key("signer_public_key")).u128(content.number("gas_price", 128))
+    writer.byte_vec(content.account_id("signer_id").encode()).fixed(content.public_key("signer_public_key")).u128(
+        content.number("gas_price", 128)
+    )
     receivers = [JsonFields(item, f"{content.where}, output_data_receivers") for item in content.items("output_data_receivers")]
     _write_list(writer, receivers, lambda item: writer.fixed(item.hash("data_id")).byte_vec(item.account_id("receiver_id").encode()))
-    input_data_ids = tuple(JsonFields({"input_data_ids": item}, content.where).hash("input_data_ids") for item in content.items("input_data_ids"))
+    input_data_ids = tuple(
+        JsonFields({"input_data_ids": item}, content.where).hash("input_data_ids") for item in content.items("input_data_ids")
+    )
     _write_list(writer, list(input_data_ids), writer.fixed)
     _write_list(writer, content.items("actions"), lambda action: _write_action(writer, action, content.where))
     return input_data_ids

@@ -63,7 +63,9 @@ def shard_layout_from_json(document: object, where: str) -> ShardLayout:
         raise InvalidInputError(problem="a shard layout is a JSON object with one key, its kind", where=where)
     kind, body = next(iter(document.items()))
     if kind not in _KINDS or not isinstance(body, dict):
-        raise InvalidInputError(problem=f"{kind!r:.40} is no known kind of shard layout", where=where, remedy=f"Known are {', '.join(_KINDS)}.")
+        raise InvalidInputError(
+            problem=f"{kind!r:.40} is no known kind of shard layout", where=where, remedy=f"Known are {', '.join(_KINDS)}."
+        )
     boundary_accounts = tuple(_list_of(body.get("boundary_accounts", []), str, where))
     if kind == "V0":
         shard_ids = tuple(range(_number(body.get("num_shards"), where)))

@@ -103,18 +103,24 @@ def check_context_against_node(context: EpochContext, node_home: str | Path) -> 
         if known is None:
             row = reader.get(BLOCK_HEADER, context.sync_hash)
             if row is not None and (header := decode_block_header(row, where, context.sync_hash)).epoch_id != context.epoch_id:
-                raise InvalidInputError(problem=f"sync_hash {context.sync_hash} is a block of epoch {header.epoch_id}, not {context.epoch_id}", where=where)
+                raise InvalidInputError(
+                    problem=f"sync_hash {context.sync_hash} is a block of epoch {header.epoch_id}, not {context.epoch_id}", where=where
+                )
             return
         ours = _epoch_context(home, reader, known)
     for name in ("epoch_height", "sync_hash", "protocol_version"):
         if getattr(context, name) != getattr(ours, name):
-            raise InvalidInputError(problem=f"{name} is {getattr(context, name)} in the context and {getattr(ours, name)} at the node", where=where)
+            raise InvalidInputError(
+                problem=f"{name} is {getattr(context, name)} in the context and {getattr(ours, name)} at the node", where=where
+            )
     for shard in context.shards:
         node_shard = ours.shard(shard.shard_id)
         for name in ("shard_uid", "state_root", "flat_head_target"):
             given, own = getattr(shard, name), getattr(node_shard, name)
             if given is not None and given != own:
-                raise InvalidInputError(problem=f"{name} of shard {shard.shard_id} is {given} in the context and {own} at the node", where=where)
+                raise InvalidInputError(
+                    problem=f"{name} of shard {shard.shard_id} is {given} in the context and {own} at the node", where=where
+                )
 
 
 def _list_epochs(reader: RocksDbReader) -> tuple[NodeEpoch, ...]:
@@ -141,7 +147,9 @@ def _selected(epochs: tuple[NodeEpoch, ...], selector: str, home: NodeHome) -> N
         raise EpochNotReadyError(problem=f"the node does not know epoch {selector}", where=str(home.data), remedy=remedy)
     if found[-1].sync_hash is None:
         raise EpochNotReadyError(
-            problem=f"the node has no sync hash of epoch {selector}: it has not come to its sync block, or is over", where=str(home.data), remedy=remedy
+            problem=f"the node has no sync hash of epoch {selector}: it has not come to its sync block, or is over",
+            where=str(home.data),
+            remedy=remedy,
         )
     return found[-1]
 
@@ -151,13 +159,16 @@ def _epoch_context(home: NodeHome, reader: RocksDbReader, epoch: NodeEpoch) -> E
     sync_block = _header(reader, epoch.sync_hash)
     if sync_block.epoch_id != epoch.epoch_id:
         raise IntegrityError(
-            problem=f"the sync block {epoch.sync_hash} is of epoch {sync_block.epoch_id}, not {epoch.epoch_id}", where=f"StateSyncHashes, {reader.folder}"
+            problem=f"the sync block {epoch.sync_hash} is of epoch {sync_block.epoch_id}, not {epoch.epoch_id}",
+            where=f"StateSyncHashes, {reader.folder}",
         )
     parent = _header(reader, sync_block.prev_hash)
     where = f"Block {parent.hash}, {reader.folder}"
     row = reader.get(BLOCK, parent.hash)
     if row is None:
-        raise EpochNotReadyError(problem=f"the node does not have the block before the sync block, {parent.hash}", where=where, remedy=_USE_CONTEXT)
+        raise EpochNotReadyError(
+            problem=f"the node does not have the block before the sync block, {parent.hash}", where=where, remedy=_USE_CONTEXT
+        )
     chunks = decode_block_chunks(row, parent, where)
     chain_id, layout = _genesis_head(home)
     statuses = _status_shard_uids(home)
@@ -191,7 +202,11 @@ def _header(reader: RocksDbReader, block_hash: CryptoHash) -> BlockHeader:
 def _genesis_head(home: NodeHome) -> tuple[str, ShardLayout | None]:
     """Return chain id and shard layout of the genesis file."""
     if home.genesis_file is None:
-        raise SourceError(problem="config.json names no genesis_file, which alone has the chain id", where=str(home.home / "config.json"), remedy=_USE_CONTEXT)
+        raise SourceError(
+            problem="config.json names no genesis_file, which alone has the chain id",
+            where=str(home.home / "config.json"),
+            remedy=_USE_CONTEXT,
+        )
     fields = read_genesis_fields(home.genesis_file, ("chain_id", "shard_layout"))
     chain_id = fields.get("chain_id")
     if not isinstance(chain_id, str):
@@ -221,7 +236,9 @@ def _shard_uid(home: NodeHome, chunk: ChunkHeader, statuses: dict[int, list[Shar
         candidates = [ShardUId(version=layout.version, shard_id=chunk.shard_id)]
     if len(candidates) != 1:
         raise EpochNotReadyError(
-            problem=f"the version of shard {chunk.shard_id} can't be told from the node's flat storage or genesis file", where=str(home.data), remedy=_USE_CONTEXT
+            problem=f"the version of shard {chunk.shard_id} can't be told from the node's flat storage or genesis file",
+            where=str(home.data),
+            remedy=_USE_CONTEXT,
         )
     return candidates[0]
 

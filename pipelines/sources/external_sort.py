@@ -111,7 +111,9 @@ class ExternalSort:
                     writer.write_batch(_run_batch(rows))
         except OSError as error:
             raise SourceError(
-                problem=f"sorted records can't be written to a temporary folder: {error}", where=str(run), remedy="Set TMPDIR to a folder with room."
+                problem=f"sorted records can't be written to a temporary folder: {error}",
+                where=str(run),
+                remedy="Set TMPDIR to a folder with room.",
             ) from None
         return run
 
@@ -147,7 +149,9 @@ class ValueSpill:
             self._file.write(value)
         except OSError as error:
             raise SourceError(
-                problem=f"values can't be written to a temporary folder: {error}", where=str(self._path), remedy="Set TMPDIR to a folder with room."
+                problem=f"values can't be written to a temporary folder: {error}",
+                where=str(self._path),
+                remedy="Set TMPDIR to a folder with room.",
             ) from None
         self._places[value_hash] = (self._size, len(value))
         self._size += len(value)

@@ -118,7 +118,9 @@ def _location(reader: RocksDbReader, shard_uid: ShardUId, target: CryptoHash, *,
     status = decode_flat_storage_status(row, where)
     if status.flat_head is None:
         raise FlatStorageNotReadyError(
-            problem=f"the flat storage of shard {shard_uid} is {status.name}, not Ready", where=where, remedy="Wait until the node has built it."
+            problem=f"the flat storage of shard {shard_uid} is {status.name}, not Ready",
+            where=where,
+            remedy="Wait until the node has built it.",
         )
     blocks = _delta_blocks(reader, shard_uid, status.flat_head, target)
     return FlatStateLocation(reader.folder, is_snapshot, status.flat_head, blocks, reader)

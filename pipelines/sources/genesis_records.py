@@ -128,7 +128,9 @@ class GenesisSource:
         head = read_genesis_head(Path(self.path))
         prefix = struct.pack(">H", _shard_index(head, shard.shard_uid))
         end = struct.pack(">H", _shard_index(head, shard.shard_uid) + 1) if key_range.end is None else prefix + key_range.end
-        entries = self._sorted(head).sort.entries(prefix + key_range.begin, end)
+        # Held for as long as rows are read: its folder goes with it.
+        opened = self._sorted(head)
+        entries = opened.sort.entries(prefix + key_range.begin, end)
         yield from record_batches(_resolved(entries, head, self.path), record_batch_bytes_max)
 
     def values(self, shard: ShardContext, value_hashes: Sequence[bytes], record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
@@ -139,7 +141,8 @@ class GenesisSource:
             SourceError: as `records`.
         """
         head = read_genesis_head(Path(self.path))
-        yield from value_batches(self._sorted(head).values, value_hashes, record_batch_bytes_max, self.path)
+        opened = self._sorted(head)
+        yield from value_batches(opened.values, value_hashes, record_batch_bytes_max, self.path)
 
     def state_header(self, shard: ShardContext, sync_hash: bytes) -> bytes | None:
         """Return None: a genesis has no headers."""
@@ -170,7 +173,9 @@ def genesis_context(path: str | Path) -> EpochContext:
         epoch_id=ZERO_HASH,
         sync_hash=ZERO_HASH,
         protocol_version=head.protocol_version,
-        shards=tuple(ShardContext(shard_uid=shard_uid, state_root=None) for shard_uid in sorted(head.layout.shard_uids, key=lambda uid: uid.shard_id)),
+        shards=tuple(
+            ShardContext(shard_uid=shard_uid, state_root=None) for shard_uid in sorted(head.layout.shard_uids, key=lambda uid: uid.shard_id)
+        ),
     )
 
 
@@ -214,7 +219,11 @@ def _read_records(path: Path, items: str, head: GenesisHead, target: SortedFile)
     except (ijson.JSONError, OSError, EOFError, UnicodeDecodeError) as error:
         raise SourceError(problem=f"the records can't be read: {error}", where=str(path)) from None
     if reader.count == 0:
-        raise SourceError(problem="the file has no records", where=str(path), remedy="Give the file with the records as well: genesis:///path?records=/path.")
+        raise SourceError(
+            problem="the file has no records",
+            where=str(path),
+            remedy="Give the file with the records as well: genesis:///path?records=/path.",
+        )
     reader.finish()
 
 
@@ -318,10 +327,14 @@ class _RecordReader:
     def _finish_postponed(self, receipt: GenesisReceipt, where: str) -> None:
         receiver_id = receipt.receiver_id
         if receipt.kind == "PromiseYield" and receipt.input_data_ids:
-            self._put(self._key(receiver_id, promise_yield_receipt_key(receiver_id, receipt.input_data_ids[0])), receipt.encoded, self.count)
+            self._put(
+                self._key(receiver_id, promise_yield_receipt_key(receiver_id, receipt.input_data_ids[0])), receipt.encoded, self.count
+            )
             return
         missing = [
-            data_id for data_id in receipt.input_data_ids if self._key(receiver_id, received_data_key(receiver_id, data_id)) not in self._received
+            data_id
+            for data_id in receipt.input_data_ids
+            if self._key(receiver_id, received_data_key(receiver_id, data_id)) not in self._received
         ]
         if receipt.kind != "Action" or not missing:
             raise SourceError(problem="a postponed receipt must be an action receipt that waits for data", where=where)
@@ -354,7 +367,9 @@ def _account_state(parts: list[bytes], account_id: str, stake: int | None, path:
         elif part[:1] == _USAGE:
             storage_usage += int.from_bytes(part[1:], "little")
         elif account is None or account.code_hash != part[1:]:
-            raise SourceError(problem=f"the contract of {account_id} comes before its account, or is not the code that its account names", where=path)
+            raise SourceError(
+                problem=f"the contract of {account_id} comes before its account, or is not the code that its account names", where=path
+            )
     if account is None:
         raise SourceError(problem=f"there are records of {account_id} (or it is a validator), but no account", where=path)
     return account.to_state(storage_usage, stake)

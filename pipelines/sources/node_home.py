@@ -50,7 +50,9 @@ def read_node_home(node_home: str | Path) -> NodeHome:
     """
     home = Path(node_home)
     if not home.is_dir():
-        raise SourceError(problem="the node's home is not a folder", where=str(home), remedy="Give the folder that holds config.json and data.")
+        raise SourceError(
+            problem="the node's home is not a folder", where=str(home), remedy="Give the folder that holds config.json and data."
+        )
     config = _read_config(home / "config.json")
     store = config.get("store") or {}
     cold_store = config.get("cold_store") or {}
@@ -58,7 +60,9 @@ def read_node_home(node_home: str | Path) -> NodeHome:
         raise SourceError(problem="store and cold_store must be JSON objects", where=str(home / "config.json"))
     data = _path(home, store.get("path") or "data")
     if not data.is_dir():
-        raise SourceError(problem="the node has no database folder", where=str(data), remedy="Give the node's home, not the folder inside it.")
+        raise SourceError(
+            problem="the node has no database folder", where=str(data), remedy="Give the node's home, not the folder inside it."
+        )
     genesis, genesis_records = config.get("genesis_file"), config.get("genesis_records_file")
     return NodeHome(
         home=home,

@@ -247,4 +247,3 @@ def _apply_changes(steps: Iterable[list[Row]], changes: dict[bytes, bytes | None
             yield kept
     if rest := [(key, row) for key in changed[done:] if (row := changes[key]) is not None]:
         yield rest
-

@@ -20,9 +20,7 @@ BURST_S = 0.25
 class ReadLimit:
     """A token bucket of bytes."""
 
-    def __init__(
-        self, bytes_per_s: int, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
-    ) -> None:
+    def __init__(self, bytes_per_s: int, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
         """Start with a full bucket.
 
         Args:

@@ -62,7 +62,9 @@ class RecordsFileSource:
         Raises:
             SourceError: not readable, a bad line (its number is named) or a key twice (both lines are named).
         """
-        entries = self._sorted().sort.entries(key_range.begin, key_range.end)
+        # Held for as long as rows are read: its folder goes with it.
+        opened = self._sorted()
+        entries = opened.sort.entries(key_range.begin, key_range.end)
         yield from record_batches(_unique(entries, self.path), record_batch_bytes_max)
 
     def values(self, shard: ShardContext, value_hashes: Sequence[bytes], record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
@@ -72,7 +74,8 @@ class RecordsFileSource:
             ValueMismatchError: no line has such a value.
             SourceError: as `records`.
         """
-        yield from value_batches(self._sorted().values, value_hashes, record_batch_bytes_max, self.path)
+        opened = self._sorted()
+        yield from value_batches(opened.values, value_hashes, record_batch_bytes_max, self.path)
 
     def state_header(self, shard: ShardContext, sync_hash: bytes) -> bytes | None:
         """Return None: a records file has no headers."""
@@ -131,7 +134,9 @@ def _unique(entries: Iterator[tuple[bytes, int, bytes]], path: str) -> Iterator[
     for key, line_number, payload in entries:
         if key == previous_key:
             raise SourceError(
-                problem=f"key {key.hex()} is there twice, in lines {previous_line} and {line_number}", where=path, remedy="Leave one of them out."
+                problem=f"key {key.hex()} is there twice, in lines {previous_line} and {line_number}",
+                where=path,
+                remedy="Leave one of them out.",
             )
         previous_key, previous_line = key, line_number
         yield key, payload

@@ -216,7 +216,9 @@ def table_files(folder: Path, column: str) -> tuple[TableFile, ...]:
     """
     database = _open(folder, (column,))
     try:
-        listed: list[dict[str, Any]] = [file for file in database.live_files() if file["start_key"] is not None and file["end_key"] is not None]
+        listed: list[dict[str, Any]] = [
+            file for file in database.live_files() if file["start_key"] is not None and file["end_key"] is not None
+        ]
     finally:
         database.close()
     return tuple(sorted((TableFile(file["start_key"], file["end_key"], file["size"]) for file in listed), key=lambda file: file.first_key))
@@ -342,7 +344,9 @@ def _open_error(error: Exception, folder: Path, links: str) -> SourceError:
             remedy="Point to the hot store or state snapshot of a nearcore node.",
         )
     if "Too many open files" in text:
-        return SourceError(problem="the process may not open as many files as the database has", where=str(folder), remedy="Raise ulimit -n.")
+        return SourceError(
+            problem="the process may not open as many files as the database has", where=str(folder), remedy="Raise ulimit -n."
+        )
     file = _NAMED_FILE.search(text)
     where = folder / file[1] if file is not None else folder
     if file is not None and not where.exists():
@@ -351,7 +355,11 @@ def _open_error(error: Exception, folder: Path, links: str) -> SourceError:
             where=str(where),
             remedy="The folder is an incomplete copy, or its snapshot is being deleted.",
         )
-    return SourceError(problem=f"the database can't be opened: {text[:_ERROR_TEXT_MAX]}", where=str(where), remedy="The file is damaged or was not written to its end.")
+    return SourceError(
+        problem=f"the database can't be opened: {text[:_ERROR_TEXT_MAX]}",
+        where=str(where),
+        remedy="The file is damaged or was not written to its end.",
+    )
 
 
 def _read_error(error: Exception, folder: Path, column: str) -> SourceError:
@@ -360,4 +368,6 @@ def _read_error(error: Exception, folder: Path, column: str) -> SourceError:
     # The path in the message is that of the link folder, which is gone; only the file's name means something.
     where = folder / file[1] if file is not None else folder
     problem = re.sub(r"\S*statecast-links-[^/\s]*/", "", text)[:_ERROR_TEXT_MAX]
-    return SourceError(problem=f"column family {display_name(column)} can't be read: {problem}", where=str(where), remedy="The file is damaged.")
+    return SourceError(
+        problem=f"column family {display_name(column)} can't be read: {problem}", where=str(where), remedy="The file is damaged."
+    )

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import struct
 import tempfile
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,13 +35,12 @@ _READ_BYTES: Final = 1 << 20
 _BATCH_ROWS: Final = 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class SortedFile:
     """The entries of a file."""
 
     sort: ExternalSort
     values: ValueSpill
-    folder: tempfile.TemporaryDirectory[str]
 
     def encode_value(self, value: bytes) -> bytes:
         """Return a value as the payload of an entry: the value itself or, when it is long, a reference.
@@ -71,9 +72,7 @@ def sorted_file(paths: Sequence[Path], read: Callable[[SortedFile], None]) -> So
         name = (os.getpid(), *map(str, paths), *state)
         found = _cache.get(name)
         if found is None:
-            folder = tempfile.TemporaryDirectory(prefix="statecast-sort-")
-            root = Path(folder.name)
-            found = SortedFile(ExternalSort(root), ValueSpill(root), folder)
+            found = _new_sorted_file()
             read(found)
             found.sort.flush()
             for path, before in zip(paths, state, strict=True):
@@ -81,8 +80,7 @@ def sorted_file(paths: Sequence[Path], read: Callable[[SortedFile], None]) -> So
                     raise SourceChangedError(problem="the file changed while it was read", where=str(path), remedy="Run again.")
             _cache[name] = found
             while len(_cache) > SORTED_FILES_MAX:
-                _, old = _cache.popitem(last=False)
-                old.values.close()
+                _cache.popitem(last=False)
         _cache.move_to_end(name)
         return found
 
@@ -125,6 +123,22 @@ def content_fingerprint(paths: Sequence[Path]) -> str:
             raise SourceError(problem=f"the file can't be read: {error.strerror}", where=str(path)) from None
         digest.update(b"\0")
     return digest.hexdigest()[:32]
+
+
+def _new_sorted_file() -> SortedFile:
+    folder = Path(tempfile.mkdtemp(prefix="statecast-sort-"))
+    values = ValueSpill(folder)
+    found = SortedFile(ExternalSort(folder), values)
+    # The folder goes with the last reader of it, and at the latest with the process.
+    weakref.finalize(found, _remove, folder, values, os.getpid())
+    return found
+
+
+def _remove(folder: Path, values: ValueSpill, owner: int) -> None:
+    values.close()
+    # A forked child has a copy of this finalizer, but not the folder.
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _state(path: Path) -> tuple[int, int]:
