@@ -7,7 +7,8 @@
             shard.json                           what the folder holds, written last: no shard.json, no dataset
             flat_state/range-000000-0000.arrow   records of one key range a file, ascending through the files' names
             values/values-000-0000.arrow         referenced values, ascending by hash
-            ranges/range-000000.json             summary of one export task, so that a rerun can skip it
+            state_header                         the node's ShardStateSyncResponseHeader, where it had one
+        ranges/range-000000.json             summary of one export task, so that a rerun can skip it
             ranges/range-000000.references.arrow hashes and lengths of the values that the range refers to
 
 Parquet files end in ``.parquet`` and are else the same. Nothing here reads or writes a file.
@@ -160,6 +161,8 @@ class DatasetShard:
     """The state root recomputed from these very files; None while that has not been done."""
     memory_usage: int | None = None
     """Of the state root; None while it is not known."""
+    has_state_header: bool = False
+    """The shard's folder holds the node's own state header."""
 
     @property
     def shard(self) -> ShardContext:
@@ -187,6 +190,7 @@ class DatasetShard:
             "values_files": [file.to_json() for file in self.values_files],
             "verified_state_root": None if self.verified_state_root is None else str(self.verified_state_root),
             "memory_usage": self.memory_usage,
+            "has_state_header": self.has_state_header,
             "block_headers": [header.hex() for header in self.context.block_headers],
         }
         return json.dumps(document, indent=1).encode()
@@ -223,6 +227,7 @@ class DatasetShard:
                 if document["verified_state_root"] is None
                 else CryptoHash.from_base58(document["verified_state_root"]),
                 memory_usage=None if document["memory_usage"] is None else int(document["memory_usage"]),
+                has_state_header=bool(document["has_state_header"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DatasetError(problem=f"the dataset's summary lacks or misstates a field: {error}", where=where) from None

@@ -110,6 +110,19 @@ class ShardDataset:
                     )
         return found
 
+    def state_header(self) -> bytes | None:
+        """Return the node's state header that was exported with the shard; None where the node had none.
+
+        Raises:
+            DatasetError: the summary says that there is one, but it is missing.
+        """
+        if not self.summary.has_state_header:
+            return None
+        try:
+            return open_store(self.url).get(f"{self.folder}/state_header")
+        except ObjectNotFoundError as error:
+            raise DatasetError(problem="the state header is missing", where=f"{self.url}/{self.folder}", remedy="Export the shard again.") from error
+
     def _by_file(self, value_hashes: Sequence[bytes]) -> Iterator[tuple[ValuesFile, list[bytes]]]:
         files = self.summary.values_files
         starts = [file.batch_first_hashes[0] for file in files]

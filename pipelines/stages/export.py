@@ -219,14 +219,19 @@ def finish_export(
     for left, right in itertools.pairwise(files):
         if left.last_key >= right.first_key:
             raise RecordOrderError(problem="key ranges of the export overlap", where=f"{left.name}, {right.name}")
-    shard = DatasetShard(
+    shard = export.context.shards[0]
+    header = source.state_header(shard, export.context.sync_hash)
+    if header is not None:
+        open_store(settings.dataset_url).put(f"{shard_folder(export.context, shard.shard_uid)}/state_header", header)
+    summary = DatasetShard(
         context=export.context,
         source=source.describe(),
         fingerprint=export.fingerprint,
         files=files,
         values_files=tuple(file for group in values for file in group),
+        has_state_header=header is not None,
     )
-    return store_summary(ShardDataset(settings.dataset_url, shard))
+    return store_summary(ShardDataset(settings.dataset_url, summary))
 
 
 def store_summary(dataset: ShardDataset) -> ShardDataset:
