@@ -17,7 +17,7 @@ from schemas.ids import CryptoHash, PartId
 from schemas.state_part import decode_partial_state, partial_state_bytes
 from tests.support.records import Pairs, build_ranges, cut_pairs, parts_of, record_batches, record_sets
 
-CUTS = st.lists(st.integers(0, 60), max_size=6)
+CUTS = st.lists(st.integers(0, 2**16), max_size=6)
 REFERENCE = ReferenceKernel()
 
 

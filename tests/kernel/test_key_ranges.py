@@ -22,7 +22,7 @@ from tests.support.records import (
     value_batches,
 )
 
-CUTS = st.lists(st.integers(0, 60), max_size=8)
+CUTS = st.lists(st.integers(0, 2**16), max_size=8)
 
 
 def edges_of(kernel: Kernel, pairs: Pairs, cuts: list[int], *, hashed: bool) -> list[bytes]:
@@ -123,6 +123,16 @@ def test_parts_prove_and_return_the_records(kernel: Kernel, pairs: Pairs, num_pa
     for part in applied:
         hashes = [value_hash for batch in part.values for value_hash in batch.column("value_hash").to_pylist()]
         assert hashes == sorted(set(hashes))
+
+
+def test_every_threshold(kernel: Kernel) -> None:
+    """With as many parts as memory usage every threshold occurs, also those that a running total meets exactly."""
+    pairs = [(b"", b"root"), (b"a", b""), (b"a\x12", b"yy"), (b"a\x13", b"y"), (b"b", b"zzz")]
+    total = running_memory_usage(kernel, cut_pairs(pairs, []))[0][-1]
+    shard = parts_of(kernel, pairs, total)
+    for part_id, (part, part_pairs) in enumerate(zip(shard.parts, shard.part_pairs, strict=True)):
+        applied = kernel.apply(part, shard.state_root, PartId(part_id, total))
+        assert pairs_of(applied.records, applied.values) == list(part_pairs)
 
 
 @given(pairs=record_sets(max_size=3), part_id=st.integers(0, 999))

@@ -56,8 +56,8 @@ class KeyRangeOfPairs:
 
 
 def cut_pairs(pairs: Pairs, cuts: Iterable[int]) -> list[KeyRangeOfPairs]:
-    """Cut records into key ranges before the given positions; cuts at the ends or twice make no empty range."""
-    starts = sorted({0, *(cut for cut in cuts if 0 < cut < len(pairs))})
+    """Cut records into key ranges before the given positions, taken modulo their number; no range is empty."""
+    starts = sorted({0, *(cut % len(pairs) for cut in cuts)})
     ranges = []
     for start, stop in zip(starts, [*starts[1:], len(pairs)], strict=True):
         left_key = pairs[start - 1][0] if start else None
@@ -149,4 +149,9 @@ def values() -> st.SearchStrategy[bytes]:
 
 def record_sets(min_size: int = 1, max_size: int = 60) -> st.SearchStrategy[list[tuple[bytes, bytes]]]:
     """Records of a shard, ascending by key."""
-    return st.dictionaries(keys(), values(), min_size=min_size, max_size=max_size).map(lambda records: sorted(records.items()))
+
+    def of_size(size: int) -> st.SearchStrategy[list[tuple[bytes, bytes]]]:
+        return st.dictionaries(keys(), values(), min_size=size, max_size=max_size).map(lambda records: sorted(records.items()))
+
+    # Left to itself Hypothesis draws few records, and few records have few branches to cut through.
+    return st.sampled_from(sorted({min_size, max_size // 3, max_size * 2 // 3})).flatmap(of_size)

@@ -48,7 +48,7 @@ def merge_edges(left: Edge, right: Edge) -> Edge:
     def straddles_right(prefix: bytes) -> bool:
         return after is not None and after.startswith(prefix) and last.startswith(prefix)
 
-    branches = _unite([left, right], straddles_left)
+    branches = _unite([left, right])
     closure = _close(branches, lambda prefix: straddles_left(prefix) or straddles_right(prefix), straddles_left, hashed=left.hashed)
     still_open = [branch for prefix, branch in sorted(branches.items()) if prefix not in closure.closed]
     # Deepest first as they were closed, so each is put before what was put last.
@@ -78,7 +78,7 @@ def seal_edges(edges: Sequence[Edge]) -> Sealed:
     assert edges and edges[0].left_key is None and edges[-1].right_key is None, "the edges of a whole shard are sealed"
     _check_adjacent(edges)
     hashed = edges[0].hashed
-    branches = _unite(edges, lambda prefix: False)
+    branches = _unite(edges)
     closure = _close(branches, lambda prefix: False, lambda prefix: False, hashed=hashed)
     top = edges[0].top if len(edges) == 1 else closure.top
     if top is None:
@@ -98,14 +98,13 @@ def _check_adjacent(edges: Sequence[Edge]) -> None:
         assert left.hashed == right.hashed, "only edges of one kind are joined"
 
 
-def _unite(edges: Sequence[Edge], straddles_left: Callable[[bytes], bool]) -> dict[bytes, GrowingBranch]:
+def _unite(edges: Sequence[Edge]) -> dict[bytes, GrowingBranch]:
     """Gather what the edges know of each open prefix."""
     branches: dict[bytes, GrowingBranch] = {}
     for edge in edges:
         for node in edge.open_nodes:
             branch = branches.setdefault(node.prefix, GrowingBranch(prefix=node.prefix, first_key=None))
-            if not straddles_left(node.prefix):
-                branch.first_key = _earlier(branch.first_key, node.first_key)
+            branch.first_key = _earlier(branch.first_key, node.first_key)
             if node.value is not None:
                 if branch.value is not None:
                     raise MalformedNodeError(problem="two edges claim the value of one key", where=node.prefix.hex()[1::2])
