@@ -1,0 +1,1 @@
+"""Who and what is believed: signatures, thresholds, contradictions, freshness. Decisions only, no I/O."""

@@ -1,0 +1,89 @@
+"""Whose signatures on an envelope hold, and whether enough pinned keys stand behind one payload.
+
+Trust is in keys that the reader pinned, never in a key id that an envelope names. A signature that does not verify counts as
+absent: whoever can write to the store could otherwise spoil a good envelope by adding a bad signature. No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from securesystemslib.exceptions import UnverifiedSignatureError
+from securesystemslib.signer import Signature, SSlibKey
+
+from schemas.dsse import Envelope
+from schemas.errors import InvalidInputError, ManifestError, SignatureError
+from schemas.in_toto import PAYLOAD_TYPE
+from schemas.public_key import PublicKey
+
+PINNED_KEYS_MAX = 256
+"""Most keys of a trust rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrustRule:
+    """At least ``threshold`` of these keys must have signed the same payload."""
+
+    keys: tuple[PublicKey, ...]
+    threshold: int = 1
+
+    def __post_init__(self) -> None:
+        if len(set(self.keys)) != len(self.keys) or len(self.keys) > PINNED_KEYS_MAX:
+            raise InvalidInputError(problem=f"pinned keys are given once each, and at most {PINNED_KEYS_MAX}")
+        if not 1 <= self.threshold <= len(self.keys):
+            raise InvalidInputError(problem=f"{self.threshold} signatures can't be asked of {len(self.keys)} keys", remedy="1 <= threshold <= number of keys.")
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """A payload that enough pinned keys have signed."""
+
+    payload: bytes
+    signers: tuple[PublicKey, ...]
+    """Ascending."""
+
+
+def verified_signers(envelope: Envelope, keys: Iterable[PublicKey]) -> frozenset[PublicKey]:
+    """Return those of the pinned keys whose signatures on this envelope hold."""
+    by_key_id = {signature.key_id: signature.signature for signature in envelope.signatures}
+    signed = envelope.pre_authentication_encoding()
+    return frozenset(key for key in keys if key.key_id in by_key_id and _holds(key, by_key_id[key.key_id], signed))
+
+
+def agreed_payload(envelopes: Sequence[Envelope], rule: TrustRule, where: str, payload_type: str = PAYLOAD_TYPE) -> Agreement:
+    """Return the payload behind which enough pinned keys stand.
+
+    Signatures on byte-identical payloads are counted together, whichever envelope they came in; a key counts once a payload.
+
+    Args:
+        envelopes: of one document, from any number of places.
+    Raises:
+        SignatureError: no payload has enough valid signatures of pinned keys, or the type is another.
+        ManifestError: two payloads have (equivocation).
+    """
+    signers: dict[bytes, set[PublicKey]] = {}
+    for envelope in envelopes:
+        if envelope.payload_type == payload_type:
+            signers.setdefault(envelope.payload, set()).update(verified_signers(envelope, rule.keys))
+    agreed = [Agreement(payload, tuple(sorted(found))) for payload, found in signers.items() if len(found) >= rule.threshold]
+    if len(agreed) > 1:
+        named = ", ".join(str(key) for key in sorted({key for agreement in agreed for key in agreement.signers}))
+        raise ManifestError(problem=f"trusted keys have signed different payloads: {named}", where=where, remedy="At least one of them lies or is stolen.")
+    if not agreed:
+        most = max((len(found) for found in signers.values()), default=0)
+        raise SignatureError(
+            problem=f"{most} of {len(rule.keys)} pinned keys have signed, {rule.threshold} must",
+            where=where,
+            remedy="Check the keys, or wait for more signatures.",
+        )
+    return agreed[0]
+
+
+def _holds(key: PublicKey, signature: bytes, signed: bytes) -> bool:
+    verifier = SSlibKey(key.key_id, "ed25519", "ed25519", {"public": key.data.hex()})
+    try:
+        verifier.verify_signature(Signature(key.key_id, signature.hex()), signed)
+    except UnverifiedSignatureError:
+        return False
+    return True

@@ -1,0 +1,45 @@
+"""The frame of an in-toto Statement v1: what is spoken of (subjects by SHA-256), of which kind the claim is, and the claim.
+
+Here a subject's name is relative to the epoch's folder. Source: https://github.com/in-toto/attestation, spec/v1/statement.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from schemas.json_document import FieldReader, decode_json, encode_json
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+"""Payload type of the DSSE envelope around a statement."""
+
+SUBJECT_NAME_MAX = 1024
+
+
+def encode_in_toto(predicate_type: str, subjects: Mapping[str, str], predicate: dict[str, Any]) -> bytes:
+    """Return the canonical payload.
+
+    Args:
+        subjects: SHA-256 in hexadecimal by name, in the order in which they are to be listed.
+    """
+    listed = [{"name": name, "digest": {"sha256": sha256}} for name, sha256 in subjects.items()]
+    return encode_json({"_type": STATEMENT_TYPE, "predicateType": predicate_type, "subject": listed, "predicate": predicate})
+
+
+def decode_in_toto(payload: bytes, predicate_type: str, bytes_max: int, subjects_max: int, where: str) -> tuple[dict[str, str], FieldReader]:
+    """Parse a payload; return the SHA-256 of each subject by name, in the order listed, and the predicate.
+
+    Raises:
+        ManifestError: not such a statement.
+    """
+    statement = FieldReader(decode_json(payload, bytes_max, where), where)
+    statement.literal("_type", STATEMENT_TYPE)
+    statement.literal("predicateType", predicate_type)
+    subjects: dict[str, str] = {}
+    for subject in statement.inners("subject", subjects_max):
+        name = subject.text("name", SUBJECT_NAME_MAX)
+        if name in subjects:
+            subject.fail(f"subject {name} is listed twice")
+        subjects[name] = subject.inner("digest").sha256("sha256")
+    return subjects, statement.inner("predicate")

@@ -1,0 +1,172 @@
+"""JSON as signed documents need it: one encoding for one value, and a reader that takes nothing on trust.
+
+Canonical encoding: UTF-8 with all non-ASCII escaped, keys ascending, no spaces, integers only. The reader refuses what has no
+single meaning: a key twice, fractions, NaN, numbers of endless digits, deep nesting, more bytes than the caller allows.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from typing import Any, NoReturn
+
+from schemas.errors import InvalidInputError, ManifestError
+from schemas.ids import CryptoHash
+
+INTEGER_DIGITS_MAX = 20
+"""Longest integer: an unsigned 64-bit one."""
+
+_SHA256_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+def encode_json(document: dict[str, Any]) -> bytes:
+    """Return the canonical encoding."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def decode_json(data: bytes, bytes_max: int, where: str) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Raises:
+        ManifestError: too long, not JSON, ambiguous, or no object.
+    """
+    if len(data) > bytes_max:
+        raise ManifestError(problem=f"the document has {len(data)} bytes, at most {bytes_max} are read", where=where)
+
+    def refuse(text: str) -> NoReturn:
+        raise ManifestError(problem=f"{text[:40]} is no whole number of at most {INTEGER_DIGITS_MAX} digits", where=where)
+
+    def integer(text: str) -> int:
+        return int(text) if len(text) <= INTEGER_DIGITS_MAX else refuse(text)
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ManifestError(problem="a field is there twice", where=where)
+        return found
+
+    try:
+        document = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_int=integer, parse_float=refuse, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, ManifestError):
+            raise
+        raise ManifestError(problem=f"the document is not JSON: {type(error).__name__}", where=where) from None
+    if not isinstance(document, dict):
+        raise ManifestError(problem="the document is no JSON object", where=where)
+    return document
+
+
+class FieldReader:
+    """Takes typed fields out of a decoded JSON object; every complaint names the field.
+
+    Every method raises ManifestError when the field is missing or has another form.
+    """
+
+    def __init__(self, document: object, where: str) -> None:
+        self.where = where
+        if not isinstance(document, dict):
+            self.fail("a JSON object is needed here")
+        self._document = document
+
+    def fail(self, problem: str) -> NoReturn:
+        """Raise a complaint about this object."""
+        raise ManifestError(problem=problem, where=self.where)
+
+    def names(self) -> frozenset[str]:
+        """The fields that are there."""
+        return frozenset(self._document)
+
+    def value(self, name: str) -> Any:
+        """Any value, null included."""
+        if name not in self._document:
+            self.fail(f"field {name} is missing")
+        return self._document[name]
+
+    def is_null(self, name: str) -> bool:
+        """Whether the field is there and null."""
+        return self.value(name) is None
+
+    def text(self, name: str, length_max: int, pattern: str = r"[\x20-\x7e]*") -> str:
+        """Text that matches a pattern whole; printable ASCII by default."""
+        value = self.value(name)
+        if not isinstance(value, str) or len(value) > length_max or re.fullmatch(pattern, value) is None:
+            self.fail(f"field {name} must be text of at most {length_max} characters like {pattern}")
+        return value
+
+    def literal(self, name: str, expected: object) -> None:
+        """Exactly this value."""
+        if self.value(name) != expected or isinstance(self.value(name), bool) is not isinstance(expected, bool):
+            self.fail(f"field {name} must be {expected!r}")
+
+    def number(self, name: str, minimum: int, maximum: int) -> int:
+        """A whole number, both ends included."""
+        value = self.value(name)
+        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+            self.fail(f"field {name} must be a whole number from {minimum} to {maximum}")
+        return value
+
+    def sha256(self, name: str) -> str:
+        """A SHA-256 as 64 lowercase hexadecimal digits."""
+        return self.text(name, 64, _SHA256_HEX.pattern)
+
+    def hash(self, name: str) -> CryptoHash:
+        """A 32-byte hash in base58, spelled as nearcore spells it."""
+        text = self.text(name, 44)
+        try:
+            found = CryptoHash.from_base58(text)
+        except InvalidInputError as error:
+            self.fail(f"field {name}: {error.problem}")
+        if str(found) != text:
+            self.fail(f"field {name} is not the base58 that nearcore writes")
+        return found
+
+    def hex_bytes(self, name: str, length_max: int) -> bytes:
+        """Bytes as lowercase hexadecimal digits."""
+        return bytes.fromhex(self.text(name, 2 * length_max, r"(?:[0-9a-f]{2})*"))
+
+    def listed(self, name: str, length_max: int) -> list[Any]:
+        """A list."""
+        value = self.value(name)
+        if not isinstance(value, list) or len(value) > length_max:
+            self.fail(f"field {name} must be a list of at most {length_max}")
+        return value
+
+    def inner(self, name: str) -> FieldReader:
+        """An object inside this one."""
+        return FieldReader(self.value(name), f"{self.where}: {name}")
+
+    def inners(self, name: str, length_max: int) -> list[FieldReader]:
+        """A list of objects."""
+        return [FieldReader(entry, f"{self.where}: {name}[{index}]") for index, entry in enumerate(self.listed(name, length_max))]
+
+    def texts(self, name: str, count_max: int, length_max: int, pattern: str) -> tuple[str, ...]:
+        """A list of texts that match a pattern whole."""
+        found = self.listed(name, count_max)
+        for entry in found:
+            if not isinstance(entry, str) or len(entry) > length_max or re.fullmatch(pattern, entry) is None:
+                self.fail(f"an entry of {name} must be text of at most {length_max} characters like {pattern}")
+        return tuple(found)
+
+
+def decode_base64(text: object, bytes_max: int, where: str) -> bytes:
+    """Decode standard base64 with padding, spelled the one way that encoders spell it.
+
+    Raises:
+        ManifestError: another form, or more than ``bytes_max`` bytes.
+    """
+    if not isinstance(text, str) or len(text) > 4 * -(-bytes_max // 3):
+        raise ManifestError(problem=f"base64 text of at most {bytes_max} bytes is needed here", where=where)
+    try:
+        data = base64.b64decode(text.encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError):
+        raise ManifestError(problem="this is not base64", where=where) from None
+    if len(data) > bytes_max or encode_base64(data) != text:
+        raise ManifestError(problem=f"this is not canonical base64 of at most {bytes_max} bytes", where=where)
+    return data
+
+
+def encode_base64(data: bytes) -> str:
+    """Encode as standard base64 with padding."""
+    return base64.b64encode(data).decode()
