@@ -1,0 +1,48 @@
+"""Cutting a shard by its table files."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.sources.key_split import RANGES_MAX, split_keys
+from pipelines.sources.rocksdb_reader import TableFile
+
+keys_lists = st.lists(st.binary(min_size=1, max_size=12), min_size=1, max_size=80, unique=True).map(sorted)
+
+
+@given(keys_lists, st.data(), st.integers(1, 5000))
+def test_cuts_are_ascending_existing_keys_after_the_first(keys: list[bytes], data: st.DataObject, target: int) -> None:
+    """Whatever files there are, ranges that begin at the cuts tile the shard."""
+    ends = st.sampled_from([b"\0" * 13, *keys, b"\xff" * 13])
+    files = data.draw(st.lists(st.builds(lambda a, b, size: TableFile(min(a, b), max(a, b), size), ends, ends, st.integers(1, 20_000)), max_size=8))
+
+    def key_at(key: bytes) -> bytes | None:
+        index = bisect_left(keys, key)
+        return keys[index] if index < len(keys) else None
+
+    cuts = split_keys(files, keys[0], keys[-1], target, key_at)
+    assert list(cuts) == sorted(set(cuts))
+    assert all(keys[0] < cut <= keys[-1] for cut in cuts)
+
+
+def test_files_that_follow_each_other_are_cut_between() -> None:
+    """Where files tile the shard, each cut is a file's first key and ranges have about the target."""
+    files = [TableFile(bytes([index]), bytes([index, 255]), 100) for index in range(50)]
+    assert split_keys(files, b"\0", b"\xff", 500, lambda key: None) == tuple(bytes([index]) for index in range(5, 50, 5))
+
+
+def test_one_large_file_is_cut_by_interpolation() -> None:
+    """A single file over the whole shard still gives ranges."""
+    keys = [index.to_bytes(2, "big") for index in range(1000)]
+    cuts = split_keys([TableFile(keys[0], keys[-1], 1000)], keys[0], keys[-1], 100, lambda key: keys[bisect_left(keys, key)])
+    assert len(cuts) == 9
+    assert max(int.from_bytes(b, "big") - int.from_bytes(a, "big") for a, b in zip(cuts, cuts[1:], strict=False)) < 120
+
+
+def test_a_tiny_target_does_not_cut_without_end() -> None:
+    """The number of ranges is bounded whatever is asked for."""
+    files = [TableFile(b"\0", b"\xff", 1 << 40)]
+    assert len(split_keys(files, b"\0", b"\xff", 1, lambda key: key)) <= RANGES_MAX
