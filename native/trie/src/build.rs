@@ -5,9 +5,9 @@ use crate::error::hex;
 use crate::limits::KEY_BYTES_MAX;
 use crate::nibbles::lcp_ascending;
 use crate::node::ValueRef;
-use crate::part_entries;
+use crate::part_entries::{self, Entries, Keyed, head_at};
 use crate::sha256::sha256;
-use crate::walk::{Keep, Walk};
+use crate::walk::{Keep, Span, Walk};
 use crate::{ErrorKind, Hash, Result, TrieError};
 
 /// What is known of a key range without hashing.
@@ -92,12 +92,22 @@ pub fn build<'a>(
     let (walk, edge) = pass::<true>(records, count, Neighbours { left, right }, keep)?;
     let interior = if keep_interior {
         value_bytes += collect_referenced(referenced, values, &mut inlined)?;
-        let nodes = walk.spans.iter().map(|span| &walk.arena[span.start..][..span.length as usize]);
-        Some(part_entries::encode_unsorted(nodes.chain(inlined))?)
+        Some(encode_interior(walk.kept, &walk.arena, &inlined)?)
     } else {
         None
     };
     Ok(Build { edge: edge.encode(), interior, node_count: walk.node_count, hashed_bytes: walk.hashed_bytes + value_bytes })
+}
+
+/// Sort nodes and values into one part.
+fn encode_interior(kept: Vec<Keyed>, arena: &[u8], values: &[&[u8]]) -> Result<Vec<u8>> {
+    let mut nodes = Entries { keyed: kept, bytes_of: |place| Span::bytes_at(arena, place) };
+    nodes.sort_unique();
+    let keyed = values.iter().enumerate().map(|(at, value)| Keyed { head: head_at(value, 0), next: head_at(value, 8), place: at as u64 });
+    let mut values = Entries { keyed: keyed.collect(), bytes_of: |place| values[place as usize] };
+    values.sort_unique();
+    let value_bytes: usize = values.keyed.iter().map(|entry| (values.bytes_of)(entry.place).len()).sum();
+    part_entries::encode(&nodes, &values, arena.len() + value_bytes)
 }
 
 fn mismatch(problem: &str, place: &[u8]) -> TrieError {

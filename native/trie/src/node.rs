@@ -90,6 +90,25 @@ fn push_key(out: &mut Vec<u8>, key: &[u8], from: usize, to: usize, leaf: bool) {
     push_encoded_key(out, key, from, to, leaf);
 }
 
+/// Twice eight bytes of a node that sort as its first bytes do: those of a key's length that are always zero are left out.
+#[inline]
+pub(crate) fn heads(node: &[u8]) -> (u64, u64) {
+    let eight_at = |at: usize| u64::from_be_bytes(*node[at..].first_chunk().expect("a node has more than 18 bytes"));
+    match node[0] {
+        LEAF | EXTENSION => (eight_at(0) & !0xff_ffff_ffff | eight_at(2) & 0xff_ffff_ffff, eight_at(10)),
+        _ => (eight_at(0), eight_at(8)),
+    }
+}
+
+/// The first eight bytes of a node, out of the first one of its heads.
+#[inline]
+pub(crate) fn first_eight(head: u64) -> u64 {
+    match (head >> 56) as u8 {
+        LEAF | EXTENSION => head & !0xff_ffff_ffff | head >> 16 & 0xff_ffff,
+        _ => head,
+    }
+}
+
 /// Encoded nibbles inside a node. As in nearcore the first byte's flags other than the odd one say nothing.
 #[derive(Clone, Copy)]
 pub(crate) struct EncodedKey<'a> {

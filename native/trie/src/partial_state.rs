@@ -11,6 +11,7 @@ fn over_limit(problem: String) -> TrieError {
     TrieError::new(ErrorKind::PartLimit, problem, "")
 }
 
+#[inline]
 fn check_size(bytes: usize) -> Result<()> {
     if bytes > PARTIAL_STATE_BYTES_MAX {
         return Err(over_limit(format!("a part has {bytes} bytes, more than {PARTIAL_STATE_BYTES_MAX}")));
@@ -25,30 +26,33 @@ fn check_count(count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Writes entries that come sorted and once each, into a buffer of the exact size.
+/// Writes entries that come sorted and once each.
 pub(crate) struct Writer {
     out: Vec<u8>,
+    count: usize,
 }
 
 impl Writer {
-    /// `size` is that of all entries' bytes together.
-    pub(crate) fn with_capacity(count: usize, size: usize) -> Result<Self> {
-        check_count(count)?;
+    /// Reserve for at most `count` entries of `size` bytes together.
+    pub(crate) fn with_capacity(count: usize, size: usize) -> Self {
         let bytes = HEADER_BYTES + LENGTH_BYTES * count + size;
-        check_size(bytes)?;
-        let mut out = Vec::with_capacity(bytes);
-        out.push(0);
-        out.extend_from_slice(&(count as u32).to_le_bytes());
-        Ok(Self { out })
+        let mut out = Vec::with_capacity(bytes.min(PARTIAL_STATE_BYTES_MAX));
+        out.extend_from_slice(&[0; HEADER_BYTES]);
+        Self { out, count: 0 }
     }
 
     #[inline]
-    pub(crate) fn push(&mut self, entry: &[u8]) {
+    pub(crate) fn push(&mut self, entry: &[u8]) -> Result<()> {
+        check_size(self.out.len() + LENGTH_BYTES + entry.len())?;
         push_bytes(&mut self.out, entry);
+        self.count += 1;
+        Ok(())
     }
 
-    pub(crate) fn finish(self) -> Vec<u8> {
-        self.out
+    pub(crate) fn finish(mut self) -> Result<Vec<u8>> {
+        check_count(self.count)?;
+        self.out[1..HEADER_BYTES].copy_from_slice(&(self.count as u32).to_le_bytes());
+        Ok(self.out)
     }
 }
 
@@ -86,14 +90,14 @@ pub fn assemble(interior: Option<&[u8]>, nodes: &[&[u8]]) -> Result<Vec<u8>> {
     outside.dedup();
     outside.retain(|node| inside.binary_search(node).is_err());
     let size = inside.iter().chain(&outside).map(|entry| entry.len()).sum();
-    let mut writer = Writer::with_capacity(inside.len() + outside.len(), size)?;
+    let mut writer = Writer::with_capacity(inside.len() + outside.len(), size);
     let mut outside = outside.into_iter().peekable();
     for entry in inside {
         while let Some(node) = outside.next_if(|node| *node < entry) {
-            writer.push(node);
+            writer.push(node)?;
         }
-        writer.push(entry);
+        writer.push(entry)?;
     }
-    outside.for_each(|node| writer.push(node));
-    Ok(writer.finish())
+    outside.try_for_each(|node| writer.push(node))?;
+    writer.finish()
 }

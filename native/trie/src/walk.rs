@@ -6,6 +6,7 @@
 use crate::edge::{Child, OpenNode};
 use crate::nibbles::{nibble, unpack};
 use crate::node::{self, ValueRef};
+use crate::part_entries::Keyed;
 use crate::sha256::sha256;
 
 /// Where a node's bytes lie in the arena.
@@ -13,6 +14,22 @@ use crate::sha256::sha256;
 pub(crate) struct Span {
     pub(crate) start: usize,
     pub(crate) length: u32,
+}
+
+impl Span {
+    const LENGTH_BITS: u32 = 24;
+
+    /// Start and length as one number; no node has 16 MiB, no machine an arena of 2^40 bytes.
+    fn place(self) -> u64 {
+        (self.start as u64) << Self::LENGTH_BITS | u64::from(self.length)
+    }
+
+    /// The bytes at a place.
+    #[inline]
+    pub(crate) fn bytes_at(arena: &[u8], place: u64) -> &[u8] {
+        let start = (place >> Self::LENGTH_BITS) as usize;
+        &arena[start..start + (place as usize & ((1 << Self::LENGTH_BITS) - 1))]
+    }
 }
 
 /// A branch whose keys are being passed. Frames are used again, so that a push costs next to nothing.
@@ -68,7 +85,8 @@ pub(crate) struct Walk<'a, const HASHED: bool> {
     height: usize,
     keep: Keep,
     pub(crate) arena: Vec<u8>,
-    pub(crate) spans: Vec<Span>,
+    /// The nodes in the arena, to be sorted into a part.
+    pub(crate) kept: Vec<Keyed>,
     /// Structure only, one a record.
     pub(crate) charges: Vec<u64>,
     pub(crate) open: Vec<OpenNode>,
@@ -94,7 +112,7 @@ impl<'a, const HASHED: bool> Walk<'a, HASHED> {
             height: 0,
             keep,
             arena: Vec::new(),
-            spans: Vec::new(),
+            kept: Vec::new(),
             charges: if HASHED { Vec::new() } else { vec![0; record_count] },
             open: Vec::new(),
             first_path: Vec::new(),
@@ -164,7 +182,8 @@ impl<'a, const HASHED: bool> Walk<'a, HASHED> {
         self.hashed_bytes += length as u64;
         let span = Span { start, length: length as u32 };
         if HASHED && self.keep == Keep::Nodes {
-            self.spans.push(span);
+            let (head, next) = node::heads(&self.arena[start..]);
+            self.kept.push(Keyed { head, next, place: span.place() });
         }
         Linked { hash, memory_usage, span }
     }
