@@ -1,0 +1,45 @@
+"""Timing side by side, and the memory of a process. Knows nothing of stages."""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Run once; return the seconds it took."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def interleaved_medians(repeats: int, *works: Callable[[], object]) -> tuple[float, ...]:
+    """Run each in turn, ``repeats`` times over, so that what else the machine does falls on all alike; return each one's median seconds."""
+    rounds = [[seconds_of(work) for work in works] for _ in range(repeats)]
+    return tuple(statistics.median(column) for column in zip(*rounds, strict=True))
+
+
+def forget_peak_memory() -> None:
+    """Let `peak_memory_bytes` begin anew, where the system can do that (Linux)."""
+    with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")
+
+
+def peak_memory_bytes() -> int:
+    """Return the most resident memory of this process so far, memory-mapped files included.
+
+    getrusage is not asked where /proc is there: its figure outlives exec, so a child would start with its parent's.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) << 10 for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,100 @@
+"""Times a whole run on a synthetic state, stage by stage, each beside its floor: what ``make bench`` runs.
+
+    python -m benchmarks.produce --records 1000000 --cores 1,2
+
+Measures; judges nothing but the named targets, and a missed target is reported, not an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.measure import usable_cores
+from benchmarks.scaling import measure_scaling
+from benchmarks.stage_results import Results
+from benchmarks.stage_timings import time_stages
+from benchmarks.synthetic_records import RECORDS_MAX, RECORDS_MIN
+from benchmarks.synthetic_state import RECORDS_DEFAULT, SEED_DEFAULT, SyntheticState, synthetic_state
+from benchmarks.tables import judge, print_results
+from benchmarks.worker_memory import measure_memory
+from pipelines.kernel.native import is_available
+from pipelines.stages.export import RANGE_BYTES_TARGET
+
+SMALLER_STATE = 5
+"""Memory is measured on the state and on one of this fraction of its records."""
+
+RANGES_PER_CORE = 4
+"""Export tasks a core in the runs on Ray; a real shard has many more than there are cores."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
+    options = _parser().parse_args(arguments)
+    if not RECORDS_MIN <= options.records <= RECORDS_MAX:
+        _parser().error(f"--records goes from {RECORDS_MIN} to {RECORDS_MAX}")
+    if not is_available():
+        raise SystemExit("The benchmark times the native kernel, which is not installed; `make setup` builds it where cargo is.")
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="statecast-bench-"))
+    try:
+        results = run_benchmark(folder.absolute(), options.records, options.seed, options.cores, options.repeats)
+    finally:
+        if options.folder is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    if options.json:
+        print(json.dumps(results.to_json(), indent=1))
+    else:
+        print_results(results)
+
+
+def run_benchmark(folder: Path, records: int, seed: int, cores: Sequence[int], repeats: int) -> Results:
+    """Make the state where it is not made yet, take all figures, and judge them.
+
+    Args:
+        folder: states stay in it for the next time; all else is removed.
+        cores: how many cores the runs on Ray have, one run each; none for no such runs.
+    """
+    state = synthetic_state(folder, records, seed)
+    try:
+        results, _ = time_stages(state, folder / "stages", repeats)
+    finally:
+        shutil.rmtree(folder / "stages", ignore_errors=True)
+    smaller = synthetic_state(folder, max(records // SMALLER_STATE, RECORDS_MIN), seed)
+    for one in (smaller, state):
+        results.memory.extend(measure_memory(one, folder / "memory", _range_bytes(one, 1)))
+    for count in cores:
+        results.scaling.append(measure_scaling(state, folder / "scaling", count, _range_bytes(state, max(cores))))
+    results.targets.extend(judge(results))
+    return results
+
+
+def _range_bytes(state: SyntheticState, cores: int) -> int:
+    """Return a size of key ranges that gives every core some, as those of a real shard do; the real size at most."""
+    stored = sum(file.stat().st_size for file in (state.home / "data").glob("*.sst"))
+    return min(RANGE_BYTES_TARGET, max(stored // (RANGES_PER_CORE * cores), 1))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.produce", description="Time every stage of a run against its floor.")
+    parser.add_argument("--records", type=int, default=RECORDS_DEFAULT, help=f"{RECORDS_MIN} to {RECORDS_MAX}; default %(default)s")
+    parser.add_argument("--seed", type=int, default=SEED_DEFAULT, help="another seed is another state of the same mix; default %(default)s")
+    parser.add_argument("--cores", type=_cores, default=sorted({1, usable_cores()}), help="for the runs on Ray, as 1,2; default one and all; none for no runs")
+    parser.add_argument("--repeats", type=int, default=3, help="how often each figure is taken; the median counts; default %(default)s")
+    parser.add_argument("--folder", type=Path, help="where states are kept for the next run; default a folder that is removed")
+    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
+    return parser
+
+
+def _cores(text: str) -> list[int]:
+    counts = [] if text == "none" else [int(count) for count in text.split(",")]
+    if any(count < 1 for count in counts):
+        raise argparse.ArgumentTypeError("a run has at least one core")
+    return counts
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""Times each stage of a run on one core against its floor, in one process.
+
+A stage is timed twice where that tells something: as the kernel alone, on record batches that are already in memory, and as the
+tasks that a run consists of, with all their reading and storing.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from benchmarks.floors import compress_once, hash_all, hashed_strings, part_entries, scan_node, write_arrow
+from benchmarks.measure import interleaved_medians
+from benchmarks.stage_results import Results, StageFigure
+from benchmarks.synthetic_state import SyntheticState
+from pipelines.execution.build_shard import BuiltShard, build_shard
+from pipelines.execution.export_epoch import export_epoch
+from pipelines.execution.in_process import InProcessExecutor
+from pipelines.execution.progress import SilentProgress
+from pipelines.execution.stage_runner import StageRunner
+from pipelines.kernel.native import NativeKernel
+from pipelines.sources.arrow_dataset import ShardDataset
+from pipelines.sources.node_store import NodeSource
+from pipelines.stages.assemble import assemble_part, part_inputs
+from pipelines.stages.export import ExportSettings
+from pipelines.stages.plan import PartPlan
+from pipelines.stages.work_folder import work_folder_for
+from schemas.flat_state import INLINED_VALUE_BYTES_MAX
+from schemas.state_part import ZSTD_LEVEL_DEFAULT, Encoding, encode_state_part
+
+SAMPLES_MAX = 40
+"""Most dataset files and most parts that the kernel alone is timed on; spread over the whole state."""
+
+
+@dataclass(slots=True)
+class _Sum:
+    """Seconds, records and bytes added up over files or parts."""
+
+    seconds: float = 0
+    floor_seconds: float = 0
+    records: int = 0
+    size: int = 0
+
+    def add(self, seconds: float, floor_seconds: float, records: int, size: int) -> None:
+        self.seconds += seconds
+        self.floor_seconds += floor_seconds
+        self.records += records
+        self.size += size
+
+    def figure(self, stage: str, size_of: str, floor: str = "") -> StageFigure:
+        return StageFigure(stage, self.seconds, self.records, self.size, size_of, self.floor_seconds if floor else None, floor)
+
+
+def time_stages(state: SyntheticState, folder: Path, repeats: int) -> tuple[Results, BuiltShard]:
+    """Run every stage of a produce, ``repeats`` times, beside its floor.
+
+    Args:
+        folder: for datasets and work; what lies there of an earlier run is removed.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    exported, dataset = _time_export(state, folder, repeats)
+    figures = [exported, _time_structure(dataset, repeats)]
+    tasks, built = _time_tasks(dataset, folder, repeats)
+    figures += [tasks["structure"], tasks["boundaries"], _time_build(dataset, built, repeats), tasks["build"], tasks["seal"]]
+    parts, largest = _time_parts(built, repeats)
+    results = Results(state.records, len(built.plans), built.memory_usage, largest, figures + parts)
+    return results, built
+
+
+def dataset_bytes(dataset: ShardDataset) -> int:
+    """Return the bytes of a dataset's files."""
+    return sum(file.size for file in (*dataset.summary.files, *dataset.summary.values_files))
+
+
+def _time_export(state: SyntheticState, folder: Path, repeats: int) -> tuple[StageFigure, ShardDataset]:
+    source = NodeSource(str(state.home), state.context)
+    datasets: list[ShardDataset] = []
+
+    def export() -> None:
+        if datasets:
+            shutil.rmtree(folder / f"dataset-{len(datasets) - 1}")
+        settings = ExportSettings(f"file://{folder}/dataset-{len(datasets)}")
+        runner = StageRunner(InProcessExecutor(), SilentProgress())
+        datasets.extend(export_epoch(runner, source, state.context, settings))
+
+    def floor() -> None:
+        scan_node(state, hashes)
+        write_arrow(datasets[-1], folder / "floor")
+
+    # The floor writes what an export has written, so one is made before the clock runs.
+    export()
+    hashes = _referenced_hashes(datasets[-1])
+    seconds, floor_seconds = interleaved_medians(repeats, export, floor)
+    size = dataset_bytes(datasets[-1])
+    return StageFigure("export", seconds, state.records, size, "dataset files", floor_seconds, "rocksdict scan + Arrow write"), datasets[-1]
+
+
+def _referenced_hashes(dataset: ShardDataset) -> list[bytes]:
+    hashes: set[bytes] = set()
+    for index in range(len(dataset.summary.files)):
+        for batch in dataset.read_file(index):
+            hashes.update(batch.column(3).drop_null().to_pylist())
+    return sorted(hashes)
+
+
+def _sample(count: int) -> list[int]:
+    return sorted({index * count // min(count, SAMPLES_MAX) for index in range(min(count, SAMPLES_MAX))})
+
+
+def _time_structure(dataset: ShardDataset, repeats: int) -> StageFigure:
+    kernel, total = NativeKernel(), _Sum()
+    files = dataset.summary.files
+    for index in _sample(len(files)):
+        records = dataset.read_file(index, ("key", "value_length"))
+        left_key = files[index - 1].last_key if index else None
+        right_key = files[index + 1].first_key if index + 1 < len(files) else None
+        (seconds,) = interleaved_medians(repeats, lambda: kernel.structure(records, left_key, right_key))  # noqa: B023 - called at once
+        total.add(seconds, 0, files[index].records, sum(batch.column(0).nbytes for batch in records))
+    return total.figure("structure, kernel", "keys")
+
+
+def _time_tasks(dataset: ShardDataset, folder: Path, repeats: int) -> tuple[dict[str, StageFigure], BuiltShard]:
+    """Time plan, build and seal as tasks, each time into an empty work folder."""
+    seconds: dict[str, list[float]] = defaultdict(list)
+    kernel = NativeKernel()
+    for number in range(repeats):
+        shutil.rmtree(folder / f"work-{number - 1}", ignore_errors=True)
+        runner = StageRunner(InProcessExecutor(), SilentProgress())
+        built = build_shard(runner, kernel, dataset, work_folder_for(f"file://{folder}/work-{number}", dataset), None, ours=False)
+        for timing in runner.timings:
+            seconds[timing.stage].append(timing.seconds)
+    sizes = {"structure": (dataset_bytes(dataset), "dataset files"), "build": (sum(one.hashed_bytes for one in built.builds.values()), "hashed")}
+    records = dataset.summary.records
+    return {
+        stage: StageFigure(f"{stage}, tasks", statistics.median(times), records, *sizes.get(stage, (0, "")))
+        for stage, times in seconds.items()
+    }, built
+
+
+def _time_build(dataset: ShardDataset, built: BuiltShard, repeats: int) -> StageFigure:
+    kernel, total = NativeKernel(), _Sum()
+    plans = [built.plans[part_id] for part_id in built.built]
+    for index in _sample(len(plans)):
+        plan = plans[index]
+        records = [batch for span in plan.spans for batch in dataset.read_span(span)]
+        referenced = {value for batch in records for value in batch.column(3).drop_null().to_pylist()}
+        values = dataset.read_values(sorted(referenced))
+        first = kernel.build(records, values, plan.left_key, plan.key_end)
+        assert first.interior is not None, "the interior was asked for"
+        strings = hashed_strings(records, first.interior)
+        _check_hashed(plan, pc.sum(pc.binary_length(strings)).as_py(), first.hashed_bytes)
+        seconds, floor_seconds = interleaved_medians(
+            repeats,
+            lambda: kernel.build(records, values, plan.left_key, plan.key_end),  # noqa: B023 - called at once
+            lambda: hash_all(strings),  # noqa: B023 - called at once
+        )
+        total.add(seconds, floor_seconds, plan.records, first.hashed_bytes)
+    return total.figure("build, kernel", "hashed", "SHA-256")
+
+
+def _check_hashed(plan: PartPlan, floor_bytes: int, hashed_bytes: int) -> None:
+    # Equal subtrees are in an interior once but hashed each time; they are rare, so the floor must hash nearly the same.
+    assert abs(floor_bytes - hashed_bytes) < 0.05 * hashed_bytes + 10 * INLINED_VALUE_BYTES_MAX, f"part {plan.part_id}: the floor hashes other bytes"
+
+
+def _time_parts(built: BuiltShard, repeats: int) -> tuple[list[StageFigure], int]:
+    """Time assembling, encoding and validation, part by part; also return the largest part's bytes."""
+    kernel = NativeKernel()
+    assembling, encoding, validating = _Sum(), _Sum(), _Sum()
+    largest = 0
+    for index in _sample(len(built.plans)):
+        plan = built.plans[index]
+        inputs = part_inputs(built.work, plan.part_id, built.built)
+        part = assemble_part(kernel, inputs)
+        entries = part_entries(part)
+        largest = max(largest, part.size)
+        times = interleaved_medians(
+            repeats,
+            lambda: assemble_part(kernel, inputs),  # noqa: B023 - called at once
+            lambda: encode_state_part(part, Encoding.V1, ZSTD_LEVEL_DEFAULT),  # noqa: B023 - called at once
+            lambda: compress_once(part, ZSTD_LEVEL_DEFAULT),  # noqa: B023 - called at once
+            lambda: kernel.validate(part, built.state_root, plan.part_id),  # noqa: B023 - called at once
+            lambda: hash_all(entries),  # noqa: B023 - called at once
+        )
+        assembling.add(times[0], 0, plan.records, part.size)
+        encoding.add(times[1], times[2], plan.records, part.size)
+        validating.add(times[3], times[4], plan.records, part.size)
+    return [
+        assembling.figure("assemble", "decoded part"),
+        encoding.figure("encode v1, level 1", "decoded part", "zstd in one call"),
+        validating.figure("validate", "decoded part", "SHA-256"),
+    ], largest
+
