@@ -180,10 +180,10 @@ def parse_object_name(name: str) -> ObjectName | None:
     try:
         epoch = EpochLayout(chain_id, int(match["epoch_height"]), CryptoHash.from_base58(match["epoch_id"]))
         found = _parse_in_epoch(epoch, match["rest"])
+        # Only the spelling that is written counts: no leading zeros, no other base58 of the same hash.
+        return found if found is not None and _made_again(found) == name else None
     except InvalidInputError:
         return None
-    # Only the spelling that is written counts: no leading zeros, no other base58 of the same hash.
-    return found if found is not None and _made_again(found) == name else None
 
 
 def parse_epoch_folder(folder: str) -> EpochLayout | None:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
-from schemas.dsse import Envelope, EnvelopeSignature
+from schemas.dsse import SIGNATURES_MAX, Envelope, EnvelopeSignature
 from schemas.errors import InvalidInputError, ManifestError, SignatureError
 from schemas.ids import base58_decode, base58_encode
 from schemas.in_toto import PAYLOAD_TYPE
@@ -69,7 +69,9 @@ def generate_key(path: Path) -> str:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
-        raise InvalidInputError(problem="there is a file already, and a key is never overwritten", where=str(path), remedy="Name another file.") from None
+        raise InvalidInputError(
+            problem="there is a file already, and a key is never overwritten", where=str(path), remedy="Name another file."
+        ) from None
     except OSError as error:
         raise InvalidInputError(problem=f"the key file can't be made: {error.strerror}", where=str(path)) from error
     try:
@@ -96,7 +98,9 @@ def load_signer(path: Path) -> Signer:
             mode = os.fstat(file.fileno()).st_mode
             data = file.read(KEY_FILE_BYTES_MAX + 1)
     except OSError as error:
-        raise SignatureError(problem=f"the key file can't be read: {error.strerror}", where=str(path), remedy="statecast keygen makes one.") from error
+        raise SignatureError(
+            problem=f"the key file can't be read: {error.strerror}", where=str(path), remedy="statecast keygen makes one."
+        ) from error
     if stat.S_IMODE(mode) & 0o077:
         raise SignatureError(problem="the key file can be read or changed by others", where=str(path), remedy=f"chmod 600 {path}")
     try:
@@ -126,13 +130,18 @@ def merge_signatures(ours: Envelope, theirs: Envelope, where: str) -> Envelope:
     """Return our envelope with the signatures of another one over the same payload added; for a key in both, ours stays.
 
     Raises:
-        ManifestError: the payloads differ.
+        ManifestError: the payloads differ, or there would be more signatures than an envelope may have.
     """
     if (ours.payload, ours.payload_type) != (theirs.payload, theirs.payload_type):
         raise ManifestError(
             problem=f"payloads {ours.payload_sha256} and {theirs.payload_sha256} differ, so their signatures can't be merged", where=where
         )
-    return theirs.with_signatures(ours.signatures)
+    merged = theirs.with_signatures(ours.signatures)
+    if len(merged.signatures) > SIGNATURES_MAX:
+        raise ManifestError(
+            problem=f"an envelope has at most {SIGNATURES_MAX} signatures", where=where, remedy="Merge those of known keys alone."
+        )
+    return merged
 
 
 def _decode_secret(value: object) -> bytes | None:

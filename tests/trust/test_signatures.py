@@ -1,0 +1,154 @@
+"""Whose word counts: pinned keys, thresholds, contradictions, freshness."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from pipelines.publishing.signing import Signer, generate_key, load_signer, sign_payload
+from pipelines.trust.equivocation import differing_fields, find_contradictions
+from pipelines.trust.freshness import check_not_expired, check_revision
+from pipelines.trust.signatures import TrustRule, agreed_payload, verified_signers
+from schemas.dsse import Envelope, EnvelopeSignature
+from schemas.errors import InvalidInputError, ManifestError, SignatureError
+from schemas.ids import CryptoHash
+from tests.support.published_values import digest, make_manifest, make_statement
+
+
+@pytest.fixture(scope="module")
+def signers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Signer, ...]:
+    """Four keys."""
+    folder = tmp_path_factory.mktemp("keys")
+    for number in range(4):
+        generate_key(folder / f"{number}.json")
+    return tuple(load_signer(folder / f"{number}.json") for number in range(4))
+
+
+def test_a_signature_of_a_pinned_key_counts(signers: tuple[Signer, ...]) -> None:
+    """Of two keys that signed, the pinned one is returned."""
+    envelope = sign_payload(b"payload", signers[:2])
+    assert verified_signers(envelope, [signers[0].public_key, signers[2].public_key]) == {signers[0].public_key}
+    assert verified_signers(sign_payload(b"payload", ()), [signers[0].public_key]) == frozenset()
+
+
+def test_every_bit_of_a_signed_envelope_matters(signers: tuple[Signer, ...]) -> None:
+    """Payload, payload type and signature are all covered."""
+    envelope = sign_payload(b"payload", signers[:1])
+    [signature] = envelope.signatures
+    keys = [signers[0].public_key]
+    damaged = [
+        replace(envelope, payload=b"Payload"),
+        replace(envelope, payload_type="application/other"),
+        # The boundary between type and payload must not be movable.
+        replace(envelope, payload=b"n 7 payload", payload_type=envelope.payload_type[:-1]),
+        *(
+            replace(envelope, signatures=(replace(signature, signature=bytes(b ^ (i == at) for i, b in enumerate(signature.signature))),))
+            for at in range(64)
+        ),
+        replace(envelope, signatures=(replace(signature, signature=b""),)),
+        replace(envelope, signatures=(replace(signature, signature=signature.signature + b"\0"),)),
+    ]
+    assert verified_signers(envelope, keys) == set(keys)
+    assert [verified_signers(found, keys) for found in damaged] == [frozenset()] * len(damaged)
+
+
+def test_a_key_id_gives_no_trust(signers: tuple[Signer, ...]) -> None:
+    """A stranger's signature under a pinned key's id does not count."""
+    [stranger] = sign_payload(b"payload", signers[1:2]).signatures
+    envelope = Envelope(b"payload", "application/vnd.in-toto+json", (EnvelopeSignature(signers[0].public_key.key_id, stranger.signature),))
+    assert verified_signers(envelope, [signers[0].public_key]) == frozenset()
+
+
+def test_signatures_of_one_payload_are_counted_together(signers: tuple[Signer, ...]) -> None:
+    """Two of three is reached by two envelopes of one signature each."""
+    rule = TrustRule(tuple(signer.public_key for signer in signers[:3]), 2)
+    envelopes = [sign_payload(b"payload", signers[:1]), sign_payload(b"payload", signers[1:2])]
+    agreement = agreed_payload(envelopes, rule, "test")
+    assert agreement.payload == b"payload"
+    assert agreement.signers == tuple(sorted(signer.public_key for signer in signers[:2]))
+
+
+def test_a_key_counts_once(signers: tuple[Signer, ...]) -> None:
+    """Neither two envelopes of one key nor a stranger's signature reach a threshold of two."""
+    rule = TrustRule(tuple(signer.public_key for signer in signers[:3]), 2)
+    with pytest.raises(SignatureError, match="1 of 3 pinned keys have signed, 2 must"):
+        agreed_payload([sign_payload(b"payload", signers[:1]), sign_payload(b"payload", [signers[0], signers[3]])], rule, "test")
+
+
+def test_a_lone_liar_is_outvoted(signers: tuple[Signer, ...]) -> None:
+    """The payload that two of three signed is taken."""
+    rule = TrustRule(tuple(signer.public_key for signer in signers[:3]), 2)
+    envelopes = [sign_payload(b"lie", signers[2:3]), sign_payload(b"truth", signers[:2])]
+    assert agreed_payload(envelopes, rule, "test").payload == b"truth"
+
+
+def test_two_payloads_that_both_reach_the_threshold_are_none(signers: tuple[Signer, ...]) -> None:
+    """Trusted keys that contradict each other are named, and nothing is believed."""
+    rule = TrustRule(tuple(signer.public_key for signer in signers[:3]), 1)
+    with pytest.raises(ManifestError, match="different payloads") as caught:
+        agreed_payload([sign_payload(b"one", signers[:1]), sign_payload(b"two", signers[1:2])], rule, "test")
+    assert str(signers[0].public_key) in str(caught.value)
+    assert str(signers[2].public_key) not in str(caught.value)
+
+
+def test_another_payload_type_does_not_count(signers: tuple[Signer, ...]) -> None:
+    """A signature over something else can't be shown as one over a statement."""
+    rule = TrustRule((signers[0].public_key,))
+    with pytest.raises(SignatureError):
+        agreed_payload([sign_payload(b"payload", signers[:1], "text/plain")], rule, "test")
+    with pytest.raises(SignatureError):
+        agreed_payload([], rule, "test")
+
+
+@pytest.mark.parametrize(("count", "threshold"), [(0, 1), (2, 0), (2, 3)])
+def test_a_rule_that_nobody_or_anybody_fulfils_is_refused(signers: tuple[Signer, ...], count: int, threshold: int) -> None:
+    """1 <= threshold <= number of keys, and a key given twice is not two keys."""
+    with pytest.raises(InvalidInputError):
+        TrustRule(tuple(signer.public_key for signer in signers[:count]), threshold)
+    with pytest.raises(InvalidInputError):
+        TrustRule((signers[0].public_key,) * 2, 2)
+
+
+def test_contradicting_statements_are_found_and_their_author_named(signers: tuple[Signer, ...]) -> None:
+    """Both payloads, what differs, and who signed both."""
+    honest = make_statement()
+    other = replace(honest, parts=(*honest.parts[:2], replace(honest.parts[2], sha256=digest("lie"))), sync_hash=CryptoHash(b"\x44" * 32))
+    envelopes = [sign_payload(honest.to_payload(), signers[:2]), sign_payload(other.to_payload(), signers[1:3]), sign_payload(honest.to_payload(), ())]
+    [found] = find_contradictions(envelopes, [signer.public_key for signer in signers], "test")
+    assert {found.left_sha256, found.right_sha256} == {honest.payload_sha256, other.payload_sha256}
+    assert found.fields == ("sync_hash", "parts[2]")
+    assert found.two_faced == (signers[1].public_key,)
+
+
+def test_silence_and_other_cuts_are_no_contradiction() -> None:
+    """A statement without a state header says nothing of it; another num_parts or shard is another matter."""
+    statement = make_statement()
+    silent = make_statement(header=False)
+    assert differing_fields(statement, silent) == ()
+    assert differing_fields(statement, make_statement(num_parts=2)) == ()
+    assert differing_fields(statement, make_statement(shard_id=1)) == ()
+    assert differing_fields(statement, replace(statement, header_sha256=digest("other"))) == ("header_sha256",)
+    assert differing_fields(replace(silent, memory_usage=1), statement) == ("memory_usage",)
+    assert find_contradictions([sign_payload(found.to_payload(), ()) for found in (statement, silent)], (), "test") == ()
+
+
+def test_a_manifest_expires() -> None:
+    """At its hour, not before; one without an hour never."""
+    manifest = make_manifest()
+    assert manifest.expires is not None
+    check_not_expired(manifest, manifest.expires - timedelta(seconds=1), "test")
+    with pytest.raises(ManifestError, match="expired at 2026-12-23 08:30 UTC"):
+        check_not_expired(manifest, manifest.expires, "test")
+    check_not_expired(replace(manifest, expires=None), manifest.expires + timedelta(days=9999), "test")
+
+
+def test_a_manifest_can_not_be_rolled_back() -> None:
+    """A lower revision, another content of the same, and another epoch are refused; the same again and the next are not."""
+    seen = replace(make_manifest(), revision=2)
+    check_revision(seen, seen, "test")
+    check_revision(replace(seen, revision=3, mirrors=()), seen, "test")
+    for other in (replace(seen, revision=1), replace(seen, mirrors=()), replace(seen, epoch_id=CryptoHash(bytes(32)), revision=3)):
+        with pytest.raises(ManifestError):
+            check_revision(other, seen, "test")
