@@ -37,6 +37,9 @@ class EpochInput:
     """What a job works on: a source to export, or datasets that were exported before."""
 
     context: EpochContext
+    """With the shards to work on."""
+    epoch_shard_ids: tuple[int, ...]
+    """All shards that the epoch is known to have."""
     source: FlatStateSource | None
     datasets: tuple[ShardDataset, ...] = ()
 
@@ -94,9 +97,9 @@ def _node_input(options: InputOptions, node_home: Path, context: EpochContext | 
         context = epoch_context_from_node(home, selector)
     else:
         check_context_against_node(context, home)
-    context = context.only(options.shard_ids)
+    chosen = context.only(options.shard_ids)
     limit = None if options.read_limit is None else max(1, parse_byte_count(options.read_limit, "--read-limit") // max(1, options.readers))
-    return EpochInput(context, NodeSource(str(home.resolve()), context, limit))
+    return EpochInput(chosen, _shard_ids(context), NodeSource(str(home.resolve()), chosen, limit))
 
 
 def _dataset_input(url: str, context: EpochContext | None, selector: str, shard_ids: tuple[int, ...]) -> EpochInput:
@@ -105,7 +108,7 @@ def _dataset_input(url: str, context: EpochContext | None, selector: str, shard_
         _check_same_epoch(context, own, url)
     chosen = own.only(shard_ids)
     kept = {shard.shard_uid for shard in chosen.shards}
-    return EpochInput(chosen, None, tuple(dataset for dataset in datasets if dataset.summary.shard.shard_uid in kept))
+    return EpochInput(chosen, _shard_ids(own), None, tuple(dataset for dataset in datasets if dataset.summary.shard.shard_uid in kept))
 
 
 def _check_same_epoch(given: EpochContext, own: EpochContext, where: str) -> None:
@@ -124,6 +127,32 @@ def _check_same_epoch(given: EpochContext, own: EpochContext, where: str) -> Non
 
 
 def _file_input(url: str, context: EpochContext | None, selector: str, shard_ids: tuple[int, ...]) -> EpochInput:
-    opened = source_from_url(url, context=context, shard_ids=shard_ids)
-    _check_selected(opened.context, selector, url)
-    return EpochInput(opened.context.only(shard_ids), opened.source)
+    source, own = source_from_url(url)
+    if context is None:
+        _check_selected(own, selector, url)
+        return EpochInput(own.only(shard_ids), _shard_ids(own), source)
+    chosen = context.only(shard_ids)
+    if url.startswith("records:"):
+        if len(chosen.shards) != 1:
+            raise InvalidInputError(
+                problem="a records file holds one shard, the context has several", where=url, remedy="Name it with --shard-id."
+            )
+    else:
+        _check_layout(chosen, own, url)
+    return EpochInput(chosen, _shard_ids(context), source)
+
+
+def _check_layout(given: EpochContext, own: EpochContext, where: str) -> None:
+    """Refuse a context of another chain or shard layout than the genesis file's."""
+    if given.chain_id != own.chain_id:
+        raise InvalidInputError(problem=f"the context is of chain {given.chain_id}, the genesis of {own.chain_id}", where=where)
+    known = {shard.shard_uid for shard in own.shards}
+    for shard in given.shards:
+        if shard.shard_uid not in known:
+            raise InvalidInputError(
+                problem=f"the genesis has no shard {shard.shard_uid}", where=where, remedy=f"It has {', '.join(map(str, sorted(known)))}."
+            )
+
+
+def _shard_ids(context: EpochContext) -> tuple[int, ...]:
+    return tuple(shard.shard_id for shard in context.shards)

@@ -108,7 +108,7 @@ def _shard_json(dataset: ShardDataset) -> dict[str, object]:
         "records": summary.records,
         "value_bytes": summary.value_bytes,
         "files": len(summary.files),
-        "size": sum(file.size for file in (*summary.files, *summary.values_files)),
+        "size": summary.size,
     }
 
 
@@ -119,8 +119,8 @@ def _print_summary(datasets: list[ShardDataset], where: str) -> None:
     for dataset in datasets:
         summary = dataset.summary
         vouched = "verified" if summary.shard.state_root is not None else "computed"
-        size = sum(file.size for file in (*summary.files, *summary.values_files))
-        files = len(summary.files) + len(summary.values_files)
+        size = summary.size
+        files = len(summary.all_files)
         table.add_row(
             str(summary.shard.shard_uid),
             f"{summary.records:,}",

@@ -170,6 +170,16 @@ class DatasetShard:
         return self.context.shards[0]
 
     @property
+    def all_files(self) -> tuple[RecordsFile | ValuesFile, ...]:
+        """Files of records, then files of values."""
+        return (*self.files, *self.values_files)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.all_files)
+
+    @property
     def records(self) -> int:
         """Rows of all files."""
         return sum(file.records for file in self.files)

@@ -31,8 +31,10 @@ class TaskNeeds:
 class Executor(Protocol):
     """Runs tasks, a bounded number at a time."""
 
-    description: str
-    """Where tasks run, in a few words for people."""
+    @property
+    def description(self) -> str:
+        """Where tasks run, in a few words for people."""
+        ...
 
     def run(self, tasks: Iterable[Task[R]], needs: TaskNeeds) -> Iterator[tuple[int, R]]:
         """Run all tasks; yield (index, result) as they end, in any order.

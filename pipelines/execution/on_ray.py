@@ -60,7 +60,12 @@ class RayExecutor:
         self._run_task = ray.remote(_run_task)
         resources = ray.cluster_resources()
         place = f"the Ray cluster at {address}" if address else "Ray in this process"
-        self.description = f"{place}, {resources.get('CPU', 0):.0f} cores"
+        self._description = f"{place}, {resources.get('CPU', 0):.0f} cores"
+
+    @property
+    def description(self) -> str:
+        """Where tasks run."""
+        return self._description
 
     def run(self, tasks: Iterable[Task[R]], needs: TaskNeeds) -> Iterator[tuple[int, R]]:
         """Run the tasks in a sliding window; see `Executor.run`."""

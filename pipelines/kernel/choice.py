@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pipelines.kernel.protocol import Kernel
 from schemas.errors import InvalidInputError
 
-KernelName = Literal["auto", "native", "reference"]
+KERNEL_NAMES = ("auto", "native", "reference")
 
 
-def choose_kernel(name: KernelName = "auto") -> Kernel:
+def choose_kernel(name: str = "auto") -> Kernel:
     """Return a kernel by name; ``auto`` is the native one where it can be imported, else the reference.
 
     Raises:
         InvalidInputError: ``native`` is asked for and not installed, or no kernel has that name.
     """
-    if name not in ("auto", "native", "reference"):
-        raise InvalidInputError(problem=f"no kernel is called {name!r}", remedy="Choose auto, native or reference.")
+    if name not in KERNEL_NAMES:
+        raise InvalidInputError(problem=f"no kernel is called {name!r}", remedy=f"Choose one of {', '.join(KERNEL_NAMES)}.")
     if name != "reference" and _native_is_available():
         from pipelines.kernel.native import NativeKernel
 

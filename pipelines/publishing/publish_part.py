@@ -67,12 +67,18 @@ class PublishPartTask:
         read_back = store.get(self.object_name)
         where = f"{store.url}/{self.object_name}"
         if read_back != data:
-            raise ObjectMismatchError(problem="the store gave back other bytes than it was given", where=where, remedy="Run again; if it stays so, distrust the store.")
+            raise ObjectMismatchError(
+                problem="the store gave back other bytes than it was given",
+                where=where,
+                remedy="Run again; if it stays so, distrust the store.",
+            )
         if self.validate:
             digests = verify_part(kernel, read_back, self.encoding, self.state_root, self.plan.part_id)
             assert digests.decoded_size == partial_state.size, "what decodes is what was encoded"
         else:
-            digests = PartDigests(len(data), hashlib.sha256(data).hexdigest(), partial_state.size, hashlib.sha256(partial_state).hexdigest())
+            digests = PartDigests(
+                len(data), hashlib.sha256(data).hexdigest(), partial_state.size, hashlib.sha256(partial_state).hexdigest()
+            )
         return PublishedPart(self.plan, digests, piece_hashes(data, self.piece_length), reused=False)
 
     def _existing(self, kernel: Kernel, store: Store) -> tuple[PartDigests, PartPieces] | None:

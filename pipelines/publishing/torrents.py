@@ -85,7 +85,9 @@ def import_libtorrent() -> Any:
     try:
         import libtorrent
     except ImportError as error:
-        raise InvalidInputError(problem="torrents need the package libtorrent", remedy='Install it: pip install "statecast[p2p]".') from error
+        raise InvalidInputError(
+            problem="torrents need the package libtorrent", remedy='Install it: pip install "statecast[p2p]".'
+        ) from error
     return libtorrent
 
 
@@ -117,7 +119,9 @@ def _v1_pieces(files: Sequence[tuple[str, int, PartPieces]]) -> bytes:
 def _checked_web_seed(url: str) -> str:
     # libtorrent appends the path to the end of the URL, so a signed URL's query would swallow it.
     if not url.startswith(("https://", "http://")) or not url.endswith("/") or "?" in url or "#" in url:
-        raise InvalidInputError(problem="a web seed is a plain http(s) URL that ends in a slash", where=url[:200], remedy="Signed URLs can't be web seeds.")
+        raise InvalidInputError(
+            problem="a web seed is a plain http(s) URL that ends in a slash", where=url[:200], remedy="Signed URLs can't be web seeds."
+        )
     return url
 
 

@@ -252,7 +252,7 @@ def _is_whole(dataset: ShardDataset) -> bool:
     """Tell whether all files of a dataset are there in their sizes."""
     store = open_store(dataset.url)
     sizes = {info.name: info.size for info in store.list(dataset.folder)}
-    return all(sizes.get(f"{dataset.folder}/{file.name}") == file.size for file in (*dataset.summary.files, *dataset.summary.values_files))
+    return all(sizes.get(f"{dataset.folder}/{file.name}") == file.size for file in dataset.summary.all_files)
 
 
 def _earlier_summary(store: Store, folder: str, name: str, fingerprint: str) -> RangeSummary | None:

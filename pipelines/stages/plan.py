@@ -110,7 +110,7 @@ class LocateTask:
         found = []
         for threshold_index, threshold in self.thresholds:
             row = int(np.searchsorted(sums, threshold, side="right"))
-            found.append(Boundary(threshold_index, self.file_index, row, self._key(row), self._key(row - 1)))
+            found.append(Boundary(threshold_index, self.file_index, row, self._key(row), self._previous_key(row)))
         return tuple(found)
 
     def _add_merged_charges(self, charges: np.ndarray) -> None:
@@ -118,12 +118,14 @@ class LocateTask:
         for key, memory_usage in self.charges:
             charges[_row_of(keys, key)] += memory_usage
 
-    def _key(self, row: int) -> bytes | None:
-        files = self.dataset.summary.files
-        if row < 0:
-            return files[self.file_index - 1].last_key if self.file_index else None
+    def _key(self, row: int) -> bytes:
         batch = self.dataset.read_span(RowSpan(self.file_index, row, row + 1), ("key",))[0]
         return bytes(batch.column(0)[0].as_py())
+
+    def _previous_key(self, row: int) -> bytes | None:
+        if row:
+            return self._key(row - 1)
+        return self.dataset.summary.files[self.file_index - 1].last_key if self.file_index else None
 
 
 def _row_of(keys: pa.ChunkedArray, key: bytes) -> int:

@@ -69,6 +69,6 @@ class WorkFolder:
 def work_folder_for(url: str, dataset: ShardDataset) -> WorkFolder:
     """Return the work folder of a dataset, named by the digest of the dataset's files."""
     summary = dataset.summary
-    content = [[file.name, file.sha256] for file in (*summary.files, *summary.values_files)]
+    content = [[file.name, file.sha256] for file in summary.all_files]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     return WorkFolder(url, f"{shard_folder(summary.context, summary.shard.shard_uid)}/work-{digest}")

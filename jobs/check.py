@@ -1,0 +1,135 @@
+"""``statecast check``: verifies a published epoch from the outside."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from jobs.epoch_url import locate_epoch
+from jobs.options import InProcess, Json, KernelName, RayAddress, ShardIds, Workers, open_executor
+from jobs.terminal import format_bytes, open_progress
+from pipelines.execution.check_epoch import CheckResult, EpochCheck
+from pipelines.execution.stage_runner import StageRunner
+from pipelines.kernel.choice import choose_kernel
+from pipelines.trust.signatures import TrustRule
+from schemas.errors import InvalidInputError, ObjectMismatchError
+from schemas.public_key import PublicKey
+
+FINDINGS_SHOWN_MAX = 50
+"""Most findings printed for people; ``--json`` has all."""
+
+
+def check(
+    url: Annotated[
+        str, typer.Argument(help="An epoch's folder (…/chain_id=…/epoch_height=…/epoch_id=…), or a bucket's: its latest epoch.")
+    ],
+    shard_id: ShardIds = None,
+    trust_key: Annotated[
+        list[str] | None, typer.Option("--trust-key", help="Public key (ed25519:…) that must have signed; may be repeated.")
+    ] = None,
+    trust_threshold: Annotated[int, typer.Option("--trust-threshold", min=1, help="How many of the trusted keys must have signed.")] = 1,
+    kernel: KernelName = "auto",
+    ray_address: RayAddress = None,
+    workers: Workers = None,
+    in_process: InProcess = False,
+    as_json: Json = False,
+) -> None:
+    """Verify every object of a published epoch: digests, tries against the state roots, key intervals, torrents, signatures.
+
+    Lists what is missing, wrong or foreign and then exits with 20. Without `--trust-key` nothing ties the manifest to a publisher.
+
+    Example: `statecast check gs://bucket/prefix/chain_id=mainnet/epoch_height=3000/epoch_id=… --trust-key ed25519:…`
+    """
+    trust = TrustRule(tuple(PublicKey.parse(text) for text in dict.fromkeys(trust_key)), trust_threshold) if trust_key else None
+    if trust is None and trust_threshold != 1:
+        raise InvalidInputError(problem="--trust-threshold needs as many --trust-key")
+    root, layout = locate_epoch(url)
+    chosen_kernel = choose_kernel(kernel)
+    progress = open_progress()
+    try:
+        executor = open_executor(ray_address, workers, in_process)
+        try:
+            progress.note(f"checking {root}/{layout.folder} on {executor.description}, with the {chosen_kernel.name} kernel")
+            runner = StageRunner(executor, progress)
+            result = EpochCheck(runner, chosen_kernel.name, root, layout, tuple(shard_id or ()), trust).run()
+        finally:
+            executor.close()
+    finally:
+        progress.close()
+    if as_json:
+        typer.echo(json.dumps(_result_json(result, f"{root}/{layout.folder}")))
+    else:
+        _print_result(result, trust)
+    if not result.is_good:
+        first = next(finding for finding in result.findings if not finding.harmless)
+        raise ObjectMismatchError(
+            problem=f"{len(result.findings)} objects are not as they should be, the first: {first.kind}, {first.problem}",
+            where=f"{root}/{first.object_name}",
+            remedy="statecast produce to the same place repairs what is missing or wrong.",
+        )
+
+
+def _result_json(result: CheckResult, epoch_url: str) -> dict[str, object]:
+    manifest = result.stored.manifest
+    return {
+        "message_type": "summary",
+        "epoch_url": epoch_url,
+        "good": result.is_good,
+        "manifest_revision": manifest.revision,
+        "trusted_signers": list(result.signers),
+        "tied_to_chain": False,
+        "shards": [
+            {
+                "shard_id": shard.shard_id,
+                "state_root": shard.state_root,
+                "num_parts": shard.num_parts,
+                "parts_right": shard.parts_right,
+                "records": shard.records,
+                "stored_size": shard.size,
+                "state_header": shard.has_header,
+            }
+            for shard in result.shards
+        ],
+        "not_published": [
+            {"kind": found.kind, "shard_id": found.shard_id, "part_id": found.part_id, "reason": found.reason} for found in manifest.missing
+        ],
+        "findings": [
+            {"kind": finding.kind, "object": finding.object_name, "problem": finding.problem, "harmless": finding.harmless}
+            for finding in result.findings
+        ],
+    }
+
+
+def _print_result(result: CheckResult, trust: TrustRule | None) -> None:
+    console = Console()
+    manifest = result.stored.manifest
+    table = Table(
+        title=f"epoch {manifest.epoch_height} of {manifest.chain_id}, manifest revision {manifest.revision}", title_justify="left"
+    )
+    for name in ("shard", "parts right", "records", "stored", "header", "state root"):
+        table.add_column(name, justify="left" if name in ("header", "state root") else "right", overflow="fold")
+    for shard in result.shards:
+        right = f"{shard.parts_right:,} of {shard.num_parts:,}"
+        colour = "green" if shard.parts_right == shard.num_parts else "red"
+        header = "yes" if shard.has_header else "none"
+        table.add_row(
+            str(shard.shard_id), f"[{colour}]{right}[/]", f"{shard.records:,}", format_bytes(shard.size), header, shard.state_root
+        )
+    console.print(table)
+    for finding in result.findings[:FINDINGS_SHOWN_MAX]:
+        console.print(f"[red]{finding.kind}[/] {finding.object_name}: {finding.problem}", highlight=False, soft_wrap=True)
+    if len(result.findings) > FINDINGS_SHOWN_MAX:
+        console.print(f"… and {len(result.findings) - FINDINGS_SHOWN_MAX} more; --json lists all")
+    for found in manifest.missing:
+        place = "" if found.shard_id is None else f" of shard {found.shard_id}"
+        console.print(f"not published: {found.kind.replace('_', ' ')}{place}: {found.reason}", highlight=False, soft_wrap=True)
+    if trust is None:
+        console.print(
+            "[yellow]nothing tied this epoch to a publisher or to the chain[/]: its tries were checked against the manifest's own state roots"
+        )
+    else:
+        console.print(f"signed by {', '.join(result.signers)}; nothing tied it to the chain itself", soft_wrap=True)

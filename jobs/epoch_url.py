@@ -1,0 +1,38 @@
+"""From a URL of a person to a store and one epoch in it."""
+
+from __future__ import annotations
+
+from pipelines.stores.open_store import open_store
+from schemas.errors import EpochNotReadyError, InvalidInputError
+from schemas.latest_pointer import LatestPointer
+from schemas.object_layout import EpochLayout, ObjectKind, parse_epoch_folder, parse_object_name
+
+
+def locate_epoch(url: str) -> tuple[str, EpochLayout]:
+    """Return the store's URL and the epoch that a URL names; a URL without an epoch names the latest one.
+
+    Raises:
+        InvalidInputError: not an epoch's folder, or several chains to choose from.
+        EpochNotReadyError: no latest epoch is there.
+    """
+    cleaned = url.rstrip("/").removesuffix("/manifest.json")
+    head, marker, tail = cleaned.partition("chain_id=")
+    if marker and "/" in tail:
+        layout = parse_epoch_folder(f"chain_id={tail}")
+        if layout is None:
+            raise InvalidInputError(
+                problem="this is not an epoch's folder", where=url, remedy="It ends in chain_id=…/epoch_height=…/epoch_id=…."
+            )
+        return head.rstrip("/") or ("." if not head else "/"), layout
+    root = head.rstrip("/") if marker else cleaned
+    store = open_store(root or ".")
+    names = [
+        info.name
+        for info in store.list(f"chain_id={tail}" if marker else "")
+        if (parsed := parse_object_name(info.name)) is not None and parsed.kind is ObjectKind.LATEST
+    ]
+    if len(names) > 1:
+        raise InvalidInputError(problem="several chains are published there", where=url, remedy=f"Name one: {', '.join(sorted(names))}.")
+    if not names:
+        raise EpochNotReadyError(problem="no complete epoch is published there", where=url)
+    return root or ".", LatestPointer.parse(store.get(names[0]), f"{store.url}/{names[0]}").layout

@@ -1,0 +1,301 @@
+"""``statecast inspect``: what a manifest, a part, an epoch, a dataset or a node database holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from jobs.epoch_url import locate_epoch
+from jobs.options import Json
+from jobs.terminal import format_bytes
+from pipelines.epochs.node_context import NodeEpoch, epoch_context_from_node, list_epochs
+from pipelines.publishing.published_epoch import read_manifest
+from pipelines.sources.arrow_dataset import list_shards
+from pipelines.stores.open_store import open_store
+from schemas.dsse import parse_envelope
+from schemas.errors import EpochNotReadyError, InvalidInputError, MalformedPartError, StatecastError
+from schemas.manifest import Manifest
+from schemas.object_layout import ObjectKind, parse_object_name
+from schemas.shard_statement import ShardStatement
+from schemas.state_part import Encoding, decode_partial_state, decode_state_part
+from schemas.trie_node import decode_trie_node
+
+
+def inspect(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A node's home; an epoch's or bucket's URL; dataset://…; or a manifest, statement or state part by file or URL."
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Show what is in something: for people, or with --json for programs. Nothing is verified; `statecast check` does that.
+
+    Examples: `statecast inspect ~/.near`, `statecast inspect gs://bucket/prefix`, `statecast inspect ./state_part_000000_of_000004`
+    """
+    document = _document(what)
+    if as_json:
+        typer.echo(json.dumps({"message_type": "summary", **document}))
+    else:
+        _PRINTERS[document["kind"]](Console(), document)
+
+
+def _document(what: str) -> dict[str, Any]:
+    if what.startswith("dataset://"):
+        return _dataset(what.removeprefix("dataset://"))
+    local = None if "://" in what else Path(what).expanduser()
+    if local is not None and local.is_dir() and ((local / "config.json").is_file() or (local / "data" / "CURRENT").is_file()):
+        return _node(local)
+    if local is not None and not local.exists():
+        raise InvalidInputError(problem="there is no such file or folder", where=what)
+    if local is not None and local.is_file():
+        return _object(local.name, str(local.resolve()), local.read_bytes())
+    parsed = parse_object_name(what[what.index("chain_id=") :]) if "chain_id=" in what else None
+    if parsed is not None:
+        root, name = what[: what.index("chain_id=")], what[what.index("chain_id=") :]
+        return _object(name.rpartition("/")[2], name, open_store(root.rstrip("/") or "/").get(name))
+    if local is not None and next(local.rglob("shard.json"), None) is not None and next(local.rglob("manifest.json"), None) is None:
+        return _dataset(what)
+    return _epoch(what)
+
+
+def _node(home: Path) -> dict[str, Any]:
+    return {"kind": "node", "node_home": str(home), "epochs": [_node_epoch(home, epoch) for epoch in list_epochs(home)]}
+
+
+def _node_epoch(home: Path, epoch: NodeEpoch) -> dict[str, Any]:
+    context, problem = None, "its sync block is not known here"
+    if epoch.sync_hash is not None:
+        try:
+            context = epoch_context_from_node(home, str(epoch.epoch_id))
+        except StatecastError as error:
+            problem = error.problem
+    return {
+        "epoch_height": epoch.epoch_height,
+        "epoch_id": str(epoch.epoch_id),
+        "protocol_version": epoch.protocol_version,
+        "sync_hash": None if epoch.sync_hash is None else str(epoch.sync_hash),
+        "can_produce": context is not None,
+        "problem": problem if context is None else None,
+        "shards": [
+            {"shard_uid": str(shard.shard_uid), "state_root": str(shard.state_root)} for shard in (context.shards if context else ())
+        ],
+    }
+
+
+def _dataset(url: str) -> dict[str, Any]:
+    shards = [
+        {
+            "epoch_height": shard.summary.context.epoch_height,
+            "epoch_id": str(shard.summary.context.epoch_id),
+            "shard_uid": str(shard.summary.shard.shard_uid),
+            "records": shard.summary.records,
+            "value_bytes": shard.summary.value_bytes,
+            "files": len(shard.summary.files) + len(shard.summary.values_files),
+            "state_root": None if shard.summary.verified_state_root is None else str(shard.summary.verified_state_root),
+            "root_verified": shard.summary.verified_state_root is not None and shard.summary.shard.state_root is not None,
+            "memory_usage": shard.summary.memory_usage,
+        }
+        for shard in list_shards(url)
+    ]
+    return {"kind": "dataset", "url": url, "shards": shards}
+
+
+def _epoch(url: str) -> dict[str, Any]:
+    root, layout = locate_epoch(url)
+    store = open_store(root)
+    stored = read_manifest(store, layout)
+    if stored is None:
+        raise EpochNotReadyError(
+            problem="there is no manifest: the epoch is not published, or not yet", where=f"{store.url}/{layout.manifest}"
+        )
+    return _manifest(stored.manifest, [found.key_id for found in stored.envelope.signatures])
+
+
+def _manifest(manifest: Manifest, signature_key_ids: list[str]) -> dict[str, Any]:
+    return {
+        "kind": "manifest",
+        "chain_id": manifest.chain_id,
+        "epoch_height": manifest.epoch_height,
+        "epoch_id": str(manifest.epoch_id),
+        "sync_hash": str(manifest.sync_hash),
+        "protocol_version": manifest.protocol_version,
+        "revision": manifest.revision,
+        "created": manifest.created.isoformat(),
+        "producer_version": manifest.producer_version,
+        "encoding": str(manifest.encoding),
+        "zstd": None if manifest.zstd is None else {"version": manifest.zstd.version, "level": manifest.zstd.level},
+        "signature_key_ids": signature_key_ids,
+        "shards": [
+            {
+                "shard_id": shard.shard_id,
+                "shard_uid": str(shard.shard_uid),
+                "state_root": str(shard.state_root),
+                "num_parts": shard.num_parts,
+                "stored_size": sum(part.size for part in shard.parts),
+                "state_header": shard.header is not None,
+                "info_hash_v1": None if shard.torrent is None else shard.torrent.info_hash_v1,
+                "info_hash_v2": None if shard.torrent is None else shard.torrent.info_hash_v2,
+            }
+            for shard in manifest.shards
+        ],
+        "not_published": [
+            {"kind": str(found.kind), "shard_id": found.shard_id, "part_id": found.part_id, "reason": found.reason}
+            for found in manifest.missing
+        ],
+    }
+
+
+def _object(file_name: str, where: str, data: bytes) -> dict[str, Any]:
+    """Describe one file by what it is; the name helps, the bytes decide."""
+    if data[:1] == b"{":
+        envelope = parse_envelope(data, where)
+        try:
+            return _manifest(Manifest.from_payload(envelope.payload, where), [found.key_id for found in envelope.signatures])
+        except StatecastError:
+            return _statement(ShardStatement.from_payload(envelope.payload, where))
+    parsed = parse_object_name(where)
+    if parsed is not None and parsed.kind is ObjectKind.TORRENT:
+        raise InvalidInputError(problem="a torrent is shown by any BitTorrent client", where=where)
+    return _state_part(file_name, where, data)
+
+
+def _statement(statement: ShardStatement) -> dict[str, Any]:
+    return {
+        "kind": "statement",
+        "chain_id": statement.chain_id,
+        "epoch_height": statement.epoch_height,
+        "epoch_id": str(statement.epoch_id),
+        "shard_uid": str(statement.shard_uid),
+        "state_root": str(statement.state_root),
+        "memory_usage": statement.memory_usage,
+        "num_parts": statement.num_parts,
+        "header_sha256": statement.header_sha256,
+        "parts": [
+            {
+                "part_id": part.part_id,
+                "key_begin": part.key_begin.hex(),
+                "key_end": None if part.key_end is None else part.key_end.hex(),
+                "decoded_size": part.decoded_size,
+                "sha256": part.sha256,
+            }
+            for part in statement.parts
+        ],
+    }
+
+
+def _state_part(file_name: str, where: str, data: bytes) -> dict[str, Any]:
+    for encoding in (Encoding.V1, Encoding.V0_TAGGED, Encoding.V0):
+        try:
+            decoded = decode_state_part(data, encoding)
+            entries = decode_partial_state(decoded)
+        except StatecastError:
+            continue
+        nodes = sum(_is_node(entry) for entry in entries)
+        return {
+            "kind": "state_part",
+            "name": file_name,
+            "encoding": str(encoding),
+            "stored_size": len(data),
+            "decoded_size": decoded.size,
+            "decoded_sha256": hashlib.sha256(decoded).hexdigest(),
+            "entries": len(entries),
+            "nodes": nodes,
+            "values": len(entries) - nodes,
+            "sorted": all(left < right for left, right in pairwise(entries)),
+        }
+    raise MalformedPartError(problem="this is neither a state part nor a manifest nor a statement", where=where)
+
+
+def _is_node(entry: bytes) -> bool:
+    try:
+        decode_trie_node(entry)
+    except StatecastError:
+        return False
+    return True
+
+
+def _print_node(console: Console, document: dict[str, Any]) -> None:
+    table = Table(title=f"node at {document['node_home']}", title_justify="left")
+    for name in ("epoch", "epoch id", "protocol", "shards", "can produce"):
+        table.add_column(name, overflow="fold")
+    for epoch in document["epochs"]:
+        shards = ", ".join(shard["shard_uid"] for shard in epoch["shards"])
+        answer = "[green]yes[/]" if epoch["can_produce"] else f"no: {epoch['problem']}"
+        table.add_row(str(epoch["epoch_height"]), epoch["epoch_id"], str(epoch["protocol_version"]), shards, answer)
+    console.print(table)
+
+
+def _print_dataset(console: Console, document: dict[str, Any]) -> None:
+    table = Table(title=f"dataset {document['url']}", title_justify="left")
+    for name in ("epoch", "shard", "records", "values", "files", "state root"):
+        table.add_column(name, overflow="fold")
+    for shard in document["shards"]:
+        root = f"{'verified' if shard['root_verified'] else 'computed'} {shard['state_root']}" if shard["state_root"] else "not computed"
+        table.add_row(
+            str(shard["epoch_height"]),
+            shard["shard_uid"],
+            f"{shard['records']:,}",
+            format_bytes(shard["value_bytes"]),
+            str(shard["files"]),
+            root,
+        )
+    console.print(table)
+
+
+def _print_manifest(console: Console, document: dict[str, Any]) -> None:
+    title = f"epoch {document['epoch_height']} of {document['chain_id']}, manifest revision {document['revision']}, {document['created']}"
+    table = Table(title=title, title_justify="left")
+    for name in ("shard", "parts", "stored", "header", "state root", "info hash v1"):
+        table.add_column(name, overflow="fold")
+    for shard in document["shards"]:
+        header = "yes" if shard["state_header"] else "none"
+        table.add_row(
+            shard["shard_uid"],
+            f"{shard['num_parts']:,}",
+            format_bytes(shard["stored_size"]),
+            header,
+            shard["state_root"],
+            shard["info_hash_v1"] or "none",
+        )
+    console.print(table)
+    for name in ("epoch_id", "sync_hash", "protocol_version", "encoding", "producer_version"):
+        console.print(f"{name.replace('_', ' '):<17} {document[name]}", highlight=False)
+    signed = ", ".join(document["signature_key_ids"]) or "nobody"
+    console.print(f"{'signed by key id':<17} {signed}", highlight=False, soft_wrap=True)
+    for found in document["not_published"]:
+        console.print(f"not published: {found['kind']} shard {found['shard_id']}: {found['reason']}", highlight=False)
+
+
+def _print_statement(console: Console, document: dict[str, Any]) -> None:
+    table = Table(title=f"shard {document['shard_uid']}, epoch {document['epoch_height']} of {document['chain_id']}", title_justify="left")
+    for name in ("part", "first key", "decoded", "sha256"):
+        table.add_column(name, overflow="fold")
+    for part in document["parts"]:
+        table.add_row(str(part["part_id"]), part["key_begin"] or "(left edge)", format_bytes(part["decoded_size"]), part["sha256"])
+    console.print(table)
+    console.print(f"state root {document['state_root']}, memory usage {document['memory_usage']:,}", highlight=False)
+
+
+def _print_state_part(console: Console, document: dict[str, Any]) -> None:
+    for name, value in document.items():
+        if name != "kind":
+            console.print(f"{name.replace('_', ' '):<15} {value}", highlight=False)
+
+
+_PRINTERS: dict[str, Callable[[Console, dict[str, Any]], None]] = {
+    "node": _print_node,
+    "dataset": _print_dataset,
+    "manifest": _print_manifest,
+    "statement": _print_statement,
+    "state_part": _print_state_part,
+}

@@ -1,0 +1,343 @@
+"""``statecast produce``: an epoch's state parts, computed, published, verified and signed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from jobs.epoch_input import EpochInput, InputOptions, open_input
+from jobs.keygen import DEFAULT_SIGNING_KEY
+from jobs.options import (
+    ContextFile,
+    Epoch,
+    EpochId,
+    From,
+    InProcess,
+    Json,
+    KernelName,
+    NodeHome,
+    Plan,
+    RayAddress,
+    ReadLimit,
+    ShardIds,
+    Workers,
+    open_executor,
+    reader_count,
+)
+from jobs.report import write_report
+from jobs.terminal import format_bytes, format_seconds, open_progress
+from pipelines.execution.produce_epoch import EpochProduction, EpochResult, ProductionSettings
+from pipelines.execution.stage_runner import StageRunner
+from pipelines.kernel.choice import choose_kernel
+from pipelines.publishing.epoch_publisher import EpochPublisher
+from pipelines.publishing.signing import Signer, load_signer
+from pipelines.stages.export import ExportSettings
+from pipelines.stages.plan import decide_num_parts
+from pipelines.stores.open_store import open_store
+from schemas.epoch_context import EpochContext
+from schemas.errors import InvalidInputError
+from schemas.object_layout import EpochLayout
+from schemas.state_part import Encoding, default_encoding
+
+_OUTPUT = "What is published"
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """What the options say about the output."""
+
+    to: str
+    num_parts: int | None
+    encoding: Encoding | None
+    zstd_level: int
+    web_seeds: tuple[str, ...]
+    trackers: tuple[str, ...]
+
+
+def produce(
+    to: Annotated[
+        str, typer.Option("--to", help="Where objects go: gs://bucket/prefix, s3://bucket/prefix, or a folder.", rich_help_panel=_OUTPUT)
+    ],
+    node_home: NodeHome = None,
+    source: From = None,
+    context: ContextFile = None,
+    epoch: Epoch = None,
+    epoch_id: EpochId = None,
+    shard_id: ShardIds = None,
+    num_parts: Annotated[
+        int | None, typer.Option("--num-parts", min=1, help="Parts a shard. Default: as nearcore computes it.", rich_help_panel=_OUTPUT)
+    ] = None,
+    encoding: Annotated[
+        Encoding | None,
+        typer.Option(
+            "--encoding", help="v0 (bare), v0-tagged or v1 (zstd). Default: what the protocol version writes.", rich_help_panel=_OUTPUT
+        ),
+    ] = None,
+    zstd_level: Annotated[int, typer.Option("--zstd-level", min=1, max=22, help="Level for v1.", rich_help_panel=_OUTPUT)] = 1,
+    signing_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--signing-key", help=f"Key file of statecast keygen. Default: {DEFAULT_SIGNING_KEY} if it exists.", rich_help_panel=_OUTPUT
+        ),
+    ] = None,
+    allow_unsigned: Annotated[bool, typer.Option("--allow-unsigned", help="Publish without a signature.", rich_help_panel=_OUTPUT)] = False,
+    web_seed: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--web-seed", help="Public URL of the epoch's folder's objects for torrents; may be repeated.", rich_help_panel=_OUTPUT
+        ),
+    ] = None,
+    tracker: Annotated[
+        list[str] | None, typer.Option("--tracker", help="Tracker for the torrents; may be repeated.", rich_help_panel=_OUTPUT)
+    ] = None,
+    read_limit: ReadLimit = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", help="Where the exported records go; all workers must share it. Default: in the work folder."),
+    ] = None,
+    work: Annotated[
+        str | None,
+        typer.Option(
+            "--work", help="Folder or bucket for what stages leave each other. Default: a folder of this run under ~/.cache/statecast."
+        ),
+    ] = None,
+    keep_work: Annotated[bool, typer.Option("--keep-work", help="Leave the built interiors in the work folder.")] = False,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="HTML report to write. Default: report.html in a local work folder.")
+    ] = None,
+    kernel: KernelName = "auto",
+    ray_address: RayAddress = None,
+    workers: Workers = None,
+    in_process: InProcess = False,
+    plan: Plan = False,
+    as_json: Json = False,
+) -> None:
+    """Compute an epoch's state parts and publish them, every object read back and verified, the signed manifest last.
+
+    The newest epoch that the source can give, and all its shards, unless you name others. Any process may be killed at any moment:
+    the same command goes on where it ended, and does nothing when nothing is missing.
+
+    Examples:
+
+    `statecast produce --node-home ~/.near --to gs://bucket/prefix`
+
+    `statecast produce --from dataset:///data/state --to s3://bucket/prefix --shard-id 6 --num-parts 33`
+    """
+    chosen_kernel = choose_kernel(kernel)
+    found = open_input(
+        InputOptions(node_home, source, context, epoch, epoch_id, tuple(shard_id or ()), read_limit, reader_count(workers, in_process))
+    )
+    output = _Output(to, num_parts, encoding, zstd_level, tuple(web_seed or ()), tuple(tracker or ()))
+    if plan:
+        _print_plan(found, output, chosen_kernel.name, as_json)
+        return
+    publisher = EpochPublisher(
+        store_url=to,
+        signer=_signer(signing_key, allow_unsigned),
+        web_seeds=output.web_seeds,
+        trackers=output.trackers,
+        zstd_level=zstd_level,
+        encoding=_encoding(output, found.context),
+    )
+    published = publisher.find_published(found.context, num_parts)
+    if published is not None:
+        _print_nothing_to_do(publisher.epoch_url(found.context), published.revision, as_json)
+        return
+    work_url = work or _default_work_folder(to)
+    settings = ProductionSettings(
+        export=ExportSettings(dataset or f"{work_url}/dataset"),
+        work_url=f"{work_url}/build",
+        encoding=publisher.encoding,
+        zstd_level=zstd_level,
+        num_parts=num_parts,
+        keep_work=keep_work,
+    )
+    progress = open_progress()
+    try:
+        executor = open_executor(ray_address, workers, in_process)
+        if ray_address and not (work or dataset):
+            progress.note(f"the work folder is {work_url}: every worker of the cluster must see it; --work names another")
+        runner = StageRunner(executor, progress)
+        try:
+            progress.note(f"producing from {found.describe()}, on {executor.description}, with the {chosen_kernel.name} kernel")
+            result = EpochProduction(
+                runner=runner,
+                kernel=chosen_kernel,
+                context=found.context,
+                source=found.source,
+                datasets=found.datasets,
+                publisher=publisher,
+                settings=settings,
+                described=found.describe(),
+                epoch_shard_ids=found.epoch_shard_ids,
+            ).run()
+        finally:
+            executor.close()
+    finally:
+        progress.close()
+    report_file = report or (None if "://" in work_url else Path(work_url) / "report.html")
+    if report_file is not None:
+        write_report(report_file, result, runner.timings)
+    if as_json:
+        typer.echo(json.dumps(_result_json(result, runner, report_file)))
+    else:
+        _print_summary(result, report_file)
+
+
+def _signer(signing_key: Path | None, allow_unsigned: bool) -> Signer | None:
+    """Return who signs.
+
+    Raises:
+        InvalidInputError: no key, and unsigned publishing was not asked for.
+        SignatureError: the key can't be used.
+    """
+    default = DEFAULT_SIGNING_KEY.expanduser()
+    path = signing_key.expanduser() if signing_key else default if default.exists() else None
+    if path is not None:
+        return load_signer(path)
+    if not allow_unsigned:
+        raise InvalidInputError(
+            problem="there is no signing key",
+            where=str(default),
+            remedy="Make one with `statecast keygen`, name one with --signing-key, or pass --allow-unsigned.",
+        )
+    return None
+
+
+def _encoding(output: _Output, context: EpochContext) -> Encoding:
+    return output.encoding or default_encoding(context.protocol_version)
+
+
+def _default_work_folder(to: str) -> str:
+    """Return a folder that a rerun with the same destination finds again."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    destination = to if "://" in to else str(Path(to).resolve())
+    return f"{cache}/statecast/{hashlib.sha256(destination.encode()).hexdigest()[:16]}"
+
+
+def _print_plan(found: EpochInput, output: _Output, kernel_name: str, as_json: bool) -> None:
+    """Say what would be done, from what can be known without reading a shard."""
+    shards: list[dict[str, Any]] = []
+    for shard in found.context.shards:
+        memory_usage = found.source.root_memory_usage(shard) if found.source else None
+        for dataset in found.datasets:
+            if dataset.summary.shard.shard_uid == shard.shard_uid:
+                memory_usage = dataset.summary.memory_usage
+        num_parts = output.num_parts if memory_usage is None else decide_num_parts(memory_usage, output.num_parts)
+        shards.append(
+            {
+                "shard_id": shard.shard_id,
+                "shard_uid": str(shard.shard_uid),
+                "state_root": None if shard.state_root is None else str(shard.state_root),
+                "memory_usage": memory_usage,
+                "num_parts": num_parts,
+            }
+        )
+    layout = EpochLayout.of(found.context)
+    document = {
+        "message_type": "plan",
+        "source": found.describe(),
+        "to": f"{open_store(output.to).url}/{layout.folder}",
+        "encoding": str(_encoding(output, found.context)),
+        "kernel": kernel_name,
+        "context": found.context.to_json(),
+        "shards": shards,
+    }
+    if as_json:
+        typer.echo(json.dumps(document))
+        return
+    table = Table(
+        title=f"would publish epoch {found.context.epoch_height} of {found.context.chain_id} to {document['to']}", title_justify="left"
+    )
+    for name in ("shard", "parts", "memory usage", "state root"):
+        table.add_column(name, justify="left" if name in ("shard", "state root") else "right", overflow="fold")
+    for shard_plan in shards:
+        memory = shard_plan["memory_usage"]
+        table.add_row(
+            shard_plan["shard_uid"],
+            "after reading" if shard_plan["num_parts"] is None else f"{shard_plan['num_parts']:,}",
+            "after reading" if memory is None else format_bytes(memory),
+            shard_plan["state_root"] or "to be computed",
+        )
+    Console().print(table)
+
+
+def _print_nothing_to_do(epoch_url: str, revision: int, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"message_type": "summary", "epoch_url": epoch_url, "manifest_revision": revision, "nothing_to_do": True}))
+    else:
+        typer.echo(f"nothing to do: {epoch_url} is published, manifest revision {revision}; statecast check verifies it")
+
+
+def _result_json(result: EpochResult, runner: StageRunner, report_file: Path | None) -> dict[str, Any]:
+    return {
+        "message_type": "summary",
+        "epoch_url": result.epoch_url,
+        "manifest_revision": result.manifest_revision,
+        "signed_by": result.signed_by,
+        "source": result.source,
+        "kernel": result.kernel_name,
+        "executor": result.executor,
+        "seconds": round(result.seconds, 3),
+        "snapshot_needed_until_s": round(result.exported_s, 3),
+        "report": None if report_file is None else str(report_file),
+        "context": result.context.to_json(),
+        "shards": [
+            {
+                "shard_id": shard.shard_uid.shard_id,
+                "shard_uid": str(shard.shard_uid),
+                "state_root": str(shard.state_root),
+                "root_verified": shard.root_was_known,
+                "memory_usage": shard.memory_usage,
+                "records": shard.records,
+                "record_bytes": shard.record_bytes,
+                "num_parts": len(shard.parts),
+                "parts_reused": sum(part.reused for part in shard.parts),
+                "decoded_size": shard.decoded_size,
+                "stored_size": shard.stored_size,
+                "state_header": shard.has_header,
+                "seconds": round(shard.seconds, 3),
+            }
+            for shard in result.shards
+        ],
+        "stages": [
+            {"stage": timing.stage, "shard": timing.shard, "tasks": timing.tasks, "seconds": round(timing.seconds, 3)}
+            for timing in runner.timings
+        ],
+    }
+
+
+def _print_summary(result: EpochResult, report_file: Path | None) -> None:
+    table = Table(title=f"epoch {result.context.epoch_height} of {result.context.chain_id}", title_justify="left")
+    for name in ("shard", "records", "bytes", "parts", "stored", "ratio", "time", "header", "root"):
+        table.add_column(name, justify="left" if name in ("shard", "header", "root") else "right")
+    for shard in result.shards:
+        reused = sum(part.reused for part in shard.parts)
+        table.add_row(
+            str(shard.shard_uid),
+            f"{shard.records:,}",
+            format_bytes(shard.record_bytes),
+            f"{len(shard.parts):,}" + (f" ({reused} kept)" if reused else ""),
+            format_bytes(shard.stored_size),
+            f"{shard.compression_ratio:.2f}",
+            format_seconds(shard.seconds),
+            "copied" if shard.has_header else "none",
+            "[green]verified[/]" if shard.root_was_known else f"[yellow]computed[/] {shard.state_root}",
+        )
+    console = Console()
+    console.print(table)
+    signed = f"signed by {result.signed_by}" if result.signed_by else "[yellow]unsigned[/]"
+    console.print(f"manifest revision {result.manifest_revision}, {signed}, in {format_seconds(result.seconds)}", highlight=False)
+    console.print(result.epoch_url, highlight=False, soft_wrap=True)
+    for missing in result.published.notes:
+        console.print(f"[yellow]note[/] {missing}", highlight=False, soft_wrap=True)
+    if report_file is not None:
+        console.print(f"report {report_file}", highlight=False, soft_wrap=True)

@@ -1,0 +1,245 @@
+"""Drives a whole production: export, build, publish, shard by shard, the manifest last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.execution.build_shard import BuiltShard, build_shard
+from pipelines.execution.executor import TaskNeeds
+from pipelines.execution.export_epoch import export_epoch
+from pipelines.execution.stage_runner import Amount, StageRunner
+from pipelines.kernel.protocol import Kernel
+from pipelines.publishing.epoch_publisher import EpochPublisher, ProducedShard, PublishedEpoch, PublishedShard
+from pipelines.publishing.publish_part import PublishedPart, PublishPartTask
+from pipelines.sources.arrow_dataset import ShardDataset
+from pipelines.sources.protocol import FlatStateSource
+from pipelines.stages.assemble import part_inputs
+from pipelines.stages.export import ExportSettings
+from pipelines.stages.work_folder import work_folder_for
+from schemas.epoch_context import EpochContext
+from schemas.ids import CryptoHash, ShardUId
+from schemas.state_part import Encoding
+from schemas.torrent import LEAF_BYTES, piece_length_for
+
+PUBLISH_TASK_MEMORY_BYTES = 400 << 20
+"""Peak memory of publishing one part: its pieces, both forms, and what is read back."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProductionSettings:
+    """What to make of an epoch."""
+
+    export: ExportSettings
+    work_url: str
+    encoding: Encoding
+    zstd_level: int
+    num_parts: int | None
+    """None for as many as nearcore makes."""
+    validate: bool = True
+    keep_work: bool = False
+    """Leave interiors and edges in the work folder after a shard is published."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartResult:
+    """One published part, for summary and report."""
+
+    part_id: int
+    records: int
+    decoded_size: int
+    stored_size: int
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """One published shard, for summary and report."""
+
+    shard_uid: ShardUId
+    state_root: CryptoHash
+    root_was_known: bool
+    memory_usage: int
+    records: int
+    record_bytes: int
+    """Keys and values."""
+    parts: tuple[PartResult, ...]
+    kinds: tuple[tuple[int, int, int], ...]
+    """(first byte of the key or -1, records, bytes)."""
+    has_header: bool
+    seconds: float
+    node_count: int
+
+    @property
+    def stored_size(self) -> int:
+        """Bytes of all its objects."""
+        return sum(part.stored_size for part in self.parts)
+
+    @property
+    def decoded_size(self) -> int:
+        """Bytes of all its parts decoded."""
+        return sum(part.decoded_size for part in self.parts)
+
+    @property
+    def compression_ratio(self) -> float:
+        """Decoded bytes to stored bytes; 1 for an empty shard."""
+        return self.decoded_size / self.stored_size if self.stored_size else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class EpochResult:
+    """What a production came to."""
+
+    context: EpochContext
+    source: str
+    epoch_url: str
+    kernel_name: str
+    executor: str
+    shards: tuple[ShardResult, ...]
+    published: PublishedEpoch
+    seconds: float
+    exported_s: float
+    """From the start until no record was left to read from the source."""
+
+    @property
+    def records(self) -> int:
+        """Records of all shards."""
+        return sum(shard.records for shard in self.shards)
+
+    @property
+    def part_count(self) -> int:
+        """Parts of all shards."""
+        return sum(len(shard.parts) for shard in self.shards)
+
+    @property
+    def stored_size(self) -> int:
+        """Bytes of all parts' objects."""
+        return sum(shard.stored_size for shard in self.shards)
+
+    @property
+    def manifest_revision(self) -> int:
+        """Revision that was written, or found to be right already."""
+        return self.published.revision
+
+    @property
+    def signed_by(self) -> str | None:
+        """Public key of the signature; None where unsigned."""
+        return self.published.signed_by
+
+
+@dataclass(frozen=True, slots=True)
+class EpochProduction:
+    """A production: everything that its driver needs."""
+
+    runner: StageRunner
+    kernel: Kernel
+    context: EpochContext
+    source: FlatStateSource | None
+    datasets: tuple[ShardDataset, ...]
+    """Exported before; empty where a source is given."""
+    publisher: EpochPublisher
+    settings: ProductionSettings
+    described: str
+    """What is read, in one line for people."""
+    epoch_shard_ids: tuple[int, ...]
+    """All shards that the epoch is known to have, produced here or not."""
+
+    def run(self) -> EpochResult:
+        """Produce and publish all shards of the context.
+
+        Raises:
+            StatecastError: as the stages say; what is done stays, and a rerun does the rest.
+        """
+        began = time.monotonic()
+        datasets: Sequence[ShardDataset] = self.datasets
+        if self.source is not None:
+            datasets = export_epoch(self.runner, self.source, self.context, self.settings.export)
+        exported_s = time.monotonic() - began
+        if self.source is not None and self.source.on_node_disk:
+            self.runner.progress.note(f"every record and value is exported after {exported_s:.1f} s: the snapshot is no longer needed")
+        results: dict[ShardUId, ShardResult] = {}
+        published: list[PublishedShard] = []
+        # The largest shard first: its parts are what a new node waits for longest.
+        for dataset in sorted(datasets, key=lambda one: -one.summary.records):
+            shard_began = time.monotonic()
+            built, shard = self._produce_shard(dataset)
+            published.append(shard)
+            results[dataset.summary.shard.shard_uid] = _shard_result(built, shard, time.monotonic() - shard_began)
+        epoch = self.publisher.finish(self.context, published, self.epoch_shard_ids)
+        if not self.settings.keep_work:
+            for dataset in datasets:
+                work_folder_for(self.settings.work_url, dataset).remove()
+        return EpochResult(
+            context=self.context,
+            source=self.described,
+            epoch_url=self.publisher.epoch_url(self.context),
+            kernel_name=self.kernel.name,
+            executor=self.runner.executor.description,
+            shards=tuple(results[shard.shard_uid] for shard in self.context.shards),
+            published=epoch,
+            seconds=time.monotonic() - began,
+            exported_s=exported_s,
+        )
+
+    def _produce_shard(self, dataset: ShardDataset) -> tuple[BuiltShard, PublishedShard]:
+        settings = self.settings
+        work = work_folder_for(settings.work_url, dataset)
+        built = build_shard(self.runner, self.kernel, dataset, work, settings.num_parts, ours=self.source is not None)
+        shard = dataset.summary.shard
+        self.publisher.refuse_other_shard(self.context, shard.shard_uid, built.state_root, len(built.plans))
+        piece_length = piece_length_for(built.memory_usage, len(built.plans)) if built.plans else LEAF_BYTES
+        tasks = [
+            PublishPartTask(
+                inputs=part_inputs(work, plan.part_id, built.built),
+                plan=plan,
+                state_root=built.state_root,
+                store_url=self.publisher.store_url,
+                object_name=self.publisher.layout(self.context).state_part(shard.shard_id, plan.part_id),
+                encoding=settings.encoding,
+                zstd_level=settings.zstd_level,
+                kernel_name=self.kernel.name,
+                piece_length=piece_length,
+                validate=settings.validate,
+            )
+            for plan in built.plans
+        ]
+        parts = self.runner.run("publish", str(shard.shard_uid), tasks, TaskNeeds(PUBLISH_TASK_MEMORY_BYTES), _published)
+        produced = ProducedShard(
+            shard_uid=shard.shard_uid,
+            state_root=built.state_root,
+            memory_usage=built.memory_usage,
+            root_node=built.root_node,
+            parts=tuple(parts),
+            piece_length=piece_length,
+            state_header=dataset.state_header(),
+        )
+        return built, self.publisher.put_shard(self.context, produced)
+
+
+def _published(part: PublishedPart) -> Amount:
+    return Amount(records=part.plan.records, size=part.digests.stored_size, parts=1)
+
+
+def _shard_result(built: BuiltShard, shard: PublishedShard, seconds: float) -> ShardResult:
+    kinds: dict[int, tuple[int, int]] = {}
+    for build in built.builds.values():
+        for kind, count, size in build.kinds:
+            counted, sized = kinds.get(kind, (0, 0))
+            kinds[kind] = (counted + count, sized + size)
+    return ShardResult(
+        shard_uid=built.dataset.summary.shard.shard_uid,
+        state_root=built.state_root,
+        root_was_known=built.root_was_known,
+        memory_usage=built.memory_usage,
+        records=built.dataset.summary.records,
+        record_bytes=sum(size for _, size in kinds.values()),
+        parts=tuple(
+            PartResult(part.plan.part_id.idx, part.plan.records, part.digests.decoded_size, part.digests.stored_size, part.reused)
+            for part in shard.parts
+        ),
+        kinds=tuple((kind, *counts) for kind, counts in sorted(kinds.items())),
+        has_header=shard.has_header,
+        seconds=seconds,
+        node_count=sum(build.node_count for build in built.builds.values()),
+    )

@@ -1,0 +1,429 @@
+"""Publishes what surrounds the parts of an epoch: headers, shard statements, torrents, the manifest, the latest pointer.
+
+The order is what makes it safe: a shard's statement is written when all its parts were read back and validated, the manifest when
+all statements are there, the pointer last. A producer that dies leaves no manifest, or the one before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+import zstandard
+
+from pipelines.publishing.publish_part import PublishedPart, put_replacing
+from pipelines.publishing.published_epoch import StoredManifest, read_manifest, read_manifest_revision, read_statement
+from pipelines.publishing.signing import Signer, merge_signatures, sign_payload
+from pipelines.publishing.torrents import TorrentFile, build_torrent
+from pipelines.stores.open_store import open_store
+from pipelines.stores.protocol import Store
+from schemas.dsse import Envelope
+from schemas.epoch_context import EpochContext
+from schemas.errors import InvalidInputError, ManifestError, ObjectExistsError, ObjectMismatchError, StatecastError
+from schemas.ids import CryptoHash, PartId, ShardUId
+from schemas.latest_pointer import LatestPointer
+from schemas.manifest import Manifest, MissingKind, MissingObject, ZstdSettings, check_urls
+from schemas.manifest_shard import ManifestHeader, ManifestPart, ManifestShard, ManifestTorrent
+from schemas.object_layout import EpochLayout, latest_name, part_file_name, shard_folder_name
+from schemas.shard_statement import ShardStatement, StatementPart
+from schemas.state_part import Encoding, num_parts_for
+
+SWAP_ATTEMPTS_MAX = 8
+"""How often the manifest or the pointer is tried again when another producer was faster."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProducedShard:
+    """A shard whose state root came out right and whose parts are all stored and validated."""
+
+    shard_uid: ShardUId
+    state_root: CryptoHash
+    memory_usage: int
+    root_node: bytes
+    """Node bytes of the state root; empty for an empty trie."""
+    parts: tuple[PublishedPart, ...]
+    piece_length: int
+    state_header: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedShard:
+    """A shard with its statement and torrent stored."""
+
+    parts: tuple[PublishedPart, ...]
+    listing: ManifestShard
+    missing: tuple[MissingObject, ...]
+
+    @property
+    def has_header(self) -> bool:
+        """Whether the state header is published."""
+        return self.listing.header is not None
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedEpoch:
+    """An epoch with its manifest stored."""
+
+    revision: int
+    signed_by: str | None
+    """Our public key where we signed."""
+    notes: tuple[str, ...]
+    """What is missing or out of the ordinary, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochPublisher:
+    """Where an epoch is published, and who signs."""
+
+    store_url: str
+    signer: Signer | None
+    encoding: Encoding
+    zstd_level: int
+    web_seeds: tuple[str, ...] = ()
+    trackers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_urls(web_seeds=self.web_seeds, trackers=self.trackers)
+
+    def layout(self, context: EpochContext) -> EpochLayout:
+        """Return the names of the epoch's objects."""
+        return EpochLayout.of(context)
+
+    def epoch_url(self, context: EpochContext) -> str:
+        """Return the epoch's folder, for people."""
+        return f"{open_store(self.store_url).url}/{self.layout(context).folder}"
+
+    def find_published(self, context: EpochContext, num_parts: int | None) -> PublishedEpoch | None:
+        """Return the published epoch when nothing is missing of what a production would make; else None.
+
+        Sizes are looked up, bytes are not read: that is what a check is for.
+
+        Raises:
+            ManifestError: there is a manifest that can't be parsed.
+            InvalidInputError: it is published in another encoding or another number of parts.
+        """
+        store, layout = open_store(self.store_url), self.layout(context)
+        stored = read_manifest(store, layout)
+        if stored is None:
+            return None
+        self._check_same_form(stored.manifest, context, num_parts, f"{store.url}/{layout.manifest}")
+        if self.signer is not None and self.signer.public_key.key_id not in {found.key_id for found in stored.envelope.signatures}:
+            return None
+        sizes = {info.name: info.size for info in store.list(layout.folder)}
+        for shard in context.shards:
+            listed = stored.manifest.shard(shard.shard_id)
+            if listed is None or shard.state_root is None or len(listed.parts) != listed.num_parts:
+                return None
+            objects = [(layout.state_part(shard.shard_id, PartId(part.part_id, listed.num_parts)), part.size) for part in listed.parts]
+            if listed.header is not None:
+                objects.append((layout.state_header(shard.shard_id), listed.header.size))
+            if any(sizes.get(name) != size for name, size in objects) or layout.shard_statement(shard.shard_id) not in sizes:
+                return None
+            found = read_statement(store, layout, shard.shard_id)
+            if found is None or found[1].payload_sha256 != listed.statement_sha256:
+                return None
+            if num_parts is None and listed.num_parts != num_parts_for(found[0].memory_usage):
+                return None
+        return PublishedEpoch(stored.manifest.revision, self._signed_by(), ())
+
+    def _check_same_form(self, manifest: Manifest, context: EpochContext, num_parts: int | None, where: str) -> None:
+        """Refuse to add to an epoch that is published in another form: its readers hold the manifest to be one thing."""
+        if manifest.encoding != self.encoding:
+            raise InvalidInputError(
+                problem=f"the epoch is published in encoding {manifest.encoding}, not {self.encoding}",
+                where=where,
+                remedy=f"Pass --encoding {manifest.encoding}, or publish to another place.",
+            )
+        if manifest.sync_hash != context.sync_hash:
+            raise ManifestError(
+                problem=f"the epoch is published with sync hash {manifest.sync_hash}, the source says {context.sync_hash}", where=where
+            )
+        for shard in context.shards:
+            _check_same_shard(manifest, shard.shard_uid, shard.state_root, num_parts, where)
+
+    def refuse_other_shard(self, context: EpochContext, shard_uid: ShardUId, state_root: CryptoHash, num_parts: int) -> None:
+        """Refuse to write parts over published ones of another state root or number: what a manifest lists never changes.
+
+        Raises:
+            ManifestError: it is published with another state root.
+            InvalidInputError: it is published in another number of parts.
+        """
+        store, layout = open_store(self.store_url), self.layout(context)
+        stored = read_manifest(store, layout)
+        if stored is not None:
+            _check_same_shard(stored.manifest, shard_uid, state_root, num_parts, f"{store.url}/{layout.manifest}")
+
+    def put_shard(self, context: EpochContext, shard: ProducedShard) -> PublishedShard:
+        """Store a shard's header, statement and torrent.
+
+        Raises:
+            ManifestError: a statement in place can't be parsed.
+            StoreError: as it says.
+        """
+        store, layout = open_store(self.store_url), self.layout(context)
+        shard_id = shard.shard_uid.shard_id
+        missing: list[MissingObject] = []
+        header = _checked_header(shard)
+        if header is None:
+            reason = "the source has none" if shard.state_header is None else "the source's own does not fit the state root"
+            missing.append(MissingObject(MissingKind.STATE_HEADER, reason, shard_id))
+        else:
+            _put_read_back(store, layout.state_header(shard_id), header)
+        statement = _statement(context, shard, header)
+        self._put_statement(store, layout, statement)
+        torrent = self._put_torrent(store, layout, shard, missing)
+        listing = ManifestShard(
+            shard_uid=shard.shard_uid,
+            state_root=shard.state_root,
+            num_parts=len(shard.parts),
+            statement_sha256=statement.payload_sha256,
+            parts=tuple(
+                ManifestPart(
+                    part.plan.part_id.idx,
+                    part.digests.stored_size,
+                    part.digests.stored_sha256,
+                    part.pieces.v2_root.hex() if torrent is not None and part.pieces.v2_root else None,
+                )
+                for part in shard.parts
+            ),
+            header=None if header is None else ManifestHeader(len(header), hashlib.sha256(header).hexdigest()),
+            torrent=None
+            if torrent is None
+            else ManifestTorrent(torrent.info_hash_v1.hex(), torrent.info_hash_v2.hex(), torrent.piece_length),
+        )
+        return PublishedShard(shard.parts, listing, tuple(missing))
+
+    def _put_statement(self, store: Store, layout: EpochLayout, statement: ShardStatement) -> None:
+        """Store a statement; signatures of others over the same payload stay, a contradicting one is kept as evidence."""
+        envelope = sign_payload(statement.to_payload(), self._signers())
+        name = layout.shard_statement(statement.shard_id)
+        found = read_statement(store, layout, statement.shard_id)
+        if found is not None:
+            other, theirs = found
+            if theirs.payload == envelope.payload:
+                envelope = merge_signatures(envelope, theirs, name)
+            elif other.num_parts == statement.num_parts:
+                _put_read_back(store, layout.evidence(statement.shard_id, bytes.fromhex(theirs.payload_sha256)), theirs.to_bytes())
+        _put_read_back(store, name, envelope.to_bytes())
+
+    def _put_torrent(self, store: Store, layout: EpochLayout, shard: ProducedShard, missing: list[MissingObject]) -> TorrentFile | None:
+        shard_id = shard.shard_uid.shard_id
+        if not shard.parts:
+            return None
+        files = [(part_file_name(part.plan.part_id), part.digests.stored_size, part.pieces) for part in shard.parts]
+        try:
+            torrent = build_torrent(shard_folder_name(shard_id), files, shard.piece_length, self.web_seeds, self.trackers)
+        except InvalidInputError as error:
+            missing.append(MissingObject(MissingKind.TORRENT, error.problem, shard_id))
+            return None
+        _put_read_back(store, layout.torrent(shard_id), torrent.data)
+        return torrent
+
+    def finish(self, context: EpochContext, shards: Sequence[PublishedShard], epoch_shard_ids: Sequence[int]) -> PublishedEpoch:
+        """Write the manifest, then move the latest pointer forward.
+
+        Shards that an earlier revision lists and this run did not make stay listed.
+
+        Args:
+            epoch_shard_ids: all shards that the epoch is known to have.
+        Raises:
+            ObjectExistsError: other producers were faster each time.
+        """
+        store, layout = open_store(self.store_url), self.layout(context)
+        for _ in range(SWAP_ATTEMPTS_MAX):
+            stored = read_manifest(store, layout)
+            manifest = self._manifest(context, shards, epoch_shard_ids, stored)
+            if stored is not None and _same_content(stored.manifest, manifest):
+                # Nothing new to say; perhaps our signature.
+                manifest = stored.manifest
+            envelope = sign_payload(manifest.to_payload(), self._signers())
+            if stored is not None and stored.envelope.payload == envelope.payload:
+                envelope = merge_signatures(envelope, stored.envelope, layout.manifest)
+                if envelope == stored.envelope:
+                    return self._finished(store, manifest, envelope.payload_sha256)
+            else:
+                manifest, envelope = _claim_revision(store, layout, manifest, self._signers())
+            try:
+                store.swap(layout.manifest, envelope.to_bytes(), None if stored is None else stored.info)
+            except ObjectExistsError:
+                continue
+            if store.get(layout.manifest) == envelope.to_bytes():
+                return self._finished(store, manifest, envelope.payload_sha256)
+        raise ObjectExistsError(
+            problem="other producers replaced the manifest again and again",
+            where=f"{store.url}/{layout.manifest}",
+            remedy="Let one of them finish, then rerun.",
+        )
+
+    def _finished(self, store: Store, manifest: Manifest, payload_sha256: str) -> PublishedEpoch:
+        notes = [
+            f"{found.kind.replace('_', ' ')} missing"
+            + ("" if found.shard_id is None else f", shard {found.shard_id}")
+            + f": {found.reason}"
+            for found in manifest.missing
+        ]
+        if manifest.is_complete:
+            _move_latest(
+                store, LatestPointer(manifest.chain_id, manifest.epoch_height, manifest.epoch_id, manifest.revision, payload_sha256), notes
+            )
+        return PublishedEpoch(manifest.revision, self._signed_by(), tuple(notes))
+
+    def _manifest(
+        self, context: EpochContext, shards: Sequence[PublishedShard], epoch_shard_ids: Sequence[int], stored: StoredManifest | None
+    ) -> Manifest:
+        listings = {shard.listing.shard_id: shard.listing for shard in shards}
+        missing = [found for shard in shards for found in shard.missing]
+        if stored is not None:
+            for kept in stored.manifest.shards:
+                if kept.shard_id not in listings:
+                    listings[kept.shard_id] = kept
+                    missing += [found for found in stored.manifest.missing if found.shard_id == kept.shard_id]
+        absent = sorted(set(epoch_shard_ids) - set(listings))
+        missing += [MissingObject(MissingKind.SHARD, "not produced here so far", shard_id) for shard_id in absent]
+        if not context.block_headers:
+            missing.append(MissingObject(MissingKind.BLOCK_HEADERS, "the source has none"))
+        return Manifest(
+            chain_id=context.chain_id,
+            epoch_height=context.epoch_height,
+            epoch_id=context.epoch_id,
+            sync_hash=context.sync_hash,
+            protocol_version=context.protocol_version,
+            revision=1 if stored is None else stored.manifest.revision + 1,
+            created=datetime.now(UTC).replace(microsecond=0),
+            expires=None,
+            producer_version=f"statecast {_own_version()}",
+            encoding=self.encoding,
+            zstd=ZstdSettings(".".join(map(str, zstandard.ZSTD_VERSION)), self.zstd_level) if self.encoding is Encoding.V1 else None,
+            shards=tuple(listings[shard_id] for shard_id in sorted(listings)),
+            web_seeds=self.web_seeds,
+            trackers=self.trackers,
+            block_headers=context.block_headers,
+            missing=tuple(sorted(missing, key=lambda found: (-1 if found.shard_id is None else found.shard_id, found.kind))),
+        )
+
+    def _signers(self) -> tuple[Signer, ...]:
+        return () if self.signer is None else (self.signer,)
+
+    def _signed_by(self) -> str | None:
+        return None if self.signer is None else str(self.signer.public_key)
+
+
+def _own_version() -> str:
+    try:
+        return version("statecast")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _check_same_shard(manifest: Manifest, shard_uid: ShardUId, state_root: CryptoHash | None, num_parts: int | None, where: str) -> None:
+    listed = manifest.shard(shard_uid.shard_id)
+    if listed is None:
+        return
+    if state_root is not None and listed.state_root != state_root:
+        raise ManifestError(
+            problem=f"shard {shard_uid.shard_id} is published with state root {listed.state_root}, the source says {state_root}",
+            where=where,
+            remedy="One of them is of another chain or block: find out which, or publish to another place.",
+        )
+    if num_parts is not None and listed.num_parts != num_parts:
+        raise InvalidInputError(
+            problem=f"shard {shard_uid.shard_id} is published in {listed.num_parts} parts, not {num_parts}",
+            where=where,
+            remedy="Publish to another place.",
+        )
+
+
+def _same_content(left: Manifest, right: Manifest) -> bool:
+    """Tell whether two manifests say the same but for their revision, time and producer."""
+    return replace(left, revision=1, created=right.created, producer_version="") == replace(right, revision=1, producer_version="")
+
+
+def _claim_revision(store: Store, layout: EpochLayout, manifest: Manifest, signers: Sequence[Signer]) -> tuple[Manifest, Envelope]:
+    """Store a manifest under the next free revision; a revision that a killed run left behind with the same content is taken up.
+
+    Raises:
+        ObjectExistsError: every revision tried was taken in the meantime.
+    """
+    for _ in range(SWAP_ATTEMPTS_MAX):
+        left_behind = read_manifest_revision(store, layout, manifest.revision)
+        if left_behind is not None and not _same_content(left_behind.manifest, manifest):
+            manifest = replace(manifest, revision=manifest.revision + 1)
+            continue
+        if left_behind is not None:
+            manifest = left_behind.manifest
+        envelope = sign_payload(manifest.to_payload(), signers)
+        if left_behind is not None and left_behind.envelope.payload == envelope.payload:
+            return manifest, merge_signatures(envelope, left_behind.envelope, layout.manifest)
+        try:
+            store.put(layout.manifest_revision(manifest.revision), envelope.to_bytes(), create_only=True)
+        except ObjectExistsError:
+            continue
+        return manifest, envelope
+    raise ObjectExistsError(
+        problem="other producers took every revision tried", where=f"{store.url}/{layout.folder}/manifests", remedy="Run again."
+    )
+
+
+def _checked_header(shard: ProducedShard) -> bytes | None:
+    """Return the state header if it ends in this shard's state root node; else None.
+
+    Source: nearcore core/primitives/src/state_sync.rs, ShardStateSyncResponseHeaderV2: state_root_node (node bytes, memory usage) is last.
+    """
+    header = shard.state_header
+    ending = len(shard.root_node).to_bytes(4, "little") + shard.root_node + shard.memory_usage.to_bytes(8, "little")
+    return header if header is not None and header.endswith(ending) else None
+
+
+def _statement(context: EpochContext, shard: ProducedShard, header: bytes | None) -> ShardStatement:
+    return ShardStatement(
+        chain_id=context.chain_id,
+        epoch_height=context.epoch_height,
+        epoch_id=context.epoch_id,
+        sync_hash=context.sync_hash,
+        shard_uid=shard.shard_uid,
+        state_root=shard.state_root,
+        memory_usage=shard.memory_usage,
+        num_parts=len(shard.parts),
+        header_sha256=None if header is None else hashlib.sha256(header).hexdigest(),
+        parts=tuple(
+            StatementPart(
+                part.plan.part_id.idx, part.plan.key_begin, part.plan.key_end, part.digests.decoded_size, part.digests.decoded_sha256
+            )
+            for part in shard.parts
+        ),
+    )
+
+
+def _put_read_back(store: Store, name: str, data: bytes) -> None:
+    """Put an object that may replace another, and compare what the store gives back.
+
+    Raises:
+        ObjectMismatchError: the store gave back other bytes.
+    """
+    put_replacing(store, name, data)
+    if store.get(name) != data:
+        raise ObjectMismatchError(problem="the store gave back other bytes than it was given", where=f"{store.url}/{name}")
+
+
+def _move_latest(store: Store, pointer: LatestPointer, notes: list[str]) -> None:
+    """Move the chain's latest pointer forward, never back; a pointer that can't be read is replaced."""
+    name = latest_name(pointer.chain_id)
+    for _ in range(SWAP_ATTEMPTS_MAX):
+        info = store.info(name)
+        if info is not None:
+            try:
+                there = LatestPointer.parse(store.get(name), f"{store.url}/{name}")
+            except StatecastError as error:
+                notes.append(f"the latest pointer was replaced: {error.problem}")
+            else:
+                if not pointer.supersedes(there):
+                    return
+        try:
+            store.swap(name, pointer.to_bytes(), info)
+            return
+        except ObjectExistsError:
+            continue
+    notes.append("the latest pointer was not moved: other producers replaced it again and again")
