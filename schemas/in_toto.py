@@ -27,7 +27,9 @@ def encode_in_toto(predicate_type: str, subjects: Mapping[str, str], predicate: 
     return encode_json({"_type": STATEMENT_TYPE, "predicateType": predicate_type, "subject": listed, "predicate": predicate})
 
 
-def decode_in_toto(payload: bytes, predicate_type: str, bytes_max: int, subjects_max: int, where: str) -> tuple[dict[str, str], FieldReader]:
+def decode_in_toto(
+    payload: bytes, predicate_type: str, bytes_max: int, subjects_max: int, where: str
+) -> tuple[dict[str, str], FieldReader]:
     """Parse a payload; return the SHA-256 of each subject by name, in the order listed, and the predicate.
 
     Raises:

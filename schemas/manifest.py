@@ -141,7 +141,8 @@ class Manifest:
             "trackers": list(self.trackers),
             "block_headers": [encode_base64(header) for header in self.block_headers],
             "missing": [
-                {"kind": str(found.kind), "shard_id": found.shard_id, "part_id": found.part_id, "reason": found.reason} for found in self.missing
+                {"kind": str(found.kind), "shard_id": found.shard_id, "part_id": found.part_id, "reason": found.reason}
+                for found in self.missing
             ],
         }
         payload = encode_in_toto(MANIFEST_TYPE, self.subjects(), predicate)
@@ -234,7 +235,9 @@ def check_urls(mirrors: Sequence[str] = (), web_seeds: Sequence[str] = (), track
     ):
         for url in urls:
             if len(urls) > URLS_MAX or len(url) > URL_LENGTH_MAX or re.fullmatch(pattern, url) is None:
-                raise InvalidInputError(problem=f"a {option} is {form}, and there are at most {URLS_MAX}", where=url.partition("@")[2][:200] or url[:200])
+                raise InvalidInputError(
+                    problem=f"a {option} is {form}, and there are at most {URLS_MAX}", where=url.partition("@")[2][:200] or url[:200]
+                )
 
 
 def _read_time(reader: FieldReader, name: str) -> datetime:

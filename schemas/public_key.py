@@ -33,7 +33,9 @@ class PublicKey:
         encoded = text.removeprefix(_PREFIX)
         if encoded == text or len(encoded) > _BASE58_LENGTH_MAX:
             # The text may be a secret key given by mistake: it is not repeated.
-            raise InvalidInputError(problem="a public key looks like ed25519: and 43 or 44 base58 characters", remedy="statecast keygen prints it.")
+            raise InvalidInputError(
+                problem="a public key looks like ed25519: and 43 or 44 base58 characters", remedy="statecast keygen prints it."
+            )
         return cls(base58_decode(encoded))
 
     @property

@@ -134,7 +134,9 @@ class ShardStatement:
         if problem is not None:
             raise ManifestError(problem=problem, where=where)
         if statement.to_payload() != payload:
-            raise ManifestError(problem="the shard statement is not in its canonical encoding, or has fields that it should not have", where=where)
+            raise ManifestError(
+                problem="the shard statement is not in its canonical encoding, or has fields that it should not have", where=where
+            )
         return statement
 
     def _subjects(self) -> dict[str, str]:

@@ -145,7 +145,9 @@ class FileStore:
         try:
             with self._mapped(prefix), os.scandir(folder) as entries:
                 # A folder sorts as its name and the slash, so that the whole listing is in the order of the names.
-                found = sorted((entry.name + "/" if entry.is_dir() else entry.name, entry) for entry in entries if entry.name != TEMPORARY_FOLDER)
+                found = sorted(
+                    (entry.name + "/" if entry.is_dir() else entry.name, entry) for entry in entries if entry.name != TEMPORARY_FOLDER
+                )
         except ObjectNotFoundError:
             return
         for name, entry in found:
@@ -221,9 +223,13 @@ def _store_error(error: OSError, where: str) -> StoreError | InvalidInputError:
     if error.errno in _FULL:
         return StoreFullError(problem=f"the store is full: {problem}", where=where, remedy="Free space or raise the quota, then run again.")
     if error.errno in _DENIED:
-        return StoreDeniedError(problem=f"the store refuses access: {problem}", where=where, remedy="Check the owner and mode of the folder.")
+        return StoreDeniedError(
+            problem=f"the store refuses access: {problem}", where=where, remedy="Check the owner and mode of the folder."
+        )
     if error.errno == errno.EXDEV:
-        return StoreError(problem="the store's folder spans several file systems", where=where, remedy="Point the store below the mount point.")
+        return StoreError(
+            problem="the store's folder spans several file systems", where=where, remedy="Point the store below the mount point."
+        )
     if error.errno in _TRANSIENT:
         return TransientStoreError(problem=f"the file system failed for the moment: {problem}", where=where)
     return StoreError(problem=f"the file system failed: {problem}", where=where)

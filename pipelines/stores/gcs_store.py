@@ -128,7 +128,11 @@ class GcsStore:
         with self._mapped(name, writing=True):
             try:
                 blob.upload_from_string(
-                    view.tobytes(), content_type="application/octet-stream", if_generation_match=generation, checksum="crc32c", timeout=REQUEST_TIMEOUT_S
+                    view.tobytes(),
+                    content_type="application/octet-stream",
+                    if_generation_match=generation,
+                    checksum="crc32c",
+                    timeout=REQUEST_TIMEOUT_S,
                 )
             except PreconditionFailed:
                 if not holds_same_bytes(self, name, view):
@@ -170,7 +174,8 @@ class GcsStore:
         checksum = base64.b64encode(google_crc32c.value(view.tobytes()).to_bytes(4, "big")).decode()
         if int(found["size"]) != view.nbytes or found.get("crc32c", checksum) != checksum:
             raise ObjectMismatchError(
-                problem=f"sent {view.nbytes} bytes with crc32c {checksum}, the store has {found['size']} with {found.get('crc32c')}", where=self._where(name)
+                problem=f"sent {view.nbytes} bytes with crc32c {checksum}, the store has {found['size']} with {found.get('crc32c')}",
+                where=self._where(name),
             )
         return ObjectInfo(name, view.nbytes, str(found["generation"]))
 
@@ -246,10 +251,21 @@ def _store_error(error: Exception, where: str, writing: bool) -> StoreError:
             return StoreError(problem="no such bucket", where=where, remedy="Create it first; it is never created here.")
         return ObjectNotFoundError(problem="no such object", where=where)
     if code in (401, 403) or (isinstance(error, OSError) and text.startswith("Forbidden")):
-        return StoreDeniedError(problem=f"the store refuses access: {text[:300]}", where=where, remedy="Grant the identity that runs this access to the bucket.")
-    passing = (aiohttp.ClientError, requests.exceptions.RequestException, asyncio.TimeoutError, TimeoutError, ConnectionError, google.auth.exceptions.TransportError)
+        return StoreDeniedError(
+            problem=f"the store refuses access: {text[:300]}", where=where, remedy="Grant the identity that runs this access to the bucket."
+        )
+    passing = (
+        aiohttp.ClientError,
+        requests.exceptions.RequestException,
+        asyncio.TimeoutError,
+        TimeoutError,
+        ConnectionError,
+        google.auth.exceptions.TransportError,
+    )
     if code in (408, 409, 429) or code >= 500 or isinstance(error, passing):
         return TransientStoreError(problem=f"the store failed for the moment: {text[:300]}", where=where)
     if isinstance(error, google.auth.exceptions.GoogleAuthError):
-        return StoreDeniedError(problem=f"no usable credentials: {text[:300]}", where=where, remedy="Run gcloud auth application-default login, or set a token.")
+        return StoreDeniedError(
+            problem=f"no usable credentials: {text[:300]}", where=where, remedy="Run gcloud auth application-default login, or set a token."
+        )
     return StoreError(problem=f"the store failed: {text[:300]}", where=where)

@@ -58,7 +58,9 @@ def open_store(
         store = S3Store(BucketFolder.parse(url), endpoint_url, anonymous)
     else:
         raise InvalidInputError(
-            problem=f"no store has the scheme {scheme[:40]!r}", where=url.partition("?")[0][:200], remedy=f"Known: {', '.join(SCHEMES)}, or a path."
+            problem=f"no store has the scheme {scheme[:40]!r}",
+            where=url.partition("?")[0][:200],
+            remedy=f"Known: {', '.join(SCHEMES)}, or a path.",
         )
     if retry is not None and isinstance(store, (GcsStore, S3Store)):
         store = RetryingStore(store, retry)
@@ -74,5 +76,7 @@ def _local_path(url: str) -> str:
         return os.path.abspath(url)
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost") or not parts.path:
-        raise InvalidInputError(problem="a file URL has three slashes and an absolute path", where=url[:200], remedy="Write file:///folder.")
+        raise InvalidInputError(
+            problem="a file URL has three slashes and an absolute path", where=url[:200], remedy="Write file:///folder."
+        )
     return os.path.abspath(unquote(parts.path))

@@ -17,7 +17,9 @@ from pipelines.stores.ranges import as_view, open_ranges
 class BytePacer:
     """Spaces transfers so that bytes and time stay in proportion: each waits until the ones before it are paid for."""
 
-    def __init__(self, bytes_per_s: float, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, bytes_per_s: float, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         assert bytes_per_s > 0
         self._bytes_per_s = bytes_per_s
         self._clock = clock

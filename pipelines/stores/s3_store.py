@@ -130,7 +130,9 @@ class S3Store:
             if info is not None and holds_same_bytes(self, name, view):
                 return info
             if isinstance(error, ObjectNotFoundError) and "IfMatch" not in condition:
-                raise StoreError(problem="no such bucket or upload", where=self._where(name), remedy="Create the bucket first; it is never created here.") from error
+                raise StoreError(
+                    problem="no such bucket or upload", where=self._where(name), remedy="Create the bucket first; it is never created here."
+                ) from error
             raise ObjectExistsError(problem=problem, where=self._where(name)) from None
 
     def _send(self, name: str, view: memoryview, condition: dict[str, str]) -> tuple[dict[str, Any], str]:
@@ -246,9 +248,13 @@ def _store_error(error: Exception, where: str) -> StoreError:
     if isinstance(error, FileNotFoundError) or status == 404:
         return ObjectNotFoundError(problem="no such object", where=where)
     if status == 507 or code in _FULL_CODES:
-        return StoreFullError(problem=f"the store is full: {text[:300]}", where=where, remedy="Free space or raise the quota, then run again.")
+        return StoreFullError(
+            problem=f"the store is full: {text[:300]}", where=where, remedy="Free space or raise the quota, then run again."
+        )
     if isinstance(error, (PermissionError, NoCredentialsError, PartialCredentialsError)) or status in (401, 403):
-        return StoreDeniedError(problem=f"the store refuses access: {text[:300]}", where=where, remedy="Check the credentials and the bucket's policy.")
+        return StoreDeniedError(
+            problem=f"the store refuses access: {text[:300]}", where=where, remedy="Check the credentials and the bucket's policy."
+        )
     passing = (HTTPClientError, BotocoreConnectionError, aiohttp.ClientError, asyncio.TimeoutError, TimeoutError, ConnectionError)
     if status in (408, 409, 429) or status >= 500 or code in ("SlowDown", "RequestTimeout", "BadDigest") or isinstance(error, passing):
         return TransientStoreError(problem=f"the store failed for the moment: {text[:300]}", where=where)

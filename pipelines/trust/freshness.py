@@ -33,6 +33,14 @@ def check_revision(manifest: Manifest, seen: Manifest, where: str) -> None:
     if (manifest.chain_id, manifest.epoch_id) != (seen.chain_id, seen.epoch_id):
         raise ManifestError(problem="the manifest is of another epoch than the one seen before", where=where)
     if manifest.revision < seen.revision:
-        raise ManifestError(problem=f"revision {seen.revision} was seen before, this is {manifest.revision}", where=where, remedy="Somebody serves an old manifest.")
+        raise ManifestError(
+            problem=f"revision {seen.revision} was seen before, this is {manifest.revision}",
+            where=where,
+            remedy="Somebody serves an old manifest.",
+        )
     if manifest.revision == seen.revision and manifest != seen:
-        raise ManifestError(problem=f"two different manifests have revision {seen.revision}", where=where, remedy="The publisher equivocates, or two publish at once.")
+        raise ManifestError(
+            problem=f"two different manifests have revision {seen.revision}",
+            where=where,
+            remedy="The publisher equivocates, or two publish at once.",
+        )

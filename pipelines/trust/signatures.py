@@ -32,7 +32,9 @@ class TrustRule:
         if len(set(self.keys)) != len(self.keys) or len(self.keys) > PINNED_KEYS_MAX:
             raise InvalidInputError(problem=f"pinned keys are given once each, and at most {PINNED_KEYS_MAX}")
         if not 1 <= self.threshold <= len(self.keys):
-            raise InvalidInputError(problem=f"{self.threshold} signatures can't be asked of {len(self.keys)} keys", remedy="1 <= threshold <= number of keys.")
+            raise InvalidInputError(
+                problem=f"{self.threshold} signatures can't be asked of {len(self.keys)} keys", remedy="1 <= threshold <= number of keys."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,9 @@ def agreed_payload(envelopes: Sequence[Envelope], rule: TrustRule, where: str, p
     agreed = [Agreement(payload, tuple(sorted(found))) for payload, found in signers.items() if len(found) >= rule.threshold]
     if len(agreed) > 1:
         named = ", ".join(str(key) for key in sorted({key for agreement in agreed for key in agreement.signers}))
-        raise ManifestError(problem=f"trusted keys have signed different payloads: {named}", where=where, remedy="At least one of them lies or is stolen.")
+        raise ManifestError(
+            problem=f"trusted keys have signed different payloads: {named}", where=where, remedy="At least one of them lies or is stolen."
+        )
     if not agreed:
         most = max((len(found) for found in signers.values()), default=0)
         raise SignatureError(

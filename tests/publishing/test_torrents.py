@@ -140,7 +140,9 @@ def _session() -> Iterator[Any]:
             "enable_upnp": False,
             "enable_natpmp": False,
             "allow_multiple_connections_per_ip": True,
-            "alert_mask": lt.alert.category_t.error_notification | lt.alert.category_t.status_notification | lt.alert.category_t.storage_notification,
+            "alert_mask": lt.alert.category_t.error_notification
+            | lt.alert.category_t.status_notification
+            | lt.alert.category_t.storage_notification,
         }
     )
     try:
@@ -162,7 +164,11 @@ def _wait_until_seeding(session: Any, handle: Any) -> None:
     """Wait until all pieces have been checked, then until they are on disk: a client counts them before."""
     deadline = time.monotonic() + TRANSFER_TIMEOUT_S
     while not handle.status().is_seeding:
-        assert time.monotonic() < deadline, (str(handle.status().state), handle.status().progress, [str(alert) for alert in session.pop_alerts()])
+        assert time.monotonic() < deadline, (
+            str(handle.status().state),
+            handle.status().progress,
+            [str(alert) for alert in session.pop_alerts()],
+        )
         session.wait_for_alert(100)
         session.pop_alerts()
     handle.flush_cache()

@@ -36,7 +36,9 @@ def _sparse_manifest() -> Manifest:
         MissingObject(MissingKind.TORRENT, "libtorrent is not installed", 0),
         MissingObject(MissingKind.BLOCK_HEADERS, "the source has none"),
     )
-    return replace(manifest, expires=None, encoding=Encoding.V0, zstd=None, shards=(first, second), block_headers=(), mirrors=(), missing=missing)
+    return replace(
+        manifest, expires=None, encoding=Encoding.V0, zstd=None, shards=(first, second), block_headers=(), mirrors=(), missing=missing
+    )
 
 
 @pytest.mark.parametrize("manifest", [make_manifest(), _sparse_manifest()], ids=["whole", "sparse"])
@@ -158,7 +160,9 @@ def test_a_pointer_comes_back() -> None:
     assert document["manifest"] == POINTER.layout.manifest
 
 
-@pytest.mark.parametrize(("field", "value"), [("manifest", "elsewhere"), ("format", "x"), ("revision", 0), ("manifest_sha256", "x"), ("epoch_id", "0")])
+@pytest.mark.parametrize(
+    ("field", "value"), [("manifest", "elsewhere"), ("format", "x"), ("revision", 0), ("manifest_sha256", "x"), ("epoch_id", "0")]
+)
 def test_a_damaged_pointer_is_refused(field: str, value: object) -> None:
     """A pointer that leads elsewhere is not followed."""
     with pytest.raises(ManifestError, match="test"):

@@ -79,7 +79,10 @@ NAMES = st.one_of(
         lambda found: (LAYOUT.evidence(*found), ObjectName(ObjectKind.EVIDENCE, LAYOUT.chain_id, LAYOUT, found[0], payload_sha256=found[1]))
     ),
     st.integers(1, 999_999).map(
-        lambda revision: (LAYOUT.manifest_revision(revision), ObjectName(ObjectKind.MANIFEST_REVISION, LAYOUT.chain_id, LAYOUT, revision=revision))
+        lambda revision: (
+            LAYOUT.manifest_revision(revision),
+            ObjectName(ObjectKind.MANIFEST_REVISION, LAYOUT.chain_id, LAYOUT, revision=revision),
+        )
     ),
     st.just((LAYOUT.manifest, ObjectName(ObjectKind.MANIFEST, LAYOUT.chain_id, LAYOUT))),
     st.just((LAYOUT.claim, ObjectName(ObjectKind.CLAIM, LAYOUT.chain_id, LAYOUT))),

@@ -48,9 +48,7 @@ def test_the_payload_is_written_down() -> None:
         b'{"_type":"https://in-toto.io/Statement/v1","predicate":{"chain_id":"testnet","epoch_height":7,'
         b'"epoch_id":"29d2S7vB453rNYFdR5Ycwt7y9haRT5fwVwL9zTmBhfV2","has_state_header":false,"memory_usage":0,"num_parts":0,"parts":[],"shard_id":1,'
         b'"shard_uid":"s1.v1","state_root":"11111111111111111111111111111111","sync_hash":"3JF3sEqM796hk5WFqA6EtmEwJQ9quALszsfJyvXNQKy3"},'
-        b'"predicateType":"urn:statecast:shard-statement:v1","subject":[{"digest":{"sha256":"'
-        + b"0" * 64
-        + b'"},"name":"shard_id=1"}]}'
+        b'"predicateType":"urn:statecast:shard-statement:v1","subject":[{"digest":{"sha256":"' + b"0" * 64 + b'"},"name":"shard_id=1"}]}'
     )
 
 

@@ -196,7 +196,9 @@ class StoreContract:
         assert list(store.list()) == []
         store.put("folder/object", b"y", create_only=True)
 
-    @pytest.mark.parametrize("name", ["", "/x", "a//b", "a/", "../x", "a/../b", "./a", "a\\b", "a b", "a\n", "a?b", "é", ".statecast-tmp/x", "x" * 2000])
+    @pytest.mark.parametrize(
+        "name", ["", "/x", "a//b", "a/", "../x", "a/../b", "./a", "a\\b", "a b", "a\n", "a?b", "é", ".statecast-tmp/x", "x" * 2000]
+    )
     def test_what_is_no_name_is_refused(self, store: Store, name: str) -> None:
         """No name leaves the store's folder or needs quoting."""
         calls = [

@@ -21,7 +21,9 @@ def test_a_path_and_its_url_are_one_store(tmp_path: Path, monkeypatch: pytest.Mo
     """Relative paths, absolute paths and file URLs meet; percent escapes of a URL are undone."""
     monkeypatch.chdir(tmp_path)
     here = FileStore(str(tmp_path / "a b"))
-    assert [open_store(url) for url in ("a b", "./a b/", f"{tmp_path}/a b", f"file://{tmp_path}/a%20b", f"file://localhost{tmp_path}/a b")] == [here] * 5
+    assert [
+        open_store(url) for url in ("a b", "./a b/", f"{tmp_path}/a b", f"file://{tmp_path}/a%20b", f"file://localhost{tmp_path}/a b")
+    ] == [here] * 5
 
 
 @pytest.mark.parametrize(("url", "kind"), [("gs://bucket/folder", GcsStore), ("s3://bucket/folder", S3Store)])
@@ -51,7 +53,19 @@ def test_a_rate_limit_wraps_any_store() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "ftp://host/folder", "gs://", "gs:///folder", "s3://UPPER/x", "gs://bucket/../x", "gs://bucket/a b", "s3://key:secret@bucket/x", "s3://bucket/x?secret=1", "file://host/x", "file://"],
+    [
+        "",
+        "ftp://host/folder",
+        "gs://",
+        "gs:///folder",
+        "s3://UPPER/x",
+        "gs://bucket/../x",
+        "gs://bucket/a b",
+        "s3://key:secret@bucket/x",
+        "s3://bucket/x?secret=1",
+        "file://host/x",
+        "file://",
+    ],
 )
 def test_what_is_no_store_is_refused(url: str) -> None:
     """A usage error that names no secret."""

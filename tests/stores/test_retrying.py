@@ -38,7 +38,9 @@ def test_a_lost_request_is_sent_again(memory: MemoryStore) -> None:
 
 def test_a_lost_reply_is_no_conflict(memory: MemoryStore) -> None:
     """A create-only put and a swap that were carried out without our knowing succeed at the second attempt."""
-    store = RetryingStore(FaultyStore(memory, scripted({("put", 0): Fault.REPLY_LOST, ("swap", 0): Fault.REPLY_LOST, ("swap", 1): Fault.REPLY_LOST})), AT_ONCE)
+    store = RetryingStore(
+        FaultyStore(memory, scripted({("put", 0): Fault.REPLY_LOST, ("swap", 0): Fault.REPLY_LOST, ("swap", 1): Fault.REPLY_LOST})), AT_ONCE
+    )
     store.put("object", b"x", create_only=True)
     first = store.swap("pointer", b"1", None)
     assert store.swap("pointer", b"2", first) == memory.info("pointer")
@@ -76,7 +78,9 @@ def test_ranges_of_an_opened_object_are_retried(memory: MemoryStore) -> None:
 def test_seeded_faults_never_lose_an_object(seed: int) -> None:
     """Under random lost requests and replies every put and swap that succeeded is there, in order."""
     memory = MemoryStore(f"retrying/seed/{seed}")
-    store = RetryingStore(FaultyStore(memory, seeded(seed, rate=0.3)), RetryPolicy(attempts_max=40, wait_first_s=0, wait_max_s=0, wait_jitter_s=0))
+    store = RetryingStore(
+        FaultyStore(memory, seeded(seed, rate=0.3)), RetryPolicy(attempts_max=40, wait_first_s=0, wait_max_s=0, wait_jitter_s=0)
+    )
     choose = random.Random(seed)
     pointer = None
     for number in range(40):

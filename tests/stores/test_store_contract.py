@@ -78,7 +78,9 @@ class TestS3StoreOnVersitygw(StoreContract):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")  # gcsfs hands aiohttp bytes; Python hides this by default
+@pytest.mark.filterwarnings(
+    "ignore:Sending a large body directly:ResourceWarning"
+)  # gcsfs hands aiohttp bytes; Python hides this by default
 class TestGcsStoreOnFakeGcsServer(StoreContract):
     """A server that speaks GCS's JSON API and honours preconditions."""
 

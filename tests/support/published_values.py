@@ -25,7 +25,9 @@ def digest(text: str) -> str:
 def make_statement(shard_id: int = 0, num_parts: int = 3, header: bool = True) -> ShardStatement:
     """A statement of a shard whose parts begin at the keys 01, 02 and so on."""
     parts = tuple(
-        StatementPart(idx, bytes([idx]) if idx else b"", bytes([idx + 1]) if idx + 1 < num_parts else None, 1000 + idx, digest(f"part {idx}"))
+        StatementPart(
+            idx, bytes([idx]) if idx else b"", bytes([idx + 1]) if idx + 1 < num_parts else None, 1000 + idx, digest(f"part {idx}")
+        )
         for idx in range(num_parts)
     )
     header_sha256 = digest("header") if header else None
@@ -44,7 +46,10 @@ def make_manifest_shard(statement: ShardStatement) -> ManifestShard:
         statement.state_root,
         statement.num_parts,
         statement.payload_sha256,
-        tuple(ManifestPart(part.part_id, 500 + part.part_id, digest(f"stored {part.part_id}"), digest(f"root {part.part_id}")) for part in statement.parts),
+        tuple(
+            ManifestPart(part.part_id, 500 + part.part_id, digest(f"stored {part.part_id}"), digest(f"root {part.part_id}"))
+            for part in statement.parts
+        ),
         ManifestHeader(300, digest("header")),
         ManifestTorrent("ab" * 20, "cd" * 32, 16384) if statement.num_parts else None,
     )

@@ -81,7 +81,10 @@ def fake_gcs_server() -> Iterator[str]:
 def versitygw_server(folder: Path) -> Iterator[str]:
     """Run versitygw over a folder; yield its URL."""
     port = _free_port()
-    with _running([find_server("versitygw"), "--access", ACCESS_KEY, "--secret", SECRET_KEY, "--port", f"127.0.0.1:{port}", "posix", str(folder)], port):
+    with _running(
+        [find_server("versitygw"), "--access", ACCESS_KEY, "--secret", SECRET_KEY, "--port", f"127.0.0.1:{port}", "posix", str(folder)],
+        port,
+    ):
         yield f"http://127.0.0.1:{port}"
 
 

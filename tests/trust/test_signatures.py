@@ -115,7 +115,11 @@ def test_contradicting_statements_are_found_and_their_author_named(signers: tupl
     """Both payloads, what differs, and who signed both."""
     honest = make_statement()
     other = replace(honest, parts=(*honest.parts[:2], replace(honest.parts[2], sha256=digest("lie"))), sync_hash=CryptoHash(b"\x44" * 32))
-    envelopes = [sign_payload(honest.to_payload(), signers[:2]), sign_payload(other.to_payload(), signers[1:3]), sign_payload(honest.to_payload(), ())]
+    envelopes = [
+        sign_payload(honest.to_payload(), signers[:2]),
+        sign_payload(other.to_payload(), signers[1:3]),
+        sign_payload(honest.to_payload(), ()),
+    ]
     [found] = find_contradictions(envelopes, [signer.public_key for signer in signers], "test")
     assert {found.left_sha256, found.right_sha256} == {honest.payload_sha256, other.payload_sha256}
     assert found.fields == ("sync_hash", "parts[2]")
