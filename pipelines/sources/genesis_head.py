@@ -26,12 +26,11 @@ def open_maybe_gzip(path: Path) -> IO[bytes]:
         SourceError: it can't be read.
     """
     try:
-        file = path.open("rb")
-        magic = file.read(len(_GZIP_MAGIC))
-        file.seek(0)
+        with path.open("rb") as file:
+            is_gzip = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        return cast(IO[bytes], gzip.open(path)) if is_gzip else path.open("rb")
     except OSError as error:
         raise SourceError(problem=f"the file can't be read: {error.strerror}", where=str(path)) from None
-    return cast(IO[bytes], gzip.GzipFile(fileobj=file)) if magic == _GZIP_MAGIC else file
 
 
 def read_genesis_fields(path: Path, names: Collection[str]) -> dict[str, Any]:

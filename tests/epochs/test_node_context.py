@@ -47,6 +47,7 @@ def context() -> EpochContext:
 
 
 def row(column: str, key: bytes) -> bytes:
+    """Return a row of the real node."""
     with RocksDbReader(localnet_home() / "data", (column,)) as reader:
         found = reader.get(column, key)
     assert found is not None
@@ -54,6 +55,7 @@ def row(column: str, key: bytes) -> bytes:
 
 
 def rpc_answers(method: str) -> list[dict[str, object]]:
+    """Return the real node's answers to a method."""
     calls = json.loads(gzip.decompress((localnet() / "rpc.json.gz").read_bytes()))
     return [call["result"] for call in calls if call["method"] == method and "result" in call]
 
@@ -146,6 +148,7 @@ def test_latest_needs_flat_state(home: Path) -> None:
 
 
 def flip(data: bytes, position: int) -> bytes:
+    """Return bytes with one bit changed."""
     changed = bytearray(data)
     changed[position] ^= 1
     return bytes(changed)

@@ -7,6 +7,7 @@ import pickle
 import struct
 from dataclasses import replace
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -70,6 +71,7 @@ S90 = ShardUId(version=4, shard_id=90)
 
 @pytest.fixture(scope="module")
 def kernel() -> Kernel:
+    """Return the kernel that roots are computed with."""
     return choose_kernel("auto")
 
 
@@ -80,25 +82,32 @@ def home(tmp_path: Path) -> Path:
 
 
 def source_of(home: Path, context: str = "context.json") -> NodeSource:
+    """Return the source of a fixture's home and context."""
     return NodeSource(str(home), context_file(home, context))
 
 
-def records_of(source: NodeSource, shard: ShardContext, key_range: KeyRange = WHOLE, batch_bytes: int = BATCH_BYTES) -> list[pa.RecordBatch]:
+def records_of(
+    source: NodeSource, shard: ShardContext, key_range: KeyRange = WHOLE, batch_bytes: int = BATCH_BYTES
+) -> list[pa.RecordBatch]:
+    """Return the record batches of a key range."""
     return list(source.records(shard, key_range, batch_bytes))
 
 
 def values_of(source: NodeSource, shard: ShardContext, records: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """Return the values that records refer to."""
     hashes = sorted({value_hash for batch in records for value_hash in batch["value_hash"].to_pylist() if value_hash is not None})
     return list(source.values(shard, hashes, BATCH_BYTES))
 
 
 def state_root(kernel: Kernel, source: NodeSource, shard: ShardContext) -> CryptoHash:
+    """Return the root that a shard's records hash to."""
     records = records_of(source, shard)
     values = values_of(source, shard, records)
     return kernel.seal([kernel.build(records, values, None, None, keep_interior=False).edge]).state_root
 
 
 def first_shard(source: NodeSource) -> ShardContext:
+    """Return shard 0."""
     return source.context.shard(0)
 
 
@@ -168,7 +177,7 @@ def test_ranges_tile_the_shard(target: int, batch_bytes: int) -> None:
     ranges = source.key_ranges(shard, target)
     assert ranges[0].begin == b""
     assert ranges[-1].end is None
-    assert all(left.end == right.begin for left, right in zip(ranges, ranges[1:], strict=False))
+    assert all(left.end == right.begin for left, right in pairwise(ranges))
     batches = [batch for key_range in ranges for batch in records_of(source, shard, key_range, batch_bytes)]
     assert pa.Table.from_batches(batches).equals(pa.Table.from_batches(records_of(source, shard)))
     for batch in batches:
@@ -198,7 +207,9 @@ def test_a_source_is_picklable_and_reads_the_same() -> None:
     source = source_of(node_a())
     again = pickle.loads(pickle.dumps(source))
     assert again == source
-    assert pa.Table.from_batches(records_of(again, first_shard(again))).equals(pa.Table.from_batches(records_of(source, first_shard(source))))
+    assert pa.Table.from_batches(records_of(again, first_shard(again))).equals(
+        pa.Table.from_batches(records_of(source, first_shard(source)))
+    )
 
 
 def test_reading_everything_changes_nothing_in_the_home(home: Path) -> None:
@@ -290,7 +301,7 @@ def test_flat_storage_that_is_not_ready_is_named(home: Path, status: int) -> Non
     for data in (home / "data", snapshot_folder(home)):
         change_rows(data, FLAT_STORAGE_STATUS, {S0.to_bytes(): bytes([status, 0, 0])})
     source = source_of(home)
-    with pytest.raises(FlatStorageNotReadyError, match="s0.v3"):
+    with pytest.raises(FlatStorageNotReadyError, match=r"s0\.v3"):
         source.key_ranges(first_shard(source), 1 << 20)
 
 
@@ -298,7 +309,7 @@ def test_a_shard_that_the_node_does_not_track_is_not_found() -> None:
     """No flat state of it is anywhere."""
     source = source_of(node_a())
     shard = replace(first_shard(source), shard_uid=ShardUId(version=3, shard_id=77))
-    with pytest.raises(SnapshotNotFoundError, match="s77.v3"):
+    with pytest.raises(SnapshotNotFoundError, match=r"s77\.v3"):
         source.key_ranges(shard, 1 << 20)
 
 

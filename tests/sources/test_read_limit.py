@@ -15,9 +15,11 @@ class Clock:
         self.now = 0.0
 
     def read(self) -> float:
+        """Return the time."""
         return self.now
 
     def sleep(self, seconds: float) -> None:
+        """Let time pass."""
         assert seconds > 0
         self.now += seconds
 

@@ -13,11 +13,12 @@ ROW_BYTES = 40
 
 
 def batch(values: list[bytes]) -> pa.RecordBatch:
+    """Return a batch of values under a hash of zeros."""
     hashes = pa.array([bytes(32)] * len(values), pa.binary(32))
     # Cut from a longer array, so that its buffers begin with rows of another batch.
-    return pa.RecordBatch.from_arrays([pa.concat_arrays([hashes, hashes]), pa.array(values + values, pa.binary())], schema=VALUE_SCHEMA).slice(
-        len(values)
-    )
+    return pa.RecordBatch.from_arrays(
+        [pa.concat_arrays([hashes, hashes]), pa.array(values + values, pa.binary())], schema=VALUE_SCHEMA
+    ).slice(len(values))
 
 
 @given(st.lists(st.lists(st.binary(max_size=300), max_size=20), max_size=6), st.integers(1, 2000))

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ def snapshot(tmp_path: Path) -> Path:
 
 
 def rows_of(reader: RocksDbReader, column: str = FLAT_STATE) -> list[tuple[bytes, bytes]]:
+    """Return all rows of a column family."""
     return [row for rows in reader.scan(column, b"", None) for row in rows]
 
 
@@ -191,7 +193,7 @@ def test_a_file_that_comes_back_lets_the_next_attempt_succeed(snapshot: Path, mo
     """A listing that was taken while the node replaced files is taken again."""
     file = largest_flat_state_file(snapshot)
     hidden = file.rename(snapshot.parent / file.name)
-    monkeypatch.setattr(rocksdb_reader.time, "sleep", lambda seconds: hidden.rename(file) if hidden.exists() else None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: hidden.rename(file) if hidden.exists() else None)
     with RocksDbReader(snapshot, COLUMNS) as reader:
         assert len(rows_of(reader)) == 1445
 
@@ -206,7 +208,7 @@ def test_a_database_that_never_stands_still_is_given_up(snapshot: Path, monkeypa
         attempts.append(seconds)
         log.write_bytes(b"\0" * len(attempts))
 
-    monkeypatch.setattr(rocksdb_reader.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     with pytest.raises(SourceChangedError, match="missing"):
         RocksDbReader(snapshot, COLUMNS)
     assert len(attempts) == rocksdb_reader.OPEN_ATTEMPTS_MAX

@@ -7,6 +7,7 @@ import json
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def open_writable(data: Path) -> Rdict:
     return Rdict(str(data), options=options, column_families=dict.fromkeys(Rdict.list_cf(str(data)), families["default"]))
 
 
-def change_rows(data: Path, column: str, rows: dict[bytes, bytes | None]) -> None:
+def change_rows(data: Path, column: str, rows: Mapping[bytes, bytes | None]) -> None:
     """Write rows of a copied database; None removes one."""
     database = open_writable(data)
     family = database.get_column_family(column)
