@@ -6,12 +6,11 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from jobs.epoch_url import locate_epoch
 from jobs.options import InProcess, Json, KernelName, RayAddress, ShardIds, Workers, open_executor
-from jobs.terminal import format_bytes, open_progress
+from jobs.terminal import format_bytes, open_console, open_progress
 from pipelines.execution.check_epoch import CheckResult, EpochCheck
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
@@ -105,7 +104,7 @@ def _result_json(result: CheckResult, epoch_url: str) -> dict[str, object]:
 
 
 def _print_result(result: CheckResult, trust: TrustRule | None) -> None:
-    console = Console()
+    console = open_console()
     manifest = result.stored.manifest
     table = Table(
         title=f"epoch {manifest.epoch_height} of {manifest.chain_id}, manifest revision {manifest.revision}", title_justify="left"

@@ -7,7 +7,6 @@ import time
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from jobs.epoch_input import DATASET_SCHEME, InputOptions, open_input
@@ -27,7 +26,7 @@ from jobs.options import (
     open_executor,
     reader_count,
 )
-from jobs.terminal import format_bytes, format_seconds, open_progress
+from jobs.terminal import format_bytes, format_seconds, open_console, open_progress
 from pipelines.execution.export_epoch import export_epoch, verify_dataset
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
@@ -129,4 +128,4 @@ def _print_summary(datasets: list[ShardDataset], where: str) -> None:
             str(files),
             f"{vouched} {summary.verified_state_root}",
         )
-    Console().print(table)
+    open_console().print(table)

@@ -15,12 +15,14 @@ from rich.table import Table
 
 from jobs.epoch_url import locate_epoch
 from jobs.options import Json
-from jobs.terminal import format_bytes
+from jobs.terminal import format_bytes, open_console
 from pipelines.epochs.node_context import NodeEpoch, epoch_context_from_node, list_epochs
 from pipelines.publishing.published_epoch import read_manifest
 from pipelines.sources.arrow_dataset import list_shards
+from pipelines.sources.node_store import NodeSource
 from pipelines.stores.open_store import open_store
 from schemas.dsse import parse_envelope
+from schemas.epoch_context import EpochContext
 from schemas.errors import EpochNotReadyError, InvalidInputError, MalformedPartError, StatecastError
 from schemas.manifest import Manifest
 from schemas.object_layout import ObjectKind, parse_object_name
@@ -46,7 +48,7 @@ def inspect(
     if as_json:
         typer.echo(json.dumps({"message_type": "summary", **document}))
     else:
-        _PRINTERS[document["kind"]](Console(), document)
+        _PRINTERS[document["kind"]](open_console(), document)
 
 
 def _document(what: str) -> dict[str, Any]:
@@ -73,10 +75,14 @@ def _node(home: Path) -> dict[str, Any]:
 
 
 def _node_epoch(home: Path, epoch: NodeEpoch) -> dict[str, Any]:
-    context, problem = None, "its sync block is not known here"
+    context: EpochContext | None = None
+    problem: str | None = "its sync block is not known here"
     if epoch.sync_hash is not None:
         try:
             context = epoch_context_from_node(home, str(epoch.epoch_id))
+            for shard in context.shards:
+                NodeSource(str(home), context).fingerprint(shard)
+            problem = None
         except StatecastError as error:
             problem = error.problem
     return {
@@ -84,8 +90,8 @@ def _node_epoch(home: Path, epoch: NodeEpoch) -> dict[str, Any]:
         "epoch_id": str(epoch.epoch_id),
         "protocol_version": epoch.protocol_version,
         "sync_hash": None if epoch.sync_hash is None else str(epoch.sync_hash),
-        "can_produce": context is not None,
-        "problem": problem if context is None else None,
+        "can_produce": problem is None,
+        "problem": problem,
         "shards": [
             {"shard_uid": str(shard.shard_uid), "state_root": str(shard.state_root)} for shard in (context.shards if context else ())
         ],

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from jobs.epoch_input import EpochInput, InputOptions, open_input
@@ -33,7 +32,7 @@ from jobs.options import (
     reader_count,
 )
 from jobs.report import write_report
-from jobs.terminal import format_bytes, format_seconds, open_progress
+from jobs.terminal import format_bytes, format_seconds, open_console, open_progress
 from pipelines.execution.produce_epoch import EpochProduction, EpochResult, ProductionSettings
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
@@ -101,7 +100,10 @@ def produce(
     read_limit: ReadLimit = None,
     dataset: Annotated[
         str | None,
-        typer.Option("--dataset", help="Where the exported records go; all workers must share it. Default: in the work folder."),
+        typer.Option(
+            "--dataset",
+            help="Where the exported records go and stay; all workers must share it. Default: in the work folder, and removed in the end.",
+        ),
     ] = None,
     work: Annotated[
         str | None,
@@ -109,7 +111,9 @@ def produce(
             "--work", help="Folder or bucket for what stages leave each other. Default: a folder of this run under ~/.cache/statecast."
         ),
     ] = None,
-    keep_work: Annotated[bool, typer.Option("--keep-work", help="Leave the built interiors in the work folder.")] = False,
+    keep_work: Annotated[
+        bool, typer.Option("--keep-work", help="Leave what is in the work folder: the export and the built interiors.")
+    ] = False,
     report: Annotated[
         Path | None, typer.Option("--report", help="HTML report to write. Default: report.html in a local work folder.")
     ] = None,
@@ -159,6 +163,7 @@ def produce(
         zstd_level=zstd_level,
         num_parts=num_parts,
         keep_work=keep_work,
+        keep_dataset=keep_work or dataset is not None,
     )
     progress = open_progress()
     try:
@@ -267,7 +272,7 @@ def _print_plan(found: EpochInput, output: _Output, kernel_name: str, as_json: b
             "after reading" if memory is None else format_bytes(memory),
             shard_plan["state_root"] or "to be computed",
         )
-    Console().print(table)
+    open_console().print(table)
 
 
 def _print_nothing_to_do(epoch_url: str, revision: int, as_json: bool) -> None:
@@ -332,7 +337,7 @@ def _print_summary(result: EpochResult, report_file: Path | None) -> None:
             "copied" if shard.has_header else "none",
             "[green]verified[/]" if shard.root_was_known else f"[yellow]computed[/] {shard.state_root}",
         )
-    console = Console()
+    console = open_console()
     console.print(table)
     signed = f"signed by {result.signed_by}" if result.signed_by else "[yellow]unsigned[/]"
     console.print(f"manifest revision {result.manifest_revision}, {signed}, in {format_seconds(result.seconds)}", highlight=False)

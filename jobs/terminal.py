@@ -18,6 +18,9 @@ from pipelines.execution.progress import StageProgress
 LINE_INTERVAL_S = 10.0
 """Off a terminal, a stage writes a line at its beginning and end and about this often between."""
 
+RESULT_WIDTH = 180
+"""Columns of a table that goes into a file or a pipe."""
+
 _STAGE_NAMES = {
     "export": "export records",
     "values": "export values",
@@ -112,7 +115,7 @@ class LineProgress:
         key, now = (progress.stage, progress.shard), time.monotonic()
         began = self._began.setdefault(key, now)
         spoke = self._spoke.setdefault(key, now)
-        if progress.done < progress.total and now - spoke < LINE_INTERVAL_S:
+        if not progress.total or (progress.done < progress.total and now - spoke < LINE_INTERVAL_S):
             return
         self._spoke[key] = now
         left_s = (now - began) / progress.done * (progress.total - progress.done) if progress.done else None
@@ -143,6 +146,11 @@ def configure_logging() -> None:
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def open_console() -> Console:
+    """Return a console for results on standard output; where that is no terminal, lines are not cut to a terminal's width."""
+    return Console() if sys.stdout.isatty() else Console(width=RESULT_WIDTH)
 
 
 def open_progress() -> BarProgress | LineProgress:

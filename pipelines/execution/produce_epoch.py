@@ -16,7 +16,7 @@ from pipelines.publishing.publish_part import PublishedPart, PublishPartTask
 from pipelines.sources.arrow_dataset import ShardDataset
 from pipelines.sources.protocol import FlatStateSource
 from pipelines.stages.assemble import part_inputs
-from pipelines.stages.export import ExportSettings
+from pipelines.stages.export import ExportSettings, discard_export
 from pipelines.stages.work_folder import work_folder_for
 from schemas.epoch_context import EpochContext
 from schemas.ids import CryptoHash, ShardUId
@@ -39,7 +39,9 @@ class ProductionSettings:
     """None for as many as nearcore makes."""
     validate: bool = True
     keep_work: bool = False
-    """Leave interiors and edges in the work folder after a shard is published."""
+    """Leave interiors and edges in the work folder after the epoch is published."""
+    keep_dataset: bool = True
+    """Leave the exported dataset; False where nobody asked for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +169,11 @@ class EpochProduction:
             published.append(shard)
             results[dataset.summary.shard.shard_uid] = _shard_result(built, shard, time.monotonic() - shard_began)
         epoch = self.publisher.finish(self.context, published, self.epoch_shard_ids)
-        if not self.settings.keep_work:
-            for dataset in datasets:
+        for dataset in datasets:
+            if not self.settings.keep_work:
                 work_folder_for(self.settings.work_url, dataset).remove()
+            if not self.settings.keep_dataset and self.source is not None:
+                discard_export(dataset)
         return EpochResult(
             context=self.context,
             source=self.described,

@@ -241,7 +241,7 @@ def store_summary(dataset: ShardDataset) -> ShardDataset:
 
 
 def discard_export(dataset: ShardDataset) -> None:
-    """Remove a shard's dataset, summary first: it did not hash to its state root and must not be reused."""
+    """Remove a shard's dataset, its summary first: from then on it is not taken for one."""
     store = open_store(dataset.url)
     store.delete(f"{dataset.folder}/shard.json")
     for info in list(store.list(dataset.folder)):
