@@ -241,6 +241,7 @@ def _code(error: BaseException | None) -> int:
 def _store_error(error: Exception, where: str, writing: bool) -> StoreError:
     """Return the store's error for an error of gcsfs or google-cloud-storage."""
     import aiohttp
+    import google.api_core.exceptions
     import google.auth.exceptions
     import requests
 
@@ -261,6 +262,7 @@ def _store_error(error: Exception, where: str, writing: bool) -> StoreError:
         TimeoutError,
         ConnectionError,
         google.auth.exceptions.TransportError,
+        google.api_core.exceptions.RetryError,
     )
     if code in (408, 409, 429) or code >= 500 or isinstance(error, passing):
         return TransientStoreError(problem=f"the store failed for the moment: {text[:300]}", where=where)

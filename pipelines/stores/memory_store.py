@@ -72,7 +72,7 @@ class MemoryStore:
         folder = check_prefix(prefix)
         with self._folder.lock:
             found = sorted((name, data) for name, data in self._folder.objects.items() if not folder or name.startswith(folder + "/"))
-        return (ObjectInfo(name, len(data)) for name, data in found)
+        return (_info(name, data) for name, data in found)
 
     def swap(self, name: str, data: Data, expected: ObjectInfo | None) -> ObjectInfo:
         """See `Store.swap`."""

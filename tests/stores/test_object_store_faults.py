@@ -25,8 +25,9 @@ import gcsfs, sys
 from pipelines.stores.open_store import open_store
 store = open_store(sys.argv[1], retry=None)
 store.swap("pointer", b"1", None)
-store.put("object", b"x", create_only=True)
-assert store.get("object") == b"x"
+store.put("folder/object", b"x", create_only=True)
+assert store.get("folder/object") == b"x"
+assert [info.name for info in store.list()] == ["folder/object", "pointer"]
 assert type(store._fs()).__module__ == "gcsfs.core", "gcsfs asks for bucket types"
 """
 
@@ -173,7 +174,7 @@ def test_gcs_takes_its_endpoint_from_the_environment() -> None:
     with fake_gcs_server() as url:
         make_gcs_bucket(url, "fake-bucket")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GCSFS_")}
-        arguments = [sys.executable, "-c", READ_BY_ENVIRONMENT, "gs://fake-bucket/x"]
+        arguments = [sys.executable, "-c", READ_BY_ENVIRONMENT, "gs://fake-bucket"]
         subprocess.run(arguments, check=True, timeout=120, cwd=Path(__file__).parents[2], env={**environment, "STORAGE_EMULATOR_HOST": url})
 
 
