@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-
 from jobs.terminal import format_bytes, format_seconds
 from schemas.record_kind import record_kind_name
 
@@ -43,6 +41,9 @@ def write_report(path: Path, result: EpochResult, timings: Sequence[StageTiming]
     Args:
         path: written whole, then renamed into place.
     """
+    # Imported here, like the plots' library: only a finished production needs them.
+    import jinja2
+
     environment = jinja2.Environment(loader=jinja2.PackageLoader("jobs", "templates"), autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters.update(size=format_bytes, seconds=format_seconds, number=lambda count: f"{count:,}")
     html = environment.get_template("report.html.j2").render(

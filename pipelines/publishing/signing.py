@@ -18,7 +18,6 @@ from typing import NoReturn
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from schemas.dsse import SIGNATURES_MAX, Envelope, EnvelopeSignature
 from schemas.errors import InvalidInputError, ManifestError, SignatureError
@@ -44,6 +43,9 @@ class Signer:
 
     def sign(self, envelope: Envelope) -> Envelope:
         """Return the envelope with this key's signature added, or replaced."""
+        # Imported here: the package loads every cloud's key service that is installed.
+        from securesystemslib.signer import CryptoSigner, SSlibKey
+
         key_id = self.public_key.key_id
         key = SSlibKey(key_id, "ed25519", "ed25519", {"public": self.public_key.data.hex()})
         signer = CryptoSigner(Ed25519PrivateKey.from_private_bytes(self._seed), key)

@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from securesystemslib.exceptions import UnverifiedSignatureError
-from securesystemslib.signer import Signature, SSlibKey
-
 from schemas.dsse import Envelope
 from schemas.errors import InvalidInputError, ManifestError, SignatureError
 from schemas.in_toto import PAYLOAD_TYPE
@@ -85,6 +82,10 @@ def agreed_payload(envelopes: Sequence[Envelope], rule: TrustRule, where: str, p
 
 
 def _holds(key: PublicKey, signature: bytes, signed: bytes) -> bool:
+    # Imported here: the package loads every cloud's key service that is installed, and most commands verify nothing.
+    from securesystemslib.exceptions import UnverifiedSignatureError
+    from securesystemslib.signer import Signature, SSlibKey
+
     verifier = SSlibKey(key.key_id, "ed25519", "ed25519", {"public": key.data.hex()})
     try:
         verifier.verify_signature(Signature(key.key_id, signature.hex()), signed)
