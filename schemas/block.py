@@ -139,7 +139,7 @@ def decode_block_chunks(row: bytes, header: BlockHeader, where: str) -> tuple[Ch
         reader.fail("the block begins with another header than the BlockHeader column has")
     if version >= 4:
         reader.u8()
-    read = _read_chunk_header_v1 if version == 1 else read_chunk_header
+    read = read_chunk_header_v1 if version == 1 else read_chunk_header
     chunks = tuple(reader.vec(lambda: read(reader, row), 200, CHUNK_HEADERS_MAX))
     actual = chunk_headers_root(chunks)
     if actual != header.chunk_headers_root:
@@ -175,13 +175,18 @@ def read_chunk_header(reader: BorshReader, data: bytes) -> ChunkHeader:
     """
     version = reader.u8() + 1
     if version == 1:
-        return _read_chunk_header_v1(reader, data)
+        return read_chunk_header_v1(reader, data)
     if version > 3:
         reader.fail(f"V{version} is no known version of a chunk header")
     return _read_chunk_header_body(reader, data, has_inner_tag=version == 3, hashes_merkle_root=True)
 
 
-def _read_chunk_header_v1(reader: BorshReader, data: bytes) -> ChunkHeader:
+def read_chunk_header_v1(reader: BorshReader, data: bytes) -> ChunkHeader:
+    """Take a ShardChunkHeaderV1, which has no tag where nothing else can stand.
+
+    Raises:
+        IntegrityError: the reader's class, on malformed bytes.
+    """
     return _read_chunk_header_body(reader, data, has_inner_tag=False, hashes_merkle_root=False)
 
 

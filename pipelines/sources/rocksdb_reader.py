@@ -35,7 +35,7 @@ from rocksdict import AccessType, DbClosedError, Options, Rdict, RdictIter, Read
 from pipelines.sources.node_columns import display_name
 from schemas.errors import ColumnMissingError, SourceChangedError, SourceError
 
-OPEN_ATTEMPTS_MAX: Final = 6
+OPEN_ATTEMPTS_MAX: Final = 8
 """How often a database whose files vanish or grow while it is opened is tried again from a new listing."""
 
 OPEN_RETRY_DELAY_S: Final = 0.05
