@@ -31,6 +31,7 @@
     |   +-- ObjectExistsError
     |   +-- StoreDeniedError
     |   +-- StoreFullError
+    |   +-- RangeRefusedError
     |   +-- TransientStoreError             the only one that a retry wrapper retries
     +-- FetchError                    [31]  every source failed
 
@@ -42,7 +43,7 @@ This module raises nothing and prints nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 EXIT_CODES: dict[int, str] = {
@@ -93,7 +94,7 @@ class StatecastError(Exception):
     def to_json(self) -> dict[str, Any]:
         """Return the error as plain JSON values, for ``--json``."""
         facts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {"kind": self.kind, "exit_code": self.exit_code, **{k: _plain(v) for k, v in facts.items() if v not in ("", None)}}
+        return {"kind": self.kind, "exit_code": self.exit_code, **{k: _plain(v) for k, v in facts.items() if v not in ("", None, {})}}
 
 
 def _plain(value: Any) -> Any:
@@ -308,10 +309,20 @@ class StoreFullError(StoreError):
 
 
 @dataclass(eq=False, kw_only=True)
+class RangeRefusedError(StoreError):
+    """The place does not serve an object from the middle, but may serve it whole."""
+
+    kind = "range_refused"
+
+
+@dataclass(eq=False, kw_only=True)
 class TransientStoreError(StoreError):
     """A fault of the moment; the retry wrapper tries again."""
 
     kind = "store_transient"
+
+    retry_after_s: float = 0.0
+    """How long the server asked to be left alone; 0 where it did not say."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -320,3 +331,10 @@ class FetchError(StatecastError):
 
     kind = "fetch"
     exit_code = 31
+
+    attempts: dict[str, list[str]] = field(default_factory=dict)
+    """By source: what went wrong there, in the order of the attempts."""
+
+    def __str__(self) -> str:
+        tried = "; ".join(f"{source}: {', then '.join(problems)}" for source, problems in self.attempts.items())
+        return f"{super().__str__()} Tried {tried}." if tried else super().__str__()

@@ -1,0 +1,1 @@
+"""Fetches a published epoch from many sources at once, none of them trusted, into a folder of nearcore's object names."""
