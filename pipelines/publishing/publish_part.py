@@ -1,6 +1,7 @@
-"""Publishes one state part: assemble, encode, put, read back, validate what was read.
+"""Publishes one state part: assemble, encode, validate, put, read back and compare.
 
-An object that is already there is kept if it validates against the state root for its (part_id, num_parts), else replaced.
+An object that is already there is kept if it validates against the state root for its (part_id, num_parts), else replaced. Of
+two producers at once the first valid object stays.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from schemas.errors import IntegrityError, ObjectExistsError, ObjectMismatchErro
 from schemas.ids import CryptoHash
 from schemas.state_part import Encoding, encode_state_part
 from schemas.torrent import PartPieces, piece_hashes
+
+PUT_ATTEMPTS_MAX = 4
+"""How often a part is tried again when another producer was faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,40 +50,64 @@ class PublishPartTask:
     kernel_name: str
     piece_length: int
     validate: bool = True
-    """Validate the trie of what was read back; its digest is compared always."""
+    """Validate the trie before the part is put; what is read back is compared always."""
 
     def run(self) -> PublishedPart:
         """Publish the part.
 
         Raises:
             ObjectMismatchError: the store gave back other bytes than it was given.
+            ObjectExistsError: other producers replaced the object again and again.
             IntegrityError, StoreError: as they say.
         """
         kernel = choose_kernel(self.kernel_name)
         store = open_store(self.store_url)
-        existing = self._existing(kernel, store)
-        if existing is not None:
-            digests, pieces = existing
-            return PublishedPart(self.plan, digests, pieces, reused=True)
+        made: tuple[bytes, PartDigests] | None = None
+        for _ in range(PUT_ATTEMPTS_MAX):
+            info = store.info(self.object_name)
+            existing = None if info is None else self._existing(kernel, store)
+            if existing is not None:
+                digests, pieces = existing
+                return PublishedPart(self.plan, digests, pieces, reused=True)
+            data, digests = made = made or self._make(kernel)
+            try:
+                if info is None:
+                    store.put(self.object_name, data, create_only=True)
+                else:
+                    store.swap(self.object_name, data, info)
+            except ObjectExistsError:
+                # Another producer was faster: what it left is judged like anything that is found.
+                continue
+            if store.get(self.object_name) != data:
+                raise ObjectMismatchError(
+                    problem="the store gave back other bytes than it was given",
+                    where=f"{store.url}/{self.object_name}",
+                    remedy="Run again; if it stays so, distrust the store.",
+                )
+            return PublishedPart(self.plan, digests, piece_hashes(data, self.piece_length), reused=False)
+        raise ObjectExistsError(
+            problem="other producers replaced the part again and again",
+            where=f"{store.url}/{self.object_name}",
+            remedy="Let one of them finish, then rerun.",
+        )
+
+    def _make(self, kernel: Kernel) -> tuple[bytes, PartDigests]:
+        """Assemble, encode and validate the part. What is put was validated, and what is read back is compared with it byte by byte."""
         partial_state = assemble_part(kernel, self.inputs)
         data = encode_state_part(partial_state, self.encoding, self.zstd_level)
-        put_replacing(store, self.object_name, data)
-        read_back = store.get(self.object_name)
-        where = f"{store.url}/{self.object_name}"
-        if read_back != data:
-            raise ObjectMismatchError(
-                problem="the store gave back other bytes than it was given",
-                where=where,
-                remedy="Run again; if it stays so, distrust the store.",
-            )
-        if self.validate:
-            digests = verify_part(kernel, read_back, self.encoding, self.state_root, self.plan.part_id)
-            assert digests.decoded_size == partial_state.size, "what decodes is what was encoded"
-        else:
-            digests = PartDigests(
+        if not self.validate:
+            return data, PartDigests(
                 len(data), hashlib.sha256(data).hexdigest(), partial_state.size, hashlib.sha256(partial_state).hexdigest()
             )
-        return PublishedPart(self.plan, digests, piece_hashes(data, self.piece_length), reused=False)
+        try:
+            digests = verify_part(kernel, data, self.encoding, self.state_root, self.plan.part_id)
+        except IntegrityError as error:
+            work = self.inputs.work
+            error.where = error.where or f"part {self.plan.part_id} of shard folder {work.url}/{work.folder}"
+            error.remedy = error.remedy or "What an earlier stage left there is damaged: delete that folder and run again."
+            raise
+        assert digests.decoded_size == partial_state.size, "what decodes is what was encoded"
+        return data, digests
 
     def _existing(self, kernel: Kernel, store: Store) -> tuple[PartDigests, PartPieces] | None:
         try:
