@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.protocol import AppliedPart
-from pipelines.publishing.part_check import digest_part
+from pipelines.stages.part_check import digest_part
 from pipelines.stores.open_store import open_store
 from schemas.errors import IntegrityError, ObjectNotFoundError
 from schemas.ids import CryptoHash, PartId

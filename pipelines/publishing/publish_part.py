@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.protocol import Kernel
-from pipelines.publishing.part_check import PartDigests, verify_part
 from pipelines.stages.assemble import PartInputs, assemble_part
+from pipelines.stages.part_check import PartDigests, verify_part
 from pipelines.stages.plan import PartPlan
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
