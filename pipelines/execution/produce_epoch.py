@@ -11,8 +11,9 @@ from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.export_epoch import export_epoch
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.kernel.protocol import Kernel
-from pipelines.publishing.epoch_publisher import EpochPublisher, ProducedShard, PublishedEpoch, PublishedShard
+from pipelines.publishing.epoch_publisher import EpochPublisher, PublishedEpoch
 from pipelines.publishing.publish_part import PublishedPart, PublishPartTask
+from pipelines.publishing.shard_publisher import ProducedShard, PublishedShard
 from pipelines.sources.arrow_dataset import ShardDataset
 from pipelines.sources.protocol import FlatStateSource
 from pipelines.stages.assemble import part_inputs
@@ -189,7 +190,7 @@ class EpochProduction:
     def _produce_shard(self, dataset: ShardDataset) -> tuple[BuiltShard, PublishedShard]:
         settings = self.settings
         work = work_folder_for(settings.work_url, dataset)
-        built = build_shard(self.runner, self.kernel, dataset, work, settings.num_parts, ours=self.source is not None)
+        built = build_shard(self.runner, self.kernel, dataset, work, settings.num_parts, self.source)
         shard = dataset.summary.shard
         self.publisher.refuse_other_shard(self.context, shard.shard_uid, built.state_root, len(built.plans))
         piece_length = piece_length_for(built.memory_usage, len(built.plans)) if built.plans else LEAF_BYTES

@@ -1,4 +1,4 @@
-"""Publishes what surrounds the parts of an epoch: headers, shard statements, torrents, the manifest, the latest pointer.
+"""Publishes an epoch: its shards, then the manifest, then the latest pointer.
 
 The order is what makes it safe: a shard's statement is written when all its parts were read back and validated, the manifest when
 all statements are there, the pointer last. A producer that dies leaves no manifest, or the one before.
@@ -6,7 +6,6 @@ all statements are there, the pointer last. A producer that dies leaves no manif
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,53 +13,22 @@ from importlib.metadata import PackageNotFoundError, version
 
 import zstandard
 
-from pipelines.publishing.publish_part import PublishedPart, put_replacing
-from pipelines.publishing.published_epoch import StoredManifest, read_manifest, read_manifest_revision, read_statement
+from pipelines.publishing.published_epoch import StoredManifest, read_manifest, read_manifest_revision, readable_statement
+from pipelines.publishing.shard_publisher import ProducedShard, PublishedShard, ShardPublisher
 from pipelines.publishing.signing import Signer, merge_signatures, sign_payload
-from pipelines.publishing.torrents import TorrentFile, build_torrent
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
 from schemas.dsse import Envelope
 from schemas.epoch_context import EpochContext
-from schemas.errors import InvalidInputError, ManifestError, ObjectExistsError, ObjectMismatchError, StatecastError
+from schemas.errors import InvalidInputError, ManifestError, ObjectExistsError, StatecastError
 from schemas.ids import CryptoHash, PartId, ShardUId
 from schemas.latest_pointer import LatestPointer
 from schemas.manifest import Manifest, MissingKind, MissingObject, ZstdSettings, check_urls
-from schemas.manifest_shard import ManifestHeader, ManifestPart, ManifestShard, ManifestTorrent
-from schemas.object_layout import EpochLayout, latest_name, part_file_name, shard_folder_name
-from schemas.shard_statement import ShardStatement, StatementPart
+from schemas.object_layout import EpochLayout, latest_name
 from schemas.state_part import Encoding, num_parts_for
 
 SWAP_ATTEMPTS_MAX = 8
 """How often the manifest or the pointer is tried again when another producer was faster."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProducedShard:
-    """A shard whose state root came out right and whose parts are all stored and validated."""
-
-    shard_uid: ShardUId
-    state_root: CryptoHash
-    memory_usage: int
-    root_node: bytes
-    """Node bytes of the state root; empty for an empty trie."""
-    parts: tuple[PublishedPart, ...]
-    piece_length: int
-    state_header: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedShard:
-    """A shard with its statement and torrent stored."""
-
-    parts: tuple[PublishedPart, ...]
-    listing: ManifestShard
-    missing: tuple[MissingObject, ...]
-
-    @property
-    def has_header(self) -> bool:
-        """Whether the state header is published."""
-        return self.listing.header is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +67,8 @@ class EpochPublisher:
     def find_published(self, context: EpochContext, num_parts: int | None) -> PublishedEpoch | None:
         """Return the published epoch when nothing is missing of what a production would make; else None.
 
-        Sizes are looked up, bytes are not read: that is what a check is for.
+        Sizes are looked up, bytes are not read: that is what a check is for. The latest pointer is moved forward where a killed run
+        did not come to it.
 
         Raises:
             ManifestError: there is a manifest that can't be parsed.
@@ -120,14 +89,16 @@ class EpochPublisher:
             objects = [(layout.state_part(shard.shard_id, PartId(part.part_id, listed.num_parts)), part.size) for part in listed.parts]
             if listed.header is not None:
                 objects.append((layout.state_header(shard.shard_id), listed.header.size))
-            if any(sizes.get(name) != size for name, size in objects) or layout.shard_statement(shard.shard_id) not in sizes:
+            if any(sizes.get(name) != size for name, size in objects):
                 return None
-            found = read_statement(store, layout, shard.shard_id)
+            if listed.torrent is not None and layout.torrent(shard.shard_id) not in sizes:
+                return None
+            found = readable_statement(store, layout, shard.shard_id)
             if found is None or found[1].payload_sha256 != listed.statement_sha256:
                 return None
             if num_parts is None and listed.num_parts != num_parts_for(found[0].memory_usage):
                 return None
-        return PublishedEpoch(stored.manifest.revision, self._signed_by(), ())
+        return self._finished(store, stored.manifest, stored.envelope.payload_sha256)
 
     def _check_same_form(self, manifest: Manifest, context: EpochContext, num_parts: int | None, where: str) -> None:
         """Refuse to add to an epoch that is published in another form: its readers hold the manifest to be one thing."""
@@ -157,70 +128,9 @@ class EpochPublisher:
             _check_same_shard(stored.manifest, shard_uid, state_root, num_parts, f"{store.url}/{layout.manifest}")
 
     def put_shard(self, context: EpochContext, shard: ProducedShard) -> PublishedShard:
-        """Store a shard's header, statement and torrent.
-
-        Raises:
-            ManifestError: a statement in place can't be parsed.
-            StoreError: as it says.
-        """
-        store, layout = open_store(self.store_url), self.layout(context)
-        shard_id = shard.shard_uid.shard_id
-        missing: list[MissingObject] = []
-        header = _checked_header(shard)
-        if header is None:
-            reason = "the source has none" if shard.state_header is None else "the source's own does not fit the state root"
-            missing.append(MissingObject(MissingKind.STATE_HEADER, reason, shard_id))
-        else:
-            _put_read_back(store, layout.state_header(shard_id), header)
-        statement = _statement(context, shard, header)
-        self._put_statement(store, layout, statement)
-        torrent = self._put_torrent(store, layout, shard, missing)
-        listing = ManifestShard(
-            shard_uid=shard.shard_uid,
-            state_root=shard.state_root,
-            num_parts=len(shard.parts),
-            statement_sha256=statement.payload_sha256,
-            parts=tuple(
-                ManifestPart(
-                    part.plan.part_id.idx,
-                    part.digests.stored_size,
-                    part.digests.stored_sha256,
-                    part.pieces.v2_root.hex() if torrent is not None and part.pieces.v2_root else None,
-                )
-                for part in shard.parts
-            ),
-            header=None if header is None else ManifestHeader(len(header), hashlib.sha256(header).hexdigest()),
-            torrent=None
-            if torrent is None
-            else ManifestTorrent(torrent.info_hash_v1.hex(), torrent.info_hash_v2.hex(), torrent.piece_length),
-        )
-        return PublishedShard(shard.parts, listing, tuple(missing))
-
-    def _put_statement(self, store: Store, layout: EpochLayout, statement: ShardStatement) -> None:
-        """Store a statement; signatures of others over the same payload stay, a contradicting one is kept as evidence."""
-        envelope = sign_payload(statement.to_payload(), self._signers())
-        name = layout.shard_statement(statement.shard_id)
-        found = read_statement(store, layout, statement.shard_id)
-        if found is not None:
-            other, theirs = found
-            if theirs.payload == envelope.payload:
-                envelope = merge_signatures(envelope, theirs, name)
-            elif other.num_parts == statement.num_parts:
-                _put_read_back(store, layout.evidence(statement.shard_id, bytes.fromhex(theirs.payload_sha256)), theirs.to_bytes())
-        _put_read_back(store, name, envelope.to_bytes())
-
-    def _put_torrent(self, store: Store, layout: EpochLayout, shard: ProducedShard, missing: list[MissingObject]) -> TorrentFile | None:
-        shard_id = shard.shard_uid.shard_id
-        if not shard.parts:
-            return None
-        files = [(part_file_name(part.plan.part_id), part.digests.stored_size, part.pieces) for part in shard.parts]
-        try:
-            torrent = build_torrent(shard_folder_name(shard_id), files, shard.piece_length, self.web_seeds, self.trackers)
-        except InvalidInputError as error:
-            missing.append(MissingObject(MissingKind.TORRENT, error.problem, shard_id))
-            return None
-        _put_read_back(store, layout.torrent(shard_id), torrent.data)
-        return torrent
+        """Store a shard's header, statement and torrent; see `ShardPublisher.put`."""
+        publisher = ShardPublisher(open_store(self.store_url), self.layout(context), self._signers(), self.web_seeds, self.trackers)
+        return publisher.put(context, shard)
 
     def finish(self, context: EpochContext, shards: Sequence[PublishedShard], epoch_shard_ids: Sequence[int]) -> PublishedEpoch:
         """Write the manifest, then move the latest pointer forward.
@@ -365,47 +275,6 @@ def _claim_revision(store: Store, layout: EpochLayout, manifest: Manifest, signe
     raise ObjectExistsError(
         problem="other producers took every revision tried", where=f"{store.url}/{layout.folder}/manifests", remedy="Run again."
     )
-
-
-def _checked_header(shard: ProducedShard) -> bytes | None:
-    """Return the state header if it ends in this shard's state root node; else None.
-
-    Source: nearcore core/primitives/src/state_sync.rs, ShardStateSyncResponseHeaderV2: state_root_node (node bytes, memory usage) is last.
-    """
-    header = shard.state_header
-    ending = len(shard.root_node).to_bytes(4, "little") + shard.root_node + shard.memory_usage.to_bytes(8, "little")
-    return header if header is not None and header.endswith(ending) else None
-
-
-def _statement(context: EpochContext, shard: ProducedShard, header: bytes | None) -> ShardStatement:
-    return ShardStatement(
-        chain_id=context.chain_id,
-        epoch_height=context.epoch_height,
-        epoch_id=context.epoch_id,
-        sync_hash=context.sync_hash,
-        shard_uid=shard.shard_uid,
-        state_root=shard.state_root,
-        memory_usage=shard.memory_usage,
-        num_parts=len(shard.parts),
-        header_sha256=None if header is None else hashlib.sha256(header).hexdigest(),
-        parts=tuple(
-            StatementPart(
-                part.plan.part_id.idx, part.plan.key_begin, part.plan.key_end, part.digests.decoded_size, part.digests.decoded_sha256
-            )
-            for part in shard.parts
-        ),
-    )
-
-
-def _put_read_back(store: Store, name: str, data: bytes) -> None:
-    """Put an object that may replace another, and compare what the store gives back.
-
-    Raises:
-        ObjectMismatchError: the store gave back other bytes.
-    """
-    put_replacing(store, name, data)
-    if store.get(name) != data:
-        raise ObjectMismatchError(problem="the store gave back other bytes than it was given", where=f"{store.url}/{name}")
 
 
 def _move_latest(store: Store, pointer: LatestPointer, notes: list[str]) -> None:

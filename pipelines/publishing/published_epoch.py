@@ -68,3 +68,11 @@ def read_statement(store: Store, layout: EpochLayout, shard_id: int) -> tuple[Sh
     except ObjectNotFoundError:
         return None
     return ShardStatement.from_payload(envelope.payload, where), envelope
+
+
+def readable_statement(store: Store, layout: EpochLayout, shard_id: int) -> tuple[ShardStatement, Envelope] | None:
+    """Return the statement in place; None where there is none, or one that is damaged and says nothing: it is made again."""
+    try:
+        return read_statement(store, layout, shard_id)
+    except ManifestError:
+        return None
