@@ -77,7 +77,7 @@ def export(
         datasets = export_epoch(runner, found.source, found.context, ExportSettings(url, file_format))
         exported_s = time.monotonic() - began
         progress.note(f"every record and value is exported after {format_seconds(exported_s)}: the snapshot is no longer needed")
-        datasets = [verify_dataset(runner, chosen_kernel, dataset, ours=True) for dataset in datasets]
+        datasets = [verify_dataset(runner, chosen_kernel, dataset, found.source) for dataset in datasets]
     finally:
         progress.close()
         executor.close()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.execution.executor import TaskNeeds
-from pipelines.execution.export_epoch import settle_root
+from pipelines.execution.export_epoch import RootExplanation, settle_root
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.kernel.protocol import Kernel
 from pipelines.sources.arrow_dataset import ShardDataset
-from pipelines.stages.build import BuildPartTask, BuildSummary, SealTask
+from pipelines.sources.protocol import FlatStateSource
+from pipelines.stages.build import BuildPartTask, BuildSummary, SealTask, check_state_root
 from pipelines.stages.plan import PartPlan, StructureTask, decide_num_parts, plan_boundaries, plan_parts, seal_structure
 from pipelines.stages.work_folder import WorkFolder
 from schemas.ids import ZERO_HASH, CryptoHash
@@ -46,13 +48,19 @@ class BuiltShard:
 
 
 def build_shard(
-    runner: StageRunner, kernel: Kernel, dataset: ShardDataset, work: WorkFolder, num_parts_wanted: int | None, *, ours: bool
+    runner: StageRunner,
+    kernel: Kernel,
+    dataset: ShardDataset,
+    work: WorkFolder,
+    *,
+    num_parts_wanted: int | None,
+    source: FlatStateSource | None,
 ) -> BuiltShard:
     """Plan and build all parts of a shard and prove its state root.
 
     Args:
         num_parts_wanted: None for as many as nearcore makes.
-        ours: this run exported the dataset; see `settle_root`.
+        source: what this run exported the dataset from; None for a dataset that was there before.
     Raises:
         StateRootMismatchError: the records do not hash to the trusted root.
         IntegrityError, DatasetError, StoreError: as the stages say.
@@ -76,5 +84,20 @@ def build_shard(
         (sealed,) = runner.run("seal", name, sealing, TaskNeeds(SEAL_TASK_MEMORY_BYTES), lambda _: Amount())
         state_root, memory_usage, root_node = sealed.state_root, sealed.memory_usage, sealed.root_node
         assert memory_usage == structure.memory_usage, "hashing and structure agree on the memory usage"
-    dataset = settle_root(dataset, state_root, memory_usage, ours=ours)
+    if source is None:
+        check_state_root(summary.shard.state_root, state_root, f"shard {name} of {summary.source}")
+    else:
+        dataset = settle_root(dataset, state_root, memory_usage, _explanation(kernel, source, dataset, work, with_records))
     return BuiltShard(dataset, work, state_root, summary.shard.state_root is not None, memory_usage, root_node, plans, builds)
+
+
+def _explanation(
+    kernel: Kernel, source: FlatStateSource, dataset: ShardDataset, work: WorkFolder, plans: Sequence[PartPlan]
+) -> RootExplanation:
+    store = work.store()
+    return RootExplanation(
+        kernel=kernel,
+        source=source,
+        read_edges=lambda: [store.get(work.edge(plan.part_id)) for plan in plans],
+        read_range=lambda index: [batch for span in plans[index].spans for batch in dataset.read_span(span)],
+    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
 
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
@@ -11,6 +13,7 @@ from pipelines.kernel.protocol import Kernel
 from pipelines.sources.arrow_dataset import ShardDataset
 from pipelines.sources.protocol import FlatStateSource
 from pipelines.stages.build import HashFileTask, check_state_root
+from pipelines.stages.difference import TrustedTrie, name_difference
 from pipelines.stages.export import (
     ExportSettings,
     discard_export,
@@ -20,8 +23,8 @@ from pipelines.stages.export import (
     store_summary,
 )
 from schemas.dataset import RangeSummary, ValuesFile
-from schemas.epoch_context import EpochContext
-from schemas.errors import StateRootMismatchError
+from schemas.epoch_context import EpochContext, ShardContext
+from schemas.errors import SourceError, StateRootMismatchError, ValueMismatchError
 from schemas.ids import ZERO_HASH, CryptoHash
 
 EXPORT_TASK_MEMORY_BYTES = 400 << 20
@@ -61,11 +64,11 @@ def _copied(files: Sequence[ValuesFile]) -> Amount:
     return Amount(records=sum(file.values for file in files), size=sum(file.size for file in files))
 
 
-def verify_dataset(runner: StageRunner, kernel: Kernel, dataset: ShardDataset, *, ours: bool) -> ShardDataset:
+def verify_dataset(runner: StageRunner, kernel: Kernel, dataset: ShardDataset, source: FlatStateSource | None) -> ShardDataset:
     """Recompute a dataset's state root, compare it with the trusted one, and note both root and memory usage in its summary.
 
     Args:
-        ours: this run exported the dataset, so it may be removed and its summary rewritten.
+        source: what this run exported the dataset from; None for a dataset that was there before, which is left as it is.
     Raises:
         StateRootMismatchError: it differs.
     """
@@ -74,29 +77,62 @@ def verify_dataset(runner: StageRunner, kernel: Kernel, dataset: ShardDataset, *
         return dataset
     name = str(summary.shard.shard_uid)
     state_root, memory_usage = ZERO_HASH, 0
+    edges: list[bytes] = []
     if summary.files:
         tasks = [HashFileTask(dataset, kernel.name, index) for index in range(len(summary.files))]
         edges = runner.run("hash", name, tasks, TaskNeeds(HASH_TASK_MEMORY_BYTES), lambda _: Amount())
         sealed = kernel.seal(edges)
         state_root, memory_usage = sealed.state_root, sealed.memory_usage
-    return settle_root(dataset, state_root, memory_usage, ours=ours)
+    if source is None:
+        check_state_root(summary.shard.state_root, state_root, _what(dataset))
+        return dataset
+    return settle_root(dataset, state_root, memory_usage, RootExplanation(kernel, source, lambda: edges, dataset.read_file))
 
 
-def settle_root(dataset: ShardDataset, state_root: CryptoHash, memory_usage: int, *, ours: bool) -> ShardDataset:
-    """Compare a recomputed state root with the trusted one and note it in the dataset.
+@dataclass(frozen=True, slots=True)
+class RootExplanation:
+    """What it takes to say where an export differs from the trusted state."""
 
-    A dataset of ours that does not hash to the trusted root is removed, so that a rerun exports anew; somebody else's is left alone.
+    kernel: Kernel
+    source: FlatStateSource
+    read_edges: Callable[[], Sequence[bytes]]
+    """Reads the hashed edges of all key ranges, in order."""
+    read_range: Callable[[int], Sequence[pa.RecordBatch]]
+
+    def difference(self, shard: ShardContext) -> str:
+        """Name the differing keys, as narrow as the source's own trie tells; empty where it can't."""
+        edges = self.read_edges()
+        if shard.state_root is None or not edges:
+            return ""
+        named = name_difference(self.kernel, edges, self.read_range, TrustedTrie(shard.state_root, lambda node: self._node(shard, node)))
+        return "" if named is None else f", {named}"
+
+    def _node(self, shard: ShardContext, node_hash: bytes) -> bytes | None:
+        try:
+            return next((bytes(batch.column(1)[0].as_py()) for batch in self.source.values(shard, [node_hash], 1)), None)
+        except (ValueMismatchError, SourceError):
+            return None
+
+
+def settle_root(dataset: ShardDataset, state_root: CryptoHash, memory_usage: int, explanation: RootExplanation) -> ShardDataset:
+    """Compare an export's recomputed state root with the trusted one and note it in the dataset.
+
+    A dataset that does not hash to the trusted root is removed, so that a rerun exports anew.
 
     Raises:
-        StateRootMismatchError: the roots differ.
+        StateRootMismatchError: the roots differ; names the keys where they do, where that can be told.
     """
     summary = dataset.summary
     try:
-        check_state_root(summary.shard.state_root, state_root, f"shard {summary.shard.shard_uid} of {summary.source}")
-    except StateRootMismatchError:
-        if ours:
-            discard_export(dataset)
-        raise
-    if not ours or summary.verified_state_root is not None:
+        check_state_root(summary.shard.state_root, state_root, _what(dataset))
+    except StateRootMismatchError as error:
+        where = _what(dataset) + explanation.difference(summary.shard)
+        discard_export(dataset)
+        raise replace(error, where=where) from None
+    if summary.verified_state_root is not None:
         return dataset
     return store_summary(ShardDataset(dataset.url, replace(summary, verified_state_root=state_root, memory_usage=memory_usage)))
+
+
+def _what(dataset: ShardDataset) -> str:
+    return f"shard {dataset.summary.shard.shard_uid} of {dataset.summary.source}"

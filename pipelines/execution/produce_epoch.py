@@ -190,7 +190,7 @@ class EpochProduction:
     def _produce_shard(self, dataset: ShardDataset) -> tuple[BuiltShard, PublishedShard]:
         settings = self.settings
         work = work_folder_for(settings.work_url, dataset)
-        built = build_shard(self.runner, self.kernel, dataset, work, settings.num_parts, self.source)
+        built = build_shard(self.runner, self.kernel, dataset, work, num_parts_wanted=settings.num_parts, source=self.source)
         shard = dataset.summary.shard
         self.publisher.refuse_other_shard(self.context, shard.shard_uid, built.state_root, len(built.plans))
         piece_length = piece_length_for(built.memory_usage, len(built.plans)) if built.plans else LEAF_BYTES

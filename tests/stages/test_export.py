@@ -55,7 +55,7 @@ def test_plain_pyarrow_reads_the_records(tmp_path: Path) -> None:
     assert [key for key, _ in PAIRS] == table.column("key").to_pylist()
     assert [len(value) for _, value in PAIRS] == table.column("value_length").to_pylist()
     with pa.OSFile(str(files_below(tmp_path, ".arrow")[0])) as file:
-        assert b"s0.v0" == pa.ipc.open_file(file).schema.metadata[b"statecast.shard_uid"]
+        assert pa.ipc.open_file(file).schema.metadata[b"statecast.shard_uid"] == b"s0.v0"
 
 
 def test_polars_reads_the_records(tmp_path: Path) -> None:
@@ -83,9 +83,9 @@ def test_duckdb_reads_the_parquet_files(tmp_path: Path) -> None:
 def test_an_exported_dataset_hashes_to_the_same_root_in_either_format(tmp_path: Path, file_format: FileFormat) -> None:
     """IPC and Parquet hold the same state."""
     kernel = choose_kernel("reference")
-    expected = verify_dataset(runner(), kernel, export(tmp_path / "one"), ours=True).summary.verified_state_root
+    expected = verify_dataset(runner(), kernel, export(tmp_path / "one"), list_source(PAIRS)).summary.verified_state_root
 
-    dataset = verify_dataset(runner(), kernel, export(tmp_path / "other", file_format=file_format), ours=True)
+    dataset = verify_dataset(runner(), kernel, export(tmp_path / "other", file_format=file_format), list_source(PAIRS))
 
     assert expected == dataset.summary.verified_state_root
     assert dataset.summary == load_shard(str(tmp_path / "other"), dataset.summary.context, dataset.summary.shard.shard_uid).summary
@@ -112,7 +112,7 @@ def test_an_export_of_other_records_is_not_reused(tmp_path: Path) -> None:
 
     again = export(tmp_path, list_source([*PAIRS, (b"\xff", b"new")], [50, 120], 16))
 
-    assert 201 == again.summary.records
+    assert again.summary.records == 201
 
 
 def _truncate(path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: Callable[[Path], None])
     damage(victim)
 
     with pytest.raises(DatasetError) as caught:
-        verify_dataset(runner(), choose_kernel("reference"), dataset, ours=False)
+        verify_dataset(runner(), choose_kernel("reference"), dataset, None)
 
     assert victim.name in str(caught.value)
 
@@ -144,7 +144,7 @@ def test_another_root_than_the_chains_is_refused_and_the_export_forgotten(tmp_pa
     claimed = replace(dataset, summary=replace(dataset.summary, context=replace(dataset.summary.context, shards=(shard,))))
 
     with pytest.raises(StateRootMismatchError) as caught:
-        verify_dataset(runner(), choose_kernel("reference"), claimed, ours=True)
+        verify_dataset(runner(), choose_kernel("reference"), claimed, list_source(PAIRS))
 
     assert str(ZERO_HASH) == caught.value.expected
     assert load_shard(str(tmp_path), dataset.summary.context, shard.shard_uid) is None
@@ -185,9 +185,9 @@ def test_epochs_are_selected_by_height_id_or_as_the_latest(tmp_path: Path) -> No
         export_epoch(runner(), list_source(PAIRS), context, ExportSettings(str(tmp_path)))
     shards = list_shards(str(tmp_path))
 
-    assert 9 == select_epoch(shards, "latest")[0].epoch_height
-    assert 3 == select_epoch(shards, "3")[0].epoch_height
-    assert 5 == select_epoch(shards, str(type(ZERO_HASH)(bytes([5]) * 32)))[0].epoch_height
+    assert select_epoch(shards, "latest")[0].epoch_height == 9
+    assert select_epoch(shards, "3")[0].epoch_height == 3
+    assert select_epoch(shards, str(type(ZERO_HASH)(bytes([5]) * 32)))[0].epoch_height == 5
     with pytest.raises(EpochNotReadyError, match="holds"):
         select_epoch(shards, "4")
 

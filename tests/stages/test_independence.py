@@ -29,7 +29,9 @@ def build(pairs: Pairs, num_parts: int, *, cuts: list[int], rows_max: int, file_
     url = f"memory://{uuid.uuid4().hex}"
     settings = ExportSettings(url, file_format, file_bytes_target=file_bytes)
     (dataset,) = export_epoch(runner, list_source(pairs, cuts, rows_max), context_of(None), settings)
-    return build_shard(runner, choose_kernel("auto"), dataset, work_folder_for(url, dataset), num_parts, ours=True)
+    return build_shard(
+        runner, choose_kernel("auto"), dataset, work_folder_for(url, dataset), num_parts_wanted=num_parts, source=list_source(pairs)
+    )
 
 
 def part_digests(built: BuiltShard) -> list[str]:
@@ -66,6 +68,8 @@ def test_a_shard_without_records_has_the_empty_part_as_often_as_asked(num_parts:
     url = f"memory://{uuid.uuid4().hex}"
     (dataset,) = export_epoch(runner, list_source([]), context_of(None), ExportSettings(url))
 
-    built = build_shard(runner, choose_kernel("auto"), dataset, work_folder_for(url, dataset), num_parts or None, ours=True)
+    built = build_shard(
+        runner, choose_kernel("auto"), dataset, work_folder_for(url, dataset), num_parts_wanted=num_parts or None, source=list_source([])
+    )
 
     assert [sha256(bytes(5)).hexdigest()] * num_parts == part_digests(built)

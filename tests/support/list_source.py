@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipelines.sources.protocol import KeyRange
 from schemas.epoch_context import EpochContext, ShardContext
+from schemas.errors import ValueMismatchError
 from schemas.flat_state import VALUE_SCHEMA
 from schemas.ids import ZERO_HASH, CryptoHash, ShardUId
 from tests.support.records import Pairs, record_batches
@@ -46,6 +47,8 @@ class ListSource:
         """Yield values one by one."""
         by_hash = {sha256(value).digest(): value for _, value in self.pairs}
         for value_hash in value_hashes:
+            if value_hash not in by_hash:
+                raise ValueMismatchError(problem=f"the list has no value {value_hash.hex()}")
             yield pa.RecordBatch.from_pylist([{"value_hash": value_hash, "value": by_hash[value_hash]}], schema=VALUE_SCHEMA)
 
     def state_header(self, shard: ShardContext, sync_hash: bytes) -> bytes | None:
