@@ -1,6 +1,6 @@
 """The epoch context out of a node's database alone, every hash on the way recomputed.
 
-StateSyncHashes gives the sync hash; its block's parent holds the chunk headers, whose Merkle root the parent's header commits to, and
+StateSyncHashes gives the sync hash of the newest epochs, and `pipelines.epochs.sync_block` that of older ones; its block's parent holds the chunk headers, whose Merkle root the parent's header commits to, and
 whose prev_state_root and prev_block_hash are the shard's state root and the block that flat state must stand at. The chain id, which
 no column has, comes from the genesis file.
 
@@ -11,9 +11,10 @@ Source: nearcore chain/chain/src/state_sync/adapter.rs, ChainStateSyncAdapter::c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipelines.epochs.sync_block import SYNC_BLOCK_COLUMNS, find_sync_hash
 from pipelines.sources.flat_state_location import FLAT_COLUMNS, locate_flat_state
 from pipelines.sources.genesis_head import read_genesis_fields
 from pipelines.sources.node_columns import BLOCK, BLOCK_HEADER, EPOCH_INFO, FLAT_STORAGE_STATUS, STATE_SYNC_HASHES
@@ -30,7 +31,7 @@ from schemas.shard_layout import ShardLayout, shard_layout_from_json
 LATEST = "latest"
 """Selector of the newest epoch that the node has flat state for."""
 
-_CHAIN_COLUMNS = (BLOCK, BLOCK_HEADER, EPOCH_INFO, STATE_SYNC_HASHES)
+_CHAIN_COLUMNS = (*SYNC_BLOCK_COLUMNS, EPOCH_INFO, STATE_SYNC_HASHES)
 _USE_CONTEXT = "Give the epoch as a file with --context."
 
 
@@ -42,7 +43,7 @@ class NodeEpoch:
     epoch_id: CryptoHash
     protocol_version: int
     sync_hash: CryptoHash | None
-    """None when the epoch has not reached its sync block, or is too old for the node to keep it."""
+    """None when the epoch has not reached its sync block, or is too old for the node to keep it ready."""
 
 
 def list_epochs(node_home: str | Path) -> tuple[NodeEpoch, ...]:
@@ -62,7 +63,7 @@ def epoch_context_from_node(node_home: str | Path, selector: str = LATEST) -> Ep
     Args:
         selector: ``latest``, an epoch height, or an epoch id in base58.
     Raises:
-        EpochNotReadyError: the node does not have the epoch, or has no sync hash of it; for ``latest``, has flat state of none.
+        EpochNotReadyError: the node does not have the epoch, or can't tell its sync hash; for ``latest``, has flat state of none.
         InvalidInputError: no selector has this form.
         SourceError: the database or the genesis file can't be read.
         IntegrityError: a row can't be decoded, or a hash is wrong.
@@ -73,7 +74,7 @@ def epoch_context_from_node(node_home: str | Path, selector: str = LATEST) -> Ep
         if not any(epoch.sync_hash for epoch in epochs):
             raise EpochNotReadyError(problem="the node's database has no sync hash of any epoch", where=str(home.data), remedy=_USE_CONTEXT)
         if selector != LATEST:
-            return _epoch_context(home, reader, _selected(epochs, selector, home))
+            return _epoch_context(home, reader, _selected(reader, epochs, selector, home))
         failure: Exception | None = None
         for epoch in reversed([epoch for epoch in epochs if epoch.sync_hash]):
             context = _epoch_context(home, reader, epoch)
@@ -99,14 +100,16 @@ def check_context_against_node(context: EpochContext, node_home: str | Path) -> 
     if home.genesis_file is not None and (chain_id := _genesis_head(home)[0]) != context.chain_id:
         raise InvalidInputError(problem=f"the context is of chain {context.chain_id}, the node is of chain {chain_id}", where=where)
     with RocksDbReader(home.data, _CHAIN_COLUMNS) as reader:
-        known = next((epoch for epoch in _list_epochs(reader) if epoch.epoch_id == context.epoch_id and epoch.sync_hash), None)
-        if known is None:
+        known = next((epoch for epoch in _list_epochs(reader) if epoch.epoch_id == context.epoch_id), None)
+        sync_hash = None if known is None else known.sync_hash or find_sync_hash(reader, known.epoch_id, known.protocol_version)
+        if known is None or sync_hash is None:
             row = reader.get(BLOCK_HEADER, context.sync_hash)
             if row is not None and (header := decode_block_header(row, where, context.sync_hash)).epoch_id != context.epoch_id:
                 raise InvalidInputError(
                     problem=f"sync_hash {context.sync_hash} is a block of epoch {header.epoch_id}, not {context.epoch_id}", where=where
                 )
             return
+        known = replace(known, sync_hash=sync_hash)
         ours = _epoch_context(home, reader, known)
     for name in ("epoch_height", "sync_hash", "protocol_version"):
         if getattr(context, name) != getattr(ours, name):
@@ -135,7 +138,7 @@ def _list_epochs(reader: RocksDbReader) -> tuple[NodeEpoch, ...]:
     return tuple(sorted(epochs, key=lambda epoch: (epoch.epoch_height, epoch.sync_hash is not None, epoch.epoch_id)))
 
 
-def _selected(epochs: tuple[NodeEpoch, ...], selector: str, home: NodeHome) -> NodeEpoch:
+def _selected(reader: RocksDbReader, epochs: tuple[NodeEpoch, ...], selector: str, home: NodeHome) -> NodeEpoch:
     if selector.isdecimal() and len(selector) <= 20:
         found = [epoch for epoch in epochs if epoch.epoch_height == int(selector)]
     else:
@@ -145,13 +148,16 @@ def _selected(epochs: tuple[NodeEpoch, ...], selector: str, home: NodeHome) -> N
     remedy = f"It has the sync hash of {known}. {_USE_CONTEXT}"
     if not found:
         raise EpochNotReadyError(problem=f"the node does not know epoch {selector}", where=str(home.data), remedy=remedy)
-    if found[-1].sync_hash is None:
-        raise EpochNotReadyError(
-            problem=f"the node has no sync hash of epoch {selector}: it has not come to its sync block, or is over",
-            where=str(home.data),
-            remedy=remedy,
-        )
-    return found[-1]
+    # Of several epochs of one height, as there are before the chain's second, the one that can be had is meant.
+    for epoch in reversed(found):
+        sync_hash = epoch.sync_hash or find_sync_hash(reader, epoch.epoch_id, epoch.protocol_version)
+        if sync_hash is not None:
+            return replace(epoch, sync_hash=sync_hash)
+    raise EpochNotReadyError(
+        problem=f"the node has no sync hash of epoch {selector}: the epoch has not come to its sync block, or its blocks are gone",
+        where=str(home.data),
+        remedy=remedy,
+    )
 
 
 def _epoch_context(home: NodeHome, reader: RocksDbReader, epoch: NodeEpoch) -> EpochContext:

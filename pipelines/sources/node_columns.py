@@ -18,6 +18,7 @@ INCOMING_RECEIPTS: Final = "col9"
 EPOCH_INFO: Final = "col11"
 CHUNKS: Final = "col13"
 STATE_HEADERS: Final = "col18"
+EPOCH_START: Final = "col23"
 FLAT_STATE: Final = "FlatState"
 FLAT_STATE_CHANGES: Final = "FlatStateChanges"
 FLAT_STATE_DELTA_METADATA: Final = "FlatStateDeltaMetadata"
@@ -35,6 +36,7 @@ _NUMBERED_NAMES = {
     INCOMING_RECEIPTS: "IncomingReceipts",
     EPOCH_INFO: "EpochInfo",
     CHUNKS: "Chunks",
+    EPOCH_START: "EpochStart",
     STATE_HEADERS: "StateHeaders",
 }
 

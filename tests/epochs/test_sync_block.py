@@ -1,0 +1,97 @@
+"""The sync hash worked out from blocks."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.epochs.node_context import epoch_context_from_node, list_epochs
+from pipelines.epochs.sync_block import SYNC_BLOCK_COLUMNS, find_sync_hash
+from pipelines.sources.node_columns import BLOCK, BLOCK_HEIGHT, EPOCH_START
+from pipelines.sources.rocksdb_reader import RocksDbReader
+from schemas.block import decode_block_header
+from schemas.errors import IntegrityError
+from schemas.ids import CryptoHash
+from schemas.state_header import prove_state_root
+from tests.support.nodes import change_rows, copied, localnet, localnet_home
+
+
+@pytest.fixture
+def reader() -> Iterator[RocksDbReader]:
+    """The real node's blocks."""
+    with RocksDbReader(localnet_home() / "data", SYNC_BLOCK_COLUMNS) as opened:
+        yield opened
+
+
+def epoch_id(height: int) -> CryptoHash:
+    """Return the real chain's last epoch of a height."""
+    return next(epoch.epoch_id for epoch in reversed(list_epochs(localnet_home())) if epoch.epoch_height == height)
+
+
+def test_it_is_the_one_that_the_node_recorded(reader: RocksDbReader) -> None:
+    """For the epochs that StateSyncHashes has."""
+    recorded = [epoch for epoch in list_epochs(localnet_home()) if epoch.sync_hash]
+    assert len(recorded) == 2
+    for epoch in recorded:
+        assert find_sync_hash(reader, epoch.epoch_id, epoch.protocol_version) == epoch.sync_hash
+
+
+def test_headers_that_neard_dumped_earlier_prove_it() -> None:
+    """Of an epoch that StateSyncHashes no longer has, neard's own headers lead to the block before the sync block that was found."""
+    context = epoch_context_from_node(localnet_home(), "4")
+    (headers,) = (localnet() / "dump").glob(f"*/epoch_height=4/epoch_id={context.epoch_id}/headers")
+    for shard in context.shards:
+        data = (headers / f"shard_id={shard.shard_id}" / "header").read_bytes()
+        assert prove_state_root(data, context.sync_hash, context.block_headers, "dump").state_root == shard.state_root
+
+
+def test_before_protocol_74_it_was_the_first_block(reader: RocksDbReader) -> None:
+    """The rule of older epochs."""
+    found = find_sync_hash(reader, epoch_id(4), 73)
+    assert found == reader.get(BLOCK_HEIGHT, reader.get(EPOCH_START, epoch_id(4)) or b"")
+
+
+def test_an_epoch_without_blocks_has_none(reader: RocksDbReader) -> None:
+    """One that has not begun, and one that the node never heard of."""
+    assert find_sync_hash(reader, epoch_id(7), 74) is None
+    assert find_sync_hash(reader, CryptoHash(b"\1" * 32), 74) is None
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A copy of the real node's home."""
+    return copied(localnet_home(), tmp_path)
+
+
+def third_height(reader: RocksDbReader) -> int:
+    """Return the height of the third block of epoch 4."""
+    (start,) = struct.unpack("<Q", reader.get(EPOCH_START, epoch_id(4)) or b"")
+    return int(start) + 2
+
+
+def test_an_epoch_whose_blocks_are_gone_has_none(home: Path, reader: RocksDbReader) -> None:
+    """Nothing is guessed where a block is missing."""
+    block_hash = reader.get(BLOCK_HEIGHT, struct.pack("<Q", third_height(reader)))
+    assert block_hash is not None
+    change_rows(home / "data", BLOCK, {block_hash: None})
+    with RocksDbReader(home / "data", SYNC_BLOCK_COLUMNS) as changed:
+        assert find_sync_hash(changed, epoch_id(4), 74) is None
+
+
+def test_blocks_that_are_no_chain_are_refused(home: Path, reader: RocksDbReader) -> None:
+    """A height that names another block of the epoch does not shift the count."""
+    height = third_height(reader)
+    later = reader.get(BLOCK_HEIGHT, struct.pack("<Q", height + 1))
+    change_rows(home / "data", BLOCK_HEIGHT, {struct.pack("<Q", height): later})
+    with RocksDbReader(home / "data", SYNC_BLOCK_COLUMNS) as changed, pytest.raises(IntegrityError, match="does not follow"):
+        find_sync_hash(changed, epoch_id(4), 74)
+
+
+def test_a_context_of_an_older_epoch_chains_to_its_sync_hash() -> None:
+    """As that of the newest does."""
+    for height in (2, 3, 4):
+        context = epoch_context_from_node(localnet_home(), str(height))
+        assert decode_block_header(context.block_headers[0], "context").epoch_id == context.epoch_id == epoch_id(height)
