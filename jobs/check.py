@@ -52,24 +52,36 @@ def check(
     try:
         executor = open_executor(ray_address, workers, in_process)
         try:
-            progress.note(f"checking {root}/{layout.folder} on {executor.description}, with the {chosen_kernel.name} kernel")
+            progress.note(f"checking {root}/{layout.folder}, {executor.description}, with the {chosen_kernel.name} kernel")
             runner = StageRunner(executor, progress)
             result = EpochCheck(runner, chosen_kernel.name, root, layout, tuple(shard_id or ()), trust).run()
         finally:
             executor.close()
     finally:
         progress.close()
+    failure = None if result.is_good else _failure(result, root)
     if as_json:
-        typer.echo(json.dumps(_result_json(result, f"{root}/{layout.folder}")))
-    else:
-        _print_result(result, trust)
-    if not result.is_good:
-        first = next(finding for finding in result.findings if not finding.harmless)
-        raise ObjectMismatchError(
-            problem=f"{len(result.findings)} objects are not as they should be, the first: {first.kind}, {first.problem}",
-            where=f"{root}/{first.object_name}",
-            remedy="statecast produce to the same place repairs what is missing or wrong.",
-        )
+        document = _result_json(result, f"{root}/{layout.folder}")
+        typer.echo(json.dumps(document if failure is None else {**document, "error": {**failure.to_json(), "message": str(failure)}}))
+        if failure is not None:
+            # Raised as an error it would print a second object.
+            typer.echo(f"error: {failure}", err=True)
+            raise typer.Exit(failure.exit_code)
+        return
+    _print_result(result, trust)
+    if failure is not None:
+        raise failure
+
+
+def _failure(result: CheckResult, root: str) -> ObjectMismatchError:
+    harmful = [finding for finding in result.findings if not finding.harmless]
+    first = harmful[0]
+    count = "an object is" if len(harmful) == 1 else f"{len(harmful)} objects are"
+    return ObjectMismatchError(
+        problem=f"{count} not as published{'' if len(harmful) == 1 else ', the first'}: {first.kind}, {first.problem}",
+        where=f"{root}/{first.object_name}",
+        remedy="statecast produce --repair to the same place makes again what is missing or wrong; delete what is foreign.",
+    )
 
 
 def _result_json(result: CheckResult, epoch_url: str) -> dict[str, object]:

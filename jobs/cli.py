@@ -58,35 +58,45 @@ def run(arguments: Sequence[str]) -> int:
     except StatecastError as error:
         return _report(error, arguments)
     except KeyboardInterrupt:
-        _say("interrupted; nothing is lost: the same command goes on where this ended")
+        message = "interrupted; nothing is lost: the same command goes on where this ended"
+        _print_error_json(arguments, {"kind": "interrupted", "exit_code": 130, "problem": message, "message": message})
+        _say(message)
         return 130
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     except Exception as error:
-        return _unforeseen(error)
+        return _unforeseen(error, arguments)
     return result if isinstance(result, int) else 0
 
 
 def _report(error: StatecastError, arguments: Sequence[str]) -> int:
-    if "--json" in arguments:
-        sys.stdout.write(json.dumps({"message_type": "error", "error": {**error.to_json(), "message": str(error)}}) + "\n")
+    _print_error_json(arguments, {**error.to_json(), "message": str(error)})
     _say(f"error: {error}")
     return error.exit_code
 
 
-def _unforeseen(error: Exception) -> int:
+def _unforeseen(error: Exception, arguments: Sequence[str]) -> int:
     """Report what no handler foresaw: usage errors of the argument parser, or a fault of ours."""
     exit_code = getattr(error, "exit_code", None)
     shown = getattr(error, "show", None)
     if shown is not None and isinstance(exit_code, int):
+        message = getattr(error, "format_message", lambda: str(error))()
+        _print_error_json(arguments, {"kind": "invalid_input", "exit_code": exit_code, "problem": message, "message": message})
         shown()
         return exit_code
     if type(error).__name__ == "Abort":
         return 130
     if os.environ.get("STATECAST_TRACEBACK"):
         structlog.get_logger().exception("unexpected failure")
-    _say(f"unexpected failure: {type(error).__name__}: {error}. Run again with STATECAST_TRACEBACK=1 in the environment for the details.")
+    message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    _print_error_json(arguments, {"kind": "unexpected", "exit_code": 1, "problem": message, "message": message})
+    _say(f"unexpected failure: {message}. Run again with STATECAST_TRACEBACK=1 in the environment for the details.")
     return 1
+
+
+def _print_error_json(arguments: Sequence[str], error: dict[str, object]) -> None:
+    if "--json" in arguments:
+        sys.stdout.write(json.dumps({"message_type": "error", "error": error}) + "\n")
 
 
 def _say(line: str) -> None:

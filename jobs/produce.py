@@ -117,6 +117,9 @@ def produce(
     report: Annotated[
         Path | None, typer.Option("--report", help="HTML report to write. Default: report.html in a local work folder.")
     ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Read back every object that is published already, and make again what is damaged.")
+    ] = False,
     kernel: KernelName = "auto",
     ray_address: RayAddress = None,
     workers: Workers = None,
@@ -127,7 +130,8 @@ def produce(
     """Compute an epoch's state parts and publish them, every object read back and verified, the signed manifest last.
 
     The newest epoch that the source can give, and all its shards, unless you name others. Any process may be killed at any moment:
-    the same command goes on where it ended, and does nothing when nothing is missing.
+    the same command goes on where it ended, and does nothing when nothing is missing. Damage within objects is found by
+    `statecast check` and mended with `--repair`.
 
     Examples:
 
@@ -152,7 +156,7 @@ def produce(
         encoding=_encoding(output, found.context),
     )
     published = publisher.find_published(found.context, num_parts)
-    if published is not None:
+    if published is not None and not repair:
         _print_nothing_to_do(publisher.epoch_url(found.context), published.revision, as_json)
         return
     work_url = work or _default_work_folder(to)
@@ -172,7 +176,7 @@ def produce(
             progress.note(f"the work folder is {work_url}: every worker of the cluster must see it; --work names another")
         runner = StageRunner(executor, progress)
         try:
-            progress.note(f"producing from {found.describe()}, on {executor.description}, with the {chosen_kernel.name} kernel")
+            progress.note(f"producing from {found.describe()}, {executor.description}, with the {chosen_kernel.name} kernel")
             result = EpochProduction(
                 runner=runner,
                 kernel=chosen_kernel,
@@ -190,11 +194,21 @@ def produce(
         progress.close()
     report_file = report or (None if "://" in work_url else Path(work_url) / "report.html")
     if report_file is not None:
-        write_report(report_file, result, runner.timings)
+        report_file = _written_report(report_file, result, runner)
     if as_json:
         typer.echo(json.dumps(_result_json(result, runner, report_file)))
     else:
         _print_summary(result, report_file)
+
+
+def _written_report(report_file: Path, result: EpochResult, runner: StageRunner) -> Path | None:
+    """Write the report; the epoch is published by now, so a report that can't be written is said and is no failure."""
+    try:
+        write_report(report_file, result, runner.timings)
+    except OSError as error:
+        runner.progress.note(f"the report can't be written: {error.strerror or error} [{report_file}]")
+        return None
+    return report_file
 
 
 def _signer(signing_key: Path | None, allow_unsigned: bool) -> Signer | None:
