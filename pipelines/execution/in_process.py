@@ -15,7 +15,7 @@ R = TypeVar("R")
 class InProcessExecutor:
     """One task at a time, in order."""
 
-    description: str = "in this process"
+    description: str = "in this process alone"
 
     def run(self, tasks: Iterable[Task[R]], needs: TaskNeeds) -> Iterator[tuple[int, R]]:
         """Run the tasks in order; see `Executor.run`."""

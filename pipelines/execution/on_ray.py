@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pipelines.execution.executor import Task, TaskNeeds
 from pipelines.execution.window import window_size
-from schemas.errors import InvalidInputError, PartialResultError, StatecastError, TransientStoreError
+from schemas.errors import InvalidInputError, PartialResultError, TransientStoreError
 
 # Set before ray is imported: `uv run` drivers would else make every worker resolve its environment anew, token authentication
 # would depend on whether an earlier run left a token file, and usage reports would be sent.
@@ -59,7 +59,7 @@ class RayExecutor:
         self._address = address
         self._run_task = ray.remote(_run_task)
         resources = ray.cluster_resources()
-        place = f"the Ray cluster at {address}" if address else "Ray in this process"
+        place = f"on the Ray cluster at {address}" if address else "on Ray in this process"
         self._description = f"{place}, {resources.get('CPU', 0):.0f} cores"
 
     @property
@@ -115,9 +115,9 @@ def _result(reference: Any) -> Any:
     try:
         return ray.get(reference)
     except RayTaskError as error:
-        cause = error.cause
-        if isinstance(cause, StatecastError):
-            raise cause from None
+        # The task's own exception, as if it had run here; Ray's wrapper carries a traceback of many lines in its text.
+        if error.cause is not None:
+            raise error.cause from None
         raise
     except RayError as error:
         raise PartialResultError(
