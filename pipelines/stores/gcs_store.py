@@ -152,7 +152,7 @@ class GcsStore:
             file.close()
             file.commit()
         except BaseException:
-            # An unclosed file would be closed, and so published, by its finalizer.
+            # The finalizer of a file that is left open would send what it has buffered.
             file.closed = True
             with suppress(Exception):
                 file.discard()

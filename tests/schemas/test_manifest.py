@@ -131,6 +131,14 @@ def test_a_damaged_manifest_is_refused(change: Callable[[dict[str, Any], dict[st
         Manifest.from_payload(encode_json(document), "test")
 
 
+def test_a_field_that_is_there_twice_is_refused() -> None:
+    """Parsers differ in which of the two they take, so a signature over both means nothing."""
+    payload = make_manifest().to_payload()
+    assert payload.count(b'"revision":1,') == 1
+    with pytest.raises(ManifestError, match="twice"):
+        Manifest.from_payload(payload.replace(b'"revision":1,', b'"revision":2,"revision":1,'), "test")
+
+
 def test_a_manifest_that_would_be_refused_is_not_written() -> None:
     """The writer asserts what the reader demands."""
     manifest = make_manifest()

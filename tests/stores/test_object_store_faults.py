@@ -214,3 +214,25 @@ def test_what_gcs_stored_is_compared_with_what_was_sent() -> None:
             patch.setattr(GCSFile, "write", lambda self, data, damage=damage: write(self, damage(data)))
             with pytest.raises(ObjectMismatchError, match="crc32c"):
                 store.put(name, b"some bytes")
+
+
+def test_a_gcs_file_that_failed_is_not_sent_by_its_finalizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When memory runs out while the object is buffered, no request is ever made for it, and none later by the collector."""
+    import gc
+
+    from gcsfs import core
+
+    deferred: list[core.GCSFile] = []
+    monkeypatch.setattr(core, "_defer_close", deferred.append)
+
+    def fail(self: core.GCSFile, data: memoryview) -> int:
+        self.buffer.write(data[:10])
+        raise MemoryError
+
+    monkeypatch.setattr(core.GCSFile, "write", fail)
+    store = open_store("gs://bucket/x", endpoint_url="http://127.0.0.1:9", anonymous=True, retry=None)
+    # An endpoint where nothing listens: any request would be a TransientStoreError, after many retries.
+    with pytest.raises(StoreError, match="MemoryError"):
+        store.put("object", bytes(1 << 20))
+    gc.collect()
+    assert deferred == []
