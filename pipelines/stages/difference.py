@@ -115,9 +115,17 @@ def _differing(edges: Sequence[Edge], trusted: TrustedTrie) -> list[int]:
             if node.value is not None and (branch.value is None or branch.value.hash != node.value.hash):
                 differing.add(position)
         for index in branch.children.keys() - known:
-            if (prefix, index) not in continued:
-                differing.add(max(0, bisect_right(starts, prefix + bytes([index])) - 1))
+            below = prefix + bytes([index])
+            if (prefix, index) not in continued and _lies_between(below, edges[0].left_key, edges[-1].right_key):
+                differing.add(max(0, bisect_right(starts, below) - 1))
     return sorted(differing)
+
+
+def _lies_between(prefix: bytes, left_key: bytes | None, right_key: bytes | None) -> bool:
+    """Tell whether all keys below a prefix lie between two keys: what hangs beyond them is not the compared ranges' affair."""
+    length = len(prefix)
+    after_left = left_key is None or key_to_nibbles(left_key)[:length] < prefix
+    return after_left and (right_key is None or prefix < key_to_nibbles(right_key)[:length])
 
 
 def _cut_finer(kernel: Kernel, edge: Edge, batches: Sequence[pa.RecordBatch]) -> list[Edge]:

@@ -46,9 +46,9 @@ def test_a_changed_value_is_named_within_a_few_records(position: int, cuts: list
 
     ranges = spans(named(changed, cuts))
 
-    assert any(first <= key <= last for first, last in ranges)
+    assert all(first <= key <= last for first, last in ranges)
     inside = [k for k, _ in PAIRS if any(first <= k <= last for first, last in ranges)]
-    assert len(inside) <= 24
+    assert 1 <= len(inside) <= 8
 
 
 @pytest.mark.parametrize("position", [3, 120, 250, 420])
