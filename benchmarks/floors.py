@@ -38,9 +38,11 @@ def write_arrow(dataset: ShardDataset, folder: Path) -> None:
     """Write the record batches of a dataset once more, one file a file, and have the disk confirm each."""
     folder.mkdir(exist_ok=True)
     source = Path(dataset.url.removeprefix("file://"), dataset.folder)
-    for number, file in enumerate((*dataset.summary.files, *dataset.summary.values_files)):
-        schema = RECORD_SCHEMA if number < len(dataset.summary.files) else VALUE_SCHEMA
-        with pa.memory_map(str(source / file.name)) as mapped, open(folder / f"{number}.arrow", "wb") as target:
+    names = [(file.name, RECORD_SCHEMA) for file in dataset.summary.files] + [
+        (file.name, VALUE_SCHEMA) for file in dataset.summary.values_files
+    ]
+    for number, (name, schema) in enumerate(names):
+        with pa.memory_map(str(source / name)) as mapped, open(folder / f"{number}.arrow", "wb") as target:
             reader = pa.ipc.open_file(mapped)
             with pa.ipc.new_file(target, schema) as writer:
                 for index in range(reader.num_record_batches):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.measure import usable_cores
 from benchmarks.scaling import measure_scaling
-from benchmarks.stage_results import Results
+from benchmarks.stage_results import Results, ScalingFigure
 from benchmarks.stage_timings import time_stages
 from benchmarks.synthetic_records import RECORDS_MAX, RECORDS_MIN
 from benchmarks.synthetic_state import RECORDS_DEFAULT, SEED_DEFAULT, SyntheticState, synthetic_state
@@ -66,10 +66,15 @@ def run_benchmark(folder: Path, records: int, seed: int, cores: Sequence[int], r
     smaller = synthetic_state(folder, max(records // SMALLER_STATE, RECORDS_MIN), seed)
     for one in (smaller, state):
         results.memory.extend(measure_memory(one, folder / "memory", _range_bytes(one, 1)))
-    for count in cores:
-        results.scaling.append(measure_scaling(state, folder / "scaling", count, _range_bytes(state, max(cores))))
+    results.scaling.extend(_median_runs(state, folder / "scaling", cores, repeats))
     results.targets.extend(judge(results))
     return results
+
+
+def _median_runs(state: SyntheticState, folder: Path, cores: Sequence[int], repeats: int) -> list[ScalingFigure]:
+    """Return for each number of cores the run of median length; runs take turns, as the stages and their floors do."""
+    rounds = [[measure_scaling(state, folder, count, _range_bytes(state, max(cores))) for count in cores] for _ in range(repeats)]
+    return [sorted(runs, key=lambda run: run.seconds)[len(runs) // 2] for runs in zip(*rounds, strict=True)]
 
 
 def _range_bytes(state: SyntheticState, cores: int) -> int:
@@ -82,7 +87,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.produce", description="Time every stage of a run against its floor.")
     parser.add_argument("--records", type=int, default=RECORDS_DEFAULT, help=f"{RECORDS_MIN} to {RECORDS_MAX}; default %(default)s")
     parser.add_argument("--seed", type=int, default=SEED_DEFAULT, help="another seed is another state of the same mix; default %(default)s")
-    parser.add_argument("--cores", type=_cores, default=sorted({1, usable_cores()}), help="for the runs on Ray, as 1,2; default one and all; none for no runs")
+    parser.add_argument(
+        "--cores",
+        type=_cores,
+        default=sorted({1, usable_cores()}),
+        help="for the runs on Ray, as 1,2; default one and all; none for no runs",
+    )
     parser.add_argument("--repeats", type=int, default=3, help="how often each figure is taken; the median counts; default %(default)s")
     parser.add_argument("--folder", type=Path, help="where states are kept for the next run; default a folder that is removed")
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")

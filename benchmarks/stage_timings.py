@@ -75,7 +75,8 @@ def time_stages(state: SyntheticState, folder: Path, repeats: int) -> tuple[Resu
 
 def dataset_bytes(dataset: ShardDataset) -> int:
     """Return the bytes of a dataset's files."""
-    return sum(file.size for file in (*dataset.summary.files, *dataset.summary.values_files))
+    summary = dataset.summary
+    return sum(file.size for file in summary.files) + sum(file.size for file in summary.values_files)
 
 
 def _time_export(state: SyntheticState, folder: Path, repeats: int) -> tuple[StageFigure, ShardDataset]:
@@ -132,10 +133,15 @@ def _time_tasks(dataset: ShardDataset, folder: Path, repeats: int) -> tuple[dict
     for number in range(repeats):
         shutil.rmtree(folder / f"work-{number - 1}", ignore_errors=True)
         runner = StageRunner(InProcessExecutor(), SilentProgress())
-        built = build_shard(runner, kernel, dataset, work_folder_for(f"file://{folder}/work-{number}", dataset), None, ours=False)
+        built = build_shard(
+            runner, kernel, dataset, work_folder_for(f"file://{folder}/work-{number}", dataset), num_parts_wanted=None, source=None
+        )
         for timing in runner.timings:
             seconds[timing.stage].append(timing.seconds)
-    sizes = {"structure": (dataset_bytes(dataset), "dataset files"), "build": (sum(one.hashed_bytes for one in built.builds.values()), "hashed")}
+    sizes = {
+        "structure": (dataset_bytes(dataset), "dataset files"),
+        "build": (sum(one.hashed_bytes for one in built.builds.values()), "hashed"),
+    }
     records = dataset.summary.records
     return {
         stage: StageFigure(f"{stage}, tasks", statistics.median(times), records, *sizes.get(stage, (0, "")))
@@ -166,7 +172,9 @@ def _time_build(dataset: ShardDataset, built: BuiltShard, repeats: int) -> Stage
 
 def _check_hashed(plan: PartPlan, floor_bytes: int, hashed_bytes: int) -> None:
     # Equal subtrees are in an interior once but hashed each time; they are rare, so the floor must hash nearly the same.
-    assert abs(floor_bytes - hashed_bytes) < 0.05 * hashed_bytes + 10 * INLINED_VALUE_BYTES_MAX, f"part {plan.part_id}: the floor hashes other bytes"
+    assert abs(floor_bytes - hashed_bytes) < 0.05 * hashed_bytes + 10 * INLINED_VALUE_BYTES_MAX, (
+        f"part {plan.part_id}: the floor hashes other bytes"
+    )
 
 
 def _time_parts(built: BuiltShard, repeats: int) -> tuple[list[StageFigure], int]:
@@ -196,4 +204,3 @@ def _time_parts(built: BuiltShard, repeats: int) -> tuple[list[StageFigure], int
         encoding.figure("encode v1, level 1", "decoded part", "zstd in one call"),
         validating.figure("validate", "decoded part", "SHA-256"),
     ], largest
-

@@ -22,7 +22,15 @@ from typing import Final
 from rocksdict import BlockBasedOptions, DBCompressionType, IngestExternalFileOptions, Options, Rdict, SstFileWriter, WriteOptions
 
 from benchmarks.synthetic_records import RECORDS_MAX, RECORDS_MIN, synthetic_records
-from pipelines.sources.node_columns import BLOCK_MISC, FLAT_STATE, FLAT_STATE_CHANGES, FLAT_STATE_DELTA_METADATA, FLAT_STORAGE_STATUS, STATE, STATE_SHARD_UID_MAPPING
+from pipelines.sources.node_columns import (
+    BLOCK_MISC,
+    FLAT_STATE,
+    FLAT_STATE_CHANGES,
+    FLAT_STATE_DELTA_METADATA,
+    FLAT_STORAGE_STATUS,
+    STATE,
+    STATE_SHARD_UID_MAPPING,
+)
 from schemas.epoch_context import EpochContext, ShardContext, parse_epoch_context
 from schemas.flat_state import INLINED_VALUE_BYTES_MAX
 from schemas.flat_state_value import encode_inlined, encode_ref
@@ -134,8 +142,8 @@ def _ingest(flat_state: Rdict, folder: Path, rows: Iterator[Row]) -> None:
         path = str(folder / f"ingest-{number}.sst")
         writer = SstFileWriter(_options())
         writer.open(path)
-        step = chain([first], islice(rows, TABLE_ROWS - 1))
-        while writer.file_size() < TABLE_BYTES_TARGET and (taken := _write_rows(writer, step)) == TABLE_ROWS:
+        step: Iterator[Row] = chain([first], islice(rows, TABLE_ROWS - 1))
+        while _write_rows(writer, step) == TABLE_ROWS and writer.file_size() < TABLE_BYTES_TARGET:
             step = islice(rows, TABLE_ROWS)
         writer.finish()
         flat_state.ingest_external_file([path], moving)

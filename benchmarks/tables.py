@@ -59,7 +59,9 @@ def _scaling_target(results: Results) -> Iterator[Target]:
     runs = {run.cores: run for run in results.scaling}
     if 1 in runs and 2 in runs:
         ratio = runs[1].seconds / runs[2].seconds
-        yield Target("produce on 2 cores to 1", f"at least {SCALING_MIN_PER_2_CORES} times", f"{ratio:.2f} times", ratio >= SCALING_MIN_PER_2_CORES)
+        yield Target(
+            "produce on 2 cores to 1", f"at least {SCALING_MIN_PER_2_CORES} times", f"{ratio:.2f} times", ratio >= SCALING_MIN_PER_2_CORES
+        )
 
 
 def print_results(results: Results) -> None:
@@ -67,7 +69,9 @@ def print_results(results: Results) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=TABLE_WIDTH)
-    console.print(f"{results.records} records, memory usage {_mib(results.memory_usage)} MiB, {results.parts} parts, the largest {_mib(results.largest_part_bytes)} MiB")
+    console.print(
+        f"{results.records} records, memory usage {_mib(results.memory_usage)} MiB, {results.parts} parts, the largest {_mib(results.largest_part_bytes)} MiB"
+    )
     console.print(_stage_table(results))
     if results.memory:
         console.print(_memory_table(results))
