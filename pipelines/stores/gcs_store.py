@@ -145,8 +145,9 @@ class GcsStore:
             self._fs().rm_file(self.location.path(name))
 
     def _upload(self, path: str, view: memoryview, mode: str) -> None:
-        # The block is larger than the object, so nothing is sent before all of it is buffered.
-        file = self._fs().open(path, mode, autocommit=False, block_size=max(view.nbytes + 1, BLOCK_BYTES_MIN))
+        # `open` without autocommit would also enter the file into the file system's transaction, which keeps it, and its buffer, for
+        # good. The block is larger than the object, so nothing is sent before all of it is buffered.
+        file = self._fs()._open(path, mode, block_size=max(view.nbytes + 1, BLOCK_BYTES_MIN), autocommit=False)
         try:
             file.write(view)
             file.close()

@@ -198,6 +198,10 @@ def test_an_interrupted_gcs_upload_is_discarded() -> None:
             store.put("object", bytes(1 << 20))
         gc.collect()
         assert (store.info("object"), list(store.list())) == (None, [])
+        patch.undo()
+        store.put("object", bytes(1 << 20))
+        gc.collect()
+        assert not any(isinstance(found, GCSFile) for found in gc.get_objects()), "files of finished uploads are not kept"
 
 
 @pytest.mark.slow
@@ -236,3 +240,4 @@ def test_a_gcs_file_that_failed_is_not_sent_by_its_finalizer(monkeypatch: pytest
         store.put("object", bytes(1 << 20))
     gc.collect()
     assert deferred == []
+    assert not any(isinstance(found, core.GCSFile) for found in gc.get_objects()), "a file that failed is not kept"
