@@ -1,9 +1,10 @@
 //! The records of a validated part.
 
+use crate::entries::Entries;
 use crate::error::hex;
 use crate::limits::{APPLIED_BYTES_MAX, INLINED_VALUE_BYTES_MAX};
 use crate::nibbles::pack;
-use crate::validate::walk_part;
+use crate::validate::{OnValue, walk_part};
 use crate::{ErrorKind, Hash, Result, TrieError};
 
 /// One record of the part's key interval.
@@ -31,34 +32,44 @@ impl Applied<'_> {
     }
 }
 
-/// Validate a part and return its records.
-pub fn apply<'a>(part: &'a [u8], state_root: &Hash, part_id: u64, num_parts: u64) -> Result<Applied<'a>> {
-    let mut records: Vec<AppliedRecord> = Vec::new();
-    let mut referenced = Vec::new();
-    let mut bytes = 0usize;
-    let entries = walk_part(part, state_root, part_id, num_parts, |entries, path, at| {
-        if path.len() % 2 != 0 {
+/// Takes down records as the walk comes to their values.
+#[derive(Default)]
+struct Records {
+    records: Vec<AppliedRecord>,
+    referenced: Vec<u32>,
+    bytes: usize,
+}
+
+impl OnValue for Records {
+    const IN_ORDER: bool = true;
+
+    fn value(&mut self, entries: &Entries<'_>, path: &[u8], position: u32) -> Result<()> {
+        if !path.len().is_multiple_of(2) {
             return Err(TrieError::new(ErrorKind::MalformedNode, "a key has an odd count of nibbles", hex(&pack(path))));
         }
         let key = pack(path);
-        let value = entries.entries[at];
-        bytes += key.len();
+        let value = entries.entries[position as usize];
+        self.bytes += key.len();
         if Applied::is_inlined(value) {
-            bytes += value.len();
+            self.bytes += value.len();
         } else {
-            referenced.push(at as u32);
+            self.referenced.push(position);
         }
-        if bytes > APPLIED_BYTES_MAX {
-            return Err(TrieError::new(
-                ErrorKind::PartLimit,
-                format!("the records of a part have more than {APPLIED_BYTES_MAX} bytes"),
-                "",
-            ));
+        if self.bytes > APPLIED_BYTES_MAX {
+            let problem = format!("the records of a part have more than {APPLIED_BYTES_MAX} bytes");
+            return Err(TrieError::new(ErrorKind::PartLimit, problem, ""));
         }
-        records.push(AppliedRecord { key, entry: at as u32 });
+        self.records.push(AppliedRecord { key, entry: position });
         Ok(())
-    })?;
+    }
+}
+
+/// Validate a part and return its records.
+pub fn apply<'a>(part: &'a [u8], state_root: &Hash, part_id: u64, num_parts: u64) -> Result<Applied<'a>> {
+    let mut found = Records::default();
+    let entries = walk_part(part, state_root, part_id, num_parts, &mut found)?;
+    let mut referenced = found.referenced;
     referenced.sort_unstable_by_key(|&at| entries.hashes[at as usize]);
     referenced.dedup();
-    Ok(Applied { records, entries: entries.entries, hashes: entries.hashes, referenced })
+    Ok(Applied { records: found.records, entries: entries.entries, hashes: entries.hashes, referenced })
 }

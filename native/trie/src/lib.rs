@@ -10,6 +10,7 @@ mod apply;
 mod borsh;
 mod build;
 mod edge;
+mod entries;
 mod error;
 mod limits;
 mod merge;

@@ -1,9 +1,9 @@
 //! Bytes of trie nodes: `RawTrieNodeWithSize`, as nearcore's core/store/src/trie/raw_node.rs defines them.
 
+use crate::Hash;
 use crate::borsh::Reader;
 use crate::limits::{KEY_BYTE_MEMORY_USAGE, NODE_MEMORY_USAGE};
 use crate::nibbles::{encoded_key_bytes, push_encoded_key};
-use crate::{ErrorKind, Hash, Result, TrieError};
 
 const LEAF: u8 = 0;
 const BRANCH: u8 = 1;
@@ -156,11 +156,9 @@ pub(crate) struct Node<'a> {
 impl<'a> Node<'a> {
     /// Decode a node; no byte may be left over.
     #[inline]
-    pub(crate) fn decode(bytes: &'a [u8], hash: &Hash) -> Result<Self> {
+    pub(crate) fn read_whole(bytes: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
-        let node = Self::read(&mut reader);
-        node.filter(|_| reader.is_empty())
-            .ok_or_else(|| TrieError::new(ErrorKind::MalformedNode, "an entry is no trie node", crate::error::hex(hash)))
+        Self::read(&mut reader).filter(|_| reader.is_empty())
     }
 
     #[inline]
@@ -198,13 +196,6 @@ impl<'a> Node<'a> {
             NodeKind::Extension { key, .. } => extension_memory_usage(key.len()),
         }
     }
-}
-
-/// The child of a branch at an index that its bitmap has.
-#[inline]
-pub(crate) fn child_at(bitmap: u16, children: &[u8], index: u8) -> &Hash {
-    let before = (u32::from(bitmap) & ((1u32 << index) - 1)).count_ones() as usize;
-    children[32 * before..32 * before + 32].try_into().expect("a hash")
 }
 
 impl ValueRef {
