@@ -26,6 +26,9 @@
     |   +-- ObjectMismatchError
     +-- ManifestError                 [21]  manifest, signature or trust
     |   +-- SignatureError
+    |   +-- ManifestExpiredError
+    |   +-- RollbackError
+    |   +-- EquivocationError
     +-- StoreError                    [30]
     |   +-- ObjectNotFoundError
     |   +-- ObjectExistsError
@@ -270,6 +273,27 @@ class SignatureError(ManifestError):
     """A signature is missing or does not verify, or a key can't be used."""
 
     kind = "signature"
+
+
+@dataclass(eq=False, kw_only=True)
+class ManifestExpiredError(ManifestError):
+    """The manifest's time is over; a newer revision may be elsewhere, or still to come."""
+
+    kind = "manifest_expired"
+
+
+@dataclass(eq=False, kw_only=True)
+class RollbackError(ManifestError):
+    """An older epoch or revision is offered than was accepted before."""
+
+    kind = "rollback"
+
+
+@dataclass(eq=False, kw_only=True)
+class EquivocationError(ManifestError):
+    """Trusted keys have signed two documents that can't both be true."""
+
+    kind = "equivocation"
 
 
 @dataclass(eq=False, kw_only=True)

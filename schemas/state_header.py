@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from schemas.block import ChunkHeader, chunk_leaf, decode_block_header, read_chunk_header, read_chunk_header_v1
+from schemas.block import BlockHeader, ChunkHeader, chunk_leaf, decode_block_header, read_chunk_header, read_chunk_header_v1
 from schemas.borsh import BorshReader
 from schemas.errors import IntegrityError
 from schemas.ids import ZERO_HASH, CryptoHash
@@ -88,6 +88,17 @@ def prove_state_root(data: bytes, sync_hash: CryptoHash, block_headers: Sequence
         raise IntegrityError(problem="the headers of the sync block and of its parent are needed", where=where)
     sync_block = decode_block_header(block_headers[0], f"{where}, sync block {sync_hash}", sync_hash)
     parent = decode_block_header(block_headers[1], f"{where}, parent of the sync block", sync_block.prev_hash)
+    return prove_chunk(data, parent, where)
+
+
+def prove_chunk(data: bytes, parent: BlockHeader, where: str) -> StateHeader:
+    """Check a state header against the block before the sync block, whose hash the caller trusts.
+
+    Args:
+        data: the state header.
+    Raises:
+        IntegrityError: malformed, or no path in it leads from its chunk to the block's chunk_headers_root.
+    """
     header = decode_state_header(data, where)
     if not _has_path(data, chunk_leaf(header.chunk), parent.chunk_headers_root):
         raise IntegrityError(

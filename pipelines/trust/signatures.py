@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from schemas.dsse import Envelope
-from schemas.errors import InvalidInputError, ManifestError, SignatureError
+from schemas.errors import EquivocationError, InvalidInputError, SignatureError
 from schemas.in_toto import PAYLOAD_TYPE
 from schemas.public_key import PublicKey
 
@@ -59,7 +59,7 @@ def agreed_payload(envelopes: Sequence[Envelope], rule: TrustRule, where: str, p
         envelopes: of one document, from any number of places.
     Raises:
         SignatureError: no payload has enough valid signatures of pinned keys, or the type is another.
-        ManifestError: two payloads have (equivocation).
+        EquivocationError: two payloads have.
     """
     signers: dict[bytes, set[PublicKey]] = {}
     for envelope in envelopes:
@@ -68,7 +68,7 @@ def agreed_payload(envelopes: Sequence[Envelope], rule: TrustRule, where: str, p
     agreed = [Agreement(payload, tuple(sorted(found))) for payload, found in signers.items() if len(found) >= rule.threshold]
     if len(agreed) > 1:
         named = ", ".join(str(key) for key in sorted({key for agreement in agreed for key in agreement.signers}))
-        raise ManifestError(
+        raise EquivocationError(
             problem=f"trusted keys have signed different payloads: {named}", where=where, remedy="At least one of them lies or is stolen."
         )
     if not agreed:
