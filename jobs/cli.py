@@ -17,6 +17,7 @@ from jobs.export import export
 from jobs.inspect import inspect
 from jobs.keygen import keygen
 from jobs.produce import produce
+from jobs.restore import restore
 from jobs.terminal import configure_logging
 from schemas.errors import EXIT_CODES, StatecastError
 
@@ -47,7 +48,7 @@ def _main(
     configure_logging()
 
 
-for _command in (produce, export, check, inspect, keygen):
+for _command in (produce, export, check, inspect, keygen, restore):
     app.command(epilog=_EXIT_CODE_HELP)(_command)
 
 
@@ -70,8 +71,10 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _report(error: StatecastError, arguments: Sequence[str]) -> int:
-    _print_error_json(arguments, {**error.to_json(), "message": str(error)})
-    _say(f"error: {error}")
+    # A parser's complaint within it may have lines of its own.
+    message = " ".join(str(error).split())
+    _print_error_json(arguments, {**error.to_json(), "message": message})
+    _say(f"error: {message}")
     return error.exit_code
 
 

@@ -102,9 +102,10 @@ class PublishPartTask:
         try:
             digests = verify_part(kernel, data, self.encoding, self.state_root, self.plan.part_id)
         except IntegrityError as error:
-            work = self.inputs.work
-            error.where = error.where or f"part {self.plan.part_id} of shard folder {work.url}/{work.folder}"
-            error.remedy = error.remedy or "What an earlier stage left there is damaged: delete that folder and run again."
+            # Its records hash to the state root, so what the build left for this part is damaged, not the source.
+            folder = f"{self.inputs.work.url}/{self.inputs.work.folder}"
+            error.where = f"part {self.plan.part_id}, made from {folder}" + (f": {error.where}" if error.where else "")
+            error.remedy = "What an earlier stage left in that folder is damaged: delete it and run again. Nothing of this part was put."
             raise
         assert digests.decoded_size == partial_state.size, "what decodes is what was encoded"
         return data, digests
