@@ -31,7 +31,16 @@ _STAGE_NAMES = {
     "seal": "seal the root",
     "publish": "publish parts",
     "check": "check parts",
+    "validate": "validate parts",
+    "apply": "apply parts",
+    "merge": "merge state rows",
+    "verify": "read back: tries",
+    "verify rows": "read back: rows",
+    "load": "neard loads parts",
 }
+
+
+_SHORT_STAGES = frozenset({"values", "structure", "boundaries", "seal"})
 
 
 def format_bytes(size: float) -> str:
@@ -91,7 +100,10 @@ class BarProgress:
             name = f"{_STAGE_NAMES.get(progress.stage, progress.stage):<17} {progress.shard:<8}"
             self._tasks[key] = (self._bars.add_task(name, total=progress.total, rates=""), time.monotonic())
         task, began = self._tasks[key]
-        self._bars.update(task, completed=progress.done, total=progress.total, rates=_rates(progress, time.monotonic() - began))
+        # A bar a stage and shard would fill the screen: the short stages go when they are done.
+        visible = progress.done < progress.total or progress.stage not in _SHORT_STAGES
+        rates = _rates(progress, time.monotonic() - began)
+        self._bars.update(task, completed=progress.done, total=progress.total, rates=rates, visible=visible)
 
     def note(self, message: str) -> None:
         """Print a line above the bars."""
