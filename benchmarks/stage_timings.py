@@ -1,7 +1,8 @@
 """Times each stage of a run on one core against its floor, in one process.
 
 A stage is timed twice where that tells something: as the kernel alone, on record batches that are already in memory, and as the
-tasks that a run consists of, with all their reading and storing.
+tasks that a run consists of, with all their reading and storing. What only computes is timed in processor seconds, as are its
+floors; export and tasks wait for disks, and are timed by the clock on the wall.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from benchmarks.floors import compress_once, hash_all, hashed_strings, part_entries, scan_node, write_arrow
-from benchmarks.measure import interleaved_medians
+from benchmarks.measure import CPU, WALL, interleaved_medians
 from benchmarks.stage_results import Results, StageFigure
 from benchmarks.synthetic_state import SyntheticState
 from pipelines.execution.build_shard import BuiltShard, build_shard
@@ -97,7 +98,7 @@ def _time_export(state: SyntheticState, folder: Path, repeats: int) -> tuple[Sta
     # The floor writes what an export has written, so one is made before the clock runs.
     export()
     hashes = _referenced_hashes(datasets[-1])
-    seconds, floor_seconds = interleaved_medians(repeats, export, floor)
+    seconds, floor_seconds = interleaved_medians(repeats, export, floor, clock=WALL)
     size = dataset_bytes(datasets[-1])
     return StageFigure("export", seconds, state.records, size, "dataset files", floor_seconds, "rocksdict scan + Arrow write"), datasets[-1]
 
@@ -121,7 +122,7 @@ def _time_structure(dataset: ShardDataset, repeats: int) -> StageFigure:
         records = dataset.read_file(index, ("key", "value_length"))
         left_key = files[index - 1].last_key if index else None
         right_key = files[index + 1].first_key if index + 1 < len(files) else None
-        (seconds,) = interleaved_medians(repeats, lambda: kernel.structure(records, left_key, right_key))  # noqa: B023 - called at once
+        (seconds,) = interleaved_medians(repeats, lambda: kernel.structure(records, left_key, right_key), clock=CPU)  # noqa: B023 - called at once
         total.add(seconds, 0, files[index].records, sum(batch.column(0).nbytes for batch in records))
     return total.figure("structure, kernel", "keys")
 
@@ -165,6 +166,7 @@ def _time_build(dataset: ShardDataset, built: BuiltShard, repeats: int) -> Stage
             repeats,
             lambda: kernel.build(records, values, plan.left_key, plan.key_end),  # noqa: B023 - called at once
             lambda: hash_all(strings),  # noqa: B023 - called at once
+            clock=CPU,
         )
         total.add(seconds, floor_seconds, plan.records, first.hashed_bytes)
     return total.figure("build, kernel", "hashed", "SHA-256")
@@ -195,6 +197,7 @@ def _time_parts(built: BuiltShard, repeats: int) -> tuple[list[StageFigure], int
             lambda: compress_once(part, ZSTD_LEVEL_DEFAULT),  # noqa: B023 - called at once
             lambda: kernel.validate(part, built.state_root, plan.part_id),  # noqa: B023 - called at once
             lambda: hash_all(entries),  # noqa: B023 - called at once
+            clock=CPU,
         )
         assembling.add(times[0], 0, plan.records, part.size)
         encoding.add(times[1], times[2], plan.records, part.size)
