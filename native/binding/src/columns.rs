@@ -118,12 +118,10 @@ impl RecordColumns {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], u32, ValueSource<'_>)> {
         self.shape.iter().enumerate().map(|(row, (key, length))| {
-            let source = if self.values.is_valid(row) {
-                ValueSource::Inlined(self.values.value(row))
-            } else if self.hashes.is_valid(row) {
-                ValueSource::Referenced(hash_at(&self.hashes, row))
-            } else {
-                ValueSource::Absent
+            let source = match (self.values.is_valid(row), self.hashes.is_valid(row)) {
+                (true, false) => ValueSource::Inlined(self.values.value(row)),
+                (false, true) => ValueSource::Referenced(hash_at(&self.hashes, row)),
+                _ => ValueSource::Unclear,
             };
             (key, length, source)
         })

@@ -32,8 +32,8 @@ pub struct Build {
 pub enum ValueSource<'a> {
     Inlined(&'a [u8]),
     Referenced(&'a Hash),
-    /// Neither value nor hash: refused.
-    Absent,
+    /// Neither value nor hash, or both: refused.
+    Unclear,
 }
 
 /// The neighbours of a range: the last key before it and the first key after it.
@@ -84,7 +84,7 @@ pub fn build<'a>(
                 }
                 *hash
             }
-            ValueSource::Absent => return Err(mismatch("a record has neither a value nor a value_hash", key)),
+            ValueSource::Unclear => return Err(mismatch("a record needs either its value or a value_hash", key)),
         };
         Ok((key, ValueRef { length, hash }))
     });
