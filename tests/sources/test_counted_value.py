@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from pipelines.sources.counted_value import find_payload
 
 DELIMITER = b"0123456789abcdef"
-payloads = st.binary(max_size=40) | st.sampled_from([b"", b";", b"\0" * 8, b"\xff" * 16, b";" * 30])
+# A process draws its delimiter, so no payload has it.
+payloads = (st.binary(max_size=40) | st.sampled_from([b"", b";", b"\0" * 8, b"\xff" * 16, b";" * 30])).filter(
+    lambda payload: DELIMITER not in payload
+)
 counts = st.integers(min_value=-3, max_value=3)
 
 

@@ -31,6 +31,7 @@ from pipelines.sources.node_columns import (
 from pipelines.sources.node_store import NodeSource, open_node_source
 from pipelines.sources.protocol import KeyRange
 from pipelines.sources.rocksdb_reader import RocksDbReader, cached_reader
+from schemas.borsh import BorshWriter
 from schemas.epoch_context import EpochContext, ShardContext
 from schemas.errors import (
     ColumnMissingError,
@@ -325,6 +326,48 @@ def test_a_missing_delta_is_a_mismatch(home: Path, column: str) -> None:
         records_of(source, first_shard(source))
 
 
+def add_block(data: Path, block: FlatBlock, previous: tuple[CryptoHash, int] | None, changes: dict[bytes, bytes | None]) -> None:
+    """Write the delta of one more block of shard 0."""
+    key = S0.to_bytes() + block.hash
+    tail = b"\0" if previous is None else b"\1" + previous[0] + struct.pack("<Q", previous[1])
+    change_rows(data, FLAT_STATE_DELTA_METADATA, {key: encode_ready_status(block)[1:] + tail})
+    if previous is None:
+        writer = BorshWriter().u32(len(changes))
+        for trie_key, row in changes.items():
+            writer.byte_vec(trie_key).option(row, writer.fixed)
+        change_rows(data, FLAT_STATE_CHANGES, {key: writer.to_bytes()})
+
+
+def test_later_blocks_win_and_blocks_without_changes_are_passed_over(home: Path) -> None:
+    """Three blocks after the head: the first changes a key, the second the same key again, the third nothing."""
+    now, later = source_of(node_a()), source_of(node_a(), "context-next.json")
+    before = {row["key"]: row["value"] for batch in records_of(now, first_shard(now)) for row in batch.to_pylist()}
+    after = {row["key"]: row["value"] for batch in records_of(later, first_shard(later)) for row in batch.to_pylist()}
+    twice = next(key for key in after if key in before and before[key] != after[key])
+    deleted = next(key for key in after if key not in before)
+    first = first_shard(later).flat_head_target
+    assert first is not None
+    second, third = CryptoHash(b"\2" * 32), CryptoHash(b"\3" * 32)
+    data = snapshot_folder(home)
+    add_block(data, FlatBlock(second, 1002, first), None, {twice: encode_inlined(b"again"), deleted: None, b"\xee": encode_inlined(b"new")})
+    add_block(data, FlatBlock(third, 1003, second), (second, 1002), {})
+    shard = replace(first_shard(now), flat_head_target=third)
+    found = {row["key"]: row["value"] for batch in records_of(source_of(home), shard) for row in batch.to_pylist()}
+    expected = {**after, twice: b"again", b"\xee": b"new"}
+    del expected[deleted]
+    assert found == expected
+    assert list(found) == sorted(found)
+
+
+def test_a_block_without_changes_since_the_head_needs_no_delta(home: Path) -> None:
+    """The last block with changes may be the head or lie before it."""
+    now = source_of(node_a())
+    block = CryptoHash(b"\4" * 32)
+    add_block(snapshot_folder(home), FlatBlock(block, 1005, CryptoHash(b"\5" * 32)), (CryptoHash(b"\6" * 32), 900), {})
+    found = records_of(source_of(home), replace(first_shard(now), flat_head_target=block))
+    assert pa.Table.from_batches(found).equals(pa.Table.from_batches(records_of(now, first_shard(now))))
+
+
 def test_a_dropped_column_is_named(home: Path) -> None:
     """Without the FlatState column in either place there is nothing to read."""
     for data in (home / "data", snapshot_folder(home)):
@@ -422,13 +465,18 @@ def test_a_changed_value_in_state_is_refused(home: Path) -> None:
         list(source.values(first_shard(source), [value_hash], BATCH_BYTES))
 
 
-def test_values_of_a_resharded_shard_lie_under_its_parent() -> None:
-    """A child's rows are found through the mapping of shard uids."""
-    source = source_of(node_a())
+def test_values_of_a_resharded_shard_lie_under_its_parent(home: Path) -> None:
+    """A child's rows are found through the mapping of shard uids, and nowhere else."""
+    source = source_of(home)
     shard = source.context.shard(90)
-    assert shard.shard_uid == S90
-    assert node_facts(node_a())[str(S90)]["state_prefix_of"] == str(S0)
-    assert source.root_memory_usage(shard) is not None
+    facts = node_facts(node_a())[str(S90)]
+    assert (shard.shard_uid, facts["state_prefix_of"]) == (S90, str(S0))
+    assert shard.state_root is not None
+    change_rows(home / "data", STATE, {S90.to_bytes() + shard.state_root: None})
+    assert source.root_memory_usage(shard) == facts["memory_usage"]
+    change_rows(home / "data", STATE, {S0.to_bytes() + shard.state_root: None})
+    cached_reader(home / "data", (STATE, STATE_SHARD_UID_MAPPING), reopen=True)
+    assert source.root_memory_usage(shard) is None
 
 
 def test_values_that_only_the_cold_store_has_are_found(home: Path) -> None:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from rocksdict import Options
 
 from pipelines.sources import rocksdb_reader
 from pipelines.sources.node_columns import FLAT_STATE, FLAT_STORAGE_STATUS, STATE
@@ -221,3 +222,14 @@ def test_scans_keep_to_their_bounds() -> None:
         for begin, end in ((0, 700), (511, 513), (1000, 1444), (5, 5)):
             found = [row for step in reader.scan(FLAT_STATE, rows[begin][0], rows[end][0]) for row in step]
             assert found == rows[begin:end]
+
+
+def test_a_scan_that_ends_early_without_an_error_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a merge operator rocksdict's iteration over State ends at once and says nothing; that is no empty column."""
+
+    def plain_options() -> tuple[Options, Options]:
+        return Options(raw_mode=True), Options(raw_mode=True)
+
+    monkeypatch.setattr(rocksdb_reader, "_options_with_merge_operator", plain_options)
+    with RocksDbReader(node_a() / "data", (STATE,)) as reader, pytest.raises(SourceError, match="State"):
+        rows_of(reader, STATE)
