@@ -36,16 +36,25 @@ def digest_part(data: bytes, encoding: Encoding) -> tuple[PartDigests, pa.Buffer
 
 
 def verify_part(kernel: Kernel, data: bytes, encoding: Encoding, state_root: CryptoHash, part_id: PartId) -> PartDigests:
-    """Decode an object and validate its trie.
-
-    nearcore does not judge the order of a part's entries, but every producer writes them sorted, and digests of decoded parts are
-    compared between producers: another order is refused too.
+    """Decode an object, digest it and validate its trie.
 
     Raises:
         IntegrityError: the object is not this part of this state root.
     """
     digests, decoded = digest_part(data, encoding)
+    validate_sorted(kernel, decoded, state_root, part_id)
+    return digests
+
+
+def validate_sorted(kernel: Kernel, decoded: pa.Buffer, state_root: CryptoHash, part_id: PartId) -> None:
+    """Validate the trie of PartialState bytes, and their order.
+
+    nearcore does not judge the order of a part's entries, but every producer writes them sorted, and digests of decoded parts are
+    compared between producers: another order is refused too.
+
+    Raises:
+        IntegrityError: they are not this part of this state root.
+    """
     kernel.validate(decoded, state_root, part_id)
     if not kernel.assemble(decoded, ()).equals(decoded):
         raise MalformedPartError(problem=f"the entries of part {part_id} are not in ascending order")
-    return digests

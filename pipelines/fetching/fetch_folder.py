@@ -1,0 +1,200 @@
+"""The folder that a fetch fills: final names, temporary files, the memory of what was accepted, one fetch at a time.
+
+A file gets its final name by a rename, after it was synced and verified, and the folder is synced after that: whatever kills the fetch, a
+final name has verified bytes or is not there. All else lies in one folder of another name at the root, and temporary files of a
+fetch that was killed are removed by the next.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from pipelines.trust.freshness import AcceptedManifests
+from schemas.errors import ClaimedError, StoreDeniedError, StoreError, StoreFullError
+
+WORK_FOLDER: Final = ".statecast-fetch"
+"""Folder at the root that holds what has no final name."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class FetchFolder:
+    """A folder of nearcore's object names."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self._work = self.root / WORK_FOLDER
+        self._next_file = 0
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for sources that need one; gone after the fetch."""
+        return self._work / "scratch"
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Hold the folder for one fetch; temporary files are removed before and after.
+
+        Raises:
+            ClaimedError: another fetch holds it.
+            StoreError: it can't be written.
+        """
+        with local_errors(self.root):
+            make_folder(self._work)
+            descriptor = os.open(self._work / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ClaimedError(
+                    problem="another fetch is at work in this folder", where=str(self.root), remedy="Wait for it, or fetch into another."
+                ) from None
+            with local_errors(self.root):
+                self._clean()
+                make_folder(self._incoming)
+            try:
+                yield
+            finally:
+                self._clean()
+        finally:
+            os.close(descriptor)
+
+    def temporary(self) -> Path:
+        """Return the path of a new temporary file, which is not made yet."""
+        self._next_file += 1
+        return self._incoming / f"{self._next_file:08d}"
+
+    def path(self, name: str) -> Path:
+        """Return the path of an object's final name."""
+        return self.root / name
+
+    def land(self, temporary: Path, name: str) -> None:
+        """Give a verified and synced temporary file its final name.
+
+        Raises:
+            StoreError: as it says.
+        """
+        target = self.path(name)
+        with local_errors(target):
+            make_folder(target.parent)
+            os.replace(temporary, target)
+            sync_folder(target.parent)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put verified bytes under their final name; the same bytes there already are left alone.
+
+        Raises:
+            StoreError: as it says.
+        """
+        target = self.path(name)
+        with local_errors(target):
+            if target.is_file() and target.stat().st_size == len(data) and target.read_bytes() == data:
+                return
+            temporary = self.temporary()
+            write_synced(temporary, data)
+        self.land(temporary, name)
+
+    def remove(self, name: str) -> None:
+        """Take away a final name whose bytes are not right.
+
+        Raises:
+            StoreError: as it says.
+        """
+        target = self.path(name)
+        with local_errors(target):
+            if target.is_dir() and not target.is_symlink():
+                raise IsADirectoryError(errno.EISDIR, "a folder has the name of an object", str(target))
+            target.unlink(missing_ok=True)
+            sync_folder(target.parent)
+
+    def accepted(self, chain_id: str) -> AcceptedManifests:
+        """Read what was accepted before of a chain.
+
+        Raises:
+            ManifestError: the memory is damaged.
+            StoreError: it can't be read.
+        """
+        path = self._memory(chain_id)
+        with local_errors(path):
+            return AcceptedManifests.parse(path.read_bytes(), str(path)) if path.exists() else AcceptedManifests(chain_id)
+
+    def remember(self, accepted: AcceptedManifests) -> None:
+        """Write what is accepted, before anything of it is fetched: a kill must not make it forgotten.
+
+        Raises:
+            StoreError: as it says.
+        """
+        path = self._memory(accepted.chain_id)
+        with local_errors(path):
+            temporary = self.temporary()
+            write_synced(temporary, accepted.to_bytes())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+
+    @property
+    def _incoming(self) -> Path:
+        return self._work / "incoming"
+
+    def _memory(self, chain_id: str) -> Path:
+        return self._work / f"accepted-{chain_id}.json"
+
+    def _clean(self) -> None:
+        for folder in (self._incoming, self.scratch):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def local_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the local disk into errors of a store: they are nobody's fault but this machine's.
+
+    Raises:
+        StoreFullError, StoreDeniedError, StoreError: as they say.
+    """
+    try:
+        yield
+    except OSError as error:
+        problem = error.strerror or str(error)
+        where = str(error.filename or path)
+        if error.errno in _FULL:
+            raise StoreFullError(
+                problem=f"the disk is full: {problem}", where=where, remedy="Free space, then run again: what is here is kept."
+            ) from error
+        if error.errno in _DENIED:
+            raise StoreDeniedError(
+                problem=f"the folder can't be written: {problem}", where=where, remedy="Check its owner and mode."
+            ) from error
+        raise StoreError(problem=f"the disk failed: {problem}", where=where) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, each synced into its own parent."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk confirm the names in a folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file and have the disk confirm it."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

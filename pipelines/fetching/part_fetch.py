@@ -1,0 +1,326 @@
+"""Fetches many parts: the schedule decides, threads transfer, worker processes verify, and this loop ties them together.
+
+Everything that threads and processes have to say comes through one queue; the schedule, the accounts and the folder are touched by the
+calling thread alone. In memory are the buffers of running transfers; on disk, beside what is verified, the temporary files of at
+most `FetchLimits.parts_in_flight` parts and their hedges.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from pipelines.fetching.fetch_folder import FetchFolder, local_errors
+from pipelines.fetching.limits import FetchLimits
+from pipelines.fetching.meter import Meter
+from pipelines.fetching.pacing import Pace, Throttle
+from pipelines.fetching.progress import FetchWatcher
+from pipelines.fetching.protocol import Source, WantedObject
+from pipelines.fetching.schedule import FailureKind, Schedule, Transfer
+from pipelines.fetching.source_account import SourceAccount
+from pipelines.fetching.transfer import PartialFile, TransferEnd, TransferThread
+from pipelines.fetching.verification import Verifier, VerifyPartTask
+from schemas.errors import FetchError, IntegrityError
+from schemas.ids import CryptoHash, PartId
+from schemas.manifest_shard import STORED_BYTES_MAX
+from schemas.state_part import Encoding
+
+TICK_S: Final = 0.1
+"""How often transfers are looked at while they run."""
+
+JOIN_TIMEOUT_S: Final = 2.0
+"""How long cancelled transfers are waited for at the end; a source that hangs is left behind."""
+
+FAILED_PARTS_NAMED_MAX: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class FetchPart:
+    """A part to fetch, and all that it must be."""
+
+    object_name: str
+    shard_id: int
+    part_id: PartId
+    encoding: Encoding
+    size: int
+    sha256: str
+    """Of the stored bytes, in hexadecimal."""
+    state_root: CryptoHash
+    decoded_size: int
+    decoded_sha256: str
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.size <= STORED_BYTES_MAX, self.size
+
+    def wanted(self) -> WantedObject:
+        """Return what a source is asked for."""
+        return WantedObject(self.object_name, self.size, self.size, self.shard_id, self.part_id)
+
+    def verification(self, path: Path, kernel_name: str, *, check_stored: bool) -> VerifyPartTask:
+        """Return the task that judges a file with the part's bytes; see `VerifyPartTask`."""
+        return VerifyPartTask(
+            path=path,
+            part_id=self.part_id,
+            encoding=self.encoding,
+            size=self.size,
+            sha256=self.sha256,
+            state_root=self.state_root,
+            decoded_size=self.decoded_size,
+            decoded_sha256=self.decoded_sha256,
+            kernel_name=kernel_name,
+            check_stored=check_stored,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedPart:
+    """A part that is in place."""
+
+    part: FetchPart
+    source_id: str | None
+    """None: it was here before."""
+
+
+@dataclass(slots=True)
+class PartFetch:
+    """A fetch of parts into an open folder."""
+
+    folder: FetchFolder
+    sources: Sequence[Source]
+    accounts: Mapping[str, SourceAccount]
+    verifier: Verifier
+    kernel_name: str
+    limits: FetchLimits
+    random: Random
+    watcher: FetchWatcher
+
+    def reuse(self, parts: Sequence[FetchPart]) -> list[FetchPart]:
+        """Verify what lies under the final names of parts; remove what is not right. Return the parts that are there and right.
+
+        Raises:
+            StoreError: a file can't be read or removed.
+        """
+        with local_errors(self.folder.root):
+            present = [part for part in parts if self.folder.path(part.object_name).is_file()]
+        answers: queue.SimpleQueue[tuple[FetchPart, str | None, BaseException | None]] = queue.SimpleQueue()
+        window, right = deque(present), []
+        running = 0
+        while window or running:
+            while window and running < self.limits.parts_in_flight:
+                part = window.popleft()
+                task = part.verification(self.folder.path(part.object_name), self.kernel_name, check_stored=True)
+                self.verifier.submit(task, lambda problem, error, part=part: answers.put((part, problem, error)))  # type: ignore[misc]
+                running += 1
+            part, problem, error = answers.get()
+            running -= 1
+            if error is not None:
+                raise error
+            if problem is None:
+                right.append(part)
+                continue
+            self.folder.remove(part.object_name)
+            self.watcher.event("note", {"text": f"{part.object_name} was here and not right ({problem}); it is fetched again"})
+        return sorted(right, key=lambda part: (part.shard_id, part.part_id.idx))
+
+    def run(self, parts: Sequence[FetchPart], reused: Sequence[FetchPart]) -> list[FetchedPart]:
+        """Fetch parts; return them as they got into place.
+
+        Args:
+            reused: parts of the same fetch that are in place already, for the progress.
+        Raises:
+            FetchError: no source could give some part; all others are in place.
+            IntegrityError: a part has the digest that its publisher signed, and is no part of the state root.
+            StoreError: the local disk failed.
+        """
+        run = _Run(self, parts, reused)
+        try:
+            return run.loop()
+        finally:
+            run.end()
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    index: int
+    partial: PartialFile
+    source_id: str
+    problem: str | None
+    error: BaseException | None
+
+
+class _Run:
+    """The state of one run."""
+
+    def __init__(self, fetch: PartFetch, parts: Sequence[FetchPart], reused: Sequence[FetchPart]) -> None:
+        self._fetch = fetch
+        self._parts = parts
+        self._sources = {source.source_id: source for source in fetch.sources}
+        self._schedule = Schedule([part.wanted() for part in parts], list(fetch.accounts.values()), fetch.limits, fetch.random)
+        self._messages: queue.SimpleQueue[TransferEnd | _Verified] = queue.SimpleQueue()
+        self._threads: dict[int, tuple[Transfer, TransferThread]] = {}
+        self._heartbeats: dict[int, int] = {}
+        # What broke off and may be resumed, by part and source.
+        self._kept: dict[tuple[int, str], PartialFile] = {}
+        self._throttles = _throttles(fetch.limits, list(self._sources))
+        self._fetched: list[FetchedPart] = []
+        self._meter = Meter(fetch.accounts, fetch.watcher, [part.size for part in reused], [part.size for part in parts])
+
+    def loop(self) -> list[FetchedPart]:
+        while True:
+            for transfer in self._schedule.start(time.monotonic()):
+                self._begin(transfer)
+            if self._schedule.is_finished:
+                break
+            self._take_messages()
+            self._look_at_transfers()
+            self._meter.tell()
+        self._meter.tell(last=True)
+        self._raise_failed()
+        return self._fetched
+
+    def end(self) -> None:
+        """Cancel what runs, and wait for it a little."""
+        threads = [thread for _, thread in self._threads.values()]
+        for thread in threads:
+            thread.cancellation.cancel()
+        deadline_s = time.monotonic() + JOIN_TIMEOUT_S
+        for thread in threads:
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+
+    def _begin(self, transfer: Transfer) -> None:
+        part = self._parts[transfer.part]
+        partial = self._kept.pop((transfer.part, transfer.source_id), None)
+        if partial is None or not transfer.may_resume or partial.size >= part.size:
+            self._drop(partial)
+            partial = PartialFile(self._fetch.folder.temporary())
+        thread = TransferThread(
+            transfer.transfer_id,
+            self._sources[transfer.source_id],
+            part.wanted(),
+            sha256=part.sha256,
+            partial=partial,
+            throttle=self._throttles[transfer.source_id],
+            ended=self._messages.put,
+        )
+        self._threads[transfer.transfer_id] = (transfer, thread)
+        if transfer.is_hedge:
+            self._fetch.watcher.event("hedged", {"object": part.object_name, "source": transfer.source_id})
+        thread.start()
+
+    def _take_messages(self) -> None:
+        """Handle all that was said; wait a tick where nothing was."""
+        try:
+            message = self._messages.get(timeout=TICK_S)
+            while True:
+                if isinstance(message, TransferEnd):
+                    self._transfer_ended(message)
+                else:
+                    self._part_verified(message)
+                message = self._messages.get_nowait()
+        except queue.Empty:
+            return
+
+    def _look_at_transfers(self) -> None:
+        now_s = time.monotonic()
+        for transfer_id, (_, thread) in self._threads.items():
+            if self._heartbeats.get(transfer_id) != thread.heartbeats:
+                self._heartbeats[transfer_id] = thread.heartbeats
+                self._schedule.alive(transfer_id, now_s)
+            self._schedule.progressed(transfer_id, thread.received, now_s)
+
+    def _transfer_ended(self, end: TransferEnd) -> None:
+        now_s = time.monotonic()
+        transfer, thread = self._threads.pop(end.transfer_id)
+        self._heartbeats.pop(end.transfer_id, None)
+        if end.fatal is not None:
+            raise end.fatal
+        self._schedule.progressed(end.transfer_id, thread.received, now_s)
+        part = self._parts[transfer.part]
+        if end.failure is not None and not thread.cancellation.is_cancelled:
+            self._failed(transfer, thread.partial, end, now_s)
+        elif thread.cancellation.is_cancelled:
+            self._schedule.cancelled(end.transfer_id)
+            self._drop(thread.partial)
+        else:
+            self._cancel(self._schedule.arrived(end.transfer_id, now_s))
+            index, source_id, partial = transfer.part, transfer.source_id, thread.partial
+            task = part.verification(partial.path, self._fetch.kernel_name, check_stored=False)
+            self._fetch.verifier.submit(
+                task, lambda problem, error: self._messages.put(_Verified(index, partial, source_id, problem, error))
+            )
+
+    def _failed(self, transfer: Transfer, partial: PartialFile, end: TransferEnd, now_s: float) -> None:
+        assert end.failure is not None
+        part, account = self._parts[transfer.part], self._fetch.accounts[transfer.source_id]
+        was_given_up = account.given_up
+        cancelled = self._schedule.failed(
+            end.transfer_id, end.failure, end.problem, now_s, gained=end.gained, retry_after_s=end.retry_after_s
+        )
+        facts: dict[str, object] = {"source": transfer.source_id, "problem": end.problem}
+        self._fetch.watcher.event("attempt_failed", {"object": part.object_name, **facts})
+        if end.failure is FailureKind.WRONG:
+            self._fetch.watcher.event("banned", facts)
+        if account.given_up is not None and was_given_up is None:
+            self._fetch.watcher.event("given_up", {"source": transfer.source_id, "problem": account.given_up})
+        if end.failure is FailureKind.TRANSIENT and partial.size:
+            self._drop(self._kept.get((transfer.part, transfer.source_id)))
+            self._kept[transfer.part, transfer.source_id] = partial
+        else:
+            self._drop(partial)
+        self._cancel(cancelled)
+
+    def _part_verified(self, verified: _Verified) -> None:
+        part = self._parts[verified.index]
+        if verified.error is not None:
+            raise verified.error
+        if verified.problem is not None:
+            raise IntegrityError(
+                problem=f"the part has the digest that the manifest says, and is not right: {verified.problem}",
+                where=part.object_name,
+                remedy="Its publisher is wrong, not its source. Fetch what another has published.",
+            )
+        self._fetch.folder.land(verified.partial.path, part.object_name)
+        self._schedule.verified(verified.index)
+        for key in [key for key in self._kept if key[0] == verified.index]:
+            self._drop(self._kept.pop(key))
+        self._fetched.append(FetchedPart(part, verified.source_id))
+        self._meter.part_done(part.size)
+        self._fetch.watcher.event("part", {"object": part.object_name, "source": verified.source_id, "bytes": part.size})
+
+    def _cancel(self, transfer_ids: Sequence[int]) -> None:
+        for transfer_id in transfer_ids:
+            self._threads[transfer_id][1].cancellation.cancel()
+
+    def _drop(self, partial: PartialFile | None) -> None:
+        if partial is not None:
+            with local_errors(partial.path):
+                partial.path.unlink(missing_ok=True)
+
+    def _raise_failed(self) -> None:
+        failed = self._schedule.failed_parts
+        if not failed:
+            return
+        names = [self._parts[index].object_name for index in sorted(failed)]
+        attempts: dict[str, list[str]] = {}
+        for problems in failed.values():
+            for source_id, found in problems.items():
+                kept = attempts.setdefault(source_id, [])
+                kept.extend(problem for problem in dict.fromkeys(found) if problem not in kept)
+        more = f" and {len(names) - FAILED_PARTS_NAMED_MAX} more" if len(names) > FAILED_PARTS_NAMED_MAX else ""
+        raise FetchError(
+            problem=f"no source could give {len(names)} of {len(self._parts)} parts: {', '.join(names[:FAILED_PARTS_NAMED_MAX])}{more}",
+            remedy="What is here is kept: run again later, or with more sources.",
+            attempts=attempts,
+        )
+
+
+def _throttles(limits: FetchLimits, source_ids: Sequence[str]) -> dict[str, Throttle]:
+    shared = [] if limits.bytes_per_s is None else [Pace(limits.bytes_per_s)]
+    own = limits.bytes_per_s_per_source
+    return {source_id: Throttle([*shared, *([] if own is None else [Pace(own)])]) for source_id in source_ids}
