@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated
 
-import structlog
 import typer
 
 from jobs.check import check
 from jobs.export import export
+from jobs.import_parts import import_parts
 from jobs.inspect import inspect
 from jobs.keygen import keygen
 from jobs.produce import produce
@@ -50,6 +51,7 @@ def _main(
 
 for _command in (produce, export, check, inspect, keygen, restore):
     app.command(epilog=_EXIT_CODE_HELP)(_command)
+app.command("import", epilog=_EXIT_CODE_HELP)(import_parts)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -90,7 +92,7 @@ def _unforeseen(error: Exception, arguments: Sequence[str]) -> int:
     if type(error).__name__ == "Abort":
         return 130
     if os.environ.get("STATECAST_TRACEBACK"):
-        structlog.get_logger().exception("unexpected failure")
+        traceback.print_exception(error)
     message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     _print_error_json(arguments, {"kind": "unexpected", "exit_code": 1, "problem": message, "message": message})
     _say(f"unexpected failure: {message}. Run again with STATECAST_TRACEBACK=1 in the environment for the details.")
