@@ -37,6 +37,7 @@
     |   +-- RangeRefusedError
     |   +-- TransientStoreError             the only one that a retry wrapper retries
     +-- FetchError                    [31]  every source failed
+    +-- NodeError                     [32]  a node that parts are for: it runs, or its neard failed
 
 Every class says what is wrong (``problem``), at what place (``where``) and what to do about it (``remedy``). The numbers are
 the process exit codes. A broken invariant of our own is an ``AssertionError`` and is caught nowhere.
@@ -61,6 +62,7 @@ EXIT_CODES: dict[int, str] = {
     21: "manifest, signature or trust",
     30: "store",
     31: "fetch: every source failed",
+    32: "node: it runs, or its neard failed",
     130: "interrupted",
 }
 """Every exit code of the command with its meaning. A code that is not listed means failure."""
@@ -362,3 +364,11 @@ class FetchError(StatecastError):
     def __str__(self) -> str:
         tried = "; ".join(f"{source}: {', then '.join(problems)}" for source, problems in self.attempts.items())
         return f"{super().__str__()} Tried {tried}." if tried else super().__str__()
+
+
+@dataclass(eq=False, kw_only=True)
+class NodeError(StatecastError):
+    """A node that parts are meant for is running, or its neard can't do what is asked or failed at it."""
+
+    kind = "node"
+    exit_code = 32

@@ -1,0 +1,189 @@
+"""``statecast import``: verified parts into a stopped node, through neard's own tool or configuration. Experimental."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.options import ContextFile, Epoch, InProcess, Json, KernelName, Plan, RayAddress, Workers, open_executor
+from jobs.parts_input import (
+    PartsEncoding,
+    PartsFolder,
+    PartsOptions,
+    ProtocolVersion,
+    ShardUid,
+    StateRoot,
+    SyncHash,
+    WantedShards,
+    open_parts,
+)
+from jobs.terminal import BarProgress, LineProgress, format_seconds, open_progress
+from pipelines.execution.progress import StageProgress
+from pipelines.execution.stage_runner import StageRunner
+from pipelines.importing.external_storage import external_storage_stanza, write_config
+from pipelines.importing.import_plan import ImportPlan, ShardToLoad, plan_import
+from pipelines.importing.load_command import ShardLoad
+from pipelines.importing.load_parts import SILENCE_TIMEOUT_S, load_parts
+from pipelines.importing.neard_program import Way, inspect_neard
+from pipelines.importing.node_guard import check_not_running
+from pipelines.kernel.choice import choose_kernel
+from pipelines.restoring.part_folder import EpochParts
+from schemas.errors import InvalidInputError
+
+JOURNAL_FOLDER = Path("~/.cache/statecast/imports")
+"""Where it is noted which parts a node has loaded."""
+
+
+def import_parts(
+    parts: PartsFolder,
+    node_home: Annotated[Path, typer.Option("--node-home", help="Home of the stopped node that the parts are for.")],
+    neard: Annotated[Path, typer.Option("--neard", help="The node's own neard.")],
+    write_config_file: Annotated[
+        bool, typer.Option("--write-config", help="With a neard before 2.13: put the stanza into config.json, keeping a copy.")
+    ] = False,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout-s", min=1.0, help="Stop neard when it says nothing for so many seconds.")
+    ] = SILENCE_TIMEOUT_S,
+    epoch: Epoch = None,
+    shard_id: WantedShards = None,
+    context: ContextFile = None,
+    state_root: StateRoot = None,
+    shard_uid: ShardUid = None,
+    sync_hash: SyncHash = None,
+    protocol_version: ProtocolVersion = None,
+    encoding: PartsEncoding = None,
+    kernel: KernelName = "auto",
+    ray_address: RayAddress = None,
+    workers: Workers = None,
+    in_process: InProcess = False,
+    plan: Plan = False,
+    as_json: Json = False,
+) -> None:
+    """Hand verified parts over to a stopped node. Experimental: not yet seen to work on a real neard; restore is the supported way.
+
+    Never writes into the node's database itself. A neard from 2.13 on loads the parts with its own tool, run and watched; one
+    before 2.13 reads them when it starts, as config.json tells it: the stanza is printed, and written only with --write-config.
+
+    Refuses a running node, a chain, epoch, sync hash or state root that is not the node's, and any part that does not validate.
+    A rerun goes on with the parts that are left.
+
+    Example: `statecast import /data/parts --node-home ~/.near --neard /usr/bin/neard --plan`
+    """
+    began = time.monotonic()
+    found = open_parts(
+        PartsOptions(parts, epoch, tuple(shard_id or ()), context, state_root, shard_uid, sync_hash, protocol_version, encoding)
+    )
+    program = inspect_neard(neard)
+    if write_config_file and program.way is Way.TOOL:
+        raise InvalidInputError(problem=f"neard {program.release} does not read parts from a folder", where="--write-config")
+    planned = plan_import(
+        found.context,
+        [ShardToLoad(shard.context.shard_id, len(shard.parts)) for shard in found.shards],
+        _local_root(found),
+        node_home,
+        program,
+        journal_folder=JOURNAL_FOLDER.expanduser(),
+    )
+    if plan:
+        _print_plan(planned, as_json)
+        return
+    chosen_kernel = choose_kernel(kernel)
+    progress = open_progress()
+    try:
+        executor = open_executor(ray_address, workers, in_process)
+        # Imported here: the command line must start quickly, and this loads RocksDB.
+        from pipelines.execution.restore_epoch import validate_parts
+
+        try:
+            progress.note(f"validating every part of {found.url} before neard {program.release} sees any")
+            validate_parts(StageRunner(executor, progress), chosen_kernel.name, found)
+        finally:
+            executor.close()
+        # Validating takes its time, and somebody may have started the node meanwhile.
+        check_not_running(planned.home, planned.data)
+        loaded, backup = 0, None
+        if program.way is Way.TOOL:
+            loaded = load_parts(planned, _Loaded(progress), timeout_s)
+        elif write_config_file:
+            backup = write_config(planned.config_file, planned.parts_root)
+    finally:
+        progress.close()
+    _print_result(planned, loaded, backup, write_config_file, time.monotonic() - began, as_json=as_json)
+
+
+class _Loaded:
+    """Shows each part that neard has loaded."""
+
+    def __init__(self, progress: BarProgress | LineProgress) -> None:
+        self._progress = progress
+        self._done: dict[int, int] = {}
+
+    def __call__(self, load: ShardLoad, part: int) -> None:
+        done = self._done[load.shard_id] = self._done.get(load.shard_id, 0) + 1
+        self._progress.stage(StageProgress("load", f"shard {load.shard_id}", done, load.num_parts, parts=done))
+
+
+def _local_root(found: EpochParts) -> Path:
+    """Return the folder that neard is pointed to: it must be on this machine."""
+    root = found.store_url.removeprefix("file://")
+    if "://" in root:
+        raise InvalidInputError(problem="neard reads parts from a folder", where=found.store_url, remedy="Fetch the parts first.")
+    return Path(root).resolve()
+
+
+def _print_plan(planned: ImportPlan, as_json: bool) -> None:
+    commands = planned.commands()
+    stanza = external_storage_stanza(planned.parts_root) if planned.neard.way is Way.CONFIG else None
+    if as_json:
+        document = {
+            "message_type": "plan",
+            "neard": planned.neard.release,
+            "way": str(planned.neard.way),
+            "commands": [{"shard_id": load.shard_id, "parts": list(parts), "command": list(command)} for load, command, parts in commands],
+            "config_file": None if stanza is None else str(planned.config_file),
+            "stanza": stanza,
+        }
+        typer.echo(json.dumps(document))
+        return
+    typer.echo(f"neard {planned.neard.release}; every part is validated first, then:")
+    for load, command, parts in commands:
+        typer.echo(f"# shard {load.shard_id}, {len(parts)} of {load.num_parts} parts")
+        typer.echo(shlex.join(command))
+    if stanza is not None:
+        _print_stanza(planned)
+    elif not commands:
+        typer.echo("nothing: every part is noted as loaded")
+
+
+def _print_stanza(planned: ImportPlan) -> None:
+    typer.echo(f"{planned.config_file} is to say (with --write-config it is written):")
+    typer.echo(json.dumps(external_storage_stanza(planned.parts_root), indent=2))
+
+
+def _print_result(planned: ImportPlan, loaded: int, backup: Path | None, wrote: bool, seconds: float, *, as_json: bool) -> None:
+    if as_json:
+        document = {
+            "message_type": "summary",
+            "neard": planned.neard.release,
+            "way": str(planned.neard.way),
+            "parts_loaded": loaded,
+            "config_written": backup is not None,
+            "config_backup": None if backup is None else str(backup),
+            "stanza": external_storage_stanza(planned.parts_root) if planned.neard.way is Way.CONFIG else None,
+            "seconds": round(seconds, 3),
+        }
+        typer.echo(json.dumps(document))
+    elif planned.neard.way is Way.TOOL:
+        typer.echo(
+            f"neard {planned.neard.release} loaded {loaded} parts in {format_seconds(seconds)}; it has not finished the state sync itself"
+        )
+    elif not wrote:
+        _print_stanza(planned)
+    else:
+        kept = "it said so already" if backup is None else f"the old one is {backup}"
+        typer.echo(f"{planned.config_file} now points to {planned.parts_root}; {kept}. Start the node.")

@@ -1,0 +1,130 @@
+"""``statecast restore``: a folder of state parts becomes state again, as an Arrow dataset or a database, proved by its root."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from jobs.options import ContextFile, Epoch, InProcess, Json, KernelName, RayAddress, Workers, open_executor
+from jobs.parts_input import (
+    PartsEncoding,
+    PartsFolder,
+    PartsOptions,
+    ProtocolVersion,
+    ShardUid,
+    StateRoot,
+    SyncHash,
+    WantedShards,
+    open_parts,
+)
+from jobs.terminal import format_bytes, format_seconds, open_console, open_progress
+from pipelines.execution.stage_runner import StageRunner
+from pipelines.kernel.choice import choose_kernel
+from pipelines.stages.record_files import FileFormat
+from schemas.dataset import epoch_folder
+from schemas.errors import InvalidInputError
+
+_DATASET = "dataset://"
+_ROCKSDB = "rocksdb://"
+
+
+def restore(
+    parts: PartsFolder,
+    to: Annotated[
+        str, typer.Option("--to", help="dataset://FOLDER (or dataset://gs://bucket/prefix …), or rocksdb:///FOLDER that is not there yet.")
+    ],
+    epoch: Epoch = None,
+    shard_id: WantedShards = None,
+    context: ContextFile = None,
+    state_root: StateRoot = None,
+    shard_uid: ShardUid = None,
+    sync_hash: SyncHash = None,
+    protocol_version: ProtocolVersion = None,
+    encoding: PartsEncoding = None,
+    file_format: Annotated[FileFormat, typer.Option("--format", help="ipc or parquet, for dataset://.")] = FileFormat.IPC,
+    kernel: KernelName = "auto",
+    ray_address: RayAddress = None,
+    workers: Workers = None,
+    in_process: InProcess = False,
+    as_json: Json = False,
+) -> None:
+    """Apply every part, write the whole state, and prove the state root of what was written by reading it back.
+
+    rocksdb:// makes a folder like a node's home: data/ with FlatState and State (reference counts included), and context.json, so
+    `statecast produce --node-home FOLDER --context FOLDER/context.json` reads it. No node can start from it: it has no blocks.
+
+    A rerun goes on where an earlier one ended. The database's folder gets its name when it is proved, not before.
+
+    Example: `statecast restore /data/parts --to dataset:///data/state`
+    """
+    began = time.monotonic()
+    if not to.startswith((_DATASET, _ROCKSDB)):
+        raise InvalidInputError(problem="--to names neither dataset:// nor rocksdb://", where=to)
+    given = PartsOptions(parts, epoch, tuple(shard_id or ()), context, state_root, shard_uid, sync_hash, protocol_version, encoding)
+    found = open_parts(given)
+    chosen_kernel = choose_kernel(kernel)
+    progress = open_progress()
+    executor = open_executor(ray_address, workers, in_process)
+    runner = StageRunner(executor, progress)
+    # Imported here: the command line must start quickly, and this loads RocksDB.
+    from pipelines.execution.restore_epoch import restore_database, restore_dataset, shard_json
+    from pipelines.stages.export import ExportSettings
+
+    try:
+        progress.note(f"restoring from {found.url}, {executor.description}, {chosen_kernel.name} kernel")
+        if to.startswith(_DATASET):
+            url = to.removeprefix(_DATASET)
+            datasets = restore_dataset(runner, chosen_kernel, found, ExportSettings(url, file_format))
+            where = f"{_DATASET}{url}/{epoch_folder(found.context)}"
+            rows: list[dict[str, object]] = [
+                {
+                    "shard_uid": str(dataset.summary.shard.shard_uid),
+                    "state_root": str(dataset.summary.verified_state_root),
+                    "memory_usage": dataset.summary.memory_usage,
+                    "num_parts": len(shard.parts),
+                    "records": dataset.summary.records,
+                    "size": dataset.summary.size,
+                    "root_proved": shard.root_proved,
+                }
+                for dataset, shard in zip(datasets, found.shards, strict=True)
+            ]
+        else:
+            database = restore_database(runner, chosen_kernel, found, Path(to.removeprefix(_ROCKSDB)).expanduser())
+            where = f"{_ROCKSDB}{database.home}"
+            rows = [shard_json(shard) for shard in database.shards]
+            if database.was_there:
+                progress.note("an earlier run had finished it: nothing was done")
+    finally:
+        progress.close()
+        executor.close()
+    if as_json:
+        seconds = round(time.monotonic() - began, 3)
+        document = {"message_type": "summary", "restored": where, "kernel": chosen_kernel.name, "seconds": seconds, "shards": rows}
+        document["absent_shard_ids"] = list(found.absent_shard_ids)
+        typer.echo(json.dumps(document))
+        return
+    _print_summary(rows, where, time.monotonic() - began)
+    if found.absent_shard_ids:
+        typer.echo(f"not in the folder, so not restored: shard {', '.join(map(str, found.absent_shard_ids))}")
+
+
+def _print_summary(rows: list[dict[str, object]], where: str, seconds: float) -> None:
+    table = Table(title=f"{where}, in {format_seconds(seconds)}", title_justify="left")
+    for name in ("shard", "parts", "records", "memory usage", "state root", "root is"):
+        table.add_column(name, justify="left" if name in ("shard", "state root", "root is") else "right", overflow="fold")
+    for row in rows:
+        usage = row["memory_usage"]
+        table.add_row(
+            str(row["shard_uid"]),
+            str(row["num_parts"]),
+            f"{row['records']:,}",
+            format_bytes(usage) if isinstance(usage, int) else "",
+            str(row["state_root"]),
+            "proved by the sync hash" if row["root_proved"] else "the manifest's or context's word",
+        )
+    open_console().print(table)

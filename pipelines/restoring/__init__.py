@@ -1,0 +1,1 @@
+"""From state parts back to state: an Arrow dataset or a database, proved by its root."""

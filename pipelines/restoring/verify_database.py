@@ -1,0 +1,120 @@
+"""Reads a restored database back, through the reader that also reads nodes, and proves it.
+
+For each part's key range: the flat state is hashed again, and the trie is walked through the State column alone, its references
+counted once more. For each bucket: every State row hashes to its key and has a count above zero.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.kernel.choice import choose_kernel
+from pipelines.restoring.reference_counts import count_references
+from pipelines.restoring.restore_work import RestoreWork
+from pipelines.sources.node_columns import FLAT_STATE, STATE
+from pipelines.sources.rocksdb_reader import RocksDbReader, cached_reader
+from schemas.errors import ValueMismatchError
+from schemas.flat_state import KEY_BYTES_MAX
+from schemas.flat_state_value import decode_records
+from schemas.ids import CryptoHash, ShardUId
+
+_COLUMNS = (FLAT_STATE, STATE)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedRange:
+    """What a key range of the database came to."""
+
+    edge: bytes
+    """For the kernel's seal."""
+    records: int
+    references: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyRangeTask:
+    """Proves the rows from one part's first key up to the next one's."""
+
+    database: str
+    shard_uid: ShardUId
+    state_root: CryptoHash
+    kernel_name: str
+    left_key: bytes | None
+    """Last key before the range; None at the left end, where everything from the shard's first row is read."""
+    first_key: bytes
+    last_key: bytes
+    right_key: bytes | None
+    """First key after the range; None at the right end, where everything to the shard's last row is read."""
+
+    def run(self) -> VerifiedRange:
+        """Read and hash the range.
+
+        Raises:
+            SourceError, IntegrityError: the database is not what was written.
+        """
+        reader = cached_reader(Path(self.database), _COLUMNS)
+        prefix = self.shard_uid.to_bytes()
+        begin = prefix if self.left_key is None else prefix + self.first_key
+        end = prefix + (b"\xff" * (KEY_BYTES_MAX + 1) if self.right_key is None else self.right_key)
+        batches = []
+        for rows in reader.scan(FLAT_STATE, begin, end):
+            keys, values = zip(*rows, strict=True)
+            batches.append(decode_records(keys, values, len(prefix), f"FlatState of shard {self.shard_uid}, {self.database}"))
+        built = choose_kernel(self.kernel_name).build(batches, (), self.left_key, self.right_key, keep_interior=False)
+        counts = count_references(lambda node_hash: _payload(reader, prefix, node_hash), self.state_root, self.first_key, self.last_key)
+        return VerifiedRange(built.edge, sum(batch.num_rows for batch in batches), sum(counts.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedBucket:
+    """What a bucket of State rows came to."""
+
+    rows: int
+    references: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyBucketTask:
+    """Proves the State rows of one bucket of hashes."""
+
+    database: str
+    shard_uid: ShardUId
+    work: RestoreWork
+    bucket: int
+
+    def run(self) -> VerifiedBucket:
+        """Read and hash the bucket's rows.
+
+        Raises:
+            ValueMismatchError: a row does not hash to its key, or its count is not above zero.
+            SourceError: the database can't be read.
+        """
+        reader = cached_reader(Path(self.database), _COLUMNS)
+        prefix = self.shard_uid.to_bytes()
+        last = self.bucket + 1 == self.work.bucket_count
+        begin = prefix if self.bucket == 0 else prefix + self.work.bucket_begin(self.bucket)
+        end = prefix + (b"\xff" * 33 if last else self.work.bucket_begin(self.bucket + 1))
+        count, total = 0, 0
+        for rows in reader.scan(STATE, begin, end):
+            for key, row in rows:
+                total += _split_row(row, key[len(prefix) :], self.database)[1]
+            count += len(rows)
+        return VerifiedBucket(count, total)
+
+
+def _payload(reader: RocksDbReader, prefix: bytes, value_hash: bytes) -> bytes:
+    row = reader.get(STATE, prefix + value_hash)
+    if row is None:
+        raise ValueMismatchError(problem=f"the State row {value_hash.hex()} is missing", where=str(reader.folder))
+    return _split_row(row, value_hash, str(reader.folder))[0]
+
+
+def _split_row(row: bytes, value_hash: bytes, where: str) -> tuple[bytes, int]:
+    """Take a row of State apart that has nothing pending."""
+    payload, references = row[:-8], struct.unpack("<q", row[-8:])[0] if len(row) >= 8 else 0
+    if references < 1 or hashlib.sha256(payload).digest() != value_hash:
+        raise ValueMismatchError(problem=f"the State row {value_hash.hex()} does not hash to its key, or has no references", where=where)
+    return payload, references
