@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pipelines.kernel.choice import choose_kernel
 from pipelines.sources.protocol import KeyRange
 from pipelines.sources.records_file import LINE_BYTES_MAX, RecordsFileSource, records_context
-from pipelines.sources.sorted_file import sorted_file
+from pipelines.sources.sorted_file import SortedFile, sorted_file
 from schemas.errors import SourceChangedError, SourceError, ValueMismatchError
 from schemas.flat_state import KEY_BYTES_MAX
 from schemas.ids import ZERO_HASH, ShardUId
@@ -148,8 +148,12 @@ def test_a_changed_file_is_sorted_again(tmp_path: Path) -> None:
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
     """Half of one file and half of another are no records."""
     path = write(tmp_path, b"before")
+
+    def change(target: SortedFile) -> None:
+        path.write_bytes(b"afterwards")
+
     with pytest.raises(SourceChangedError, match="changed while"):
-        sorted_file([path], lambda target: path.write_bytes(b"afterwards") and None)
+        sorted_file([path], change)
 
 
 def test_sorting_leaves_no_folder_when_its_records_are_no_longer_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
