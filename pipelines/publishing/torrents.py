@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.bittorrent.library import import_libtorrent
 from schemas.errors import InvalidInputError
 from schemas.torrent import PartPieces
 
@@ -74,21 +75,6 @@ def build_torrent(
         urls = [_checked_web_seed(url).encode() for url in web_seeds]
         document[b"url-list"] = urls if len(urls) > 1 else urls[0]
     return _read_back(import_libtorrent().bencode(document), name, piece_length)
-
-
-def import_libtorrent() -> Any:
-    """Return the module libtorrent.
-
-    Raises:
-        InvalidInputError: it is not installed.
-    """
-    try:
-        import libtorrent
-    except ImportError as error:
-        raise InvalidInputError(
-            problem="torrents need the package libtorrent", remedy='Install it: pip install "statecast[p2p]".'
-        ) from error
-    return libtorrent
 
 
 def _leaf(pieces: PartPieces) -> dict[bytes, Any]:

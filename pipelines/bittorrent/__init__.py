@@ -1,0 +1,1 @@
+"""What publishing, fetching and seeding share of BitTorrent: the library, private sessions, torrents checked against a manifest."""
