@@ -7,6 +7,7 @@
 mod columns;
 mod errors;
 mod outputs;
+mod retained;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
@@ -14,6 +15,9 @@ use pyo3::types::{PyBytes, PyTuple};
 use columns::{Bytes, RecordColumns, StructureColumns, ValueColumns, bytes_of, hash_of};
 use errors::{KernelError, guarded};
 use outputs::OwnedBuffer;
+
+#[global_allocator]
+static ALLOCATOR: retained::RetainingAllocator = retained::RetainingAllocator;
 
 /// Record batches of pyarrow.
 type Batches = Vec<Py<PyAny>>;

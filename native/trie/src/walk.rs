@@ -9,6 +9,10 @@ use crate::node::{self, ValueRef};
 use crate::part_entries::Keyed;
 use crate::sha256::sha256;
 
+/// Room for nodes that a walk begins with, a little over what a record of real state takes, so that it seldom has to be moved.
+const ARENA_BYTES_A_RECORD: usize = 192;
+const NODES_A_RECORD: usize = 2;
+
 /// Where a node's bytes lie in the arena.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Span {
@@ -107,12 +111,13 @@ struct Linked {
 impl<'a, const HASHED: bool> Walk<'a, HASHED> {
     /// Begin a walk; `left_shared` are the nibbles that the first key shares with the key left of the range, if there is one.
     pub(crate) fn new(first_key: &'a [u8], left_shared: Option<usize>, record_count: usize, keep: Keep) -> Self {
+        let kept_records = if HASHED && keep == Keep::Nodes { record_count } else { 0 };
         let mut walk = Self {
             frames: Vec::with_capacity(64),
             height: 0,
             keep,
-            arena: Vec::new(),
-            kept: Vec::new(),
+            arena: Vec::with_capacity(kept_records * ARENA_BYTES_A_RECORD),
+            kept: Vec::with_capacity(kept_records * NODES_A_RECORD),
             charges: if HASHED { Vec::new() } else { vec![0; record_count] },
             open: Vec::new(),
             first_path: Vec::new(),

@@ -163,6 +163,11 @@ proptest! {
         }
     }
 
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
     /// An interior has the same entries as sorting and deduplicating them plainly, also where many begin alike.
     #[test]
     fn an_interior_is_sorted_and_unique(values in vec(vec(prop_oneof![Just(0u8), Just(3), Just(255)], 0..40), 1..3000)) {
