@@ -14,6 +14,7 @@ import typer
 
 from jobs.check import check
 from jobs.export import export
+from jobs.fetch import fetch
 from jobs.import_parts import import_parts
 from jobs.inspect import inspect
 from jobs.keygen import keygen
@@ -49,7 +50,7 @@ def _main(
     configure_logging()
 
 
-for _command in (produce, export, check, inspect, keygen, restore):
+for _command in (produce, export, check, fetch, inspect, keygen, restore):
     app.command(epilog=_EXIT_CODE_HELP)(_command)
 app.command("import", epilog=_EXIT_CODE_HELP)(import_parts)
 

@@ -32,7 +32,7 @@ class Meter:
         self._bytes_done, self._bytes_total = sum(reused), sum(reused) + sum(wanted)
         self._began_s = time.monotonic()
         self._told_s = 0.0
-        self._samples: deque[tuple[float, dict[str, int]]] = deque()
+        self._samples = deque([(self._began_s, self._received())])
 
     def part_done(self, size: int) -> None:
         """Count a part that is in place."""
@@ -46,15 +46,12 @@ class Meter:
             return
         self._told_s = now_s
         accounts = list(self._accounts.values())
-        self._samples.append((now_s, {account.source_id: account.bytes_received for account in accounts}))
+        self._samples.append((now_s, self._received()))
         while now_s - self._samples[0][0] > RATE_WINDOW_S:
             self._samples.popleft()
         began_s, before = self._samples[0]
-        seconds = now_s - began_s
-        rates = {
-            account.source_id: (account.bytes_received - before.get(account.source_id, 0)) / seconds if seconds > 0 else 0.0
-            for account in accounts
-        }
+        seconds = max(now_s - began_s, 1e-3)
+        rates = {account.source_id: (account.bytes_received - before.get(account.source_id, 0)) / seconds for account in accounts}
         rate = sum(rates.values())
         self._watcher.progress(
             FetchProgress(
@@ -69,6 +66,9 @@ class Meter:
                 sources=tuple(_source_progress(account, rates[account.source_id], now_s) for account in accounts),
             )
         )
+
+    def _received(self) -> dict[str, int]:
+        return {source_id: account.bytes_received for source_id, account in self._accounts.items()}
 
 
 def _source_progress(account: SourceAccount, rate: float, now_s: float) -> SourceProgress:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 from pipelines.fetching.pacing import Throttle
 from pipelines.fetching.protocol import BUFFER_BYTES_MAX, Buffer, Cancellation, SourceTraits, WantedObject
 from pipelines.stores.protocol import Store
 from schemas.errors import InvalidInputError, ObjectNotFoundError
+from schemas.object_layout import EpochLayout, ObjectKind, chain_folder, parse_object_name
 
 RANGE_BYTES_FIRST: Final = 1 << 20
 """What the first request of a transfer asks for."""
@@ -20,6 +22,9 @@ RANGE_BYTES_MAX: Final = 16 << 20
 
 RANGE_TIME_S: Final = 1.0
 """About how long one request is meant to take: longer ones could not be left, shorter ones cost requests."""
+
+LISTED_OBJECTS_MAX: Final = 5_000_000
+"""Most objects that are looked through for an epoch."""
 
 
 class ObjectStoreSource:
@@ -58,6 +63,16 @@ class ObjectStoreSource:
                 return
             factor = 2.0 if seconds < RANGE_TIME_S / 2 else 0.5 if seconds > RANGE_TIME_S * 2 else 1.0
             range_bytes = int(min(max(range_bytes * factor, RANGE_BYTES_MIN), RANGE_BYTES_MAX))
+
+    def list_epochs(self, chain_id: str, epoch_height: int | None) -> list[EpochLayout]:
+        """See `EpochLister.list_epochs`: reads the whole listing of the chain, or of the height."""
+        folder = chain_folder(chain_id) if epoch_height is None else f"{chain_folder(chain_id)}/epoch_height={epoch_height}"
+        found = []
+        for info in islice(self._store.list(folder), LISTED_OBJECTS_MAX):
+            parsed = parse_object_name(info.name)
+            if parsed is not None and parsed.kind is ObjectKind.MANIFEST and parsed.epoch is not None:
+                found.append(parsed.epoch)
+        return found
 
     def close(self) -> None:
         """Do nothing: the client closes with the process."""

@@ -1,0 +1,269 @@
+"""``statecast fetch``: brings verified state parts of an epoch into a folder, from any number of sources at once."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from jobs.fetch_display import open_fetch_display
+from jobs.options import Json, KernelName, Plan, ShardIds, epoch_selector, parse_byte_count
+from jobs.terminal import format_bytes, format_seconds, open_console
+from pipelines.execution.fetch_epoch import EpochFetch
+from pipelines.execution.fetch_result import FetchPlan, FetchResult
+from pipelines.execution.fetch_settings import FetchSettings
+from pipelines.fetching.limits import FetchLimits
+from pipelines.fetching.open_source import TORRENT
+from pipelines.fetching.protocol import EpochOnOffer, Source
+from pipelines.kernel.choice import choose_kernel
+from pipelines.trust.policy import TrustPolicy
+from pipelines.trust.signatures import TrustRule
+from schemas.errors import InvalidInputError
+from schemas.ids import CryptoHash
+from schemas.public_key import PublicKey
+
+_WHAT = "What"
+_TRUST = "Whom to believe"
+_FROM = "From where"
+_LIMITS = "Limits"
+
+_DEFAULTS = FetchLimits()
+
+
+def fetch(
+    url: Annotated[
+        str, typer.Argument(help="A bucket's folder, a chain's, or an epoch's (…/chain_id=…/epoch_height=…/epoch_id=…); the first source.")
+    ],
+    into: Annotated[Path, typer.Option("--into", help="Folder that gets the parts under nearcore's object names.", rich_help_panel=_WHAT)],
+    chain_id: Annotated[
+        str | None, typer.Option("--chain-id", help="The chain, where the URL does not name it.", rich_help_panel=_WHAT)
+    ] = None,
+    epoch: Annotated[
+        str | None, typer.Option("--epoch", help="latest (default), an epoch height, or an id.", rich_help_panel=_WHAT)
+    ] = None,
+    epoch_id: Annotated[str | None, typer.Option("--epoch-id", help="An epoch id; the same as --epoch ID.", rich_help_panel=_WHAT)] = None,
+    shard_id: ShardIds = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--source",
+            help="One more source: http(s), gs, s3, file, a path, `torrent` for the shards' torrents, or a magnet link of one; may be repeated.",
+            rich_help_panel=_FROM,
+        ),
+    ] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option("--peer", help="HOST:PORT of a BitTorrent peer, for --source torrent; may be repeated.", rich_help_panel=_FROM),
+    ] = None,
+    mirrors: Annotated[
+        bool, typer.Option("--mirrors/--no-mirrors", help="Also use the mirrors that the manifest names.", rich_help_panel=_FROM)
+    ] = True,
+    trusted_block: Annotated[
+        str | None,
+        typer.Option(
+            "--trusted-block",
+            help="Hash of the epoch's sync block or of its parent; ties the state root to the chain.",
+            rich_help_panel=_TRUST,
+        ),
+    ] = None,
+    trust_key: Annotated[
+        list[str] | None, typer.Option("--trust-key", help="A publisher's public key (ed25519:…); may be repeated.", rich_help_panel=_TRUST)
+    ] = None,
+    trust_threshold: Annotated[
+        int,
+        typer.Option(
+            "--trust-threshold", min=1, help="How many of the keys must have signed each shard's statement.", rich_help_panel=_TRUST
+        ),
+    ] = 1,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Believe whatever is served.", rich_help_panel=_TRUST)] = False,
+    connections: Annotated[
+        int, typer.Option("--connections", help="Most transfers at once.", rich_help_panel=_LIMITS)
+    ] = _DEFAULTS.connections,
+    connections_per_source: Annotated[
+        int, typer.Option("--connections-per-source", rich_help_panel=_LIMITS)
+    ] = _DEFAULTS.connections_per_source,
+    rate_limit: Annotated[
+        str | None, typer.Option("--rate-limit", help="Most bytes a second, e.g. 200MB. Default: none.", rich_help_panel=_LIMITS)
+    ] = None,
+    rate_limit_per_source: Annotated[str | None, typer.Option("--rate-limit-per-source", rich_help_panel=_LIMITS)] = None,
+    requests_per_second: Annotated[
+        float | None, typer.Option("--requests-per-second", help="Most requests a second. Default: no limit.", rich_help_panel=_LIMITS)
+    ] = None,
+    requests_per_second_per_source: Annotated[
+        float | None, typer.Option("--requests-per-second-per-source", rich_help_panel=_LIMITS)
+    ] = None,
+    verify_workers: Annotated[
+        int | None,
+        typer.Option("--verify-workers", min=1, help="Processes that verify parts. Default: one a core.", rich_help_panel=_LIMITS),
+    ] = None,
+    kernel: KernelName = "auto",
+    plan: Plan = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch an epoch's state parts from many sources at once, verify each, and put it under its name.
+
+    Nothing is believed without `--trusted-block`, `--trust-key` or both; `--insecure` believes anybody. A rerun keeps what is there and
+    right. A source that serves a wrong byte is not asked again and named in the result.
+
+    Example: `statecast fetch gs://bucket/prefix --chain-id mainnet --shard-id 6 --into /data/parts --source https://mirror/… --trusted-block …`
+    """
+    settings = FetchSettings(
+        url=url,
+        source_urls=tuple(dict.fromkeys(TORRENT if url.startswith("magnet:") else url for url in source or ())),
+        chain_id=chain_id,
+        epoch=epoch_selector(epoch, epoch_id),
+        shard_ids=tuple(dict.fromkeys(shard_id or ())),
+        into=into,
+        policy=_policy(trusted_block, trust_key, trust_threshold, insecure),
+        limits=FetchLimits(
+            connections=connections,
+            connections_per_source=min(connections, connections_per_source),
+            bytes_per_s=None if rate_limit is None else parse_byte_count(rate_limit, "--rate-limit"),
+            bytes_per_s_per_source=None
+            if rate_limit_per_source is None
+            else parse_byte_count(rate_limit_per_source, "--rate-limit-per-source"),
+            requests_per_s=requests_per_second,
+            requests_per_s_per_source=requests_per_second_per_source,
+        ),
+        kernel_name=choose_kernel(kernel).name,
+        verify_workers=verify_workers or os.cpu_count() or 1,
+        use_mirrors=mirrors,
+        open_torrent=lambda offer: _open_torrent(offer, tuple(peer or ()), tuple(url for url in source or () if url.startswith("magnet:"))),
+    )
+    display = open_fetch_display(as_json)
+    run = EpochFetch(settings, display)
+    try:
+        if plan:
+            planned = run.plan()
+        else:
+            display.event("note", {"text": f"believing {settings.policy.description}, with the {settings.kernel_name} kernel"})
+            result = run.run()
+    except BaseException:
+        _report_sources(run, as_json)
+        raise
+    finally:
+        display.close()
+    if plan:
+        _print_plan(planned, settings, as_json)
+    else:
+        _print_result(result, settings, as_json)
+
+
+def _policy(trusted_block: str | None, trust_key: list[str] | None, trust_threshold: int, insecure: bool) -> TrustPolicy:
+    if not trust_key and trust_threshold != 1:
+        raise InvalidInputError(problem="--trust-threshold needs as many --trust-key")
+    if insecure and (trusted_block or trust_key):
+        raise InvalidInputError(problem="--insecure excludes --trusted-block and --trust-key", remedy="Leave --insecure out.")
+    keys = TrustRule(tuple(PublicKey.parse(text) for text in dict.fromkeys(trust_key)), trust_threshold) if trust_key else None
+    return TrustPolicy(keys, None if trusted_block is None else CryptoHash.from_base58(trusted_block), insecure)
+
+
+def _open_torrent(offer: EpochOnOffer, peers: tuple[str, ...], magnets: tuple[str, ...]) -> Source:
+    from pipelines.bittorrent.addresses import parse_address
+    from pipelines.bittorrent.magnet import parse_magnet
+    from pipelines.fetching.torrent_source import TorrentSettings, TorrentSource, magnet_peers
+
+    named = [parse_address(text, "--peer") for text in peers]
+    linked = [address for text in magnets for address in magnet_peers(parse_magnet(text), offer.manifest)]
+    return TorrentSource(offer, TorrentSettings(peers=tuple(dict.fromkeys([*named, *linked]))))
+
+
+def _report_sources(run: EpochFetch, as_json: bool) -> None:
+    """Say what came from where although the fetch failed."""
+    if as_json:
+        typer.echo(json.dumps({"message_type": "sources", "sources": [asdict(report) for report in run.source_reports()]}))
+
+
+def _print_plan(planned: FetchPlan, settings: FetchSettings, as_json: bool) -> None:
+    if as_json:
+        document = {
+            "message_type": "plan",
+            "epoch": planned.layout.folder,
+            "revision": planned.revision,
+            "trust": settings.policy.description,
+            "shards": [asdict(shard) for shard in planned.shards],
+            "sources": [asdict(source) for source in planned.sources],
+            "warnings": list(planned.warnings),
+        }
+        typer.echo(json.dumps(document))
+        return
+    console = open_console()
+    table = Table(title=f"{planned.layout.folder}, manifest revision {planned.revision}", title_justify="left")
+    for name in ("shard", "parts", "bytes", "here", "to fetch"):
+        table.add_column(name, justify="right")
+    table.add_column("state root", overflow="fold")
+    for shard in planned.shards:
+        table.add_row(
+            str(shard.shard_id),
+            f"{shard.num_parts:,}",
+            format_bytes(shard.size),
+            f"{shard.parts_here:,}, {format_bytes(shard.bytes_here)}",
+            f"{shard.num_parts - shard.parts_here:,}, {format_bytes(shard.size - shard.bytes_here)}",
+            shard.state_root,
+        )
+    console.print(table)
+    for source in planned.sources:
+        console.print(
+            f"asked first for {source.parts:,} parts, {format_bytes(source.size)}: {source.source_id}", highlight=False, soft_wrap=True
+        )
+    console.print(f"believed: {settings.policy.description}", highlight=False, soft_wrap=True)
+
+
+def _print_result(result: FetchResult, settings: FetchSettings, as_json: bool) -> None:
+    if as_json:
+        document = asdict(result)
+        document |= {"layout": result.layout.folder, "folder": str(result.folder), "trust": settings.policy.description}
+        document["epoch"] = document.pop("layout")
+        typer.echo(json.dumps({"message_type": "summary", **document}))
+        return
+    console = open_console()
+    table = Table(title=f"{result.folder}, manifest revision {result.revision}, {format_seconds(result.seconds)}", title_justify="left")
+    for name in ("shard", "parts", "fetched", "were here", "bytes"):
+        table.add_column(name, justify="right")
+    table.add_column("state root", overflow="fold")
+    for shard in result.shards:
+        table.add_row(
+            str(shard.shard_id),
+            f"{shard.num_parts:,}",
+            f"{shard.parts_fetched:,}",
+            f"{shard.parts_reused:,}",
+            format_bytes(shard.size),
+            shard.state_root,
+        )
+    console.print(table)
+    sources = Table("source", title="What came from where", title_justify="left")
+    for name in ("parts", "bytes used", "received", "errors"):
+        sources.add_column(name, justify="right")
+    sources.add_column("remarks", overflow="fold")
+    for source in result.sources:
+        remark = f"[red]banned: {source.banned}[/]" if source.banned else f"given up: {source.given_up}" if source.given_up else ""
+        sources.add_row(
+            source.source_id,
+            f"{source.parts:,}",
+            format_bytes(source.bytes_used),
+            format_bytes(source.bytes_received),
+            str(source.errors),
+            remark,
+        )
+    console.print(sources)
+    console.print(_trust_line(result, settings), highlight=False, soft_wrap=True)
+
+
+def _trust_line(result: FetchResult, settings: FetchSettings) -> str:
+    if settings.policy.insecure:
+        return (
+            "[yellow]nothing tied this epoch to a publisher or to the chain[/]: parts were verified against the manifest's own state roots"
+        )
+    told = []
+    if settings.policy.trusted_block is not None:
+        unproven = "" if result.sync_hash_is_proven else " (its own hash is not proven: the trusted block is the sync block's parent)"
+        told.append(f"the state roots are tied to block {settings.policy.trusted_block}{unproven}")
+    if settings.policy.keys is not None:
+        signers = sorted({signer for shard in result.shards for signer in shard.signers} | set(result.manifest_signers))
+        told.append(f"signed by {', '.join(signers)}")
+    return "; ".join(told)

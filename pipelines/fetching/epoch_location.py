@@ -1,0 +1,120 @@
+"""Finds which epoch is meant: by a URL that names it, by the latest pointer, or by a height or id that some source knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from pipelines.fetching.documents import DocumentReader
+from pipelines.fetching.protocol import Source
+from schemas.errors import EpochNotReadyError, FetchError, InvalidInputError, ManifestError, StoreError
+from schemas.latest_pointer import POINTER_BYTES_MAX, LatestPointer
+from schemas.object_layout import EpochLayout, latest_name, parse_epoch_folder
+
+
+@dataclass(frozen=True, slots=True)
+class EpochUrl:
+    """A URL taken apart."""
+
+    root: str
+    """URL of the folder that holds ``chain_id=…``."""
+    chain_id: str | None
+    layout: EpochLayout | None
+    """The epoch, where the URL names one."""
+
+
+@runtime_checkable
+class EpochLister(Protocol):
+    """A source that can list which epochs it has."""
+
+    def list_epochs(self, chain_id: str, epoch_height: int | None) -> Sequence[EpochLayout]:
+        """Return the epochs that have a manifest; of one height where that is given.
+
+        Raises:
+            StoreError: it can't be listed.
+        """
+        ...
+
+
+def parse_epoch_url(url: str) -> EpochUrl:
+    """Take the URL of a store's folder, of a chain's, or of an epoch's apart.
+
+    Raises:
+        InvalidInputError: something follows ``chain_id=`` that is no epoch's folder.
+    """
+    cleaned = url.rstrip("/").removesuffix("/manifest.json")
+    head, marker, tail = cleaned.partition("chain_id=")
+    if not marker:
+        return EpochUrl(cleaned or url, None, None)
+    root = head.rstrip("/") or ("/" if head else ".")
+    if "/" not in tail:
+        return EpochUrl(root, tail, None)
+    layout = parse_epoch_folder(f"chain_id={tail}")
+    if layout is None:
+        raise InvalidInputError(
+            problem="this is not an epoch's folder", where=url[:300], remedy="It ends in chain_id=…/epoch_height=…/epoch_id=…."
+        )
+    return EpochUrl(root, layout.chain_id, layout)
+
+
+def find_epochs(selector: str, chain_id: str, sources: Sequence[Source], reader: DocumentReader) -> list[EpochLayout]:
+    """Return the epochs that a selector can mean, the best first. What sources say of it is not believed: whoever follows verifies.
+
+    Args:
+        selector: ``latest``, an epoch height, or an epoch id.
+    Raises:
+        EpochNotReadyError: no source knows such an epoch.
+        FetchError: no source answered.
+    """
+    layouts, unanswered = _pointed_at(chain_id, reader)
+    if selector == "latest":
+        if not layouts and unanswered is not None:
+            raise unanswered
+        found = layouts
+    else:
+        found = [layout for layout in layouts if _means(selector, layout)]
+        if not found:
+            found = _listed(selector, chain_id, sources)
+    if not found:
+        raise EpochNotReadyError(
+            problem=f"no source knows the epoch {selector} of {chain_id}",
+            remedy="Give the URL of the epoch's folder (…/chain_id=…/epoch_height=…/epoch_id=…): only stores can be searched, web servers can't.",
+        )
+    return found
+
+
+def _pointed_at(chain_id: str, reader: DocumentReader) -> tuple[list[EpochLayout], FetchError | None]:
+    """Return the epochs that latest pointers name, the newest first."""
+    name = latest_name(chain_id)
+    try:
+        offers = reader.read_all(name, POINTER_BYTES_MAX)
+    except FetchError as error:
+        return [], error
+    layouts = []
+    for offer in offers:
+        try:
+            pointer = LatestPointer.parse(offer.data, f"{offer.source_id}/{name}")
+        except ManifestError as error:
+            reader.accounts[offer.source_id].note(error.problem)
+            continue
+        if pointer.chain_id == chain_id and pointer.layout not in layouts:
+            layouts.append(pointer.layout)
+    return sorted(layouts, key=lambda layout: -layout.epoch_height), None
+
+
+def _listed(selector: str, chain_id: str, sources: Sequence[Source]) -> list[EpochLayout]:
+    height = int(selector) if selector.isdigit() else None
+    found: list[EpochLayout] = []
+    for source in sources:
+        if isinstance(source, EpochLister):
+            try:
+                layouts = source.list_epochs(chain_id, height)
+            except StoreError:
+                continue
+            found += [layout for layout in layouts if _means(selector, layout) and layout not in found]
+    return found
+
+
+def _means(selector: str, layout: EpochLayout) -> bool:
+    return selector in (str(layout.epoch_height), str(layout.epoch_id))
