@@ -88,7 +88,7 @@ TRIE_DEPTH_MAX = 2 * (2048 + 256)
 """Deepest path in nibbles: twice `schemas.flat_state.KEY_BYTES_MAX`."""
 
 WALK_STEPS_MAX = 64 << 20
-"""Most nodes that one validation or application visits: shared subtrees would let a small part unfold without end."""
+"""Most reads of nodes and values in one validation or application: shared subtrees would let a small part unfold without end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +124,10 @@ class Sealed:
     root_node: bytes
     """Node bytes of the root; empty when not hashed."""
     boundary_nodes: tuple[tuple[bytes, ...], ...]
-    """For each edge in order, hashed only: the nodes from the root to the node of its first key, and every sibling to the left of
+    """For each edge in order, empty when not hashed: the nodes from the root to the node of its first key, and every sibling to the left of
     that path: what nearcore's find_state_part_boundary reads. Unique, in no particular order."""
     charges: tuple[tuple[tuple[bytes, int], ...], ...]
-    """For each edge in order, structure only: (key, memory usage) to add to that range's charges, ascending by key."""
+    """For each edge in order, empty when hashed: (key, memory usage) to add to that range's charges, ascending by key, each once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,9 @@ use crate::sha256::sha256;
 const ARENA_BYTES_A_RECORD: usize = 192;
 const NODES_A_RECORD: usize = 2;
 
+/// Most records that room is made for beforehand.
+const RESERVED_RECORDS_MAX: usize = 1 << 20;
+
 /// Where a node's bytes lie in the arena.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Span {
@@ -111,13 +114,13 @@ struct Linked {
 impl<'a, const HASHED: bool> Walk<'a, HASHED> {
     /// Begin a walk; `left_shared` are the nibbles that the first key shares with the key left of the range, if there is one.
     pub(crate) fn new(first_key: &'a [u8], left_shared: Option<usize>, record_count: usize, keep: Keep) -> Self {
-        let kept_records = if HASHED && keep == Keep::Nodes { record_count } else { 0 };
+        let reserved = if HASHED && keep == Keep::Nodes { record_count.min(RESERVED_RECORDS_MAX) } else { 0 };
         let mut walk = Self {
             frames: Vec::with_capacity(64),
             height: 0,
             keep,
-            arena: Vec::with_capacity(kept_records * ARENA_BYTES_A_RECORD),
-            kept: Vec::with_capacity(kept_records * NODES_A_RECORD),
+            arena: Vec::with_capacity(reserved * ARENA_BYTES_A_RECORD),
+            kept: Vec::with_capacity(reserved * NODES_A_RECORD),
             charges: if HASHED { Vec::new() } else { vec![0; record_count] },
             open: Vec::new(),
             first_path: Vec::new(),

