@@ -1,0 +1,170 @@
+"""``statecast seed``: keeps a bucket's newest epochs available over BitTorrent."""
+
+from __future__ import annotations
+
+import json
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.options import ShardIds, parse_byte_count
+from jobs.seed_display import open_seed_display
+from pipelines.bittorrent.addresses import parse_address
+from pipelines.bittorrent.session import SessionSettings
+from pipelines.seeding.data_folder import DataFolder, open_data_folder
+from pipelines.seeding.epoch_feed import find_chain
+from pipelines.seeding.seeder import Seeder, SeedSettings
+from pipelines.seeding.status import SeedEvent, SeedStatus
+from pipelines.stores.open_store import open_store
+from pipelines.stores.protocol import Store
+from pipelines.trust.policy import TrustPolicy
+from pipelines.trust.signatures import TrustRule
+from schemas.errors import InvalidInputError, PartialResultError, StoreError
+from schemas.public_key import PublicKey
+
+_TRUST = "Whom to believe"
+_NETWORK = "Network"
+
+
+def seed(
+    url: Annotated[str, typer.Argument(help="A bucket's folder, or a chain's in it (…/chain_id=…).")],
+    data: Annotated[Path, typer.Option("--data", help="A folder of the seeder's own. Old epochs in it are deleted.")],
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="How many of the newest epochs to keep.")] = 2,
+    chain_id: Annotated[str | None, typer.Option("--chain-id", help="The chain, where the URL does not name it.")] = None,
+    shard_id: ShardIds = None,
+    local: Annotated[
+        Path | None,
+        typer.Option("--local", help="A folder that has epochs already (what produce wrote): whole shards in it are seeded in place."),
+    ] = None,
+    trust_key: Annotated[
+        list[str] | None,
+        typer.Option("--trust-key", help="A publisher's public key (ed25519:…); one of them must have signed.", rich_help_panel=_TRUST),
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Seed whatever the bucket has.", rich_help_panel=_TRUST)] = False,
+    listen: Annotated[
+        str, typer.Option("--listen", help="HOST:PORT for BitTorrent peers, TCP and UDP.", rich_help_panel=_NETWORK)
+    ] = "0.0.0.0:6881",
+    peer: Annotated[
+        list[str] | None, typer.Option("--peer", help="HOST:PORT of a peer to call; may be repeated.", rich_help_panel=_NETWORK)
+    ] = None,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option("--tracker", help="A tracker to announce to, besides the manifest's; may be repeated.", rich_help_panel=_NETWORK),
+    ] = None,
+    upload_limit: Annotated[
+        str | None,
+        typer.Option("--upload-limit", help="Most bytes a second to all peers, e.g. 200MB/s. Default: none.", rich_help_panel=_NETWORK),
+    ] = None,
+    download_limit: Annotated[
+        str | None, typer.Option("--download-limit", help="Most bytes a second from the bucket. Default: none.", rich_help_panel=_NETWORK)
+    ] = None,
+    connections: Annotated[int, typer.Option("--connections", help="Most peers at once.", rich_help_panel=_NETWORK)] = 200,
+    downloads: Annotated[int, typer.Option("--downloads", help="Parts to download at once.", rich_help_panel=_NETWORK)] = 4,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics", help="HOST:PORT for /healthz and /metrics, e.g. 127.0.0.1:9464. Default: none.", rich_help_panel=_NETWORK
+        ),
+    ] = None,
+    poll_interval: Annotated[float, typer.Option("--poll-interval", help="Seconds between two looks at the bucket.")] = 60.0,
+    once: Annotated[bool, typer.Option("--once", help="End as soon as everything is here and verified.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print events and status as JSON objects, one a line.")] = False,
+) -> None:
+    """Seed the newest epochs of a bucket over BitTorrent until SIGTERM or SIGINT.
+
+    Parts come from the bucket and get their names when their digests are right. The epoch before stays until the new one is here.
+    A restart goes on where it was. The bucket may be away for a while.
+
+    Example: `statecast seed gs://bucket/prefix --epochs 2 --data /data/seed --upload-limit 200MB/s --trust-key ed25519:…`
+    """
+    download_bytes_per_s = None if download_limit is None else parse_byte_count(download_limit, "--download-limit")
+    root, named = _split_chain(url)
+    store = open_store(root, bytes_per_s=download_bytes_per_s)
+    trust = _policy(trust_key, insecure)
+    session = SessionSettings(
+        listen=parse_address(listen, "--listen", every_host=True, any_port=True),
+        upload_bytes_per_s=None if upload_limit is None else parse_byte_count(upload_limit, "--upload-limit"),
+        connections_max=connections,
+    )
+    peers = tuple(parse_address(text, "--peer") for text in dict.fromkeys(peer or ()))
+    metrics_address = None if metrics is None else parse_address(metrics, "--metrics", every_host=True, any_port=True)
+    with ExitStack() as stack:
+        folder = stack.enter_context(open_data_folder(data))
+        settings = SeedSettings(
+            chain_id=chain_id or named or _only_chain(store, folder),
+            epochs=epochs,
+            trust=trust,
+            session=session,
+            shard_ids=tuple(dict.fromkeys(shard_id or ())),
+            local=None if local is None else local.absolute(),
+            peers=peers,
+            trackers=tuple(dict.fromkeys(tracker or ())),
+            downloads=downloads,
+            poll_interval_s=poll_interval,
+        )
+        display = open_seed_display(as_json)
+        stack.callback(display.close)
+        seeder = Seeder(store, folder, settings, display.event)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before = signal.signal(number, lambda *_: seeder.stop())
+            stack.callback(signal.signal, number, before)
+        metrics_port = None
+        if metrics_address is not None:
+            from pipelines.seeding.status_server import status_server
+
+            metrics_port = stack.enter_context(status_server(metrics_address, lambda: seeder.latest_status, seeder.seconds_since_served))
+        port = seeder.latest_status.listen_port
+        facts = {"port": port, "metrics_port": metrics_port, "trust": trust.description}
+        display.event(SeedEvent("listening", f"port {port}, believing {trust.description}", facts))
+        status = seeder.run(display.status, once=once)
+    _finish(status, once, as_json)
+
+
+def _finish(status: SeedStatus, once: bool, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"message_type": "summary", **status.to_json()}))
+    if once and not status.is_complete:
+        problems = [status.poll_problem, *(shard.problem for shard in status.shards)]
+        raise PartialResultError(
+            problem=next((problem for problem in problems if problem), "no epoch with a torrent is published"),
+            remedy="Run again to go on.",
+        )
+
+
+def _policy(trust_key: list[str] | None, insecure: bool) -> TrustPolicy:
+    if insecure and trust_key:
+        raise InvalidInputError(problem="--insecure excludes --trust-key")
+    if not insecure and not trust_key:
+        raise InvalidInputError(
+            problem="nothing says whose manifests to believe",
+            remedy="Give publishers' keys (--trust-key); --insecure seeds whatever the bucket has.",
+        )
+    return TrustPolicy(
+        keys=TrustRule(tuple(PublicKey.parse(text) for text in dict.fromkeys(trust_key))) if trust_key else None, insecure=insecure
+    )
+
+
+def _split_chain(url: str) -> tuple[str, str | None]:
+    """Return the store's URL and the chain that a URL names, if it names one."""
+    head, marker, tail = url.rstrip("/").rpartition("/chain_id=")
+    if not marker:
+        return url, None
+    if "/" in tail:
+        raise InvalidInputError(
+            problem="a seeder follows a chain, not one epoch", where=url, remedy="End the URL at the chain or before it."
+        )
+    return head, tail
+
+
+def _only_chain(store: Store, folder: DataFolder) -> str:
+    """Return the chain that the bucket has; while that is away, the one that was seeded before."""
+    held = {layout.chain_id for layout in folder.epochs()}
+    try:
+        return find_chain(store)
+    except StoreError:
+        if len(held) != 1:
+            raise
+        return held.pop()

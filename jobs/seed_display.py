@@ -1,0 +1,145 @@
+"""What a person or a program sees of a seeder: a table on a terminal, plain lines elsewhere, or JSON lines on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any, Final, Protocol
+
+import structlog
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from jobs.terminal import LINE_INTERVAL_S, format_bytes
+from pipelines.seeding.status import SeedEvent, SeedStatus, ShardStatus
+
+JSON_INTERVAL_S: Final = 5.0
+"""How often a program is told how it stands; a change of a shard's phase is told at once."""
+
+
+class SeedDisplay(Protocol):
+    """Shows a seeder."""
+
+    def status(self, status: SeedStatus) -> None:
+        """Show how it stands; called some times a second."""
+        ...
+
+    def event(self, event: SeedEvent) -> None:
+        """Show something that happened; called from several threads."""
+        ...
+
+    def close(self) -> None:
+        """Leave the display as it stands."""
+        ...
+
+
+class TableDisplay:
+    """A table that is drawn over and over, a line a shard."""
+
+    def __init__(self) -> None:
+        self._live = Live(console=Console(stderr=True), refresh_per_second=2)
+        self._live.start()
+
+    def status(self, status: SeedStatus) -> None:
+        """Draw."""
+        self._live.update(_table(status))
+
+    def event(self, event: SeedEvent) -> None:
+        """Print a line above the table."""
+        self._live.console.print(f"{event.kind.replace('_', ' ')}: {event.message}", highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Leave the last table."""
+        self._live.stop()
+
+
+class LineDisplay:
+    """Log lines on standard error."""
+
+    def __init__(self) -> None:
+        self._spoke_at_s = 0.0
+
+    def status(self, status: SeedStatus) -> None:
+        """Log a line a shard now and then."""
+        now_s = time.monotonic()
+        if now_s - self._spoke_at_s < LINE_INTERVAL_S:
+            return
+        self._spoke_at_s = now_s
+        for shard in status.shards:
+            structlog.get_logger().info(
+                str(shard.phase),
+                epoch=shard.key.epoch_height,
+                shard=shard.key.shard_id,
+                parts=_parts(shard),
+                peers=shard.peers,
+                up=_rate(shard),
+            )
+
+    def event(self, event: SeedEvent) -> None:
+        """Log a line."""
+        structlog.get_logger().info(event.kind.replace("_", " "), what=event.message)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class JsonDisplay:
+    """JSON objects, one a line, on standard output."""
+
+    def __init__(self) -> None:
+        self._spoke_at_s = 0.0
+        self._phases: list[str] = []
+
+    def status(self, status: SeedStatus) -> None:
+        """Write the status when a phase changed, and now and then."""
+        now_s, phases = time.monotonic(), [f"{shard.key} {shard.phase}" for shard in status.shards]
+        if phases == self._phases and now_s - self._spoke_at_s < JSON_INTERVAL_S:
+            return
+        self._spoke_at_s, self._phases = now_s, phases
+        _write_line({"message_type": "status", **status.to_json()})
+
+    def event(self, event: SeedEvent) -> None:
+        """Write an event."""
+        _write_line({"message_type": "event", "event": event.kind, "message": event.message, **event.facts})
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def open_seed_display(as_json: bool) -> SeedDisplay:
+    """Return the display that fits."""
+    if as_json:
+        return JsonDisplay()
+    return TableDisplay() if sys.stderr.isatty() else LineDisplay()
+
+
+def _write_line(document: dict[str, Any]) -> None:
+    # In one write: events come from several threads.
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
+
+
+def _parts(shard: ShardStatus) -> str:
+    return f"{shard.parts_complete}/{shard.parts_total}"
+
+
+def _rate(shard: ShardStatus) -> str:
+    return f"{format_bytes(shard.upload_bytes_per_s)}/s"
+
+
+def _table(status: SeedStatus) -> Table:
+    up = sum(shard.upload_bytes_per_s for shard in status.shards)
+    looked = "never" if status.polled_at is None else time.strftime("%H:%M:%S", time.localtime(status.polled_at))
+    title = f"{status.chain_id}, port {status.listen_port}, up {format_bytes(up)}/s, bucket read {looked}"
+    table = Table(title=title, title_justify="left", caption=status.poll_problem or None)
+    for name in ("epoch", "shard", "parts", "size", "peers", "up", "given"):
+        table.add_column(name, justify="right")
+    table.add_column("", overflow="fold")
+    for shard in status.shards:
+        table.add_row(
+            *(str(shard.key.epoch_height), str(shard.key.shard_id), _parts(shard), format_bytes(shard.bytes_total), str(shard.peers)),
+            *(_rate(shard), format_bytes(shard.bytes_uploaded), shard.problem or str(shard.phase)),
+        )
+    return table

@@ -1,0 +1,62 @@
+"""``statecast serve``: a plain HTTP mirror over a folder of epochs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from jobs.options import parse_byte_count
+from pipelines.bittorrent.addresses import parse_address
+from pipelines.seeding.mirror_values import Access, MirrorLimits
+
+_DEFAULTS = MirrorLimits()
+
+
+def serve(
+    folder: Annotated[Path, typer.Argument(help="A folder with chain_id=… in it: what produce, fetch or seed wrote.")],
+    listen: Annotated[str, typer.Option("--listen", help="HOST:PORT, or :PORT for all addresses.")] = ":8080",
+    connections: Annotated[int, typer.Option("--connections", help="Most connections at once.")] = _DEFAULTS.connections,
+    requests_per_client: Annotated[
+        int, typer.Option("--requests-per-client", help="Most answers under way to one address.")
+    ] = _DEFAULTS.requests_per_client,
+    upload_limit: Annotated[
+        str | None, typer.Option("--upload-limit", help="Most bytes a second to all clients, e.g. 200MB/s. Default: none.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print events and requests as JSON objects, one a line.")] = False,
+) -> None:
+    """Serve a folder's state parts, headers, torrents and manifests over HTTP until SIGTERM or SIGINT.
+
+    GET and HEAD, whole objects or one range, with ETag and digest; nothing but objects of the published layout. A line a request.
+    It can be a source of `statecast fetch`, and a web seed.
+
+    Example: `statecast serve /data/parts --listen :8080 --upload-limit 100MB/s`
+    """
+    # aiohttp takes a while to load, and no other command needs it.
+    from pipelines.seeding.mirror_server import Mirror
+
+    limits = MirrorLimits(
+        connections=connections,
+        requests_per_client=requests_per_client,
+        upload_bytes_per_s=None if upload_limit is None else parse_byte_count(upload_limit, "--upload-limit"),
+    )
+    address = parse_address(listen, "--listen", every_host=True, any_port=True)
+
+    def on_access(access: Access) -> None:
+        if as_json:
+            typer.echo(json.dumps({"message_type": "request", **asdict(access)}))
+        else:
+            structlog.get_logger().info("request", **{name: value for name, value in asdict(access).items() if value != ""})
+
+    def on_listening(port: int) -> None:
+        if as_json:
+            typer.echo(json.dumps({"message_type": "event", "event": "listening", "port": port}))
+        else:
+            structlog.get_logger().info("listening", folder=str(folder), port=port)
+
+    asyncio.run(Mirror(folder, limits, on_access).serve(address, on_listening))

@@ -1,0 +1,170 @@
+"""A seeder's own folder: epochs in nearcore's layout, and beside them in ``.seed`` what it must remember.
+
+Parts are under their names only when they are verified and synced; a killed seeder leaves temporary files in ``.seed`` and nothing
+else. Everything below the folder is the seeder's to delete, so a folder with other things in it is refused.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from schemas.errors import InvalidInputError, StoreDeniedError, StoreError, StoreFullError
+from schemas.object_layout import EpochLayout, parse_epoch_folder
+
+OWN_FOLDER: Final = ".seed"
+
+_FULL = (28, 122)
+"""ENOSPC and EDQUOT."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataFolder:
+    """See the module. Opened by `open_data_folder`."""
+
+    root: Path
+
+    def path(self, name: str) -> Path:
+        """Return where an object lies."""
+        return self.root / name
+
+    def own(self, name: str) -> Path:
+        """Return where something that the seeder remembers lies."""
+        return self.root / OWN_FOLDER / name
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a file whole and synced, or not at all."""
+        with self.temporary(path) as file:
+            write_all(file, data)
+
+    @contextmanager
+    def temporary(self, path: Path) -> Iterator[int]:
+        """Yield a descriptor to write to; its file gets its name, synced, unless the body raises.
+
+        Raises:
+            StoreError: the disk is full or refuses.
+        """
+        temporary = self.own("tmp") / uuid.uuid4().hex
+        with mapped(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            try:
+                try:
+                    yield descriptor
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+                os.replace(temporary, path)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(temporary)
+                raise
+            _sync_folder(path.parent)
+
+    def read_own_json(self, name: str) -> dict[str, Any]:
+        """Return a JSON object that was remembered; empty where there is none, or a damaged one: all of it can be made again."""
+        try:
+            found = json.loads(self.own(name).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def epochs(self) -> Iterator[EpochLayout]:
+        """Yield the epochs whose manifest is here."""
+        for path in sorted(self.root.glob("chain_id=*/epoch_height=*/epoch_id=*/manifest.json")):
+            layout = parse_epoch_folder(str(path.parent.relative_to(self.root)))
+            if layout is not None:
+                yield layout
+
+    def drop(self, layout: EpochLayout) -> None:
+        """Delete an epoch: its manifest first, so that a killed deletion is finished by the next start."""
+        with suppress(FileNotFoundError), mapped(self.path(layout.manifest)):
+            self.path(layout.manifest).unlink()
+        shutil.rmtree(self.path(layout.folder), ignore_errors=True)
+        with suppress(OSError):
+            self.path(layout.folder).parent.rmdir()
+
+    def free_bytes(self) -> int:
+        """Return how much fits."""
+        return shutil.disk_usage(self.root).free
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write bytes to a file that `DataFolder.temporary` opened."""
+    view = memoryview(data)
+    while view.nbytes:
+        view = view[os.write(descriptor, view) :]
+
+
+@contextmanager
+def open_data_folder(root: Path) -> Iterator[DataFolder]:
+    """Make or open a seeder's folder, hold it for this process alone, and remove what a killed one left.
+
+    Raises:
+        InvalidInputError: something else lies in the folder, or another seeder has it.
+        StoreError: it can't be written.
+    """
+    folder = DataFolder(root.absolute())
+    own = folder.own("")
+    if not own.is_dir() and root.is_dir() and any(root.iterdir()):
+        raise InvalidInputError(
+            problem="this folder is not a seeder's and is not empty: a seeder deletes old epochs",
+            where=str(root),
+            remedy="Give --data a folder of its own; files that are already here are seeded in place with --local.",
+        )
+    with mapped(root):
+        own.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder.own("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InvalidInputError(
+                problem="another seeder has this folder", where=str(root), remedy="Give each a folder of its own."
+            ) from error
+        with mapped(root):
+            shutil.rmtree(folder.own("tmp"), ignore_errors=True)
+            folder.own("tmp").mkdir()
+            _finish_drops(folder)
+        yield folder
+    finally:
+        os.close(lock)
+
+
+def _finish_drops(folder: DataFolder) -> None:
+    held = {layout.folder for layout in folder.epochs()}
+    for path in folder.root.glob("chain_id=*/epoch_height=*/epoch_id=*"):
+        if str(path.relative_to(folder.root)) not in held:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def mapped(path: Path) -> Iterator[None]:
+    """Turn errors of the operating system into errors of a store."""
+    try:
+        yield
+    except OSError as error:
+        problem = error.strerror or str(error)
+        if error.errno in _FULL:
+            raise StoreFullError(
+                problem=f"the disk is full: {problem}", where=str(path), remedy="Free space; it goes on by itself."
+            ) from error
+        if isinstance(error, PermissionError):
+            raise StoreDeniedError(problem=f"the disk refuses: {problem}", where=str(path), remedy="Check owner and mode.") from error
+        raise StoreError(problem=f"the disk failed: {problem}", where=str(path)) from error

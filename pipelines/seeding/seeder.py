@@ -1,0 +1,360 @@
+"""The seeder: looks at a bucket, brings its newest epochs here, seeds them, lets old ones go, and says how it stands.
+
+Two threads of its own: `run` serves the BitTorrent session; the other one, which may wait long for a bucket, keeps up with it. What a
+look or a shard fails with is told and tried again at the next look; seeding goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from pipelines.bittorrent.addresses import Address
+from pipelines.bittorrent.magnet import magnet_link
+from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX, PublishedTorrent, named_torrent, read_torrent
+from pipelines.bittorrent.session import SessionSettings
+from pipelines.seeding.data_folder import DataFolder
+from pipelines.seeding.epoch_feed import BelievedEpoch, EpochFeed
+from pipelines.seeding.retention import HeldEpoch, epochs_to_drop
+from pipelines.seeding.shard_parts import ShardParts
+from pipelines.seeding.status import OnEvent, SeedEvent, SeedStatus, ShardKey, ShardPhase, ShardStatus
+from pipelines.seeding.swarm import Swarm, Traffic
+from pipelines.stores.protocol import Store
+from pipelines.trust.freshness import AcceptedManifests
+from pipelines.trust.policy import TrustPolicy
+from schemas.errors import InvalidInputError, ManifestError, StatecastError
+from schemas.ids import CryptoHash
+from schemas.manifest_shard import ManifestShard
+from schemas.object_layout import EpochLayout, shard_folder_name
+
+TICK_S: Final = 0.25
+"""Longest wait of the thread that serves the session."""
+
+EPOCHS_KEPT_MAX: Final = 256
+
+DOWNLOADS_MAX: Final = 64
+
+_ACCEPTED = "accepted.json"
+
+
+@dataclass(frozen=True, slots=True)
+class SeedSettings:
+    """What a seeder keeps and how it behaves."""
+
+    chain_id: str
+    epochs: int
+    trust: TrustPolicy
+    session: SessionSettings
+    shard_ids: tuple[int, ...] = ()
+    """Empty for all."""
+    local: Path | None = None
+    """A folder with epochs in nearcore's layout, seeded in place where a shard is whole; never written to."""
+    peers: tuple[Address, ...] = ()
+    trackers: tuple[str, ...] = ()
+    """Besides those of the manifests."""
+    downloads: int = 4
+    """Parts that are downloaded at once."""
+    poll_interval_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name, value, most in (("epochs", self.epochs, EPOCHS_KEPT_MAX), ("downloads", self.downloads, DOWNLOADS_MAX)):
+            if not 1 <= value <= most:
+                raise InvalidInputError(problem=f"{name} lie between 1 and {most}", where=str(value))
+        if not self.poll_interval_s > 0:
+            raise InvalidInputError(problem="the poll interval must be above 0 s", where=str(self.poll_interval_s))
+
+
+class Seeder:
+    """One chain's seeder over one data folder."""
+
+    def __init__(self, store: Store, data: DataFolder, settings: SeedSettings, on_event: OnEvent) -> None:
+        """Open the session; nothing is seeded before `run`.
+
+        Raises:
+            InvalidInputError: libtorrent is not installed, or the address can't be listened on.
+        """
+        self._store = store
+        self._data = data
+        self._settings = settings
+        self._on_event = on_event
+        self._swarm = Swarm(settings.session, data, settings.peers, settings.trackers)
+        self._feed = EpochFeed(store, settings.chain_id, settings.epochs, settings.trust, self._read_accepted())
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._lock = threading.Lock()
+        self._epochs: dict[EpochLayout, BelievedEpoch] = {}
+        self._shards: dict[ShardKey, ShardStatus] = {}
+        self._damaged: deque[ShardKey] = deque()
+        self._polled_at: float | None = None
+        self._poll_problem = ""
+        self._failure: BaseException | None = None
+        self._served_at_s = time.monotonic()
+        self._latest_status = self._status()
+
+    def run(self, on_status: Callable[[SeedStatus], None], *, once: bool = False) -> SeedStatus:
+        """Seed until `stop`; return how it stood at the end.
+
+        Args:
+            on_status: called some times a second.
+            once: return as soon as the bucket has been looked at and all that can be brought from it is here.
+        """
+        keeper = threading.Thread(target=self._keep_up, args=(once,), name="keep-up", daemon=True)
+        keeper.start()
+        try:
+            while not self._stop.is_set() and (keeper.is_alive() or not once):
+                for damage in self._swarm.pump(TICK_S):
+                    self._change(damage.key, phase=ShardPhase.FAILED, problem=damage.problem, parts_complete=0, bytes_complete=0)
+                    self._tell("shard_failed", damage.key, damage.problem)
+                    self._damaged.append(damage.key)
+                    self._wake.set()
+                self._served_at_s = time.monotonic()
+                if self._failure is not None:
+                    raise self._failure
+                self._latest_status = self._status()
+                on_status(self._latest_status)
+        finally:
+            self.stop()
+            keeper.join()
+            self._latest_status = self._status()
+            self._swarm.close()
+        if self._failure is not None:
+            raise self._failure
+        on_status(self._latest_status)
+        return self._latest_status
+
+    def stop(self) -> None:
+        """Make `run` return; safe in a signal handler."""
+        self._stop.set()
+        self._wake.set()
+
+    @property
+    def latest_status(self) -> SeedStatus:
+        """How it stood some fraction of a second ago. Safe in any thread, at any time."""
+        return self._latest_status
+
+    def seconds_since_served(self) -> float:
+        """Return how long ago the session was last served: more than a few seconds mean that this process is stuck."""
+        return time.monotonic() - self._served_at_s
+
+    def _status(self) -> SeedStatus:
+        with self._lock:
+            shards = sorted(self._shards.values(), key=lambda shard: (-shard.key.epoch_height, shard.key.shard_id))
+        return SeedStatus(
+            chain_id=self._settings.chain_id,
+            listen_port=self._swarm.listen_port,
+            shards=tuple(_with_traffic(shard, self._swarm.traffic(shard.key)) for shard in shards),
+            polled_at=self._polled_at,
+            poll_problem=self._poll_problem,
+            pieces_refused=self._swarm.pieces_refused,
+        )
+
+    def _keep_up(self, once: bool) -> None:
+        """Follow the bucket until the stop; what nobody foresaw is raised in `run`."""
+        try:
+            with ThreadPoolExecutor(self._settings.downloads, thread_name_prefix="download") as executor:
+                self._take_held()
+                self._bring_all(executor)
+                while not self._stop.is_set():
+                    self._look()
+                    self._bring_all(executor)
+                    self._drop_old()
+                    if once:
+                        return
+                    self._wake.wait(self._settings.poll_interval_s)
+                    self._wake.clear()
+        except BaseException as error:
+            self._failure = error
+
+    def _take_held(self) -> None:
+        """Take up the epochs that an earlier process brought here, so that they are seeded before the bucket answers."""
+        for layout in self._data.epochs():
+            path = self._data.path(layout.manifest)
+            if layout.chain_id != self._settings.chain_id:
+                continue
+            try:
+                self._accept(self._feed.believe(layout, path.read_bytes(), str(path)))
+            except (StatecastError, OSError) as error:
+                self._on_event(SeedEvent("manifest_refused", f"{path}: {error}", {"where": str(path), "problem": str(error)}))
+
+    def _look(self) -> None:
+        try:
+            look = self._feed.look()
+            for epoch in look.epochs:
+                self._accept(epoch)
+            self._data.write(self._data.own(_ACCEPTED), self._feed.accepted.to_bytes())
+        except StatecastError as error:
+            self._poll_problem = str(error)
+            self._on_event(SeedEvent("poll_failed", f"the bucket can't be followed now: {error}", {"problem": str(error)}))
+            return
+        self._polled_at = time.time()
+        self._poll_problem = "; ".join(error.problem for _, error in look.refused[:3])
+        for name, refusal in look.refused:
+            self._on_event(SeedEvent("manifest_refused", f"{name}: {refusal}", {"where": name, "problem": refusal.problem}))
+
+    def _accept(self, epoch: BelievedEpoch) -> None:
+        """Take up an epoch, or a new revision of one."""
+        known = self._epochs.get(epoch.layout)
+        if known is not None and known.envelope == epoch.envelope:
+            return
+        path = self._data.path(epoch.layout.manifest)
+        if not path.exists() or path.read_bytes() != epoch.envelope:
+            self._data.write(path, epoch.envelope)
+        self._epochs[epoch.layout] = epoch
+        wanted = {ShardKey(epoch.layout, shard.shard_id): shard for shard in self._wanted(epoch)}
+        before = {} if known is None else {shard.shard_id: shard for shard in known.manifest.shards}
+        with self._lock:
+            stale = [
+                key for key in self._shards if key.layout == epoch.layout and (key not in wanted or before.get(key.shard_id) != wanted[key])
+            ]
+            for key in stale:
+                del self._shards[key]
+            for key, shard in wanted.items():
+                size = sum(part.size for part in shard.parts)
+                self._shards.setdefault(key, ShardStatus(key, ShardPhase.WAITING, len(shard.parts), size))
+        for key in stale:
+            self._swarm.remove(key, forget=False)
+        manifest = epoch.manifest
+        facts = {"epoch_height": manifest.epoch_height, "epoch_id": str(manifest.epoch_id), "revision": manifest.revision}
+        self._on_event(
+            SeedEvent("epoch_found", f"epoch {manifest.epoch_height}, revision {manifest.revision}, {len(wanted)} shards", facts)
+        )
+
+    def _wanted(self, epoch: BelievedEpoch) -> list[ManifestShard]:
+        """Return the shards of an epoch that are seeded: an empty shard has no torrent, and needs none."""
+        chosen = self._settings.shard_ids
+        return [shard for shard in epoch.manifest.shards if shard.num_parts and (not chosen or shard.shard_id in chosen)]
+
+    def _bring_all(self, executor: ThreadPoolExecutor) -> None:
+        """Seed whatever is wanted and is not seeded yet, newest epoch first."""
+        while self._damaged:
+            key = self._damaged.popleft()
+            with suppress(KeyError):
+                self._parts(key).forget()
+        with self._lock:
+            waiting = [key for key, shard in self._shards.items() if shard.phase is not ShardPhase.SEEDING]
+        for key in sorted(waiting, key=lambda key: (-key.epoch_height, key.shard_id)):
+            if self._stop.is_set():
+                return
+            try:
+                self._bring(key, executor)
+            except StatecastError as error:
+                if not self._stop.is_set():
+                    self._change(key, phase=ShardPhase.FAILED, problem=str(error))
+                    self._tell("shard_failed", key, str(error))
+
+    def _bring(self, key: ShardKey, executor: ThreadPoolExecutor) -> None:
+        epoch = self._epochs[key.layout]
+        shard = self._shard(key)
+        torrent = self._torrent(key, shard)
+        self._change(key, phase=ShardPhase.VERIFYING, problem="", parts_complete=0, bytes_complete=0)
+        parts = self._parts(key)
+        folder = parts.find_in_place()
+        if folder is None:
+            self._change(key, phase=ShardPhase.DOWNLOADING)
+            folder = parts.bring(self._store, executor, lambda size, downloaded: self._count_part(key, size, downloaded))
+        if self._stop.is_set():
+            return
+        self._change(key, parts_complete=len(shard.parts), bytes_complete=sum(part.size for part in shard.parts))
+        self._swarm.add(key, torrent, folder, epoch.manifest.trackers)
+        self._change(key, phase=ShardPhase.SEEDING)
+        self._tell(
+            "shard_seeding",
+            key,
+            f"{len(shard.parts)} parts",
+            in_place=folder != self._data.path(key.layout.folder),
+            magnet=self._magnet(torrent),
+        )
+
+    def _torrent(self, key: ShardKey, shard: ManifestShard) -> PublishedTorrent:
+        """Return the shard's torrent, kept here or from the bucket.
+
+        Raises:
+            ManifestError: it is not the one that the manifest names.
+            StoreError: the bucket can't be read.
+        """
+        name = key.layout.torrent(key.shard_id)
+        path = self._data.path(name)
+        named_torrent(shard, name)
+        with suppress(OSError, ManifestError):
+            return read_torrent(path.read_bytes(), shard, str(path))
+        data = self._store.get(name, 0, TORRENT_BYTES_MAX + 1)
+        torrent = read_torrent(data, shard, f"{self._store.url}/{name}")
+        self._data.write(path, data)
+        return torrent
+
+    def _drop_old(self) -> None:
+        with self._lock:
+            statuses = list(self._shards.values())
+        held = [
+            HeldEpoch(layout, all(shard.phase is ShardPhase.SEEDING for shard in statuses if shard.key.layout == layout))
+            for layout in self._epochs
+        ]
+        for layout in epochs_to_drop(held, self._settings.epochs):
+            with self._lock:
+                keys = [key for key in self._shards if key.layout == layout]
+                for key in keys:
+                    del self._shards[key]
+            for key in keys:
+                self._swarm.remove(key, forget=True)
+                self._parts(key).forget()
+            self._epochs.pop(layout)
+            self._data.drop(layout)
+            facts = {"epoch_height": layout.epoch_height, "epoch_id": str(layout.epoch_id)}
+            self._on_event(SeedEvent("epoch_dropped", f"epoch {layout.epoch_height}: enough newer ones are complete", facts))
+
+    def _parts(self, key: ShardKey) -> ShardParts:
+        return ShardParts(key, self._shard(key), self._data, self._settings.local, self._stop)
+
+    def _shard(self, key: ShardKey) -> ManifestShard:
+        shard = self._epochs[key.layout].manifest.shard(key.shard_id)
+        assert shard is not None, "keys are made of listed shards"
+        return shard
+
+    def _magnet(self, torrent: PublishedTorrent) -> str:
+        host = self._settings.session.listen.host
+        peers = () if host in ("", "0.0.0.0", "::") else (Address(host, self._swarm.listen_port),)
+        return magnet_link(torrent.info_hash_v1, torrent.info_hash_v2, shard_folder_name(torrent.shard_id), peers, self._settings.trackers)
+
+    def _count_part(self, key: ShardKey, size: int, downloaded: int) -> None:
+        with self._lock:
+            shard = self._shards[key]
+            self._shards[key] = replace(
+                shard,
+                parts_complete=shard.parts_complete + 1,
+                bytes_complete=shard.bytes_complete + size,
+                bytes_downloaded=shard.bytes_downloaded + downloaded,
+            )
+
+    def _change(self, key: ShardKey, **changes: Any) -> None:
+        with self._lock:
+            if key in self._shards:
+                self._shards[key] = replace(self._shards[key], **changes)
+
+    def _tell(self, kind: str, key: ShardKey, what: str, **facts: Any) -> None:
+        where = {"epoch_height": key.epoch_height, "epoch_id": str(key.layout.epoch_id), "shard_id": key.shard_id}
+        self._on_event(SeedEvent(kind, f"shard {key.shard_id} of epoch {key.epoch_height}: {what}", {**where, "what": what, **facts}))
+
+    def _read_accepted(self) -> AcceptedManifests:
+        """Return what earlier processes accepted.
+
+        Raises:
+            ManifestError: the memory is damaged: without it an old manifest would pass for a new one.
+        """
+        path = self._data.own(_ACCEPTED)
+        nothing: dict[CryptoHash, Any] = {}
+        return (
+            AcceptedManifests.parse(path.read_bytes(), str(path)) if path.exists() else AcceptedManifests(self._settings.chain_id, nothing)
+        )
+
+
+def _with_traffic(shard: ShardStatus, traffic: Traffic | None) -> ShardStatus:
+    if traffic is None:
+        return shard
+    return replace(shard, peers=traffic.peers, upload_bytes_per_s=traffic.upload_bytes_per_s, bytes_uploaded=traffic.bytes_uploaded)
