@@ -20,6 +20,8 @@ from jobs.inspect import inspect
 from jobs.keygen import keygen
 from jobs.produce import produce
 from jobs.restore import restore
+from jobs.seed import seed
+from jobs.serve import serve
 from jobs.terminal import configure_logging
 from schemas.errors import EXIT_CODES, StatecastError
 
@@ -50,7 +52,7 @@ def _main(
     configure_logging()
 
 
-for _command in (produce, export, check, fetch, inspect, keygen, restore):
+for _command in (produce, export, check, fetch, inspect, keygen, restore, seed, serve):
     app.command(epilog=_EXIT_CODE_HELP)(_command)
 app.command("import", epilog=_EXIT_CODE_HELP)(import_parts)
 
