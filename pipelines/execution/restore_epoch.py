@@ -23,17 +23,12 @@ from pipelines.restoring.restore_part import RestoredPart, RestorePartTask
 from pipelines.restoring.restore_work import RestoreWork, read_summary, shard_work, work_folder, write_summary
 from pipelines.restoring.rocksdb_writer import create_database, sync_folder, writing
 from pipelines.restoring.verify_database import VerifyBucketTask, VerifyRangeTask
+from pipelines.sources import node_columns
 from pipelines.sources.arrow_dataset import ShardDataset
-from pipelines.sources.node_columns import (
-    FLAT_STATE,
-    FLAT_STATE_CHANGES,
-    FLAT_STATE_DELTA_METADATA,
-    FLAT_STORAGE_STATUS,
-    STATE,
-    STATE_SHARD_UID_MAPPING,
-)
+from pipelines.sources.node_columns import FLAT_STATE, FLAT_STORAGE_STATUS, STATE, STATE_HEADERS
 from pipelines.stages.build import check_state_root
 from pipelines.stages.export import ExportSettings, ShardExport, finish_export, plan_export, plan_values
+from pipelines.stores.open_store import open_store
 from schemas.errors import ClaimedError, IntegrityError, ObjectExistsError
 from schemas.flat_storage import encode_ready_status
 from schemas.ids import ZERO_HASH, CryptoHash
@@ -44,8 +39,9 @@ APPLY_TASK_MEMORY_BYTES = 800 << 20
 MERGE_TASK_MEMORY_BYTES = 600 << 20
 """Peak memory of merging one bucket of State rows."""
 
-DATABASE_COLUMNS = (FLAT_STATE, FLAT_STATE_CHANGES, FLAT_STATE_DELTA_METADATA, FLAT_STORAGE_STATUS, STATE, STATE_SHARD_UID_MAPPING)
-"""Column families of a restored database: what a reader of flat state opens. The mapping is empty: rows lie under their own shard."""
+DATABASE_COLUMNS = tuple(sorted(column for name, column in vars(node_columns).items() if name.isupper() and isinstance(column, str)))
+"""Column families of a restored database: all that reading a node can ask for. Those of blocks and epochs stay empty, and so does
+StateShardUIdMapping, since rows lie under their own shard's uid."""
 
 EMPTY_STATUS = b"\x01"
 """FlatStorageStatus Empty: for a shard whose block is not known."""
@@ -150,6 +146,10 @@ def restore_database(runner: StageRunner, kernel: Kernel, epoch: EpochParts, tar
     target = Path(os.path.abspath(target))
     earlier = _earlier_result(epoch, target)
     if earlier is not None:
+        # A run that was killed between its last two steps has left its work folder.
+        if work_folder(target).exists():
+            with _locked(target) as work:
+                shutil.rmtree(work)
         return earlier
     with _locked(target) as work:
         for left in work.glob("home-*"):
@@ -157,7 +157,8 @@ def restore_database(runner: StageRunner, kernel: Kernel, epoch: EpochParts, tar
         # A name of its own, so that no reader of an earlier run's database is taken for this one's.
         home = work / f"home-{uuid.uuid4().hex[:8]}"
         restored = [_restore_rows(runner, kernel, shard, shard_work(target, shard)) for shard in epoch.shards]
-        create_database(home / "data", DATABASE_COLUMNS, _files(epoch, target, restored), {FLAT_STORAGE_STATUS: _statuses(epoch)})
+        rows = {FLAT_STORAGE_STATUS: _statuses(epoch), STATE_HEADERS: _headers(epoch)}
+        create_database(home / "data", DATABASE_COLUMNS, _files(epoch, target, restored), rows)
         shards = tuple(
             _verify(runner, kernel, shard, shard_work(target, shard), parts, database=home / "data")
             for shard, parts in zip(epoch.shards, restored, strict=True)
@@ -234,6 +235,15 @@ def _statuses(epoch: EpochParts) -> dict[bytes, bytes]:
     return {
         shard.context.shard_uid.to_bytes(): EMPTY_STATUS if shard.flat_head is None else encode_ready_status(shard.flat_head)
         for shard in epoch.shards
+    }
+
+
+def _headers(epoch: EpochParts) -> dict[bytes, bytes]:
+    store = open_store(epoch.store_url)
+    return {
+        shard.context.shard_id.to_bytes(8, "little") + epoch.context.sync_hash: store.get(shard.header_name)
+        for shard in epoch.shards
+        if shard.header_name is not None
     }
 
 
