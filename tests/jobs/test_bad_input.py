@@ -179,7 +179,7 @@ NODE_DAMAGE: list[tuple[Callable[[Path], None], str, int]] = [
 def test_a_damaged_node_is_refused(home: Path, to: Path, damage: Callable[[Path], None], kind: str, exit_code: int) -> None:
     """Nothing of the damaged shard is published, not even a part."""
     damage(home)
-    outcome = produce_home(home, to, "--json", "--shard-id", 0)
+    outcome = produce_home(home, to, "--json", "--shard-id", 0, "--state-walk", "never")
     assert_refused(outcome, kind, exit_code, to)
     assert objects_in(to) == {}
 
@@ -223,8 +223,8 @@ def test_an_unknown_epoch_is_not_there(to: Path) -> None:
 
 
 def test_an_epoch_whose_snapshot_is_gone_is_refused(to: Path) -> None:
-    """An older epoch that the node still knows, but has no flat state of."""
-    outcome = produce_localnet(to, "--epoch", "5", "--json")
+    """An older epoch that the node still knows, but has no flat state of, when the State column is not to be walked."""
+    outcome = produce_localnet(to, "--epoch", "5", "--json", "--state-walk", "never")
     assert outcome.code in (10, 11)
     assert_refused(outcome, outcome.document["error"]["kind"], outcome.code, to)
 
@@ -255,7 +255,7 @@ def changed_context(folder: Path, **fields: object) -> Path:
 def test_a_wrong_context_is_refused(tmp_path: Path, to: Path, fields: dict[str, object], kind: str, exit_code: int) -> None:
     """A block that can't be reached, values of the wrong form, a root of another shard, a shard that is not there."""
     context = changed_context(tmp_path, **fields)
-    outcome = produce(to, "--node-home", node_a(), "--context", context, "--json")
+    outcome = produce(to, "--node-home", node_a(), "--context", context, "--json", "--state-walk", "never")
     assert_refused(outcome, kind, exit_code, to)
     assert objects_in(to) == {}
 

@@ -1,0 +1,140 @@
+"""Producers that are killed: whatever the moment, the same command ends with the same bytes and never leaves a manifest too early."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import epoch_folder, kill_when, lasting_objects_in, objects_in, start_process, statecast
+from tests.support.nodes import node_a
+from tests.support.published import produce_node_a, published_node_a, signing_key
+
+
+def start_production(to: Path, work: Path, *options: object) -> subprocess.Popen[str]:
+    """Start a production of node a in a process of its own."""
+    home = node_a()
+    return start_process(
+        *("produce", "--node-home", home, "--context", home / "context.json", "--num-parts", 5, "--to", to),
+        *("--signing-key", signing_key(), "--work", f"file://{work}", "--keep-work", *(options or ("--in-process",))),
+    )
+
+
+def assert_no_early_manifest(to: Path) -> None:
+    """A manifest is there only when everything that it lists is there and right; a pointer only when a manifest is."""
+    manifests = list(to.glob("chain_id=*/epoch_height=*/epoch_id=*/manifest.json"))
+    pointers = list(to.glob("chain_id=*/latest.json"))
+    assert len(pointers) <= len(manifests)
+    for manifest in manifests:
+        outcome = statecast("check", manifest.parent, "--in-process")
+        assert outcome.code == 0, outcome.stderr
+
+
+def assert_every_part_is_right(to: Path) -> None:
+    """What lies under a part's name is that part's bytes, whole."""
+    expected = objects_in(published_node_a())
+    for name, digest in objects_in(to).items():
+        if "state_part" in name:
+            assert digest == expected[name]
+
+
+def assert_rerun_ends_right(to: Path, work: Path) -> None:
+    """The same command finishes, and what it leaves is what an undisturbed run leaves."""
+    outcome = produce_node_a(to, "--num-parts", 5, work=work)
+    assert outcome.code == 0, outcome.stderr
+    assert lasting_objects_in(to) == lasting_objects_in(published_node_a())
+    assert len(list(epoch_folder(to).glob("manifests/*.json"))) == 1
+    assert statecast("check", to, "--in-process").code == 0
+
+
+MOMENTS = {
+    "a key range is exported": "work/dataset/**/range-000000.json",
+    "a shard is exported": "work/dataset/**/shard.json",
+    "a part is built": "work/build/**/build-000002.json",
+    "the root is sealed": "work/build/**/boundary_nodes.arrow",
+    "a part is put": "out/**/state_part_000001_of_000005",
+    "a statement is put": "out/**/statements/*.json",
+    "a torrent is put": "out/**/torrents/*.torrent",
+    "a revision is put": "out/**/manifests/000001.json",
+    "the manifest is put": "out/**/manifest.json",
+    "the pointer is moved": "out/**/latest.json",
+}
+"""What has just happened when the producer is killed, and the file that shows it."""
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_producer_that_is_killed_loses_nothing(tmp_path: Path, moment: str) -> None:
+    """SIGKILL as soon as a step has left its object, then the same command again."""
+    to, work = tmp_path / "out", tmp_path / "work"
+    process = start_production(to, work)
+    kill_when(process, lambda: next(tmp_path.glob(MOMENTS[moment]), None) is not None)
+    assert list(tmp_path.glob(MOMENTS[moment]))
+    assert_no_early_manifest(to)
+    assert_every_part_is_right(to)
+    assert_rerun_ends_right(to, work)
+
+
+STEPS = {
+    "nothing": (),
+    "one part": ("**/shard_id=5/state_part_000003_of_000005", "**/manifest.json", "**/manifests/*", "**/latest.json"),
+    "the statements": ("**/statements/*", "**/torrents/*", "**/manifest.json", "**/manifests/*", "**/latest.json"),
+    "the torrents": ("**/torrents/*", "**/manifest.json", "**/manifests/*", "**/latest.json"),
+    "the manifest and its revision": ("**/manifest.json", "**/manifests/*", "**/latest.json"),
+    "the manifest": ("**/manifest.json", "**/latest.json"),
+    "the pointer": ("**/latest.json",),
+}
+"""What a producer that died between two steps had not come to, and the objects that are not there then."""
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_rerun_goes_on_after_every_step(tmp_path: Path, step: str) -> None:
+    """Between any two steps: what is there stays, the rest is made, the first manifest stays the only one."""
+    to = tmp_path / "out"
+    shutil.copytree(published_node_a(), to)
+    for pattern in STEPS[step]:
+        for path in list(to.glob(pattern)):
+            path.unlink()
+    assert_rerun_ends_right(to, tmp_path / "work")
+
+
+def test_a_half_written_object_never_has_a_name(tmp_path: Path) -> None:
+    """A writer killed in the middle leaves its bytes in the temporary folder, which no listing shows and no check minds."""
+    to = tmp_path / "out"
+    shutil.copytree(published_node_a(), to)
+    (to / ".statecast-tmp").mkdir(exist_ok=True)
+    (to / ".statecast-tmp" / "0123456789abcdef").write_bytes(b"half")
+    assert statecast("check", to, "--in-process", "--json").document["findings"] == []
+
+
+KILLS = 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("mode", ["in-process", "ray"])
+def test_twenty_kills_at_random_moments(tmp_path: Path, mode: str) -> None:
+    """Killed again and again, the production comes to its end all the same; the seed is printed."""
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    moments = random.Random(seed)
+    to, work = tmp_path / "out", tmp_path / "work"
+    kills, ends = 0, 0
+    first_s, last_s = (0.8, 4.0) if mode == "in-process" else (3.0, 16.0)
+    while kills < KILLS:
+        process = start_production(to, work, *(("--in-process",) if mode == "in-process" else ("--workers", 2)))
+        until = time.monotonic() + moments.uniform(first_s, last_s)
+        if kill_when(process, lambda until=until: time.monotonic() >= until):
+            kills += 1
+            assert_no_early_manifest(to)
+            assert_every_part_is_right(to)
+            continue
+        ends += 1
+        assert_rerun_ends_right(to, work)
+        shutil.rmtree(to)
+        shutil.rmtree(work)
+    print(f"{kills} runs were killed, {ends} came to their end in between")
+    assert_rerun_ends_right(to, work)

@@ -1,0 +1,330 @@
+"""Statements, manifests and pointers: what several producers say at once, and what they find when they come again."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from pipelines.execution.build_shard import BuiltShard
+from pipelines.publishing import shard_publisher
+from pipelines.publishing.published_epoch import StoredManifest, read_manifest, read_manifest_revision, read_statement
+from pipelines.stores.open_store import open_store
+from pipelines.stores.protocol import Store
+from pipelines.trust.signatures import TrustRule, verified_signers
+from schemas.dsse import Envelope
+from schemas.errors import InvalidInputError, ManifestError, ObjectExistsError
+from schemas.ids import CryptoHash
+from schemas.latest_pointer import LatestPointer
+from schemas.object_layout import EpochLayout, latest_name
+from schemas.shard_statement import ShardStatement
+from tests.support.productions import Producer, context, fitting_header, inject, meanwhile, new_store_url, producer, signer, small_shard
+
+
+@pytest.fixture(scope="module")
+def built() -> BuiltShard:
+    """A small shard, built once."""
+    return small_shard()
+
+
+@pytest.fixture
+def store_url() -> str:
+    """An empty store."""
+    return new_store_url()
+
+
+@pytest.fixture
+def store(store_url: str) -> Store:
+    """The store itself, past every schedule of faults."""
+    return open_store(store_url)
+
+
+@pytest.fixture
+def layout(built: BuiltShard) -> EpochLayout:
+    """The names of the epoch's objects."""
+    return EpochLayout.of(context(built))
+
+
+def manifest_of(store: Store, layout: EpochLayout) -> StoredManifest:
+    """Return the manifest that is there."""
+    stored = read_manifest(store, layout)
+    assert stored is not None
+    return stored
+
+
+def statement_of(store: Store, layout: EpochLayout) -> tuple[ShardStatement, Envelope]:
+    """Return the statement that is there."""
+    found = read_statement(store, layout, 0)
+    assert found is not None
+    return found
+
+
+def signers_of(envelope: Envelope, *names: str) -> set[str]:
+    """Return which of these keys have signed an envelope."""
+    rule = TrustRule(tuple(signer(name).public_key for name in names))
+    found = verified_signers(envelope, rule.keys)
+    return {name for name in names if signer(name).public_key in found}
+
+
+def names_below(store: Store, folder: str) -> list[str]:
+    """Return the last level of all names in a folder."""
+    return [info.name.rpartition("/")[2] for info in store.list(folder)]
+
+
+# Statements
+
+
+def test_two_producers_sign_one_statement(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
+    """Their payloads are byte-identical, so both signatures stand under one."""
+    for name in ("first", "second"):
+        producer(built, store_url, name).put_shard()
+    assert signers_of(statement_of(store, layout)[1], "first", "second", "third") == {"first", "second"}
+
+
+def test_no_signature_is_lost_between_two_producers_at_once(
+    built: BuiltShard, store_url: str, store: Store, layout: EpochLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second writes its statement between the first one's look and its put."""
+    first, second = producer(built, store_url, "first"), producer(built, store_url, "second")
+    inject(monkeypatch, store_url, meanwhile("swap", "statements/", second.put_shard))
+    first.put_shard()
+    assert signers_of(statement_of(store, layout)[1], "first", "second") == {"first", "second"}
+
+
+def test_a_statement_that_never_stands_still_is_given_up(
+    built: BuiltShard, store_url: str, store: Store, layout: EpochLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a bounded number of attempts."""
+    versions: list[int] = []
+
+    def spoil() -> None:
+        versions.append(1)
+        store.put(layout.shard_statement(0), b"{" + b" " * len(versions))
+
+    producing = producer(built, store_url)
+    inject(monkeypatch, store_url, meanwhile("swap", "statements/", spoil, times=100))
+    with pytest.raises(ObjectExistsError, match="statement again and again"):
+        producing.put_shard()
+    assert len(versions) == shard_publisher.SWAP_ATTEMPTS_MAX
+
+
+def contradicting(producing: Producer) -> None:
+    """Publish a statement that says another memory usage than everybody's."""
+    shard = producing.produced()
+    producing.publisher.put_shard(context(producing.built), replace(shard, memory_usage=shard.memory_usage + 1))
+
+
+def test_a_contradicting_statement_is_kept_as_evidence(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
+    """The envelope that was in place lies under its payload's digest, with its signature."""
+    contradicting(producer(built, store_url, "second"))
+    wrong = statement_of(store, layout)[1]
+    producer(built, store_url, "first").put_shard()
+    kept = layout.evidence(0, bytes.fromhex(wrong.payload_sha256))
+    assert store.get(kept) == wrong.to_bytes()
+    right, envelope = statement_of(store, layout)
+    assert right.memory_usage == built.memory_usage
+    assert signers_of(envelope, "first", "second") == {"first"}
+
+
+def test_a_statement_that_knows_no_header_contradicts_nobody(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
+    """Who has a header says more; what was said without one is replaced and is no evidence of anything."""
+    producer(built, store_url, "second").put_shard()
+    producer(built, store_url, "first", fitting_header(built)).put_shard()
+    assert statement_of(store, layout)[0].header_sha256 is not None
+    assert not list(store.list(f"{layout.folder}/evidence"))
+
+
+def test_a_source_without_headers_keeps_the_published_one(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
+    """What is published does not get poorer: statement, header and manifest stay, and both have signed."""
+    header = fitting_header(built)
+    producer(built, store_url, "first", header).publish()
+    producer(built, store_url, "second").publish()
+    statement, envelope = statement_of(store, layout)
+    assert statement.header_sha256 == hashlib.sha256(header).hexdigest()
+    assert signers_of(envelope, "first", "second") == {"first", "second"}
+    stored = manifest_of(store, layout)
+    assert stored.manifest.revision == 1
+    assert stored.manifest.shards[0].header is not None
+    assert store.get(layout.state_header(0)) == header
+
+
+def test_a_header_of_another_state_is_not_published(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
+    """A header ends in the root's node and memory usage; one that does not is left out, and the manifest says why."""
+    producer(built, store_url, state_header=b"a header of something else").publish()
+    assert store.info(layout.state_header(0)) is None
+    reasons = [found.reason for found in manifest_of(store, layout).manifest.missing if found.kind == "state_header"]
+    assert reasons == ["the source's own does not fit the state root"]
+
+
+def test_a_damaged_statement_is_made_again(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
+    """It says nothing, so nothing of it is kept."""
+    store.put(layout.shard_statement(0), b"{")
+    producer(built, store_url).put_shard()
+    assert statement_of(store, layout)[0].state_root == built.state_root
+    assert not list(store.list(f"{layout.folder}/evidence"))
+
+
+# The manifest
+
+
+def test_two_producers_sign_one_manifest(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
+    """The second has nothing new to say, so it signs what is there: one revision, two signatures."""
+    assert producer(built, store_url, "first").publish().revision == 1
+    assert producer(built, store_url, "second").publish().revision == 1
+    stored = manifest_of(store, layout)
+    assert signers_of(stored.envelope, "first", "second") == {"first", "second"}
+    assert names_below(store, f"{layout.folder}/manifests") == ["000001.json"]
+
+
+@pytest.mark.parametrize("moment", [("put", "manifests/"), ("swap", "manifest.json"), ("info", "manifest.json")])
+def test_two_producers_at_once_leave_one_manifest(
+    built: BuiltShard, store_url: str, store: Store, layout: EpochLayout, monkeypatch: pytest.MonkeyPatch, moment: tuple[str, str]
+) -> None:
+    """Whichever step of the first the second comes between: one content, both signatures, no revision lost."""
+    first, second = producer(built, store_url, "first"), producer(built, store_url, "second")
+    shard = first.put_shard()
+    inject(monkeypatch, store_url, meanwhile(*moment, second.publish))
+    first.publisher.finish(context(built), [shard], [0])
+    stored = manifest_of(store, layout)
+    assert signers_of(stored.envelope, "first", "second") == {"first", "second"}
+    revisions = [read_manifest_revision(store, layout, int(name[:6])) for name in names_below(store, f"{layout.folder}/manifests")]
+    assert stored.manifest in [revision.manifest for revision in revisions if revision is not None]
+
+
+def test_an_unsigned_producer_leaves_signatures_alone(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
+    """Without a key there is nothing to add."""
+    producer(built, store_url, "first").publish()
+    before = store.get(layout.manifest)
+    assert producer(built, store_url, None).publish().signed_by is None
+    assert store.get(layout.manifest) == before
+
+
+def test_a_revision_that_a_killed_run_left_is_taken_up(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
+    """The manifest gets the left revision's bytes, and no second revision is written."""
+    producing = producer(built, store_url)
+    producing.publish()
+    left = store.get(layout.manifest_revision(1))
+    store.delete(layout.manifest)
+    assert producing.publish().revision == 1
+    assert store.get(layout.manifest) == left
+    assert names_below(store, f"{layout.folder}/manifests") == ["000001.json"]
+
+
+def test_a_left_revision_that_says_something_else_keeps_its_number(
+    built: BuiltShard, store_url: str, store: Store, layout: EpochLayout
+) -> None:
+    """Revisions are never changed: the next one is written."""
+    producing = producer(built, store_url)
+    producing.publish()
+    store.delete(layout.manifest)
+    other = replace(producing, publisher=replace(producing.publisher, trackers=("udp://tracker.example:6969/announce",)))
+    assert other.publish().revision == 2
+    assert manifest_of(store, layout).manifest.trackers == other.publisher.trackers
+    assert names_below(store, f"{layout.folder}/manifests") == ["000001.json", "000002.json"]
+
+
+def test_a_published_shard_never_changes(built: BuiltShard, store_url: str) -> None:
+    """Another state root or number of parts is refused before any part is written."""
+    producing = producer(built, store_url)
+    producing.publish()
+    shard_uid = built.dataset.summary.shard.shard_uid
+    other_root = CryptoHash(b"\7" * 32)
+    with pytest.raises(ManifestError, match="published with state root"):
+        producing.publisher.refuse_other_shard(context(built), shard_uid, other_root, 3)
+    with pytest.raises(InvalidInputError, match="published in 3 parts, not 4"):
+        producing.publisher.refuse_other_shard(context(built), shard_uid, built.state_root, 4)
+    producing.publisher.refuse_other_shard(context(built), shard_uid, built.state_root, 3)
+    with pytest.raises(ManifestError, match="sync hash"):
+        producing.publisher.find_published(replace(context(built), sync_hash=other_root), None)
+
+
+# What a rerun finds
+
+
+def test_what_is_published_is_found(built: BuiltShard, store_url: str) -> None:
+    """With the same key and the same number of parts, also where nobody asks for a number."""
+    producing = producer(built, store_url)
+    assert producing.publisher.find_published(context(built), 3) is None
+    producing.publish()
+    found = producing.publisher.find_published(context(built), 3)
+    assert found is not None
+    assert found.revision == 1
+    # As nearcore computes it, the shard would be one part.
+    assert producing.publisher.find_published(context(built), None) is None
+
+
+@pytest.mark.parametrize("kind", ["part", "statement", "torrent", "header"])
+def test_what_lacks_an_object_is_not_found(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout, kind: str) -> None:
+    """Any object that a production would make."""
+    producing = producer(built, store_url, state_header=fitting_header(built))
+    producing.publish()
+    names = {
+        "part": layout.state_part(0, built.plans[2].part_id),
+        "statement": layout.shard_statement(0),
+        "torrent": layout.torrent(0),
+        "header": layout.state_header(0),
+    }
+    store.delete(names[kind])
+    assert producing.publisher.find_published(context(built), 3) is None
+
+
+def test_what_another_key_signed_is_not_found(built: BuiltShard, store_url: str) -> None:
+    """There is still our signature to add."""
+    producer(built, store_url, "first").publish()
+    assert producer(built, store_url, "second").publisher.find_published(context(built), 3) is None
+
+
+def test_a_pointer_that_a_killed_run_did_not_move_is_moved(built: BuiltShard, store_url: str, store: Store) -> None:
+    """A rerun that has nothing else to do moves it."""
+    producing = producer(built, store_url)
+    producing.publish()
+    name = latest_name(context(built).chain_id)
+    before = store.get(name)
+    store.delete(name)
+    assert producing.publisher.find_published(context(built), 3) is not None
+    assert store.get(name) == before
+
+
+# The pointer
+
+
+def test_the_pointer_never_moves_back(built: BuiltShard, store_url: str, store: Store) -> None:
+    """A later epoch stays the latest one."""
+    name = latest_name(context(built).chain_id)
+    later = LatestPointer(context(built).chain_id, 1000, CryptoHash(b"\5" * 32), 1, "0" * 64).to_bytes()
+    store.put(name, later)
+    producer(built, store_url).publish()
+    assert store.get(name) == later
+
+
+def test_a_pointer_that_says_nothing_is_replaced(built: BuiltShard, store_url: str, store: Store) -> None:
+    """And the run says so."""
+    name = latest_name(context(built).chain_id)
+    store.put(name, b"{")
+    published = producer(built, store_url).publish()
+    assert any("pointer was replaced" in note for note in published.notes)
+    assert LatestPointer.parse(store.get(name), name).epoch_height == context(built).epoch_height
+
+
+def test_an_epoch_with_a_shard_missing_is_never_the_latest(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
+    """The manifest says which shard is missing, and nobody is led to it."""
+    producing = producer(built, store_url)
+    producing.publisher.finish(context(built), [producing.put_shard()], [0, 4])
+    assert [found.shard_id for found in manifest_of(store, layout).manifest.missing if found.kind == "shard"] == [4]
+    assert store.info(latest_name(context(built).chain_id)) is None
+
+
+def test_without_libtorrent_the_epoch_is_published_all_the_same(
+    built: BuiltShard, store_url: str, store: Store, layout: EpochLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest says that there is no torrent, and why."""
+
+    def missing(*_: object) -> None:
+        raise InvalidInputError(problem="libtorrent is not installed")
+
+    monkeypatch.setattr(shard_publisher, "build_torrent", missing)
+    producer(built, store_url).publish()
+    manifest = manifest_of(store, layout).manifest
+    assert manifest.shards[0].torrent is None
+    assert [found.reason for found in manifest.missing if found.kind == "torrent"] == ["libtorrent is not installed"]

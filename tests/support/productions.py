@@ -1,0 +1,156 @@
+"""Small shards, built and published in this process, with other producers that come in between."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from pipelines.execution.build_shard import BuiltShard, build_shard
+from pipelines.execution.export_epoch import export_epoch
+from pipelines.execution.in_process import InProcessExecutor
+from pipelines.execution.progress import SilentProgress
+from pipelines.execution.stage_runner import StageRunner
+from pipelines.kernel.choice import choose_kernel
+from pipelines.publishing.epoch_publisher import EpochPublisher, PublishedEpoch
+from pipelines.publishing.publish_part import PublishPartTask
+from pipelines.publishing.shard_publisher import ProducedShard, PublishedShard
+from pipelines.publishing.signing import Signer, load_signer
+from pipelines.stages.assemble import part_inputs
+from pipelines.stages.export import ExportSettings
+from pipelines.stages.work_folder import work_folder_for
+from pipelines.stores import open_store as stores
+from pipelines.stores.memory_store import MemoryStore
+from pipelines.stores.protocol import Store
+from schemas.epoch_context import EpochContext
+from schemas.ids import ShardUId
+from schemas.object_layout import EpochLayout
+from schemas.state_part import Encoding
+from tests.support.faulty_store import Fault, FaultyStore, Schedule
+from tests.support.list_source import context_of, list_source
+from tests.support.published import signing_key
+from tests.support.records import Pairs
+
+PIECE_LENGTH = 1 << 16
+PAIRS: Pairs = [(b"\x00" + f"account{number:03d}.near".encode(), bytes([number]) * (number * 50)) for number in range(120)]
+"""Records of a small shard, some with values over the inlining limit."""
+
+
+def small_shard(pairs: Pairs = PAIRS, num_parts: int = 3) -> BuiltShard:
+    """Export and build a shard in memory."""
+    runner = StageRunner(InProcessExecutor(), SilentProgress())
+    url = f"memory://{uuid.uuid4().hex}"
+    (dataset,) = export_epoch(runner, list_source(pairs), context_of(None), ExportSettings(url))
+    return build_shard(
+        runner, choose_kernel("auto"), dataset, work_folder_for(url, dataset), num_parts_wanted=num_parts, source=list_source(pairs)
+    )
+
+
+def context(built: BuiltShard) -> EpochContext:
+    """Return the epoch that a built shard alone makes up."""
+    return context_of(built.state_root)
+
+
+def publish_tasks(built: BuiltShard, store_url: str, encoding: Encoding = Encoding.V1, zstd_level: int = 1) -> list[PublishPartTask]:
+    """Return the tasks that publish a shard's parts."""
+    layout = EpochLayout.of(context(built))
+    return [
+        PublishPartTask(
+            inputs=part_inputs(built.work, plan.part_id, built.built),
+            plan=plan,
+            state_root=built.state_root,
+            store_url=store_url,
+            object_name=layout.state_part(0, plan.part_id),
+            encoding=encoding,
+            zstd_level=zstd_level,
+            kernel_name="auto",
+            piece_length=PIECE_LENGTH,
+        )
+        for plan in built.plans
+    ]
+
+
+def fitting_header(built: BuiltShard, begin: bytes = b"header") -> bytes:
+    """Return bytes that end as a state header of this shard does."""
+    return begin + len(built.root_node).to_bytes(4, "little") + built.root_node + built.memory_usage.to_bytes(8, "little")
+
+
+def signer(name: str = "first") -> Signer:
+    """Return a producer's key."""
+    return load_signer(signing_key(name))
+
+
+@dataclass(frozen=True, slots=True)
+class Producer:
+    """One producer of a built shard."""
+
+    built: BuiltShard
+    publisher: EpochPublisher
+    state_header: bytes | None = None
+
+    def produced(self) -> ProducedShard:
+        """Publish the parts and return the shard."""
+        parts = [task.run() for task in publish_tasks(self.built, self.publisher.store_url)]
+        built = self.built
+        return ProducedShard(
+            ShardUId(0, 0), built.state_root, built.memory_usage, built.root_node, tuple(parts), PIECE_LENGTH, self.state_header
+        )
+
+    def put_shard(self) -> PublishedShard:
+        """Publish the parts and what is around them."""
+        return self.publisher.put_shard(context(self.built), self.produced())
+
+    def publish(self) -> PublishedEpoch:
+        """Publish everything."""
+        return self.publisher.finish(context(self.built), [self.put_shard()], [0])
+
+
+def producer(built: BuiltShard, store_url: str, key: str | None = "first", state_header: bytes | None = None) -> Producer:
+    """Return a producer with a key of its own, or unsigned."""
+    return Producer(built, EpochPublisher(store_url, None if key is None else signer(key), Encoding.V1, 1), state_header)
+
+
+def new_store_url() -> str:
+    """Return the URL of an empty store in memory."""
+    return f"memory://{uuid.uuid4().hex}"
+
+
+def inject(patch: pytest.MonkeyPatch, store_url: str, schedule: Schedule) -> list[FaultyStore]:
+    """Put a schedule of faults before a store in memory, wherever it is opened; return the store, once it was opened.
+
+    Whoever the schedule itself lets act sees the store without faults.
+    """
+    opened: list[FaultyStore] = []
+    scheduling: list[bool] = []
+
+    def schedule_once(method: str, name: str, number: int) -> Fault | None:
+        scheduling.append(True)
+        try:
+            return schedule(method, name, number)
+        finally:
+            scheduling.pop()
+
+    def open_faulty(name: str) -> Store:
+        inner = MemoryStore(name)
+        if inner.url != store_url or scheduling:
+            return inner
+        if not opened:
+            opened.append(FaultyStore(inner, schedule_once))
+        return opened[0]
+
+    patch.setattr(stores, "MemoryStore", open_faulty)
+    return opened
+
+
+def meanwhile(method: str, name: str, other: Callable[[], object], times: int = 1) -> Schedule:
+    """Let somebody else act right before a call of a method on an object whose name holds ``name``."""
+    left = [times]
+
+    def act(called: str, called_name: str, _number: int) -> None:
+        if called == method and name in called_name and left[0]:
+            left[0] -= 1
+            other()
+
+    return act
