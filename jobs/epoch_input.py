@@ -11,6 +11,7 @@ from pipelines.sources.arrow_dataset import ShardDataset, list_shards, select_ep
 from pipelines.sources.node_store import NodeSource
 from pipelines.sources.open_source import source_from_url
 from pipelines.sources.protocol import FlatStateSource
+from pipelines.sources.state_walk_source import StateWalk, choose_node_source
 from schemas.epoch_context import EpochContext, parse_epoch_context
 from schemas.errors import EpochNotReadyError, InvalidInputError
 
@@ -30,6 +31,8 @@ class InputOptions:
     read_limit: str | None
     readers: int
     """Processes that may read at once; they share the read limit."""
+    state_walk: StateWalk = StateWalk.AUTO
+    """When a node's State column is walked instead of reading flat state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,8 @@ def _node_input(options: InputOptions, node_home: Path, context: EpochContext | 
         check_context_against_node(context, home)
     chosen = context.only(options.shard_ids)
     limit = None if options.read_limit is None else max(1, parse_byte_count(options.read_limit, "--read-limit") // max(1, options.readers))
-    return EpochInput(chosen, _shard_ids(context), NodeSource(str(home.resolve()), chosen, limit))
+    node = NodeSource(str(home.resolve()), chosen, limit)
+    return EpochInput(chosen, _shard_ids(context), choose_node_source(node, options.state_walk))
 
 
 def _dataset_input(url: str, context: EpochContext | None, selector: str, shard_ids: tuple[int, ...]) -> EpochInput:

@@ -22,6 +22,7 @@ from jobs.options import (
     RayAddress,
     ReadLimit,
     ShardIds,
+    StateWalkOption,
     Workers,
     open_executor,
     reader_count,
@@ -31,6 +32,7 @@ from pipelines.execution.export_epoch import export_epoch, verify_dataset
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.sources.arrow_dataset import ShardDataset
+from pipelines.sources.state_walk_source import StateWalk
 from pipelines.stages.export import ExportSettings
 from pipelines.stages.record_files import FileFormat
 from schemas.dataset import epoch_folder
@@ -49,6 +51,7 @@ def export(
     shard_id: ShardIds = None,
     file_format: Annotated[FileFormat, typer.Option("--format", help="ipc (Arrow files) or parquet.")] = FileFormat.IPC,
     read_limit: ReadLimit = None,
+    state_walk: StateWalkOption = StateWalk.AUTO,
     kernel: KernelName = "auto",
     ray_address: RayAddress = None,
     workers: Workers = None,
@@ -64,7 +67,9 @@ def export(
     began = time.monotonic()
     chosen_kernel = choose_kernel(kernel)
     found = open_input(
-        InputOptions(node_home, source, context, epoch, epoch_id, tuple(shard_id or ()), read_limit, reader_count(workers, in_process))
+        InputOptions(
+            node_home, source, context, epoch, epoch_id, tuple(shard_id or ()), read_limit, reader_count(workers, in_process), state_walk
+        )
     )
     if found.source is None:
         raise InvalidInputError(problem="export reads a node, genesis or records, not a dataset", where=f"--from {source}")

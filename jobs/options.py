@@ -11,6 +11,7 @@ import typer
 
 from pipelines.execution.executor import Executor
 from pipelines.execution.in_process import InProcessExecutor
+from pipelines.sources.state_walk_source import StateWalk
 from schemas.errors import InvalidInputError
 
 _SOURCE = "Where records come from"
@@ -55,6 +56,14 @@ ReadLimit = Annotated[
     typer.Option(
         "--read-limit",
         help="Most bytes a second to read from the node's disk, all workers together, e.g. 200MB. Default: no limit.",
+        rich_help_panel=_SOURCE,
+    ),
+]
+StateWalkOption = Annotated[
+    StateWalk,
+    typer.Option(
+        "--state-walk",
+        help="Walk the node's State column at the state root: auto (where flat state can't be brought to it), always or never.",
         rich_help_panel=_SOURCE,
     ),
 ]

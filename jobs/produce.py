@@ -27,6 +27,7 @@ from jobs.options import (
     RayAddress,
     ReadLimit,
     ShardIds,
+    StateWalkOption,
     Workers,
     open_executor,
     reader_count,
@@ -38,6 +39,7 @@ from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.publishing.epoch_publisher import EpochPublisher
 from pipelines.publishing.signing import Signer, load_signer
+from pipelines.sources.state_walk_source import StateWalk
 from pipelines.stages.export import ExportSettings
 from pipelines.stages.plan import decide_num_parts
 from pipelines.stores.open_store import open_store
@@ -98,6 +100,7 @@ def produce(
         list[str] | None, typer.Option("--tracker", help="Tracker for the torrents; may be repeated.", rich_help_panel=_OUTPUT)
     ] = None,
     read_limit: ReadLimit = None,
+    state_walk: StateWalkOption = StateWalk.AUTO,
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -141,7 +144,9 @@ def produce(
     """
     chosen_kernel = choose_kernel(kernel)
     found = open_input(
-        InputOptions(node_home, source, context, epoch, epoch_id, tuple(shard_id or ()), read_limit, reader_count(workers, in_process))
+        InputOptions(
+            node_home, source, context, epoch, epoch_id, tuple(shard_id or ()), read_limit, reader_count(workers, in_process), state_walk
+        )
     )
     output = _Output(to, num_parts, encoding, zstd_level, tuple(web_seed or ()), tuple(tracker or ()))
     if plan:

@@ -19,6 +19,7 @@ EPOCH_INFO: Final = "col11"
 CHUNKS: Final = "col13"
 STATE_HEADERS: Final = "col18"
 EPOCH_START: Final = "col23"
+STATE_CHANGES: Final = "col35"
 FLAT_STATE: Final = "FlatState"
 FLAT_STATE_CHANGES: Final = "FlatStateChanges"
 FLAT_STATE_DELTA_METADATA: Final = "FlatStateDeltaMetadata"
@@ -37,6 +38,7 @@ _NUMBERED_NAMES = {
     EPOCH_INFO: "EpochInfo",
     CHUNKS: "Chunks",
     EPOCH_START: "EpochStart",
+    STATE_CHANGES: "StateChanges",
     STATE_HEADERS: "StateHeaders",
 }
 

@@ -130,6 +130,20 @@ class RocksDbReader:
             raise _read_error(error, self.folder, column) from None
         return row
 
+    def get_many(self, column: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the rows of some keys, in the keys' order; None where there is none.
+
+        Raises:
+            SourceError: a file that holds one is damaged.
+        """
+        try:
+            rows: list[bytes | None] = self._families[column].get(list(keys))
+        except DbClosedError:
+            raise
+        except Exception as error:
+            raise _read_error(error, self.folder, column) from None
+        return rows
+
     def first_key(self, column: str, key: bytes) -> bytes | None:
         """Return the first key that is not below ``key``; None when there is none.
 
