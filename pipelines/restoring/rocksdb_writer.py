@@ -7,6 +7,7 @@ in a folder of its own, which its caller renames when it is proved. Knows nothin
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -24,6 +25,8 @@ UNFINISHED_SUFFIX: Final = ".unfinished"
 
 _LEFT_BY_ROCKSDICT = re.compile(r"rocksdict-config\.json|LOG(\.old\.\d+)?")
 _ERROR_TEXT_MAX: Final = 400
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,17 +158,22 @@ def writing(path: Path) -> Iterator[None]:
     except (StoreError, RecordOrderError):
         raise
     except OSError as error:
-        classes: dict[int, type[StoreError]] = {28: StoreFullError, 122: StoreFullError, 13: StoreDeniedError, 30: StoreDeniedError}
-        raise classes.get(error.errno or 0, StoreError)(
-            problem=f"it can't be written: {error.strerror or error}", where=str(path)
-        ) from error
+        # pyarrow's have the number in their text alone.
+        text = error.strerror or str(error)
+        raise _failure(error.errno, text)(problem=f"it can't be written: {text[:_ERROR_TEXT_MAX]}", where=str(path)) from error
     except Exception as error:
         # rocksdict raises nothing more special than Exception.
         if type(error) is not Exception:
             raise
-        text = " ".join(str(error).split())[:_ERROR_TEXT_MAX]
-        full = "No space left" in text or "quota" in text.lower()
-        raise (StoreFullError if full else StoreError)(problem=f"RocksDB can't write: {text}", where=str(path)) from None
+        text = " ".join(str(error).split())
+        raise _failure(None, text)(problem=f"RocksDB can't write: {text[:_ERROR_TEXT_MAX]}", where=str(path)) from None
+
+
+def _failure(number: int | None, text: str) -> type[StoreError]:
+    for numbers, error_class in ((_FULL, StoreFullError), (_DENIED, StoreDeniedError)):
+        if number in numbers or any(os.strerror(known) in text for known in numbers):
+            return error_class
+    return StoreError
 
 
 def _options() -> Options:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import resource
 import shutil
 import struct
 import subprocess
@@ -269,6 +270,20 @@ def test_a_finished_restore_is_not_done_again(database: Path, parts: Path) -> No
     before = objects_in(database)
     restored(parts, f"rocksdb://{database}")
     assert objects_in(database) == before
+
+
+@pytest.mark.parametrize("file_bytes_max", [8 << 10, 70 << 10, 110 << 10])
+def test_a_disk_that_fills_up_is_said_and_gone_on_from(parts: Path, database: Path, tmp_path: Path, file_bytes_max: int) -> None:
+    """Files may not grow further, wherever it happens: a typed error, no final name, and a rerun that has room ends right."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes_max, limits[1]))
+    try:
+        outcome = restore(parts, f"rocksdb://{tmp_path}/state")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (outcome.code, outcome.document["error"]["kind"]) == (30, "store_full")
+    assert not (tmp_path / "state").exists()
+    assert_ends_right(parts, database, tmp_path)
 
 
 # killed
