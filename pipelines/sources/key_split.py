@@ -1,7 +1,8 @@
 """Cutting a shard's flat state into key ranges without reading it.
 
 SST files say how many bytes lie between which keys. Where files alone give no cut (one big file, or files over the whole shard),
-keys are interpolated and snapped to rows that exist.
+the kinds of records are told apart by their first byte, and inside a kind keys are interpolated and snapped to rows that exist.
+How many bytes lie inside a kind is not known, so each is cut as if it were all: rather too many small ranges than one long one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ RANGES_MAX: Final = 1 << 16
 """Most key ranges that a shard is cut into."""
 
 _INTERPOLATED_BYTES: Final = 8
+_SHARD_UID_BYTES: Final = 8
 
 
 def split_keys(
@@ -43,13 +45,31 @@ def split_keys(
     begin, weight = first_key, 0
     for file_first, size in inside:
         if weight >= target and file_first > begin:
-            cuts += _interpolated(begin, file_first, weight // target, key_at)
+            cuts += _inside(begin, file_first, weight // target, key_at)
             cuts.append(file_first)
             begin, weight = file_first, 0
         weight += size
-    cuts += _interpolated(begin, last_key, weight // target, key_at)
+    cuts += _inside(begin, last_key, weight // target, key_at)
     # A file's first key need not be a row of this view, and interpolation may snap twice to one row: both only merge ranges.
-    return tuple(sorted({cut for cut in cuts if first_key < cut <= last_key}))
+    distinct = sorted({cut for cut in cuts if first_key < cut <= last_key})
+    return tuple(distinct[:: -(-len(distinct) // (RANGES_MAX - 1)) or 1])
+
+
+def _inside(begin: bytes, end: bytes, pieces: int, key_at: Callable[[bytes], bytes | None]) -> list[bytes]:
+    """Return existing keys that cut [begin, end) at each kind of record, and each kind into about ``pieces`` pieces."""
+    if pieces < 2:
+        return []
+    starts = [begin]
+    while starts[-1][_SHARD_UID_BYTES : _SHARD_UID_BYTES + 1] < b"\xff":
+        kind = starts[-1][_SHARD_UID_BYTES : _SHARD_UID_BYTES + 1] or b"\0"
+        next_kind = key_at(begin[:_SHARD_UID_BYTES] + bytes([kind[0] + 1]))
+        if next_kind is None or not starts[-1] < next_kind < end:
+            break
+        starts.append(next_kind)
+    cuts = starts[1:]
+    for left, right in zip(starts, [*starts[1:], end], strict=True):
+        cuts += _interpolated(left, right, pieces, key_at)
+    return cuts
 
 
 def _interpolated(begin: bytes, end: bytes, pieces: int, key_at: Callable[[bytes], bytes | None]) -> list[bytes]:

@@ -33,6 +33,8 @@ from schemas.ids import ZERO_HASH, CryptoHash, ShardUId
 
 _STATE_COLUMNS: Final = (STATE, STATE_SHARD_UID_MAPPING)
 _NODE_MEMORY_USAGE_BYTES: Final = 8
+_VALUES_STEP_BYTES: Final = 1 << 20
+"""Values are handed on in batches of this many bytes: a batch a value costs more than the value's read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +173,21 @@ class NodeSource:
     def _value_rows(self, shard: ShardContext, value_hashes: Sequence[bytes]) -> Iterator[pa.RecordBatch]:
         limit = None if self.read_limit_bytes_per_s is None else process_read_limit(self.read_limit_bytes_per_s)
         readers = self._state_readers()
+        hashes: list[bytes] = []
+        values: list[bytes] = []
+        size = 0
         for value_hash in value_hashes:
             value = self._required_value(readers, shard.shard_uid, value_hash)
             if limit is not None:
                 limit.spend(len(value))
-            yield pa.RecordBatch.from_arrays([pa.array([value_hash], pa.binary(32)), pa.array([value], pa.binary())], schema=VALUE_SCHEMA)
+            hashes.append(value_hash)
+            values.append(value)
+            size += len(value)
+            if size >= _VALUES_STEP_BYTES:
+                yield _values_batch(hashes, values)
+                hashes, values, size = [], [], 0
+        if hashes:
+            yield _values_batch(hashes, values)
 
     def _state_readers(self) -> tuple[RocksDbReader, ...]:
         """Return the databases that may have a State row: the hot store, then an archival node's cold store."""
@@ -247,3 +259,7 @@ def _apply_changes(steps: Iterable[list[Row]], changes: dict[bytes, bytes | None
             yield kept
     if rest := [(key, row) for key in changed[done:] if (row := changes[key]) is not None]:
         yield rest
+
+
+def _values_batch(hashes: list[bytes], values: list[bytes]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.array(hashes, pa.binary(32)), pa.array(values, pa.binary())], schema=VALUE_SCHEMA)

@@ -31,8 +31,8 @@ from schemas.epoch_context import EpochContext, ShardContext
 from schemas.errors import ObjectNotFoundError, RecordOrderError, ValueMismatchError
 from schemas.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
 
-RANGE_BYTES_TARGET = 256 << 20
-"""Stored bytes that one export task reads, about; it writes several files."""
+RANGE_BYTES_TARGET = 64 << 20
+"""Stored bytes that one export task reads, about: small enough that a small shard too keeps several cores busy."""
 
 RECORD_BATCH_BYTES_MAX = 4 << 20
 """Bytes of one record batch of records, about."""
@@ -40,7 +40,7 @@ RECORD_BATCH_BYTES_MAX = 4 << 20
 VALUES_BATCH_BYTES_MAX = 1 << 20
 """Bytes of one record batch of referenced values, about: what reading a single value costs at least."""
 
-VALUES_TASK_BYTES_TARGET = 256 << 20
+VALUES_TASK_BYTES_TARGET = 32 << 20
 """Bytes of referenced values that one task copies, about."""
 
 VALUES_TASKS_MAX = 4096

@@ -6,7 +6,7 @@ A file is put together in memory (its size is bounded) and stored whole, so no h
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -45,30 +45,28 @@ class FileDestination:
     file_bytes_target: int = RECORDS_FILE_BYTES_TARGET
 
 
-class _FileBuilder:
-    """One file on its way: its bytes so far."""
-
-    def __init__(self, schema: pa.Schema, file_format: FileFormat) -> None:
-        self.schema = schema
-        self.sink = pa.BufferOutputStream()
-        self._ipc = pa.ipc.new_file(self.sink, schema) if file_format is FileFormat.IPC else None
+def _encode_file(batches: Sequence[pa.RecordBatch], schema: pa.Schema, file_format: FileFormat) -> pa.Buffer:
+    """Return a whole file's bytes; record batch by record batch, so that readers can take them one by one."""
+    batches = [batch.replace_schema_metadata(schema.metadata) for batch in batches]
+    if file_format is FileFormat.PARQUET:
+        sink = pa.BufferOutputStream()
         # A dictionary costs time and saves nothing on keys and hashes that never repeat; statistics let readers skip row groups.
-        self._parquet = (
-            None if self._ipc else pq.ParquetWriter(self.sink, schema, compression="zstd", use_dictionary=False, write_statistics=True)
-        )
+        with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=False, write_statistics=True) as writer:
+            for batch in batches:
+                writer.write_table(pa.Table.from_batches([batch]), row_group_size=batch.num_rows)
+        return sink.getvalue()
+    # Measured first and written into a buffer of just that size: a growing stream would hold the file up to three times.
+    measured = pa.MockOutputStream()
+    _write_ipc(measured, batches, schema)
+    data = pa.allocate_buffer(measured.size())
+    _write_ipc(pa.FixedSizeBufferWriter(data), batches, schema)
+    return data
 
-    def write(self, batch: pa.RecordBatch) -> None:
-        batch = batch.replace_schema_metadata(self.schema.metadata)
-        if self._ipc is not None:
-            self._ipc.write_batch(batch)
-        elif self._parquet is not None:
-            self._parquet.write_table(pa.Table.from_batches([batch]), row_group_size=batch.num_rows)
 
-    def finish(self) -> pa.Buffer:
-        for writer in (self._ipc, self._parquet):
-            if writer is not None:
-                writer.close()
-        return self.sink.getvalue()
+def _write_ipc(sink: pa.NativeFile, batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> None:
+    with pa.ipc.new_file(sink, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
 
 
 def write_record_files(
@@ -82,19 +80,14 @@ def write_record_files(
         stem: name below the shard's folder, without number and ending.
     """
     for number, group in enumerate(_groups(batches, destination.file_bytes_target)):
-        builder = _FileBuilder(schema, destination.file_format)
-        rows: list[int] = []
-        first_key, last_key, value_bytes = b"", b"", 0
-        for batch in group:
-            builder.write(batch)
-            first_key = first_key if rows else batch.column(0)[0].as_py()
-            last_key = batch.column(0)[batch.num_rows - 1].as_py()
-            rows.append(batch.num_rows)
-            value_bytes += pc.sum(pc.cast(batch.column(2), pa.uint64())).as_py()
-        data = builder.finish()
+        data = _encode_file(group, schema, destination.file_format)
+        first_key = group[0].column(0)[0].as_py()
+        last_key = group[-1].column(0)[group[-1].num_rows - 1].as_py()
+        rows = tuple(batch.num_rows for batch in group)
+        value_bytes = sum(pc.sum(pc.cast(batch.column(2), pa.uint64())).as_py() for batch in group)
         name = f"{stem}-{number:04d}{destination.file_format.suffix}"
         destination.store.put(f"{destination.folder}/{name}", data)
-        yield RecordsFile(name, data.size, hashlib.sha256(data).hexdigest(), first_key, last_key, tuple(rows), value_bytes)
+        yield RecordsFile(name, data.size, hashlib.sha256(data).hexdigest(), first_key, last_key, rows, value_bytes)
 
 
 def write_values_files(
@@ -102,33 +95,26 @@ def write_values_files(
 ) -> Iterator[ValuesFile]:
     """Store record batches of ``VALUE_SCHEMA`` in files, as `write_record_files` does."""
     for number, group in enumerate(_groups(batches, destination.file_bytes_target)):
-        builder = _FileBuilder(schema, destination.file_format)
-        first_hashes: list[bytes] = []
-        values, value_bytes = 0, 0
-        for batch in group:
-            builder.write(batch)
-            first_hashes.append(batch.column(0)[0].as_py())
-            values += batch.num_rows
-            value_bytes += pc.sum(pc.binary_length(batch.column(1))).as_py()
-        data = builder.finish()
+        data = _encode_file(group, schema, destination.file_format)
+        first_hashes = tuple(batch.column(0)[0].as_py() for batch in group)
+        values = sum(batch.num_rows for batch in group)
+        value_bytes = sum(pc.sum(pc.binary_length(batch.column(1))).as_py() for batch in group)
         name = f"{stem}-{number:04d}{destination.file_format.suffix}"
         destination.store.put(f"{destination.folder}/{name}", data)
-        yield ValuesFile(name, data.size, hashlib.sha256(data).hexdigest(), values, value_bytes, tuple(first_hashes))
+        yield ValuesFile(name, data.size, hashlib.sha256(data).hexdigest(), values, value_bytes, first_hashes)
 
 
-def _groups(batches: Iterable[pa.RecordBatch], bytes_target: int) -> Iterator[Iterator[pa.RecordBatch]]:
-    """Group non-empty batches into runs of about ``bytes_target`` bytes, lazily; each group must be used up in turn."""
-    source = (batch for batch in batches if batch.num_rows)
-    pending = next(source, None)
-
-    def group() -> Iterator[pa.RecordBatch]:
-        nonlocal pending
-        size = 0
-        while pending is not None and (size == 0 or size + pending.nbytes <= bytes_target):
-            size += pending.nbytes
-            batch, pending = pending, None
-            yield batch
-            pending = next(source, None)
-
-    while pending is not None:
-        yield group()
+def _groups(batches: Iterable[pa.RecordBatch], bytes_target: int) -> Iterator[list[pa.RecordBatch]]:
+    """Group non-empty batches into runs of about ``bytes_target`` bytes."""
+    group: list[pa.RecordBatch] = []
+    size = 0
+    for batch in batches:
+        if not batch.num_rows:
+            continue
+        if group and size + batch.nbytes > bytes_target:
+            yield group
+            group, size = [], 0
+        group.append(batch)
+        size += batch.nbytes
+    if group:
+        yield group

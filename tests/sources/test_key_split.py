@@ -39,8 +39,10 @@ def test_files_that_follow_each_other_are_cut_between() -> None:
 
 def test_one_large_file_is_cut_by_interpolation() -> None:
     """A single file over the whole shard still gives ranges."""
-    keys = [index.to_bytes(2, "big") for index in range(1000)]
-    cuts = split_keys([TableFile(keys[0], keys[-1], 1000)], keys[0], keys[-1], 100, lambda key: keys[bisect_left(keys, key)])
+    keys = [bytes(8) + b"\x02" + index.to_bytes(2, "big") for index in range(1000)]
+    cuts = split_keys(
+        [TableFile(keys[0], keys[-1], 1000)], keys[0], keys[-1], 100, lambda key: (keys[bisect_left(keys, key) :] or [None])[0]
+    )
     assert len(cuts) == 9
     assert max(int.from_bytes(b, "big") - int.from_bytes(a, "big") for a, b in pairwise(cuts)) < 120
 
@@ -49,3 +51,16 @@ def test_a_tiny_target_does_not_cut_without_end() -> None:
     """The number of ranges is bounded whatever is asked for."""
     files = [TableFile(b"\0", b"\xff", 1 << 40)]
     assert len(split_keys(files, b"\0", b"\xff", 1, lambda key: key)) <= RANGES_MAX
+
+
+def test_kinds_of_records_are_cut_apart_before_they_are_interpolated() -> None:
+    """A file over several kinds is cut where each begins, and every kind for itself, so that clustered keys still spread."""
+    keys = sorted(bytes(8) + bytes([kind]) + b"name%03d" % number for kind in (0, 2, 9, 255) for number in range(200))
+
+    cuts = split_keys(
+        [TableFile(keys[0], keys[-1], 400)], keys[0], keys[-1], 100, lambda key: (keys[bisect_left(keys, key) :] or [None])[0]
+    )
+
+    firsts = {next(key for key in keys if key[8] == kind) for kind in (2, 9, 255)}
+    assert firsts <= set(cuts)
+    assert max(sum(left <= key < right for key in keys) for left, right in pairwise([keys[0], *cuts, b"\xff" * 9])) <= 100
