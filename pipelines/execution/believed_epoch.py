@@ -96,7 +96,7 @@ class FetchSources:
         if TORRENT in self.settings.source_urls and self.settings.open_torrent is None:
             raise InvalidInputError(problem="nothing can open torrents here", where="--source torrent")
         for url in unique_urls(urls):
-            self.add(open_source(url, self._requests()))
+            self.add(open_source(url, self._requests(), self.settings.limits.source_timeout_s))
         return located
 
     def add(self, source: Source) -> None:
@@ -113,7 +113,7 @@ class FetchSources:
         """Take the mirrors that a believed manifest names, where the settings want them."""
         for url in urls if self.settings.use_mirrors else ():
             try:
-                self.add(open_source(url, self._requests()))
+                self.add(open_source(url, self._requests(), self.settings.limits.source_timeout_s))
             except InvalidInputError as error:
                 self.warn(f"a mirror of the manifest is left out: {error}")
 

@@ -43,11 +43,13 @@ class HttpSource:
 
     Args:
         url: of the folder that holds ``chain_id=…``; a user and password in it are sent and never shown; a query is kept.
+        requests: waited for before every request.
+        timeout_s: longest wait for an answer or for bytes.
     Raises:
         InvalidInputError: not an HTTP URL.
     """
 
-    def __init__(self, url: str, requests: Throttle) -> None:
+    def __init__(self, url: str, requests: Throttle, timeout_s: float = SOURCE_TIMEOUT_S) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment:
             raise InvalidInputError(problem="this is not an HTTP URL of a folder", where=url.rpartition("@")[2][:200])
@@ -64,7 +66,10 @@ class HttpSource:
             self._headers |= urllib3.make_headers(basic_auth=credentials)
         self._requests = requests
         self._pool = urllib3.PoolManager(
-            num_pools=16, maxsize=1, retries=False, timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=SOURCE_TIMEOUT_S)
+            num_pools=16,
+            maxsize=1,
+            retries=False,
+            timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), read=timeout_s),
         )
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from pipelines.fetching.protocol import SOURCE_TIMEOUT_S
 from schemas.errors import InvalidInputError
 
 SOURCES_MAX: Final = 64
@@ -29,6 +30,8 @@ class FetchLimits:
     parts_in_flight: int = 32
     """Most parts that are being transferred or wait for verification: bounds temporary files and memory."""
 
+    source_timeout_s: float = SOURCE_TIMEOUT_S
+    """Longest wait for one answer or one buffer, where a source takes it."""
     attempts_max: int = 5
     """Attempts at one part from one source that brought no bytes forward, before it is not asked for that part again."""
     resumes_max: int = 64

@@ -8,24 +8,25 @@ from typing import Final
 from pipelines.fetching.http_source import HttpSource
 from pipelines.fetching.object_source import ObjectStoreSource
 from pipelines.fetching.pacing import Throttle
-from pipelines.fetching.protocol import Source
+from pipelines.fetching.protocol import SOURCE_TIMEOUT_S, Source
 from pipelines.stores.open_store import open_store
 
 TORRENT: Final = "torrent"
 """Names the shards' torrents as a source; it is opened once the manifest is believed."""
 
 
-def open_source(url: str, requests: Throttle) -> Source:
+def open_source(url: str, requests: Throttle, timeout_s: float = SOURCE_TIMEOUT_S) -> Source:
     """Return the source behind a URL: http, https, gs, s3, file, or a path. Opens no connection.
 
     Args:
         url: of the folder that holds ``chain_id=…``.
         requests: waited for before every request.
+        timeout_s: longest wait for an answer or for bytes; stores wait as long as their clients do.
     Raises:
         InvalidInputError: not such a URL.
     """
     if url.startswith(("http://", "https://")):
-        return HttpSource(url, requests)
+        return HttpSource(url, requests, timeout_s)
     # The schedule sees every fault and decides by itself whom to ask again.
     return ObjectStoreSource(open_store(url, retry=None), requests)
 

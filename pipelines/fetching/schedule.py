@@ -225,7 +225,7 @@ class Schedule:
                     account.succeeded()
                 else:
                     part.barren[source_id] += 1
-                account.failed(problem, retry_after_s, self._limits, now_s, self._random)
+                account.failed(problem, retry_after_s, self._limits, now_s, self._random, began_s=running.began_s)
         if part.barren[source_id] >= self._limits.attempts_max or part.asked[source_id] >= self._limits.resumes_max:
             part.excluded.add(source_id)
         self._wait_again(transfer.part)

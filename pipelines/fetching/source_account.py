@@ -38,6 +38,8 @@ class SourceAccount:
     rate: float | None = None
     """Bytes a second of one transfer, measured."""
     failures_in_row: int = 0
+    failed_s: float = float("-inf")
+    """When the last failure was that counted."""
     denials: int = 0
     rests_until_s: float = 0.0
     banned: str | None = None
@@ -69,10 +71,16 @@ class SourceAccount:
         """Forget failures: it works."""
         self.failures_in_row = 0
 
-    def failed(self, problem: str, retry_after_s: float, limits: FetchLimits, now_s: float, random: Random) -> None:
-        """Count a fault of the moment and let the source rest, longer with each one in a row."""
+    def failed(self, problem: str, retry_after_s: float, limits: FetchLimits, now_s: float, random: Random, *, began_s: float) -> None:
+        """Count a fault of the moment and let the source rest, longer with each one in a row.
+
+        Args:
+            began_s: when the request began. Requests that were under way together fail together, and count as one.
+        """
         self.note(problem)
-        self.failures_in_row += 1
+        if began_s >= self.failed_s:
+            self.failures_in_row += 1
+            self.failed_s = now_s
         if self.failures_in_row >= limits.source_failures_max:
             self.given_up = f"{self.failures_in_row} failures in a row, the last: {problem}"
         pause_s = min(limits.backoff_max_s, limits.backoff_first_s * 2.0 ** (self.failures_in_row - 1))

@@ -115,7 +115,9 @@ class TransferThread:
             if self.partial.size > self._wanted.size:
                 return self._failed(FailureKind.WRONG, f"it sends more than the {self._wanted.size} bytes of the object")
             if self.partial.size < self._wanted.size:
-                return self._failed(FailureKind.TRANSIENT, f"it ended after {self.partial.size} of {self._wanted.size} bytes")
+                # The source holds this for the whole object: nothing is gained that asking again would add to.
+                problem = f"it ended after {self.partial.size} of {self._wanted.size} bytes"
+                return TransferEnd(self._transfer_id, FailureKind.TRANSIENT, problem)
             if self.partial.digest.hexdigest() != self._sha256:
                 return self._failed(FailureKind.WRONG, "its bytes do not have the sha256 that the manifest says")
         except IntegrityError as error:
