@@ -10,6 +10,7 @@ import bisect
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,7 @@ import pyarrow as pa
 
 from pipelines.sources.counted_value import find_payload
 from pipelines.sources.flat_state_location import FlatStateLocation, locate_flat_state
-from pipelines.sources.key_split import split_keys
+from pipelines.sources.key_split import ExistingKeys, split_keys
 from pipelines.sources.node_columns import FLAT_STATE, STATE, STATE_HEADERS, STATE_SHARD_UID_MAPPING
 from pipelines.sources.node_home import NodeHome, read_node_home
 from pipelines.sources.protocol import KeyRange
@@ -82,7 +83,8 @@ class NodeSource:
         if first_key is None or last_key is None or not first_key.startswith(prefix) or not last_key.startswith(prefix):
             return (KeyRange(b"", None),)
         files = table_files(location.folder, FLAT_STATE)
-        cuts = split_keys(files, first_key, last_key, range_bytes_target, lambda key: location.reader.first_key(FLAT_STATE, key))
+        keys = ExistingKeys(partial(location.reader.first_key, FLAT_STATE), partial(location.reader.last_key, FLAT_STATE))
+        cuts = split_keys(files, first_key, last_key, range_bytes_target, keys)
         begins = [b"", *(cut[len(prefix) :] for cut in cuts)]
         return tuple(KeyRange(begin, end) for begin, end in zip(begins, [*begins[1:], None], strict=True))
 
