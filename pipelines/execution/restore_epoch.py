@@ -115,6 +115,7 @@ def _restore_shard_dataset(
 
 def _export_parts(runner: StageRunner, source: PartsSource, export: ShardExport, settings: ExportSettings) -> ShardDataset:
     name = str(export.context.shards[0].shard_uid)
+    assert len(export.tasks) == len(source.parts), "the export has a task a part"
     tasks = [replace(task, source=source.of_part(index)) for index, task in enumerate(export.tasks)]
     summaries = runner.run(
         "apply",
