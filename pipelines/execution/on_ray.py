@@ -22,6 +22,8 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Ray's new default, set so that the announcement of the change isn't printed to the user.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# Ray prints what it says of dead workers on standard output, which belongs to the result. Its log files have it, and so has our error.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
 
 import ray
 from ray.exceptions import RayError, RayTaskError
