@@ -1,0 +1,216 @@
+"""The whole job to object stores: S3 and GCS servers on loopback, and a store that fails by seed."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.stores import open_store as stores
+from pipelines.stores.memory_store import MemoryStore
+from pipelines.stores.open_store import open_store
+from pipelines.stores.protocol import Store
+from pipelines.stores.retrying import RetryingStore, RetryPolicy
+from schemas.errors import EXIT_CODES
+from tests.support.commands import Outcome, objects_in, statecast
+from tests.support.faulty_store import Fault, FaultyStore, seeded
+from tests.support.productions import new_store_url
+from tests.support.published import produce, produce_node_a, published_node_a
+from tests.support.servers import (
+    aws_environment,
+    fake_gcs_server,
+    make_gcs_bucket,
+    make_s3_bucket,
+    moto_server,
+    versitygw_server,
+)
+
+BOUNDARY = b"\n--==0==--"
+"""What an object store's client would take for the end of a multipart body if it did not choose its boundary well."""
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """An S3 server in this process."""
+    with pytest.MonkeyPatch.context() as patch, aws_environment(), moto_server() as url:
+        patch.setenv("AWS_ENDPOINT_URL_S3", url)
+        make_s3_bucket(url, "states")
+        yield "s3://states"
+
+
+def objects_at(url: str) -> dict[str, bytes]:
+    """Return all objects of a store."""
+    store = open_store(url)
+    return {info.name: store.get(info.name) for info in store.list()}
+
+
+def check_round_trip(url: str) -> None:
+    """Produce a shard of node a, check it, damage it, and repair it."""
+    options = ("--num-parts", 5, "--shard-id", 5)
+    outcome = produce_node_a(url, *options)
+    assert outcome.code == 0, outcome.stderr
+    local = {name: (published_node_a() / name).read_bytes() for name in objects_in(published_node_a()) if "shard_id=5" in name}
+    there = objects_at(url)
+    assert {name: data for name, data in there.items() if "manifest" not in name} == local
+    (manifest,) = [name for name in there if name.endswith("/manifest.json")]
+    epoch = f"{url}/{manifest.removesuffix('/manifest.json')}"
+    assert statecast("check", epoch, "--in-process").code == 0
+    assert produce_node_a(url, *options, "--json").document["nothing_to_do"] is True
+    part = next(name for name in there if name.endswith("state_part_000002_of_000005"))
+    open_store(url).put(part, there[part][:-1])
+    assert statecast("check", epoch, "--in-process").code == 20
+    repaired = produce_node_a(url, *options, "--json")
+    assert repaired.code == 0, repaired.stderr
+    assert [shard["parts_reused"] for shard in repaired.document["shards"]] == [4]
+    assert objects_at(url) == there
+
+
+def check_boundary_bytes(url: str, folder: Path) -> None:
+    """Publish parts whose own bytes look like the end of a multipart body."""
+    records = folder / "records.jsonl"
+    values = [BOUNDARY, BOUNDARY + b"\r\n", b"x" * 5000 + BOUNDARY]
+    lines = [{"key": (b"\x00key" + bytes([number])).hex(), "value": value.hex()} for number, value in enumerate(values)]
+    records.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    outcome = produce(url, "--from", f"records://{records}", "--num-parts", 2, "--encoding", "v0")
+    assert outcome.code == 0, outcome.stderr
+    parts = [data for name, data in objects_at(url).items() if "state_part" in name]
+    assert sum(data.count(BOUNDARY) for data in parts) >= 3
+    assert statecast("check", url, "--in-process").code == 0
+
+
+def test_an_epoch_on_s3(s3: str) -> None:
+    """The same objects as in a folder; checked, found again, repaired."""
+    check_round_trip(f"{s3}/node-a")
+
+
+def test_a_part_that_looks_like_a_multipart_boundary(s3: str, tmp_path: Path) -> None:
+    """It is stored as it is."""
+    check_boundary_bytes(f"{s3}/boundary", tmp_path)
+
+
+def test_a_dataset_and_a_work_folder_on_s3(s3: str, tmp_path: Path) -> None:
+    """Everything that workers share can lie in the bucket."""
+    (tmp_path / "r.jsonl").write_text('{"key": "61", "value": "00"}\n{"key": "62", "value": "01"}\n')
+    outcome = statecast(
+        *("produce", "--from", f"records://{tmp_path / 'r.jsonl'}", "--to", f"{s3}/out", "--allow-unsigned", "--in-process"),
+        *("--dataset", f"{s3}/dataset", "--work", f"{s3}/work"),
+    )
+    assert outcome.code == 0, outcome.stderr
+    assert any(name.endswith("shard.json") for name in objects_at(f"{s3}/dataset"))
+    assert objects_at(f"{s3}/work") == {}
+    assert produce(f"{s3}/again", "--from", f"dataset://{s3}/dataset").code == 0
+
+
+def test_a_bucket_that_is_not_there_is_named(s3: str) -> None:
+    """The error is the store's, and has its name."""
+    outcome = produce_node_a("s3://no-such-bucket/x", "--json")
+    assert outcome.code == 30, outcome.stderr
+    assert "no-such-bucket" in outcome.error_line
+
+
+@pytest.mark.slow
+def test_an_epoch_on_versitygw(tmp_path: Path) -> None:
+    """Another S3 server, with its objects in a folder."""
+    (tmp_path / "buckets").mkdir()
+    with pytest.MonkeyPatch.context() as patch, aws_environment(), versitygw_server(tmp_path / "buckets") as url:
+        patch.setenv("AWS_ENDPOINT_URL_S3", url)
+        make_s3_bucket(url, "states")
+        check_round_trip("s3://states/node-a")
+        check_boundary_bytes("s3://states/boundary", tmp_path)
+
+
+@pytest.mark.slow
+def test_an_epoch_on_gcs(tmp_path: Path) -> None:
+    """The server that speaks GCS's protocol."""
+    with pytest.MonkeyPatch.context() as patch, fake_gcs_server() as url:
+        patch.setenv("STORAGE_EMULATOR_HOST", url)
+        make_gcs_bucket(url, "states")
+        check_round_trip("gs://states/node-a")
+        check_boundary_bytes("gs://states/boundary", tmp_path)
+
+
+def produce_through_faults(patch: pytest.MonkeyPatch, url: str, seed: int, rate: float, retry: bool) -> tuple[Outcome, int]:
+    """Produce node a into a store in memory that fails by seed; return the outcome and how many faults there were."""
+    faulty: list[FaultyStore] = []
+    schedule = seeded(seed, rate)
+
+    def open_faulty(name: str) -> Store:
+        inner = MemoryStore(name)
+        if inner.url != url:
+            return inner
+        if not faulty:
+            faulty.append(FaultyStore(inner, schedule))
+        policy = RetryPolicy(attempts_max=4, timeout_s=20, wait_first_s=0.001, wait_max_s=0.002, wait_jitter_s=0.001)
+        return RetryingStore(faulty[0], policy) if retry else faulty[0]
+
+    with patch.context() as while_faulty:
+        while_faulty.setattr(stores, "MemoryStore", open_faulty)
+        outcome = produce_node_a(url, "--num-parts", 5, "--json")
+    return outcome, len(faulty[0].injected)
+
+
+def assert_published_like_undisturbed(url: str) -> None:
+    """What is there is what an undisturbed run leaves."""
+    there = objects_at(url)
+    expected = {name: (published_node_a() / name).read_bytes() for name in objects_in(published_node_a())}
+    assert there.keys() == expected.keys()
+    assert all(there[name] == expected[name] for name in expected if "manifest" not in name and "latest" not in name)
+    assert statecast("check", url, "--in-process").code == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_store_that_fails_now_and_then_is_retried(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Requests and replies are lost; with the retries that GCS and S3 have, one run is enough."""
+    url = new_store_url()
+    outcome, faults = produce_through_faults(monkeypatch, url, seed, rate=0.1, retry=True)
+    assert outcome.code == 0, outcome.stderr
+    assert faults > 3
+    assert_published_like_undisturbed(url)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_store_whose_faults_get_through_ends_in_its_error_and_a_rerun_goes_on(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Without retries every fault ends a run, with a typed error; runs are repeated until one comes through."""
+    url = new_store_url()
+    generator = random.Random(seed)
+    codes = []
+    for attempt in range(100):
+        rate = 0.02 if attempt else 0.2
+        outcome, _ = produce_through_faults(monkeypatch, url, generator.randrange(2**32), rate, retry=False)
+        codes.append(outcome.code)
+        if outcome.code == 0:
+            break
+        assert outcome.code in EXIT_CODES
+        assert outcome.document["error"]["kind"] == "store_transient"
+    assert codes[-1] == 0
+    assert len(codes) > 1
+    assert_published_like_undisturbed(url)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_store_that_tears_objects_is_found_out(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Half of an object under the name of success: never a manifest over it, and a rerun on a good store mends it."""
+    url = new_store_url()
+    schedule = seeded(seed, 0.3, (Fault.TORN,))
+    inner_class = MemoryStore
+    faulty: list[FaultyStore] = []
+
+    def open_torn(name: str) -> Store:
+        inner = inner_class(name)
+        if inner.url != url:
+            return inner
+        if not faulty:
+            faulty.append(FaultyStore(inner, schedule))
+        return faulty[0]
+
+    with monkeypatch.context() as while_torn:
+        while_torn.setattr(stores, "MemoryStore", open_torn)
+        outcome = produce_node_a(url, "--num-parts", 5, "--json")
+    assert any(fault is Fault.TORN for _, _, fault in faulty[0].injected)
+    assert (outcome.code, outcome.document["error"]["kind"]) == (20, "object_mismatch")
+    assert not any(name.endswith("manifest.json") for name in objects_at(url))
+    assert produce_node_a(url, "--num-parts", 5).code == 0
+    assert_published_like_undisturbed(url)
