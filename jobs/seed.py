@@ -22,7 +22,7 @@ from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
 from pipelines.trust.policy import TrustPolicy
 from pipelines.trust.signatures import TrustRule
-from schemas.errors import InvalidInputError, PartialResultError, StoreError
+from schemas.errors import InvalidInputError, PartialResultError
 from schemas.public_key import PublicKey
 
 _TRUST = "Whom to believe"
@@ -160,11 +160,6 @@ def _split_chain(url: str) -> tuple[str, str | None]:
 
 
 def _only_chain(store: Store, folder: DataFolder) -> str:
-    """Return the chain that the bucket has; while that is away, the one that was seeded before."""
+    """Return the chain that was seeded before, so that the bucket may be away; at first, the only one that the bucket has."""
     held = {layout.chain_id for layout in folder.epochs()}
-    try:
-        return find_chain(store)
-    except StoreError:
-        if len(held) != 1:
-            raise
-        return held.pop()
+    return held.pop() if len(held) == 1 else find_chain(store)

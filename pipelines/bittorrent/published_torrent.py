@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pipelines.bittorrent.library import import_libtorrent
@@ -45,6 +45,15 @@ class PublishedTorrent:
     """By part id."""
     info: Any
     """libtorrent's ``torrent_info``."""
+    data: bytes = field(default=b"", repr=False)
+    """The torrent file; empty where peers sent the info dictionary alone."""
+
+    def parameters(self) -> Any:
+        """Return libtorrent's parameters for a session, version 2's piece layers included, without web seeds, trackers and a folder."""
+        assert self.data, "read from a file"
+        parameters = import_libtorrent().load_torrent_buffer(self.data)
+        parameters.url_seeds, parameters.trackers = [], []
+        return parameters
 
     def piece_bytes(self, part_id: int, piece: int) -> tuple[int, int]:
         """Return the bytes [start, stop) of a part that one of its pieces holds."""
@@ -74,7 +83,7 @@ def read_torrent(data: bytes, shard: ManifestShard, where: str) -> PublishedTorr
         info = lt.load_torrent_buffer(data).ti
     except RuntimeError as error:
         raise ManifestError(problem=f"this is no torrent file: {error}", where=where) from error
-    return check_torrent(info, shard, where)
+    return replace(check_torrent(info, shard, where), data=data)
 
 
 def check_torrent(info: Any, shard: ManifestShard, where: str) -> PublishedTorrent:

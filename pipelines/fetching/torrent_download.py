@@ -53,11 +53,11 @@ class Download:
     def join(self, session: Any, folder: Path, web_seeds: Sequence[str], trackers: Sequence[str]) -> None:
         """Enter the swarm, wanting nothing yet."""
         lt = self._lt
-        parameters = lt.add_torrent_params()
         if self.torrent is not None:
-            parameters.ti = self.torrent.info
+            parameters = self.torrent.parameters()
             parameters.piece_priorities = [_UNWANTED] * self.torrent.num_pieces
         else:
+            parameters = lt.add_torrent_params()
             named = named_torrent(self._shard, self.where)
             parameters.info_hashes = lt.info_hash_t(
                 lt.sha1_hash(bytes.fromhex(named.info_hash_v1)), lt.sha256_hash(bytes.fromhex(named.info_hash_v2))

@@ -107,11 +107,10 @@ class Swarm:
 
     def _enter(self, seeded: _Seeded) -> None:
         lt = self._lt
-        parameters = self._resumed(seeded.resume_name, seeded.torrent)
-        parameters.ti = seeded.torrent.info
+        parameters = seeded.torrent.parameters()
+        self._resume(parameters, seeded)
         parameters.save_path = str(seeded.folder)
         parameters.trackers = list(seeded.trackers)
-        parameters.url_seeds = []
         parameters.flags |= lt.torrent_flags.seed_mode | lt.torrent_flags.upload_mode
         parameters.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
         seeded.handle = self._session.add_torrent(parameters)
@@ -166,15 +165,19 @@ class Swarm:
         for peer in self._peers:
             handle.connect_peer((peer.host, peer.port))
 
-    def _resumed(self, name: str, torrent: PublishedTorrent) -> Any:
-        """Return the torrent's parameters with what was remembered; damaged resume data counts as none."""
+    def _resume(self, parameters: Any, seeded: _Seeded) -> None:
+        """Add what was remembered of a torrent; damaged resume data counts as none."""
         lt = self._lt
         try:
-            found = lt.read_resume_data(self._data.own(name).read_bytes())
+            found = lt.read_resume_data(self._data.own(seeded.resume_name).read_bytes())
         except (OSError, RuntimeError):
-            return lt.add_torrent_params()
-        is_same = found.info_hashes.v1.to_bytes().hex() == torrent.info_hash_v1
-        return found if is_same and found.flags & lt.torrent_flags.seed_mode else lt.add_torrent_params()
+            return
+        if found.info_hashes.v1.to_bytes().hex() != seeded.torrent.info_hash_v1:
+            return
+        # When each piece was hashed once, the library leaves its seed mode, and all that it has is verified.
+        parameters.verified_pieces = found.verified_pieces if found.flags & lt.torrent_flags.seed_mode else found.have_pieces
+        for name in ("total_uploaded", "total_downloaded", "active_time", "seeding_time", "finished_time", "added_time"):
+            setattr(parameters, name, getattr(found, name))
 
     def _take(self, alerts: Sequence[Any]) -> list[Damage]:
         lt = self._lt
