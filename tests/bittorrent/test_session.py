@@ -1,0 +1,64 @@
+"""Sessions are private, listen where they are told, and their limits hold for peers on private networks."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.bittorrent.addresses import Address
+from pipelines.bittorrent.published_torrent import read_torrent
+from pipelines.bittorrent.session import SessionSettings, close_session, open_session
+from schemas.errors import InvalidInputError
+from tests.support.json_process import running_client
+from tests.support.random_epochs import publish_random_epoch
+
+lt = pytest.importorskip("libtorrent", reason="the extra p2p is not installed")
+
+LOOPBACK = Address("127.0.0.1", 0)
+
+
+def test_a_session_announces_itself_to_nobody() -> None:
+    """DHT, local discovery, port mapping and the STUN server are off."""
+    session = open_session(SessionSettings(LOOPBACK))
+    settings = session.get_settings()
+    assert not any(settings[name] for name in ("enable_dht", "enable_lsd", "enable_upnp", "enable_natpmp"))
+    assert (settings["dht_bootstrap_nodes"], settings["webtorrent_stun_server"]) == ("", "")
+    assert settings["active_seeds"] == -1
+    close_session(session)
+
+
+def test_a_port_that_is_taken_is_an_error() -> None:
+    """No other port is taken instead."""
+    session = open_session(SessionSettings(LOOPBACK))
+    with pytest.raises(InvalidInputError, match="listen there"):
+        open_session(SessionSettings(Address("127.0.0.1", session.listen_port())))
+    close_session(session)
+
+
+@pytest.mark.parametrize("settings", [{"connections_max": 0}, {"upload_bytes_per_s": 0}, {"download_bytes_per_s": 2**31}])
+def test_limits_have_limits(settings: dict[str, Any]) -> None:
+    """What the library would take for no limit is refused."""
+    with pytest.raises(InvalidInputError):
+        SessionSettings(LOOPBACK, **settings)
+
+
+def test_the_upload_limit_holds_for_a_local_peer(tmp_path: Path) -> None:
+    """The library's own default gives peers on loopback and private networks all it can."""
+    size, rate = 6_000_000, 2_000_000
+    epoch = publish_random_epoch(tmp_path / "bucket", shards={0: [size]}, piece_bytes=1 << 18)
+    torrent = read_torrent(epoch.torrent(), epoch.manifest.shards[0], "here")
+    session = open_session(SessionSettings(LOOPBACK, upload_bytes_per_s=rate))
+    parameters = torrent.parameters()
+    parameters.save_path = str(epoch.folder)
+    parameters.flags |= lt.torrent_flags.seed_mode
+    session.add_torrent(parameters)
+    arguments = ("--torrent", tmp_path / "bucket" / epoch.layout.torrent(0), "--peer", f"127.0.0.1:{session.listen_port()}")
+    began_s = time.monotonic()
+    with running_client(tmp_path / "into", *arguments) as client:
+        client.event("done")
+    # Half a second's worth is given before the limit takes hold.
+    assert size / (time.monotonic() - began_s) < 1.3 * rate
+    close_session(session)
