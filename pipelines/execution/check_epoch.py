@@ -169,7 +169,7 @@ class EpochCheck:
         for part in checked:
             if part.problem is not None:
                 findings.append(Finding(FindingKind.MISSING if part.missing else FindingKind.WRONG, part.object_name, part.problem))
-        self._check_header(store, listed, statement, findings)
+        self._check_header(store, listed, findings)
         self._check_torrent(store, stored, listed, checked, findings)
         return CheckedShard(
             shard_id=listed.shard_id,
@@ -181,7 +181,7 @@ class EpochCheck:
             has_header=listed.header is not None,
         )
 
-    def _check_header(self, store: Store, listed: ManifestShard, statement: ShardStatement, findings: list[Finding]) -> None:
+    def _check_header(self, store: Store, listed: ManifestShard, findings: list[Finding]) -> None:
         if listed.header is None:
             return
         name = self.layout.state_header(listed.shard_id)
@@ -190,7 +190,7 @@ class EpochCheck:
         except ObjectNotFoundError:
             findings.append(Finding(FindingKind.MISSING, name, "it is missing"))
             return
-        if hashlib.sha256(data).hexdigest() != listed.header.sha256 or listed.header.sha256 != statement.header_sha256:
+        if hashlib.sha256(data).hexdigest() != listed.header.sha256:
             findings.append(Finding(FindingKind.WRONG, name, "it does not have the sha256 of manifest and statement"))
 
     def _check_torrent(
@@ -266,4 +266,6 @@ def _statement_problem(statement: ShardStatement, listed: ManifestShard, stored:
         listed.num_parts,
     ):
         return "it is of another epoch, shard, state root or number of parts than the manifest"
+    if statement.header_sha256 != (None if listed.header is None else listed.header.sha256):
+        return "it names another state header than the manifest, or one where the manifest has none"
     return None
