@@ -36,7 +36,7 @@ check: setup  ## formatting, lint, types, import directions; Rust too where carg
 	@if command -v cargo >/dev/null; then cd native && cargo fmt --check && cargo clippy --quiet --workspace --all-targets -- -D warnings && cargo test --quiet --workspace; fi
 
 test: check  ## the checks and all tests but the long ones
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow'
 
 test-all: check  ## the long tests too: chaos, many kills, servers that must be built first
 	STATECAST_BUILD_SERVERS=1 $(BIN)/python -m pytest
