@@ -110,6 +110,16 @@ class ShardDataset:
                     )
         return found
 
+    def read_values_file(self, file_index: int) -> list[pa.RecordBatch]:
+        """Read all record batches of a file of referenced values.
+
+        Raises:
+            DatasetError: the file is missing, truncated or not what the summary says.
+        """
+        file = self.summary.values_files[file_index]
+        with _opened(open_store(self.url), f"{self.folder}/{file.name}", file.size) as batches:
+            return [batches.read(index).replace_schema_metadata(None) for index in range(len(file.batch_first_hashes))]
+
     def state_header(self) -> bytes | None:
         """Return the node's state header that was exported with the shard; None where the node had none.
 
@@ -121,7 +131,9 @@ class ShardDataset:
         try:
             return open_store(self.url).get(f"{self.folder}/state_header")
         except ObjectNotFoundError as error:
-            raise DatasetError(problem="the state header is missing", where=f"{self.url}/{self.folder}", remedy="Export the shard again.") from error
+            raise DatasetError(
+                problem="the state header is missing", where=f"{self.url}/{self.folder}", remedy="Export the shard again."
+            ) from error
 
     def _by_file(self, value_hashes: Sequence[bytes]) -> Iterator[tuple[ValuesFile, list[bytes]]]:
         files = self.summary.values_files

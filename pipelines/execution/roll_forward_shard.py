@@ -1,0 +1,75 @@
+"""Drives the roll forward of one shard: from an older epoch's dataset to a later epoch's, unproved as yet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pipelines.execution.executor import TaskNeeds
+from pipelines.execution.stage_runner import Amount, StageRunner
+from pipelines.sources.arrow_dataset import ShardDataset
+from pipelines.stages.export import ExportSettings, store_summary
+from pipelines.stages.roll_forward import CollectChangesTask, RollRecordsTask, RollValuesTask, ShardChanges, rolled_shard
+from pipelines.stores.open_store import open_store
+from schemas.dataset import RecordsFile, ValuesFile
+from schemas.epoch_context import EpochContext, ShardContext
+from schemas.shard_layout import ShardLayout
+
+COLLECT_TASK_MEMORY_BYTES = 600 << 20
+"""Peak memory of collecting changes: a run of the external sort, and a file being put together."""
+
+ROLL_TASK_MEMORY_BYTES = 600 << 20
+"""Peak memory of writing one file anew: the old file, the new one, and the order between them."""
+
+
+def roll_forward_shard(
+    runner: StageRunner,
+    node_home: str,
+    older: ShardDataset,
+    context: EpochContext,
+    shard: ShardContext,
+    *,
+    layout: ShardLayout | None,
+    settings: ExportSettings,
+    read_limit_bytes_per_s: int | None = None,
+) -> ShardDataset:
+    """Make a shard's dataset out of an older one of the same shard.
+
+    The caller proves the result against the state root, as it does a fresh export.
+
+    Args:
+        layout: as `pipelines.sources.state_changes.find_shard_layout` found it.
+    Raises:
+        SnapshotMismatchError: headers or state changes of a block are gone.
+        SourceError, IntegrityError, StoreError: as the tasks say.
+    """
+    name = str(shard.shard_uid)
+    alone = replace(context, shards=(shard,))
+    collecting = [CollectChangesTask(node_home, older, alone, layout, settings, read_limit_bytes_per_s)]
+    (changes,) = runner.run("changes", name, collecting, TaskNeeds(COLLECT_TASK_MEMORY_BYTES, node_disk=True), _collected)
+    needs = TaskNeeds(ROLL_TASK_MEMORY_BYTES)
+    records = [RollRecordsTask(older, changes, alone, settings, index) for index in range(max(1, len(older.summary.files)))]
+    files = runner.run("roll forward", name, records, needs, _rolled)
+    rolling = [RollValuesTask(older, changes, alone, settings, index) for index in range(max(1, len(older.summary.values_files)))]
+    values = runner.run("values", name, rolling, needs, lambda found: Amount(size=sum(file.size for file in found)))
+    dataset = ShardDataset(
+        settings.dataset_url,
+        rolled_shard(
+            older, changes, alone, tuple(file for group in files for file in group), tuple(file for group in values for file in group)
+        ),
+    )
+    _remove(changes)
+    return store_summary(dataset)
+
+
+def _collected(changes: ShardChanges) -> Amount:
+    return Amount(records=changes.count, size=changes.dataset.summary.size)
+
+
+def _rolled(files: tuple[RecordsFile | ValuesFile, ...]) -> Amount:
+    return Amount(records=sum(file.records for file in files if isinstance(file, RecordsFile)), size=sum(file.size for file in files))
+
+
+def _remove(changes: ShardChanges) -> None:
+    store = open_store(changes.dataset.url)
+    for file in changes.dataset.summary.all_files:
+        store.delete(f"{changes.dataset.folder}/{file.name}")

@@ -1,0 +1,101 @@
+"""Records of an older state and what has changed since, merged.
+
+Changes are kept in a dataset's own form: a record with neither value nor value_hash is a key that is gone. Nothing here reads a node.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.sources.arrow_dataset import ShardDataset
+from pipelines.sources.protocol import KeyRange
+from schemas.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class FileSlots:
+    """Which file of an older dataset a key or a value's hash belongs to; an older dataset without files has one slot all the same."""
+
+    starts: tuple[bytes, ...]
+    """Where each slot but the first begins."""
+
+    @classmethod
+    def of_records(cls, dataset: ShardDataset) -> FileSlots:
+        """Return the slots of a dataset's files of records."""
+        return cls(tuple(file.first_key for file in dataset.summary.files[1:]))
+
+    @classmethod
+    def of_values(cls, dataset: ShardDataset) -> FileSlots:
+        """Return the slots of a dataset's files of referenced values."""
+        return cls(tuple(file.batch_first_hashes[0] for file in dataset.summary.values_files[1:]))
+
+    def __len__(self) -> int:
+        return len(self.starts) + 1
+
+    def index(self, key: bytes) -> int:
+        """Return the slot of a key or hash."""
+        return bisect_right(self.starts, key)
+
+    def key_range(self, index: int) -> KeyRange:
+        """Return the keys or hashes of a slot."""
+        return KeyRange(self.starts[index - 1] if index else b"", self.starts[index] if index < len(self.starts) else None)
+
+
+def merge_records(records: Sequence[pa.RecordBatch], changes: Sequence[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """Return records with changes applied, ascending by key; a changed key has its new record, one that is gone has none."""
+    older = pa.Table.from_batches(records, RECORD_SCHEMA)
+    newer = pa.Table.from_batches(changes, RECORD_SCHEMA).combine_chunks()
+    kept = older.filter(pc.invert(pc.is_in(older["key"], value_set=newer["key"].combine_chunks())))
+    there = newer.filter(pc.or_(pc.is_valid(newer["value"]), pc.is_valid(newer["value_hash"])))
+    return _sorted(pa.concat_tables([kept, there]), "key")
+
+
+def merge_values(values: Sequence[pa.RecordBatch], more: Sequence[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """Return referenced values of both, each once, ascending by hash."""
+    older = pa.Table.from_batches(values, VALUE_SCHEMA)
+    newer = pa.Table.from_batches(more, VALUE_SCHEMA)
+    known = pa.array(older["value_hash"].to_pylist(), pa.binary(32))
+    fresh = newer.filter(pc.invert(pc.is_in(newer["value_hash"], value_set=known)))
+    return _sorted(pa.concat_tables([older, fresh]), "value_hash")
+
+
+def changes_within(changes: ShardDataset, key_range: KeyRange) -> list[pa.RecordBatch]:
+    """Read the changes of a key range.
+
+    Raises:
+        DatasetError: a file is missing or truncated.
+    """
+    found: list[pa.RecordBatch] = []
+    for index, file in enumerate(changes.summary.files):
+        if file.last_key >= key_range.begin and (key_range.end is None or file.first_key < key_range.end):
+            found += (_cut(batch, "key", key_range) for batch in changes.read_file(index))
+    return [batch.replace_schema_metadata(None) for batch in found if batch.num_rows]
+
+
+def values_within(changes: ShardDataset, hash_range: KeyRange) -> list[pa.RecordBatch]:
+    """Read the changes' referenced values whose hashes lie in a range.
+
+    Raises:
+        DatasetError: a file is missing or truncated.
+    """
+    batches = [batch for index in range(len(changes.summary.values_files)) for batch in changes.read_values_file(index)]
+    return [cut for batch in batches if (cut := _cut(batch, "value_hash", hash_range)).num_rows]
+
+
+def _cut(batch: pa.RecordBatch, column: str, key_range: KeyRange) -> pa.RecordBatch:
+    keys = batch[column].cast(pa.binary())
+    inside = pc.greater_equal(keys, pa.scalar(key_range.begin, pa.binary()))
+    if key_range.end is not None:
+        inside = pc.and_(inside, pc.less(keys, pa.scalar(key_range.end, pa.binary())))
+    return batch.filter(inside)
+
+
+def _sorted(table: pa.Table, column: str) -> list[pa.RecordBatch]:
+    order = pc.sort_indices(table[column].cast(pa.binary()))
+    batches: list[pa.RecordBatch] = table.take(order).combine_chunks().to_batches()
+    return [batch for batch in batches if batch.num_rows]

@@ -1,0 +1,296 @@
+"""Roll forward: an exported shard of an older epoch and what has changed since become the export of a later epoch.
+
+One task collects a shard's changes, then one task a file of the older dataset writes the file anew, or gives it a second name where nothing
+in its key range has changed. What it costs follows from the changes and the files that they touch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, TypeVar
+
+import pyarrow as pa
+
+from pipelines.sources.arrow_dataset import ShardDataset
+from pipelines.sources.external_sort import ExternalSort, ValueSpill
+from pipelines.sources.node_home import NodeHome, read_node_home
+from pipelines.sources.record_batches import bounded
+from pipelines.sources.roll_forward import FileSlots, changes_within, merge_records, merge_values, values_within
+from pipelines.sources.state_changes import BlockChanges, KindFilter
+from pipelines.sources.state_column import READ_ROWS, StateColumn
+from pipelines.sources.state_walk import Leaf
+from pipelines.sources.state_walk_difference import trie_difference
+from pipelines.stages.export import VALUES_BATCH_BYTES_MAX, ExportSettings
+from pipelines.stages.record_files import FileFormat, write_record_files, write_values_files
+from pipelines.stores.open_store import open_store
+from pipelines.stores.reuse import reuse_object
+from schemas.dataset import DatasetShard, RecordsFile, ValuesFile, schema_metadata, shard_folder
+from schemas.epoch_context import EpochContext, ShardContext
+from schemas.errors import InvalidInputError, ValueMismatchError
+from schemas.flat_state import INLINED_VALUE_BYTES_MAX, RECORD_SCHEMA, VALUE_SCHEMA
+from schemas.ids import CryptoHash
+from schemas.shard_layout import ShardLayout
+from schemas.state_changes import RECORDED_KINDS
+
+CHANGES_BATCH_ROWS: Final = 4096
+"""Changes that are put into one record batch."""
+
+_ALL_KINDS: Final = frozenset(range(256))
+_GONE: Final = b"\0"
+_INLINED: Final = b"\1"
+_REFERENCE: Final = b"\2"
+_LENGTH_BYTES: Final = 4
+
+File = TypeVar("File", RecordsFile, ValuesFile)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardChanges:
+    """What changed in a shard since an older dataset, ready to be merged."""
+
+    dataset: ShardDataset
+    """Of changes, as `pipelines.sources.roll_forward` describes them."""
+    touched: tuple[int, ...]
+    """Slots of the older dataset's files of records in which something changed, ascending."""
+    values_touched: tuple[int, ...]
+    """The same of its files of referenced values."""
+
+    @property
+    def count(self) -> int:
+        """Keys whose records changed."""
+        return self.dataset.summary.records
+
+
+@dataclass(frozen=True, slots=True)
+class CollectChangesTask:
+    """Brings together what happened to one shard between an older dataset's state and the wanted one."""
+
+    node_home: str
+    older: ShardDataset
+    context: EpochContext
+    """Of the wanted epoch and this shard alone."""
+    layout: ShardLayout | None
+    """Whose each StateChanges row is; None to take all from the difference of the two tries."""
+    settings: ExportSettings
+    read_limit_bytes_per_s: int | None = None
+
+    def run(self) -> ShardChanges:
+        """Collect the changes and store them beside the wanted epoch's dataset.
+
+        Raises:
+            SnapshotMismatchError: headers or state changes of a block are gone.
+            MissingTrieValueError, ValueMismatchError: a node or value is not in the State column.
+            SourceError, IntegrityError, StoreError: as they say.
+        """
+        shard = self.context.shards[0]
+        home = read_node_home(self.node_home)
+        with tempfile.TemporaryDirectory(prefix="statecast-changes-") as folder:
+            sort, spill = ExternalSort(Path(folder)), ValueSpill(Path(folder))
+            try:
+                column = StateColumn(home, shard.shard_uid, self.read_limit_bytes_per_s)
+                blocks = self._collect_rows(home, shard, sort, spill)
+                self._collect_difference(column, shard, sort, blocks)
+                sort.flush()
+                return self._stored(sort, spill, column)
+            finally:
+                spill.close()
+
+    def _collect_rows(self, home: NodeHome, shard: ShardContext, sort: ExternalSort, spill: ValueSpill) -> int:
+        """Collect from StateChanges; return the number of blocks."""
+        before = self.older.summary.shard.flat_head_target
+        if self.layout is None:
+            return 0
+        if before is None:
+            raise InvalidInputError(
+                problem="the older dataset does not say at which block it stands", where=f"{self.older.url}/{self.older.folder}"
+            )
+        rows = BlockChanges(home, shard, self.layout)
+        blocks = rows.blocks_since(before)
+        for number, block_hash in enumerate(blocks):
+            changes = rows.changes(block_hash)
+            if not changes:
+                rows.check_kept(blocks[number - 1] if number else before, block_hash)
+            for key, value in changes:
+                sort.add(key, number, _GONE if value is None else _encoded(value, spill))
+        return len(blocks)
+
+    def _collect_difference(self, column: StateColumn, shard: ShardContext, sort: ExternalSort, number: int) -> None:
+        """Collect from the two tries what StateChanges does not record."""
+        old_root, new_root = self.older.summary.shard.state_root, shard.state_root
+        if old_root is None or new_root is None:
+            raise InvalidInputError(problem=f"the state root of shard {shard.shard_uid} is not known at both ends of the way")
+        kinds = _ALL_KINDS if self.layout is None else _ALL_KINDS - RECORDED_KINDS
+        found = trie_difference(column, old_root, new_root, KindFilter(kinds))
+        while step := list(itertools.islice(found, READ_ROWS)):
+            short = [leaf for _, leaf in step if leaf is not None and leaf.value_length <= INLINED_VALUE_BYTES_MAX]
+            values = dict(zip([leaf.key for leaf in short], column.read([leaf.value_hash for leaf in short]), strict=True))
+            for key, leaf in step:
+                sort.add(key, number, _GONE if leaf is None else _encoded_leaf(leaf, values.get(key), column))
+
+    def _stored(self, sort: ExternalSort, spill: ValueSpill, column: StateColumn) -> ShardChanges:
+        store = open_store(self.settings.dataset_url)
+        shard = self.context.shards[0]
+        destination = replace(self.settings.destination(store, shard_folder(self.context, shard.shard_uid)), file_format=FileFormat.IPC)
+        metadata = schema_metadata(self.context, shard, None)
+        noted = _Noted(FileSlots.of_records(self.older))
+        batches = bounded(noted.batches(sort), self.settings.record_batch_bytes_max)
+        files = tuple(write_record_files(batches, RECORD_SCHEMA.with_metadata(metadata), "changes/records", destination))
+        references = sorted(noted.references)
+        values = bounded((_value_batch(value_hash, spill, column) for value_hash in references), VALUES_BATCH_BYTES_MAX)
+        values_files = tuple(write_values_files(values, VALUE_SCHEMA.with_metadata(metadata), "changes/values", destination))
+        slots = FileSlots.of_values(self.older)
+        return ShardChanges(
+            dataset=ShardDataset(self.settings.dataset_url, DatasetShard(self.context, "changes", "", files, values_files)),
+            touched=tuple(sorted(noted.touched)),
+            values_touched=tuple(sorted({slots.index(value_hash) for value_hash in references})),
+        )
+
+
+class _Noted:
+    """Turns sorted entries into record batches, noting on the way what they touch and refer to."""
+
+    def __init__(self, slots: FileSlots) -> None:
+        self._slots = slots
+        self.touched: set[int] = set()
+        self.references: set[bytes] = set()
+
+    def batches(self, sort: ExternalSort) -> Iterator[pa.RecordBatch]:
+        last = (list(group)[-1] for _, group in itertools.groupby(sort.entries(b"", None), key=lambda entry: entry[0]))
+        while step := list(itertools.islice(last, CHANGES_BATCH_ROWS)):
+            self.touched.update(self._slots.index(key) for key, _, _ in step)
+            rows = [_decoded(payload) for _, _, payload in step]
+            self.references.update(value_hash for _, _, value_hash in rows if value_hash is not None)
+            values, lengths, hashes = zip(*rows, strict=True)
+            keys = pa.array([key for key, _, _ in step], pa.binary())
+            yield pa.RecordBatch.from_arrays(
+                [keys, pa.array(values, pa.binary()), pa.array(lengths, pa.uint32()), pa.array(hashes, pa.binary(32))], schema=RECORD_SCHEMA
+            )
+
+
+def _encoded(value: bytes, spill: ValueSpill) -> bytes:
+    if len(value) <= INLINED_VALUE_BYTES_MAX:
+        return _INLINED + value
+    return _REFERENCE + len(value).to_bytes(_LENGTH_BYTES, "little") + spill.put(value)
+
+
+def _encoded_leaf(leaf: Leaf, value: bytes | None, column: StateColumn) -> bytes:
+    if leaf.value_length > INLINED_VALUE_BYTES_MAX:
+        return _REFERENCE + leaf.value_length.to_bytes(_LENGTH_BYTES, "little") + leaf.value_hash
+    if value is None or len(value) != leaf.value_length:
+        raise ValueMismatchError(
+            problem=f"the value {CryptoHash(leaf.value_hash)} {column.explain(leaf.value_hash)}",
+            where=f"trie key {leaf.key.hex()}, {column.where}",
+        )
+    return _INLINED + value
+
+
+def _decoded(payload: bytes) -> tuple[bytes | None, int, bytes | None]:
+    """Return value, length and hash of an entry's payload, as a record has them."""
+    if payload == _GONE:
+        return None, 0, None
+    if payload[:1] == _INLINED:
+        return payload[1:], len(payload) - 1, None
+    return None, int.from_bytes(payload[1 : 1 + _LENGTH_BYTES], "little"), payload[1 + _LENGTH_BYTES :]
+
+
+def _value_batch(value_hash: bytes, spill: ValueSpill, column: StateColumn) -> pa.RecordBatch:
+    value = spill.get(value_hash)
+    if value is None:
+        value = column.read([value_hash])[0]
+    if value is None:
+        raise ValueMismatchError(problem=f"the value {CryptoHash(value_hash)} {column.explain(value_hash)}", where=column.where)
+    return pa.RecordBatch.from_arrays([pa.array([value_hash], pa.binary(32)), pa.array([value], pa.binary())], schema=VALUE_SCHEMA)
+
+
+@dataclass(frozen=True, slots=True)
+class RollRecordsTask:
+    """Makes the files of one slot of an older dataset's records: anew where something changed, else the same file."""
+
+    older: ShardDataset
+    changes: ShardChanges
+    context: EpochContext
+    settings: ExportSettings
+    index: int
+
+    def run(self) -> tuple[RecordsFile, ...]:
+        """Write or reuse the slot's files.
+
+        Raises:
+            DatasetError, StoreError: as they say.
+        """
+        store = open_store(self.settings.dataset_url)
+        shard = self.context.shards[0]
+        folder = shard_folder(self.context, shard.shard_uid)
+        stem = f"flat_state/range-{self.index:06d}"
+        files = self.older.summary.files
+        if self.index not in self.changes.touched:
+            return (_reused(self.older, files[self.index], self.settings, folder, stem),) if files else ()
+        older = self.older.read_file(self.index) if files else []
+        changed = changes_within(self.changes.dataset, FileSlots.of_records(self.older).key_range(self.index))
+        merged = merge_records([batch.replace_schema_metadata(None) for batch in older], changed)
+        schema = RECORD_SCHEMA.with_metadata(schema_metadata(self.context, shard, None))
+        batches = bounded(merged, self.settings.record_batch_bytes_max)
+        return tuple(write_record_files(batches, schema, stem, self.settings.destination(store, folder)))
+
+
+@dataclass(frozen=True, slots=True)
+class RollValuesTask:
+    """Makes the files of one slot of an older dataset's referenced values. Values that nothing refers to any more stay."""
+
+    older: ShardDataset
+    changes: ShardChanges
+    context: EpochContext
+    settings: ExportSettings
+    index: int
+
+    def run(self) -> tuple[ValuesFile, ...]:
+        """Write or reuse the slot's files.
+
+        Raises:
+            DatasetError, StoreError: as they say.
+        """
+        store = open_store(self.settings.dataset_url)
+        shard = self.context.shards[0]
+        folder = shard_folder(self.context, shard.shard_uid)
+        stem = f"values/values-{self.index:04d}"
+        files = self.older.summary.values_files
+        if self.index not in self.changes.values_touched:
+            return (_reused(self.older, files[self.index], self.settings, folder, stem),) if files else ()
+        older = self.older.read_values_file(self.index) if files else []
+        more = values_within(self.changes.dataset, FileSlots.of_values(self.older).key_range(self.index))
+        schema = VALUE_SCHEMA.with_metadata(schema_metadata(self.context, shard, None))
+        batches = bounded(merge_values(older, more), VALUES_BATCH_BYTES_MAX)
+        return tuple(write_values_files(batches, schema, stem, self.settings.destination(store, folder)))
+
+
+def _reused(older: ShardDataset, file: File, settings: ExportSettings, folder: str, stem: str) -> File:
+    """Give a file of the older dataset its name in the wanted one."""
+    name = f"{stem}-0000{Path(file.name).suffix}"
+    reuse_object(
+        open_store(older.url),
+        f"{older.folder}/{file.name}",
+        open_store(settings.dataset_url),
+        f"{folder}/{name}",
+        size=file.size,
+        sha256=file.sha256,
+    )
+    return replace(file, name=name)
+
+
+def rolled_shard(
+    older: ShardDataset, changes: ShardChanges, context: EpochContext, files: tuple[RecordsFile, ...], values: tuple[ValuesFile, ...]
+) -> DatasetShard:
+    """Return the summary of a shard that was rolled forward; nothing in it is proved yet."""
+    content = [*(file.sha256 for file in files), *(file.sha256 for file in values)]
+    return DatasetShard(
+        context=context,
+        source=f"epoch {older.summary.context.epoch_height} rolled forward by {changes.count} changed keys",
+        fingerprint=f"rolled-{hashlib.sha256(' '.join(content).encode()).hexdigest()[:32]}",
+        files=files,
+        values_files=values,
+    )
