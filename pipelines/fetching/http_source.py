@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 import urllib3
 from urllib3.exceptions import HTTPError, LocationParseError, SSLError
 
+from pipelines.fetching.limits import CONNECTIONS_MAX
 from pipelines.fetching.pacing import Throttle
 from pipelines.fetching.protocol import SOURCE_TIMEOUT_S, Buffer, Cancellation, SourceTraits, WantedObject
 from schemas.errors import (
@@ -67,7 +68,8 @@ class HttpSource:
         self._requests = requests
         self._pool = urllib3.PoolManager(
             num_pools=16,
-            maxsize=1,
+            # Connections are closed after their transfer; room for all, or the pool complains.
+            maxsize=CONNECTIONS_MAX,
             retries=False,
             timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), read=timeout_s),
         )

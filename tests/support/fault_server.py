@@ -237,7 +237,7 @@ def _damaged(fault: str, path: Path, data: bytes) -> bytes:
 @lru_cache
 def zstd_bomb() -> bytes:
     """Return a small V1 part that decodes to `BOMB_DECODED_BYTES`."""
-    return BorshWriter().u8(1).byte_vec(zstandard.ZstdCompressor(level=19).compress(bytes(BOMB_DECODED_BYTES))).to_bytes()
+    return BorshWriter().u8(1).byte_vec(zstandard.ZstdCompressor(level=3).compress(bytes(BOMB_DECODED_BYTES))).to_bytes()
 
 
 class _Server(ThreadingHTTPServer):
@@ -261,6 +261,9 @@ def main() -> None:
     _Handler.everything = options.everything
     _Handler.pacer = None if options.rate is None else _Pacer(options.rate)
     _Handler.seen, _Handler.lock = set(), threading.Lock()
+    if options.fault == "bomb":
+        # Made before the first request, or the server would seem to stall.
+        zstd_bomb()
     server = _Server(("127.0.0.1", 0), _Handler)
     print(server.server_port, flush=True)
     server.serve_forever()

@@ -1,0 +1,235 @@
+"""Whole fetches: many kinds of sources at once, reuse, trust, plans, limits."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from pipelines.execution.fetch_epoch import EpochFetch
+from pipelines.fetching.fetch_folder import WORK_FOLDER, FetchFolder
+from pipelines.publishing.signing import load_signer, sign_payload
+from pipelines.stores.open_store import open_store
+from pipelines.trust.policy import TrustPolicy
+from schemas.errors import ClaimedError, EpochNotReadyError, EquivocationError, IntegrityError, ManifestError, RollbackError, SignatureError
+from schemas.manifest import Manifest
+from schemas.object_layout import latest_name
+from tests.support.fault_server import fault_server
+from tests.support.fetches import (
+    NUM_PARTS,
+    QUICK,
+    Recorder,
+    fetch,
+    final_names,
+    is_whole,
+    layout_of,
+    published_manifest,
+    published_parts,
+    settings_for,
+    wrong_final_names,
+)
+from tests.support.published import signing_key
+from tests.support.servers import aws_environment, make_s3_bucket, moto_server
+
+MANIFEST = published_manifest(published_parts())
+LAYOUT = layout_of(MANIFEST)
+PARTS = 4 * NUM_PARTS
+
+
+def copied(tmp_path: Path) -> Path:
+    """A copy of the published epoch to damage."""
+    return shutil.copytree(published_parts(), tmp_path / "bucket")
+
+
+def sign_again(root: Path, manifest: Manifest) -> None:
+    """Replace the manifest in a copy by another one of the same publisher."""
+    envelope = sign_payload(manifest.to_payload(), [load_signer(signing_key())])
+    (root / LAYOUT.manifest).write_bytes(envelope.to_bytes())
+
+
+def test_a_folder_an_s3_bucket_and_two_web_servers_at_once(tmp_path: Path) -> None:
+    """Each brings some of the parts; what is left is the published epoch, byte for byte."""
+    with aws_environment(), moto_server() as endpoint, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", endpoint)
+        make_s3_bucket(endpoint, "parts")
+        store = open_store("s3://parts/prefix")
+        for path in published_parts().rglob("*"):
+            name = str(path.relative_to(published_parts()))
+            if path.is_file() and name.startswith("chain_id="):
+                store.put(name, path.read_bytes())
+        with fault_server(published_parts(), tmp_path / "one") as one, fault_server(published_parts(), tmp_path / "two") as two:
+            sources = (published_parts(), "s3://parts/prefix", one.url, two.url)
+            limits = replace(QUICK, connections=8, connections_per_source=2)
+            result = fetch(settings_for(tmp_path / "into", *sources, limits=limits))
+    assert is_whole(tmp_path / "into", published_parts())
+    assert sum(report.parts for report in result.sources) == PARTS
+    assert len(result.sources) == 4 and sum(report.errors for report in result.sources) == 0
+    assert sum(report.parts > 0 for report in result.sources) >= 3
+
+
+def test_a_second_fetch_reuses_all_and_asks_for_no_part(tmp_path: Path) -> None:
+    """Only documents are read again."""
+    into = tmp_path / "into"
+    fetch(settings_for(into, published_parts()))
+    with fault_server(published_parts(), tmp_path / "log") as server:
+        result = fetch(settings_for(into, server.url))
+        assert not [request for request in server.requests if "state_part" in request or "header" in request]
+    assert [shard.parts_reused for shard in result.shards] == [NUM_PARTS] * 4
+    assert is_whole(into, published_parts())
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "empty", "other part"])
+def test_what_is_here_and_not_right_is_fetched_again(damage: str, tmp_path: Path) -> None:
+    """A final name is believed no more than a source."""
+    into = tmp_path / "into"
+    fetch(settings_for(into, published_parts()))
+    first, second, *_ = sorted(into.rglob("state_part_*"))
+    data = first.read_bytes()
+    damaged = {"changed": bytes([data[0] ^ 1]) + data[1:], "cut": data[:-1], "empty": b"", "other part": second.read_bytes()}
+    first.write_bytes(damaged[damage])
+    result = fetch(settings_for(into, published_parts()))
+    assert sum(shard.parts_fetched for shard in result.shards) == 1
+    assert is_whole(into, published_parts())
+
+
+def test_shards_can_be_chosen(tmp_path: Path) -> None:
+    """Others leave no trace."""
+    result = fetch(settings_for(tmp_path / "into", published_parts(), shard_ids=(2,)))
+    assert [shard.shard_id for shard in result.shards] == [2]
+    assert not [name for name in final_names(tmp_path / "into") if "shard_id=1" in name]
+
+
+@pytest.mark.parametrize("epoch", ["latest", str(MANIFEST.epoch_height), str(MANIFEST.epoch_id)])
+def test_an_epoch_is_found_by_height_id_or_as_the_latest(epoch: str, tmp_path: Path) -> None:
+    """In a store without a pointer too, but for the latest."""
+    root = copied(tmp_path)
+    if epoch != "latest":
+        (root / latest_name(MANIFEST.chain_id)).unlink()
+    assert fetch(settings_for(tmp_path / "into", root, epoch=epoch, shard_ids=(0,))).layout == LAYOUT
+
+
+def test_the_url_of_an_epoch_names_it(tmp_path: Path) -> None:
+    """Chain and epoch need not be given."""
+    result = fetch(settings_for(tmp_path / "into", published_parts() / LAYOUT.folder, chain_id=None, shard_ids=(0,)))
+    assert result.layout == LAYOUT
+
+
+def test_an_unknown_epoch_is_not_ready(tmp_path: Path) -> None:
+    """By height, and where nothing is published at all."""
+    with pytest.raises(EpochNotReadyError):
+        fetch(settings_for(tmp_path / "into", published_parts(), epoch="99"))
+    with pytest.raises(EpochNotReadyError):
+        fetch(settings_for(tmp_path / "into", published_parts() / LAYOUT.folder.replace("height=6", "height=7"), chain_id=None))
+
+
+def test_a_plan_says_what_is_here_and_writes_nothing(tmp_path: Path) -> None:
+    """Bytes, parts, and whom it would ask."""
+    into = tmp_path / "into"
+    plan = EpochFetch(settings_for(into, published_parts()), Recorder(), Random(1)).plan()
+    assert not into.exists()
+    assert sum(shard.num_parts for shard in plan.shards) == sum(source.parts for source in plan.sources) == PARTS
+    fetch(settings_for(into, published_parts(), shard_ids=(1,)))
+    plan = EpochFetch(settings_for(into, published_parts()), Recorder(), Random(1)).plan()
+    assert [shard.parts_here for shard in plan.shards] == [0, NUM_PARTS, 0, 0]
+    assert sum(source.size for source in plan.sources) == sum(shard.size - shard.bytes_here for shard in plan.shards)
+
+
+def test_a_key_that_did_not_sign_is_not_enough(tmp_path: Path) -> None:
+    """Before a byte of a part is asked for."""
+    settings = settings_for(tmp_path / "into", published_parts())
+    assert settings.policy.keys is not None
+    other = replace(settings.policy.keys, keys=(replace(settings.policy.keys.keys[0], data=b"\1" * 32),))
+    with pytest.raises(SignatureError):
+        fetch(replace(settings, policy=TrustPolicy(other)))
+    assert final_names(tmp_path / "into") == []
+
+
+def test_a_trusted_block_is_enough_and_another_is_not(tmp_path: Path) -> None:
+    """No key is needed; a hash that is no block's of the manifest proves nothing."""
+    settings = settings_for(tmp_path / "into", published_parts(), shard_ids=(0,))
+    fetch(replace(settings, policy=TrustPolicy(trusted_block=MANIFEST.sync_hash)))
+    with pytest.raises(ManifestError, match="trusted block"):
+        fetch(replace(settings, into=tmp_path / "other", policy=TrustPolicy(trusted_block=MANIFEST.epoch_id)))
+    assert final_names(tmp_path / "other") == []
+
+
+def test_a_publisher_that_signs_a_part_of_another_root_is_an_integrity_error(tmp_path: Path) -> None:
+    """The source served what the manifest says: it is not banned, the publisher is named."""
+    root = copied(tmp_path)
+    shard = MANIFEST.shards[0]
+    one, two = shard.parts[0], shard.parts[1]
+    folder = root / LAYOUT.shard_folder(shard.shard_id)
+    first, second = sorted(folder.iterdir())[:2]
+    first.write_bytes(second.read_bytes())
+    swapped = replace(one, size=two.size, sha256=two.sha256)
+    sign_again(root, replace(MANIFEST, revision=2, shards=(replace(shard, parts=(swapped, *shard.parts[1:])), *MANIFEST.shards[1:])))
+    recorder = Recorder()
+    with pytest.raises(IntegrityError, match="publisher"):
+        fetch(settings_for(tmp_path / "into", root, shard_ids=(shard.shard_id,)), recorder)
+    assert not recorder.named("banned")
+    assert not wrong_final_names(tmp_path / "into", published_parts())
+
+
+def test_an_older_revision_than_was_accepted_is_a_rollback(tmp_path: Path) -> None:
+    """The folder remembers, whoever serves it the next time."""
+    root, into = copied(tmp_path), tmp_path / "into"
+    sign_again(root, replace(MANIFEST, revision=2))
+    fetch(settings_for(into, root, shard_ids=(0,)))
+    with pytest.raises(RollbackError):
+        fetch(settings_for(into, published_parts(), shard_ids=(0,)))
+    sign_again(root, replace(MANIFEST, revision=2, producer_version="another"))
+    with pytest.raises(EquivocationError):
+        fetch(settings_for(into, root, shard_ids=(0,)))
+
+
+def test_a_memory_that_is_damaged_is_not_passed_over(tmp_path: Path) -> None:
+    """Who wants to forget deletes it."""
+    into = tmp_path / "into"
+    fetch(settings_for(into, published_parts(), shard_ids=(0,)))
+    (memory,) = (into / WORK_FOLDER).glob("accepted-*")
+    memory.write_bytes(b"{}")
+    with pytest.raises(ManifestError):
+        fetch(settings_for(into, published_parts(), shard_ids=(0,)))
+
+
+def test_a_manifest_that_lacks_a_statement_of_its_own_is_refused(tmp_path: Path) -> None:
+    """A statement with a changed byte is not the one that is named."""
+    root = copied(tmp_path)
+    path = root / LAYOUT.shard_statement(0)
+    envelope = json.loads(path.read_bytes())
+    payload = base64.b64decode(envelope["payload"]).replace(b'"decoded_size":', b'"decoded_size":1', 1)
+    path.write_text(json.dumps({**envelope, "payload": base64.b64encode(payload).decode()}))
+    with pytest.raises(ManifestError):
+        fetch(settings_for(tmp_path / "into", root, policy=TrustPolicy(insecure=True), shard_ids=(0,)))
+
+
+def test_one_fetch_at_a_time_in_a_folder(tmp_path: Path) -> None:
+    """The second says so at once."""
+    with FetchFolder(tmp_path / "into").opened(), pytest.raises(ClaimedError):
+        fetch(settings_for(tmp_path / "into", published_parts()))
+
+
+def test_the_rate_limit_is_kept(tmp_path: Path) -> None:
+    """Over all sources and connections together."""
+    sizes = sum(part.size for part in MANIFEST.shards[1].parts)
+    limits = replace(QUICK, bytes_per_s=sizes / 1.0)
+    began_s = time.monotonic()
+    fetch(settings_for(tmp_path / "into", published_parts(), shard_ids=(1,), limits=limits))
+    assert time.monotonic() - began_s >= 0.6
+
+
+def test_mirrors_of_the_manifest_are_used(tmp_path: Path) -> None:
+    """The bucket has documents alone; the mirror that the signed manifest names has the parts."""
+    root = copied(tmp_path)
+    with fault_server(published_parts(), tmp_path / "log") as mirror:
+        sign_again(root, replace(MANIFEST, revision=2, mirrors=(mirror.url,)))
+        for path in root.rglob("state_part_*"):
+            path.unlink()
+        result = fetch(settings_for(tmp_path / "into", root))
+        assert {report.source_id: report.parts for report in result.sources}[mirror.url] == PARTS
