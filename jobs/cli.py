@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from jobs.backfill import backfill
 from jobs.check import check
 from jobs.export import export
 from jobs.fetch import fetch
@@ -52,7 +53,7 @@ def _main(
     configure_logging()
 
 
-for _command in (produce, export, check, fetch, inspect, keygen, restore, seed, serve):
+for _command in (produce, backfill, export, check, fetch, inspect, keygen, restore, seed, serve):
     app.command(epilog=_EXIT_CODE_HELP)(_command)
 app.command("import", epilog=_EXIT_CODE_HELP)(import_parts)
 

@@ -154,7 +154,7 @@ def produce(
         return
     publisher = EpochPublisher(
         store_url=to,
-        signer=_signer(signing_key, allow_unsigned),
+        signer=choose_signer(signing_key, allow_unsigned),
         web_seeds=output.web_seeds,
         trackers=output.trackers,
         zstd_level=zstd_level,
@@ -164,7 +164,7 @@ def produce(
     if published is not None and not repair:
         _print_nothing_to_do(publisher.epoch_url(found.context), published.revision, as_json)
         return
-    work_url = work or _default_work_folder(to)
+    work_url = work or default_work_folder(to)
     settings = ProductionSettings(
         export=ExportSettings(dataset or f"{work_url}/dataset"),
         work_url=f"{work_url}/build",
@@ -216,7 +216,7 @@ def _written_report(report_file: Path, result: EpochResult, runner: StageRunner)
     return report_file
 
 
-def _signer(signing_key: Path | None, allow_unsigned: bool) -> Signer | None:
+def choose_signer(signing_key: Path | None, allow_unsigned: bool) -> Signer | None:
     """Return who signs.
 
     Raises:
@@ -240,7 +240,7 @@ def _encoding(output: _Output, context: EpochContext) -> Encoding:
     return output.encoding or default_encoding(context.protocol_version)
 
 
-def _default_work_folder(to: str) -> str:
+def default_work_folder(to: str) -> str:
     """Return a folder that a rerun with the same destination finds again."""
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     destination = to if "://" in to else str(Path(to).resolve())

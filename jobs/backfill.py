@@ -1,0 +1,230 @@
+"""``statecast backfill``: many epochs of one node, published as ``statecast produce`` publishes one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from jobs.epoch_input import DATASET_SCHEME
+from jobs.options import (
+    InProcess,
+    Json,
+    KernelName,
+    Plan,
+    RayAddress,
+    ReadLimit,
+    ShardIds,
+    StateWalkOption,
+    Workers,
+    open_executor,
+    parse_byte_count,
+    reader_count,
+)
+from jobs.produce import choose_signer, default_work_folder
+from jobs.terminal import format_bytes, format_seconds, open_console, open_progress
+from pipelines.epochs.backfill_epochs import find_epochs, parse_epoch_range
+from pipelines.execution.backfill import PARALLEL_MAX, Backfill, NodeInput
+from pipelines.execution.backfill_plan import OBJECTS_PER_EPOCH, PlannedStep, plan_backfill
+from pipelines.execution.backfill_status import BackfillStatus, Step, StepState, Way
+from pipelines.execution.executor import Executor
+from pipelines.execution.in_process import InProcessExecutor
+from pipelines.execution.produce_epoch import ProductionSettings
+from pipelines.execution.progress import Progress, SilentProgress
+from pipelines.kernel.choice import choose_kernel
+from pipelines.publishing.epoch_publisher import EpochPublisher
+from pipelines.sources.arrow_dataset import ShardDataset, list_shards
+from pipelines.sources.state_walk_source import StateWalk
+from pipelines.stages.export import ExportSettings
+from schemas.epoch_context import EpochContext
+from schemas.errors import InvalidInputError, PartialResultError
+from schemas.state_part import Encoding, default_encoding
+
+_OUTPUT = "What is published"
+
+
+def backfill(
+    node_home: Annotated[Path, typer.Option("--node-home", help="Home of the node, an archival one as a rule. Opened read-only.")],
+    epochs: Annotated[str, typer.Option("--epochs", help="Epoch heights LO..HI, both included, or one height.")],
+    to: Annotated[
+        str, typer.Option("--to", help="Where objects go: gs://bucket/prefix, s3://bucket/prefix, or a folder.", rich_help_panel=_OUTPUT)
+    ],
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="dataset://URL of an older epoch's export: the first epoch is rolled forward from it."),
+    ] = None,
+    shard_id: ShardIds = None,
+    parallel: Annotated[int, typer.Option("--parallel", min=1, max=PARALLEL_MAX, help="Epochs that are worked on at once.")] = 1,
+    roll_forward: Annotated[
+        bool,
+        typer.Option("--roll-forward/--no-roll-forward", help="Make an epoch out of the one before and what has changed, where possible."),
+    ] = True,
+    state_walk: StateWalkOption = StateWalk.AUTO,
+    num_parts: Annotated[
+        int | None, typer.Option("--num-parts", min=1, help="Parts a shard. Default: as nearcore computes it.", rich_help_panel=_OUTPUT)
+    ] = None,
+    encoding: Annotated[
+        Encoding | None,
+        typer.Option(
+            "--encoding", help="v0, v0-tagged or v1. Default: what each epoch's protocol version writes.", rich_help_panel=_OUTPUT
+        ),
+    ] = None,
+    zstd_level: Annotated[int, typer.Option("--zstd-level", min=1, max=22, help="Level for v1.", rich_help_panel=_OUTPUT)] = 1,
+    signing_key: Annotated[
+        Path | None, typer.Option("--signing-key", help="Key file of statecast keygen.", rich_help_panel=_OUTPUT)
+    ] = None,
+    allow_unsigned: Annotated[bool, typer.Option("--allow-unsigned", help="Publish without signatures.", rich_help_panel=_OUTPUT)] = False,
+    read_limit: ReadLimit = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Where the exported records go and stay. Default: in the work folder, while needed.")
+    ] = None,
+    work: Annotated[
+        str | None, typer.Option("--work", help="Folder for what stages leave each other, and for the status. Default: as for produce.")
+    ] = None,
+    kernel: KernelName = "auto",
+    ray_address: RayAddress = None,
+    workers: Workers = None,
+    in_process: InProcess = False,
+    plan: Plan = False,
+    as_json: Json = False,
+) -> None:
+    """Publish a range of past epochs from one node, each proved against its state roots like a fresh one.
+
+    An epoch's records come from the epoch before it and what has changed since; where that can't be, from the node's flat state or by
+    a walk over its State column. A failed epoch leaves the others alone and makes the exit code 3; the same command does what is left.
+
+    Example: `statecast backfill --node-home /archival --epochs 2900..2950 --to gs://bucket/prefix --parallel 4 --plan`
+    """
+    heights = parse_epoch_range(epochs)
+    chosen_kernel = choose_kernel(kernel)
+    home = node_home.expanduser().resolve()
+    limit = None if read_limit is None else max(1, parse_byte_count(read_limit, "--read-limit") // reader_count(workers, in_process))
+    older = _older_datasets(source, heights.start)
+    wanted = find_epochs(home, heights, tuple(shard_id or ()))
+    signer = None if plan else choose_signer(signing_key, allow_unsigned)
+    work_url = work or default_work_folder(to)
+
+    def publisher_for(context: EpochContext) -> EpochPublisher:
+        return EpochPublisher(
+            store_url=to, signer=signer, encoding=encoding or default_encoding(context.protocol_version), zstd_level=zstd_level
+        )
+
+    def assembled(executor: Executor, progress: Progress) -> Backfill:
+        settings = ProductionSettings(
+            export=ExportSettings(dataset or f"{work_url}/dataset"),
+            work_url=f"{work_url}/build",
+            encoding=encoding or Encoding.V0,
+            zstd_level=zstd_level,
+            num_parts=num_parts,
+            keep_dataset=dataset is not None,
+        )
+        return Backfill(
+            node=NodeInput(str(home), state_walk, limit, roll_forward),
+            epochs=wanted,
+            older=older,
+            executor=executor,
+            progress=progress,
+            kernel=chosen_kernel,
+            publisher_for=publisher_for,
+            settings=settings,
+            parallel=parallel,
+            status=BackfillStatus(work_url),
+        )
+
+    if plan:
+        _print_plan(plan_backfill(assembled(InProcessExecutor(), SilentProgress())), to, workers or os.cpu_count() or 1, as_json)
+        return
+    progress = open_progress()
+    try:
+        executor = open_executor(ray_address, workers, in_process)
+        try:
+            progress.note(f"backfilling epochs {epochs} from node at {home}, {executor.description}, with the {chosen_kernel.name} kernel")
+            steps = assembled(executor, progress).run()
+        finally:
+            executor.close()
+    finally:
+        progress.close()
+    _print_result(steps, as_json)
+    if any(step.state is not StepState.PUBLISHED for step in steps):
+        raise typer.Exit(PartialResultError.exit_code)
+
+
+def _older_datasets(url: str | None, before: int) -> tuple[ShardDataset, ...]:
+    if url is None:
+        return ()
+    if not url.startswith(DATASET_SCHEME):
+        raise InvalidInputError(problem="a backfill begins from a dataset alone", where=f"--from {url:.200}", remedy="Give dataset://URL.")
+    found = [one for one in list_shards(url.removeprefix(DATASET_SCHEME)) if one.summary.context.epoch_height < before]
+    if not found:
+        raise InvalidInputError(problem=f"the dataset has no epoch before {before}", where=f"--from {url:.200}")
+    newest = max(one.summary.context.epoch_height for one in found)
+    return tuple(one for one in found if one.summary.context.epoch_height == newest)
+
+
+def _print_plan(steps: Sequence[PlannedStep], to: str, cores: int, as_json: bool) -> None:
+    epochs = len({step.epoch_height for step in steps if step.objects})
+    objects = sum(step.objects for step in steps) + OBJECTS_PER_EPOCH * epochs
+    size, seconds = sum(step.size for step in steps), sum(step.core_seconds for step in steps) / cores
+    if as_json:
+        document = {
+            "message_type": "plan",
+            "to": to,
+            "epochs": epochs,
+            "objects": objects,
+            "bytes": size,
+            "seconds": round(seconds, 3),
+            "cores": cores,
+            "steps": [step.to_json() for step in steps],
+        }
+        typer.echo(json.dumps(document))
+        return
+    table = Table(title=f"would publish {epochs} epochs to {to}", title_justify="left")
+    for name in ("epoch", "shard", "way", "parts", "memory usage"):
+        table.add_column(name, justify="left" if name in ("shard", "way") else "right", overflow="fold")
+    for step in steps:
+        table.add_row(
+            str(step.epoch_height),
+            step.shard,
+            f"[red]{escape(step.problem)}[/]" if step.way is None else str(step.way),
+            "?" if step.num_parts is None else f"{step.num_parts:,}",
+            "?" if step.memory_usage is None else format_bytes(step.memory_usage),
+        )
+    console = open_console()
+    console.print(table)
+    console.print(f"{objects:,} objects, about {format_bytes(size)}, about {format_seconds(seconds)} on {cores} cores", highlight=False)
+
+
+def _print_result(steps: Sequence[Step], as_json: bool) -> None:
+    failed = sorted({step.epoch_height for step in steps if step.state is not StepState.PUBLISHED})
+    if as_json:
+        document = {"message_type": "summary", "failed_epochs": failed, "steps": [step.to_json() for step in steps]}
+        typer.echo(json.dumps(document))
+        return
+    table = Table(title="backfill", title_justify="left")
+    for name in ("epoch", "shard", "state", "way", "records", "parts", "stored", "export"):
+        table.add_column(name, justify="left" if name in ("shard", "state", "way") else "right", overflow="fold")
+    colours = {StepState.PUBLISHED: "green", StepState.FAILED: "red"}
+    for step in steps:
+        colour = colours.get(step.state, "yellow")
+        table.add_row(
+            str(step.epoch_height),
+            step.shard,
+            f"[{colour}]{step.state}[/]",
+            str(step.way or Way.PUBLISHED if step.state is StepState.PUBLISHED else step.way or "-"),
+            "-" if step.records is None else f"{step.records:,}",
+            "-" if step.num_parts is None else f"{step.num_parts:,}",
+            "-" if step.stored_size is None else format_bytes(step.stored_size),
+            "-" if step.seconds is None else format_seconds(step.seconds),
+        )
+    console = open_console()
+    console.print(table)
+    for height in failed:
+        error = next((step.error for step in steps if step.epoch_height == height and step.error), None)
+        message = "not finished" if error is None else error["message"]
+        console.print(f"[red]epoch {height}[/] {escape(message)}", highlight=False, soft_wrap=True)
