@@ -1,8 +1,8 @@
 """The epoch context out of a node's database alone, every hash on the way recomputed.
 
-StateSyncHashes gives the sync hash of the newest epochs, and `pipelines.epochs.sync_block` that of older ones; its block's parent holds the chunk headers, whose Merkle root the parent's header commits to, and
-whose prev_state_root and prev_block_hash are the shard's state root and the block that flat state must stand at. The chain id, which
-no column has, comes from the genesis file.
+StateSyncHashes gives the sync hash of the newest epochs, and `pipelines.epochs.sync_block` that of older ones; its block's parent holds
+the chunk headers, whose Merkle root the parent's header commits to, and whose prev_state_root and prev_block_hash are the shard's state
+root and the block that flat state must stand at. The chain id, which no column has, comes from the genesis file.
 
 What is believed is the node: its database says which blocks are the chain. `pipelines.trust` ties a block hash to anything else.
 
@@ -14,12 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipelines.epochs.chain_rows import ChainRows, open_chain_rows
 from pipelines.epochs.sync_block import SYNC_BLOCK_COLUMNS, find_sync_hash
 from pipelines.sources.flat_state_location import FLAT_COLUMNS, locate_flat_state
 from pipelines.sources.genesis_head import read_genesis_fields
-from pipelines.sources.node_columns import BLOCK, BLOCK_HEADER, EPOCH_INFO, FLAT_STORAGE_STATUS, STATE_SYNC_HASHES
+from pipelines.sources.node_columns import BLOCK, BLOCK_HEADER, CHUNK_EXTRA, EPOCH_INFO, FLAT_STORAGE_STATUS, STATE_SYNC_HASHES
 from pipelines.sources.node_home import NodeHome, read_node_home
-from pipelines.sources.rocksdb_reader import RocksDbReader, cached_reader
+from pipelines.sources.rocksdb_reader import cached_reader
 from schemas.block import BlockHeader, ChunkHeader, decode_block_chunks, decode_block_header
 from schemas.epoch_context import EpochContext, ShardContext
 from schemas.epoch_info import EpochInfo, decode_epoch_info
@@ -31,7 +32,7 @@ from schemas.shard_layout import ShardLayout, shard_layout_from_json
 LATEST = "latest"
 """Selector of the newest epoch that the node has flat state for."""
 
-_CHAIN_COLUMNS = (*SYNC_BLOCK_COLUMNS, EPOCH_INFO, STATE_SYNC_HASHES)
+_CHAIN_COLUMNS = (*SYNC_BLOCK_COLUMNS, CHUNK_EXTRA, EPOCH_INFO, STATE_SYNC_HASHES)
 _USE_CONTEXT = "Give the epoch as a file with --context."
 
 
@@ -53,7 +54,7 @@ def list_epochs(node_home: str | Path) -> tuple[NodeEpoch, ...]:
         SourceError: the database can't be read.
         IntegrityError: a row can't be decoded.
     """
-    with RocksDbReader(read_node_home(node_home).data, _CHAIN_COLUMNS) as reader:
+    with open_chain_rows(read_node_home(node_home), _CHAIN_COLUMNS) as reader:
         return _list_epochs(reader)
 
 
@@ -69,7 +70,7 @@ def epoch_context_from_node(node_home: str | Path, selector: str = LATEST) -> Ep
         IntegrityError: a row can't be decoded, or a hash is wrong.
     """
     home = read_node_home(node_home)
-    with RocksDbReader(home.data, _CHAIN_COLUMNS) as reader:
+    with open_chain_rows(home, _CHAIN_COLUMNS) as reader:
         epochs = _list_epochs(reader)
         if not any(epoch.sync_hash for epoch in epochs):
             raise EpochNotReadyError(problem="the node's database has no sync hash of any epoch", where=str(home.data), remedy=_USE_CONTEXT)
@@ -99,7 +100,7 @@ def check_context_against_node(context: EpochContext, node_home: str | Path) -> 
     where = f"node {home.home}"
     if home.genesis_file is not None and (chain_id := _genesis_head(home)[0]) != context.chain_id:
         raise InvalidInputError(problem=f"the context is of chain {context.chain_id}, the node is of chain {chain_id}", where=where)
-    with RocksDbReader(home.data, _CHAIN_COLUMNS) as reader:
+    with open_chain_rows(home, _CHAIN_COLUMNS) as reader:
         known = next((epoch for epoch in _list_epochs(reader) if epoch.epoch_id == context.epoch_id), None)
         sync_hash = None if known is None else known.sync_hash or find_sync_hash(reader, known.epoch_id, known.protocol_version)
         if known is None or sync_hash is None:
@@ -126,7 +127,7 @@ def check_context_against_node(context: EpochContext, node_home: str | Path) -> 
                 )
 
 
-def _list_epochs(reader: RocksDbReader) -> tuple[NodeEpoch, ...]:
+def _list_epochs(reader: ChainRows) -> tuple[NodeEpoch, ...]:
     sync_hashes = {key: CryptoHash(row) for rows in reader.scan(STATE_SYNC_HASHES, b"", None) for key, row in rows}
     epochs = []
     for rows in reader.scan(EPOCH_INFO, b"", None):
@@ -138,7 +139,7 @@ def _list_epochs(reader: RocksDbReader) -> tuple[NodeEpoch, ...]:
     return tuple(sorted(epochs, key=lambda epoch: (epoch.epoch_height, epoch.sync_hash is not None, epoch.epoch_id)))
 
 
-def _selected(reader: RocksDbReader, epochs: tuple[NodeEpoch, ...], selector: str, home: NodeHome) -> NodeEpoch:
+def _selected(reader: ChainRows, epochs: tuple[NodeEpoch, ...], selector: str, home: NodeHome) -> NodeEpoch:
     if selector.isdecimal() and len(selector) <= 20:
         found = [epoch for epoch in epochs if epoch.epoch_height == int(selector)]
     else:
@@ -160,7 +161,7 @@ def _selected(reader: RocksDbReader, epochs: tuple[NodeEpoch, ...], selector: st
     )
 
 
-def _epoch_context(home: NodeHome, reader: RocksDbReader, epoch: NodeEpoch) -> EpochContext:
+def _epoch_context(home: NodeHome, reader: ChainRows, epoch: NodeEpoch) -> EpochContext:
     assert epoch.sync_hash is not None
     sync_block = _header(reader, epoch.sync_hash)
     if sync_block.epoch_id != epoch.epoch_id:
@@ -180,7 +181,7 @@ def _epoch_context(home: NodeHome, reader: RocksDbReader, epoch: NodeEpoch) -> E
     statuses = _status_shard_uids(home)
     shards = [
         ShardContext(
-            shard_uid=_shard_uid(home, chunk, statuses, layout),
+            shard_uid=_recorded_shard_uid(reader, chunk) or _shard_uid(home, chunk, statuses, layout),
             state_root=chunk.prev_state_root,
             flat_head_target=chunk.prev_block_hash,
         )
@@ -197,7 +198,7 @@ def _epoch_context(home: NodeHome, reader: RocksDbReader, epoch: NodeEpoch) -> E
     )
 
 
-def _header(reader: RocksDbReader, block_hash: CryptoHash) -> BlockHeader:
+def _header(reader: ChainRows, block_hash: CryptoHash) -> BlockHeader:
     where = f"BlockHeader {block_hash}, {reader.folder}"
     row = reader.get(BLOCK_HEADER, block_hash)
     if row is None:
@@ -231,6 +232,21 @@ def _status_shard_uids(home: NodeHome) -> dict[int, list[ShardUId]]:
                 shard_uid = ShardUId.from_bytes(key)
                 found.setdefault(shard_uid.shard_id, []).append(shard_uid)
     return found
+
+
+def _recorded_shard_uid(reader: ChainRows, chunk: ChunkHeader) -> ShardUId | None:
+    """Find the shard uid under which the node keeps what applying the block before left: the one that the shard had then.
+
+    Source: nearcore core/primitives/src/types.rs, ChunkExtra: a tag and the state root come first.
+    """
+    found = [
+        ShardUId.from_bytes(key[HASH_BYTES:])
+        for rows in reader.scan(CHUNK_EXTRA, chunk.prev_block_hash, chunk.prev_block_hash + b"\xff" * 9)
+        for key, row in rows
+        if len(key) == HASH_BYTES + 8 and row[1 : 1 + HASH_BYTES] == chunk.prev_state_root
+    ]
+    found = [shard_uid for shard_uid in found if shard_uid.shard_id == chunk.shard_id]
+    return found[0] if len(found) == 1 else None
 
 
 def _shard_uid(home: NodeHome, chunk: ChunkHeader, statuses: dict[int, list[ShardUId]], layout: ShardLayout | None) -> ShardUId:

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
+from pipelines.epochs.chain_rows import ChainRows
 from pipelines.sources.node_columns import BLOCK, BLOCK_HEADER, BLOCK_HEIGHT, EPOCH_START
-from pipelines.sources.rocksdb_reader import RocksDbReader
 from schemas.block import BlockHeader, decode_block_chunks, decode_block_header
 from schemas.errors import IntegrityError
 from schemas.ids import CryptoHash
@@ -32,7 +32,7 @@ HEIGHTS_MAX: Final = 1 << 17
 """Most heights that are looked at; an epoch of mainnet has 43,200."""
 
 
-def find_sync_hash(reader: RocksDbReader, epoch_id: CryptoHash, protocol_version: int) -> CryptoHash | None:
+def find_sync_hash(reader: ChainRows, epoch_id: CryptoHash, protocol_version: int) -> CryptoHash | None:
     """Return an epoch's sync hash; None when the node lacks its blocks, or the epoch has not come to it.
 
     Raises:
@@ -55,7 +55,7 @@ def find_sync_hash(reader: RocksDbReader, epoch_id: CryptoHash, protocol_version
     return None
 
 
-def _epoch_blocks(reader: RocksDbReader, epoch_id: CryptoHash) -> Iterator[BlockHeader]:
+def _epoch_blocks(reader: ChainRows, epoch_id: CryptoHash) -> Iterator[BlockHeader]:
     """Yield the headers of an epoch's blocks on the node's chain, from its first."""
     start = reader.get(EPOCH_START, epoch_id)
     if start is None:

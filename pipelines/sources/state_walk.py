@@ -200,9 +200,9 @@ def split_by_memory_usage(column: StateColumn, state_root: bytes, memory_usage_t
     root = root_item(state_root)
     (node,) = read_nodes(column, [root])
     parts = [(root, node)]
-    target = max(memory_usage_target, _memory_usage(node) // RANGES_MAX, 1)
-    while any(_memory_usage(node) > target for _, node in parts):
-        below = [_nodes_below(column, item, node) if _memory_usage(node) > target else None for item, node in parts]
+    target = max(memory_usage_target, memory_usage(node) // RANGES_MAX, 1)
+    while any(memory_usage(node) > target for _, node in parts):
+        below = [_nodes_below(column, item, node) if memory_usage(node) > target else None for item, node in parts]
         nodes = iter(read_nodes(column, [child for group in below if group is not None for child in group]))
         # A leaf has no node below: it falls out, and its record stays in the range of the keys before it.
         parts = list(
@@ -213,10 +213,10 @@ def split_by_memory_usage(column: StateColumn, state_root: bytes, memory_usage_t
     begins = [b""]
     weight = 0
     for item, node in parts:
-        if weight and weight + _memory_usage(node) > target:
+        if weight and weight + memory_usage(node) > target:
             begins.append(nibbles_to_key(item.prefix + b"\0" * (len(item.prefix) % 2)))
             weight = 0
-        weight += _memory_usage(node)
+        weight += memory_usage(node)
     return tuple(KeyRange(begin, end) for begin, end in zip(begins, [*begins[1:], None], strict=True))
 
 
@@ -224,5 +224,6 @@ def _nodes_below(column: StateColumn, item: Item, node: bytes) -> list[Item]:
     return [below for below in expand(column, item, node) if below.length == _NODE]
 
 
-def _memory_usage(node: bytes) -> int:
+def memory_usage(node: bytes) -> int:
+    """Return the memory usage that stands in a node's bytes: that of its whole subtree."""
     return int.from_bytes(node[-_MEMORY_USAGE_BYTES:], "little")

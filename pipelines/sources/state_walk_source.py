@@ -20,10 +20,10 @@ from pipelines.sources.node_store import NodeSource
 from pipelines.sources.protocol import KeyRange
 from pipelines.sources.record_batches import bounded
 from pipelines.sources.state_column import READ_ROWS, StateColumn
-from pipelines.sources.state_walk import Leaf, split_by_memory_usage, walk_leaves, within
+from pipelines.sources.state_walk import Leaf, memory_usage, split_by_memory_usage, walk_leaves, within
 from schemas.epoch_context import ShardContext
 from schemas.errors import InvalidInputError, SourceError, ValueMismatchError
-from schemas.flat_state import INLINED_VALUE_BYTES_MAX, RECORD_SCHEMA, VALUE_BYTES_MAX
+from schemas.flat_state import INLINED_VALUE_BYTES_MAX, RECORD_SCHEMA, VALUE_BYTES_MAX, VALUE_SCHEMA
 from schemas.ids import ZERO_HASH, CryptoHash, ShardUId
 
 _EMPTY_VALUE_HASH: Final = hashlib.sha256(b"").digest()
@@ -91,16 +91,29 @@ class StateWalkSource:
         yield from bounded(record_batches(column, leaves), record_batch_bytes_max)
 
     def values(self, shard: ShardContext, value_hashes: Sequence[bytes], record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
-        """Yield referenced values, as `NodeSource.values`."""
-        yield from self.node.values(shard, value_hashes, record_batch_bytes_max)
+        """Yield referenced values from the State column, in the order asked for.
+
+        Raises:
+            ValueMismatchError: a value is missing or does not hash.
+            ColumnMissingError, SourceError: a database can't be read.
+        """
+        column = self._column(shard)
+        yield from bounded((_value_batch(column, value_hash) for value_hash in value_hashes), record_batch_bytes_max)
 
     def state_header(self, shard: ShardContext, sync_hash: bytes) -> bytes | None:
         """Return the StateHeaders row of this shard, as `NodeSource.state_header`."""
         return self.node.state_header(shard, sync_hash)
 
     def root_memory_usage(self, shard: ShardContext) -> int | None:
-        """Return the memory usage in the state root's node, as `NodeSource.root_memory_usage`."""
-        return self.node.root_memory_usage(shard)
+        """Return the memory usage in the state root's node; None when the node does not have it, or no root is given.
+
+        Raises:
+            ColumnMissingError, SourceError: a database can't be read.
+        """
+        if shard.state_root is None or shard.state_root == ZERO_HASH:
+            return None if shard.state_root is None else 0
+        node = self._column(shard).read([shard.state_root])[0]
+        return None if node is None else memory_usage(node)
 
     def _column(self, shard: ShardContext) -> StateColumn:
         return StateColumn(read_node_home(Path(self.node.node_home)), shard.shard_uid, self.node.read_limit_bytes_per_s)
@@ -151,6 +164,17 @@ def _refused(column: StateColumn, leaf: Leaf, problem: str) -> ValueMismatchErro
         where=f"trie key {leaf.key.hex()}, {column.where}",
         remedy="The node no longer keeps this state, or its database is damaged; take a node that has it.",
     )
+
+
+def _value_batch(column: StateColumn, value_hash: bytes) -> pa.RecordBatch:
+    value = column.read([value_hash])[0]
+    if value is None:
+        raise ValueMismatchError(
+            problem=f"the value {CryptoHash(value_hash)} {column.explain(value_hash)}",
+            where=column.where,
+            remedy="The node no longer keeps this state, or its database is damaged; take a node that has it.",
+        )
+    return pa.RecordBatch.from_arrays([pa.array([value_hash], pa.binary(32)), pa.array([value], pa.binary())], schema=VALUE_SCHEMA)
 
 
 def choose_node_source(node: NodeSource, state_walk: StateWalk) -> NodeSource | StateWalkSource:
