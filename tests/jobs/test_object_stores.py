@@ -123,6 +123,20 @@ def test_an_epoch_on_versitygw(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_denied_bucket_is_named(tmp_path: Path) -> None:
+    """A server that checks signatures refuses a wrong secret: its own error, and nothing was stored."""
+    (tmp_path / "buckets").mkdir()
+    with pytest.MonkeyPatch.context() as patch, aws_environment(), versitygw_server(tmp_path / "buckets") as url:
+        patch.setenv("AWS_ENDPOINT_URL_S3", url)
+        make_s3_bucket(url, "states")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "another secret")
+        outcome = produce_node_a("s3://states/denied", "--json")
+    assert (outcome.code, outcome.document["error"]["kind"]) == (30, "store_denied"), outcome.stderr
+    assert "s3://states/denied" in outcome.error_line
+    assert not [path for path in (tmp_path / "buckets").rglob("*") if path.is_file()]
+
+
+@pytest.mark.slow
 def test_an_epoch_on_gcs(tmp_path: Path) -> None:
     """The server that speaks GCS's protocol."""
     with pytest.MonkeyPatch.context() as patch, fake_gcs_server() as url:

@@ -105,6 +105,10 @@ def check_killed_workers(to: Path, kills: int, seed: int) -> int:
     """Produce while workers die; compare the result; return how many died."""
     with killing_workers(kills, random.Random(seed)) as killed:
         outcome = produce_on_ray(node_a(), to, *node_a_options(16), "--json")
+        while outcome.code == 3:
+            # The same task died more often than Ray retries it: the error says to run the same command again.
+            assert not list(to.rglob("manifest.json"))
+            outcome = produce_on_ray(node_a(), to, *node_a_options(16), "--json")
     assert outcome.code == 0, outcome.stderr
     # Nothing but the result, whatever Ray had to say.
     assert len(outcome.document["shards"]) == 3
