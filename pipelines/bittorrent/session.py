@@ -77,6 +77,9 @@ def open_session(settings: SessionSettings) -> Any:
             "enable_natpmp": False,
             "dht_bootstrap_nodes": "",
             "webtorrent_stun_server": "",
+            # uTP yields to all other traffic, which makes it slow where nothing else is (a twentieth of TCP's rate on loopback).
+            "enable_outgoing_utp": False,
+            "enable_incoming_utp": False,
             "user_agent": "statecast",
             # Several machines may share an address behind a translator.
             "allow_multiple_connections_per_ip": True,

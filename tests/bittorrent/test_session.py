@@ -47,7 +47,7 @@ def test_limits_have_limits(settings: dict[str, Any]) -> None:
 
 def test_the_upload_limit_holds_for_a_local_peer(tmp_path: Path) -> None:
     """The library's own default gives peers on loopback and private networks all it can."""
-    size, rate = 6_000_000, 2_000_000
+    size, rate = 4_000_000, 2_000_000
     epoch = publish_random_epoch(tmp_path / "bucket", shards={0: [size]}, piece_bytes=1 << 18)
     torrent = read_torrent(epoch.torrent(), epoch.manifest.shards[0], "here")
     session = open_session(SessionSettings(LOOPBACK, upload_bytes_per_s=rate))
@@ -60,5 +60,5 @@ def test_the_upload_limit_holds_for_a_local_peer(tmp_path: Path) -> None:
     with running_client(tmp_path / "into", *arguments) as client:
         client.event("done")
     # Half a second's worth is given before the limit takes hold.
-    assert size / (time.monotonic() - began_s) < 1.3 * rate
+    assert size / (time.monotonic() - began_s) < 1.4 * rate
     close_session(session)

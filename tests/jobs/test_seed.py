@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import epoch_folder, statecast, statecast_process
+from tests.support.commands import epoch_folder, statecast
 from tests.support.json_process import JsonProcess, running_client, running_command, running_mirror
 from tests.support.published import public_key, published_localnet, signing_key
 from tests.support.random_epochs import PART_SIZES, RandomEpoch, parts_in, publish_random_epoch
@@ -63,7 +63,7 @@ def test_a_stock_client_gets_every_part_of_a_produced_epoch(tmp_path: Path) -> N
             tmp_path / "first", "--torrent", epoch / "torrents/shard_id=0.torrent", "--peer", seeder_address, "--seed"
         ) as first:
             first.event("done")
-            with running_client(tmp_path / "second", "--magnet", magnets[1]) as second:
+            with running_client(tmp_path / "second", "--magnet", magnets[1], with_utp=True) as second:
                 second.event("done")
             first_address = f"127.0.0.1:{first.event('listening')['port']}"
             with running_client(
@@ -145,6 +145,7 @@ def test_a_killed_seeder_goes_on_where_it_was(tmp_path: Path) -> None:
         assert seeder.lines()[-1]["shards"][0]["bytes_downloaded"] == 0
 
 
+@pytest.mark.slow
 def test_resume_data_survives_a_restart(tmp_path: Path) -> None:
     """What was given to peers is counted on after a clean stop."""
     epoch = publish_random_epoch(tmp_path / "bucket")
@@ -192,6 +193,7 @@ def publish_random_epoch_pointer(epoch: RandomEpoch) -> None:
     os.utime(pointer)
 
 
+@pytest.mark.slow
 def test_equal_shards_of_two_epochs_are_one_torrent(tmp_path: Path) -> None:
     """A shard that has not changed has the same torrent in both epochs; when the older epoch goes, the newer one's files are seeded."""
     bucket, data = tmp_path / "bucket", tmp_path / "data"
@@ -212,7 +214,7 @@ def test_a_torrent_that_is_not_the_manifests_is_refused(tmp_path: Path) -> None:
     epoch = publish_random_epoch(tmp_path / "bucket")
     other = publish_random_epoch(tmp_path / "other", seed=5)
     (tmp_path / "bucket" / epoch.layout.torrent(0)).write_bytes(other.torrent())
-    outcome = statecast_process(
+    outcome = statecast(
         "seed", tmp_path / "bucket", "--data", tmp_path / "data", "--listen", "127.0.0.1:0", "--once", "--trust-key", public_key()
     )
     assert outcome.code == 3
@@ -228,7 +230,7 @@ def test_a_part_with_other_bytes_gets_no_name(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[40_000] ^= 1
     path.write_bytes(data)
-    outcome = statecast_process(
+    outcome = statecast(
         "seed", tmp_path / "bucket", "--data", tmp_path / "data", "--listen", "127.0.0.1:0", "--once", "--trust-key", public_key()
     )
     assert outcome.code == 3
@@ -242,7 +244,7 @@ def test_a_manifest_that_no_trusted_key_signed_is_not_seeded(tmp_path: Path) -> 
     """Nothing of the epoch is brought here."""
     publish_random_epoch(tmp_path / "bucket", key="first")
     signing_key("second")
-    outcome = statecast_process(
+    outcome = statecast(
         "seed", tmp_path / "bucket", "--data", tmp_path / "data", "--listen", "127.0.0.1:0", "--once", "--trust-key", public_key("second")
     )
     assert outcome.code == 3
@@ -285,7 +287,7 @@ def test_a_part_that_changes_on_the_disk_is_found_and_mended(tmp_path: Path) -> 
 def test_one_shard_can_be_chosen(tmp_path: Path) -> None:
     """The others are not brought here."""
     epoch = publish_random_epoch(tmp_path / "bucket", shards={0: [1000], 3: [2000, 50]})
-    outcome = statecast_process(
+    outcome = statecast(
         *("seed", tmp_path / "bucket", "--data", tmp_path / "data", "--listen", "127.0.0.1:0", "--once", "--shard-id", 3),
         *("--trust-key", public_key()),
     )

@@ -122,10 +122,12 @@ def running_mirror(folder: Path, *options: object) -> Iterator[tuple[JsonProcess
 
 
 @contextmanager
-def running_client(into: Path, *arguments: object) -> Iterator[JsonProcess]:
-    """Run the stock client of `tests.support.stock_client` in a process of its own."""
+def running_client(into: Path, *arguments: object, with_utp: bool = False) -> Iterator[JsonProcess]:
+    """Run the stock client of `tests.support.stock_client` in a process of its own; ``with_utp`` is how it comes, and takes longer."""
     into.mkdir(parents=True, exist_ok=True)
     command: Sequence[str] = [sys.executable, str(PROJECT / "tests/support/stock_client.py"), str(into), *map(str, arguments)]
+    if not with_utp:
+        command = [*command, "--tcp"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with running(process) as client:
         yield client

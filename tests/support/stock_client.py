@@ -1,9 +1,10 @@
 """A stock BitTorrent client as a program of its own: libtorrent and nothing of this project.
 
-    python stock_client.py INTO [--torrent FILE | --magnet LINK] [--peer HOST:PORT]… [--web-seed URL]… [--seed]
+    python stock_client.py INTO [--torrent FILE | --magnet LINK] [--peer HOST:PORT]… [--web-seed URL]… [--tcp] [--seed]
 
 It prints JSON objects: ``listening`` with its port, ``banned`` when a web seed or peer is given up for wrong bytes, and ``done`` when all
-is on the disk, with the bytes that came from peers and from web seeds. With ``--seed`` it then goes on seeding.
+is on the disk, with the bytes that came from peers and from web seeds. With ``--tcp``
+it leaves out uTP, which it tries first and gives up after some seconds; with ``--seed`` it goes on seeding.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def main() -> None:
     parser.add_argument("--magnet")
     parser.add_argument("--peer", action="append", default=[])
     parser.add_argument("--web-seed", action="append", default=[])
+    parser.add_argument("--tcp", action="store_true")
     parser.add_argument("--seed", action="store_true")
     options = parser.parse_args()
     category = lt.alert.category_t
@@ -36,6 +38,7 @@ def main() -> None:
             "enable_upnp": False,
             "enable_natpmp": False,
             "allow_multiple_connections_per_ip": True,
+            "enable_outgoing_utp": not options.tcp,
             "alert_mask": category.all_categories
             & ~(
                 category.session_log_notification
