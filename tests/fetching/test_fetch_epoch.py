@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -35,7 +36,7 @@ from tests.support.fetches import (
     wrong_final_names,
 )
 from tests.support.published import signing_key
-from tests.support.servers import aws_environment, make_s3_bucket, moto_server
+from tests.support.servers import aws_environment, fake_gcs_server, make_gcs_bucket, make_s3_bucket, moto_server, versitygw_server
 
 MANIFEST = published_manifest(published_parts())
 LAYOUT = layout_of(MANIFEST)
@@ -233,3 +234,36 @@ def test_mirrors_of_the_manifest_are_used(tmp_path: Path) -> None:
             path.unlink()
         result = fetch(settings_for(tmp_path / "into", root))
         assert {report.source_id: report.parts for report in result.sources}[mirror.url] == PARTS
+
+
+@pytest.mark.slow
+def test_gcs_s3_web_and_torrent_at_once(tmp_path: Path) -> None:
+    """Servers that run here, each in its own process, and a torrent whose web seed is one of them."""
+    from pipelines.fetching.torrent_source import TorrentSettings, TorrentSource
+
+    with ExitStack() as stack:
+        stack.enter_context(aws_environment())
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        folder = tmp_path / "s3"
+        folder.mkdir()
+        s3, gcs = stack.enter_context(versitygw_server(folder)), stack.enter_context(fake_gcs_server())
+        patch.setenv("AWS_ENDPOINT_URL", s3)
+        patch.setenv("STORAGE_EMULATOR_HOST", gcs)
+        make_s3_bucket(s3, "parts")
+        make_gcs_bucket(gcs, "parts")
+        for url in ("s3://parts", "gs://parts"):
+            store = open_store(url)
+            for name in final_names(published_parts()):
+                if name.startswith("chain_id="):
+                    store.put(name, (published_parts() / name).read_bytes())
+        web = stack.enter_context(fault_server(published_parts(), tmp_path / "log"))
+        seeds = TorrentSettings(web_seeds=(f"{web.url}/{LAYOUT.folder}/",))
+        settings = settings_for(
+            tmp_path / "into", "s3://parts", "gs://parts", web.url, "torrent",
+            limits=replace(QUICK, connections=8, connections_per_source=2, stall_s=5.0),
+            open_torrent=lambda offer: TorrentSource(offer, seeds),
+        )  # fmt: skip
+        result = fetch(settings)
+    assert is_whole(tmp_path / "into", published_parts())
+    assert {report.source_id for report in result.sources} == {"s3://parts", "gs://parts", web.url, "torrent"}
+    assert not [report for report in result.sources if report.banned or report.given_up]
