@@ -154,7 +154,7 @@ class Mirror:
                     path=request.path[:1024],
                     status=status,
                     bytes_sent=sent,
-                    seconds=time.monotonic() - began_s,
+                    seconds=round(time.monotonic() - began_s, 4),
                     range=request.headers.get("Range", "")[:100],
                     agent=request.headers.get("User-Agent", "")[:100],
                 )

@@ -37,6 +37,9 @@ from schemas.object_layout import EpochLayout, shard_folder_name
 TICK_S: Final = 0.25
 """Longest wait of the thread that serves the session."""
 
+STOP_WAIT_S: Final = 10.0
+"""How long a stop waits for downloads to end."""
+
 EPOCHS_KEPT_MAX: Final = 256
 
 DOWNLOADS_MAX: Final = 64
@@ -121,7 +124,8 @@ class Seeder:
                 on_status(self._latest_status)
         finally:
             self.stop()
-            keeper.join()
+            # A bucket that does not answer must not cost the resume data.
+            keeper.join(STOP_WAIT_S)
             self._latest_status = self._status()
             self._swarm.close()
         if self._failure is not None:
@@ -164,6 +168,8 @@ class Seeder:
                 while not self._stop.is_set():
                     self._look()
                     self._bring_all(executor)
+                    if self._stop.is_set():
+                        return
                     self._drop_old()
                     if once:
                         return
@@ -232,14 +238,15 @@ class Seeder:
         return [shard for shard in epoch.manifest.shards if shard.num_parts and (not chosen or shard.shard_id in chosen)]
 
     def _bring_all(self, executor: ThreadPoolExecutor) -> None:
-        """Seed whatever is wanted and is not seeded yet, newest epoch first."""
+        """Seed whatever is wanted and is not seeded yet: first what is here already, then the newest epoch."""
         while self._damaged:
             key = self._damaged.popleft()
             with suppress(KeyError):
                 self._parts(key).forget()
         with self._lock:
             waiting = [key for key, shard in self._shards.items() if shard.phase is not ShardPhase.SEEDING]
-        for key in sorted(waiting, key=lambda key: (-key.epoch_height, key.shard_id)):
+        # What is here needs no bucket, which may be away.
+        for key in sorted(waiting, key=lambda key: (not self._parts(key).are_here(), -key.epoch_height, key.shard_id)):
             if self._stop.is_set():
                 return
             try:

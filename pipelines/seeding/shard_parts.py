@@ -47,6 +47,11 @@ class ShardParts:
     def _ledger_name(self) -> str:
         return f"verified/{self._key.layout.epoch_id}-{self._key.shard_id}.json"
 
+    def are_here(self) -> bool:
+        """Whether there is a file for each part in one of the folders; nothing is read."""
+        roots = [self._data.root] if self._local is None else [self._data.root, self._local]
+        return any(all((root / self._name(part)).exists() for part in self._shard.parts) for root in roots)
+
     def find_in_place(self) -> Path | None:
         """Return the epoch's folder among local files if it has every part of the shard, right to the last byte."""
         if self._local is None:

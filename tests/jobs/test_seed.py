@@ -9,11 +9,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.commands import epoch_folder, statecast
+from tests.support.commands import Outcome, epoch_folder, statecast
 from tests.support.json_process import JsonProcess, running_client, running_command, running_mirror
 from tests.support.published import public_key, published_localnet, signing_key
 from tests.support.random_epochs import PART_SIZES, RandomEpoch, parts_in, publish_random_epoch
@@ -250,6 +251,59 @@ def test_a_manifest_that_no_trusted_key_signed_is_not_seeded(tmp_path: Path) -> 
     assert outcome.code == 3
     assert "signed" in outcome.error_line
     assert not list((tmp_path / "data").rglob("state_part_*"))
+
+
+def seed_once(bucket: Path, data: Path, *options: object) -> Outcome:
+    """Bring a bucket's epochs here in this process, and end."""
+    return statecast("seed", bucket, "--data", data, "--listen", "127.0.0.1:0", "--once", "--trust-key", public_key(), *options)
+
+
+def test_an_older_revision_is_not_followed(tmp_path: Path) -> None:
+    """What was accepted is remembered over restarts: a bucket that goes back is refused and what is here stays."""
+    publish_random_epoch(tmp_path / "bucket", revision=2)
+    assert seed_once(tmp_path / "bucket", tmp_path / "data").code == 0
+    publish_random_epoch(tmp_path / "bucket", revision=1)
+    outcome = seed_once(tmp_path / "bucket", tmp_path / "data", "--json")
+    refused = [line for line in map(json.loads, outcome.stdout.splitlines()) if line.get("event") == "manifest_refused"]
+    assert "revision 2 was seen before" in refused[0]["problem"]
+    assert len(list((tmp_path / "data").rglob("state_part_*"))) == len(PART_SIZES)
+
+
+def test_a_new_revision_is_taken_up(tmp_path: Path) -> None:
+    """A shard that was added later comes too, and nothing else is downloaded again."""
+    publish_random_epoch(tmp_path / "bucket", shards={0: [70_000]})
+    assert seed_once(tmp_path / "bucket", tmp_path / "data").code == 0
+    epoch = publish_random_epoch(tmp_path / "bucket", shards={0: [70_000], 1: [80_000]}, revision=2)
+    outcome = seed_once(tmp_path / "bucket", tmp_path / "data", "--json")
+    assert outcome.code == 0, outcome.stderr
+    summary = json.loads(outcome.stdout.splitlines()[-1])
+    assert [shard["bytes_downloaded"] for shard in summary["shards"]] == [0, 80_000]
+    assert parts_in(tmp_path / "data" / epoch.layout.shard_folder(1)) == epoch.parts(1)
+
+
+def test_a_deletion_that_was_killed_is_finished(tmp_path: Path) -> None:
+    """An epoch's folder without its manifest is what a killed deletion leaves, and half a part what a killed download does."""
+    epoch = publish_random_epoch(tmp_path / "bucket", 2)
+    assert seed_once(tmp_path / "bucket", tmp_path / "data").code == 0
+    old = tmp_path / "data" / replace(epoch.layout, epoch_height=1).shard_folder(0) / "state_part_000000_of_000001"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"old")
+    half = tmp_path / "data" / ".seed" / "tmp" / "half"
+    half.write_bytes(b"half")
+    assert seed_once(tmp_path / "bucket", tmp_path / "data").code == 0
+    assert not old.exists()
+    assert not half.exists()
+    assert parts_in(tmp_path / "data" / epoch.layout.shard_folder(0)) == epoch.parts()
+
+
+def test_a_seeder_calls_named_peers(tmp_path: Path) -> None:
+    """A client that knows nobody is found by the seeder that was given its address."""
+    epoch = publish_random_epoch(tmp_path / "bucket")
+    with running_client(tmp_path / "into", "--torrent", tmp_path / "bucket" / epoch.layout.torrent(0)) as client:
+        peer = f"127.0.0.1:{client.event('listening')['port']}"
+        with running_seeder(tmp_path / "bucket", tmp_path / "data", "--peer", peer):
+            client.event("done")
+    assert parts_in(tmp_path / "into/shard_id=0") == epoch.parts()
 
 
 def test_local_files_are_seeded_in_place(tmp_path: Path) -> None:
