@@ -20,7 +20,7 @@ class FetchLimits:
     """The limits of one fetch. Rates are None where there is none."""
 
     connections: int = 16
-    """Most transfers at once, all sources together."""
+    """Most transfers that move at once, all sources together; one that stalled counts at its source alone."""
     connections_per_source: int = 4
     bytes_per_s: float | None = None
     """All sources together."""

@@ -133,7 +133,7 @@ class Schedule:
         begun: list[Transfer] = []
         self._hedge(now_s, begun, only_stalled=True)
         for index in list(islice(self._waiting, WAITING_LOOKED_AT_MAX)):
-            if len(self._running) >= self._limits.connections or self._in_flight >= self._limits.parts_in_flight:
+            if self._busy(now_s) >= self._limits.connections or self._in_flight >= self._limits.parts_in_flight:
                 break
             free = [account for account in self._accounts.values() if account.is_free(now_s)]
             if not free and any(not account.is_out for account in self._accounts.values()):
@@ -255,7 +255,7 @@ class Schedule:
 
     def _hedge(self, now_s: float, begun: list[Transfer], *, only_stalled: bool) -> None:
         for running in list(self._running.values()):
-            if len(self._running) >= self._limits.connections:
+            if self._busy(now_s) >= self._limits.connections:
                 return
             index = running.transfer.part
             part = self._parts[index]
@@ -270,6 +270,10 @@ class Schedule:
             account = self._choose(index, others)
             if account is not None and (stalled or self._would_overtake(running, part, account, now_s)):
                 begun.append(self._begin(index, account, now_s, is_hedge=True))
+
+    def _busy(self, now_s: float) -> int:
+        """Return how many transfers are moving. Stalled ones count at their source alone: a source that hangs must not keep others idle."""
+        return sum(now_s - running.progressed_s < self._limits.stall_s for running in self._running.values())
 
     def _would_overtake(self, running: _Running, part: _Part, account: SourceAccount, now_s: float) -> bool:
         """Tell whether another source should be done with the whole part long before a transfer is done with its rest."""

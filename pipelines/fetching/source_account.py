@@ -102,7 +102,7 @@ class SourceAccount:
 
 def open_account(source_id: str, traits: SourceTraits, limits: FetchLimits) -> SourceAccount:
     """Return the account of a source that was not asked yet."""
-    own_max = limits.connections_per_source if traits.connections_max is None else traits.connections_max
-    return SourceAccount(
-        source_id, traits, min(limits.connections_per_source, own_max) if traits.connections_max is None else own_max, traits.ranges
-    )
+    connections_max = limits.connections_per_source
+    if traits.connections_max is not None:
+        connections_max = min(connections_max, traits.connections_max)
+    return SourceAccount(source_id, traits, connections_max, traits.ranges)

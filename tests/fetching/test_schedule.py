@@ -174,6 +174,21 @@ def test_slowness_is_no_lie() -> None:
     assert not loser.is_out and loser.errors == 0 and loser.active == 0
 
 
+def test_a_source_that_hangs_does_not_keep_others_idle() -> None:
+    """Its transfers hold every connection there is; once they have stalled, others go on beside them, and they are hedged."""
+    limits = replace(LIMITS, connections=2, connections_per_source=2)
+    sources = accounts("a", "b", limits=limits)
+    sources[1].rests_until_s = 1.0
+    plan = schedule(6, sources, limits)
+    assert {transfer.source_id for transfer in plan.start(0.0)} == {"a"}
+    assert plan.start(2.0) == []
+    begun = plan.start(LIMITS.stall_s)
+    assert [(transfer.source_id, transfer.is_hedge) for transfer in begun] == [("b", True), ("b", True)]
+    for transfer in begun:
+        finish(plan, transfer, LIMITS.stall_s + 1)
+    assert {transfer.source_id for transfer in plan.start(LIMITS.stall_s + 1)} == {"b"}
+
+
 def test_a_transfer_that_lives_is_not_hedged_as_stalled() -> None:
     """An empty buffer is a sign of life."""
     plan = schedule(1, accounts("a", "b"))
@@ -264,7 +279,7 @@ def test_every_course_ends(seed: int) -> None:
     for _ in range(2000):
         for transfer in plan.start(now_s):
             running[transfer.transfer_id] = transfer
-        assert len(running) <= limits.connections
+        assert all(source.active <= source.connections_max for source in sources)
         if plan.is_finished and not running:
             break
         now_s += chance.choice([0.1, 3.0, 30.0])

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import zstandard
 
@@ -115,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        name = self.path.lstrip("/").partition("?")[0].removeprefix("moved/")
+        name = unquote(self.path).lstrip("/").partition("?")[0].removeprefix("moved/")
         ranged = self.headers.get("Range")
         with self.lock, open(self.log, "a") as log:
             log.write(f"/{name}" + (f" {ranged}" if ranged else "") + "\n")
@@ -127,7 +128,13 @@ class _Handler(BaseHTTPRequestHandler):
             return
         fault = self.fault if (self.everything or "/state_part_" in name) and self.only in name else "none"
         data = path.read_bytes()
-        start = int(re.fullmatch(r"bytes=(\d+)-", ranged)[1]) if ranged else 0
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", ranged) if ranged else None
+        if asked is not None and asked[2]:
+            # As torrent clients ask of a web seed.
+            body = data[int(asked[1]) : int(asked[2]) + 1]
+            self._body(206, body, {"Content-Range": f"bytes {asked[1]}-{asked[2]}/{len(data)}"})
+            return
+        start = int(asked[1]) if asked is not None else 0
         self._serve(fault, path, data, start, first=first)
 
     def _serve(self, fault: str, path: Path, data: bytes, start: int, *, first: bool) -> None:
