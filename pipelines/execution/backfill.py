@@ -30,6 +30,7 @@ from pipelines.sources.node_store import NodeSource
 from pipelines.sources.state_changes import find_shard_layout
 from pipelines.sources.state_walk_source import StateWalk, StateWalkSource, choose_node_source
 from pipelines.stages.export import discard_export
+from pipelines.stages.work_folder import work_folder_for
 from pipelines.stores.open_store import open_store
 from schemas.epoch_context import EpochContext, ShardContext
 from schemas.errors import IntegrityError, SnapshotMismatchError, SourceError, StatecastError, StateRootMismatchError
@@ -180,9 +181,12 @@ class _Lane:
         publisher = backfill.publisher_for(context)
         if publisher.find_published(context, backfill.settings.num_parts) is not None:
             backfill.status.note(epoch.epoch_height, shards, state=StepState.PUBLISHED, error=None)
-            found = {shard.shard_uid: self._exported(context, shard) for shard in context.shards}
-            self._made += [dataset for dataset in found.values() if dataset is not None]
-            return {uid: dataset for uid, dataset in found.items() if dataset is not None}
+            found = [dataset for shard in context.shards if (dataset := self._exported(context, shard)) is not None]
+            for dataset in found:
+                # Left by a run that was killed between its manifest and its cleaning up.
+                self._remove_work(dataset)
+            self._made += found
+            return {dataset.summary.shard.shard_uid: dataset for dataset in found}
         datasets = {shard.shard_uid: self._dataset(context, shard, base) for shard in context.shards}
         try:
             result = self._produce(epoch, context, publisher, datasets)
@@ -193,6 +197,8 @@ class _Lane:
                 raise
             self.progress.note(f"{error.problem} [{error.where}]; reading the epoch from the node again")
             for dataset in datasets.values():
+                # Intermediate results are named by what the dataset says of its files, and those may hold other bytes.
+                self._remove_work(dataset)
                 self._discard(dataset)
             datasets = {shard.shard_uid: self._from_node(context, shard) for shard in context.shards}
             result = self._produce(epoch, context, publisher, datasets)
@@ -287,6 +293,9 @@ class _Lane:
         folders = {dataset.folder for dataset in kept.values()}
         for dataset in [dataset for dataset in self._made if dataset.folder not in folders]:
             self._discard(dataset)
+
+    def _remove_work(self, dataset: ShardDataset) -> None:
+        work_folder_for(self.backfill.settings.work_url, dataset).remove()
 
     def _discard(self, dataset: ShardDataset) -> None:
         discard_export(dataset)
