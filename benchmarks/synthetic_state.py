@@ -93,7 +93,7 @@ def _context(records: int, seed: int) -> EpochContext:
     )
 
 
-def _options() -> Options:
+def node_options() -> Options:
     """Return options near nearcore's for the bottommost level, where nearly all of a node's rows are."""
     options = Options(raw_mode=True)
     options.set_compression_type(DBCompressionType.zstd())
@@ -106,10 +106,10 @@ def _options() -> Options:
 def _write_database(data: Path, records: int, seed: int) -> None:
     data.mkdir(parents=True)
     columns = (BLOCK_MISC, FLAT_STATE, FLAT_STATE_CHANGES, FLAT_STATE_DELTA_METADATA, FLAT_STORAGE_STATUS, STATE, STATE_SHARD_UID_MAPPING)
-    options = _options()
+    options = node_options()
     options.create_if_missing(True)
     options.create_missing_column_families(True)
-    database = Rdict(str(data), options=options, column_families={column: _options() for column in columns})
+    database = Rdict(str(data), options=options, column_families={column: node_options() for column in columns})
     try:
         flat_head = FlatBlock(_block_hash(records, seed, "flat head"), 1_000, _block_hash(records, seed, "block before the flat head"))
         database.get_column_family(FLAT_STORAGE_STATUS)[SHARD_UID.to_bytes()] = encode_ready_status(flat_head)
@@ -140,7 +140,7 @@ def _ingest(flat_state: Rdict, folder: Path, rows: Iterator[Row]) -> None:
     moving.set_move_files(True)
     for number, first in enumerate(rows):
         path = str(folder / f"ingest-{number}.sst")
-        writer = SstFileWriter(_options())
+        writer = SstFileWriter(node_options())
         writer.open(path)
         step: Iterator[Row] = chain([first], islice(rows, TABLE_ROWS - 1))
         while _write_rows(writer, step) == TABLE_ROWS and writer.file_size() < TABLE_BYTES_TARGET:

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 from pipelines.sources.state_column import READ_ROWS, StateColumn
 from pipelines.sources.state_walk import Item, Leaf, expand, is_record, read_nodes, root_item
 from schemas.ids import ZERO_HASH
-from schemas.trie_node import nibbles_to_key
+from schemas.trie_node import common_prefix_length, nibbles_to_key
 
 Include = Callable[[bytes], bool]
 """Tells of a prefix (one nibble a byte) whether anything under it is asked for."""
@@ -56,7 +56,7 @@ def trie_difference(column: StateColumn, old_root: bytes, new_root: bytes, inclu
     """
     stack: list[tuple[bytes, _Place, _Place]] = [(b"", _root(old_root), _root(new_root))]
     while stack:
-        window = [stack.pop() for _ in range(min(len(stack), READ_ROWS // 2))]
+        window = [_further(*stack.pop()) for _ in range(min(len(stack), READ_ROWS // 2))]
         pairs = [(prefix, old, new) for prefix, old, new in window if old != new and include(prefix)]
         contents = _contents(column, [(prefix, place) for prefix, old, new in pairs for place in (old, new)])
         for (prefix, _, _), old, new in zip(pairs, contents[::2], contents[1::2], strict=True):
@@ -65,6 +65,21 @@ def trie_difference(column: StateColumn, old_root: bytes, new_root: bytes, inclu
                 yield key, None if new.value is None else Leaf(key, *new.value)
             for nibble in old.below.keys() | new.below.keys():
                 stack.append((prefix + bytes([nibble]), old.below.get(nibble), new.below.get(nibble)))
+
+
+def _further(prefix: bytes, old: _Place, new: _Place) -> tuple[bytes, _Place, _Place]:
+    """Go on to where the two part, or to where something stands: nibble by nibble a long key would take long."""
+    if isinstance(old, _Tail) and isinstance(new, _Tail):
+        steps = common_prefix_length(old.nibbles, new.nibbles)
+    elif isinstance(old, _Tail) and new is None:
+        steps = len(old.nibbles)
+    elif isinstance(new, _Tail) and old is None:
+        steps = len(new.nibbles)
+    else:
+        return prefix, old, new
+    tail = old if isinstance(old, _Tail) else new
+    assert isinstance(tail, _Tail), "one of the two is"
+    return prefix + tail.nibbles[:steps], _shortened(old, steps), _shortened(new, steps)
 
 
 def _root(state_root: bytes) -> _Place:
@@ -96,11 +111,11 @@ def _tail_content(tail: _Tail | None) -> _Content:
         return _NOTHING
     if not tail.nibbles:
         return _Content((tail.length, tail.hash), {})
-    return _Content(None, {tail.nibbles[0]: _shortened(tail)})
+    return _Content(None, {tail.nibbles[0]: _shortened(tail, 1)})
 
 
-def _shortened(tail: _Tail) -> _Place:
-    return _opened(_Tail(tail.nibbles[1:], tail.hash, tail.length))
+def _shortened(place: _Place, steps: int) -> _Place:
+    return _opened(_Tail(place.nibbles[steps:], place.hash, place.length)) if isinstance(place, _Tail) else place
 
 
 def _node_content(column: StateColumn, item: Item, node: bytes) -> _Content:
@@ -111,5 +126,5 @@ def _node_content(column: StateColumn, item: Item, node: bytes) -> _Content:
         if not rest:
             value = (found.length, found.hash)
         else:
-            below[rest[0]] = found.hash if not is_record(found) and len(rest) == 1 else _shortened(_Tail(rest, found.hash, found.length))
+            below[rest[0]] = found.hash if not is_record(found) and len(rest) == 1 else _shortened(_Tail(rest, found.hash, found.length), 1)
     return _Content(value, below)

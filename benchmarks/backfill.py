@@ -1,0 +1,207 @@
+"""Times what a backfill reads by: a walk over the State column and a roll forward, beside the flat-state path in the same run.
+
+    python -m benchmarks.backfill --records 50000,200000 --changes 100,1000,10000
+
+Everything runs in this process on one core and is timed in processor seconds, so a figure is records a second a core. Roll forwards are
+taken on each size of state, for changed records that follow each other and for ones that are spread over the shard: what they cost should
+follow the changes, and the files that they touch, not the state.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measure import CPU, interleaved_medians, seconds_of
+from benchmarks.synthetic_records import RECORDS_MIN
+from benchmarks.synthetic_state import SEED_DEFAULT, synthetic_state
+from benchmarks.synthetic_trie import TRIE_RECORDS_MAX, TrieState, trie_state
+from pipelines.execution.export_epoch import export_epoch
+from pipelines.execution.in_process import InProcessExecutor
+from pipelines.execution.progress import SilentProgress
+from pipelines.execution.roll_forward_shard import roll_forward_shard
+from pipelines.execution.stage_runner import StageRunner
+from pipelines.kernel.native import is_available
+from pipelines.sources.arrow_dataset import ShardDataset
+from pipelines.sources.node_store import NodeSource
+from pipelines.sources.rocksdb_reader import forget_readers
+from pipelines.sources.state_walk_source import StateWalkSource
+from pipelines.stages.export import ExportSettings
+from schemas.epoch_context import EpochContext
+
+FILE_BYTES_TARGET = 1 << 20
+"""Dataset files here: the states are small, and a real shard has as many files of 64 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFigure:
+    """An export of a whole state."""
+
+    way: str
+    records: int
+    seconds: float
+    records_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RollFigure:
+    """A roll forward."""
+
+    records: int
+    changes: int
+    spread: bool
+    files: int
+    files_touched: int
+    seconds: float
+    changes_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillFigures:
+    """All figures of a run."""
+
+    reads: tuple[ReadFigure, ...]
+    rolls: tuple[RollFigure, ...]
+
+
+def run_benchmark(folder: Path, sizes: Sequence[int], changes: Sequence[int], seed: int, repeats: int) -> BackfillFigures:
+    """Make the states and take all figures; what is made beside the synthetic states is removed."""
+    reads: list[ReadFigure] = []
+    rolls: list[RollFigure] = []
+    for records in sizes:
+        state = synthetic_state(folder, records, seed)
+        work = folder / f"backfill-{records}"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        try:
+            wanted = [(count, spread) for spread in (False, True) for count in changes if count <= records // 10]
+            tries = trie_state(state, work / "home", wanted)
+            reads += _read_figures(tries, work, repeats)
+            rolls += _roll_figures(tries, work, repeats)
+        finally:
+            forget_readers()
+            shutil.rmtree(work, ignore_errors=True)
+    return BackfillFigures(tuple(reads), tuple(rolls))
+
+
+def _settings(folder: Path) -> ExportSettings:
+    return ExportSettings(str(folder), file_bytes_target=FILE_BYTES_TARGET, record_batch_bytes_max=FILE_BYTES_TARGET // 8)
+
+
+def _runner() -> StageRunner:
+    return StageRunner(InProcessExecutor(), SilentProgress())
+
+
+def _export(source: NodeSource | StateWalkSource, context: EpochContext, folder: Path) -> ShardDataset:
+    shutil.rmtree(folder, ignore_errors=True)
+    (dataset,) = export_epoch(_runner(), source, context, _settings(folder))
+    return dataset
+
+
+def _read_figures(tries: TrieState, work: Path, repeats: int) -> list[ReadFigure]:
+    flat = NodeSource(str(tries.home), tries.context)
+    walk = StateWalkSource(flat, (tries.context.shards[0].shard_uid,))
+    seconds = interleaved_medians(
+        repeats,
+        lambda: _export(flat, tries.context, work / "flat"),
+        lambda: _export(walk, tries.context, work / "walk"),
+        clock=CPU,
+    )
+    return [
+        ReadFigure(way, tries.records, taken, tries.records / taken)
+        for way, taken in zip(("flat state", "state walk"), seconds, strict=True)
+    ]
+
+
+def _roll_figures(tries: TrieState, work: Path, repeats: int) -> list[RollFigure]:
+    older = _export(NodeSource(str(tries.home), tries.context), tries.context, work / "older")
+    old_files = {file.sha256 for file in older.summary.files}
+    figures = []
+    for changed in tries.changed:
+        made: list[ShardDataset] = []
+
+        def roll(context: EpochContext = changed.context, made: list[ShardDataset] = made) -> None:
+            runner, shard = _runner(), context.shards[0]
+            made.append(roll_forward_shard(runner, str(tries.home), older, context, shard, layout=None, settings=_settings(work / "older")))
+
+        seconds = sorted(seconds_of(roll, CPU) for _ in range(repeats))[repeats // 2]
+        files = made[-1].summary.files
+        touched = sum(file.sha256 not in old_files for file in files)
+        figures.append(RollFigure(tries.records, changed.changes, changed.spread, len(files), touched, seconds, changed.changes / seconds))
+    return figures
+
+
+def print_figures(figures: BackfillFigures) -> None:
+    """Print the figures for people."""
+    console = Console(width=140)
+    table = Table(title="a whole state, one core", title_justify="left")
+    for name in ("way", "records", "seconds", "records/s", "to flat state"):
+        table.add_column(name, justify="left" if name == "way" else "right")
+    flat = {figure.records: figure for figure in figures.reads if figure.way == "flat state"}
+    for read in figures.reads:
+        ratio = read.seconds / flat[read.records].seconds
+        table.add_row(read.way, f"{read.records:,}", f"{read.seconds:.2f}", f"{read.records_per_s:,.0f}", f"{ratio:.1f} times")
+    console.print(table)
+    table = Table(title="roll forward, one core", title_justify="left")
+    for name in ("records", "changes", "where", "files written", "seconds", "changes/s", "to flat state"):
+        table.add_column(name, justify="left" if name == "where" else "right")
+    for roll in figures.rolls:
+        table.add_row(
+            f"{roll.records:,}",
+            f"{roll.changes:,}",
+            "spread" if roll.spread else "together",
+            f"{roll.files_touched} of {roll.files}",
+            f"{roll.seconds:.3f}",
+            f"{roll.changes_per_s:,.0f}",
+            f"{roll.seconds / flat[roll.records].seconds:.2f} times",
+        )
+    console.print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.backfill", description="Time State walk and roll forward beside flat state."
+    )
+    parser.add_argument("--records", type=_counts, default=[50_000, 200_000], help="sizes of states, as 50000,200000")
+    parser.add_argument(
+        "--changes", type=_counts, default=[100, 1_000, 10_000], help="changed records, as 100,1000; up to a tenth of a state"
+    )
+    parser.add_argument("--seed", type=int, default=SEED_DEFAULT)
+    parser.add_argument("--repeats", type=int, default=3, help="how often each figure is taken; the median counts; default %(default)s")
+    parser.add_argument("--folder", type=Path, help="where synthetic states are kept for the next run; default a folder that is removed")
+    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
+    options = parser.parse_args(arguments)
+    if not all(RECORDS_MIN <= count <= TRIE_RECORDS_MAX for count in options.records):
+        parser.error(f"--records goes from {RECORDS_MIN} to {TRIE_RECORDS_MAX}")
+    if not is_available():
+        raise SystemExit("The benchmark builds its tries with the native kernel, which is not installed.")
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="statecast-bench-"))
+    try:
+        figures = run_benchmark(folder.absolute(), options.records, options.changes, options.seed, options.repeats)
+    finally:
+        if options.folder is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    if options.json:
+        print(json.dumps(asdict(figures), indent=1))
+    else:
+        print_figures(figures)
+
+
+def _counts(text: str) -> list[int]:
+    counts = [int(count) for count in text.split(",")]
+    if any(count < 1 for count in counts):
+        raise argparse.ArgumentTypeError("at least one")
+    return counts
+
+
+if __name__ == "__main__":
+    main()

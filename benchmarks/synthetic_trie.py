@@ -1,0 +1,125 @@
+"""A synthetic state with its tries: the State column of a node that keeps several states of one shard.
+
+The trie of a synthetic state (`benchmarks.synthetic_state`) is computed by the native kernel in one piece, so a state of this kind has a few
+hundred thousand records at most. Further states are the same with some records changed; only the nodes that they don't share are added.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+from rocksdict import Rdict, WriteOptions
+
+from benchmarks.synthetic_state import SHARD_UID, SyntheticState, node_options
+from pipelines.kernel.native import NativeKernel
+from pipelines.sources.node_columns import STATE
+from pipelines.sources.node_store import NodeSource
+from pipelines.sources.protocol import KeyRange
+from schemas.epoch_context import EpochContext
+from schemas.flat_state import RECORD_SCHEMA
+from schemas.ids import CryptoHash
+from schemas.state_part import decode_partial_state
+
+TRIE_RECORDS_MAX: Final = 600_000
+"""Most records: the whole trie is put together in memory."""
+
+_COUNT: Final = (1).to_bytes(8, "little")
+_BATCH_BYTES: Final = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedState:
+    """Another state of the shard."""
+
+    changes: int
+    spread: bool
+    """Changed records lie all over the shard; else they follow each other."""
+    context: EpochContext
+
+
+@dataclass(frozen=True, slots=True)
+class TrieState:
+    """A node's home whose State column has the trie of a synthetic state, and of others that differ from it by some records."""
+
+    home: Path
+    context: EpochContext
+    records: int
+    changed: tuple[ChangedState, ...]
+
+
+def trie_state(state: SyntheticState, folder: Path, wanted: Iterable[tuple[int, bool]]) -> TrieState:
+    """Make the home.
+
+    Args:
+        folder: where it goes; must not be there.
+        wanted: (changes, spread) of each further state.
+    """
+    assert state.records <= TRIE_RECORDS_MAX, "the trie is put together in memory"
+    shutil.copytree(state.home, folder)
+    source = NodeSource(str(state.home), state.context)
+    shard = state.context.shards[0]
+    batches = list(source.records(shard, KeyRange(b"", None), _BATCH_BYTES))
+    hashes = sorted({value_hash for batch in batches for value_hash in batch["value_hash"].drop_null().to_pylist()})
+    values = list(source.values(shard, hashes, _BATCH_BYTES))
+    known: set[bytes] = set()
+    root = _add_trie(folder, batches, values, known)
+    changed = [
+        ChangedState(changes, spread, _context(state, _add_trie(folder, _changed(batches, changes, spread), values, known), str(number)))
+        for number, (changes, spread) in enumerate(wanted)
+    ]
+    return TrieState(folder, _context(state, root, ""), state.records, tuple(changed))
+
+
+def _context(state: SyntheticState, state_root: CryptoHash, name: str) -> EpochContext:
+    epoch_id = CryptoHash(hashlib.sha256(f"{state.context.epoch_id} {name}".encode()).digest()) if name else state.context.epoch_id
+    shards = (replace(state.context.shards[0], state_root=state_root),)
+    return replace(state.context, epoch_id=epoch_id, epoch_height=state.context.epoch_height + bool(name), shards=shards)
+
+
+def _changed(batches: list[pa.RecordBatch], changes: int, spread: bool) -> list[pa.RecordBatch]:
+    """Return the records with as many inlined values changed."""
+    table = pa.Table.from_batches(batches, RECORD_SCHEMA).combine_chunks()
+    values = table["value"].to_pylist()
+    inlined = [row for row, value in enumerate(values) if value]
+    step = len(inlined) // changes if spread else 1
+    begin = 0 if spread else len(inlined) // 3
+    for row in inlined[begin::step][:changes]:
+        values[row] = bytes([values[row][0] ^ 0xFF]) + values[row][1:]
+    columns = [table["key"], pa.array(values, pa.binary()), table["value_length"], table["value_hash"]]
+    changed: list[pa.RecordBatch] = pa.Table.from_arrays(columns, schema=RECORD_SCHEMA).to_batches(max_chunksize=1 << 14)
+    return changed
+
+
+def _add_trie(home: Path, records: list[pa.RecordBatch], values: list[pa.RecordBatch], known: set[bytes]) -> CryptoHash:
+    """Write a trie's nodes and values to the State column, but for those that are there; return its root."""
+    kernel = NativeKernel()
+    build = kernel.build(records, values, None, None)
+    assert build.interior is not None, "it was asked for"
+    sealed = kernel.seal([build.edge])
+    options = node_options()
+    database = Rdict(
+        str(home / "data"), options=options, column_families={name: node_options() for name in Rdict.list_cf(str(home / "data"))}
+    )
+    try:
+        state = database.get_column_family(STATE)
+        unlogged = WriteOptions()
+        unlogged.disable_wal = True
+        state.set_write_options(unlogged)
+        entries = [bytes(entry) for entry in decode_partial_state(kernel.assemble(build.interior, list(sealed.boundary_nodes[0])))]
+        for entry in entries:
+            entry_hash = hashlib.sha256(entry).digest()
+            if entry_hash not in known:
+                known.add(entry_hash)
+                state[SHARD_UID.to_bytes() + entry_hash] = entry + _COUNT
+        root = sealed.root_node
+        state[SHARD_UID.to_bytes() + hashlib.sha256(root).digest()] = root + _COUNT
+        state.flush()
+    finally:
+        database.close()
+    return sealed.state_root
