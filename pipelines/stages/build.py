@@ -6,6 +6,7 @@ on the parts' boundaries that the proofs need.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -33,7 +34,9 @@ class BuildSummary:
     value_bytes: int
     node_count: int
     hashed_bytes: int
-    interior_size: int
+    interior_sha256: str
+    edge_sha256: str
+    """Digests of what was left in the work folder, so that a rerun knows it whole."""
     kinds: tuple[tuple[int, int, int], ...]
     """(first byte of the key, records, bytes of keys and values), ascending; -1 for the empty key."""
 
@@ -57,8 +60,8 @@ class BuildPartTask:
         part_id = self.plan.part_id
         try:
             earlier = _summary_from_json(json.loads(store.get(self.work.build_summary(part_id))))
-            info = store.info(self.work.interior(part_id))
-            if info is not None and info.size == earlier.interior_size:
+            left = (store.get(self.work.interior(part_id)), store.get(self.work.edge(part_id)))
+            if tuple(hashlib.sha256(data).hexdigest() for data in left) == (earlier.interior_sha256, earlier.edge_sha256):
                 return earlier
         except (ObjectNotFoundError, ValueError, TypeError, KeyError):
             pass
@@ -73,7 +76,8 @@ class BuildPartTask:
             value_bytes=sum(pc.sum(pc.cast(batch.column(2), pa.uint64())).as_py() for batch in records),
             node_count=build.node_count,
             hashed_bytes=build.hashed_bytes,
-            interior_size=build.interior.size,
+            interior_sha256=hashlib.sha256(build.interior).hexdigest(),
+            edge_sha256=hashlib.sha256(build.edge).hexdigest(),
             kinds=_count_kinds(records),
         )
         store.put(self.work.build_summary(part_id), json.dumps(asdict(summary)).encode())

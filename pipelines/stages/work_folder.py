@@ -25,8 +25,8 @@ class WorkFolder:
     folder: str
 
     def store(self) -> Store:
-        """Open the store that the folder is in."""
-        return open_store(self.url)
+        """Open the store that the folder is in; a power cut may take what was put last, and damage shows before anything is published."""
+        return open_store(self.url, durable=False)
 
     def charges(self, file_index: int) -> str:
         """Return the name of a dataset file's charges."""

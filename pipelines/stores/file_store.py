@@ -53,6 +53,8 @@ class FileStore:
     """Absolute path."""
     shared: bool = False
     """The folder is on a file system that every machine of the cluster mounts at this path."""
+    durable: bool = True
+    """Wait for the disk with every put; without it a power cut may take what was put last."""
     _cleaned: PerProcess[bool] = field(default_factory=PerProcess, repr=False, compare=False)
 
     @property
@@ -62,8 +64,8 @@ class FileStore:
 
     @property
     def guarantees(self) -> StoreGuarantees:
-        """All; ``shared`` as told."""
-        return StoreGuarantees(create_only=True, swap=True, durable=True, shared=self.shared)
+        """All; ``durable`` and ``shared`` as told."""
+        return StoreGuarantees(create_only=True, swap=True, durable=self.durable, shared=self.shared)
 
     def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
         """See `Store.put`."""
@@ -80,7 +82,7 @@ class FileStore:
                 except FileExistsError:
                     if not holds_same_bytes(self, name, data):
                         raise ObjectExistsError(problem="the name is taken by other bytes", where=str(target)) from None
-            _sync_folder(target.parent)
+            self._sync_folder(target.parent)
             return _info(name, os.stat(target))
 
     def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
@@ -128,7 +130,7 @@ class FileStore:
             with self._temporary(data, after_ns=os.stat(target).st_mtime_ns if current else 0) as temporary:
                 _make_folder(target.parent)
                 os.replace(temporary, target)
-                _sync_folder(target.parent)
+                self._sync_folder(target.parent)
                 return _info(name, os.stat(target))
 
     def delete(self, name: str) -> None:
@@ -136,7 +138,7 @@ class FileStore:
         path = self._path(name)
         with suppress(ObjectNotFoundError), self._mapped(name):
             os.unlink(path)
-            _sync_folder(path.parent)
+            self._sync_folder(path.parent)
 
     def _path(self, name: str) -> Path:
         return Path(self.root, check_object_name(name))
@@ -159,9 +161,13 @@ class FileStore:
                 if stat.S_ISREG(status.st_mode):
                     yield _info(prefix + name, status)
 
+    def _sync_folder(self, folder: Path) -> None:
+        if self.durable:
+            _sync_folder(folder)
+
     @contextmanager
     def _temporary(self, data: Data, after_ns: int) -> Iterator[Path]:
-        """Hold the bytes in a synced temporary file, modified later than ``after_ns``, that is gone afterwards."""
+        """Hold the bytes in a temporary file, synced where that was promised, modified later than ``after_ns``, that is gone afterwards."""
         self._cleaned.get(self._clean)
         folder = Path(self.root, TEMPORARY_FOLDER)
         _make_folder(folder)
@@ -172,7 +178,8 @@ class FileStore:
                 _write_all(descriptor, as_view(data))
                 modified_ns = max(time.time_ns(), after_ns + 1)
                 os.utime(descriptor, ns=(modified_ns, modified_ns))
-                os.fsync(descriptor)
+                if self.durable:
+                    os.fsync(descriptor)
             finally:
                 os.close(descriptor)
             yield path

@@ -23,6 +23,7 @@ def open_store(
     url: str,
     *,
     shared: bool = False,
+    durable: bool = True,
     endpoint_url: str | None = None,
     project: str | None = None,
     token: str | None = None,
@@ -35,6 +36,7 @@ def open_store(
     Args:
         url: a path, ``file:///folder``, ``memory://name``, ``gs://bucket/folder`` or ``s3://bucket/folder``.
         shared: a local folder is on a file system that every machine mounts at the same path.
+        durable: a local folder: wait for the disk with every put; False for what can be made again.
         endpoint_url: GCS and S3: another server than the provider's; without it the clients' own environment variables count.
         project, token: GCS: as gcsfs takes them.
         anonymous: GCS and S3: use no credentials (public buckets).
@@ -48,7 +50,7 @@ def open_store(
     store: Store
     scheme = url.partition("://")[0] if "://" in url else "file"
     if scheme == "file":
-        store = FileStore(_local_path(url), shared)
+        store = FileStore(_local_path(url), shared, durable)
     elif scheme == "memory":
         store = MemoryStore(url.removeprefix("memory://").strip("/"))
     elif scheme == "gs":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -73,3 +74,21 @@ def test_a_shard_without_records_has_the_empty_part_as_often_as_asked(num_parts:
     )
 
     assert [sha256(bytes(5)).hexdigest()] * num_parts == part_digests(built)
+
+
+def test_what_was_damaged_in_the_work_folder_is_built_again(tmp_path: Path) -> None:
+    """A rerun takes an interior or an edge for done only if it still has the bytes that were left there."""
+    pairs = [(b"%03d" % number, b"value %d" % number) for number in range(300)]
+    runner = StageRunner(InProcessExecutor(), SilentProgress())
+    source = list_source(pairs)
+    (dataset,) = export_epoch(runner, source, context_of(None), ExportSettings(str(tmp_path)))
+    work = work_folder_for(str(tmp_path / "work"), dataset)
+    kernel = choose_kernel("auto")
+    expected = part_digests(build_shard(runner, kernel, dataset, work, num_parts_wanted=4, source=source))
+    for pattern in ("interior-000001", "edge-000002"):
+        (damaged,) = (tmp_path / "work").rglob(pattern)
+        damaged.write_bytes(bytes(damaged.stat().st_size))
+
+    again = build_shard(runner, kernel, dataset, work, num_parts_wanted=4, source=source)
+
+    assert expected == part_digests(again)
