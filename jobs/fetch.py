@@ -112,6 +112,16 @@ def fetch(
 
     Example: `statecast fetch gs://bucket/prefix --chain-id mainnet --shard-id 6 --into /data/parts --source https://mirror/… --trusted-block …`
     """
+    limits = FetchLimits(
+        connections=connections,
+        connections_per_source=min(connections, connections_per_source),
+        bytes_per_s=None if rate_limit is None else parse_byte_count(rate_limit, "--rate-limit"),
+        bytes_per_s_per_source=None
+        if rate_limit_per_source is None
+        else parse_byte_count(rate_limit_per_source, "--rate-limit-per-source"),
+        requests_per_s=requests_per_second,
+        requests_per_s_per_source=requests_per_second_per_source,
+    )
     settings = FetchSettings(
         url=url,
         source_urls=tuple(dict.fromkeys(TORRENT if url.startswith("magnet:") else url for url in source or ())),
@@ -120,20 +130,13 @@ def fetch(
         shard_ids=tuple(dict.fromkeys(shard_id or ())),
         into=into,
         policy=_policy(trusted_block, trust_key, trust_threshold, insecure),
-        limits=FetchLimits(
-            connections=connections,
-            connections_per_source=min(connections, connections_per_source),
-            bytes_per_s=None if rate_limit is None else parse_byte_count(rate_limit, "--rate-limit"),
-            bytes_per_s_per_source=None
-            if rate_limit_per_source is None
-            else parse_byte_count(rate_limit_per_source, "--rate-limit-per-source"),
-            requests_per_s=requests_per_second,
-            requests_per_s_per_source=requests_per_second_per_source,
-        ),
+        limits=limits,
         kernel_name=choose_kernel(kernel).name,
         verify_workers=verify_workers or os.cpu_count() or 1,
         use_mirrors=mirrors,
-        open_torrent=lambda offer: _open_torrent(offer, tuple(peer or ()), tuple(url for url in source or () if url.startswith("magnet:"))),
+        open_torrent=lambda offer: _open_torrent(
+            offer, tuple(peer or ()), tuple(url for url in source or () if url.startswith("magnet:")), limits
+        ),
     )
     display = open_fetch_display(as_json)
     run = EpochFetch(settings, display)
@@ -163,14 +166,19 @@ def _policy(trusted_block: str | None, trust_key: list[str] | None, trust_thresh
     return TrustPolicy(keys, None if trusted_block is None else CryptoHash.from_base58(trusted_block), insecure)
 
 
-def _open_torrent(offer: EpochOnOffer, peers: tuple[str, ...], magnets: tuple[str, ...]) -> Source:
+def _open_torrent(offer: EpochOnOffer, peers: tuple[str, ...], magnets: tuple[str, ...], limits: FetchLimits) -> Source:
     from pipelines.bittorrent.addresses import parse_address
     from pipelines.bittorrent.magnet import parse_magnet
+    from pipelines.bittorrent.session import SessionSettings
     from pipelines.fetching.torrent_source import TorrentSettings, TorrentSource, magnet_peers
 
     named = [parse_address(text, "--peer") for text in peers]
     linked = [address for text in magnets for address in magnet_peers(parse_magnet(text), offer.manifest)]
-    return TorrentSource(offer, TorrentSettings(peers=tuple(dict.fromkeys([*named, *linked]))))
+    # libtorrent downloads at its own pace, so the limits are told to it as well.
+    # A limit beyond what libtorrent's own numbers hold is none.
+    rates = [int(rate) for rate in (limits.bytes_per_s, limits.bytes_per_s_per_source) if rate is not None and rate < 2**31]
+    session = SessionSettings(download_bytes_per_s=min(rates, default=None))
+    return TorrentSource(offer, TorrentSettings(peers=tuple(dict.fromkeys([*named, *linked])), session=session))
 
 
 def _report_sources(run: EpochFetch, as_json: bool) -> None:
