@@ -39,7 +39,7 @@ test: check  ## the checks and all tests but the long ones
 	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow'
 
 test-all: check  ## the long tests too: chaos, many kills, servers that must be built first
-	STATECAST_BUILD_SERVERS=1 $(BIN)/python -m pytest
+	STATECAST_BUILD_SERVERS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 bench: setup  ## time every stage against its floor on one million records
 	$(BIN)/python -m benchmarks.produce
