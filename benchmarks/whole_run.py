@@ -33,7 +33,7 @@ def run_whole(executor: Executor, state: SyntheticState, folder: Path, export_ra
         datasets=(),
         publisher=EpochPublisher(f"file://{folder}/published", signer=None, encoding=Encoding.V1, zstd_level=ZSTD_LEVEL_DEFAULT),
         settings=ProductionSettings(
-            export=ExportSettings(f"file://{folder}/dataset", range_bytes_target=export_range_bytes),
+            export=ExportSettings(f"file://{folder}/dataset", range_bytes_target=export_range_bytes, durable=False),
             work_url=f"file://{folder}/work",
             encoding=Encoding.V1,
             zstd_level=ZSTD_LEVEL_DEFAULT,

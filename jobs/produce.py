@@ -166,7 +166,7 @@ def produce(
         return
     work_url = work or default_work_folder(to)
     settings = ProductionSettings(
-        export=ExportSettings(dataset or f"{work_url}/dataset"),
+        export=ExportSettings(dataset or f"{work_url}/dataset", durable=dataset is not None),
         work_url=f"{work_url}/build",
         encoding=publisher.encoding,
         zstd_level=zstd_level,

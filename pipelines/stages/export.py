@@ -61,6 +61,12 @@ class ExportSettings:
     record_batch_bytes_max: int = RECORD_BATCH_BYTES_MAX
     file_bytes_target: int = RECORDS_FILE_BYTES_TARGET
     """Bytes of one file, about."""
+    durable: bool = True
+    """Wait for the disk with every file; False for a dataset that nobody keeps, whose damage the state root would show."""
+
+    def open_dataset(self) -> Store:
+        """Open the store that the dataset goes to."""
+        return open_store(self.dataset_url, durable=self.durable)
 
     def destination(self, store: Store, folder: str) -> FileDestination:
         """Return where a shard's files go."""
@@ -92,7 +98,7 @@ class ExportRangeTask:
             SourceError, IntegrityError: from the source; RecordOrderError when its keys are not ascending.
             StoreError: the dataset can't be written.
         """
-        store = open_store(self.settings.dataset_url)
+        store = self.settings.open_dataset()
         folder = shard_folder(self.context, self.shard.shard_uid)
         summary_name = f"{folder}/ranges/range-{self.range_index:06d}.json"
         earlier = _earlier_summary(store, folder, summary_name, self.fingerprint)
@@ -134,7 +140,7 @@ class ExportValuesTask:
             ValueMismatchError: a value is missing or does not hash, or two records give one hash two lengths.
             SourceError, StoreError: as they say.
         """
-        store = open_store(self.settings.dataset_url)
+        store = self.settings.open_dataset()
         shard = self.context.shards[0]
         folder = shard_folder(self.context, shard.shard_uid)
         references: dict[bytes, int] = {}
@@ -222,7 +228,7 @@ def finish_export(
     shard = export.context.shards[0]
     header = source.state_header(shard, export.context.sync_hash)
     if header is not None:
-        open_store(settings.dataset_url).put(f"{shard_folder(export.context, shard.shard_uid)}/state_header", header)
+        settings.open_dataset().put(f"{shard_folder(export.context, shard.shard_uid)}/state_header", header)
     summary = DatasetShard(
         context=export.context,
         source=source.describe(),
