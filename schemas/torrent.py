@@ -23,7 +23,6 @@ PIECE_BYTES_MAX = 4 << 20
 PIECES_PER_PART_TARGET = 8
 """A part is about this many pieces, until pieces reach `PIECE_BYTES_MAX`."""
 
-SHA1_BYTES = 20
 SHA256_BYTES = 32
 
 _ZERO_LEAF = bytes(SHA256_BYTES)

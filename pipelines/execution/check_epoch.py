@@ -185,10 +185,8 @@ class EpochCheck:
         if listed.header is None:
             return
         name = self.layout.state_header(listed.shard_id)
-        try:
-            data = store.get(name)
-        except ObjectNotFoundError:
-            findings.append(Finding(FindingKind.MISSING, name, "it is missing"))
+        data = _get_or_miss(store, name, findings)
+        if data is None:
             return
         if hashlib.sha256(data).hexdigest() != listed.header.sha256:
             findings.append(Finding(FindingKind.WRONG, name, "it does not have the sha256 of manifest and statement"))
@@ -200,10 +198,8 @@ class EpochCheck:
         if listed.torrent is None:
             return
         name = self.layout.torrent(listed.shard_id)
-        try:
-            data = store.get(name)
-        except ObjectNotFoundError:
-            findings.append(Finding(FindingKind.MISSING, name, "it is missing"))
+        data = _get_or_miss(store, name, findings)
+        if data is None:
             return
         pieces = [part.pieces for part in checked if part.pieces is not None]
         if len(pieces) != listed.num_parts:
@@ -244,6 +240,15 @@ class EpochCheck:
             problem = "it is not in the manifest, and nodes count every object of this folder" if inside else "it is not of this layout"
             findings.append(Finding(FindingKind.FOREIGN, info.name, problem, harmless=not inside))
         return findings
+
+
+def _get_or_miss(store: Store, name: str, findings: list[Finding]) -> bytes | None:
+    """Read an object; note that it is missing where it is."""
+    try:
+        return store.get(name)
+    except ObjectNotFoundError:
+        findings.append(Finding(FindingKind.MISSING, name, "it is missing"))
+        return None
 
 
 def _amount(part: CheckedPart) -> Amount:

@@ -120,6 +120,12 @@ class ShardDataset:
         with _opened(open_store(self.url), f"{self.folder}/{file.name}", file.size) as batches:
             return [batches.read(index).replace_schema_metadata(None) for index in range(len(file.batch_first_hashes))]
 
+    def neighbouring_keys(self, file_index: int) -> tuple[bytes | None, bytes | None]:
+        """Return the last key before a file and the first key after it; None at the ends of the shard."""
+        files = self.summary.files
+        before = files[file_index - 1].last_key if file_index else None
+        return before, files[file_index + 1].first_key if file_index + 1 < len(files) else None
+
     def state_header(self) -> bytes | None:
         """Return the node's state header that was exported with the shard; None where the node had none.
 

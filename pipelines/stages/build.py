@@ -162,9 +162,7 @@ class HashFileTask:
         Raises:
             DatasetError, IntegrityError: as they say.
         """
-        files = self.dataset.summary.files
-        left_key = files[self.file_index - 1].last_key if self.file_index else None
-        right_key = files[self.file_index + 1].first_key if self.file_index + 1 < len(files) else None
+        left_key, right_key = self.dataset.neighbouring_keys(self.file_index)
         records = self.dataset.read_file(self.file_index)
         return choose_kernel(self.kernel_name).build(records, (), left_key, right_key, keep_interior=False).edge
 

@@ -20,10 +20,8 @@ from pipelines.sources.arrow_dataset import RowSpan, ShardDataset
 from pipelines.stages.work_folder import WorkFolder
 from schemas.errors import InvalidInputError, ObjectNotFoundError
 from schemas.ids import PartId
+from schemas.object_layout import NUM_PARTS_MAX
 from schemas.state_part import boundary_threshold, num_parts_for
-
-NUM_PARTS_MAX = 999_999
-"""Most parts a shard is cut into: nearcore's object names have six digits."""
 
 _CHARGES_SCHEMA = pa.schema([pa.field("charge", pa.uint64(), nullable=False)])
 
@@ -57,9 +55,7 @@ class StructureTask:
             return FileStructure(bytes.fromhex(earlier["edge"]), int(earlier["charges_sum"]))
         except (ObjectNotFoundError, ValueError, KeyError, TypeError):
             pass
-        files = self.dataset.summary.files
-        left_key = files[self.file_index - 1].last_key if self.file_index else None
-        right_key = files[self.file_index + 1].first_key if self.file_index + 1 < len(files) else None
+        left_key, right_key = self.dataset.neighbouring_keys(self.file_index)
         records = self.dataset.read_file(self.file_index, ("key", "value_length"))
         structure = choose_kernel(self.kernel_name).structure(records, left_key, right_key)
         sink = pa.BufferOutputStream()
@@ -125,7 +121,7 @@ class LocateTask:
     def _previous_key(self, row: int) -> bytes | None:
         if row:
             return self._key(row - 1)
-        return self.dataset.summary.files[self.file_index - 1].last_key if self.file_index else None
+        return self.dataset.neighbouring_keys(self.file_index)[0]
 
 
 def _row_of(keys: pa.ChunkedArray, key: bytes) -> int:

@@ -52,10 +52,6 @@ class WorkFolder:
         """Return the name of the file of boundary nodes: a record batch for each part that has records."""
         return f"{self._parts(num_parts)}/boundary_nodes.arrow"
 
-    def seal_summary(self, num_parts: int) -> str:
-        """Return the name of the seal's summary, written last."""
-        return f"{self._parts(num_parts)}/seal.json"
-
     def _parts(self, num_parts: int) -> str:
         return f"{self.folder}/parts-of-{num_parts:06d}"
 
