@@ -23,7 +23,7 @@ from pipelines.sources.node_home import NodeHome, read_node_home
 from pipelines.sources.rocksdb_reader import cached_reader
 from schemas.block import BlockHeader, ChunkHeader, decode_block_chunks, decode_block_header
 from schemas.epoch_context import EpochContext, ShardContext
-from schemas.epoch_info import EpochInfo, decode_epoch_info
+from schemas.epoch_info import decode_epoch_info
 from schemas.errors import EpochNotReadyError, IntegrityError, InvalidInputError, SourceError
 from schemas.flat_storage import decode_flat_storage_status
 from schemas.ids import HASH_BYTES, CryptoHash, ShardUId
@@ -58,6 +58,39 @@ def list_epochs(node_home: str | Path) -> tuple[NodeEpoch, ...]:
         return _list_epochs(reader)
 
 
+def newest_epoch(node_home: str | Path) -> NodeEpoch | None:
+    """Return the newest epoch that the node has recorded a sync hash of; None when it has recorded none yet.
+
+    Meant for polling: two column families are opened, and StateSyncHashes has a row or two, each followed by one EpochInfo. Whether
+    the epoch can be produced from flat state is `flat_state_failure` of its context.
+
+    Raises:
+        SourceError: the database can't be read.
+        IntegrityError: a row can't be decoded.
+    """
+    with open_chain_rows(read_node_home(node_home), (EPOCH_INFO, STATE_SYNC_HASHES)) as reader:
+        epochs = [
+            _node_epoch(reader, CryptoHash(key), info, CryptoHash(row))
+            for rows in reader.scan(STATE_SYNC_HASHES, b"", None)
+            for key, row in rows
+            if (info := reader.get(EPOCH_INFO, key)) is not None
+        ]
+    return max(epochs, key=lambda epoch: (epoch.epoch_height, epoch.epoch_id), default=None)
+
+
+def flat_state_failure(node_home: str | Path, context: EpochContext) -> SourceError | None:
+    """Return why flat state of no shard can be brought to an epoch; None when that of some shard can.
+
+    A node may track a few shards only, so one is enough. Costs a few point reads a shard, of an open view that is renewed when it is
+    older than the epoch.
+
+    Raises:
+        SourceError: the node's home is not there.
+        IntegrityError: a row can't be decoded.
+    """
+    return _unreachable(read_node_home(node_home), context)
+
+
 def epoch_context_from_node(node_home: str | Path, selector: str = LATEST) -> EpochContext:
     """Build the context of one epoch.
 
@@ -76,7 +109,7 @@ def epoch_context_from_node(node_home: str | Path, selector: str = LATEST) -> Ep
             raise EpochNotReadyError(problem="the node's database has no sync hash of any epoch", where=str(home.data), remedy=_USE_CONTEXT)
         if selector != LATEST:
             return _epoch_context(home, reader, _selected(reader, epochs, selector, home))
-        failure: Exception | None = None
+        failure: SourceError | None = None
         for epoch in reversed([epoch for epoch in epochs if epoch.sync_hash]):
             context = _epoch_context(home, reader, epoch)
             failure = _unreachable(home, context)
@@ -134,9 +167,13 @@ def _list_epochs(reader: ChainRows) -> tuple[NodeEpoch, ...]:
         for key, row in rows:
             # The column also holds an aggregator under a text key.
             if len(key) == HASH_BYTES:
-                info: EpochInfo = decode_epoch_info(row, f"EpochInfo of epoch {CryptoHash(key)}, {reader.folder}")
-                epochs.append(NodeEpoch(info.epoch_height, CryptoHash(key), info.protocol_version, sync_hashes.get(key)))
+                epochs.append(_node_epoch(reader, CryptoHash(key), row, sync_hashes.get(key)))
     return tuple(sorted(epochs, key=lambda epoch: (epoch.epoch_height, epoch.sync_hash is not None, epoch.epoch_id)))
+
+
+def _node_epoch(reader: ChainRows, epoch_id: CryptoHash, row: bytes, sync_hash: CryptoHash | None) -> NodeEpoch:
+    info = decode_epoch_info(row, f"EpochInfo of epoch {epoch_id}, {reader.folder}")
+    return NodeEpoch(info.epoch_height, epoch_id, info.protocol_version, sync_hash)
 
 
 def _selected(reader: ChainRows, epochs: tuple[NodeEpoch, ...], selector: str, home: NodeHome) -> NodeEpoch:
@@ -265,11 +302,10 @@ def _shard_uid(home: NodeHome, chunk: ChunkHeader, statuses: dict[int, list[Shar
     return candidates[0]
 
 
-def _unreachable(home: NodeHome, context: EpochContext) -> Exception | None:
-    """Return None when flat state of some shard can be brought to this epoch: a node may track a few shards only."""
-    failure: Exception | None = None
+def _unreachable(home: NodeHome, context: EpochContext) -> SourceError | None:
+    failure: SourceError | None = None
     for shard in context.shards:
-        assert shard.flat_head_target is not None
+        assert shard.flat_head_target is not None, "a context out of a node's blocks names each shard's block"
         failure = _location_failure(home, shard.shard_uid, shard.flat_head_target)
         if failure is None:
             return None

@@ -11,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.epochs.node_context import check_context_against_node, epoch_context_from_node, list_epochs
+from pipelines.epochs.node_context import (
+    check_context_against_node,
+    epoch_context_from_node,
+    flat_state_failure,
+    list_epochs,
+    newest_epoch,
+)
 from pipelines.sources.node_columns import BLOCK, BLOCK_HEADER, EPOCH_INFO, FLAT_STORAGE_STATUS, STATE_SYNC_HASHES
 from pipelines.sources.rocksdb_reader import RocksDbReader
 from schemas.block import decode_block_header
@@ -254,3 +260,25 @@ def test_a_context_that_the_node_contradicts_is_refused(
 def test_a_node_that_knows_nothing_has_no_objection() -> None:
     """Its epoch columns are empty."""
     check_context_against_node(context_file(node_a()), node_a())
+
+
+# polling
+
+
+def test_the_newest_epoch_is_polled_without_building_its_context(context: EpochContext) -> None:
+    """It is the one that latest means, and its flat state can be reached."""
+    newest = newest_epoch(localnet_home())
+    assert newest is not None
+    assert (newest.epoch_height, newest.epoch_id, newest.sync_hash) == (context.epoch_height, context.epoch_id, context.sync_hash)
+    assert flat_state_failure(localnet_home(), context) is None
+
+
+def test_a_node_that_recorded_no_sync_hash_has_no_newest_epoch() -> None:
+    """As before its first sync block."""
+    assert newest_epoch(node_a()) is None
+
+
+def test_an_epoch_that_flat_state_has_passed_is_unreachable() -> None:
+    """Where it stands is told."""
+    failure = flat_state_failure(localnet_home(), epoch_context_from_node(localnet_home(), "5"))
+    assert isinstance(failure, SourceError)
