@@ -19,6 +19,7 @@ from jobs.fetch import fetch
 from jobs.import_parts import import_parts
 from jobs.inspect import inspect
 from jobs.keygen import keygen
+from jobs.plan import plan
 from jobs.produce import produce
 from jobs.restore import restore
 from jobs.seed import seed
@@ -53,7 +54,7 @@ def _main(
     configure_logging()
 
 
-for _command in (produce, backfill, export, check, fetch, inspect, keygen, restore, seed, serve):
+for _command in (produce, backfill, export, check, fetch, inspect, keygen, plan, restore, seed, serve):
     app.command(epilog=_EXIT_CODE_HELP)(_command)
 app.command("import", epilog=_EXIT_CODE_HELP)(import_parts)
 

@@ -86,6 +86,22 @@ def parse_byte_count(text: str, option: str) -> int:
     return size
 
 
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def parse_duration_s(text: str, option: str) -> float:
+    """Parse a duration such as ``30m``, ``10s``, ``2h`` or ``1d`` to seconds.
+
+    Raises:
+        InvalidInputError: another form, or zero.
+    """
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smhd])", text.strip().lower())
+    seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    if seconds <= 0:
+        raise InvalidInputError(problem=f"{text!r} is not a duration", where=option, remedy="Write 10s, 30m, 2h or 1d.")
+    return seconds
+
+
 def epoch_selector(epoch: str | None, epoch_id: str | None) -> str:
     """Return the one epoch selector that the options name.
 

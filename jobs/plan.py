@@ -1,0 +1,230 @@
+"""``statecast plan``: what publishing a chain's epochs takes and costs, worked out from measured costs."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from jobs.options import Json, parse_duration_s
+from jobs.terminal import format_bytes, format_seconds, open_console
+from pipelines.forecasting.bill import BillItem, EpochAmounts, epoch_amounts, monthly_bill
+from pipelines.forecasting.epoch_shape import EpochShape, epoch_shape
+from pipelines.forecasting.schedule import Cluster, EpochForecast, forecast_epoch
+from pipelines.forecasting.stage_costs import GIB, StageCosts, stage_costs_from_benchmark
+from schemas.errors import InvalidInputError
+from schemas.price_list import PRICE_LIST_BYTES_MAX, PriceList
+
+CORES_MAX = 4096
+"""Most worker cores that are tried to meet a deadline."""
+
+COSTS_BYTES_MAX = 16 << 20
+"""Most bytes that are read of a file of measured costs."""
+
+_STATE = "What there is to publish"
+_CLUSTER = "What it runs on"
+_COST = "What it costs"
+
+
+def plan(
+    epochs_per_day: Annotated[float, typer.Option(min=0.01, max=10_000, help="Epochs a day.", rich_help_panel=_STATE)] = 3.4,
+    shards: Annotated[int, typer.Option(min=1, help="Shards an epoch.", rich_help_panel=_STATE)] = 9,
+    state_gib: Annotated[float, typer.Option(help="Memory usage of all shards together, GiB.", rich_help_panel=_STATE)] = 180,
+    largest_gib: Annotated[
+        float | None, typer.Option(help="Memory usage of the largest shard, GiB. Default: all alike.", rich_help_panel=_STATE)
+    ] = None,
+    keep_epochs: Annotated[int, typer.Option(min=1, help="Epochs that stay published.", rich_help_panel=_STATE)] = 5,
+    egress_gib: Annotated[float, typer.Option(min=0, help="What readers fetch in a month, GiB.", rich_help_panel=_STATE)] = 0,
+    deadline: Annotated[str, typer.Option(help="When the last part must be out, after the snapshot.", rich_help_panel=_CLUSTER)] = "1h",
+    cores: Annotated[
+        int | None,
+        typer.Option(min=1, max=CORES_MAX, help="Worker cores. Default: as few as meet the deadline.", rich_help_panel=_CLUSTER),
+    ] = None,
+    cores_per_worker: Annotated[int, typer.Option(min=1, max=1024, help="Cores of a worker machine.", rich_help_panel=_CLUSTER)] = 8,
+    node_cores: Annotated[
+        int, typer.Option(min=1, max=4096, help="Cores beside the node's disk for the export.", rich_help_panel=_CLUSTER)
+    ] = 16,
+    node_disk_mb_per_s: Annotated[
+        float, typer.Option(min=1, help="What the node's disk gives the export, MB/s.", rich_help_panel=_CLUSTER)
+    ] = 1000,
+    start: Annotated[str, typer.Option(help="What machines and Ray take to start, each epoch.", rich_help_panel=_CLUSTER)] = "3m",
+    prices: Annotated[Path | None, typer.Option(help="TOML file of prices; examples/prices.toml shows one.", rich_help_panel=_COST)] = None,
+    costs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Measured costs: what `python -m benchmarks.produce --cores 1 --json` printed. Default: those of docs/benchmarks.md.",
+            rich_help_panel=_COST,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell what publishing takes before it is built: objects, requests, storage, traffic, machine hours, and whether the deadline is met.
+
+    Nothing is read but the files named. Times come from a simulation of the run's stages, task by task, with measured costs.
+
+    Example: `statecast plan --epochs-per-day 3 --shards 9 --state-gib 180 --largest-gib 38.8 --egress-gib 2000 --prices prices.toml`
+    """
+    for option, value in (
+        ("--epochs-per-day", epochs_per_day),
+        ("--state-gib", state_gib),
+        ("--largest-gib", largest_gib or 0.0),
+        ("--egress-gib", egress_gib),
+        ("--node-disk-mb-per-s", node_disk_mb_per_s),
+    ):
+        if not math.isfinite(value):
+            raise InvalidInputError(problem=f"{value} is no amount", where=option)
+    shape = epoch_shape(shards, round(state_gib * GIB), None if largest_gib is None else round(largest_gib * GIB))
+    measured = _read_costs(costs)
+    price_list = None if prices is None else PriceList.parse(_read(prices, PRICE_LIST_BYTES_MAX), str(prices))
+    deadline_s, start_s = parse_duration_s(deadline, "--deadline"), parse_duration_s(start, "--start")
+    cluster = Cluster(
+        worker_cores=cores or cores_per_worker,
+        cores_per_worker=cores_per_worker,
+        node_cores=node_cores,
+        node_disk_bytes_per_s=node_disk_mb_per_s * 1e6,
+        start_s=start_s,
+    )
+    if cores is None:
+        cluster = _fewest_cores(shape, measured, cluster, deadline_s)
+    forecast = forecast_epoch(shape, measured, cluster)
+    amounts = epoch_amounts(shape, measured)
+    bill = (
+        ()
+        if price_list is None
+        else monthly_bill(
+            shape,
+            measured,
+            cluster,
+            forecast,
+            price_list,
+            epochs_per_day=epochs_per_day,
+            epochs_kept=keep_epochs,
+            egress_gib=egress_gib,
+            machine_start_s=start_s,
+        )
+    )
+    currency = "" if price_list is None else price_list.currency
+    if as_json:
+        typer.echo(json.dumps(_to_json(shape, cluster, forecast, amounts, bill, currency, deadline_s)))
+    else:
+        _print(shape, cluster, forecast, amounts, bill, currency, deadline_s)
+
+
+def _fewest_cores(shape: EpochShape, costs: StageCosts, cluster: Cluster, deadline_s: float) -> Cluster:
+    """Return the cluster with the fewest worker machines that meets the deadline; the largest tried where none does."""
+    tried = cluster
+    while tried.worker_cores < CORES_MAX:
+        if forecast_epoch(shape, costs, tried).last_part_s <= deadline_s:
+            return tried
+        more = tried.worker_cores + max(
+            cluster.cores_per_worker, tried.worker_cores // 8 // cluster.cores_per_worker * cluster.cores_per_worker
+        )
+        tried = replace(tried, worker_cores=min(CORES_MAX, more))
+    return tried
+
+
+def _read_costs(path: Path | None) -> StageCosts:
+    if path is None:
+        return StageCosts()
+    try:
+        document = json.loads(_read(path, COSTS_BYTES_MAX))
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(problem=f"the measured costs are not JSON: {error}", where=str(path)) from None
+    return stage_costs_from_benchmark(document, str(path))
+
+
+def _read(path: Path, bytes_max: int) -> bytes:
+    try:
+        with path.expanduser().open("rb") as file:
+            return file.read(bytes_max + 1)
+    except OSError as error:
+        raise InvalidInputError(problem=f"the file can't be read: {error.strerror}", where=str(path)) from error
+
+
+def _to_json(
+    shape: EpochShape,
+    cluster: Cluster,
+    forecast: EpochForecast,
+    amounts: EpochAmounts,
+    bill: tuple[BillItem, ...],
+    currency: str,
+    deadline_s: float,
+) -> dict[str, Any]:
+    return {
+        "message_type": "plan",
+        "shards": [{"memory_usage": size, "num_parts": parts} for size, parts in zip(shape.memory_usages, shape.num_parts, strict=True)],
+        "worker_cores": cluster.worker_cores,
+        "worker_machines": cluster.workers,
+        "objects_per_epoch": amounts.objects,
+        "stored_bytes_per_epoch": amounts.stored_bytes,
+        "write_requests_per_epoch": amounts.write_requests,
+        "read_requests_per_epoch": amounts.read_requests,
+        "exported_s": round(forecast.exported_s, 1),
+        "first_part_s": round(forecast.first_part_s, 1),
+        "last_part_s": round(forecast.last_part_s, 1),
+        "deadline_s": deadline_s,
+        "deadline_met": forecast.last_part_s <= deadline_s,
+        "workers_busy": round(forecast.busy, 3),
+        "limits": [{"limit": str(limit), "seconds": round(seconds, 1)} for limit, seconds in forecast.limits],
+        "currency": currency,
+        "bill_per_month": [
+            {"item": item.name, "amount": round(item.amount, 3), "unit": item.unit, "price": item.price, "cost": round(item.cost, 2)}
+            for item in bill
+        ],
+        "cost_per_month": round(sum(item.cost for item in bill), 2) if bill else None,
+    }
+
+
+def _print(
+    shape: EpochShape,
+    cluster: Cluster,
+    forecast: EpochForecast,
+    amounts: EpochAmounts,
+    bill: tuple[BillItem, ...],
+    currency: str,
+    deadline_s: float,
+) -> None:
+    console = open_console()
+    console.print(
+        f"an epoch: {len(shape.memory_usages):,} shards, {format_bytes(shape.memory_usage)}, {sum(shape.num_parts):,} parts; "
+        f"{amounts.objects:,} objects of {format_bytes(amounts.stored_bytes)} stay, {amounts.write_requests:,} writes, "
+        f"{amounts.read_requests:,} reads",
+        highlight=False,
+    )
+    console.print(
+        f"on {cluster.worker_cores:,} worker cores, {cluster.cores_per_worker} a machine, and {cluster.node_cores} beside the node",
+        highlight=False,
+    )
+    table = Table()
+    table.add_column("after the snapshot")
+    table.add_column("", justify="right")
+    for name, seconds in (
+        ("exported, the snapshot may go", forecast.exported_s),
+        ("first part out", forecast.first_part_s),
+        ("last part out", forecast.last_part_s),
+    ):
+        table.add_row(name, format_seconds(seconds))
+    console.print(table)
+    met = forecast.last_part_s <= deadline_s
+    console.print(
+        f"the deadline of {format_seconds(deadline_s)} is {'[green]met[/]' if met else '[red]missed[/]'}; the time goes to:",
+        highlight=False,
+    )
+    for limit, seconds in forecast.limits:
+        console.print(f"  {format_seconds(seconds)}: {limit}", highlight=False)
+    if not bill:
+        console.print("with --prices FILE it also tells the cost")
+        return
+    table = Table(title=f"a month, in {currency}", title_justify="left")
+    for name in ("item", "amount", "unit", "price", "cost"):
+        table.add_column(name, justify="left" if name in ("item", "unit") else "right")
+    for item in bill:
+        table.add_row(item.name, f"{item.amount:,.1f}", item.unit, f"{item.price:g}", f"{item.cost:,.2f}")
+    table.add_section()
+    table.add_row("together", "", "", "", f"{sum(item.cost for item in bill):,.2f}")
+    console.print(table)

@@ -1,0 +1,1 @@
+"""How long an epoch takes and what it costs, worked out from measured costs before any of it runs. Pure."""

@@ -1,0 +1,107 @@
+"""What a month of epochs costs: objects, requests, storage, traffic and machines, each an amount times a price."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.forecasting.epoch_shape import EpochShape
+from pipelines.forecasting.schedule import DATASET_FILE_BYTES, Cluster, EpochForecast
+from pipelines.forecasting.stage_costs import GIB, StageCosts
+from schemas.price_list import PriceList
+
+DAYS_A_MONTH = 365.25 / 12
+
+SHARD_OBJECTS = 3
+"""Header, statement and torrent."""
+
+EPOCH_OBJECTS = 2
+"""Manifest, and its revision."""
+
+EPOCH_WRITES = 5
+"""Latest pointer, catalogue; the claim: made, renewed, removed."""
+
+WORK_OBJECTS_PER_PART = 3
+"""Interior, edge and boundary nodes in the work folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochAmounts:
+    """What one epoch leaves and asks for."""
+
+    objects: int
+    """Published, and kept as long as the epoch."""
+    stored_bytes: int
+    write_requests: int
+    """With those of the dataset and the work folder, which are removed in the end."""
+    read_requests: int
+    work_bytes: int
+    """Most bytes of dataset and work folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class BillItem:
+    """One line."""
+
+    name: str
+    amount: float
+    unit: str
+    price: float
+    """Of one unit."""
+
+    @property
+    def cost(self) -> float:
+        """Amount times price."""
+        return self.amount * self.price
+
+
+def epoch_amounts(shape: EpochShape, costs: StageCosts) -> EpochAmounts:
+    """Return what one epoch leaves and asks for."""
+    parts, shards = sum(shape.num_parts), len(shape.memory_usages)
+    files = sum(max(1, -(-int(one * costs.dataset_ratio) // DATASET_FILE_BYTES)) for one in shape.memory_usages)
+    objects = parts + SHARD_OBJECTS * shards + EPOCH_OBJECTS
+    # A dataset's file has a summary and a structure beside it.
+    work_objects = 3 * files + WORK_OBJECTS_PER_PART * parts
+    return EpochAmounts(
+        objects=objects,
+        stored_bytes=int(shape.memory_usage * costs.stored_ratio),
+        write_requests=objects + EPOCH_WRITES + work_objects,
+        # Everything published is read back; the work folder is read by the stage that follows, each span of a file for itself.
+        read_requests=objects + 2 * work_objects,
+        work_bytes=int(shape.memory_usage * (costs.dataset_ratio + costs.decoded_ratio)),
+    )
+
+
+def monthly_bill(
+    shape: EpochShape,
+    costs: StageCosts,
+    cluster: Cluster,
+    forecast: EpochForecast,
+    prices: PriceList,
+    *,
+    epochs_per_day: float,
+    epochs_kept: int,
+    egress_gib: float,
+    machine_start_s: float,
+) -> tuple[BillItem, ...]:
+    """Return the lines of a month's bill.
+
+    Args:
+        egress_gib: what readers fetch in a month.
+        machine_start_s: what worker machines are paid for before they work, each epoch.
+    """
+    epochs = epochs_per_day * DAYS_A_MONTH
+    amounts = epoch_amounts(shape, costs)
+    run_s = forecast.last_part_s
+    work_gib = amounts.work_bytes / GIB * min(1.0, run_s * epochs_per_day / 86_400)
+    fetched_requests = egress_gib * GIB / max(amounts.stored_bytes / max(sum(shape.num_parts), 1), 1)
+    # Workers are needed from the end of the export on, the head for the whole run.
+    worker_h = (run_s - forecast.exported_s + machine_start_s) / 3600 * cluster.workers * cluster.cores_per_worker * epochs
+    return (
+        BillItem("storage, epochs kept", amounts.stored_bytes / GIB * epochs_kept, "GiB month", prices.storage_gib_month),
+        BillItem("storage, work", work_gib, "GiB month", prices.storage_gib_month),
+        BillItem("write requests", amounts.write_requests * epochs / 1000, "thousand", prices.write_requests_1000),
+        BillItem("read requests", (amounts.read_requests * epochs + fetched_requests) / 1000, "thousand", prices.read_requests_1000),
+        BillItem("egress", egress_gib, "GiB", prices.egress_gib),
+        BillItem("worker cores", worker_h, "core hours", prices.worker_core_hour),
+        BillItem("head", (run_s + machine_start_s) / 3600 * epochs, "hours", prices.head_hour),
+    )
