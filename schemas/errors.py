@@ -22,6 +22,7 @@
     |   +-- UnexpectedTrieValueError
     |   +-- MalformedNodeError
     |   +-- MalformedPartError
+    |   +-- MalformedValueError
     |   +-- PartLimitError
     |   +-- ObjectMismatchError
     +-- ManifestError                 [21]  manifest, signature or trust
@@ -204,6 +205,8 @@ class StateRootMismatchError(IntegrityError):
 
     expected: str = ""
     actual: str = ""
+    part_id: int | None = None
+    """The one part whose records contradict the root; None where that is not known."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -246,6 +249,13 @@ class MalformedPartError(IntegrityError):
     """Bytes that should be a state part can't be decoded as one."""
 
     kind = "malformed_part"
+
+
+@dataclass(eq=False, kw_only=True)
+class MalformedValueError(IntegrityError):
+    """A record's value can't be decoded as one of its kind; whoever scans many records notes it and goes on."""
+
+    kind = "malformed_value"
 
 
 @dataclass(eq=False, kw_only=True)

@@ -14,52 +14,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, Never
 
-from schemas.borsh import BorshReader, BorshWriter
-from schemas.errors import IntegrityError, InvalidInputError, SourceError
+from schemas.access_key import AccessKey, FunctionCallLimits, PermissionKind
+from schemas.account import ACCOUNT_ID_BYTES_MAX, ACCOUNT_SENTINEL, Account, AccountContract, AccountVersion, ContractKind, local_contract
+from schemas.borsh import BorshWriter
+from schemas.errors import InvalidInputError, SourceError
 from schemas.ids import ZERO_HASH, CryptoHash, base58_decode
 
-ACCOUNT_ID_BYTES_MAX: Final = 64
-"""Longest account id (nearcore's rule)."""
-
-_V2_SENTINEL: Final = 2**128 - 1
 _KEY_TYPES: Final = {"ed25519": (0, 32), "secp256k1": (1, 64)}
 _LISTED_MAX: Final = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class GenesisAccount:
-    """An account as a genesis file gives it; storage usage is computed, and stake locked, when the state is made."""
-
-    version: int
-    amount: int
-    locked: int
-    code_hash: CryptoHash
-    """Of a contract of its own; zeros for none."""
-    contract: bytes
-    """AccountContract in borsh; V2 only."""
-
-    def to_state(self, storage_usage: int, locked: int | None) -> bytes:
-        """Return the account's value in the state.
-
-        Args:
-            locked: what a validator has at stake; None leaves it as it is.
-        """
-        stake = self.locked if locked is None else locked
-        writer = BorshWriter()
-        if self.version == 1:
-            return writer.u128(self.amount).u128(stake).fixed(self.code_hash).u64(storage_usage).to_bytes()
-        return writer.u128(_V2_SENTINEL).u8(0).u128(self.amount).u128(stake).u64(storage_usage).fixed(self.contract).to_bytes()
-
-    def pack(self) -> bytes:
-        """Return the account as bytes that `unpack` reads."""
-        return BorshWriter().u8(self.version).u128(self.amount).u128(self.locked).fixed(self.code_hash).byte_vec(self.contract).to_bytes()
-
-    @staticmethod
-    def unpack(data: bytes) -> GenesisAccount:
-        """Read what `pack` wrote."""
-        reader = BorshReader(data, "packed account", IntegrityError)
-        version, amount, locked = reader.u8(), reader.u128(), reader.u128()
-        return GenesisAccount(version, amount, locked, CryptoHash(reader.fixed(32)), reader.byte_vec())
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,54 +134,55 @@ class JsonFields:
         return next(iter(self._document.items()))
 
 
-def account_from_json(fields: JsonFields) -> GenesisAccount:
-    """Read an account.
+def account_from_json(fields: JsonFields) -> Account:
+    """Read an account; its storage usage is left at 0, since nearcore computes it anew from the account's records.
 
     Raises:
         SourceError: a field is missing or of the wrong form.
     """
     version = fields.text("version") if fields.has("version") else "V1"
     has_global = fields.has("global_contract_hash") or fields.has("global_contract_account_id")
-    if version not in ("V1", "V2") or fields.has("permanent_storage_bytes") or (version == "V1" and has_global):
+    has_later = fields.has("permanent_storage_bytes") or fields.has("bootstrap_nonce")
+    if version not in ("V1", "V2") or has_later or (version == "V1" and has_global):
         fields.fail(f"an account of version {version:.20} with these fields is not known")
+    amount = fields.number("amount", 128)
+    if amount == ACCOUNT_SENTINEL:
+        fields.fail("field amount is the number that marks an account's later encodings")
+    return Account(AccountVersion(version.lower()), amount, fields.number("locked", 128), 0, _account_contract(fields))
+
+
+def _account_contract(fields: JsonFields) -> AccountContract:
     code_hash = fields.hash("code_hash")
-    contract = b""
-    if version == "V2":
-        contract = _account_contract(fields, code_hash)
-    return GenesisAccount(2 if version == "V2" else 1, fields.number("amount", 128), fields.number("locked", 128), code_hash, contract)
-
-
-def _account_contract(fields: JsonFields, code_hash: CryptoHash) -> bytes:
-    """Return AccountContract: 0 None, 1 Local, 2 Global, 3 GlobalByAccount."""
     given = (code_hash != ZERO_HASH) + fields.has("global_contract_hash") + fields.has("global_contract_account_id")
     if given > 1:
         fields.fail("an account has one contract at most")
-    if code_hash != ZERO_HASH:
-        return BorshWriter().u8(1).fixed(code_hash).to_bytes()
     if fields.has("global_contract_hash"):
-        return BorshWriter().u8(2).fixed(fields.hash("global_contract_hash")).to_bytes()
+        return AccountContract(ContractKind.GLOBAL, fields.hash("global_contract_hash"))
     if fields.has("global_contract_account_id"):
-        return BorshWriter().u8(3).byte_vec(fields.account_id("global_contract_account_id").encode()).to_bytes()
-    return b"\0"
+        return AccountContract(ContractKind.GLOBAL_BY_ACCOUNT, account_id=fields.account_id("global_contract_account_id"))
+    return local_contract(code_hash)
 
 
-def access_key_from_json(fields: JsonFields) -> bytes:
-    """Return an AccessKey in borsh.
+def access_key_from_json(fields: JsonFields) -> AccessKey:
+    """Read an access key.
 
     Raises:
         SourceError: a field is missing or of the wrong form, or a permission that is not known.
     """
-    writer = BorshWriter().u64(fields.number("nonce", 64))
+    nonce = fields.number("nonce", 64)
     permission = fields.value("permission")
     if permission == "FullAccess":
-        return writer.u8(1).to_bytes()
+        return AccessKey(nonce, PermissionKind.FULL_ACCESS)
     kind, body = JsonFields(permission, fields.where).only_variant()
     if kind != "FunctionCall":
         fields.fail(f"access keys with permission {kind:.40} are not known")
     call = JsonFields(body, fields.where)
-    writer.u8(0).option(call.number("allowance", 128) if call.has("allowance") else None, writer.u128)
-    writer.byte_vec(call.text("receiver_id").encode())
-    return _write_list(writer, call.items("method_names"), lambda name: writer.byte_vec(_text(name, call).encode())).to_bytes()
+    limits = FunctionCallLimits(
+        allowance=call.number("allowance", 128) if call.has("allowance") else None,
+        receiver_id=call.text("receiver_id"),
+        method_names=tuple(_text(name, call) for name in call.items("method_names")),
+    )
+    return AccessKey(nonce, PermissionKind.FUNCTION_CALL, limits)
 
 
 def received_data_from_json(fields: JsonFields) -> bytes:
@@ -294,7 +257,9 @@ _ACTIONS: Final[dict[str, Callable[[BorshWriter, JsonFields], object]]] = {
     ),
     "Transfer": lambda writer, fields: writer.u128(fields.number("deposit", 128)),
     "Stake": lambda writer, fields: writer.u128(fields.number("stake", 128)).fixed(fields.public_key("public_key")),
-    "AddKey": lambda writer, fields: writer.fixed(fields.public_key("public_key")).fixed(access_key_from_json(fields.fields("access_key"))),
+    "AddKey": lambda writer, fields: writer.fixed(fields.public_key("public_key")).fixed(
+        access_key_from_json(fields.fields("access_key")).to_bytes()
+    ),
     "DeleteKey": lambda writer, fields: writer.fixed(fields.public_key("public_key")),
     "DeleteAccount": lambda writer, fields: writer.byte_vec(fields.account_id("beneficiary_id").encode()),
 }

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -30,12 +30,12 @@ from pipelines.sources.external_sort import Entry
 from pipelines.sources.genesis_head import open_maybe_gzip, read_genesis_fields
 from pipelines.sources.protocol import KeyRange
 from pipelines.sources.sorted_file import SortedFile, content_fingerprint, inlined, record_batches, sorted_file, value_batches
+from schemas.account import Account, ContractKind, decode_account
 from schemas.borsh import BorshWriter
 from schemas.epoch_context import EpochContext, ShardContext
 from schemas.errors import InvalidInputError, SourceError
 from schemas.flat_state import KEY_BYTES_MAX, VALUE_BYTES_MAX
 from schemas.genesis import (
-    GenesisAccount,
     GenesisReceipt,
     JsonFields,
     access_key_from_json,
@@ -280,13 +280,13 @@ class _RecordReader:
     def _account(self, fields: JsonFields, number: int) -> None:
         account_id = fields.account_id("account_id")
         account = account_from_json(fields.fields("account"))
-        self._target.sort.add(self._key(account_id, account_key(account_id)), number, _ACCOUNT + account.pack())
+        self._target.sort.add(self._key(account_id, account_key(account_id)), number, _ACCOUNT + account.to_bytes())
         self._add_usage(account_id, ACCOUNT_STORAGE_USAGE)
 
     def _access_key(self, fields: JsonFields, number: int) -> None:
         account_id = fields.account_id("account_id")
         public_key = fields.public_key("public_key")
-        access_key = access_key_from_json(fields.fields("access_key"))
+        access_key = access_key_from_json(fields.fields("access_key")).to_bytes()
         self._put(self._key(account_id, access_key_key(account_id, public_key)), access_key, number)
         self._add_usage(account_id, RECORD_STORAGE_USAGE + len(public_key) + len(access_key))
 
@@ -359,17 +359,17 @@ def _resolved(entries: Iterator[Entry], head: GenesisHead, path: str) -> Iterato
 
 def _account_state(parts: list[bytes], account_id: str, stake: int | None, path: str) -> bytes:
     """Make an account of its entries, which are in file order."""
-    account: GenesisAccount | None = None
+    account: Account | None = None
     storage_usage = 0
     for part in parts:
         if part[:1] == _ACCOUNT:
-            account = GenesisAccount.unpack(part[1:])
+            account = decode_account(part[1:])
         elif part[:1] == _USAGE:
             storage_usage += int.from_bytes(part[1:], "little")
-        elif account is None or account.code_hash != part[1:]:
+        elif account is None or account.contract.kind is not ContractKind.LOCAL or account.contract.code_hash != part[1:]:
             raise SourceError(
                 problem=f"the contract of {account_id} comes before its account, or is not the code that its account names", where=path
             )
     if account is None:
         raise SourceError(problem=f"there are records of {account_id} (or it is a validator), but no account", where=path)
-    return account.to_state(storage_usage, stake)
+    return replace(account, storage_usage=storage_usage, locked=account.locked if stake is None else stake).to_bytes()
