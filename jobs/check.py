@@ -16,6 +16,7 @@ from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.trust.signatures import TrustRule
 from schemas.errors import InvalidInputError, ObjectMismatchError
+from schemas.ids import CryptoHash
 from schemas.public_key import PublicKey
 
 FINDINGS_SHOWN_MAX = 50
@@ -31,6 +32,10 @@ def check(
         list[str] | None, typer.Option("--trust-key", help="Public key (ed25519:…) that must have signed; may be repeated.")
     ] = None,
     trust_threshold: Annotated[int, typer.Option("--trust-threshold", min=1, help="How many of the trusted keys must have signed.")] = 1,
+    trusted_block: Annotated[
+        str | None,
+        typer.Option("--trusted-block", help="Hash of the epoch's sync block or of its parent; ties the state roots to the chain."),
+    ] = None,
     kernel: KernelName = "auto",
     ray_address: RayAddress = None,
     workers: Workers = None,
@@ -39,13 +44,15 @@ def check(
 ) -> None:
     """Verify every object of a published epoch: digests, tries against the state roots, key intervals, torrents, signatures.
 
-    Lists what is missing, wrong or foreign and then exits with 20. Without `--trust-key` nothing ties the manifest to a publisher.
+    Lists what is missing, wrong or foreign and then exits with 20. Without `--trust-key` nothing ties the manifest to a publisher,
+    without `--trusted-block` nothing ties the state roots to the chain.
 
     Example: `statecast check gs://bucket/prefix/chain_id=mainnet/epoch_height=3000/epoch_id=… --trust-key ed25519:…`
     """
     trust = TrustRule(tuple(PublicKey.parse(text) for text in dict.fromkeys(trust_key)), trust_threshold) if trust_key else None
     if trust is None and trust_threshold != 1:
         raise InvalidInputError(problem="--trust-threshold needs as many --trust-key")
+    block = None if trusted_block is None else CryptoHash.from_base58(trusted_block)
     root, layout = locate_epoch(url)
     chosen_kernel = choose_kernel(kernel)
     progress = open_progress()
@@ -54,21 +61,21 @@ def check(
         try:
             progress.note(f"checking {root}/{layout.folder}, {executor.description}, with the {chosen_kernel.name} kernel")
             runner = StageRunner(executor, progress)
-            result = EpochCheck(runner, chosen_kernel.name, root, layout, tuple(shard_id or ()), trust).run()
+            result = EpochCheck(runner, chosen_kernel.name, root, layout, tuple(shard_id or ()), trust, block).run()
         finally:
             executor.close()
     finally:
         progress.close()
     failure = None if result.is_good else _failure(result, root)
     if as_json:
-        document = _result_json(result, f"{root}/{layout.folder}")
+        document = _result_json(result, f"{root}/{layout.folder}", block)
         typer.echo(json.dumps(document if failure is None else {**document, "error": {**failure.to_json(), "message": str(failure)}}))
         if failure is not None:
             # Raised as an error it would print a second object.
             typer.echo(f"error: {failure}", err=True)
             raise typer.Exit(failure.exit_code)
         return
-    _print_result(result, trust)
+    _print_result(result, block)
     if failure is not None:
         raise failure
 
@@ -84,7 +91,7 @@ def _failure(result: CheckResult, root: str) -> ObjectMismatchError:
     )
 
 
-def _result_json(result: CheckResult, epoch_url: str) -> dict[str, object]:
+def _result_json(result: CheckResult, epoch_url: str, trusted_block: CryptoHash | None) -> dict[str, object]:
     manifest = result.stored.manifest
     return {
         "message_type": "summary",
@@ -92,7 +99,7 @@ def _result_json(result: CheckResult, epoch_url: str) -> dict[str, object]:
         "good": result.is_good,
         "manifest_revision": manifest.revision,
         "trusted_signers": list(result.signers),
-        "tied_to_chain": False,
+        "tied_to_chain": trusted_block is not None and result.is_good,
         "shards": [
             {
                 "shard_id": shard.shard_id,
@@ -115,7 +122,7 @@ def _result_json(result: CheckResult, epoch_url: str) -> dict[str, object]:
     }
 
 
-def _print_result(result: CheckResult, trust: TrustRule | None) -> None:
+def _print_result(result: CheckResult, trusted_block: CryptoHash | None) -> None:
     console = open_console()
     manifest = result.stored.manifest
     table = Table(
@@ -138,9 +145,12 @@ def _print_result(result: CheckResult, trust: TrustRule | None) -> None:
     for found in manifest.missing:
         place = "" if found.shard_id is None else f" of shard {found.shard_id}"
         console.print(f"not published: {found.kind.replace('_', ' ')}{place}: {found.reason}", highlight=False, soft_wrap=True)
-    if trust is None:
+    signed = f"signed by {', '.join(result.signers)}" if result.signers else "no publisher's signature was asked for"
+    if trusted_block is not None:
+        console.print(f"{signed}; its state roots are those of the chain of block {trusted_block}", soft_wrap=True)
+    elif result.signers:
+        console.print(f"{signed}; nothing tied it to the chain itself", soft_wrap=True)
+    else:
         console.print(
             "[yellow]nothing tied this epoch to a publisher or to the chain[/]: its tries were checked against the manifest's own state roots"
         )
-    else:
-        console.print(f"signed by {', '.join(result.signers)}; nothing tied it to the chain itself", soft_wrap=True)

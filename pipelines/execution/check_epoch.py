@@ -14,9 +14,11 @@ from pipelines.publishing.published_epoch import StoredManifest, read_manifest, 
 from pipelines.publishing.torrents import build_torrent
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
+from pipelines.trust.chain import ProvenBlocks, prove_blocks
+from pipelines.trust.policy import check_state_header
 from pipelines.trust.signatures import TrustRule, agreed_payload
 from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, ObjectNotFoundError
-from schemas.ids import PartId
+from schemas.ids import CryptoHash, PartId
 from schemas.manifest_shard import ManifestShard
 from schemas.object_layout import EpochLayout, ObjectKind, parse_object_name, part_file_name, shard_folder_name
 from schemas.public_key import PublicKey
@@ -86,13 +88,16 @@ class EpochCheck:
     shard_ids: tuple[int, ...]
     """Shards to check; none means all."""
     trust: TrustRule | None
+    trusted_block: CryptoHash | None = None
+    """Hash of the sync block or of its parent, which ties the state roots to the chain."""
 
     def run(self) -> CheckResult:
         """Check the epoch.
 
         Raises:
             EpochNotReadyError: there is no manifest.
-            ManifestError: the manifest can't be parsed, or the trust rule does not hold.
+            ManifestError: the manifest can't be parsed, the trust rule does not hold, or nothing leads from the trusted block to a
+                shard's state root.
             StoreError: the store can't be read.
         """
         store = open_store(self.store_url)
@@ -106,6 +111,7 @@ class EpochCheck:
         signers: set[PublicKey] | None = None
         if self.trust is not None:
             signers = set(agreed_payload([stored.envelope], TrustRule(self.trust.keys), where).signers)
+        blocks = None if self.trusted_block is None else prove_blocks(self.trusted_block, stored.manifest, where)
         findings: list[Finding] = []
         shards = []
         for listed in self._chosen(stored):
@@ -115,6 +121,7 @@ class EpochCheck:
             statement, statement_signers = found
             signers = None if signers is None else signers | statement_signers
             shards.append(self._check_shard(store, stored, listed, statement, findings))
+            self._check_header(store, listed, statement, blocks, findings)
         findings += self._foreign(store, stored)
         return CheckResult(stored, tuple(shards), tuple(findings), tuple(sorted(map(str, signers or ()))))
 
@@ -169,7 +176,6 @@ class EpochCheck:
         for part in checked:
             if part.problem is not None:
                 findings.append(Finding(FindingKind.MISSING if part.missing else FindingKind.WRONG, part.object_name, part.problem))
-        self._check_header(store, listed, findings)
         self._check_torrent(store, stored, listed, checked, findings)
         return CheckedShard(
             shard_id=listed.shard_id,
@@ -181,15 +187,20 @@ class EpochCheck:
             has_header=listed.header is not None,
         )
 
-    def _check_header(self, store: Store, listed: ManifestShard, findings: list[Finding]) -> None:
-        if listed.header is None:
-            return
+    def _check_header(
+        self, store: Store, listed: ManifestShard, statement: ShardStatement, blocks: ProvenBlocks | None, findings: list[Finding]
+    ) -> None:
+        """Note a published header that is missing or wrong; with a right one, or where none was published, apply the chain rule."""
         name = self.layout.state_header(listed.shard_id)
-        data = _get_or_miss(store, name, findings)
-        if data is None:
-            return
-        if hashlib.sha256(data).hexdigest() != listed.header.sha256:
-            findings.append(Finding(FindingKind.WRONG, name, "it does not have the sha256 of manifest and statement"))
+        data = None
+        if listed.header is not None:
+            data = _get_or_miss(store, name, findings)
+            if data is None:
+                return
+            if hashlib.sha256(data).hexdigest() != listed.header.sha256:
+                findings.append(Finding(FindingKind.WRONG, name, "it does not have the sha256 of manifest and statement"))
+                return
+        check_state_header(blocks, statement, data, f"{store.url}/{name}")
 
     def _check_torrent(
         self, store: Store, stored: StoredManifest, listed: ManifestShard, checked: Sequence[CheckedPart], findings: list[Finding]

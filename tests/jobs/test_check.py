@@ -336,3 +336,43 @@ def test_a_threshold_counts_the_signatures_of_trusted_keys(tmp_path: Path) -> No
     assert agreed.document["trusted_signers"] == sorted([public_key("first"), public_key("second")])
     assert agreed.document["manifest_revision"] == 1
     assert check(to, *keys, "--trust-key", public_key("nobody"), "--trust-threshold", 3).code == 21
+
+
+def sync_hash(epoch: Path) -> str:
+    """Return the published epoch's sync hash."""
+    payload = json.loads(b64decode(json.loads((epoch / "manifest.json").read_bytes())["payload"]))
+    found = payload["predicate"]["sync_hash"]
+    assert isinstance(found, str)
+    return found
+
+
+def test_a_trusted_block_ties_the_state_roots_to_the_chain(epoch: Path) -> None:
+    """With the sync block's hash, and no publisher's key."""
+    outcome = check(epoch, "--trusted-block", sync_hash(epoch))
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.document["tied_to_chain"] is True
+    assert check(epoch).document["tied_to_chain"] is False
+    shown = statecast("check", epoch, "--in-process", "--trusted-block", sync_hash(epoch)).stdout
+    assert f"chain of block {sync_hash(epoch)}" in " ".join(shown.split())
+
+
+def test_another_block_does_not_lead_to_the_epoch(epoch: Path) -> None:
+    """Any other hash is refused, and so is text that is no hash."""
+    assert check(epoch, "--trusted-block", "11111111111111111111111111111111").code == 21
+    assert check(epoch, "--trusted-block", "0O").code == 2
+
+
+def test_an_epoch_without_headers_can_not_be_tied_to_a_block(tmp_path: Path) -> None:
+    """Node a has no blocks, so its manifest has no block headers."""
+    shutil.copytree(published_node_a(), tmp_path / "out")
+    outcome = check(epoch_folder(tmp_path / "out"), "--trusted-block", sync_hash(epoch_folder(tmp_path / "out")))
+    assert outcome.code == 21
+    assert "no block headers" in outcome.stderr
+
+
+def test_a_changed_header_is_a_finding_also_with_a_trusted_block(epoch: Path) -> None:
+    """The check goes on and lists it."""
+    change_header(epoch)
+    outcome = check(epoch, "--trusted-block", sync_hash(epoch))
+    assert outcome.code == 20
+    assert [kind for kind, _ in findings(outcome)] == ["wrong"]
