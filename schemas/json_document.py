@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 import re
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from schemas.errors import InvalidInputError, ManifestError
@@ -18,6 +19,8 @@ from schemas.ids import CryptoHash
 INTEGER_DIGITS_MAX = 20
 """Longest integer: an unsigned 64-bit one."""
 
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
+_TIME_PATTERN = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 _SHA256_HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -111,6 +114,21 @@ class FieldReader:
         """A SHA-256 as 64 lowercase hexadecimal digits."""
         return self.text(name, 64, _SHA256_HEX.pattern)
 
+    def flag(self, name: str) -> bool:
+        """True or false."""
+        value = self.value(name)
+        if not isinstance(value, bool):
+            self.fail(f"field {name} must be true or false")
+        return value
+
+    def time(self, name: str) -> datetime:
+        """A time in UTC with whole seconds, as `encode_time` writes it."""
+        text = self.text(name, 20, _TIME_PATTERN)
+        try:
+            return datetime.strptime(text, _TIME).replace(tzinfo=UTC)
+        except ValueError:
+            self.fail(f"field {name} is no time")
+
     def hash(self, name: str) -> CryptoHash:
         """A 32-byte hash in base58, spelled as nearcore spells it."""
         text = self.text(name, 44)
@@ -148,6 +166,12 @@ class FieldReader:
             if not isinstance(entry, str) or len(entry) > length_max or re.fullmatch(pattern, entry) is None:
                 self.fail(f"an entry of {name} must be text of at most {length_max} characters like {pattern}")
         return tuple(found)
+
+
+def encode_time(time: datetime) -> str:
+    """Return a time with a zone as text in UTC, cut to whole seconds."""
+    assert time.tzinfo is not None
+    return time.astimezone(UTC).strftime(_TIME)
 
 
 def decode_base64(text: object, bytes_max: int, where: str) -> bytes:

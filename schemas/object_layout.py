@@ -14,6 +14,8 @@ that nearcore does not know lies at the level of the epoch or above::
         manifest.json                                                  DSSE envelope of the newest manifest
         manifests/000001.json                                          every revision of the manifest, never changed
         claim.json                                                     who is producing this epoch
+        leases/ID.json                                                 somebody who reads this epoch
+        scrub.json                                                     how far the scrubs of this epoch are
 
 Source: nearcore chain/client/src/sync/external.rs, location_prefix, part_filename. Names are relative to the store's folder. No I/O.
 """
@@ -35,6 +37,7 @@ REVISION_MAX = 999_999
 """Most revisions of an epoch's manifest."""
 
 _SHA256_HEX = re.compile(r"[0-9a-f]{64}")
+_LEASE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class ObjectKind(Enum):
@@ -50,6 +53,8 @@ class ObjectKind(Enum):
     MANIFEST = "manifest"
     MANIFEST_REVISION = "manifest_revision"
     CLAIM = "claim"
+    LEASE = "lease"
+    SCRUB = "scrub"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,26 @@ class EpochLayout:
     def claim(self) -> str:
         """The claim of the producer at work."""
         return f"{self.folder}/claim.json"
+
+    @property
+    def scrub(self) -> str:
+        """How far the scrubs of the epoch are."""
+        return f"{self.folder}/scrub.json"
+
+    @property
+    def leases_folder(self) -> str:
+        """The folder of all leases."""
+        return f"{self.folder}/leases"
+
+    def lease(self, lease_id: str) -> str:
+        """The lease of a reader.
+
+        Raises:
+            InvalidInputError: not 32 lowercase hexadecimal digits.
+        """
+        if _LEASE_ID.fullmatch(lease_id) is None:
+            raise InvalidInputError(problem="a lease id has 32 lowercase hexadecimal digits", where=lease_id[:80])
+        return f"{self.leases_folder}/{lease_id}.json"
 
     def shard_folder(self, shard_id: int) -> str:
         """The folder that holds a shard's parts and nothing else."""
@@ -131,6 +156,7 @@ class ObjectName:
     part_id: PartId | None = None
     revision: int | None = None
     payload_sha256: bytes | None = None
+    lease_id: str | None = None
 
 
 def chain_folder(chain_id: str) -> str:
@@ -204,6 +230,8 @@ _IN_EPOCH: tuple[tuple[ObjectKind, re.Pattern[str]], ...] = (
     (ObjectKind.MANIFEST, re.compile(r"manifest\.json")),
     (ObjectKind.MANIFEST_REVISION, re.compile(r"manifests/(?P<revision>\d{6})\.json")),
     (ObjectKind.CLAIM, re.compile(r"claim\.json")),
+    (ObjectKind.LEASE, re.compile(rf"leases/(?P<lease_id>{_LEASE_ID.pattern})\.json")),
+    (ObjectKind.SCRUB, re.compile(r"scrub\.json")),
 )
 
 
@@ -220,6 +248,7 @@ def _parse_in_epoch(epoch: EpochLayout, rest: str) -> ObjectName | None:
                 part_id=PartId(int(found["part_id"]), int(found["num_parts"])) if "part_id" in found else None,
                 revision=int(found["revision"]) if "revision" in found else None,
                 payload_sha256=bytes.fromhex(found["sha256"]) if "sha256" in found else None,
+                lease_id=found.get("lease_id"),
             )
     return None
 
@@ -246,6 +275,11 @@ def _made_again(found: ObjectName) -> str:
             return epoch.manifest_revision(found.revision)
         case ObjectKind.CLAIM:
             return epoch.claim
+        case ObjectKind.LEASE:
+            assert found.lease_id is not None
+            return epoch.lease(found.lease_id)
+        case ObjectKind.SCRUB:
+            return epoch.scrub
     return epoch.manifest
 
 

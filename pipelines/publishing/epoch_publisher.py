@@ -1,7 +1,7 @@
-"""Publishes an epoch: its shards, then the manifest, then the latest pointer.
+"""Publishes an epoch: its shards, then the manifest, then the latest pointer and the catalogue.
 
 The order is what makes it safe: a shard's statement is written when all its parts were read back and validated, the manifest when
-all statements are there, the pointer last. A producer that dies leaves no manifest, or the one before.
+all statements are there, pointer and catalogue last. A producer that dies leaves no manifest, or the one before.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import zstandard
 
+from pipelines.publishing.catalogue import record_published
 from pipelines.publishing.published_epoch import StoredManifest, read_manifest, read_manifest_revision, readable_statement
 from pipelines.publishing.shard_publisher import ProducedShard, PublishedShard, ShardPublisher
 from pipelines.publishing.signing import Signer, merge_signatures, sign_payload
@@ -67,8 +68,8 @@ class EpochPublisher:
     def find_published(self, context: EpochContext, num_parts: int | None) -> PublishedEpoch | None:
         """Return the published epoch when nothing is missing of what a production would make; else None.
 
-        Sizes are looked up, bytes are not read: that is what a check is for. The latest pointer is moved forward where a killed run
-        did not come to it.
+        Sizes are looked up, bytes are not read: that is what a check is for. The latest pointer is moved forward, and the catalogue
+        brought up to date, where a killed run did not come to it.
 
         Raises:
             ManifestError: there is a manifest that can't be parsed.
@@ -133,7 +134,7 @@ class EpochPublisher:
         return publisher.put(context, shard)
 
     def finish(self, context: EpochContext, shards: Sequence[PublishedShard], epoch_shard_ids: Sequence[int]) -> PublishedEpoch:
-        """Write the manifest, then move the latest pointer forward.
+        """Write the manifest, then move the latest pointer forward and enter the epoch in the catalogue.
 
         Shards that an earlier revision lists and this run did not make stay listed.
 
@@ -179,7 +180,8 @@ class EpochPublisher:
             _move_latest(
                 store, LatestPointer(manifest.chain_id, manifest.epoch_height, manifest.epoch_id, manifest.revision, payload_sha256), notes
             )
-        return PublishedEpoch(manifest.revision, self._signed_by(), tuple(notes))
+        note = record_published(store, manifest, payload_sha256)
+        return PublishedEpoch(manifest.revision, self._signed_by(), (*notes, note) if note else tuple(notes))
 
     def _manifest(
         self, context: EpochContext, shards: Sequence[PublishedShard], epoch_shard_ids: Sequence[int], stored: StoredManifest | None

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -269,4 +270,5 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _info(name: str, status: os.stat_result) -> ObjectInfo:
-    return ObjectInfo(name, status.st_size, f"{status.st_mtime_ns}-{status.st_ino}-{status.st_size}")
+    modified = datetime.fromtimestamp(status.st_mtime, UTC)
+    return ObjectInfo(name, status.st_size, f"{status.st_mtime_ns}-{status.st_ino}-{status.st_size}", modified)

@@ -116,7 +116,7 @@ class GcsStore:
             found = self._fs().find(folder.rstrip("/"), detail=True, update_cache=False)
         for path, entry in sorted(found.items()):
             if path.startswith(folder) and not path.endswith("/"):
-                yield ObjectInfo(self.location.name(path), int(entry["size"]), str(entry.get("generation", "")))
+                yield ObjectInfo(self.location.name(path), int(entry["size"]), str(entry.get("generation", "")), entry.get("mtime"))
 
     def swap(self, name: str, data: Data, expected: ObjectInfo | None) -> ObjectInfo:
         """See `Store.swap`."""

@@ -9,7 +9,8 @@ opens its connection in the process that uses it (the clients do not survive a f
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol, TypeAlias
 
 import pyarrow as pa
@@ -40,6 +41,8 @@ class ObjectInfo:
     size: int
     version: str = ""
     """What `Store.swap` compares: a generation, an ETag or a digest, as the store has it; opaque. Empty in listings that lack it."""
+    modified: datetime | None = field(default=None, compare=False)
+    """When it was stored by the store's own clock, in UTC; None where a store does not say, and outside of listings."""
 
 
 class Store(Protocol):

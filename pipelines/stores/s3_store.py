@@ -107,7 +107,7 @@ class S3Store:
             found = self._fs().find(folder.rstrip("/"), detail=True)
         for path, entry in sorted(found.items()):
             if path.startswith(folder) and not path.endswith("/"):
-                yield ObjectInfo(self.location.name(path), int(entry["size"]), str(entry.get("ETag", "")))
+                yield ObjectInfo(self.location.name(path), int(entry["size"]), str(entry.get("ETag", "")), entry.get("LastModified"))
 
     def swap(self, name: str, data: Data, expected: ObjectInfo | None) -> ObjectInfo:
         """See `Store.swap`."""
