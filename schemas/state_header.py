@@ -23,7 +23,7 @@ from schemas.block import BlockHeader, ChunkHeader, chunk_leaf, decode_block_hea
 from schemas.borsh import BorshReader
 from schemas.errors import IntegrityError
 from schemas.ids import ZERO_HASH, CryptoHash
-from schemas.merkle import PATH_ITEMS_MAX, path_root, read_merkle_path
+from schemas.merkle import PATH_ITEMS_MAX, MerklePathItem, path_root, read_merkle_path
 
 STATE_HEADER_BYTES_MAX: Final = 256 << 20
 """Largest header that is read; real ones have some megabytes."""
@@ -100,7 +100,7 @@ def prove_chunk(data: bytes, parent: BlockHeader, where: str) -> StateHeader:
         IntegrityError: malformed, or no path in it leads from its chunk to the block's chunk_headers_root.
     """
     header = decode_state_header(data, where)
-    if not _has_path(data, chunk_leaf(header.chunk), parent.chunk_headers_root):
+    if find_chunk_path(data, chunk_leaf(header.chunk), parent.chunk_headers_root) is None:
         raise IntegrityError(
             problem=f"no proof in the state header leads from chunk {header.chunk.chunk_hash} to block {parent.hash}",
             where=where,
@@ -124,10 +124,11 @@ def _memory_usage(data: bytes, state_root: CryptoHash, where: str) -> int:
     raise IntegrityError(problem=f"the state header does not end in the node of state root {state_root}", where=where)
 
 
-def _has_path(data: bytes, leaf: bytes, root: CryptoHash) -> bool:
+def find_chunk_path(data: bytes, leaf: bytes, root: CryptoHash) -> tuple[MerklePathItem, ...] | None:
+    """Return a Merkle path in a state header that leads from a leaf to a root; None when there is none."""
     # In a chain of one shard the leaf is the root, and the path is empty.
     if path_root(leaf, ()) == root:
-        return True
+        return ()
     for found in _PATH_LENGTH.finditer(data):
         start = found.start()
         length = data[start]
@@ -135,5 +136,5 @@ def _has_path(data: bytes, leaf: bytes, root: CryptoHash) -> bool:
         if all(flag <= 1 for flag in data[start + 36 : start + 4 + 33 * length : 33]) and len(data) >= start + 4 + 33 * length:
             path = read_merkle_path(BorshReader(data[start : start + 4 + 33 * length], error_class=IntegrityError))
             if path_root(leaf, path) == root:
-                return True
-    return False
+                return path
+    return None
