@@ -27,6 +27,7 @@ _STAGE_NAMES = {
     "hash": "hash records",
     "structure": "plan: structure",
     "boundaries": "plan: boundaries",
+    "boundary nodes": "read boundary nodes",
     "build": "build parts",
     "seal": "seal the root",
     "publish": "publish parts",
@@ -40,7 +41,7 @@ _STAGE_NAMES = {
 }
 
 
-_SHORT_STAGES = frozenset({"values", "structure", "boundaries", "seal"})
+_SHORT_STAGES = frozenset({"values", "structure", "boundaries", "boundary nodes", "seal"})
 
 
 def format_bytes(size: float) -> str:

@@ -1,4 +1,7 @@
-"""Drives plan, build and seal of one shard: from its dataset to interiors and boundary nodes, with the state root proved."""
+"""Drives plan, build and seal of one shard: from its dataset to interiors and boundary nodes, with the state root proved.
+
+That is the way of a shard whose parts wait for its root; `pipelines.execution.early_parts` has the other one, which shares plan and seal.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,31 @@ BUILD_TASK_MEMORY_BYTES = 400 << 20
 
 SEAL_TASK_MEMORY_BYTES = 800 << 20
 """Peak memory of sealing a shard of over 1,300 parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedShard:
+    """One shard whose parts' intervals are known, and nothing else of them."""
+
+    dataset: ShardDataset
+    work: WorkFolder
+    memory_usage: int
+    plans: tuple[PartPlan, ...]
+
+    @property
+    def name(self) -> str:
+        """The shard, for people."""
+        return str(self.dataset.summary.shard.shard_uid)
+
+    @property
+    def with_records(self) -> tuple[PartPlan, ...]:
+        """Parts that have records, ascending."""
+        return tuple(plan for plan in self.plans if plan.spans)
+
+    @property
+    def built(self) -> tuple[int, ...]:
+        """part_id of each part that has records, ascending."""
+        return tuple(plan.part_id.idx for plan in self.with_records)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +93,16 @@ def build_shard(
         StateRootMismatchError: the records do not hash to the trusted root.
         IntegrityError, DatasetError, StoreError: as the stages say.
     """
+    planned = plan_shard(runner, kernel, dataset, work, num_parts_wanted)
+    return build_planned(runner, kernel, planned, source)
+
+
+def plan_shard(runner: StageRunner, kernel: Kernel, dataset: ShardDataset, work: WorkFolder, num_parts_wanted: int | None) -> PlannedShard:
+    """Find where the parts of a shard begin.
+
+    Raises:
+        IntegrityError, DatasetError, StoreError: as the stages say.
+    """
     summary = dataset.summary
     name = str(summary.shard.shard_uid)
     tasks = [StructureTask(dataset, work, kernel.name, index) for index in range(len(summary.files))]
@@ -74,30 +112,59 @@ def build_shard(
     locating = plan_boundaries(dataset, work, structure, num_parts)
     located = runner.run("boundaries", name, locating, TaskNeeds(STRUCTURE_TASK_MEMORY_BYTES), lambda found: Amount(parts=len(found)))
     plans = plan_parts(dataset, num_parts, [boundary for group in located for boundary in group])
-    with_records = [plan for plan in plans if plan.spans]
-    building = [BuildPartTask(dataset, work, kernel.name, plan) for plan in with_records]
-    built = runner.run("build", name, building, TaskNeeds(BUILD_TASK_MEMORY_BYTES), lambda one: Amount(one.records, one.hashed_bytes, 1))
-    builds = {plan.part_id.idx: one for plan, one in zip(with_records, built, strict=True)}
+    return PlannedShard(dataset, work, structure.memory_usage, plans)
+
+
+def build_planned(runner: StageRunner, kernel: Kernel, planned: PlannedShard, source: FlatStateSource | None) -> BuiltShard:
+    """Build all parts of a planned shard and prove its state root.
+
+    Raises:
+        As `build_shard`.
+    """
+    building = [BuildPartTask(planned.dataset, planned.work, kernel.name, plan) for plan in planned.with_records]
+    needs = TaskNeeds(BUILD_TASK_MEMORY_BYTES)
+    built = runner.run("build", planned.name, building, needs, lambda one: Amount(one.records, one.hashed_bytes, 1))
+    return seal_shard(runner, kernel, planned, source, dict(zip(planned.built, built, strict=True)), leave_boundary_nodes=True)
+
+
+def seal_shard(
+    runner: StageRunner,
+    kernel: Kernel,
+    planned: PlannedShard,
+    source: FlatStateSource | None,
+    builds: dict[int, BuildSummary],
+    *,
+    leave_boundary_nodes: bool,
+) -> BuiltShard:
+    """Merge the edges of all parts and compare the state root.
+
+    Args:
+        builds: part_id of each part that has records, to its summary; their edges are in the work folder.
+    Raises:
+        StateRootMismatchError: the records do not hash to the trusted root.
+        StoreError: as it says.
+    """
+    dataset, work = planned.dataset, planned.work
     state_root, memory_usage, root_node = ZERO_HASH, 0, b""
     if builds:
-        sealing = [SealTask(work, kernel.name, num_parts, tuple(sorted(builds)))]
-        (sealed,) = runner.run("seal", name, sealing, TaskNeeds(SEAL_TASK_MEMORY_BYTES), lambda _: Amount())
+        sealing = [SealTask(work, kernel.name, len(planned.plans), planned.built, leave_boundary_nodes)]
+        (sealed,) = runner.run("seal", planned.name, sealing, TaskNeeds(SEAL_TASK_MEMORY_BYTES), lambda _: Amount())
         state_root, memory_usage, root_node = sealed.state_root, sealed.memory_usage, sealed.root_node
-        assert memory_usage == structure.memory_usage, "hashing and structure agree on the memory usage"
+        assert memory_usage == planned.memory_usage, "hashing and structure agree on the memory usage"
+    summary = dataset.summary
     if source is None:
-        check_state_root(summary.shard.state_root, state_root, f"shard {name} of {summary.source}")
+        check_state_root(summary.shard.state_root, state_root, f"shard {planned.name} of {summary.source}")
     else:
-        dataset = settle_root(dataset, state_root, memory_usage, _explanation(kernel, source, dataset, work, with_records))
-    return BuiltShard(dataset, work, state_root, summary.shard.state_root is not None, memory_usage, root_node, plans, builds)
+        dataset = settle_root(dataset, state_root, memory_usage, explain_parts(kernel, source, planned, planned.with_records))
+    return BuiltShard(dataset, work, state_root, summary.shard.state_root is not None, memory_usage, root_node, planned.plans, builds)
 
 
-def _explanation(
-    kernel: Kernel, source: FlatStateSource, dataset: ShardDataset, work: WorkFolder, plans: Sequence[PartPlan]
-) -> RootExplanation:
-    store = work.store()
+def explain_parts(kernel: Kernel, source: FlatStateSource, planned: PlannedShard, plans: Sequence[PartPlan]) -> RootExplanation:
+    """Return what can say where some adjacent parts, whose edges are left, differ from the trusted state."""
+    store = planned.work.store()
     return RootExplanation(
         kernel=kernel,
         source=source,
-        read_edges=lambda: [store.get(work.edge(plan.part_id)) for plan in plans],
-        read_range=lambda index: [batch for span in plans[index].spans for batch in dataset.read_span(span)],
+        read_edges=lambda: [store.get(planned.work.edge(plan.part_id)) for plan in plans],
+        read_range=lambda index: [batch for span in plans[index].spans for batch in planned.dataset.read_span(span)],
     )

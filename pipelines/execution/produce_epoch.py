@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipelines.execution.build_shard import BuiltShard, build_shard
+from pipelines.execution.build_shard import BuiltShard, PlannedShard, build_planned, plan_shard
+from pipelines.execution.early_parts import EarlyShard, has_boundary_nodes
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.export_epoch import export_epoch
 from pipelines.execution.stage_runner import Amount, StageRunner
@@ -39,6 +40,9 @@ class ProductionSettings:
     num_parts: int | None
     """None for as many as nearcore makes."""
     validate: bool = True
+    """Validate a part before it is put, where its shard's root has come out; before that it is validated always."""
+    publish_early: bool = True
+    """Publish each part as soon as it alone is validated, where the source has the trie nodes that this takes."""
     keep_work: bool = False
     """Leave interiors and edges in the work folder after the epoch is published."""
     keep_dataset: bool = True
@@ -147,6 +151,8 @@ class EpochProduction:
     """What is read, in one line for people."""
     epoch_shard_ids: tuple[int, ...]
     """All shards that the epoch is known to have, produced here or not."""
+    before_manifest: Callable[[], None] | None = None
+    """Called when all that the manifest lists is published; what it raises keeps the manifest from being written."""
 
     def run(self) -> EpochResult:
         """Produce and publish all shards of the context.
@@ -169,6 +175,8 @@ class EpochProduction:
             built, shard = self._produce_shard(dataset)
             published.append(shard)
             results[dataset.summary.shard.shard_uid] = _shard_result(built, shard, time.monotonic() - shard_began)
+        if self.before_manifest is not None:
+            self.before_manifest()
         epoch = self.publisher.finish(self.context, published, self.epoch_shard_ids)
         for dataset in datasets:
             if not self.settings.keep_work:
@@ -188,38 +196,52 @@ class EpochProduction:
         )
 
     def _produce_shard(self, dataset: ShardDataset) -> tuple[BuiltShard, PublishedShard]:
-        settings = self.settings
-        work = work_folder_for(settings.work_url, dataset)
-        built = build_shard(self.runner, self.kernel, dataset, work, num_parts_wanted=settings.num_parts, source=self.source)
-        shard = dataset.summary.shard
-        self.publisher.refuse_other_shard(self.context, shard.shard_uid, built.state_root, len(built.plans))
-        piece_length = piece_length_for(built.memory_usage, len(built.plans)) if built.plans else LEAF_BYTES
-        tasks = [
+        work = work_folder_for(self.settings.work_url, dataset)
+        planned = plan_shard(self.runner, self.kernel, dataset, work, self.settings.num_parts)
+        source = self.source
+        if self.settings.publish_early and source is not None and has_boundary_nodes(self.runner, planned, source):
+            state_root = dataset.summary.shard.state_root
+            assert state_root is not None, "boundary nodes come from a trusted root"
+            tasks = self._publish_tasks(planned, state_root)
+            built, parts = EarlyShard(self.runner, self.kernel, planned, source).publish(tasks)
+        else:
+            built = build_planned(self.runner, self.kernel, planned, source)
+            tasks = self._publish_tasks(planned, built.state_root)
+            parts = self.runner.run("publish", planned.name, tasks, TaskNeeds(PUBLISH_TASK_MEMORY_BYTES), _published)
+        produced = ProducedShard(
+            shard_uid=dataset.summary.shard.shard_uid,
+            state_root=built.state_root,
+            memory_usage=built.memory_usage,
+            root_node=built.root_node,
+            parts=tuple(parts),
+            piece_length=_piece_length(planned),
+            state_header=dataset.state_header(),
+        )
+        return built, self.publisher.put_shard(self.context, produced)
+
+    def _publish_tasks(self, planned: PlannedShard, state_root: CryptoHash) -> list[PublishPartTask]:
+        """Return a task a part, once it is sure that no manifest lists the shard in another form."""
+        settings, shard = self.settings, planned.dataset.summary.shard
+        self.publisher.refuse_other_shard(self.context, shard.shard_uid, state_root, len(planned.plans))
+        return [
             PublishPartTask(
-                inputs=part_inputs(work, plan.part_id, built.built),
+                inputs=part_inputs(planned.work, plan.part_id, planned.built),
                 plan=plan,
-                state_root=built.state_root,
+                state_root=state_root,
                 store_url=self.publisher.store_url,
                 object_name=self.publisher.layout(self.context).state_part(shard.shard_id, plan.part_id),
                 encoding=settings.encoding,
                 zstd_level=settings.zstd_level,
                 kernel_name=self.kernel.name,
-                piece_length=piece_length,
+                piece_length=_piece_length(planned),
                 validate=settings.validate,
             )
-            for plan in built.plans
+            for plan in planned.plans
         ]
-        parts = self.runner.run("publish", str(shard.shard_uid), tasks, TaskNeeds(PUBLISH_TASK_MEMORY_BYTES), _published)
-        produced = ProducedShard(
-            shard_uid=shard.shard_uid,
-            state_root=built.state_root,
-            memory_usage=built.memory_usage,
-            root_node=built.root_node,
-            parts=tuple(parts),
-            piece_length=piece_length,
-            state_header=dataset.state_header(),
-        )
-        return built, self.publisher.put_shard(self.context, produced)
+
+
+def _piece_length(planned: PlannedShard) -> int:
+    return piece_length_for(planned.memory_usage, len(planned.plans)) if planned.plans else LEAF_BYTES
 
 
 def _published(part: PublishedPart) -> Amount:

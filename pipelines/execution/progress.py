@@ -11,7 +11,7 @@ class StageProgress:
     """One step of one stage."""
 
     stage: str
-    """export, values, structure, boundaries, build, seal, publish, hash."""
+    """export, values, structure, boundaries, boundary nodes, build, seal, publish, hash."""
     shard: str
     """Shard uid, or empty where a stage is of the whole epoch."""
     done: int

@@ -26,6 +26,7 @@ from pipelines.sources.protocol import KeyRange
 from pipelines.sources.read_limit import process_read_limit
 from pipelines.sources.record_batches import bounded
 from pipelines.sources.rocksdb_reader import MERGE_DELIMITER, RocksDbReader, Row, cached_reader, table_files
+from pipelines.sources.state_column import StateColumnPlace
 from schemas.epoch_context import EpochContext, ShardContext
 from schemas.errors import ColumnMissingError, InvalidInputError, ValueMismatchError
 from schemas.flat_state import INLINED_VALUE_BYTES_MAX, KEY_BYTES_MAX, RECORD_SCHEMA, VALUE_SCHEMA
@@ -140,6 +141,10 @@ class NodeSource:
         except ColumnMissingError:
             return None
         return None if node is None else int.from_bytes(node[-_NODE_MEMORY_USAGE_BYTES:], "little")
+
+    def state_column(self, shard: ShardContext) -> StateColumnPlace:
+        """Say where the shard's trie nodes are."""
+        return StateColumnPlace(self.node_home, shard.shard_uid, self.read_limit_bytes_per_s)
 
     def _home(self) -> NodeHome:
         return read_node_home(Path(self.node_home))

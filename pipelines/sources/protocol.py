@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
+from pipelines.sources.state_column import StateColumnPlace
 from schemas.epoch_context import ShardContext
 
 
@@ -77,4 +78,13 @@ class FlatStateSource(Protocol):
 
     def root_memory_usage(self, shard: ShardContext) -> int | None:
         """Return the memory usage in the state root's node where it can be had without reading the shard; checked by hash."""
+        ...
+
+
+@runtime_checkable
+class TrieSource(Protocol):
+    """A source that has the shards' trie nodes by hash as well: then parts need not wait for the shard's root."""
+
+    def state_column(self, shard: ShardContext) -> StateColumnPlace:
+        """Say where the shard's trie nodes are."""
         ...

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pipelines.sources.counted_value import find_payload
 from pipelines.sources.node_columns import STATE, STATE_SHARD_UID_MAPPING
-from pipelines.sources.node_home import NodeHome
+from pipelines.sources.node_home import NodeHome, read_node_home
 from pipelines.sources.read_limit import process_read_limit
 from pipelines.sources.rocksdb_reader import MERGE_DELIMITER, RocksDbReader, cached_reader
 from schemas.errors import ColumnMissingError
@@ -23,6 +24,23 @@ READ_ROWS: Final = 512
 """Rows that one read asks for at once. A node has at most 2 KiB and an inlined value 4000 bytes, so a read stays below 2 MiB."""
 
 _COUNT_BYTES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class StateColumnPlace:
+    """Where one shard's rows of State are: a picklable value that each process opens for itself."""
+
+    node_home: str
+    shard_uid: ShardUId
+    read_limit_bytes_per_s: int | None = None
+
+    def open(self) -> StateColumn:
+        """Open the databases; see `StateColumn`.
+
+        Raises:
+            ColumnMissingError, SourceError: a database can't be read.
+        """
+        return StateColumn(read_node_home(self.node_home), self.shard_uid, self.read_limit_bytes_per_s)
 
 
 class StateColumn:

@@ -19,7 +19,7 @@ from pipelines.sources.node_home import NodeHome, read_node_home
 from pipelines.sources.node_store import NodeSource
 from pipelines.sources.protocol import KeyRange
 from pipelines.sources.record_batches import bounded
-from pipelines.sources.state_column import READ_ROWS, StateColumn
+from pipelines.sources.state_column import READ_ROWS, StateColumn, StateColumnPlace
 from pipelines.sources.state_walk import Leaf, memory_usage, split_by_memory_usage, walk_leaves, within
 from schemas.epoch_context import ShardContext
 from schemas.errors import InvalidInputError, SourceError, ValueMismatchError
@@ -115,8 +115,12 @@ class StateWalkSource:
         node = self._column(shard).read([shard.state_root])[0]
         return None if node is None else memory_usage(node)
 
+    def state_column(self, shard: ShardContext) -> StateColumnPlace:
+        """Say where the shard's trie nodes are."""
+        return self.node.state_column(shard)
+
     def _column(self, shard: ShardContext) -> StateColumn:
-        return StateColumn(read_node_home(Path(self.node.node_home)), shard.shard_uid, self.node.read_limit_bytes_per_s)
+        return self.state_column(shard).open()
 
 
 def record_batches(column: StateColumn, leaves: Iterator[list[Leaf]]) -> Iterator[pa.RecordBatch]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipelines.kernel.protocol import Kernel
+from pipelines.stages.boundary_nodes import get_boundary_nodes
 from pipelines.stages.work_folder import WorkFolder
 from schemas.ids import PartId
 
@@ -20,7 +21,7 @@ class PartInputs:
     part_id: PartId
     has_records: bool
     begin_row: int | None
-    """Which record batch of the boundary nodes belongs to its left boundary; None for part 0."""
+    """Which row of the boundary nodes belongs to its left boundary; None for part 0."""
     end_row: int | None
     """The same for its right boundary; None for the last part."""
 
@@ -46,18 +47,22 @@ def part_inputs(work: WorkFolder, part_id: PartId, built: tuple[int, ...]) -> Pa
 
 
 def assemble_part(kernel: Kernel, inputs: PartInputs) -> pa.Buffer:
-    """Return the part's PartialState bytes.
+    """Return the PartialState bytes of a part whose interior waits in the work folder.
 
     Raises:
         IntegrityError, StoreError: as they say.
     """
-    store = inputs.work.store()
-    interior = pa.py_buffer(store.get(inputs.work.interior(inputs.part_id))) if inputs.has_records else None
+    interior = pa.py_buffer(inputs.work.store().get(inputs.work.interior(inputs.part_id))) if inputs.has_records else None
+    return assemble_with(kernel, inputs, interior)
+
+
+def assemble_with(kernel: Kernel, inputs: PartInputs, interior: pa.Buffer | None) -> pa.Buffer:
+    """Return the PartialState bytes of a part with this interior.
+
+    Raises:
+        IntegrityError, StoreError: as they say.
+    """
     nodes: list[bytes] = []
-    rows = [row for row in (inputs.begin_row, inputs.end_row) if row is not None]
-    if rows:
-        with store.open(inputs.work.boundary_nodes(inputs.part_id.total)) as source:
-            reader = pa.ipc.open_file(source)
-            for row in sorted(set(rows)):
-                nodes.extend(reader.get_batch(row).column(0).to_pylist())
+    for row in {row for row in (inputs.begin_row, inputs.end_row) if row is not None}:
+        nodes += get_boundary_nodes(inputs.work, inputs.part_id.total, row)
     return kernel.assemble(interior, nodes)

@@ -1,7 +1,8 @@
 """Build: hashes what lies inside one state part's key interval, and seals all parts' edges into the state root.
 
-Each part is built on its own from its records and its two neighbouring keys. The seal then knows the state root, and the nodes
-on the parts' boundaries that the proofs need.
+Each part is built on its own from its records and its two neighbouring keys. Its interior either waits in the work folder until the seal
+knows the state root and the nodes on the parts' boundaries that the proofs need, or goes into the part at once where those nodes
+came from a State column.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.kernel.choice import choose_kernel
+from pipelines.kernel.protocol import Build
 from pipelines.sources.arrow_dataset import ShardDataset
+from pipelines.stages.boundary_nodes import BOUNDARIES_PER_FILE, put_boundary_nodes
 from pipelines.stages.plan import PartPlan
 from pipelines.stages.work_folder import WorkFolder
 from schemas.errors import ObjectNotFoundError, StateRootMismatchError
 from schemas.ids import CryptoHash, PartId
-
-_NODE_SCHEMA = pa.schema([pa.field("node", pa.binary(), nullable=False)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class BuildSummary:
     node_count: int
     hashed_bytes: int
     interior_sha256: str
+    """Empty where no interior was left."""
     edge_sha256: str
     """Digests of what was left in the work folder, so that a rerun knows it whole."""
     kinds: tuple[tuple[int, int, int], ...]
@@ -56,27 +58,62 @@ class BuildPartTask:
         Raises:
             DatasetError, IntegrityError, StoreError: as they say.
         """
-        store = self.work.store()
-        part_id = self.plan.part_id
-        try:
-            earlier = _summary_from_json(json.loads(store.get(self.work.build_summary(part_id))))
-            left = (store.get(self.work.interior(part_id)), store.get(self.work.edge(part_id)))
-            if tuple(hashlib.sha256(data).hexdigest() for data in left) == (earlier.interior_sha256, earlier.edge_sha256):
-                return earlier
-        except (ObjectNotFoundError, ValueError, TypeError, KeyError):
-            pass
-        records = [batch for span in self.plan.spans for batch in self.dataset.read_span(span)]
-        values = self.dataset.read_values(_referenced(records))
-        build = choose_kernel(self.kernel_name).build(records, values, self.plan.left_key, self.plan.key_end)
+        earlier = self._earlier()
+        if earlier is not None and self._left(self.work.interior(self.plan.part_id), earlier.interior_sha256):
+            return earlier
+        build, records = self._build(keep_interior=True)
         assert build.interior is not None, "the interior was asked for"
-        store.put(self.work.interior(part_id), build.interior)
+        self.work.store().put(self.work.interior(self.plan.part_id), build.interior)
+        return self._leave(build, records, hashlib.sha256(build.interior).hexdigest())
+
+    def interior(self) -> tuple[BuildSummary, pa.Buffer]:
+        """Leave the part's edge; return the interior, which is not left.
+
+        Raises:
+            DatasetError, IntegrityError, StoreError: as they say.
+        """
+        build, records = self._build(keep_interior=True)
+        assert build.interior is not None, "the interior was asked for"
+        return self._leave(build, records, ""), build.interior
+
+    def edge(self) -> BuildSummary:
+        """Leave the part's edge alone, or return an earlier run's summary.
+
+        Raises:
+            DatasetError, IntegrityError, StoreError: as they say.
+        """
+        earlier = self._earlier()
+        return self._leave(*self._build(keep_interior=False), "") if earlier is None else earlier
+
+    def _earlier(self) -> BuildSummary | None:
+        """Return an earlier run's summary when its edge is whole."""
+        try:
+            earlier = _summary_from_json(json.loads(self.work.store().get(self.work.build_summary(self.plan.part_id))))
+        except (ObjectNotFoundError, ValueError, TypeError, KeyError):
+            return None
+        return earlier if self._left(self.work.edge(self.plan.part_id), earlier.edge_sha256) else None
+
+    def _left(self, name: str, sha256: str) -> bool:
+        try:
+            return bool(sha256) and hashlib.sha256(self.work.store().get(name)).hexdigest() == sha256
+        except ObjectNotFoundError:
+            return False
+
+    def _build(self, *, keep_interior: bool) -> tuple[Build, list[pa.RecordBatch]]:
+        records = [batch for span in self.plan.spans for batch in self.dataset.read_span(span)]
+        values = self.dataset.read_values(_referenced(records)) if keep_interior else ()
+        kernel = choose_kernel(self.kernel_name)
+        return kernel.build(records, values, self.plan.left_key, self.plan.key_end, keep_interior=keep_interior), records
+
+    def _leave(self, build: Build, records: Sequence[pa.RecordBatch], interior_sha256: str) -> BuildSummary:
+        store, part_id = self.work.store(), self.plan.part_id
         store.put(self.work.edge(part_id), build.edge)
         summary = BuildSummary(
             records=self.plan.records,
             value_bytes=sum(pc.sum(pc.cast(batch.column(2), pa.uint64())).as_py() for batch in records),
             node_count=build.node_count,
             hashed_bytes=build.hashed_bytes,
-            interior_sha256=hashlib.sha256(build.interior).hexdigest(),
+            interior_sha256=interior_sha256,
             edge_sha256=hashlib.sha256(build.edge).hexdigest(),
             kinds=_count_kinds(records),
         )
@@ -123,13 +160,15 @@ class SealSummary:
 
 @dataclass(frozen=True, slots=True)
 class SealTask:
-    """Merges the edges of all parts of a shard and leaves the boundary nodes."""
+    """Merges the edges of all parts of a shard; leaves the boundary nodes where they are still wanted."""
 
     work: WorkFolder
     kernel_name: str
     num_parts: int
     built: tuple[int, ...]
     """part_id of each part that has records, ascending; at least one."""
+    leave_boundary_nodes: bool = True
+    """False where a State column gave them."""
 
     def run(self) -> SealSummary:
         """Seal the shard.
@@ -140,11 +179,9 @@ class SealTask:
         store = self.work.store()
         edges = [store.get(self.work.edge(PartId(idx, self.num_parts))) for idx in self.built]
         sealed = choose_kernel(self.kernel_name).seal(edges)
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, _NODE_SCHEMA) as writer:
-            for nodes in sealed.boundary_nodes:
-                writer.write_batch(pa.record_batch([pa.array(nodes, pa.binary())], schema=_NODE_SCHEMA))
-        store.put(self.work.boundary_nodes(self.num_parts), sink.getvalue())
+        if self.leave_boundary_nodes:
+            for group, begin in enumerate(range(0, len(edges), BOUNDARIES_PER_FILE)):
+                put_boundary_nodes(self.work, self.num_parts, group, sealed.boundary_nodes[begin : begin + BOUNDARIES_PER_FILE])
         return SealSummary(sealed.state_root, sealed.memory_usage, sealed.root_node)
 
 

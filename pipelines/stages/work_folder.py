@@ -37,7 +37,7 @@ class WorkFolder:
         return f"{self.folder}/plan/structure-{file_index:06d}.json"
 
     def interior(self, part_id: PartId) -> str:
-        """Return the name of a part's interior: PartialState bytes without the boundary nodes."""
+        """Return the name of a part's interior, PartialState bytes without the boundary nodes; not left where parts are published at once."""
         return f"{self._parts(part_id.total)}/interior-{part_id.idx:06d}"
 
     def edge(self, part_id: PartId) -> str:
@@ -48,9 +48,9 @@ class WorkFolder:
         """Return the name of a part's build summary, written last."""
         return f"{self._parts(part_id.total)}/build-{part_id.idx:06d}.json"
 
-    def boundary_nodes(self, num_parts: int) -> str:
-        """Return the name of the file of boundary nodes: a record batch for each part that has records."""
-        return f"{self._parts(num_parts)}/boundary_nodes.arrow"
+    def boundary_nodes(self, num_parts: int, group: int) -> str:
+        """Return the name of a file of boundary nodes: a record batch for each of some parts that have records."""
+        return f"{self._parts(num_parts)}/boundary_nodes-{group:06d}.arrow"
 
     def _parts(self, num_parts: int) -> str:
         return f"{self.folder}/parts-of-{num_parts:06d}"

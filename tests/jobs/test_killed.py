@@ -55,7 +55,7 @@ MOMENTS = {
     "a key range is exported": "work/dataset/**/range-000000.json",
     "a shard is exported": "work/dataset/**/shard.json",
     "a part is built": "work/build/**/build-000002.json",
-    "the root is sealed": "work/build/**/boundary_nodes.arrow",
+    "boundary nodes are read": "work/build/**/boundary_nodes-000000.arrow",
     "a part is put": "out/**/state_part_000001_of_000005",
     "a statement is put": "out/**/statements/*.json",
     "a torrent is put": "out/**/torrents/*.torrent",
