@@ -67,6 +67,12 @@ StateWalkOption = Annotated[
         rich_help_panel=_SOURCE,
     ),
 ]
+IgnoreClaim = Annotated[
+    bool,
+    typer.Option(
+        "--ignore-claim", help="Produce also while another producer holds the epoch: twice the work, the same bytes.", rich_help_panel=_RUN
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
 Plan = Annotated[bool, typer.Option("--plan", help="Say what would be done and do nothing.")]
 

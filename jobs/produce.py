@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from jobs.options import (
     Epoch,
     EpochId,
     From,
+    IgnoreClaim,
     InProcess,
     Json,
     KernelName,
@@ -29,11 +31,13 @@ from jobs.options import (
     ShardIds,
     StateWalkOption,
     Workers,
+    epoch_selector,
     open_executor,
     reader_count,
 )
 from jobs.report import write_report
 from jobs.terminal import format_bytes, format_seconds, open_console, open_progress
+from pipelines.execution.claimed_production import ClaimTerms, claimed
 from pipelines.execution.produce_epoch import EpochProduction, EpochResult, ProductionSettings
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
@@ -44,7 +48,7 @@ from pipelines.stages.export import ExportSettings
 from pipelines.stages.plan import decide_num_parts
 from pipelines.stores.open_store import open_store
 from schemas.epoch_context import EpochContext
-from schemas.errors import InvalidInputError
+from schemas.errors import ClaimedError, EpochNotReadyError, InvalidInputError
 from schemas.object_layout import EpochLayout
 from schemas.state_part import Encoding, default_encoding
 
@@ -128,13 +132,22 @@ def produce(
     workers: Workers = None,
     in_process: InProcess = False,
     plan: Plan = False,
+    if_missing: Annotated[
+        bool,
+        typer.Option(
+            "--if-missing",
+            help="For schedulers: exit 0 with one line where there is nothing to do now: the epoch is published, another live producer "
+            "holds it, or (without --epoch and --context) the node has no new epoch ready. Every other failure keeps its exit code.",
+        ),
+    ] = False,
+    ignore_claim: IgnoreClaim = False,
     as_json: Json = False,
 ) -> None:
     """Compute an epoch's state parts and publish them, every object read back and verified, the signed manifest last.
 
     The newest epoch that the source can give, and all its shards, unless you name others. Any process may be killed at any moment:
     the same command goes on where it ended, and does nothing when nothing is missing. Damage within objects is found by
-    `statecast check` and mended with `--repair`.
+    `statecast check` and mended with `--repair`. A second producer of the same shards ends with exit code 12 while the first is alive.
 
     Examples:
 
@@ -143,11 +156,16 @@ def produce(
     `statecast produce --from dataset:///data/state --to s3://bucket/prefix --shard-id 6 --num-parts 33`
     """
     chosen_kernel = choose_kernel(kernel)
-    found = open_input(
-        InputOptions(
-            node_home, source, context, epoch, epoch_id, tuple(shard_id or ()), read_limit, reader_count(workers, in_process), state_walk
-        )
+    options = InputOptions(
+        node_home, source, context, epoch, epoch_id, tuple(shard_id or ()), read_limit, reader_count(workers, in_process), state_walk
     )
+    try:
+        found = open_input(options)
+    except EpochNotReadyError as error:
+        if not if_missing or context is not None or epoch_selector(epoch, epoch_id) != "latest":
+            raise
+        print_nothing_to_do("not_ready", f"no epoch is ready yet: {error}", as_json)
+        return
     output = _Output(to, num_parts, encoding, zstd_level, tuple(web_seed or ()), tuple(tracker or ()))
     if plan:
         _print_plan(found, output, chosen_kernel.name, as_json)
@@ -162,7 +180,9 @@ def produce(
     )
     published = publisher.find_published(found.context, num_parts)
     if published is not None and not repair:
-        _print_nothing_to_do(publisher.epoch_url(found.context), published.revision, as_json)
+        epoch_url, revision = publisher.epoch_url(found.context), published.revision
+        message = f"{epoch_url} is published, manifest revision {revision}; statecast check verifies it"
+        print_nothing_to_do("published" if if_missing else True, message, as_json, epoch_url=epoch_url, manifest_revision=revision)
         return
     work_url = work or default_work_folder(to)
     settings = ProductionSettings(
@@ -174,14 +194,16 @@ def produce(
         keep_work=keep_work,
         keep_dataset=keep_work or dataset is not None,
     )
-    progress = open_progress()
     try:
-        executor = open_executor(ray_address, workers, in_process)
-        if ray_address and not (work or dataset):
-            progress.note(f"the work folder is {work_url}: every worker of the cluster must see it; --work names another")
-        runner = StageRunner(executor, progress)
-        try:
-            progress.note(f"producing from {found.describe()}, {executor.description}, with the {chosen_kernel.name} kernel")
+        with (
+            closing(open_progress()) as progress,
+            claimed(to, found.context, ClaimTerms(ignore=ignore_claim), progress) as run,
+            closing(open_executor(ray_address, workers, in_process)) as executor,
+        ):
+            if ray_address and not (work or dataset):
+                run.note(f"the work folder is {work_url}: every worker of the cluster must see it; --work names another")
+            run.note(f"producing from {found.describe()}, {executor.description}, with the {chosen_kernel.name} kernel")
+            runner = StageRunner(executor, run)
             result = EpochProduction(
                 runner=runner,
                 kernel=chosen_kernel,
@@ -192,11 +214,13 @@ def produce(
                 settings=settings,
                 described=found.describe(),
                 epoch_shard_ids=found.epoch_shard_ids,
+                before_manifest=run.confirm,
             ).run()
-        finally:
-            executor.close()
-    finally:
-        progress.close()
+    except ClaimedError as error:
+        if not if_missing:
+            raise
+        print_nothing_to_do("claimed", str(error), as_json)
+        return
     report_file = report or (None if "://" in work_url else Path(work_url) / "report.html")
     if report_file is not None:
         report_file = _written_report(report_file, result, runner)
@@ -294,11 +318,16 @@ def _print_plan(found: EpochInput, output: _Output, kernel_name: str, as_json: b
     open_console().print(table)
 
 
-def _print_nothing_to_do(epoch_url: str, revision: int, as_json: bool) -> None:
+def print_nothing_to_do(reason: str | bool, message: str, as_json: bool, **facts: object) -> None:
+    """Say in one line why a run does nothing.
+
+    Args:
+        reason: published, claimed or not_ready; True where --if-missing did not ask for it.
+    """
     if as_json:
-        typer.echo(json.dumps({"message_type": "summary", "epoch_url": epoch_url, "manifest_revision": revision, "nothing_to_do": True}))
+        typer.echo(json.dumps({"message_type": "summary", **facts, "nothing_to_do": reason, "message": message}))
     else:
-        typer.echo(f"nothing to do: {epoch_url} is published, manifest revision {revision}; statecast check verifies it")
+        typer.echo(f"nothing to do: {' '.join(message.split())}")
 
 
 def _result_json(result: EpochResult, runner: StageRunner, report_file: Path | None) -> dict[str, Any]:

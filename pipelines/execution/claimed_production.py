@@ -1,0 +1,86 @@
+"""Holds an epoch's claim around its production, and ends the production when the claim is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from pipelines.execution.progress import Progress, StageProgress
+from pipelines.publishing.claim import LEASE_TTL_S, Claimant, ClaimSightings, HeldClaim, heartbeat, this_holder
+from pipelines.stores.open_store import open_store
+from schemas.epoch_context import EpochContext
+from schemas.errors import ClaimedError
+from schemas.object_layout import EpochLayout
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimTerms:
+    """How an epoch is claimed."""
+
+    ttl_s: float = LEASE_TTL_S
+    ignore: bool = False
+    """Produce also where another producer holds the epoch."""
+    sightings: ClaimSightings = field(default_factory=ClaimSightings)
+    """What was seen of others' claims; kept by who tries again and again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedProgress:
+    """A progress that ends the run at its next step when the claim is found lost."""
+
+    shown: Progress
+    claim: HeldClaim | None
+    """None where the run goes on without one."""
+
+    def stage(self, progress: StageProgress) -> None:
+        """Pass a step on.
+
+        Raises:
+            ClaimedError: another producer holds the epoch now.
+        """
+        if self.claim is not None:
+            self.claim.check()
+        self.shown.stage(progress)
+
+    def note(self, message: str) -> None:
+        """Pass a line on."""
+        self.shown.note(message)
+
+    def confirm(self) -> None:
+        """Make sure of the claim before the manifest is written.
+
+        Raises:
+            ClaimedError: another producer holds the epoch now.
+            StoreError: the store failed.
+        """
+        if self.claim is not None:
+            self.claim.renew()
+
+
+@contextmanager
+def claimed(store_url: str, context: EpochContext, terms: ClaimTerms, progress: Progress) -> Iterator[ClaimedProgress]:
+    """Hold the claim of a context's shards for as long as the block runs; yield the progress to run it with.
+
+    Raises:
+        ClaimedError: another producer holds one of the shards, and the terms do not ignore it.
+        StoreError: the store can't be written: seen here, before anything is read.
+    """
+    claimant = Claimant(
+        store=open_store(store_url),
+        layout=EpochLayout.of(context),
+        shard_ids=tuple(shard.shard_id for shard in context.shards),
+        holder=this_holder(),
+        ttl_s=terms.ttl_s,
+        sightings=terms.sightings,
+    )
+    try:
+        held = claimant.acquire()
+    except ClaimedError as error:
+        if not terms.ignore:
+            raise
+        progress.note(f"producing all the same: {error.problem}")
+        yield ClaimedProgress(progress, None)
+        return
+    with heartbeat(held, terms.ttl_s, progress.note):
+        yield ClaimedProgress(progress, None if terms.ignore else held)

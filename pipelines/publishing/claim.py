@@ -1,0 +1,296 @@
+"""The claim of an epoch in a store: made, renewed by a heartbeat, taken over when its holder is gone, released.
+
+A claim keeps a second producer from doing the same work at the same time. Nothing rests on it: whatever happens to it, two producers
+publish the same bytes and the store decides whose manifest is which revision. On a store whose `StoreGuarantees` lack ``create_only`` or
+``swap``, two producers may both believe that they hold it, and then both produce.
+
+Whose lease no longer counts is decided by the first of these that holds:
+
+- the holder's process is gone, where it ran on this very machine since its last boot;
+- its expiry is past by more than `CLOCK_SKEW_S`: clocks of producers are assumed to differ by no more than that;
+- whoever looks on has seen the lease unchanged for all of its time to live by its own monotonic clock, which needs no such assumption.
+
+A claim that can't be read may be a newer version's: it counts as held by somebody for `LEASE_TTL_S_MAX` after it was first seen,
+and only who looks on for so long takes it over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from pipelines.stores.protocol import ObjectInfo, Store
+from schemas.claim import LEASE_TTL_S_MAX, LEASES_MAX, Claim, Holder, Lease, format_time
+from schemas.errors import (
+    ClaimedError,
+    InvalidInputError,
+    ManifestError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StatecastError,
+    StoreError,
+)
+from schemas.object_layout import EpochLayout
+
+LEASE_TTL_S: Final = 600.0
+"""How long a lease counts without being renewed, where nobody says otherwise."""
+
+LEASE_TTL_S_MIN: Final = 1.0
+"""Shortest lease that can be asked for: it must outlast a request to the store."""
+
+CLOCK_SKEW_S: Final = 30.0
+"""How far the clocks of two producers are assumed to differ at most."""
+
+HEARTBEATS_PER_TTL: Final = 3
+"""A lease is renewed so often within its time to live."""
+
+CLAIM_ATTEMPTS_MAX: Final = 8
+"""How often a swap of the claim is tried again when another producer was faster."""
+
+JOIN_S_MAX: Final = 5.0
+"""Longest wait for a heartbeat that is under way when the claim was released."""
+
+_REMEDY = "Wait for it, or pass --ignore-claim: the result is right either way."
+
+
+@dataclass(slots=True)
+class ClaimSightings:
+    """What one producer has seen of others' leases, and for how long each has stayed the same."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+    def unchanged_s(self, key: str, content: str) -> float:
+        """Return for how long this content has been seen under a key; a sight of other content begins anew."""
+        now = self.monotonic()
+        known = self._seen.get(key)
+        if known is None or known[0] != content:
+            self._seen[key] = known = (content, now)
+        return now - known[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """Who wants to hold an epoch's claim, and on what terms."""
+
+    store: Store
+    layout: EpochLayout
+    shard_ids: tuple[int, ...]
+    holder: Holder
+    ttl_s: float = LEASE_TTL_S
+    sightings: ClaimSightings = field(default_factory=ClaimSightings)
+    """Kept from one attempt to the next by who waits for a claim."""
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def __post_init__(self) -> None:
+        if not LEASE_TTL_S_MIN <= self.ttl_s <= LEASE_TTL_S_MAX:
+            raise InvalidInputError(
+                problem=f"a claim lives from {LEASE_TTL_S_MIN:.0f} to {LEASE_TTL_S_MAX} seconds", where=f"{self.ttl_s:g}"
+            )
+
+    @property
+    def where(self) -> str:
+        """The claim's place, for people."""
+        return f"{self.store.url}/{self.layout.claim}"
+
+    def acquire(self) -> HeldClaim:
+        """Take the claim. This is the first write of a production, so a store that refuses writes shows here.
+
+        Raises:
+            ClaimedError: another producer holds it.
+            StoreError: the store can't be written.
+        """
+        held = HeldClaim(self, self._moment())
+        held.renew()
+        return held
+
+    def _moment(self) -> datetime:
+        # Whole milliseconds, as they are stored.
+        moment = self.now()
+        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+    def read(self) -> tuple[ObjectInfo | None, tuple[Lease, ...]]:
+        """Return the stored claim's version and the leases in it that count, ours included.
+
+        Raises:
+            ClaimedError: it can't be read, and nobody has looked on for long enough.
+            StoreError: the store can't be read.
+        """
+        info = self.store.info(self.layout.claim)
+        if info is None:
+            return None, ()
+        try:
+            claim = Claim.parse(self.store.get(self.layout.claim), self.where)
+        except ObjectNotFoundError:
+            return None, ()
+        except ManifestError as error:
+            if self.sightings.unchanged_s(self.layout.claim, info.version) > LEASE_TTL_S_MAX:
+                return info, ()
+            raise ClaimedError(
+                problem=f"the claim can't be read, so that somebody may hold it: {error.problem}",
+                where=self.where,
+                remedy=f"It is left alone for {LEASE_TTL_S_MAX} s. Delete it, or pass --ignore-claim, if nobody produces this epoch.",
+            ) from error
+        return info, tuple(lease for lease in claim.leases if self._counts(lease))
+
+    def _counts(self, lease: Lease) -> bool:
+        if lease.holder.run_id == self.holder.run_id:
+            return True
+        if is_gone(lease.holder, self.holder.machine):
+            return False
+        if (self.now() - lease.expires).total_seconds() > CLOCK_SKEW_S:
+            return False
+        return self.sightings.unchanged_s(lease.holder.run_id, format_time(lease.renewed)) <= lease.ttl_s
+
+
+class HeldClaim:
+    """A claim that is ours, as far as is known. Its methods may be called from several threads."""
+
+    def __init__(self, claimant: Claimant, acquired: datetime) -> None:
+        self._claimant = claimant
+        self._acquired = acquired
+        self._lost: ClaimedError | None = None
+        self._released = False
+        self._lock = threading.Lock()
+
+    def renew(self) -> None:
+        """Say in the store that we are at work.
+
+        Raises:
+            ClaimedError: another producer holds the claim now.
+            StoreError: the store failed.
+        """
+        with self._lock:
+            if self._released:
+                return
+            try:
+                self._renew()
+            except ClaimedError as error:
+                self._lost = error
+                raise
+
+    def check(self) -> None:
+        """Look whether the claim was found lost; asks nobody.
+
+        Raises:
+            ClaimedError: another producer holds the claim now.
+        """
+        if self._lost is not None:
+            raise self._lost
+
+    def release(self) -> None:
+        """Give the claim up. One that can't be given up expires."""
+        with self._lock, suppress(StatecastError):
+            if not self._released:
+                self._released = True
+                self._remove()
+
+    def _renew(self) -> None:
+        claimant = self._claimant
+        for _ in range(CLAIM_ATTEMPTS_MAX):
+            info, leases = claimant.read()
+            others = tuple(lease for lease in leases if lease.holder.run_id != claimant.holder.run_id)
+            taken = next((lease for lease in others if lease.overlaps(claimant.shard_ids)), None)
+            if taken is not None:
+                raise ClaimedError(
+                    problem=f"{taken.holder} holds the epoch until {format_time(taken.expires)}", where=claimant.where, remedy=_REMEDY
+                )
+            ours = Lease(claimant.holder, claimant.shard_ids, self._acquired, claimant._moment(), round(claimant.ttl_s, 3))
+            data = Claim(claimant.layout, (*others, ours)[-LEASES_MAX:]).to_bytes()
+            with suppress(ObjectExistsError):
+                if info is None:
+                    claimant.store.put(claimant.layout.claim, data, create_only=True)
+                else:
+                    claimant.store.swap(claimant.layout.claim, data, info)
+                return
+        raise ClaimedError(problem="other producers replaced the claim again and again", where=claimant.where, remedy=_REMEDY)
+
+    def _remove(self) -> None:
+        claimant = self._claimant
+        for _ in range(CLAIM_ATTEMPTS_MAX):
+            info, leases = claimant.read()
+            others = tuple(lease for lease in leases if lease.holder.run_id != claimant.holder.run_id)
+            if info is None or len(others) == len(leases):
+                return
+            if not others:
+                # Who has added a lease in this moment adds it again at the next heartbeat.
+                claimant.store.delete(claimant.layout.claim)
+                return
+            with suppress(ObjectExistsError):
+                claimant.store.swap(claimant.layout.claim, Claim(claimant.layout, others).to_bytes(), info)
+                return
+
+
+@contextmanager
+def heartbeat(claim: HeldClaim, ttl_s: float, note: Callable[[str], None]) -> Iterator[None]:
+    """Renew a claim in a thread of its own for as long as the block runs, then release it.
+
+    Args:
+        note: told once when the claim is lost, and each time that a renewal fails.
+    """
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(ttl_s / HEARTBEATS_PER_TTL):
+            try:
+                claim.renew()
+            except ClaimedError as error:
+                note(f"the claim is lost: {error.problem}")
+                return
+            except StoreError as error:
+                note(f"the claim can't be renewed: {error.problem}")
+
+    thread = threading.Thread(target=beat, name="claim-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        claim.release()
+        thread.join(JOIN_S_MAX)
+
+
+def this_holder() -> Holder:
+    """Return a holder that is a new run of this process."""
+    pid = os.getpid()
+    host = "".join(character for character in socket.gethostname() if " " <= character <= "~")[:255]
+    return Holder(host, pid, secrets.token_hex(16), _this_machine(), _started(pid) or 0)
+
+
+def is_gone(holder: Holder, machine: str) -> bool:
+    """Tell whether a holder's process has ended for certain: it was one of this machine since its boot, and is no more."""
+    if not holder.machine or holder.machine != machine:
+        return False
+    return _started(holder.pid) != holder.started
+
+
+def _this_machine() -> str:
+    """Return a digest of what the pids seen here are unique in; empty where the system does not tell."""
+    try:
+        boot, namespace = Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+    return hashlib.sha256(f"{boot} {namespace}".encode()).hexdigest()[:32]
+
+
+def _started(pid: int) -> int | None:
+    """Return when a process began, in clock ticks since the boot; None when there is none.
+
+    Source: proc(5), /proc/pid/stat, field 22; the second field may hold spaces and ends at the last parenthesis.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    # A process that has ended and was not waited for yet does nothing any more.
+    return None if fields[0] == "Z" else int(fields[19])
