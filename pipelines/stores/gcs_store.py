@@ -106,7 +106,7 @@ class GcsStore:
     def info(self, name: str) -> ObjectInfo | None:
         """See `Store.info`."""
         found = self._metadata(name)
-        return None if found is None else ObjectInfo(name, int(found["size"]), str(found["generation"]))
+        return None if found is None else ObjectInfo(name, int(found["size"]), str(found["generation"]), found.get("mtime"))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Store.list`."""

@@ -42,7 +42,7 @@ class ObjectInfo:
     version: str = ""
     """What `Store.swap` compares: a generation, an ETag or a digest, as the store has it; opaque. Empty in listings that lack it."""
     modified: datetime | None = field(default=None, compare=False)
-    """When it was stored by the store's own clock, in UTC; None where a store does not say, and outside of listings."""
+    """When it was stored by the store's own clock, in UTC; None where it does not say."""
 
 
 class Store(Protocol):

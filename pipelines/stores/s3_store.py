@@ -97,7 +97,7 @@ class S3Store:
                 head = self._call("head_object", name)
         except ObjectNotFoundError:
             return None
-        return ObjectInfo(name, int(head["ContentLength"]), str(head["ETag"]))
+        return ObjectInfo(name, int(head["ContentLength"]), str(head["ETag"]), head.get("LastModified"))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Store.list`."""
