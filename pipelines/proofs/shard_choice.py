@@ -1,0 +1,61 @@
+"""Which shard a record is looked for in. Presence proves itself; absence counts only in the right shard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from schemas.errors import InvalidInputError
+from schemas.ids import ShardUId
+from schemas.proof import ShardChoice
+from schemas.shard_layout import ShardLayout
+
+
+def choose_shard(
+    offered: Sequence[ShardUId],
+    *,
+    num_shards: int,
+    shard_id: int | None,
+    account_id: str | None,
+    shard_layout: ShardLayout | None,
+    has_account: Callable[[ShardUId], bool],
+) -> tuple[ShardUId, ShardChoice]:
+    """Return the shard to look in and how it was chosen.
+
+    Args:
+        offered: shards that can be proven from.
+        num_shards: shards that there are.
+        shard_id: named by the user.
+        shard_layout: the state's own; None where it is not known.
+        has_account: tells whether a shard has the account's own record: all records of an account are in one shard.
+    Raises:
+        InvalidInputError: the shard is not offered, or can't be told.
+    """
+    if shard_id is not None:
+        return _offered(offered, [uid for uid in offered if uid.shard_id == shard_id], f"shard {shard_id}"), ShardChoice.OPTION
+    if num_shards == 1 and len(offered) == 1:
+        return offered[0], ShardChoice.ONLY_SHARD
+    if account_id is None:
+        raise InvalidInputError(
+            problem="which shard the key is in is not said", remedy=f"Give --shard-id or --account; here are {_list(offered)}."
+        )
+    if shard_layout is not None:
+        uid = shard_layout.shard_uids[shard_layout.shard_index_of(account_id)]
+        found = [other for other in offered if other == uid]
+        return _offered(offered, found, f"shard {uid}, where the shard layout has {account_id},"), ShardChoice.SHARD_LAYOUT
+    found = [uid for uid in offered if has_account(uid)]
+    if len(found) != 1:
+        raise InvalidInputError(
+            problem=f"{'no shard' if not found else _list(found)} here has the account {account_id}, so its shard can't be told",
+            remedy=f"Name the shard with --shard-id, or the shard layout with --shard-layout; here are {_list(offered)}.",
+        )
+    return found[0], ShardChoice.ACCOUNT_RECORD
+
+
+def _offered(offered: Sequence[ShardUId], found: Sequence[ShardUId], name: str) -> ShardUId:
+    if len(found) != 1:
+        raise InvalidInputError(problem=f"{name} is not here", remedy=f"Here are {_list(offered)}.")
+    return found[0]
+
+
+def _list(shard_uids: Sequence[ShardUId]) -> str:
+    return ", ".join(map(str, shard_uids)) or "no shards"
