@@ -1,0 +1,158 @@
+"""Starts an epoch's run: a copy of a suspended RayJob, named after chain, epoch and attempt.
+
+Asks the given command (`statecast produce … --plan --json`) which epoch the node has, and Kubernetes which runs there are. Starts one
+when the epoch has none that runs or has succeeded, and nothing else runs. Names make it idempotent: two triggers at once make one run.
+Forgets the ended runs of older epochs but the newest few. Decides nothing about what is published: the run does.
+
+Uses the standard library alone, so that the image needs no Kubernetes client for five requests.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import ssl
+import subprocess
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+ATTEMPTS_MAX = 5
+"""Runs of one epoch that may fail before this trigger gives up on it and fails itself, so that somebody is told."""
+ENDED_KEPT_MAX = 6
+"""Ended runs of the trigger's that stay, for whoever wants to read their status."""
+EPOCH_NOT_READY = 11
+"""statecast's exit code for an epoch that is not there yet."""
+REQUEST_TIMEOUT_S = 30
+PLAN_TIMEOUT_S = 300
+NAME_LENGTH_MAX = 47
+"""Longest name that KubeRay takes for a RayJob."""
+ENDED = ("Complete", "Failed", "ValidationFailed")
+EPOCH_LABEL = "statecast/epoch"
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+class Cluster:
+    """The RayJobs of this pod's namespace."""
+
+    def __init__(self, server: str, namespace: str, token: str, certificates: str | None) -> None:
+        self._url = f"{server}/apis/ray.io/v1/namespaces/{namespace}/rayjobs"
+        self._token = token
+        self._tls = ssl.create_default_context(cafile=certificates) if server.startswith("https:") else None
+
+    def get(self, name: str) -> dict:
+        """Return one."""
+        return self._request("GET", f"/{name}")
+
+    def started_runs(self) -> list[dict]:
+        """Return the runs that a trigger has started, of all epochs."""
+        return self._request("GET", "?" + urllib.parse.urlencode({"labelSelector": EPOCH_LABEL}))["items"]
+
+    def create(self, rayjob: dict) -> bool:
+        """Return whether it was this call that created it."""
+        try:
+            self._request("POST", "", rayjob)
+        except urllib.error.HTTPError as error:
+            if error.code != 409:
+                raise
+            return False
+        return True
+
+    def delete(self, name: str) -> None:
+        """Delete one; its cluster goes with it."""
+        self._request("DELETE", f"/{name}")
+
+    def _request(self, method: str, path: str, body: dict | None = None) -> dict:
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json", "Accept": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self._url + path, data=data, method=method, headers=headers)
+        with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_S, context=self._tls) as response:
+            return json.load(response)
+
+
+def planned_epoch(command: list[str]) -> tuple[str, int] | None:
+    """Return chain id and epoch height of what the command would produce; None when there is nothing yet."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=PLAN_TIMEOUT_S, check=False)
+    if done.returncode == EPOCH_NOT_READY:
+        return None
+    if done.returncode:
+        sys.exit(f"{command[:2]} ended with {done.returncode}")
+    # The plan is the last line; what a program reads before it are notes.
+    context = json.loads(done.stdout.splitlines()[-1])["context"]
+    return context["chain_id"], int(context["epoch_height"])
+
+
+def run_name(template: str, chain_id: str, epoch_height: int, attempt: int) -> str:
+    """Return a DNS label that no other chain, epoch or attempt has."""
+    chain = re.sub(r"[^a-z0-9]+", "-", chain_id.lower()).strip("-")
+    tail = f"-{epoch_height}-{attempt}"
+    name = f"{template}-{chain}"
+    if len(name + tail) > NAME_LENGTH_MAX or chain != chain_id:
+        digest = hashlib.sha256(chain_id.encode()).hexdigest()[:8]
+        name = f"{name[: NAME_LENGTH_MAX - len(tail) - 9].rstrip('-')}-{digest}"
+    return name + tail
+
+
+def new_run(template: dict, name: str, epoch_height: int) -> dict:
+    """Return the template as a run of its own."""
+    labels = {**template["metadata"].get("labels", {}), EPOCH_LABEL: str(epoch_height)}
+    return {
+        "apiVersion": template["apiVersion"],
+        "kind": template["kind"],
+        "metadata": {"name": name, "labels": labels},
+        "spec": {**template["spec"], "suspend": False},
+    }
+
+
+def status(rayjob: dict) -> str:
+    """Return how a run stands; empty while nobody has looked at it."""
+    return rayjob.get("status", {}).get("jobDeploymentStatus", "")
+
+
+def start(cluster: Cluster, template_name: str, chain_id: str, epoch_height: int) -> str:
+    """Start the epoch's run if it needs one; return what was done, for the log."""
+    runs = cluster.started_runs()
+    running = next((run for run in runs if status(run) not in ENDED), None)
+    if running is not None:
+        return f"{running['metadata']['name']} is running"
+    of_epoch = [run for run in runs if run["metadata"]["labels"][EPOCH_LABEL] == str(epoch_height)]
+    if any(status(run) == "Complete" for run in of_epoch):
+        return f"epoch {epoch_height} has been run"
+    attempt = len(of_epoch) + 1
+    if attempt > ATTEMPTS_MAX:
+        sys.exit(f"all {ATTEMPTS_MAX} runs of epoch {epoch_height} of {chain_id} have failed; delete them to try again")
+    name = run_name(template_name, chain_id, epoch_height, attempt)
+    created = cluster.create(new_run(cluster.get(template_name), name, epoch_height))
+    _forget_old(cluster, [run for run in runs if run not in of_epoch])
+    return f"started {name}" if created else f"{name} was started by another trigger"
+
+
+def _forget_old(cluster: Cluster, ended: list[dict]) -> None:
+    newest_first = sorted(ended, key=lambda run: run["metadata"]["creationTimestamp"], reverse=True)
+    for run in newest_first[ENDED_KEPT_MAX:]:
+        cluster.delete(run["metadata"]["name"])
+
+
+def main() -> None:
+    """Look once, start what is missing, say what was done."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--template", required=True, help="name of the suspended RayJob")
+    parser.add_argument("--server", default=f"https://{os.environ.get('KUBERNETES_SERVICE_HOST')}:{os.environ.get('KUBERNETES_SERVICE_PORT')}")
+    parser.add_argument("--service-account", type=Path, default=SERVICE_ACCOUNT, help="folder with namespace, token and ca.crt")
+    parser.add_argument("command", nargs="+", help="the command that prints the plan")
+    options = parser.parse_args()
+    epoch = planned_epoch(options.command)
+    if epoch is None:
+        sys.stdout.write("no epoch is ready\n")
+        return
+    namespace = (options.service_account / "namespace").read_text().strip()
+    token = (options.service_account / "token").read_text().strip()
+    cluster = Cluster(options.server, namespace, token, str(options.service_account / "ca.crt"))
+    sys.stdout.write(start(cluster, options.template, *epoch) + "\n")
+
+
+if __name__ == "__main__":
+    main()
