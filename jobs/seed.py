@@ -14,8 +14,10 @@ from jobs.options import ShardIds, parse_byte_count
 from jobs.seed_display import open_seed_display
 from pipelines.bittorrent.addresses import parse_address
 from pipelines.bittorrent.session import SessionSettings
+from pipelines.execution.status_server import Health, status_server
 from pipelines.seeding.data_folder import DataFolder, open_data_folder
 from pipelines.seeding.epoch_feed import find_chain
+from pipelines.seeding.seed_metrics import STUCK_S, SeedMetrics
 from pipelines.seeding.seeder import Seeder, SeedSettings
 from pipelines.seeding.status import SeedEvent, SeedStatus
 from pipelines.stores.open_store import open_store
@@ -113,14 +115,18 @@ def seed(
             stack.callback(signal.signal, number, before)
         metrics_port = None
         if metrics_address is not None:
-            from pipelines.seeding.status_server import status_server
-
-            metrics_port = stack.enter_context(status_server(metrics_address, lambda: seeder.latest_status, seeder.seconds_since_served))
+            metrics_port = stack.enter_context(
+                status_server(metrics_address, SeedMetrics(lambda: seeder.latest_status), lambda: _health(seeder))
+            )
         port = seeder.latest_status.listen_port
         facts = {"port": port, "metrics_port": metrics_port, "trust": trust.description}
         display.event(SeedEvent("listening", f"port {port}, believing {trust.description}", facts))
         status = seeder.run(display.status, once=once)
     _finish(status, once, as_json)
+
+
+def _health(seeder: Seeder) -> Health:
+    return Health("stuck" if seeder.seconds_since_served() > STUCK_S else "", seeder.latest_status.to_json())
 
 
 def _finish(status: SeedStatus, once: bool, as_json: bool) -> None:
