@@ -1,6 +1,7 @@
-"""What a run needs of an EpochInfo row: the epoch's height and protocol version.
+"""What a run needs of an EpochInfo row: the epoch's height and protocol version, and the shard layout where it holds one.
 
-Borsh enum V1 … V5. The height comes first; the protocol version after the lists of validators, which are skipped.
+Borsh enum V1 … V5. The height comes first; the protocol version after the lists of validators, which are skipped. V5 (dynamic
+resharding) has the shard layout next; before, it is no column's.
 
 Source: nearcore core/primitives/src/epoch_info.rs, and ValidatorKickoutReason in core/primitives/src/types.rs.
 """
@@ -13,6 +14,7 @@ from typing import Final
 from schemas.block import skip_validator_stake
 from schemas.borsh import BorshReader
 from schemas.errors import IntegrityError
+from schemas.shard_layout import ShardLayout, read_shard_layout
 
 # Bytes after the tag of each ValidatorKickoutReason: Slashed, NotEnoughBlocks, NotEnoughChunks, Unstaked, NotEnoughStake,
 # DidNotGetASeat, NotEnoughChunkEndorsements, ProtocolVersionTooOld.
@@ -33,7 +35,22 @@ def decode_epoch_info(row: bytes, where: str) -> EpochInfo:
     Raises:
         IntegrityError: malformed, or of an unknown version.
     """
+    return _read_head(BorshReader(row, where, IntegrityError))[0]
+
+
+def decode_epoch_shard_layout(row: bytes, where: str) -> ShardLayout | None:
+    """Decode the shard layout of an EpochInfo; None before V5.
+
+    Raises:
+        IntegrityError: malformed, or of an unknown version.
+    """
     reader = BorshReader(row, where, IntegrityError)
+    version = _read_head(reader)[1]
+    return read_shard_layout(reader, where) if version >= 5 else None
+
+
+def _read_head(reader: BorshReader) -> tuple[EpochInfo, int]:
+    """Take all up to the protocol version; return it with the row's version."""
     version = reader.u8() + 1
     if version > 5:
         reader.fail(f"V{version} is no known version of EpochInfo")
@@ -60,7 +77,7 @@ def decode_epoch_info(row: bytes, where: str) -> EpochInfo:
         reader.fixed_view(_KICKOUT_REASON_BYTES[reason])
     # minted_amount, seat_price
     reader.fixed_view(16 + 16)
-    return EpochInfo(epoch_height=epoch_height, protocol_version=reader.u32())
+    return EpochInfo(epoch_height=epoch_height, protocol_version=reader.u32()), version
 
 
 def _skip_validator_stakes(reader: BorshReader, version: int) -> None:

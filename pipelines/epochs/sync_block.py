@@ -3,6 +3,9 @@
 Counted are the new chunks of each shard from the epoch's second block on. The sync block is the one after the first block at which
 every shard has had two. Before protocol 74 it was the epoch's first block.
 
+The blocks may come from a database or from JSON-RPC. They must be a chain, and the first must be the first of the epoch: its
+next_epoch_id is the hash of the block before it, which is what an epoch is named by two epochs later.
+
 Source: nearcore chain/chain/src/state_sync/utils.rs, update_sync_hashes.
 """
 
@@ -10,12 +13,13 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
 
 from pipelines.epochs.chain_rows import ChainRows
 from pipelines.sources.node_columns import BLOCK, BLOCK_HEADER, BLOCK_HEIGHT, EPOCH_START
-from schemas.block import BlockHeader, decode_block_chunks, decode_block_header
+from schemas.block import BlockHeader, ChunkHeader, decode_block_chunks, decode_block_header
 from schemas.errors import IntegrityError
 from schemas.ids import CryptoHash
 
@@ -32,52 +36,103 @@ HEIGHTS_MAX: Final = 1 << 17
 """Most heights that are looked at; an epoch of mainnet has 43,200."""
 
 
+class EpochBlock(Protocol):
+    """A block whose header was hashed."""
+
+    @property
+    def header(self) -> BlockHeader:
+        """The header."""
+        ...
+
+    def chunks(self) -> tuple[ChunkHeader, ...] | None:
+        """Return the chunk headers, checked against the header; None when the source no longer has them."""
+        ...
+
+
+Block = TypeVar("Block", bound=EpochBlock)
+
+
+def find_sync_block(blocks: Iterable[Block], epoch_id: CryptoHash, protocol_version: int, where: str) -> Block | None:
+    """Return an epoch's sync block; None when the blocks end before it, or one lacks its chunk headers.
+
+    Args:
+        blocks: the chain's blocks from the epoch's first on, ascending; no more are taken than are needed.
+        where: the source, for errors.
+    Raises:
+        IntegrityError: the blocks are not a chain, or the first is not the first of the epoch.
+    """
+    new_chunks: Counter[int] = Counter()
+    for position, block in enumerate(_chained(blocks, epoch_id, where)):
+        if protocol_version < CURRENT_EPOCH_SYNC_VERSION:
+            return block
+        if position == 0:
+            continue
+        if new_chunks and min(new_chunks.values()) >= NEW_CHUNKS:
+            return block
+        chunks = block.chunks()
+        if chunks is None:
+            return None
+        for chunk in chunks:
+            new_chunks[chunk.shard_id] += chunk.height_included == block.header.height
+    return None
+
+
 def find_sync_hash(reader: ChainRows, epoch_id: CryptoHash, protocol_version: int) -> CryptoHash | None:
-    """Return an epoch's sync hash; None when the node lacks its blocks, or the epoch has not come to it.
+    """Return an epoch's sync hash out of a database; None when the node lacks its blocks, or the epoch has not come to it.
 
     Raises:
         IntegrityError: a header or chunk header does not hash, or the blocks are not a chain.
         SourceError: the database can't be read.
     """
-    new_chunks: Counter[int] = Counter()
-    for position, header in enumerate(_epoch_blocks(reader, epoch_id)):
-        if protocol_version < CURRENT_EPOCH_SYNC_VERSION:
-            return header.hash
-        if position == 0:
-            continue
-        if new_chunks and min(new_chunks.values()) >= NEW_CHUNKS:
-            return header.hash
-        row = reader.get(BLOCK, header.hash)
+    found = find_sync_block(_database_blocks(reader, epoch_id), epoch_id, protocol_version, str(reader.folder))
+    return None if found is None else found.header.hash
+
+
+def _chained(blocks: Iterable[Block], epoch_id: CryptoHash, where: str) -> Iterator[Block]:
+    """Yield the blocks of one epoch; its end is the end."""
+    previous: BlockHeader | None = None
+    for block in blocks:
+        header = block.header
+        if previous is None:
+            if header.epoch_id != epoch_id or header.prev_hash != header.next_epoch_id:
+                raise IntegrityError(problem=f"block {header.hash} is not the first of epoch {epoch_id}", where=where)
+        elif header.prev_hash != previous.hash:
+            raise IntegrityError(problem=f"block {header.hash} does not follow block {previous.hash}", where=where)
+        if header.epoch_id != epoch_id:
+            return
+        yield block
+        previous = header
+
+
+@dataclass(frozen=True, slots=True)
+class _DatabaseBlock:
+    """A block of a node's database."""
+
+    reader: ChainRows
+    header: BlockHeader
+
+    def chunks(self) -> tuple[ChunkHeader, ...] | None:
+        row = self.reader.get(BLOCK, self.header.hash)
         if row is None:
             return None
-        for chunk in decode_block_chunks(row, header, f"Block {header.hash}, {reader.folder}"):
-            new_chunks[chunk.shard_id] += chunk.height_included == header.height
-    return None
+        return decode_block_chunks(row, self.header, f"Block {self.header.hash}, {self.reader.folder}")
 
 
-def _epoch_blocks(reader: ChainRows, epoch_id: CryptoHash) -> Iterator[BlockHeader]:
-    """Yield the headers of an epoch's blocks on the node's chain, from its first."""
+def _database_blocks(reader: ChainRows, epoch_id: CryptoHash) -> Iterator[_DatabaseBlock]:
+    """Yield the blocks on the node's chain from an epoch's first on; nothing when the node does not know it."""
     start = reader.get(EPOCH_START, epoch_id)
     if start is None:
         return
     (height,) = struct.unpack("<Q", start.ljust(8, b"\0")[:8])
-    previous: BlockHeader | None = None
     for candidate in range(height, height + HEIGHTS_MAX):
         block_hash = reader.get(BLOCK_HEIGHT, struct.pack("<Q", candidate))
-        # A height may have no block.
+        # A height may have no block; the epoch's first has one, unless it is gone.
+        if block_hash is None and candidate == height:
+            return
         if block_hash is None:
-            if previous is None:
-                return
             continue
         row = reader.get(BLOCK_HEADER, block_hash)
         if row is None:
             return
         header = decode_block_header(row, f"BlockHeader {CryptoHash(block_hash)}, {reader.folder}", CryptoHash(block_hash))
-        if header.epoch_id != epoch_id:
-            return
-        if previous is not None and header.prev_hash != previous.hash:
-            raise IntegrityError(
-                problem=f"block {header.hash} does not follow block {previous.hash}", where=f"BlockHeight, {reader.folder}"
-            )
-        yield header
-        previous = header
+        yield _DatabaseBlock(reader, header)

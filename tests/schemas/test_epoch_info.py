@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.borsh import BorshWriter
-from schemas.epoch_info import EpochInfo, decode_epoch_info
+from schemas.epoch_info import EpochInfo, decode_epoch_info, decode_epoch_shard_layout
 from schemas.errors import IntegrityError
+from schemas.shard_layout import ShardLayout
 
 names = st.lists(st.text("abc.", min_size=1, max_size=8), max_size=3)
 KICKOUTS = (0, 16, 16, 0, 32, 0, 16, 8)
@@ -53,6 +54,9 @@ def test_height_and_protocol_version_are_found_among_lists_of_any_length(
         writer.byte_vec(b"kicked").u8(reason).fixed(bytes(byte_count))
     row = writer.u128(1).u128(2).u32(83).fixed(b"what follows").to_bytes()
     assert decode_epoch_info(row, "test") == EpochInfo(epoch_height=height, protocol_version=83)
+    with_layout = row.removesuffix(b"what follows") + b"\0" + (3).to_bytes(8, "little") + (1).to_bytes(4, "little") + b"what follows"
+    layout = decode_epoch_shard_layout(with_layout, "test")
+    assert layout == (ShardLayout("V0", 1, (0, 1, 2)) if version == 5 else None)
     with pytest.raises(IntegrityError):
         decode_epoch_info(row[: -len(b"what follows") - 1], "test")
 
