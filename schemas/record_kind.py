@@ -26,8 +26,10 @@ RECORD_KINDS: dict[int, str] = {
     18: "global contract code",
     19: "global contract nonce",
     20: "promise yield status",
+    22: "yield id to data id",
+    23: "data id to yield id",
 }
-"""First byte of a trie key to the name of its kind; 8 was never written."""
+"""First byte of a trie key to the name of its kind; 8 and 21 are never written: delayed receipts are under 7, nonces of gas keys under 2."""
 
 
 def record_kind_name(first_byte: int | None) -> str:
