@@ -20,8 +20,8 @@ EPOCH_OBJECTS = 2
 EPOCH_WRITES = 5
 """Latest pointer, catalogue; the claim: made, renewed, removed."""
 
-WORK_OBJECTS_PER_PART = 3
-"""Interior, edge and boundary nodes in the work folder."""
+WORK_OBJECTS_PER_PART = 1
+"""Its edge; parts that are published before their shard is complete leave no interior."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def epoch_amounts(shape: EpochShape, costs: StageCosts) -> EpochAmounts:
         write_requests=objects + EPOCH_WRITES + work_objects,
         # Everything published is read back; the work folder is read by the stage that follows, each span of a file for itself.
         read_requests=objects + 2 * work_objects,
-        work_bytes=int(shape.memory_usage * (costs.dataset_ratio + costs.decoded_ratio)),
+        work_bytes=int(shape.memory_usage * costs.dataset_ratio),
     )
 
 

@@ -1,7 +1,8 @@
 """When an epoch's first and last part are out: a run's stages, put through a cluster task by task.
 
 The order is that of `pipelines.execution.produce_epoch`: all shards are exported, then each is planned and its parts are made, the
-largest first; a stage begins when the one before it ended. Within a stage each task takes the first free core. What many tasks share,
+largest first; a stage begins when the one before it ended. Where the source has a State column each part goes out on its own; else a
+shard's parts are all built before the first is published. Within a stage each task takes the first free core. What many tasks share,
 a disk, a network, the driver, is a pipe: a stage takes at least as long as its bytes need through it.
 """
 
@@ -20,6 +21,9 @@ TASK_SPREAD = 0.2
 
 DATASET_FILE_BYTES = 64 << 20
 """Where an export ends a file: `pipelines.stages.record_files.RECORDS_FILE_BYTES_TARGET`."""
+
+BOUNDARIES_PER_TASK = 64
+"""Boundaries whose nodes one task reads: `pipelines.stages.boundary_nodes.BOUNDARIES_PER_FILE`."""
 
 
 class Limit(StrEnum):
@@ -128,10 +132,11 @@ class _Stage:
     """Bytes that all its tasks read from the node's disk."""
 
 
-def forecast_epoch(shape: EpochShape, costs: StageCosts, cluster: Cluster, seed: int = 0) -> EpochForecast:
+def forecast_epoch(shape: EpochShape, costs: StageCosts, cluster: Cluster, seed: int = 0, *, early: bool = True) -> EpochForecast:
     """Put a run through a cluster.
 
     Args:
+        early: whether parts are published before their shard is complete.
         seed: of the tasks' spread; the same seed gives the same forecast.
     """
     spread = random.Random(seed)
@@ -145,7 +150,7 @@ def forecast_epoch(shape: EpochShape, costs: StageCosts, cluster: Cluster, seed:
             clock, core_s = forecast.ended_s, core_s + used_s
     exported_s = clock
     for index, memory_usage in enumerate(shape.memory_usages):
-        for stage in _part_stages(memory_usage, shape.num_parts[index], costs):
+        for stage in _part_stages(memory_usage, shape.num_parts[index], costs, early):
             forecast, used_s = _run(stage, index, clock, cluster, spread)
             stages.append(forecast)
             clock, core_s, work_s = forecast.ended_s, core_s + used_s, work_s + used_s
@@ -169,17 +174,28 @@ def _export_stages(memory_usage: int, costs: StageCosts) -> tuple[_Stage, ...]:
     )
 
 
-def _part_stages(memory_usage: int, num_parts: int, costs: StageCosts) -> tuple[_Stage, ...]:
+def _part_stages(memory_usage: int, num_parts: int, costs: StageCosts, early: bool) -> tuple[_Stage, ...]:
     gib, size = memory_usage / GIB, memory_usage * costs.dataset_ratio
     files = max(1, -(-int(size) // DATASET_FILE_BYTES))
-    stored = memory_usage * costs.stored_ratio
-    interiors = memory_usage * costs.decoded_ratio
-    return (
+    stored, interiors = memory_usage * costs.stored_ratio, memory_usage * costs.decoded_ratio
+    planning = (
         _Stage("structure", files, costs.structure_s * gib, reads=memory_usage * costs.key_ratio, requests=2),
         _Stage("boundaries", files, costs.boundaries_s * gib, reads=memory_usage * costs.key_ratio, requests=2),
+    )
+    sealing = _Stage("seal", 1, costs.seal_s * gib, requests=2)
+    # A stored part is put and read back.
+    if early:
+        groups = -(-num_parts // BOUNDARIES_PER_TASK)
+        return (
+            *planning,
+            _Stage("boundary nodes", groups, costs.boundary_nodes_s * num_parts, requests=1, on_node=True),
+            _Stage("publish", num_parts, (costs.build_s + costs.publish_s) * gib, reads=size + stored, writes=stored, requests=7),
+            sealing,
+        )
+    return (
+        *planning,
         _Stage("build", num_parts, costs.build_s * gib, reads=size, writes=interiors, requests=4),
-        _Stage("seal", 1, costs.seal_s * gib, requests=2),
-        # A stored part is put and read back.
+        sealing,
         _Stage("publish", num_parts, costs.publish_s * gib, reads=interiors + stored, writes=stored, requests=5),
     )
 

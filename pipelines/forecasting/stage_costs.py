@@ -23,6 +23,9 @@ class StageCosts:
     seal_s: float = 0.02
     publish_s: float = 6.88
 
+    boundary_nodes_s: float = 0.02
+    """Core seconds a boundary: its path and left siblings read from the State column."""
+
     dataset_ratio: float = 0.69
     """Bytes of the exported dataset a byte of memory usage."""
     key_ratio: float = 0.15
