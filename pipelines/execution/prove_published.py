@@ -24,7 +24,7 @@ from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.policy import BelievedManifest, Offer, TrustPolicy, check_state_header, choose_manifest, choose_statement
 from schemas.block import decode_block_header
 from schemas.errors import EpochNotReadyError, InvalidInputError, ObjectMismatchError
-from schemas.ids import CryptoHash, PartId, ShardUId
+from schemas.ids import ZERO_HASH, PartId, ShardUId
 from schemas.manifest import MissingKind
 from schemas.manifest_shard import ManifestShard
 from schemas.object_layout import EpochLayout
@@ -61,7 +61,7 @@ class PublishedProof:
     signers: tuple[str, ...]
     """Pinned keys behind the shard's statement."""
     parts_read: tuple[str, ...]
-    """Object names."""
+    """Object names; also of parts in which the account was looked for to find its shard."""
     bytes_read: int
     """Of parts."""
 
@@ -87,7 +87,8 @@ class _Proving:
     statements: dict[ShardUId, tuple[ShardStatement, tuple[str, ...], bytes | None]] = field(default_factory=dict)
     """By shard: the statement, who signed it, and the state header."""
     entries: dict[str, list[bytes]] = field(default_factory=dict)
-    """Nodes and values of the parts that were read, by object name."""
+    """Nodes and values of the parts that were read last, by object name."""
+    parts_read: list[str] = field(default_factory=list)
     bytes_read: int = 0
 
     @classmethod
@@ -110,8 +111,7 @@ class _Proving:
             has_account=self._has_account,
         )
         shard = self._shard(shard_uid)
-        read, names = self._reader(shard, wanted)
-        claim, nodes = make_claim(read, shard.state_root, wanted)
+        claim, nodes = make_claim(self._reader(shard, wanted), shard.state_root, wanted)
         chain = self._evidence(shard)
         proof = TrieProof(
             chain_id=manifest.chain_id,
@@ -126,7 +126,7 @@ class _Proving:
             chain=chain,
         )
         verified = verify_proof(proof, f"proof from {self.store.url}/{request.layout.folder}", request.policy.trusted_block)
-        return PublishedProof(verified, self._statement(shard)[1], names, self.bytes_read)
+        return PublishedProof(verified, self._statement(shard)[1], tuple(self.parts_read), self.bytes_read)
 
     def _shard(self, shard_uid: ShardUId) -> ManifestShard:
         return next(shard for shard in self.believed.manifest.shards if shard.shard_uid == shard_uid)
@@ -137,7 +137,7 @@ class _Proving:
             return False
         record = WantedRecord(account_id, account_key(account_id))
         shard = self._shard(shard_uid)
-        return has_key(self._reader(shard, record)[0], shard.state_root, record.trie_key)
+        return has_key(self._reader(shard, record), shard.state_root, record.trie_key)
 
     def _statement(self, shard: ManifestShard) -> tuple[ShardStatement, tuple[str, ...], bytes | None]:
         """Return a shard's statement, once the policy has judged it and the state header."""
@@ -161,10 +161,11 @@ class _Proving:
         parent = decode_block_header(block_headers[1], where, sync_block.prev_hash)
         return evidence_from_state_header(header, parent, sync_block.encoded, where)
 
-    def _reader(self, shard: ManifestShard, wanted: WantedRecord) -> tuple[NodesByHash, tuple[str, ...]]:
-        """Return the nodes and values of the parts that the wanted keys' interval touches, and the parts' names."""
+    def _reader(self, shard: ManifestShard, wanted: WantedRecord) -> NodesByHash:
+        """Return the nodes and values of the parts that the wanted keys' interval touches."""
         statement = self._statement(shard)[0]
-        parts = [part for part in statement.parts if _touches(part, wanted)]
+        # Parts of an empty trie hold nothing, and each of them spans everything.
+        parts = [] if shard.state_root == ZERO_HASH else [part for part in statement.parts if _touches(part, wanted)]
         if len(parts) > PARTS_OF_PREFIX_MAX:
             raise InvalidInputError(
                 problem=f"keys with this prefix lie in {len(parts)} parts, at most {PARTS_OF_PREFIX_MAX} are read",
@@ -172,10 +173,12 @@ class _Proving:
                 remedy="Take a longer prefix.",
             )
         names = tuple(self.request.layout.state_part(shard.shard_id, PartId(part.part_id, shard.num_parts)) for part in parts)
+        # Parts that were read to find the account's shard are let go, but for those that are needed again.
+        self.entries = {name: entries for name, entries in self.entries.items() if name in names}
         for name, part in zip(names, parts, strict=True):
             if name not in self.entries:
                 self.entries[name] = self._read_part(name, shard, part)
-        return NodesByHash((entry for name in names for entry in self.entries[name]), f"shard {shard.shard_id}, {self.store.url}"), names
+        return NodesByHash((entry for name in names for entry in self.entries[name]), f"shard {shard.shard_id}, {self.store.url}")
 
     def _read_part(self, name: str, shard: ManifestShard, stated: StatementPart) -> list[bytes]:
         """Read a part and check its bytes and its trie."""
@@ -186,8 +189,8 @@ class _Proving:
         digests, decoded = digest_part(data, self.believed.manifest.encoding)
         if (digests.decoded_size, digests.decoded_sha256) != (stated.decoded_size, stated.sha256):
             raise ObjectMismatchError(problem="a part does not decode to its statement's size and sha256", where=f"{self.store.url}/{name}")
-        state_root = CryptoHash(shard.state_root)
-        choose_kernel(self.request.kernel_name).validate(decoded, state_root, PartId(stated.part_id, shard.num_parts))
+        choose_kernel(self.request.kernel_name).validate(decoded, shard.state_root, PartId(stated.part_id, shard.num_parts))
+        self.parts_read.append(name)
         self.bytes_read += len(data)
         return decode_partial_state(decoded)
 

@@ -42,13 +42,13 @@ def choose_shard(
         uid = shard_layout.shard_uids[shard_layout.shard_index_of(account_id)]
         found = [other for other in offered if other == uid]
         return _offered(offered, found, f"shard {uid}, where the shard layout has {account_id},"), ShardChoice.SHARD_LAYOUT
-    found = [uid for uid in offered if has_account(uid)]
-    if len(found) != 1:
+    with_account = next((uid for uid in offered if has_account(uid)), None)
+    if with_account is None:
         raise InvalidInputError(
-            problem=f"{'no shard' if not found else _list(found)} here has the account {account_id}, so its shard can't be told",
+            problem=f"no shard here has the account {account_id}, so its shard can't be told",
             remedy=f"Name the shard with --shard-id, or the shard layout with --shard-layout; here are {_list(offered)}.",
         )
-    return found[0], ShardChoice.ACCOUNT_RECORD
+    return with_account, ShardChoice.ACCOUNT_RECORD
 
 
 def _offered(offered: Sequence[ShardUId], found: Sequence[ShardUId], name: str) -> ShardUId:

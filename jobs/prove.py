@@ -1,0 +1,189 @@
+"""``statecast prove``: a proof of one record, or of a contract's keys with a prefix, out of a published epoch or a node."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jobs.epoch_url import locate_epoch
+from jobs.options import Epoch, Json, KernelName, NodeHome
+from jobs.proof_display import print_proof, proof_document
+from jobs.terminal import format_bytes, open_console
+from pipelines.execution.prove_node import NodeProofRequest, prove_from_node
+from pipelines.execution.prove_published import PublishedProof, PublishedProofRequest, prove_from_published
+from pipelines.proofs.verification import VerifiedProof, verify_proof
+from pipelines.proofs.wanted_record import WantedRecord, wanted_record
+from pipelines.sources.genesis_head import read_genesis_fields
+from pipelines.trust.policy import TrustPolicy
+from pipelines.trust.signatures import TrustRule
+from schemas.errors import InvalidInputError
+from schemas.ids import CryptoHash
+from schemas.public_key import PublicKey
+from schemas.shard_layout import ShardLayout, shard_layout_from_json
+
+_WHAT = "What is proven"
+_STATE = "At which state"
+_TRUST = "Whom to believe"
+
+
+def prove(
+    url: Annotated[
+        str | None, typer.Argument(help="An epoch's folder (…/chain_id=…/epoch_height=…/epoch_id=…), or a bucket's: its latest epoch.")
+    ] = None,
+    account: Annotated[
+        str | None, typer.Option("--account", help="An account id; alone: the account's own record.", rich_help_panel=_WHAT)
+    ] = None,
+    access_key: Annotated[
+        str | None, typer.Option("--access-key", help="The account's access key with this public key (ed25519:…).", rich_help_panel=_WHAT)
+    ] = None,
+    contract_key: Annotated[
+        str | None,
+        typer.Option("--contract-key", help="An entry of the contract's storage: a text, hex:… or base64:….", rich_help_panel=_WHAT),
+    ] = None,
+    contract_prefix: Annotated[
+        str | None,
+        typer.Option(
+            "--contract-prefix",
+            help="All entries of the contract's storage with a prefix, as RPC view_state answers them; empty for all.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    contract_code: Annotated[bool, typer.Option("--contract-code", help="The account's contract code.", rich_help_panel=_WHAT)] = False,
+    trie_key: Annotated[
+        str | None, typer.Option("--trie-key", help="A trie key in raw bytes: hex:… or base64:….", rich_help_panel=_WHAT)
+    ] = None,
+    node_home: NodeHome = None,
+    epoch: Epoch = None,
+    block: Annotated[
+        str | None,
+        typer.Option("--block", help="With --node-home: the state after the block of this height or hash.", rich_help_panel=_STATE),
+    ] = None,
+    shard_id: Annotated[
+        int | None, typer.Option("--shard-id", help="The shard, where it can't be told from the account.", rich_help_panel=_STATE)
+    ] = None,
+    shard_layout: Annotated[
+        Path | None,
+        typer.Option(
+            "--shard-layout",
+            help='JSON file with the shard layout: {"V2": …}, or a genesis or epoch configuration with a shard_layout.',
+            rich_help_panel=_STATE,
+        ),
+    ] = None,
+    trusted_block: Annotated[
+        str | None,
+        typer.Option(
+            "--trusted-block",
+            help="Hash of the block that names the state root (of an epoch: the sync block's parent), or of its child.",
+            rich_help_panel=_TRUST,
+        ),
+    ] = None,
+    trust_key: Annotated[
+        list[str] | None, typer.Option("--trust-key", help="A publisher's public key (ed25519:…); may be repeated.", rich_help_panel=_TRUST)
+    ] = None,
+    trust_threshold: Annotated[
+        int, typer.Option("--trust-threshold", min=1, help="How many of the keys must have signed.", rich_help_panel=_TRUST)
+    ] = 1,
+    kernel: KernelName = "auto",
+    out: Annotated[Path | None, typer.Option("--out", help="File that gets the proof, for `statecast verify-proof`.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Prove what the state says of an account, access key, contract entry or contract code; also that it is not there.
+
+    Reads one part of a published epoch, or with `--node-home` a few trie nodes of a node's database, and verifies the proof before
+    it is written.
+
+    Example: `statecast prove gs://bucket/prefix --account alice.near --out proof.json`
+    """
+    wanted = wanted_record(
+        account,
+        access_key=access_key,
+        contract_key=contract_key,
+        contract_prefix=contract_prefix,
+        contract_code=contract_code,
+        trie_key=trie_key,
+    )
+    layout = None if shard_layout is None else _read_shard_layout(shard_layout)
+    trusted = None if trusted_block is None else CryptoHash.from_base58(trusted_block)
+    if (url is None) == (node_home is None):
+        raise InvalidInputError(
+            problem="name one place that the state is in", remedy="Give an epoch's or bucket's URL, or --node-home HOME."
+        )
+    if node_home is not None:
+        if trust_key:
+            raise InvalidInputError(problem="--trust-key is for published epochs: a node signs nothing")
+        request = NodeProofRequest(node_home, wanted, epoch or "latest", block, shard_id, layout)
+        verified = prove_from_node(request)
+        if trusted is not None:
+            verified = verify_proof(verified.proof, f"proof from {node_home}", trusted)
+        _finish(verified, None, out, as_json)
+        return
+    assert url is not None, "one of the two is given"
+    if block is not None or epoch is not None:
+        raise InvalidInputError(problem="--block and --epoch are for --node-home", remedy="Name a published epoch by its URL.")
+    policy = _policy(trusted, trust_key, trust_threshold)
+    published = _prove_published(url, wanted, policy, shard_id, layout, kernel)
+    _finish(published.verified, published, out, as_json)
+
+
+def _prove_published(
+    url: str, wanted: WantedRecord, policy: TrustPolicy, shard_id: int | None, layout: ShardLayout | None, kernel: str
+) -> PublishedProof:
+    root, epoch = locate_epoch(url)
+    return prove_from_published(PublishedProofRequest(root, epoch, wanted, policy, shard_id, layout, kernel))
+
+
+def _policy(trusted_block: CryptoHash | None, trust_key: list[str] | None, trust_threshold: int) -> TrustPolicy:
+    if not trust_key and trust_threshold != 1:
+        raise InvalidInputError(problem="--trust-threshold needs as many --trust-key")
+    keys = TrustRule(tuple(PublicKey.parse(text) for text in dict.fromkeys(trust_key)), trust_threshold) if trust_key else None
+    # Like `check`, this believes anybody and says so: the proof shows what it is tied to.
+    return TrustPolicy(keys, trusted_block, insecure=keys is None and trusted_block is None)
+
+
+def _read_shard_layout(path: Path) -> ShardLayout:
+    # A genesis file is read no further than its layout; a file of a layout alone is short.
+    fields = read_genesis_fields(path.expanduser(), ("shard_layout",))
+    layout = fields.get("shard_layout") or read_genesis_fields(path.expanduser(), ("V0", "V1", "V2", "V3"))
+    return shard_layout_from_json(layout, str(path))
+
+
+def _finish(verified: VerifiedProof, published: PublishedProof | None, out: Path | None, as_json: bool) -> None:
+    """Write the proof and say what it says."""
+    data = verified.proof.to_bytes()
+    if out is not None:
+        _write(out.expanduser(), data)
+    if as_json:
+        document: dict[str, Any] = {"message_type": "summary", **proof_document(verified), "file": None if out is None else str(out)}
+        if published is not None:
+            document |= {"signers": list(published.signers), "parts_read": list(published.parts_read), "bytes_read": published.bytes_read}
+        typer.echo(json.dumps(document if out is not None else {**document, "proof": json.loads(data)}))
+        return
+    console = open_console()
+    print_proof(console, verified)
+    if published is not None:
+        read = f"{len(published.parts_read)} part{'' if len(published.parts_read) == 1 else 's'}"
+        signed = f", signed by {', '.join(published.signers)}" if published.signers else ""
+        console.print(f"read {read}, {format_bytes(published.bytes_read)}{signed}", highlight=False, soft_wrap=True)
+    written = f"written to {out}" if out is not None else "--out FILE writes the proof"
+    console.print(f"{written} ({format_bytes(len(data))})", highlight=False, soft_wrap=True, markup=False)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        InvalidInputError: it can't be written.
+    """
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        unfinished.write_bytes(data)
+        os.replace(unfinished, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise InvalidInputError(problem=f"the proof can't be written: {error.strerror}", where=str(path)) from None

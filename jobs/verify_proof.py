@@ -1,0 +1,49 @@
+"""``statecast verify-proof``: verifies a proof document without a network, a node or a bucket."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.options import Json
+from jobs.proof_display import print_proof, proof_document
+from jobs.terminal import open_console
+from pipelines.proofs.verification import verify_proof as verify
+from schemas.errors import InvalidInputError
+from schemas.ids import CryptoHash
+from schemas.proof import PROOF_BYTES_MAX, TrieProof
+
+
+def verify_proof(
+    file: Annotated[Path, typer.Argument(help="A proof that `statecast prove --out` wrote.")],
+    trusted_block: Annotated[
+        str | None,
+        typer.Option("--trusted-block", help="Hash of the block that names the state root, or of its child; the proof has their headers."),
+    ] = None,
+    state_root: Annotated[str | None, typer.Option("--state-root", help="The state root, where you know it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Verify a proof offline: its nodes, its value or absence, and its state root against what you trust.
+
+    Without `--trusted-block` and `--state-root` a proof can only be consistent. One that does not hold exits with 20.
+
+    Example: `statecast verify-proof proof.json --trusted-block 2jgsQEn3MJLxybzAcWeNbuwARv6GScoSQfig5X1B13P1`
+    """
+    block = None if trusted_block is None else CryptoHash.from_base58(trusted_block)
+    root = None if state_root is None else CryptoHash.from_base58(state_root)
+    verified = verify(TrieProof.parse(_read(file), str(file)), str(file), block, root)
+    if as_json:
+        typer.echo(json.dumps({"message_type": "summary", **proof_document(verified)}))
+    else:
+        print_proof(open_console(), verified)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.expanduser().open("rb") as file:
+            return file.read(PROOF_BYTES_MAX + 1)
+    except OSError as error:
+        raise InvalidInputError(problem=f"the proof can't be read: {error.strerror}", where=str(path)) from None
