@@ -1,8 +1,8 @@
 """Which epoch, at which block, with which state roots: what a run must know before it reads a record.
 
 The file format is a JSON object with ``chain_id``, ``epoch_height``, ``epoch_id``, ``sync_hash``, ``prev_block_hash``,
-``protocol_version`` and ``shards`` (a list of ``shard_id``, ``shard_uid``, ``state_root``). Nothing here checks a context
-against a chain.
+``protocol_version`` and ``shards`` (a list of ``shard_id``, ``shard_uid``, ``state_root``, and where it is known
+``parent_shard_uid``). Nothing here checks a context against a chain.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class ShardContext:
     """State root that the shard's parts are of; None when the source can't tell and it is to be computed."""
     flat_head_target: CryptoHash | None = None
     """The block whose post-state the state root is, so the block that the flat state must stand at; None where unknown."""
+    parent_shard_uid: ShardUId | None = None
+    """The shard that a resharding made this one out of; None where there is none or it is not known."""
 
     @property
     def shard_id(self) -> int:
@@ -94,6 +96,7 @@ class EpochContext:
                     "shard_uid": str(shard.shard_uid),
                     "state_root": None if shard.state_root is None else str(shard.state_root),
                     **({"prev_block_hash": str(shard.flat_head_target)} if shard.flat_head_target and not common else {}),
+                    **({"parent_shard_uid": str(shard.parent_shard_uid)} if shard.parent_shard_uid else {}),
                 }
                 for shard in self.shards
             ],
@@ -104,7 +107,7 @@ def parse_epoch_context(text: str | bytes, where: str) -> EpochContext:
     """Parse the context file format.
 
     ``prev_block_hash`` is the block that the flat state must stand at, for all shards, or in one shard's entry for that shard;
-    ``state_root`` may be null.
+    ``state_root`` may be null, ``parent_shard_uid`` be null or missing.
 
     Args:
         where: the file's name, for errors.
@@ -165,6 +168,7 @@ def _shard_from_json(entry: object, common: CryptoHash | None, where: str) -> Sh
         shard_uid=shard_uid,
         state_root=reader.optional_hash("state_root"),
         flat_head_target=reader.optional_hash("prev_block_hash") or common,
+        parent_shard_uid=None if entry.get("parent_shard_uid") is None else ShardUId.parse(reader.text("parent_shard_uid")),
     )
 
 

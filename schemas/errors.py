@@ -25,6 +25,7 @@
     |   +-- MalformedValueError
     |   +-- PartLimitError
     |   +-- ObjectMismatchError
+    |   +-- ContextMismatchError
     +-- ManifestError                 [21]  manifest, signature or trust
     |   +-- SignatureError
     |   +-- ManifestExpiredError
@@ -270,6 +271,17 @@ class ObjectMismatchError(IntegrityError):
     """A stored object does not have the bytes that were published."""
 
     kind = "object_mismatch"
+
+
+@dataclass(eq=False, kw_only=True)
+class ContextMismatchError(IntegrityError):
+    """Two sources of the epoch context contradict each other: one of them is wrong, or of another chain."""
+
+    kind = "context_mismatch"
+
+    field_name: str = ""
+    values: dict[str, str] = field(default_factory=dict)
+    """What each of the two sources says, by source."""
 
 
 @dataclass(eq=False, kw_only=True)
