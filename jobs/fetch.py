@@ -101,6 +101,14 @@ def fetch(
         int | None,
         typer.Option("--verify-workers", min=1, help="Processes that verify parts. Default: one a core.", rich_help_panel=_LIMITS),
     ] = None,
+    lease: Annotated[
+        bool,
+        typer.Option(
+            "--lease/--no-lease",
+            help="Tell stores (gs, s3, file) that the epoch is being read, so that gc waits. One that can't be written is left alone.",
+            rich_help_panel=_FROM,
+        ),
+    ] = True,
     kernel: KernelName = "auto",
     plan: Plan = False,
     as_json: Json = False,
@@ -134,6 +142,7 @@ def fetch(
         kernel_name=choose_kernel(kernel).name,
         verify_workers=verify_workers or os.cpu_count() or 1,
         use_mirrors=mirrors,
+        hold_lease=lease,
         open_torrent=lambda offer: _open_torrent(
             offer, tuple(peer or ()), tuple(url for url in source or () if url.startswith("magnet:")), limits
         ),

@@ -72,6 +72,9 @@ def seed(
         ),
     ] = None,
     poll_interval: Annotated[float, typer.Option("--poll-interval", help="Seconds between two looks at the bucket.")] = 60.0,
+    lease: Annotated[
+        bool, typer.Option("--lease/--no-lease", help="Tell a bucket that can be written that parts are being brought, so that gc waits.")
+    ] = True,
     once: Annotated[bool, typer.Option("--once", help="End as soon as everything is here and verified.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print events and status as JSON objects, one a line.")] = False,
 ) -> None:
@@ -106,6 +109,7 @@ def seed(
             trackers=tuple(dict.fromkeys(tracker or ())),
             downloads=downloads,
             poll_interval_s=poll_interval,
+            hold_lease=lease,
         )
         display = open_seed_display(as_json)
         stack.callback(display.close)

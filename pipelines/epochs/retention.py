@@ -118,13 +118,13 @@ def _decide(epoch: StoredEpoch, rule: RetentionRule, complete_above: int, is_poi
     if epoch.is_complete and not complete_above:
         return Verdict.KEEP, "it is the newest complete epoch"
     if complete_above < rule.keep_epochs:
-        return Verdict.KEEP, f"{complete_above} complete epochs are above it, {rule.keep_epochs} are kept"
+        return Verdict.KEEP, f"newer complete epochs: {complete_above}, kept: {rule.keep_epochs}"
     if rule.keep_days is not None:
         if epoch.created is None:
             return Verdict.KEEP, "its age is not known"
         if now - epoch.created < timedelta(days=rule.keep_days):
             return Verdict.KEEP, f"it was published less than {rule.keep_days:g} days ago"
-    return Verdict.COLLECT, f"{complete_above} complete epochs are above it, {rule.keep_epochs} are kept"
+    return Verdict.COLLECT, f"newer complete epochs: {complete_above}, kept: {rule.keep_epochs}"
 
 
 def _decide_unpublished(epoch: StoredEpoch, rule: RetentionRule, now: datetime) -> tuple[Verdict, str]:

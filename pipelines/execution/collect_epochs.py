@@ -243,10 +243,10 @@ class _Collection:
             writer.change(lambda catalogue: self._unmarked(catalogue, layout))
             self._note(f"epoch {layout.epoch_height} ({layout.epoch_id}) stays after all: {kept}")
             return CollectedEpoch(Decision(layout, decision.phase, Verdict.KEEP, kept))
-        self.store.delete(layout.manifest)
         # Listed anew: what was put since must go too, or it would stay for ever.
         objects = [(info, found.kind) for info in self.store.list(layout.folder) if (found := parse_object_name(info.name)) is not None]
-        self._delete([info.name for info, kind in objects if kind not in _LAST])
+        self.store.delete(layout.manifest)
+        self._delete([info.name for info, kind in objects if kind not in (*_LAST, ObjectKind.MANIFEST)])
         self._delete([info.name for info, kind in objects if kind in _LAST])
         writer.change(lambda catalogue: catalogue.without([layout]))
         size = sum(info.size for info, _ in objects)

@@ -6,7 +6,8 @@ What was accepted is remembered in the folder before the first part is asked for
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
 
@@ -22,16 +23,19 @@ from pipelines.execution.fetch_result import (
     report_source,
 )
 from pipelines.execution.fetch_settings import FetchSettings
+from pipelines.fetching.epoch_location import parse_epoch_url
 from pipelines.fetching.fetch_folder import FetchFolder, local_errors
-from pipelines.fetching.open_source import TORRENT
+from pipelines.fetching.open_source import TORRENT, unique_urls
 from pipelines.fetching.part_fetch import FetchedPart, FetchPart, PartFetch
 from pipelines.fetching.preference import priority_score
 from pipelines.fetching.progress import FetchWatcher
 from pipelines.fetching.protocol import EpochOnOffer
 from pipelines.fetching.verification import Verifier
+from pipelines.publishing.lease_keeper import EpochLease, LeaseState, held_epoch
+from pipelines.stores.open_store import open_store
 from schemas.errors import FetchError, InvalidInputError, ManifestError
 from schemas.latest_pointer import LatestPointer
-from schemas.object_layout import latest_name
+from schemas.object_layout import EpochLayout, latest_name
 
 
 @dataclass(slots=True)
@@ -77,6 +81,7 @@ class EpochFetch:
             located = self._sources.open()
             stack.enter_context(folder.opened())
             epoch = EpochBeliever(self.settings, self._sources, folder).believe(located)
+            stack.enter_context(self._held(epoch.layout))
             folder.remember(epoch.accepted)
             for shard in epoch.shards:
                 folder.write(epoch.layout.shard_statement(shard.shard_id), shard.statement.envelope.to_bytes())
@@ -89,6 +94,28 @@ class EpochFetch:
             folder.write(epoch.layout.manifest, epoch.manifest.envelope.to_bytes())
             self._point_at(epoch, folder)
             return self._result(epoch, reused, fetched, folder, seconds=time.monotonic() - began_s)
+
+    @contextmanager
+    def _held(self, layout: EpochLayout) -> Iterator[None]:
+        """Hold leases of the epoch in the stores that were named; whatever becomes of them, the fetch goes on."""
+        told: list[tuple[str, LeaseState, str]] = []
+        leases = []
+        for url in self._store_urls() if self.settings.hold_lease else ():
+            with suppress(InvalidInputError):
+                leases.append(EpochLease(open_store(url), layout, "fetch"))
+        try:
+            with held_epoch(leases, lambda lease, state: told.append((lease.store.url, state, lease.problem))):
+                yield
+        finally:
+            # Told here, since a watcher hears of one thing at a time.
+            for source, state, problem in told:
+                self.watcher.event("lease", {"source": source, "state": str(state), "problem": problem})
+                if state is LeaseState.LEAVING:
+                    self._sources.warn(f"{source} is deleting this epoch: the lease may have come too late")
+
+    def _store_urls(self) -> list[str]:
+        urls = [self.settings.url, *(url for url in self.settings.source_urls if url != TORRENT)]
+        return unique_urls(parse_epoch_url(url).root for url in urls if not url.startswith(("http://", "https://")))
 
     def source_reports(self) -> tuple[SourceReport, ...]:
         """Return what came from each source so far; also after an error."""

@@ -32,5 +32,7 @@ class FetchSettings:
     verify_in_threads: bool = False
     use_mirrors: bool = True
     """Also fetch from the mirrors that the believed manifest names."""
+    hold_lease: bool = True
+    """Write a lease of the epoch into the stores among the URLs, where they can be written."""
     open_torrent: Callable[[EpochOnOffer], Source] | None = None
     """Opens the torrent source; needed with `TORRENT`."""

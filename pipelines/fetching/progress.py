@@ -52,7 +52,8 @@ class FetchWatcher(Protocol):
         """Take note of something that happened.
 
         Names and facts: ``part`` (object, source, bytes: verified and in place), ``reused`` (parts, bytes), ``attempt_failed`` (object,
-        source, problem), ``banned`` (source, problem), ``given_up`` (source, problem), ``hedged`` (object, source), ``note`` (text).
+        source, problem), ``banned`` (source, problem), ``given_up`` (source, problem), ``hedged`` (object, source), ``note`` (text),
+        ``lease`` (source, state, problem).
         """
         ...
 

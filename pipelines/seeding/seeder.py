@@ -20,6 +20,7 @@ from pipelines.bittorrent.addresses import Address
 from pipelines.bittorrent.magnet import magnet_link
 from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX, PublishedTorrent, named_torrent, read_torrent
 from pipelines.bittorrent.session import SessionSettings
+from pipelines.publishing.lease_keeper import EpochLease, held_epoch
 from pipelines.seeding.data_folder import DataFolder
 from pipelines.seeding.epoch_feed import BelievedEpoch, EpochFeed
 from pipelines.seeding.retention import HeldEpoch, epochs_to_drop
@@ -65,6 +66,8 @@ class SeedSettings:
     downloads: int = 4
     """Parts that are downloaded at once."""
     poll_interval_s: float = 60.0
+    hold_lease: bool = True
+    """Write a lease of an epoch into the bucket while parts of it are brought from there, where it can be written."""
 
     def __post_init__(self) -> None:
         for name, value, most in (("epochs", self.epochs, EPOCHS_KEPT_MAX), ("downloads", self.downloads, DOWNLOADS_MAX)):
@@ -265,7 +268,9 @@ class Seeder:
         folder = parts.find_in_place()
         if folder is None:
             self._change(key, phase=ShardPhase.DOWNLOADING)
-            folder = parts.bring(self._store, executor, lambda size, downloaded: self._count_part(key, size, downloaded))
+            leases = [EpochLease(self._store, key.layout, "seed")] if self._settings.hold_lease else []
+            with held_epoch(leases):
+                folder = parts.bring(self._store, executor, lambda size, downloaded: self._count_part(key, size, downloaded))
         if self._stop.is_set():
             return
         self._change(key, parts_complete=len(shard.parts), bytes_complete=sum(part.size for part in shard.parts))

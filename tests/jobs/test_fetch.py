@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs.fetch_display import JsonDisplay, LineDisplay, LiveDisplay
-from tests.support.commands import Outcome, statecast, statecast_process
+from tests.support.commands import Outcome, objects_in, statecast, statecast_process
 from tests.support.fault_server import fault_server
 from tests.support.fetches import NUM_PARTS, is_whole, published_manifest, published_parts
 from tests.support.published import public_key
@@ -114,8 +114,7 @@ def test_a_fetched_folder_is_a_source_itself(tmp_path: Path) -> None:
     assert again.code == 0, again.stderr
     shutil.rmtree(tmp_path / "one" / ".statecast-fetch")
     shutil.rmtree(tmp_path / "two" / ".statecast-fetch")
-    names = [sorted(str(path.relative_to(tmp_path / top)) for path in (tmp_path / top).rglob("*")) for top in ("one", "two")]
-    assert names[0] == names[1]
+    assert objects_in(tmp_path / "one") == objects_in(tmp_path / "two")
 
 
 def test_every_display_takes_every_event(capsys: pytest.CaptureFixture[str]) -> None:

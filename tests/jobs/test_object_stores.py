@@ -15,7 +15,7 @@ from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
 from pipelines.stores.retrying import RetryingStore, RetryPolicy
 from schemas.errors import EXIT_CODES
-from tests.support.commands import Outcome, objects_in, statecast
+from tests.support.commands import Outcome, is_lasting, objects_in, statecast
 from tests.support.faulty_store import Fault, FaultyStore, seeded
 from tests.support.productions import new_store_url
 from tests.support.published import produce, produce_node_a, published_node_a
@@ -54,7 +54,7 @@ def check_round_trip(url: str) -> None:
     assert outcome.code == 0, outcome.stderr
     local = {name: (published_node_a() / name).read_bytes() for name in objects_in(published_node_a()) if "shard_id=5" in name}
     there = objects_at(url)
-    assert {name: data for name, data in there.items() if "manifest" not in name} == local
+    assert {name: data for name, data in there.items() if is_lasting(name)} == local
     (manifest,) = [name for name in there if name.endswith("/manifest.json")]
     epoch = f"{url}/{manifest.removesuffix('/manifest.json')}"
     assert statecast("check", epoch, "--in-process").code == 0
@@ -171,7 +171,7 @@ def assert_published_like_undisturbed(url: str) -> None:
     there = objects_at(url)
     expected = {name: (published_node_a() / name).read_bytes() for name in objects_in(published_node_a())}
     assert there.keys() == expected.keys()
-    assert all(there[name] == expected[name] for name in expected if "manifest" not in name and "latest" not in name)
+    assert all(there[name] == expected[name] for name in expected if is_lasting(name))
     assert statecast("check", url, "--in-process").code == 0
 
 

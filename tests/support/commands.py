@@ -112,8 +112,13 @@ def objects_in(folder: Path) -> dict[str, str]:
 
 
 def lasting_objects_in(folder: Path) -> dict[str, str]:
-    """Return `objects_in` without what holds the time of its making: manifests and the latest pointer."""
-    return {name: sha256 for name, sha256 in objects_in(folder).items() if "manifest" not in name and not name.endswith("latest.json")}
+    """Return `objects_in` without what holds the time of its making: manifests, the latest pointer and the catalogue."""
+    return {name: sha256 for name, sha256 in objects_in(folder).items() if is_lasting(name)}
+
+
+def is_lasting(name: str) -> bool:
+    """Whether an object is the same whenever it was made."""
+    return "manifest" not in name and not name.endswith(("/latest.json", "/catalogue.json"))
 
 
 def epoch_folder(folder: Path) -> Path:
