@@ -19,6 +19,11 @@ class ChainRows(Protocol):
         """The database, for errors."""
         ...
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The column families that are there."""
+        ...
+
     def get(self, column: str, key: bytes) -> bytes | None:
         """Return the row of a key; None when there is none."""
         ...
@@ -39,6 +44,11 @@ class HotAndColdRows:
     def folder(self) -> Path:
         """The hot store."""
         return self._hot.folder
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The hot store's: it has all that the cold store has."""
+        return self._hot.columns
 
     def get(self, column: str, key: bytes) -> bytes | None:
         """Return the hot store's row of a key, else the cold store's."""
