@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.synthetic_state import SyntheticState
 from pipelines.execution.executor import Executor
 from pipelines.execution.produce_epoch import EpochProduction, ProductionSettings
-from pipelines.execution.progress import SilentProgress
+from pipelines.execution.progress import Progress, SilentProgress
 from pipelines.execution.stage_runner import StageRunner, StageTiming
 from pipelines.kernel.native import NativeKernel
 from pipelines.publishing.epoch_publisher import EpochPublisher
@@ -16,15 +16,29 @@ from pipelines.stages.export import ExportSettings
 from schemas.state_part import ZSTD_LEVEL_DEFAULT, Encoding
 
 
-def run_whole(executor: Executor, state: SyntheticState, folder: Path, export_range_bytes: int) -> list[StageTiming]:
+def run_whole(
+    executor: Executor,
+    state: SyntheticState,
+    folder: Path,
+    export_range_bytes: int,
+    *,
+    num_parts: int | None = None,
+    publish_early: bool = True,
+    keep_work: bool = False,
+    progress: Progress | None = None,
+) -> list[StageTiming]:
     """Produce an unsigned epoch into an empty folder.
 
     Args:
         export_range_bytes: stored bytes that one export task reads, about.
+        num_parts: None for as many as nearcore makes.
+        publish_early: False lets all parts wait for the shard's root, where a State column would make that needless.
+        keep_work: leave ``work`` in the folder.
+        progress: told what happens; None for nobody.
     Returns:
         A timing a stage, in order.
     """
-    runner, source = StageRunner(executor, SilentProgress()), NodeSource(str(state.home), state.context)
+    runner, source = StageRunner(executor, progress or SilentProgress()), NodeSource(str(state.home), state.context)
     EpochProduction(
         runner=runner,
         kernel=NativeKernel(),
@@ -37,7 +51,9 @@ def run_whole(executor: Executor, state: SyntheticState, folder: Path, export_ra
             work_url=f"file://{folder}/work",
             encoding=Encoding.V1,
             zstd_level=ZSTD_LEVEL_DEFAULT,
-            num_parts=None,
+            num_parts=num_parts,
+            keep_work=keep_work,
+            publish_early=publish_early,
         ),
         described=source.describe(),
         epoch_shard_ids=tuple(shard.shard_id for shard in state.context.shards),

@@ -6,20 +6,37 @@ import random
 import shutil
 import subprocess
 import time
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
 
 from tests.support.commands import epoch_folder, kill_when, lasting_objects_in, objects_in, start_process, statecast
 from tests.support.nodes import node_a
-from tests.support.published import produce_node_a, published_node_a, signing_key
+from tests.support.published import produce, published_node_a, session_folder, signing_key
 
 
-def start_production(to: Path, work: Path, *options: object) -> subprocess.Popen[str]:
-    """Start a production of node a in a process of its own."""
+@lru_cache
+def dataset_of_node_a() -> Path:
+    """Export node a: a source without trie nodes, whose parts wait for their shard's root."""
+    folder = session_folder() / "killed-dataset"
     home = node_a()
+    outcome = statecast("export", "--node-home", home, "--context", home / "context.json", "--to", f"dataset://{folder}", "--in-process")
+    assert outcome.code == 0, outcome.stderr
+    return folder
+
+
+def source_options(source: str) -> tuple[object, ...]:
+    """Name node a, whose parts are published one by one, or its dataset."""
+    if source == "dataset":
+        return ("--from", f"dataset://{dataset_of_node_a()}", "--num-parts", 5)
+    return ("--node-home", node_a(), "--context", node_a() / "context.json", "--num-parts", 5)
+
+
+def start_production(to: Path, work: Path, *options: object, source: str = "node") -> subprocess.Popen[str]:
+    """Start a production of node a in a process of its own."""
     return start_process(
-        *("produce", "--node-home", home, "--context", home / "context.json", "--num-parts", 5, "--to", to),
+        *("produce", *source_options(source), "--to", to),
         *("--signing-key", signing_key(), "--work", f"file://{work}", "--keep-work", *(options or ("--in-process",))),
     )
 
@@ -42,9 +59,15 @@ def assert_every_part_is_right(to: Path) -> None:
             assert digest == expected[name]
 
 
-def assert_rerun_ends_right(to: Path, work: Path) -> None:
+def assert_no_early_statement(to: Path) -> None:
+    """A statement is there only when all parts of its shard are."""
+    for statement in to.rglob("statements/shard_id=*.json"):
+        assert len(list(statement.parents[1].glob(f"{statement.stem}/state_part_*"))) == 5
+
+
+def assert_rerun_ends_right(to: Path, work: Path, source: str = "node") -> None:
     """The same command finishes, and what it leaves is what an undisturbed run leaves."""
-    outcome = produce_node_a(to, "--num-parts", 5, work=work)
+    outcome = produce(to, *source_options(source), work=work)
     assert outcome.code == 0, outcome.stderr
     assert lasting_objects_in(to) == lasting_objects_in(published_node_a())
     assert len(list(epoch_folder(to).glob("manifests/*.json"))) == 1
@@ -54,9 +77,12 @@ def assert_rerun_ends_right(to: Path, work: Path) -> None:
 MOMENTS = {
     "a key range is exported": "work/dataset/**/range-000000.json",
     "a shard is exported": "work/dataset/**/shard.json",
-    "a part is built": "work/build/**/build-000002.json",
     "boundary nodes are read": "work/build/**/boundary_nodes-000000.arrow",
-    "a part is put": "out/**/state_part_000001_of_000005",
+    "the first part is built": "work/build/**/build-000000.json",
+    "the first part is put": "out/**/state_part_000000_of_000005",
+    "a part is built": "work/build/**/build-000002.json",
+    "a part is put": "out/**/state_part_000003_of_000005",
+    "a shard's last part is put": "out/**/state_part_000004_of_000005",
     "a statement is put": "out/**/statements/*.json",
     "a torrent is put": "out/**/torrents/*.torrent",
     "a revision is put": "out/**/manifests/000001.json",
@@ -74,8 +100,32 @@ def test_a_producer_that_is_killed_loses_nothing(tmp_path: Path, moment: str) ->
     kill_when(process, lambda: next(tmp_path.glob(MOMENTS[moment]), None) is not None)
     assert list(tmp_path.glob(MOMENTS[moment]))
     assert_no_early_manifest(to)
+    assert_no_early_statement(to)
     assert_every_part_is_right(to)
     assert_rerun_ends_right(to, work)
+
+
+LATE_MOMENTS = {
+    "an interior is left": "work/build/**/interior-000001",
+    "a part is built": "work/build/**/build-000002.json",
+    "the root is sealed": "work/build/**/boundary_nodes-000000.arrow",
+    "a part is put": "out/**/state_part_000001_of_000005",
+}
+"""The same for parts that wait for their shard's root."""
+
+
+@pytest.mark.parametrize("moment", LATE_MOMENTS)
+def test_a_producer_from_a_dataset_that_is_killed_loses_nothing(tmp_path: Path, moment: str) -> None:
+    """No part is out before the shard's boundary nodes are left, and the same command ends the same."""
+    to, work = tmp_path / "out", tmp_path / "work"
+    process = start_production(to, work, source="dataset")
+    kill_when(process, lambda: next(tmp_path.glob(LATE_MOMENTS[moment]), None) is not None)
+    sealed = len(list(work.glob("build/**/boundary_nodes-000000.arrow")))
+    assert len(list(to.glob("**/shard_id=*/"))) <= sealed
+    assert_no_early_manifest(to)
+    assert_no_early_statement(to)
+    assert_every_part_is_right(to)
+    assert_rerun_ends_right(to, work, "dataset")
 
 
 STEPS = {
@@ -115,8 +165,8 @@ KILLS = 20
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("mode", ["in-process", "ray"])
-def test_twenty_kills_at_random_moments(tmp_path: Path, mode: str) -> None:
+@pytest.mark.parametrize(("mode", "source"), [("in-process", "node"), ("ray", "node"), ("in-process", "dataset")])
+def test_twenty_kills_at_random_moments(tmp_path: Path, mode: str, source: str) -> None:
     """Killed again and again, the production comes to its end all the same; the seed is printed."""
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
@@ -125,16 +175,17 @@ def test_twenty_kills_at_random_moments(tmp_path: Path, mode: str) -> None:
     kills, ends = 0, 0
     first_s, last_s = (0.8, 4.0) if mode == "in-process" else (3.0, 16.0)
     while kills < KILLS:
-        process = start_production(to, work, *(("--in-process",) if mode == "in-process" else ("--workers", 2)))
+        process = start_production(to, work, *(("--in-process",) if mode == "in-process" else ("--workers", 2)), source=source)
         until = time.monotonic() + moments.uniform(first_s, last_s)
         if kill_when(process, lambda until=until: time.monotonic() >= until):
             kills += 1
             assert_no_early_manifest(to)
+            assert_no_early_statement(to)
             assert_every_part_is_right(to)
             continue
         ends += 1
-        assert_rerun_ends_right(to, work)
+        assert_rerun_ends_right(to, work, source)
         shutil.rmtree(to)
         shutil.rmtree(work)
     print(f"{kills} runs were killed, {ends} came to their end in between")
-    assert_rerun_ends_right(to, work)
+    assert_rerun_ends_right(to, work, source)
