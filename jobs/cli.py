@@ -27,6 +27,7 @@ from jobs.seed import seed
 from jobs.serve import serve
 from jobs.terminal import configure_logging
 from jobs.verify_proof import verify_proof
+from jobs.watch import watch
 from schemas.errors import EXIT_CODES, StatecastError
 
 _EXIT_CODE_HELP = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "; any other means failure."
@@ -56,7 +57,7 @@ def _main(
     configure_logging()
 
 
-for _command in (produce, backfill, export, check, fetch, inspect, keygen, plan, restore, seed, serve, prove, verify_proof):
+for _command in (produce, backfill, export, check, fetch, inspect, keygen, plan, restore, seed, serve, prove, verify_proof, watch):
     app.command(epilog=_EXIT_CODE_HELP)(_command)
 app.command("import", epilog=_EXIT_CODE_HELP)(import_parts)
 

@@ -1,0 +1,210 @@
+"""``statecast watch``: publishes every epoch of a node, as soon as its state snapshot is complete."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.keygen import DEFAULT_SIGNING_KEY
+from jobs.options import (
+    IgnoreClaim,
+    InProcess,
+    KernelName,
+    NodeHome,
+    RayAddress,
+    ReadLimit,
+    ShardIds,
+    StateWalkOption,
+    Workers,
+    open_executor,
+    parse_byte_count,
+    parse_duration_s,
+    reader_count,
+)
+from jobs.produce import choose_signer, default_work_folder
+from jobs.watch_log import LogFormat, WatchLog
+from jobs.watch_signals import StopSignals
+from pipelines.bittorrent.addresses import parse_address
+from pipelines.execution.claimed_production import ClaimTerms
+from pipelines.execution.executor import Executor
+from pipelines.execution.produce_epoch import ProductionSettings
+from pipelines.execution.status_server import Health, status_server
+from pipelines.execution.watch_metrics import WatchMetrics
+from pipelines.execution.watch_node import Watcher, WatchSettings
+from pipelines.execution.watch_production import WatchProduction
+from pipelines.kernel.choice import choose_kernel
+from pipelines.publishing.epoch_publisher import EpochPublisher
+from pipelines.sources.state_walk_source import StateWalk
+from pipelines.stages.export import ExportSettings
+from pipelines.stores.open_store import open_store
+from schemas.epoch_context import EpochContext
+from schemas.errors import InvalidInputError, TransientStoreError
+from schemas.object_layout import chain_folder
+from schemas.state_part import Encoding, default_encoding
+
+_OUTPUT = "What is published"
+_WATCH = "How it watches"
+
+
+def watch(
+    to: Annotated[
+        str, typer.Option("--to", help="Where objects go: gs://bucket/prefix, s3://bucket/prefix, or a folder.", rich_help_panel=_OUTPUT)
+    ],
+    node_home: NodeHome = None,
+    shard_id: ShardIds = None,
+    poll: Annotated[str, typer.Option("--poll", help="Time between two looks at the node.", rich_help_panel=_WATCH)] = "10s",
+    deadline: Annotated[
+        str, typer.Option("--deadline", help="An epoch not published so long after it was seen is given up.", rich_help_panel=_WATCH)
+    ] = "30m",
+    keep_epochs: Annotated[
+        int | None,
+        typer.Option(
+            "--keep-epochs", min=1, help="After each epoch, delete all but so many, as statecast gc does.", rich_help_panel=_WATCH
+        ),
+    ] = None,
+    claim_ttl: Annotated[
+        str,
+        typer.Option("--claim-ttl", help="How long a claim outlives a producer that is gone: 1s to 1h.", rich_help_panel=_WATCH),
+    ] = "10m",
+    ignore_claim: IgnoreClaim = False,
+    health_port: Annotated[
+        int | None,
+        typer.Option(
+            "--health-port", min=0, max=65535, help="Port for /healthz, /readyz and /metrics. Default: none.", rich_help_panel=_WATCH
+        ),
+    ] = None,
+    health_address: Annotated[
+        str, typer.Option("--health-address", help="Address that the port is opened on.", rich_help_panel=_WATCH)
+    ] = "127.0.0.1",
+    log_format: Annotated[
+        LogFormat,
+        typer.Option("--log-format", help="text on standard error, or JSON lines on standard output.", rich_help_panel=_WATCH),
+    ] = LogFormat.TEXT,
+    encoding: Annotated[
+        Encoding | None,
+        typer.Option(
+            "--encoding", help="v0, v0-tagged or v1. Default: what each epoch's protocol version writes.", rich_help_panel=_OUTPUT
+        ),
+    ] = None,
+    zstd_level: Annotated[int, typer.Option("--zstd-level", min=1, max=22, help="Level for v1.", rich_help_panel=_OUTPUT)] = 1,
+    signing_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--signing-key", help=f"Key file of statecast keygen. Default: {DEFAULT_SIGNING_KEY} if it exists.", rich_help_panel=_OUTPUT
+        ),
+    ] = None,
+    allow_unsigned: Annotated[bool, typer.Option("--allow-unsigned", help="Publish without signatures.", rich_help_panel=_OUTPUT)] = False,
+    web_seed: Annotated[
+        list[str] | None,
+        typer.Option("--web-seed", help="Public URL of the objects for torrents; may be repeated.", rich_help_panel=_OUTPUT),
+    ] = None,
+    tracker: Annotated[
+        list[str] | None, typer.Option("--tracker", help="Tracker for the torrents; may be repeated.", rich_help_panel=_OUTPUT)
+    ] = None,
+    read_limit: ReadLimit = None,
+    state_walk: StateWalkOption = StateWalk.AUTO,
+    work: Annotated[
+        str | None,
+        typer.Option(
+            "--work", help="Folder or bucket for what stages leave each other, and for the watcher's memory. Default: as for produce."
+        ),
+    ] = None,
+    kernel: KernelName = "auto",
+    ray_address: RayAddress = None,
+    workers: Workers = None,
+    in_process: InProcess = False,
+) -> None:
+    """Publish every epoch of a node from now on, each once, as soon as its state snapshot is complete.
+
+    Runs until SIGTERM or SIGINT, which end it within 20 seconds with exit code 0; a second one ends it at once. It may be killed and
+    started again at any moment, and so may the node. A second watcher of the same bucket waits, and takes over when the first is gone.
+
+    Example: `statecast watch --node-home ~/.near --to gs://bucket/prefix --deadline 30m --keep-epochs 5 --health-port 9464`
+    """
+    if node_home is None:
+        raise InvalidInputError(problem="name the node to watch", remedy="Give --node-home HOME.")
+    settings = WatchSettings(
+        poll_s=parse_duration_s(poll, "--poll"),
+        deadline_s=parse_duration_s(deadline, "--deadline"),
+        claim_ttl_s=parse_duration_s(claim_ttl, "--claim-ttl"),
+    )
+    terms = ClaimTerms(settings.claim_ttl_s, ignore_claim)
+    limit = None if read_limit is None else max(1, parse_byte_count(read_limit, "--read-limit") // reader_count(workers, in_process))
+    address = None
+    if health_port is not None:
+        host = f"[{health_address}]" if ":" in health_address else health_address
+        address = parse_address(f"{host}:{health_port}", "--health-address", every_host=True, any_port=True)
+    signer = choose_signer(signing_key, allow_unsigned)
+    work_url = work or default_work_folder(to)
+    metrics, stop = WatchMetrics(), threading.Event()
+
+    def publisher_for(context: EpochContext) -> EpochPublisher:
+        form = encoding or default_encoding(context.protocol_version)
+        return EpochPublisher(to, signer, form, zstd_level, tuple(web_seed or ()), tuple(tracker or ()))
+
+    def open_executor_again() -> Executor:
+        executor = open_executor(ray_address, workers, in_process)
+        signals.install()
+        return executor
+
+    production = WatchProduction(
+        node_home=str(node_home.expanduser().resolve()),
+        shard_ids=tuple(shard_id or ()),
+        state_walk=state_walk,
+        read_limit_bytes_per_s=limit,
+        kernel=choose_kernel(kernel),
+        publisher_for=publisher_for,
+        store_url=to,
+        settings=ProductionSettings(
+            export=ExportSettings(f"{work_url}/dataset", durable=False),
+            work_url=f"{work_url}/build",
+            encoding=encoding or Encoding.V0,
+            zstd_level=zstd_level,
+            num_parts=None,
+            keep_dataset=False,
+        ),
+        open_executor=open_executor_again,
+        terms=terms,
+        keep_epochs=keep_epochs,
+    )
+    log = WatchLog(log_format)
+    watcher = Watcher(production, open_store(work_url), settings, metrics, log.event, log.progress, stop)
+
+    def stop_watcher(name: str) -> None:
+        log.event("stopping", f"{name}: stopping", {"signal": name})
+        stop.set()
+        watcher.wake()
+
+    _check_store(to)
+    signals = StopSignals(stop_watcher, watcher.release_claim)
+    with ExitStack() as stack:
+        stack.enter_context(signals)
+        facts: dict[str, object] = {"node_home": production.node_home, "to": open_store(to).url}
+        if address is not None:
+            facts["health_port"] = stack.enter_context(
+                status_server(
+                    address,
+                    metrics,
+                    lambda: Health("stuck" if watcher.stuck else "", metrics.to_json()),
+                    lambda: Health(watcher.problem, metrics.to_json()),
+                )
+            )
+        log.event("watching", f"watching {production.node_home}, publishing to {facts['to']}", facts)
+        watcher.run()
+    log.event("stopped", "stopped", {})
+
+
+def _check_store(url: str) -> None:
+    """Read something of the store, so that a bucket that is not there or is denied shows before the first epoch does.
+
+    Raises:
+        StoreError: the store refuses; a fault of the moment is left to the first epoch.
+    """
+    try:
+        next(open_store(url).list(chain_folder("mainnet")), None)
+    except TransientStoreError:
+        return
