@@ -35,10 +35,16 @@ check: setup  ## formatting, lint, types, import directions; Rust too where carg
 	$(BIN)/lint-imports
 	@if command -v cargo >/dev/null; then cd native && cargo fmt --check && cargo clippy --quiet --workspace --all-targets -- -D warnings && cargo test --quiet --workspace; fi
 
-test: check  ## the checks and all tests but the long ones
+# The schedulers that the examples are for need other versions of libraries than we do.
+$(VENV)/schedulers/.ready: $(VENV)/.ready examples/requirements.txt examples/constraints.txt
+	test -x $(VENV)/schedulers/bin/python || $(PYTHON) -m venv $(VENV)/schedulers
+	$(BIN)/uv pip install --quiet --python $(VENV)/schedulers/bin/python --constraint examples/constraints.txt --requirement examples/requirements.txt
+	touch $@
+
+test: check $(VENV)/schedulers/.ready  ## the checks and all tests but the long ones
 	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow'
 
-test-all: check  ## the long tests too: chaos, many kills, servers that must be built first
+test-all: check $(VENV)/schedulers/.ready  ## the long tests too: chaos, many kills, servers that must be built first
 	STATECAST_BUILD_SERVERS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 bench: setup  ## time every stage against its floor on one million records
