@@ -97,12 +97,23 @@ class ChainEvidence:
 
     def _blocks(self, trusted_block: CryptoHash | None, where: str) -> tuple[BlockHeader, BlockHeader | None]:
         block_where, child_where = f"{where}, block header", f"{where}, header of its child"
-        if self.child_header is None:
+        child = None if self.child_header is None else decode_block_header(self.child_header, child_where)
+        block = decode_block_header(self.block_header, block_where, None if child is None else child.prev_hash)
+        if trusted_block is None or block.hash == trusted_block:
+            return block, child
+        try:
+            if self.child_header is not None:
+                return block, decode_block_header(self.child_header, child_where, trusted_block)
             return decode_block_header(self.block_header, block_where, trusted_block), None
-        child = decode_block_header(self.child_header, child_where)
-        if trusted_block is not None and child.prev_hash != trusted_block:
-            child = decode_block_header(self.child_header, child_where, trusted_block)
-        return decode_block_header(self.block_header, block_where, child.prev_hash), child
+        except IntegrityError:
+            names = f"block {block.hash}" if child is None else f"block {block.hash} and its child {child.hash}"
+            raise IntegrityError(
+                problem=f"the headers are of {names}, neither of them the trusted {trusted_block}"
+                if child
+                else f"the header is of {names}, not of the trusted {trusted_block}",
+                where=where,
+                remedy="The state root is named in a block after the one that it is the state of; trust the hash of one of these.",
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
