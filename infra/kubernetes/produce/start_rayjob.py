@@ -140,7 +140,9 @@ def main() -> None:
     """Look once, start what is missing, say what was done."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--template", required=True, help="name of the suspended RayJob")
-    parser.add_argument("--server", default=f"https://{os.environ.get('KUBERNETES_SERVICE_HOST')}:{os.environ.get('KUBERNETES_SERVICE_PORT')}")
+    parser.add_argument(
+        "--server", default=f"https://{os.environ.get('KUBERNETES_SERVICE_HOST')}:{os.environ.get('KUBERNETES_SERVICE_PORT')}"
+    )
     parser.add_argument("--service-account", type=Path, default=SERVICE_ACCOUNT, help="folder with namespace, token and ca.crt")
     parser.add_argument("command", nargs="+", help="the command that prints the plan")
     options = parser.parse_args()

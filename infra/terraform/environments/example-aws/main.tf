@@ -1,0 +1,37 @@
+# A start: buckets and identities. Cluster and operator are as on any Kubernetes (infra/kubernetes/overlays/one-machine needs no more than that).
+module "naming" {
+  source = "../../modules/naming"
+
+  prefix      = var.prefix
+  chain_id    = var.chain_id
+  environment = var.environment
+}
+
+module "state_bucket" {
+  source = "../../modules/s3_bucket"
+
+  name   = module.naming.names.state_bucket
+  tags   = module.naming.labels
+  public = var.public
+}
+
+module "work_bucket" {
+  source = "../../modules/s3_bucket"
+
+  name            = module.naming.names.work_bucket
+  tags            = module.naming.labels
+  noncurrent_days = 0
+  expire_days     = 3
+}
+
+module "identities" {
+  source = "../../modules/s3_identities"
+
+  name           = module.naming.base
+  state_bucket   = { name = module.state_bucket.name, arn = module.state_bucket.arn }
+  work_bucket    = { name = module.work_bucket.name, arn = module.work_bucket.arn }
+  trust_policies = { for role, file in var.trust_policy_files : role => file(file) }
+  public         = var.public
+  readers        = var.readers
+  tags           = module.naming.labels
+}

@@ -1,0 +1,14 @@
+output "state_url" {
+  description = "For --to."
+  value       = "${module.state_bucket.url}/near"
+}
+
+output "work_url" {
+  description = "For --work."
+  value       = "${module.work_bucket.url}/near"
+}
+
+output "identities" {
+  description = "Roles and policies."
+  value       = { roles = module.identities.role_arns, policies = module.identities.policy_arns }
+}

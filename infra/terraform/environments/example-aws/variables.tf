@@ -1,0 +1,40 @@
+variable "region" {
+  description = "Region of the buckets: that of the NEAR node, or every part pays for its way."
+  type        = string
+  default     = "eu-central-1"
+}
+
+variable "prefix" {
+  description = "What all names begin with; see modules/naming."
+  type        = string
+}
+
+variable "chain_id" {
+  description = "The NEAR chain whose state is published."
+  type        = string
+  default     = "mainnet"
+}
+
+variable "environment" {
+  description = "Which of several installations this is, for tags."
+  type        = string
+  default     = "production"
+}
+
+variable "trust_policy_files" {
+  description = "Files with who may take the roles producer and keeper; without one the role is not made, and its policy is for yours."
+  type        = map(string)
+  default     = {}
+}
+
+variable "public" {
+  description = "Whether everybody may read. Egress is the owner's to pay."
+  type        = bool
+  default     = false
+}
+
+variable "readers" {
+  description = "ARNs of AWS principals that may read."
+  type        = list(string)
+  default     = []
+}

@@ -1,0 +1,96 @@
+variable "project_id" {
+  description = "Google Cloud project."
+  type        = string
+}
+
+variable "prefix" {
+  description = "What all names begin with; see modules/naming."
+  type        = string
+}
+
+variable "chain_id" {
+  description = "The NEAR chain whose state is published."
+  type        = string
+  default     = "mainnet"
+}
+
+variable "environment" {
+  description = "Which of several installations this is, for labels."
+  type        = string
+  default     = "production"
+}
+
+variable "region" {
+  description = "Region of everything: bucket, cluster and NEAR node must be in one, or every part pays for its way."
+  type        = string
+  default     = "europe-west4"
+}
+
+variable "zones" {
+  description = "Zones of the machines; the first is that of the NEAR node's disk."
+  type        = list(string)
+  default     = ["europe-west4-a", "europe-west4-b"]
+}
+
+variable "authorized_networks" {
+  description = "Networks that may reach the Kubernetes API, by a name for each: where terraform and kubectl run."
+  type        = map(string)
+}
+
+variable "state_gib" {
+  description = "Size of the chain's state in GiB; `statecast produce --plan` says it for each shard."
+  type        = number
+  default     = 180
+}
+
+variable "deadline_minutes" {
+  description = "Minutes after the epoch's begin by which the last part must be out."
+  type        = number
+  default     = 60
+}
+
+variable "read_mib_per_s" {
+  description = "What the node's disk gives to the export beside neard."
+  type        = number
+  default     = 200
+}
+
+variable "keep_epochs" {
+  description = "Epochs that stay in the bucket."
+  type        = number
+  default     = 6
+
+  validation {
+    condition     = var.keep_epochs >= 2
+    error_message = "keep_epochs must be 2 or more: a reader of the newest but one must be able to end."
+  }
+}
+
+variable "public" {
+  description = "Whether everybody may read the bucket. Egress is the owner's to pay."
+  type        = bool
+  default     = false
+}
+
+variable "readers" {
+  description = "IAM members that may read the bucket."
+  type        = set(string)
+  default     = []
+}
+
+variable "image_tag" {
+  description = "Tag of the image; infra/kubernetes names the same."
+  type        = string
+  default     = "0.1.0"
+}
+
+variable "notification_channels" {
+  description = "Ids of the channels that alerts go to."
+  type        = list(string)
+  default     = []
+}
+
+variable "docs_url" {
+  description = "Where this repository's docs can be read, for links in alerts."
+  type        = string
+}

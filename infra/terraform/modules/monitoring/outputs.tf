@@ -1,0 +1,4 @@
+output "alerts" {
+  description = "Alerts that are on."
+  value       = sort(keys(local.rules))
+}

@@ -1,0 +1,138 @@
+locals {
+  # What a producer replaces; everything else it may only create. See modules/access for the same rule on Google's store.
+  replaced = [for name in ["*/latest.json", "*/catalogue.json", "*/manifest.json", "*/claim.json", "*/statements/*", "*/torrents/*", "*/leases/*"] : "${var.state_bucket.arn}/${name}"]
+
+  leases = "${var.state_bucket.arn}/*/leases/*"
+
+  readers = var.public ? ["*"] : var.readers
+}
+
+data "aws_iam_policy_document" "producer" {
+  statement {
+    sid       = "Read"
+    actions   = ["s3:GetObject", "s3:ListBucket", "s3:GetBucketLocation"]
+    resources = [var.state_bucket.arn, "${var.state_bucket.arn}/*"]
+  }
+
+  statement {
+    sid       = "Create"
+    actions   = ["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
+    resources = ["${var.state_bucket.arn}/*"]
+  }
+
+  statement {
+    sid       = "EndLeases"
+    actions   = ["s3:DeleteObject"]
+    resources = [local.leases]
+  }
+
+  statement {
+    sid       = "Work"
+    actions   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "s3:GetBucketLocation", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
+    resources = [var.work_bucket.arn, "${var.work_bucket.arn}/*"]
+  }
+}
+
+data "aws_iam_policy_document" "keeper" {
+  statement {
+    sid       = "Keep"
+    actions   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "s3:GetBucketLocation", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
+    resources = [var.state_bucket.arn, "${var.state_bucket.arn}/*"]
+  }
+}
+
+resource "aws_iam_policy" "this" {
+  for_each = {
+    producer = data.aws_iam_policy_document.producer.json
+    keeper   = data.aws_iam_policy_document.keeper.json
+  }
+
+  name   = "${var.name}-${each.key}"
+  policy = each.value
+  tags   = var.tags
+}
+
+resource "aws_iam_role" "this" {
+  for_each = var.trust_policies
+
+  name               = "${var.name}-${each.key}"
+  assume_role_policy = each.value
+  tags               = var.tags
+}
+
+resource "aws_iam_role_policy_attachment" "this" {
+  for_each = aws_iam_role.this
+
+  role       = each.value.name
+  policy_arn = aws_iam_policy.this[each.key].arn
+}
+
+# PutObject replaces as readily as it creates, and there is no permission to tell them apart. So the bucket refuses the producer every put
+# without `If-None-Match`, except of the objects that it may replace. The steps of a multipart upload before its last carry no condition.
+data "aws_iam_policy_document" "bucket" {
+  dynamic "statement" {
+    for_each = contains(keys(aws_iam_role.this), "producer") ? [aws_iam_role.this["producer"].arn] : []
+
+    content {
+      sid           = "ProducerCreatesOnly"
+      effect        = "Deny"
+      actions       = ["s3:PutObject"]
+      not_resources = local.replaced
+
+      principals {
+        type        = "AWS"
+        identifiers = [statement.value]
+      }
+
+      condition {
+        test     = "Null"
+        variable = "s3:if-none-match"
+        values   = ["true"]
+      }
+
+      condition {
+        test     = "Bool"
+        variable = "s3:ObjectCreationOperation"
+        values   = ["true"]
+      }
+    }
+  }
+
+  statement {
+    sid       = "OverTlsOnly"
+    effect    = "Deny"
+    actions   = ["s3:*"]
+    resources = [var.state_bucket.arn, "${var.state_bucket.arn}/*"]
+
+    principals {
+      type        = "*"
+      identifiers = ["*"]
+    }
+
+    condition {
+      test     = "Bool"
+      variable = "aws:SecureTransport"
+      values   = ["false"]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(local.readers) > 0 ? [local.readers] : []
+
+    content {
+      sid       = "Read"
+      actions   = ["s3:GetObject", "s3:ListBucket"]
+      resources = [var.state_bucket.arn, "${var.state_bucket.arn}/*"]
+
+      principals {
+        type        = var.public ? "*" : "AWS"
+        identifiers = statement.value
+      }
+    }
+  }
+}
+
+resource "aws_s3_bucket_policy" "this" {
+  bucket = var.state_bucket.name
+  policy = data.aws_iam_policy_document.bucket.json
+}
