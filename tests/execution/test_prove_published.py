@@ -1,0 +1,160 @@
+"""Proofs out of published epochs: the right part is read, and it is verified before it is used."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+from jobs.epoch_url import locate_epoch
+from pipelines.execution.prove_node import NodeProofRequest, prove_from_node
+from pipelines.execution.prove_published import PARTS_OF_PREFIX_MAX, PublishedProofRequest, prove_from_published
+from pipelines.proofs.wanted_record import WantedRecord, wanted_record
+from pipelines.stores.open_store import open_store
+from pipelines.trust.policy import TrustPolicy
+from pipelines.trust.signatures import TrustRule
+from schemas.errors import EpochNotReadyError, IntegrityError, InvalidInputError, ManifestError, ObjectMismatchError, SignatureError
+from schemas.ids import CryptoHash
+from schemas.proof import KeyClaim, PrefixClaim, ShardChoice
+from schemas.public_key import PublicKey
+from schemas.shard_layout import ShardLayout
+from tests.support.nodes import localnet_home
+from tests.support.productions import PAIRS, new_store_url, producer, small_shard
+from tests.support.published import public_key, published_localnet
+
+INSECURE = TrustPolicy(insecure=True)
+
+
+@lru_cache
+def _small() -> PublishedProofRequest:
+    """Return a request on a shard of twelve parts, for its first record."""
+    url = new_store_url()
+    producer(small_shard(num_parts=12), url).publish()
+    return _request(url, WantedRecord(None, PAIRS[0][0]))
+
+
+def _request(url: str | Path, wanted: WantedRecord, policy: TrustPolicy = INSECURE) -> PublishedProofRequest:
+    root, layout = locate_epoch(str(url))
+    return PublishedProofRequest(root, layout, wanted, policy)
+
+
+def _wanting(wanted: WantedRecord) -> PublishedProofRequest:
+    return dataclasses.replace(_small(), wanted=wanted)
+
+
+def test_one_part_is_read_for_a_key() -> None:
+    """Every record, and a key beside it that is not there, is proven from one part; records of different parts from different ones."""
+    read = set()
+    for key, value in PAIRS:
+        for wanted, expected in ((key, value), (key + b"\0", None)):
+            published = prove_from_published(_wanting(WantedRecord(None, wanted)))
+            assert published.verified.proof.claim == KeyClaim(wanted, expected)
+            assert len(published.parts_read) == 1
+            read |= set(published.parts_read)
+    assert len(read) == 12
+
+
+@pytest.mark.parametrize("prefix", [b"\x00account01", b"\x00account1", b"\x00", b"", b"\x00account9", b"\xff"])
+def test_a_prefix_is_proven_from_the_parts_that_it_touches(prefix: bytes) -> None:
+    """All keys with a prefix are proven, over as many parts as they lie in."""
+    published = prove_from_published(_wanting(WantedRecord(None, prefix, is_prefix=True)))
+    expected = tuple((key, value) for key, value in PAIRS if key.startswith(prefix))
+    assert published.verified.proof.claim == PrefixClaim(prefix, expected)
+    assert (len(published.parts_read) == 12) == (len(expected) == len(PAIRS))
+
+
+def test_a_prefix_over_too_many_parts_is_refused() -> None:
+    """More parts than are held at once are not read."""
+    url = new_store_url()
+    producer(small_shard(num_parts=PARTS_OF_PREFIX_MAX + 1), url).publish()
+    with pytest.raises(InvalidInputError, match="longer prefix"):
+        prove_from_published(_request(url, WantedRecord(None, b"", is_prefix=True)))
+
+
+def test_a_changed_part_is_refused() -> None:
+    """A part whose bytes are not the published ones proves nothing."""
+    url = new_store_url()
+    producer(small_shard(), url).publish()
+    request = _request(url, WantedRecord(None, PAIRS[0][0]))
+    (name,) = prove_from_published(request).parts_read
+    store = open_store(url)
+    data = store.get(name)
+    for damaged in (data[:-1], data + b"\0", data[:40] + bytes([data[40] ^ 1]) + data[41:]):
+        store.put(name, damaged)
+        with pytest.raises(ObjectMismatchError):
+            prove_from_published(request)
+    store.put(name, data)
+    assert prove_from_published(request).parts_read == (name,)
+
+
+def test_a_shard_that_is_not_published_is_named() -> None:
+    """A shard id that the manifest does not list is refused with the list of those that it does."""
+    with pytest.raises(InvalidInputError, match=r"s0\.v0"):
+        prove_from_published(dataclasses.replace(_small(), shard_id=7))
+
+
+def test_an_epoch_that_is_not_published_is_not_there(tmp_path: Path) -> None:
+    """An empty bucket has no epoch."""
+    with pytest.raises(EpochNotReadyError):
+        _request(tmp_path, WantedRecord(None, b"any"))
+
+
+@pytest.mark.parametrize("account_id", ["node0", "08fb740e3a2727888fcb3ae7a2a9a5c56a82bbf4dcb5098cf238d6c2d997e559"])
+def test_a_published_epoch_and_its_node_give_the_same_proof(account_id: str) -> None:
+    """The proof from parts is that of the node, byte for byte but for how the shard was chosen."""
+    wanted = wanted_record(account_id)
+    published = prove_from_published(_request(published_localnet(), wanted)).verified.proof
+    own = prove_from_node(NodeProofRequest(localnet_home(), wanted)).proof
+    assert published.shard_chosen_by is ShardChoice.ACCOUNT_RECORD
+    assert dataclasses.replace(published, shard_chosen_by=own.shard_chosen_by).to_bytes() == own.to_bytes()
+
+
+def test_the_shard_of_an_absent_account_must_be_told() -> None:
+    """Absence counts in the right shard alone, and only a shard layout or the user can name it."""
+    request = _request(published_localnet(), wanted_record("nobody.near"))
+    with pytest.raises(InvalidInputError, match="--shard-layout"):
+        prove_from_published(request)
+    layout = ShardLayout(kind="V0", version=0, shard_ids=(0, 1, 2, 3))
+    proof = prove_from_published(dataclasses.replace(request, shard_layout=layout)).verified.proof
+    assert proof.claim == KeyClaim(b"\0nobody.near", None)
+    assert proof.shard_chosen_by is ShardChoice.SHARD_LAYOUT
+    assert proof.shard_uid == prove_from_node(NodeProofRequest(localnet_home(), wanted_record("nobody.near"))).proof.shard_uid
+
+
+def test_a_trusted_block_ties_the_proof() -> None:
+    """With the sync block's hash or its parent's the manifest, the state header and the proof are tied to it; with another, refused."""
+    request = _request(published_localnet(), wanted_record("node0"))
+    chunk = prove_from_published(request).verified.chunk
+    assert chunk is not None
+    assert chunk.child is not None
+    for block in (chunk.block.hash, chunk.child.hash):
+        tied = prove_from_published(dataclasses.replace(request, policy=TrustPolicy(trusted_block=block)))
+        assert tied.verified.tied_to == (f"block {block}",)
+    with pytest.raises(ManifestError):
+        prove_from_published(dataclasses.replace(request, policy=TrustPolicy(trusted_block=CryptoHash(bytes(32)))))
+
+
+def test_pinned_keys_must_have_signed() -> None:
+    """With a pinned key the proof tells who signed; with a stranger's it is refused."""
+    request = _request(published_localnet(), wanted_record("node0"))
+    pinned = TrustPolicy(keys=TrustRule((PublicKey.parse(public_key()),), 1))
+    assert prove_from_published(dataclasses.replace(request, policy=pinned)).signers == (public_key(),)
+    strange = TrustPolicy(keys=TrustRule((PublicKey.parse(public_key("stranger")),), 1))
+    with pytest.raises(SignatureError):
+        prove_from_published(dataclasses.replace(request, policy=strange))
+
+
+def test_a_changed_state_header_is_refused(tmp_path: Path) -> None:
+    """A state header that is not the published one ties nothing."""
+    folder = tmp_path / "copy"
+    shutil.copytree(published_localnet(), folder)
+    request = _request(folder, wanted_record("node0"))
+    shard_id = prove_from_published(request).verified.proof.shard_uid.shard_id
+    header = folder / request.layout.state_header(shard_id)
+    header.chmod(0o600)
+    header.write_bytes(header.read_bytes()[:-1])
+    with pytest.raises(IntegrityError):
+        prove_from_published(dataclasses.replace(request, shard_id=shard_id))

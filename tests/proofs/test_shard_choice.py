@@ -1,0 +1,62 @@
+"""How the shard of a proof is chosen."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.proofs.shard_choice import choose_shard
+from schemas.errors import InvalidInputError
+from schemas.ids import ShardUId
+from schemas.proof import ShardChoice
+from schemas.shard_layout import ShardLayout
+
+FIRST, SECOND = ShardUId(1, 4), ShardUId(1, 9)
+LAYOUT = ShardLayout(kind="V2", version=1, shard_ids=(9, 4), boundary_accounts=("m.near",))
+
+
+def _choose(
+    offered: tuple[ShardUId, ...] = (FIRST, SECOND),
+    num_shards: int = 2,
+    shard_id: int | None = None,
+    account_id: str | None = "alice.near",
+    layout: ShardLayout | None = None,
+    holder: ShardUId | None = None,
+) -> tuple[ShardUId, ShardChoice]:
+    return choose_shard(
+        offered,
+        num_shards=num_shards,
+        shard_id=shard_id,
+        account_id=account_id,
+        shard_layout=layout,
+        has_account=lambda uid: uid == holder,
+    )
+
+
+def test_the_user_comes_first() -> None:
+    """A named shard is taken whatever the layout and the records say."""
+    assert _choose(shard_id=9, layout=LAYOUT, holder=FIRST) == (SECOND, ShardChoice.OPTION)
+
+
+def test_the_layout_comes_next() -> None:
+    """A shard layout decides by the account id, without a look at the records."""
+    assert _choose(layout=LAYOUT, holder=FIRST) == (SECOND, ShardChoice.SHARD_LAYOUT)
+    assert _choose(layout=LAYOUT, account_id="m.near") == (FIRST, ShardChoice.SHARD_LAYOUT)
+
+
+def test_the_record_decides_without_a_layout() -> None:
+    """Without a layout it is the shard that has the account's record."""
+    assert _choose(holder=SECOND) == (SECOND, ShardChoice.ACCOUNT_RECORD)
+
+
+def test_the_only_shard_needs_no_choice() -> None:
+    """A chain of one shard leaves nothing to choose; one shard of several does."""
+    assert _choose(offered=(FIRST,), num_shards=1, account_id=None) == (FIRST, ShardChoice.ONLY_SHARD)
+    with pytest.raises(InvalidInputError):
+        _choose(offered=(FIRST,), num_shards=2)
+
+
+def test_what_can_not_be_told_is_refused() -> None:
+    """An account that no shard has, no account at all, and shards that are not here are refused."""
+    for arguments in ({}, {"account_id": None}, {"shard_id": 5}, {"offered": (FIRST,), "layout": LAYOUT}):
+        with pytest.raises(InvalidInputError, match="s4"):
+            _choose(**arguments)  # type: ignore[arg-type]
