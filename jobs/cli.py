@@ -13,9 +13,11 @@ from typing import Annotated
 import typer
 
 from jobs.backfill import backfill
+from jobs.catalogue import catalogue
 from jobs.check import check
 from jobs.export import export
 from jobs.fetch import fetch
+from jobs.gc import gc
 from jobs.import_parts import import_parts
 from jobs.inspect import inspect
 from jobs.keygen import keygen
@@ -23,6 +25,7 @@ from jobs.plan import plan
 from jobs.produce import produce
 from jobs.prove import prove
 from jobs.restore import restore
+from jobs.scrub import scrub
 from jobs.seed import seed
 from jobs.serve import serve
 from jobs.terminal import configure_logging
@@ -57,7 +60,25 @@ def _main(
     configure_logging()
 
 
-for _command in (produce, backfill, export, check, fetch, inspect, keygen, plan, restore, seed, serve, prove, verify_proof, watch):
+for _command in (
+    produce,
+    backfill,
+    export,
+    check,
+    fetch,
+    inspect,
+    keygen,
+    plan,
+    restore,
+    seed,
+    serve,
+    prove,
+    verify_proof,
+    watch,
+    catalogue,
+    gc,
+    scrub,
+):
     app.command(epilog=_EXIT_CODE_HELP)(_command)
 app.command("import", epilog=_EXIT_CODE_HELP)(import_parts)
 

@@ -32,6 +32,7 @@ _STAGE_NAMES = {
     "seal": "seal the root",
     "publish": "publish parts",
     "check": "check parts",
+    "scrub": "read parts back",
     "validate": "validate parts",
     "apply": "apply parts",
     "merge": "merge state rows",

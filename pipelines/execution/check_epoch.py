@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -19,6 +19,7 @@ from pipelines.trust.policy import check_state_header
 from pipelines.trust.signatures import TrustRule, agreed_payload
 from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, ObjectNotFoundError
 from schemas.ids import CryptoHash, PartId
+from schemas.manifest import Manifest
 from schemas.manifest_shard import ManifestShard
 from schemas.object_layout import EpochLayout, ObjectKind, parse_object_name, part_file_name, shard_folder_name
 from schemas.public_key import PublicKey
@@ -27,6 +28,16 @@ from schemas.torrent import LEAF_BYTES
 
 CHECK_TASK_MEMORY_BYTES = 500 << 20
 """Peak memory of checking one part: both forms of it and its records."""
+
+
+_NEVER_FOREIGN = (
+    ObjectKind.MANIFEST,
+    ObjectKind.MANIFEST_REVISION,
+    ObjectKind.EVIDENCE,
+    ObjectKind.CLAIM,
+    ObjectKind.LEASE,
+    ObjectKind.SCRUB,
+)
 
 
 class FindingKind(StrEnum):
@@ -122,7 +133,7 @@ class EpochCheck:
             signers = None if signers is None else signers | statement_signers
             shards.append(self._check_shard(store, stored, listed, statement, findings))
             self._check_header(store, listed, statement, blocks, findings)
-        findings += self._foreign(store, stored)
+        findings += find_foreign(self.layout, stored.manifest, (info.name for info in store.list(self.layout.folder)))
         return CheckResult(stored, tuple(shards), tuple(findings), tuple(sorted(map(str, signers or ()))))
 
     def _chosen(self, stored: StoredManifest) -> Sequence[ManifestShard]:
@@ -145,7 +156,7 @@ class EpochCheck:
             findings.append(Finding(FindingKind.MISSING, name, "it is missing"))
             return None
         statement, envelope = found
-        problem = _statement_problem(statement, listed, stored)
+        problem = statement_problem(statement, listed, stored.manifest)
         if problem is not None:
             findings.append(Finding(FindingKind.WRONG, name, problem))
             return None
@@ -229,28 +240,28 @@ class EpochCheck:
         elif data != torrent.data:
             findings.append(Finding(FindingKind.WRONG, name, "it is not the torrent of these parts, web seeds and trackers"))
 
-    def _foreign(self, store: Store, stored: StoredManifest) -> list[Finding]:
-        """Find objects in the epoch's folder that neither manifest nor layout know."""
-        expected = {f"{self.layout.folder}/{name}" for name in stored.manifest.subjects()}
-        listed = {shard.shard_id for shard in stored.manifest.shards}
-        findings = []
-        for info in store.list(self.layout.folder):
-            if info.name in expected:
-                continue
-            parsed = parse_object_name(info.name)
-            if parsed is not None and parsed.kind in (
-                ObjectKind.MANIFEST,
-                ObjectKind.MANIFEST_REVISION,
-                ObjectKind.EVIDENCE,
-                ObjectKind.CLAIM,
-            ):
-                continue
-            if parsed is not None and parsed.kind in (ObjectKind.SHARD_STATEMENT, ObjectKind.TORRENT) and parsed.shard_id in listed:
-                continue
-            inside = info.name.removeprefix(f"{self.layout.folder}/").startswith(("shard_id=", "headers/"))
-            problem = "it is not in the manifest, and nodes count every object of this folder" if inside else "it is not of this layout"
-            findings.append(Finding(FindingKind.FOREIGN, info.name, problem, harmless=not inside))
-        return findings
+
+def find_foreign(layout: EpochLayout, manifest: Manifest, names: Iterable[str]) -> list[Finding]:
+    """Find objects in the epoch's folder that neither manifest nor layout know.
+
+    Args:
+        names: of all objects in the epoch's folder.
+    """
+    expected = {f"{layout.folder}/{name}" for name in manifest.subjects()}
+    listed = {shard.shard_id for shard in manifest.shards}
+    findings = []
+    for name in names:
+        if name in expected:
+            continue
+        parsed = parse_object_name(name)
+        if parsed is not None and parsed.kind in _NEVER_FOREIGN:
+            continue
+        if parsed is not None and parsed.kind in (ObjectKind.SHARD_STATEMENT, ObjectKind.TORRENT) and parsed.shard_id in listed:
+            continue
+        inside = name.removeprefix(f"{layout.folder}/").startswith(("shard_id=", "headers/"))
+        problem = "it is not in the manifest, and nodes count every object of this folder" if inside else "it is not of this layout"
+        findings.append(Finding(FindingKind.FOREIGN, name, problem, harmless=not inside))
+    return findings
 
 
 def _get_or_miss(store: Store, name: str, findings: list[Finding]) -> bytes | None:
@@ -266,8 +277,8 @@ def _amount(part: CheckedPart) -> Amount:
     return Amount(records=part.records, size=part.size, parts=1)
 
 
-def _statement_problem(statement: ShardStatement, listed: ManifestShard, stored: StoredManifest) -> str | None:
-    manifest = stored.manifest
+def statement_problem(statement: ShardStatement, listed: ManifestShard, manifest: Manifest) -> str | None:
+    """Return what keeps a statement from being the one that a manifest names, or None."""
     if statement.payload_sha256 != listed.statement_sha256:
         return "it is not the statement that the manifest names by its sha256"
     same = (statement.chain_id, statement.epoch_height, statement.epoch_id, statement.sync_hash) == (

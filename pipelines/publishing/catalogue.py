@@ -68,6 +68,14 @@ class CatalogueWriter:
         """
         return self._swap(lambda there, manifests: _keep_marks(manifests.read(), there))
 
+    def survey(self) -> Catalogue:
+        """Return the catalogue that the manifests in the store make; writes nothing.
+
+        Raises:
+            StoreError: the store can't be read.
+        """
+        return _Manifests(self.store, self.chain_id).read()
+
     def change(self, change: Callable[[Catalogue], Catalogue]) -> CatalogueChange:
         """Apply a change, which must be right whatever the catalogue holds by then.
 

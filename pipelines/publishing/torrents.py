@@ -65,6 +65,28 @@ def build_torrent(
         b"pieces": _v1_pieces(files),
     }
     layers = {pieces.v2_root: pieces.v2_piece_layer for _, size, pieces in files if size > piece_length}
+    return _read_back(_encode(info, layers, web_seeds, trackers), name, piece_length)
+
+
+def recompose_torrent(data: bytes, web_seeds: Sequence[str], trackers: Sequence[str]) -> bytes:
+    """Return the torrent file that `build_torrent` would have made, with the info dictionary and piece layers of another one.
+
+    Whether those are right is the info hashes' to say (`pipelines.bittorrent.published_torrent.read_torrent`); what lies outside of
+    them in the other file is dropped.
+
+    Args:
+        data: a torrent file that was read before.
+        web_seeds, trackers: as in `build_torrent`.
+    Raises:
+        InvalidInputError: as `build_torrent`.
+    """
+    found = import_libtorrent().bdecode(data)
+    roots = {leaf[b""].get(b"pieces root") for leaf in found[b"info"][b"file tree"].values()}
+    layers = {root: layer for root, layer in found.get(b"piece layers", {}).items() if root in roots}
+    return _encode(found[b"info"], layers, web_seeds, trackers)
+
+
+def _encode(info: dict[bytes, Any], layers: dict[bytes, bytes], web_seeds: Sequence[str], trackers: Sequence[str]) -> bytes:
     document: dict[bytes, Any] = {b"created by": CREATED_BY.encode(), b"info": info, b"piece layers": layers}
     # One entry is written alone, several as a list, as libtorrent does.
     if trackers:
@@ -74,7 +96,7 @@ def build_torrent(
     if web_seeds:
         urls = [_checked_web_seed(url).encode() for url in web_seeds]
         document[b"url-list"] = urls if len(urls) > 1 else urls[0]
-    return _read_back(import_libtorrent().bencode(document), name, piece_length)
+    return bytes(import_libtorrent().bencode(document))
 
 
 def _leaf(pieces: PartPieces) -> dict[bytes, Any]:

@@ -1,0 +1,121 @@
+"""``statecast catalogue``: what a store has of a chain, one line an epoch."""
+
+from __future__ import annotations
+
+import json
+from random import Random
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from jobs.chain_url import locate_chain
+from jobs.options import Json
+from jobs.terminal import format_bytes, open_console
+from pipelines.fetching.documents import DocumentReader
+from pipelines.fetching.epoch_location import parse_epoch_url
+from pipelines.fetching.limits import FetchLimits
+from pipelines.fetching.open_source import open_source
+from pipelines.fetching.pacing import Throttle
+from pipelines.fetching.source_account import open_account
+from pipelines.publishing.catalogue import CatalogueWriter, read_catalogue
+from pipelines.stores.open_store import open_store
+from schemas.catalogue import CATALOGUE_BYTES_MAX, Catalogue, CatalogueEpoch
+from schemas.errors import InvalidInputError, ManifestError, StoreDeniedError
+from schemas.object_layout import catalogue_name
+
+
+def catalogue(
+    url: Annotated[str, typer.Argument(help="A bucket's folder, or a chain's in it (…/chain_id=…); also of a web server.")],
+    chain_id: Annotated[str | None, typer.Option("--chain-id", help="The chain, where the URL does not name it.")] = None,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make it anew from the manifests in the store.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show which epochs a store has: shards, bytes, whether they are complete, and which are about to go.
+
+    The catalogue is kept by whoever publishes or collects. One that is missing or damaged is made anew from the manifests. It is not
+    signed: what it says is believed by nobody who fetches.
+
+    Example: `statecast catalogue gs://bucket/prefix/chain_id=mainnet`
+    """
+    found, note = _from_web(url, chain_id, rebuild) if url.startswith(("http://", "https://")) else _from_store(url, chain_id, rebuild)
+    if as_json:
+        document = {"message_type": "summary", "url": url, **found.to_json(), "note": note}
+        typer.echo(json.dumps(document))
+        return
+    if note:
+        typer.echo(note, err=True)
+    _print(found)
+
+
+def _from_store(url: str, chain_id: str | None, rebuild: bool) -> tuple[Catalogue, str]:
+    root, chain, _ = locate_chain(url, chain_id)
+    store = open_store(root)
+    note = "the catalogue was made anew from the manifests" if rebuild else "there was no catalogue: it was made from the manifests"
+    try:
+        there = None if rebuild else read_catalogue(store, chain)
+        if there is not None:
+            return there, ""
+    except ManifestError as error:
+        note = f"the catalogue could not be read and was made anew from the manifests: {error.problem}"
+    writer = CatalogueWriter(store, chain)
+    try:
+        return writer.rebuild().catalogue, note
+    except StoreDeniedError:
+        if rebuild:
+            raise
+        return writer.survey(), f"{note}; the store can't be written, so it is kept nowhere"
+
+
+def _from_web(url: str, chain_id: str | None, rebuild: bool) -> tuple[Catalogue, str]:
+    """Read what a web server has; only a store can be listed."""
+    located = parse_epoch_url(url)
+    chain = located.chain_id or chain_id
+    if rebuild or chain is None:
+        raise InvalidInputError(
+            problem="a web server can't be listed",
+            where=url[:200],
+            remedy="Name the chain, and leave --rebuild to who can write the store.",
+        )
+    source, limits = open_source(located.root, Throttle([])), FetchLimits()
+    try:
+        accounts = {source.source_id: open_account(source.source_id, source.traits, limits)}
+        name = catalogue_name(chain)
+        data = DocumentReader([source], accounts, limits, Random()).read_any(name, CATALOGUE_BYTES_MAX)
+    finally:
+        source.close()
+    return Catalogue.parse(data, f"{located.root}/{name}"), ""
+
+
+def _print(found: Catalogue) -> None:
+    console = open_console()
+    table = Table(title=f"{found.chain_id}: {len(found.epochs)} epochs", title_justify="left")
+    for name, justify in (
+        ("height", "right"), ("epoch id", "left"), ("shards", "right"), ("parts", "right"), ("stored", "right"), ("protocol", "right"),
+        ("revision", "right"), ("published", "left"), ("state", "left"),
+    ):  # fmt: skip
+        table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold")
+    for epoch in reversed(found.epochs):
+        table.add_row(*_row(epoch))
+    console.print(table)
+
+
+def _row(epoch: CatalogueEpoch) -> tuple[str, ...]:
+    leaving = "" if epoch.leaving_since is None else f"[yellow]being deleted since {epoch.leaving_since:%Y-%m-%d %H:%M}[/]"
+    listing = epoch.listing
+    if listing is None:
+        return (f"{epoch.epoch_height}", str(epoch.epoch_id), *[""] * 6, leaving or f"[red]damaged: {escape(epoch.problem)}[/]")
+    parts, num_parts = sum(shard.parts for shard in listing.shards), sum(shard.num_parts for shard in listing.shards)
+    state = "[green]complete[/]" if listing.is_complete else "[yellow]incomplete[/]"
+    return (
+        f"{epoch.epoch_height}",
+        str(epoch.epoch_id),
+        f"{len(listing.shards)}",
+        f"{parts:,}" if parts == num_parts else f"{parts:,} of {num_parts:,}",
+        format_bytes(listing.size),
+        f"{listing.protocol_version}",
+        f"{listing.revision}",
+        f"{listing.created:%Y-%m-%d %H:%M:%S}",
+        leaving or state,
+    )

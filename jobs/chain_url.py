@@ -1,0 +1,26 @@
+"""From a URL of a person to a store and one chain in it."""
+
+from __future__ import annotations
+
+from pipelines.fetching.epoch_location import EpochUrl, parse_epoch_url
+from pipelines.seeding.epoch_feed import find_chain
+from pipelines.stores.open_store import open_store
+from schemas.errors import InvalidInputError
+from schemas.object_layout import EpochLayout
+
+
+def locate_chain(url: str, chain_id: str | None) -> tuple[str, str, EpochLayout | None]:
+    """Return the store's URL, the chain, and the epoch where the URL names one.
+
+    Args:
+        chain_id: what the person said beside the URL; needed where the URL names none and the store has several.
+    Raises:
+        InvalidInputError: nothing says which chain, or it is said twice and differs.
+        EpochNotReadyError: no chain is published there.
+        StoreError: the store can't be listed.
+    """
+    located: EpochUrl = parse_epoch_url(url)
+    if located.chain_id is not None and chain_id not in (None, located.chain_id):
+        raise InvalidInputError(problem=f"the URL is of chain {located.chain_id}, not {chain_id}", where="--chain-id")
+    found = located.chain_id or chain_id
+    return located.root, found or find_chain(open_store(located.root)), located.layout

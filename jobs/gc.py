@@ -1,0 +1,85 @@
+"""``statecast gc``: deletes epochs that are no longer kept."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import structlog
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from jobs.chain_url import locate_chain
+from jobs.options import Json, Plan, parse_duration_s
+from jobs.terminal import format_bytes, open_console
+from pipelines.epochs.retention import Verdict
+from pipelines.execution.collect_epochs import CollectionResult, collect_epochs
+from schemas.errors import InvalidInputError
+
+FOREIGN_SHOWN_MAX = 20
+"""Most foreign objects printed for people; ``--json`` has all."""
+
+
+def gc(
+    url: Annotated[str, typer.Argument(help="A bucket's folder, or a chain's in it (…/chain_id=…).")],
+    keep_epochs: Annotated[int, typer.Option("--keep-epochs", min=1, help="How many complete epochs to keep, the newest.")],
+    keep_days: Annotated[
+        float | None, typer.Option("--keep-days", min=0, help="Also keep whatever was published in so many days.", show_default="no more")
+    ] = None,
+    orphans_after: Annotated[
+        str, typer.Option("--orphans-after", help="When a folder without a manifest, in which nothing changes, is deleted.")
+    ] = "2d",
+    chain_id: Annotated[str | None, typer.Option("--chain-id", help="The chain, where the URL does not name it.")] = None,
+    plan: Plan = False,
+    as_json: Json = False,
+) -> None:
+    """Delete the epochs of a chain that are no longer kept, and what killed runs left.
+
+    Never deleted: the newest complete epoch, the one that the latest pointer names, one that somebody reads (a lease) or produces (a
+    claim), and objects that are not of this layout. A run that was killed is ended by the next one.
+
+    Example: `statecast gc gs://bucket/prefix/chain_id=mainnet --keep-epochs 10 --keep-days 30 --plan`
+    """
+    root, chain, layout = locate_chain(url, chain_id)
+    if layout is not None:
+        raise InvalidInputError(problem="a collection is of a chain, not of one epoch", where=url, remedy="End the URL at the chain.")
+    log = structlog.get_logger()
+    result = collect_epochs(
+        root,
+        chain,
+        keep_epochs,
+        keep_days,
+        plan,
+        orphans_after_s=parse_duration_s(orphans_after, "--orphans-after"),
+        on_note=log.info,
+    )
+    if as_json:
+        typer.echo(json.dumps({"message_type": "plan" if plan else "summary", "url": root, "chain_id": chain, **result.to_json()}))
+    else:
+        _print(result, chain)
+
+
+def _print(result: CollectionResult, chain_id: str) -> None:
+    console = open_console()
+    done = "would be deleted" if result.plan_only else "deleted"
+    title = f"{chain_id}: {len(result.collected)} of {len(result.epochs)} epochs {done}, {format_bytes(result.deleted_bytes)}"
+    table = Table(title=title, title_justify="left")
+    for name in ("height", "epoch id", "verdict", "objects", "bytes", "why"):
+        table.add_column(name, justify="right" if name in ("height", "objects", "bytes") else "left", overflow="fold")
+    for epoch in reversed(result.epochs):
+        decision = epoch.decision
+        goes = decision.verdict is Verdict.COLLECT
+        table.add_row(
+            f"{decision.layout.epoch_height}",
+            str(decision.layout.epoch_id),
+            f"[red]{done}[/]" if goes else "[green]kept[/]",
+            f"{epoch.deleted_objects:,}" if goes else "",
+            format_bytes(epoch.deleted_bytes) if goes else "",
+            escape(decision.reason),
+        )
+    console.print(table)
+    for name in result.foreign[:FOREIGN_SHOWN_MAX]:
+        console.print(f"[yellow]foreign, left alone:[/] {name}", highlight=False, soft_wrap=True)
+    if len(result.foreign) > FOREIGN_SHOWN_MAX:
+        console.print(f"… and {len(result.foreign) - FOREIGN_SHOWN_MAX} more; --json lists all")

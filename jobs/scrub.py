@@ -1,0 +1,213 @@
+"""``statecast scrub``: reads back what is stored, reports what is missing, rotten or foreign, and puts it right from mirrors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from jobs.chain_url import locate_chain
+from jobs.options import InProcess, Json, RayAddress, Workers, open_executor
+from jobs.terminal import format_bytes, open_console, open_progress
+from pipelines.execution.scrub_chain import ChainScrub, ScrubOutcome, ScrubSettings, parse_sample_ppm, published_epochs
+from pipelines.execution.stage_runner import StageRunner
+from pipelines.stores.open_store import open_store
+from pipelines.trust.signatures import TrustRule
+from schemas.errors import InvalidInputError, ObjectMismatchError, PartialResultError, StatecastError
+from schemas.public_key import PublicKey
+from schemas.scrub_state import WHOLE_PPM
+
+FINDINGS_SHOWN_MAX = 50
+"""Most findings printed for people; ``--json`` has all."""
+
+SAMPLE_DEFAULT = "5%"
+
+_REPAIR = "Repair"
+_TRUST = "Whom to believe"
+
+
+def scrub(
+    url: Annotated[str, typer.Argument(help="A bucket's folder, a chain's (…/chain_id=…), or an epoch's.")],
+    epoch: Annotated[
+        list[str] | None, typer.Option("--epoch", help="latest, a height or an id; may be repeated. Default: every published epoch.")
+    ] = None,
+    chain_id: Annotated[str | None, typer.Option("--chain-id", help="The chain, where the URL does not name it.")] = None,
+    sample: Annotated[
+        str | None,
+        typer.Option("--sample", help=f"Share of each epoch's parts to read, e.g. 5%; successive runs go on. Default: {SAMPLE_DEFAULT}."),
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Read every part.")] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Orders the parts for samples; another seed begins anew.")] = 0,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Put right what the store itself can tell: manifest, torrents.", rich_help_panel=_REPAIR)
+    ] = False,
+    repair_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--repair-from", help="A mirror of the bucket (gs, s3, file, http or a path); may be repeated.", rich_help_panel=_REPAIR
+        ),
+    ] = None,
+    repair_from_folder: Annotated[
+        list[Path] | None,
+        typer.Option("--repair-from-folder", help="A seeder's --data folder, or a fetch's --into.", rich_help_panel=_REPAIR),
+    ] = None,
+    trust_key: Annotated[
+        list[str] | None,
+        typer.Option("--trust-key", help="Public key (ed25519:…) that must have signed; may be repeated.", rich_help_panel=_TRUST),
+    ] = None,
+    trust_threshold: Annotated[
+        int, typer.Option("--trust-threshold", min=1, help="How many of them must have signed a shard.", rich_help_panel=_TRUST)
+    ] = 1,
+    ray_address: RayAddress = None,
+    workers: Workers = None,
+    in_process: InProcess = False,
+    as_json: Json = False,
+) -> None:
+    """Read back what is stored and compare it with the signed manifests: documents all, parts by sample.
+
+    Every part is looked up by name and size; those of the sample are read and digested. A repair puts only bytes that the manifest
+    vouches for. Foreign objects are reported, never deleted. Exits with 0 when all is well or repaired, 3 when some is repaired, 20 when
+    nothing is.
+
+    Example: `statecast scrub gs://bucket/prefix/chain_id=mainnet --sample 5% --repair-from https://mirror/… --trust-key ed25519:…`
+    """
+    if full and sample is not None:
+        raise InvalidInputError(problem="--full excludes --sample")
+    if not trust_key and trust_threshold != 1:
+        raise InvalidInputError(problem="--trust-threshold needs as many --trust-key")
+    root, chain, layout = locate_chain(url, chain_id)
+    if layout is not None and epoch:
+        raise InvalidInputError(problem="the URL names an epoch already", where="--epoch")
+    settings = ScrubSettings(
+        store_url=root,
+        layouts=published_epochs(open_store(root), chain, epoch or ()) if layout is None else (layout,),
+        sample_ppm=WHOLE_PPM if full else parse_sample_ppm(sample or SAMPLE_DEFAULT, "--sample"),
+        trust=TrustRule(tuple(PublicKey.parse(text) for text in dict.fromkeys(trust_key)), trust_threshold) if trust_key else None,
+        seed=seed,
+        repair=repair,
+        mirror_urls=(*(repair_from or ()), *map(_folder_url, repair_from_folder or ())),
+    )
+    progress = open_progress()
+    try:
+        executor = open_executor(ray_address, workers, in_process)
+        try:
+            outcomes = ChainScrub(StageRunner(executor, progress), settings).run()
+        finally:
+            executor.close()
+    finally:
+        progress.close()
+    failure = _failure(outcomes, root)
+    if as_json:
+        document = {"message_type": "summary", "url": root, "chain_id": chain, "good": failure is None, **_result_json(outcomes)}
+        typer.echo(json.dumps(document if failure is None else {**document, "error": {**failure.to_json(), "message": str(failure)}}))
+        if failure is not None:
+            # Raised as an error it would print a second object.
+            typer.echo(f"error: {failure}", err=True)
+            raise typer.Exit(failure.exit_code)
+        return
+    _print(outcomes, chain)
+    if failure is not None:
+        raise failure
+
+
+def _folder_url(folder: Path) -> str:
+    if not folder.is_dir():
+        raise InvalidInputError(problem="no such folder", where=f"--repair-from-folder {folder}")
+    return str(folder.absolute())
+
+
+def _failure(outcomes: tuple[ScrubOutcome, ...], root: str) -> StatecastError | None:
+    left, repaired = sum(outcome.unrepaired for outcome in outcomes), sum(outcome.repaired for outcome in outcomes)
+    if not left:
+        return None
+    done = {repair.finding.object_name for outcome in outcomes for repair in outcome.repairs if repair.is_done}
+    first = next(finding for outcome in outcomes for finding in outcome.scrubbed.harmful if finding.object_name not in done)
+    objects = "an object is" if left == 1 else f"{left} objects are"
+    problem = f"{objects} not as published{'' if left == 1 else ', the first'}: {first.kind}, {first.problem}"
+    where = f"{root}/{first.object_name}"
+    remedy = (
+        "Name a mirror with --repair-from, or a seeder's folder with --repair-from-folder; statecast produce --repair to the same place makes "
+        "parts, statements and torrents again from a node; delete what is foreign."
+    )
+    if repaired:
+        return PartialResultError(problem=f"{repaired} repaired, {problem}", where=where, remedy=remedy)
+    return ObjectMismatchError(problem=problem, where=where, remedy=remedy)
+
+
+def _result_json(outcomes: tuple[ScrubOutcome, ...]) -> dict[str, Any]:
+    return {"repaired": sum(outcome.repaired for outcome in outcomes), "epochs": [_epoch_json(outcome) for outcome in outcomes]}
+
+
+def _epoch_json(outcome: ScrubOutcome) -> dict[str, Any]:
+    scrubbed = outcome.scrubbed
+    repairs = {repair.finding.object_name: repair for repair in outcome.repairs}
+    findings = []
+    for finding in scrubbed.findings:
+        repair = repairs.get(finding.object_name)
+        findings.append(
+            {
+                "kind": str(finding.kind),
+                "object": finding.object_name,
+                "problem": finding.problem,
+                "harmless": finding.harmless,
+                "repaired_from": repair.source_id if repair is not None and repair.is_done else None,
+                "not_repaired": None if repair is None or repair.is_done else repair.problem,
+            }
+        )
+    window = scrubbed.window
+    return {
+        "epoch": scrubbed.layout.folder,
+        "epoch_height": scrubbed.layout.epoch_height,
+        "epoch_id": str(scrubbed.layout.epoch_id),
+        "manifest_revision": None if scrubbed.stored is None else scrubbed.stored.manifest.revision,
+        "sample": {"full": window.is_full, "length_ppm": window.length_ppm, "start_ppm": window.start_ppm, "seed": window.seed},
+        "parts": scrubbed.parts,
+        "parts_read": scrubbed.parts_read,
+        "bytes_read": scrubbed.bytes_read,
+        "findings": findings,
+    }
+
+
+def _print(outcomes: tuple[ScrubOutcome, ...], chain_id: str) -> None:
+    console = open_console()
+    table = Table(title=f"{chain_id}: {len(outcomes)} epochs scrubbed", title_justify="left")
+    for name in ("height", "epoch id", "sample", "parts read", "bytes read", "wrong", "repaired"):
+        table.add_column(name, justify="left" if name in ("epoch id", "sample") else "right", overflow="fold")
+    for outcome in outcomes:
+        scrubbed = outcome.scrubbed
+        table.add_row(
+            f"{scrubbed.layout.epoch_height}",
+            str(scrubbed.layout.epoch_id),
+            scrubbed.window.description,
+            f"{scrubbed.parts_read:,} of {scrubbed.parts:,}",
+            format_bytes(scrubbed.bytes_read),
+            f"[red]{len(scrubbed.harmful)}[/]" if scrubbed.harmful else "0",
+            f"{outcome.repaired}" if outcome.repairs else "",
+        )
+    console.print(table)
+    lines = [line for outcome in outcomes for line in _lines(outcome)]
+    for line in lines[:FINDINGS_SHOWN_MAX]:
+        console.print(line, highlight=False, soft_wrap=True)
+    if len(lines) > FINDINGS_SHOWN_MAX:
+        console.print(f"… and {len(lines) - FINDINGS_SHOWN_MAX} more; --json lists all")
+
+
+def _lines(outcome: ScrubOutcome) -> list[str]:
+    repairs = {repair.finding.object_name: repair for repair in outcome.repairs}
+    lines = []
+    for finding in outcome.scrubbed.findings:
+        repair = repairs.get(finding.object_name)
+        ending = (
+            ""
+            if repair is None
+            else f"; [green]repaired from {repair.source_id}[/]"
+            if repair.is_done
+            else f"; not repaired: {escape(repair.problem)}"
+        )
+        colour = "yellow" if finding.harmless else "red"
+        lines.append(f"[{colour}]{finding.kind}[/] {finding.object_name}: {escape(finding.problem)}{ending}")
+    return lines
