@@ -5,15 +5,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
+import schemas
 from schemas.errors import IntegrityError, InvalidInputError
 from schemas.flat_state import VALUE_BYTES_MAX
 from schemas.ids import CryptoHash, ShardUId
 from schemas.json_document import encode_base64, encode_json
+from schemas.merkle import MerklePathItem
 from schemas.proof import NODE_BYTES_MAX, PROOF_NODES_MAX, KeyClaim, PrefixClaim, ShardChoice, TrieProof
+from schemas.proof_chain import ChainEvidence
+
+SCHEMA = json.loads((Path(schemas.__file__).parent / "proof.schema.json").read_text())
 
 PROOF = TrieProof(
     chain_id="test",
@@ -50,6 +57,16 @@ def test_what_is_written_is_what_is_read(claim: KeyClaim | PrefixClaim) -> None:
     """A document is read back as the proof that it was made of, whatever it claims."""
     proof = dataclasses.replace(PROOF, claim=claim, epoch_height=None, epoch_id=None, block_hash=PROOF.state_root)
     assert TrieProof.parse(proof.to_bytes(), "proof") == proof
+    jsonschema.validate(json.loads(proof.to_bytes()), SCHEMA)
+
+
+def test_headers_are_in_the_schema() -> None:
+    """The JSON Schema knows a document with headers, and refuses a field too many."""
+    chain = ChainEvidence(b"chunk", (MerklePathItem(PROOF.state_root, is_left=True),), b"block", b"child")
+    document = json.loads(dataclasses.replace(PROOF, chain=chain).to_bytes())
+    jsonschema.validate(document, SCHEMA)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**document, "more": 1}, SCHEMA)
 
 
 @pytest.mark.parametrize(
