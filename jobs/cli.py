@@ -28,6 +28,7 @@ from jobs.restore import restore
 from jobs.scrub import scrub
 from jobs.seed import seed
 from jobs.serve import serve
+from jobs.tables import tables
 from jobs.terminal import configure_logging
 from jobs.verify_proof import verify_proof
 from jobs.watch import watch
@@ -64,6 +65,7 @@ for _command in (
     produce,
     backfill,
     export,
+    tables,
     check,
     fetch,
     inspect,
