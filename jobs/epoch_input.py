@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from jobs.options import epoch_selector, parse_byte_count
-from pipelines.epochs.node_context import check_context_against_node, epoch_context_from_node
+from pipelines.epochs.context_agreement import agreed_epoch_context
+from pipelines.epochs.given_context import GivenContextSource, read_context_file
+from pipelines.epochs.node_context import NodeContextSource
+from pipelines.epochs.protocol import EpochContextSource
+from pipelines.epochs.rpc_client import REQUESTS_PER_S, RpcClient, RpcLimits
+from pipelines.epochs.rpc_context import RpcContextSource
 from pipelines.sources.arrow_dataset import ShardDataset, list_shards, select_epoch
 from pipelines.sources.node_store import NodeSource
 from pipelines.sources.open_source import source_from_url
 from pipelines.sources.protocol import FlatStateSource
 from pipelines.sources.state_walk_source import StateWalk, choose_node_source
-from schemas.epoch_context import EpochContext, parse_epoch_context
-from schemas.errors import EpochNotReadyError, InvalidInputError
+from schemas.epoch_context import EpochContext
+from schemas.errors import InvalidInputError
 
 DATASET_SCHEME = "dataset://"
 
@@ -33,6 +41,10 @@ class InputOptions:
     """Processes that may read at once; they share the read limit."""
     state_walk: StateWalk = StateWalk.AUTO
     """When a node's State column is walked instead of reading flat state."""
+    rpc_urls: tuple[str, ...] = ()
+    """JSON-RPC endpoints that the context is taken from, or checked against."""
+    rpc_requests_per_s: float = REQUESTS_PER_S
+    """To each endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,52 +76,72 @@ def open_input(options: InputOptions) -> EpochInput:
             problem="name one source", remedy="Give --node-home HOME, or --from dataset://…, genesis://… or records://…."
         )
     selector = epoch_selector(options.epoch, options.epoch_id)
-    context = _context_from_file(options)
+    given = () if options.context_file is None else (read_context_file(options.context_file.expanduser()),)
+    endpoints = rpc_sources(options.rpc_urls, options.rpc_requests_per_s)
     if options.node_home is not None:
-        return _node_input(options, options.node_home, context, selector)
+        return _node_input(options, options.node_home, given, endpoints, selector)
     assert options.source_url is not None, "one of the two is given"
     if options.source_url.startswith(DATASET_SCHEME):
-        return _dataset_input(options.source_url, context, selector, options.shard_ids)
+        return _dataset_input(options.source_url, given, endpoints, selector, options.shard_ids)
     if options.read_limit is not None:
         raise InvalidInputError(problem="--read-limit is for --node-home")
+    context = agreed_context(given, selector, endpoints) if given or endpoints else None
     return _file_input(options.source_url, context, selector, options.shard_ids)
 
 
-def _context_from_file(options: InputOptions) -> EpochContext | None:
-    if options.context_file is None:
-        return None
-    try:
-        text = options.context_file.expanduser().read_bytes()
-    except OSError as error:
-        raise InvalidInputError(problem=f"the epoch context can't be read: {error.strerror}", where=str(options.context_file)) from error
-    context = parse_epoch_context(text, str(options.context_file))
-    _check_selected(context, epoch_selector(options.epoch, options.epoch_id), str(options.context_file))
-    return context
+def rpc_sources(urls: Sequence[str], requests_per_s: float) -> tuple[RpcContextSource, ...]:
+    """Return the endpoints that ``--rpc`` names.
+
+    Raises:
+        InvalidInputError: not an http or https URL.
+    """
+    return tuple(RpcContextSource(RpcClient(url, RpcLimits(requests_per_s=requests_per_s))) for url in urls)
+
+
+def agreed_context(sources: Sequence[EpochContextSource], selector: str, endpoints: Sequence[RpcContextSource]) -> EpochContext:
+    """Return the context that no source contradicts; an endpoint that was left out is logged.
+
+    Raises:
+        EpochNotReadyError, ContextMismatchError, InvalidInputError, SourceError, IntegrityError: as `agreed_epoch_context`.
+    """
+    agreed = agreed_epoch_context(sources, selector, endpoints)
+    for failure in agreed.unreachable:
+        structlog.get_logger().warning("an endpoint was left out", where=failure.where, problem=failure.problem)
+    return agreed.context
 
 
 def _check_selected(context: EpochContext, selector: str, where: str) -> None:
-    if selector not in ("latest", str(context.epoch_height), str(context.epoch_id)):
-        raise EpochNotReadyError(
-            problem=f"epoch {selector} was asked for, the context is of epoch {context.epoch_height} ({context.epoch_id})", where=where
-        )
+    GivenContextSource(context, where).epoch_context(selector)
 
 
-def _node_input(options: InputOptions, node_home: Path, context: EpochContext | None, selector: str) -> EpochInput:
+def _node_input(
+    options: InputOptions,
+    node_home: Path,
+    given: tuple[GivenContextSource, ...],
+    endpoints: tuple[RpcContextSource, ...],
+    selector: str,
+) -> EpochInput:
     home = node_home.expanduser()
-    if context is None:
-        context = epoch_context_from_node(home, selector)
-    else:
-        check_context_against_node(context, home)
+    node_context = NodeContextSource(str(home))
+    context = node_context.with_parents(agreed_context((*given, node_context), selector, endpoints))
     chosen = context.only(options.shard_ids)
     limit = None if options.read_limit is None else max(1, parse_byte_count(options.read_limit, "--read-limit") // max(1, options.readers))
     node = NodeSource(str(home.resolve()), chosen, limit)
     return EpochInput(chosen, _shard_ids(context), choose_node_source(node, options.state_walk))
 
 
-def _dataset_input(url: str, context: EpochContext | None, selector: str, shard_ids: tuple[int, ...]) -> EpochInput:
+def _dataset_input(
+    url: str,
+    given: tuple[GivenContextSource, ...],
+    endpoints: tuple[RpcContextSource, ...],
+    selector: str,
+    shard_ids: tuple[int, ...],
+) -> EpochInput:
     own, datasets = select_epoch(list_shards(url.removeprefix(DATASET_SCHEME)), selector)
-    if context is not None:
+    for context in (source.epoch_context(selector) for source in given):
         _check_same_epoch(context, own, url)
+    if endpoints:
+        own = agreed_context((GivenContextSource(own, url),), str(own.epoch_id), endpoints)
     chosen = own.only(shard_ids)
     kept = {shard.shard_uid for shard in chosen.shards}
     return EpochInput(chosen, _shard_ids(own), None, tuple(dataset for dataset in datasets if dataset.summary.shard.shard_uid in kept))

@@ -21,6 +21,8 @@ from jobs.options import (
     NodeHome,
     RayAddress,
     ReadLimit,
+    Rpc,
+    RpcRate,
     ShardIds,
     StateWalkOption,
     Workers,
@@ -28,6 +30,7 @@ from jobs.options import (
     reader_count,
 )
 from jobs.terminal import format_bytes, format_seconds, open_console, open_progress
+from pipelines.epochs.rpc_client import REQUESTS_PER_S
 from pipelines.execution.export_epoch import export_epoch, verify_dataset
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
@@ -46,6 +49,8 @@ def export(
     node_home: NodeHome = None,
     source: From = None,
     context: ContextFile = None,
+    rpc: Rpc = None,
+    rpc_rate: RpcRate = REQUESTS_PER_S,
     epoch: Epoch = None,
     epoch_id: EpochId = None,
     shard_id: ShardIds = None,
@@ -68,7 +73,17 @@ def export(
     chosen_kernel = choose_kernel(kernel)
     found = open_input(
         InputOptions(
-            node_home, source, context, epoch, epoch_id, tuple(shard_id or ()), read_limit, reader_count(workers, in_process), state_walk
+            node_home,
+            source,
+            context,
+            epoch,
+            epoch_id,
+            tuple(shard_id or ()),
+            read_limit,
+            reader_count(workers, in_process),
+            state_walk,
+            tuple(rpc or ()),
+            rpc_rate,
         )
     )
     if found.source is None:

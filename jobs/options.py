@@ -33,6 +33,19 @@ ContextFile = Annotated[
     Path | None,
     typer.Option("--context", help="JSON file with the epoch context, where the node's database does not have it.", rich_help_panel=_EPOCH),
 ]
+Rpc = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rpc",
+        help="A JSON-RPC endpoint that the epoch context is taken from, or checked against; may be repeated. What two sources "
+        "say of one epoch must agree. Keys in the URL are never shown.",
+        rich_help_panel=_EPOCH,
+        show_default=False,
+    ),
+]
+RpcRate = Annotated[
+    float, typer.Option("--rpc-rate", min=0.01, max=10_000, help="Most requests a second to each endpoint.", rich_help_panel=_EPOCH)
+]
 Epoch = Annotated[
     str | None,
     typer.Option("--epoch", help="latest, an epoch height, or an epoch id. Default: latest.", rich_help_panel=_EPOCH, show_default=False),

@@ -28,6 +28,8 @@ from jobs.options import (
     Plan,
     RayAddress,
     ReadLimit,
+    Rpc,
+    RpcRate,
     ShardIds,
     StateWalkOption,
     Workers,
@@ -37,6 +39,7 @@ from jobs.options import (
 )
 from jobs.report import write_report
 from jobs.terminal import format_bytes, format_seconds, open_console, open_progress
+from pipelines.epochs.rpc_client import REQUESTS_PER_S
 from pipelines.execution.claimed_production import ClaimTerms, claimed
 from pipelines.execution.produce_epoch import EpochProduction, EpochResult, ProductionSettings
 from pipelines.execution.stage_runner import StageRunner
@@ -74,6 +77,8 @@ def produce(
     node_home: NodeHome = None,
     source: From = None,
     context: ContextFile = None,
+    rpc: Rpc = None,
+    rpc_rate: RpcRate = REQUESTS_PER_S,
     epoch: Epoch = None,
     epoch_id: EpochId = None,
     shard_id: ShardIds = None,
@@ -157,7 +162,17 @@ def produce(
     """
     chosen_kernel = choose_kernel(kernel)
     options = InputOptions(
-        node_home, source, context, epoch, epoch_id, tuple(shard_id or ()), read_limit, reader_count(workers, in_process), state_walk
+        node_home,
+        source,
+        context,
+        epoch,
+        epoch_id,
+        tuple(shard_id or ()),
+        read_limit,
+        reader_count(workers, in_process),
+        state_walk,
+        tuple(rpc or ()),
+        rpc_rate,
     )
     try:
         found = open_input(options)

@@ -6,6 +6,7 @@ out while another one answers, and named in the result.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,7 +38,8 @@ def agreed_epoch_context(
     """Return the context of one epoch.
 
     Args:
-        sources: must be readable; of several that know the epoch the first is asked what ``latest`` is.
+        sources: must be readable; of several that know the epoch the first says what ``latest`` is. A given context comes first, as
+            the epoch that is meant.
         spare: asked after them; of these, those that can't be reached are left out, while any source at all answers with a context
             and, where there are several spare ones, at least one of them can be reached.
         selector: as in `EpochContextSource.epoch_context`.
@@ -47,18 +49,20 @@ def agreed_epoch_context(
         SourceError, IntegrityError: as the sources say.
     """
     found: EpochContext | None = None
-    found_id = ""
+    finder: EpochContextSource | None = None
     confirmed: list[str] = []
     ignorant: list[tuple[EpochContextSource, EpochNotReadyError]] = []
     unreachable: list[SourceError] = []
     for source in (*sources, *spare):
         try:
-            if found is None:
-                found, found_id = source.epoch_context(selector), source.source_id
-            elif (own := source.check(found, found_id)) is not None:
+            if found is None or finder is None:
+                found, finder = source.epoch_context(selector), source
+            elif (own := source.check(found, finder.source_id, of_given=finder.is_given)) is not None:
                 found = _filled(found, own)
                 confirmed.append(source.source_id)
         except EpochNotReadyError as error:
+            if source.is_given:
+                raise
             ignorant.append((source, error))
         except SourceError as error:
             if source not in spare:
@@ -66,34 +70,34 @@ def agreed_epoch_context(
             unreachable.append(error)
     if unreachable and len(unreachable) == len(spare):
         raise _all_unreachable(unreachable)
-    if found is None:
+    if found is None or finder is None:
         raise _not_ready([error for _, error in ignorant])
     # What was asked before any source knew the epoch may still be of another chain.
     for source, _ in ignorant:
-        source.check(found, found_id)
-    return AgreedContext(found, found_id, tuple(confirmed), tuple(unreachable))
+        with contextlib.suppress(EpochNotReadyError):
+            source.check(found, finder.source_id, of_given=finder.is_given)
+    return AgreedContext(found, finder.source_id, tuple(confirmed), tuple(unreachable))
 
 
-def compare_contexts(context: EpochContext, source_id: str, own: EpochContext, own_id: str, *, of_file: bool, partial: bool) -> None:
+def compare_contexts(context: EpochContext, source_id: str, own: EpochContext, own_id: str, *, of_given: bool) -> None:
     """Compare two contexts of what should be one epoch, field by field; what one of them leaves open is no difference.
 
     Args:
-        of_file: one of them is a file that the user gave.
-        partial: one of them may list some of the shards only.
+        of_given: the user gave one of them, so that it may list some of the shards only.
     Raises:
         ContextMismatchError: they differ.
-        InvalidInputError: they differ, and ``of_file``.
+        InvalidInputError: they differ, and ``of_given``.
     """
 
     def differ(field_name: str, value: object, own_value: object) -> None:
         if value is not None and own_value is not None and value != own_value:
-            raise mismatch(field_name, value, source_id, own_value, own_id, of_file=of_file)
+            raise mismatch(field_name, value, source_id, own_value, own_id, of_given=of_given)
 
     for name in _EPOCH_FIELDS:
         differ(name, getattr(context, name), getattr(own, name))
     own_shards = {shard.shard_id: shard for shard in own.shards}
     ids, own_ids = {shard.shard_id for shard in context.shards}, set(own_shards)
-    if not (ids <= own_ids or own_ids <= ids if partial else ids == own_ids):
+    if not (ids <= own_ids or own_ids <= ids if of_given else ids == own_ids):
         shard_id = min(ids - own_ids or own_ids - ids)
         here, there = ("listed", "not listed") if shard_id in ids else ("not listed", "listed")
         differ(f"shard {shard_id}", here, there)
@@ -106,15 +110,15 @@ def compare_contexts(context: EpochContext, source_id: str, own: EpochContext, o
         differ(f"header of the {name}", header.hex(), own_header.hex())
 
 
-def mismatch(field_name: str, value: object, source_id: str, own_value: object, own_id: str, *, of_file: bool) -> StatecastError:
+def mismatch(field_name: str, value: object, source_id: str, own_value: object, own_id: str, *, of_given: bool) -> StatecastError:
     """Return the error of two sources that say different things of a field.
 
     Args:
-        of_file: one of them is a file that the user gave, so that the user's input is in doubt.
+        of_given: the user gave one of them, so that the user's input is in doubt.
     """
     problem = f"{field_name} is {_short(value)} in {source_id} and {_short(own_value)} in {own_id}"
-    if of_file:
-        return InvalidInputError(problem=problem, where=own_id, remedy="Correct the file, or leave it out.")
+    if of_given:
+        return InvalidInputError(problem=problem, where=own_id, remedy="Correct the given context, or leave it out.")
     return ContextMismatchError(
         problem=problem,
         where=own_id,

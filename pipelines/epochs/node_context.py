@@ -134,7 +134,7 @@ def check_context_against_node(context: EpochContext, node_home: str | Path) -> 
         InvalidInputError: the node's chain, epoch or state root is another; the field is named.
         SourceError, IntegrityError: the database can't be read.
     """
-    NodeContextSource(str(node_home)).check(context, "the context", of_file=True)
+    NodeContextSource(str(node_home)).check(context, "the given context", of_given=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,19 +148,20 @@ class NodeContextSource:
         """The node's home."""
         return f"node {self.node_home}"
 
+    @property
+    def is_given(self) -> bool:
+        """See `EpochContextSource.is_given`."""
+        return False
+
     def epoch_context(self, selector: str = LATEST) -> EpochContext:
         """See `EpochContextSource.epoch_context`."""
         return epoch_context_from_node(self.node_home, selector)
 
-    def check(self, context: EpochContext, source_id: str, *, of_file: bool = False) -> EpochContext | None:
-        """See `EpochContextSource.check`; a node that does not know the epoch still knows its chain, and the epochs of its blocks.
-
-        Args:
-            of_file: the context is from a file that the user gave.
-        """
+    def check(self, context: EpochContext, source_id: str, *, of_given: bool = False) -> EpochContext | None:
+        """See `EpochContextSource.check`; a node that does not know the epoch still knows its chain, and the epochs of its blocks."""
         home = read_node_home(self.node_home)
         if home.genesis_file is not None and (chain_id := genesis_head(home)[0]) != context.chain_id:
-            raise mismatch("chain_id", context.chain_id, source_id, chain_id, self.source_id, of_file=of_file)
+            raise mismatch("chain_id", context.chain_id, source_id, chain_id, self.source_id, of_given=of_given)
         with _open(home) as reader:
             known = next((epoch for epoch in _list_epochs(reader) if epoch.epoch_id == context.epoch_id), None)
             sync_hash = None if known is None else known.sync_hash or find_sync_hash(reader, known.epoch_id, known.protocol_version)
@@ -169,10 +170,10 @@ class NodeContextSource:
                 header = None if row is None else decode_block_header(row, self.source_id, context.sync_hash)
                 if header is not None and header.epoch_id != context.epoch_id:
                     name = f"epoch of sync_hash {context.sync_hash}"
-                    raise mismatch(name, context.epoch_id, source_id, header.epoch_id, self.source_id, of_file=of_file)
+                    raise mismatch(name, context.epoch_id, source_id, header.epoch_id, self.source_id, of_given=of_given)
                 return None
             own = _epoch_context(home, reader, replace(known, sync_hash=sync_hash))
-        compare_contexts(context, source_id, own, self.source_id, of_file=of_file, partial=of_file)
+        compare_contexts(context, source_id, own, self.source_id, of_given=of_given)
         return own
 
     def with_parents(self, context: EpochContext) -> EpochContext:

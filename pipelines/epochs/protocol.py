@@ -1,4 +1,4 @@
-"""What every source of epoch contexts offers: a node's database, a node's JSON-RPC, a file."""
+"""What every source of epoch contexts offers: a node's database, a node's JSON-RPC, a context that the user gave as a file."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ class EpochContextSource(Protocol):
         """The source for people and errors, without anything secret."""
         ...
 
+    @property
+    def is_given(self) -> bool:
+        """Whether the user gave the context itself: it may list some of the shards only, and its faults are the user's to mend."""
+        ...
+
     def epoch_context(self, selector: str = LATEST) -> EpochContext:
         """Return the context of one epoch.
 
@@ -31,16 +36,17 @@ class EpochContextSource(Protocol):
         """
         ...
 
-    def check(self, context: EpochContext, source_id: str) -> EpochContext | None:
+    def check(self, context: EpochContext, source_id: str, *, of_given: bool = False) -> EpochContext | None:
         """Compare another source's context with what this one knows.
 
         Args:
             source_id: the other source.
+            of_given: the other source is a given one.
         Returns:
             This source's context of the epoch; None when it does not know the epoch and nothing else speaks against the context.
         Raises:
             ContextMismatchError: they differ.
-            InvalidInputError: they differ, and one of them is a file that the user gave.
+            InvalidInputError: they differ, and one of them was given.
             SourceError, IntegrityError: as `epoch_context`.
         """
         ...

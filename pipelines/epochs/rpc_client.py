@@ -16,15 +16,20 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import stamina
 import urllib3
-from urllib3.exceptions import HTTPError, SSLError, TimeoutError
+from urllib3.exceptions import HTTPError, NewConnectionError, SSLError, TimeoutError
 
 from pipelines.stores.rate_limit import BytePacer
 from schemas.errors import InvalidInputError, SourceError
 
 CONNECT_TIMEOUT_S: Final = 10.0
+REQUESTS_PER_S: Final = 10.0
+"""Most requests a second, unless said otherwise: public endpoints refuse more."""
 
 _READ_BYTES: Final = 256 << 10
 _PASSING_STATUS: Final = (408, 425, 429)
+_NOT_KNOWN: Final = frozenset(
+    {"UNKNOWN_BLOCK", "GARBAGE_COLLECTED_BLOCK", "UNKNOWN_EPOCH", "VALIDATOR_INFO_UNAVAILABLE", "NOT_SYNCED_YET", "NO_SYNCED_BLOCKS"}
+)
 _PASSING_ERRORS: Final = frozenset({"INTERNAL_ERROR", "TIMEOUT_ERROR", "TOO_MANY_REQUESTS", "UNREACHABLE"})
 _ERROR_NAME = re.compile(r"[A-Z][A-Z_]{0,59}")
 
@@ -35,7 +40,7 @@ class RpcLimits:
 
     timeout_s: float = 30.0
     """Longest time from a request to the end of its answer."""
-    requests_per_s: float = 10.0
+    requests_per_s: float = REQUESTS_PER_S
     attempts_max: int = 5
     retry_timeout_s: float = 120.0
     """No attempt of a call starts later than this after its first."""
@@ -49,8 +54,8 @@ class RpcAnswer:
     """What an endpoint answered."""
 
     result: Any = None
-    refusal: str | None = None
-    """nearcore's name of the error, such as UNKNOWN_BLOCK; None where there is a result."""
+    not_known: str | None = None
+    """nearcore's name of the error that says that the node does not know, such as UNKNOWN_BLOCK; None where there is a result."""
 
 
 class _PassingError(Exception):
@@ -109,7 +114,7 @@ class RpcClient:
         """Call a method.
 
         Raises:
-            SourceError: no answer in the bounds of time, size and attempts, or one that is no JSON-RPC.
+            SourceError: no answer in the bounds of time, size and attempts, one that is no JSON-RPC, or an error other than not to know.
         """
         limits = self._limits
         attempts = stamina.retry_context(
@@ -151,6 +156,9 @@ class RpcClient:
                 reply.close()
                 raise
             reply.release_conn()
+        except NewConnectionError:
+            # Also a TimeoutError, though nobody waited.
+            raise _PassingError("the connection was refused, or there is no way to the host") from None
         except TimeoutError:
             raise _PassingError(f"no answer within {self._limits.timeout_s:g} s") from None
         except SSLError:
@@ -176,7 +184,7 @@ class RpcClient:
         except (ValueError, RecursionError):
             document = None
         if isinstance(document, dict) and isinstance(document.get("error"), dict):
-            return self._refusal(document["error"], method)
+            return self._error_answer(document["error"], method)
         if status in _PASSING_STATUS or status >= 500:
             raise _PassingError(f"HTTP {status}")
         if status in (401, 403):
@@ -189,7 +197,7 @@ class RpcClient:
             raise _PassingError("what it sent is no JSON-RPC")
         return RpcAnswer(document["result"])
 
-    def _refusal(self, error: dict[str, Any], method: str) -> RpcAnswer:
+    def _error_answer(self, error: dict[str, Any], method: str) -> RpcAnswer:
         cause = error.get("cause")
         found = cause.get("name") if isinstance(cause, dict) else error.get("name")
         # Only a plain name is repeated: the rest of the text is the endpoint's, and may hold the URL.
@@ -198,6 +206,6 @@ class RpcClient:
         shown = name or (f"error {code}" if isinstance(code, int) else "an error without a name")
         if name in _PASSING_ERRORS or code == -429:
             raise _PassingError(f"it answers {shown}")
-        if name is None:
+        if name not in _NOT_KNOWN:
             raise SourceError(problem=f"the endpoint answers {shown}", where=self.where(method))
-        return RpcAnswer(refusal=name)
+        return RpcAnswer(not_known=name)

@@ -1,0 +1,169 @@
+"""A JSON-RPC endpoint on loopback that replays what a real node answered, and misbehaves on request."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from tests.support.nodes import localnet
+
+Json = dict[str, Any]
+
+
+@lru_cache
+def recorded_calls() -> tuple[Json, ...]:
+    """Return the real node's calls: method, params, and result or error."""
+    return tuple(json.loads(gzip.decompress((localnet() / "rpc.json.gz").read_bytes())))
+
+
+@lru_cache
+def recorded_block(height: int) -> Json:
+    """Return a recorded block. It must not be changed."""
+    return next(
+        call["result"]
+        for call in recorded_calls()
+        if call["method"] == "block" and call.get("result", {}).get("header", {}).get("height") == height
+    )
+
+
+@dataclass
+class RecordedChain:
+    """What a node would answer that stands at ``final_height`` of the recorded chain; tests change its answers at will."""
+
+    final_height: int = 241
+    first_height: int = 0
+    """Blocks below are gone."""
+    blocks: dict[int, Json] = field(default_factory=dict)
+    """By height, in place of the recorded ones."""
+    configs: dict[str, Json] = field(default_factory=dict)
+    """Protocol configurations by epoch id, in place of the recorded one."""
+    epochs: dict[str, Json] = field(default_factory=dict)
+    """Fields of epochs by epoch id, in place of the recorded ones."""
+    chain_id: str = ""
+
+    def answer(self, method: str, params: Json) -> Json:
+        """Return ``result`` or ``error``."""
+        match method:
+            case "block":
+                return self._block(self.final_height if "finality" in params else params["block_id"])
+            case "validators":
+                return self._epoch(params["epoch_id"])
+            case "EXPERIMENTAL_protocol_config":
+                return self._config(params)
+        return error("METHOD_NOT_FOUND")
+
+    def _block(self, block_id: int | str) -> Json:
+        for height in range(self.final_height, max(self.first_height, 111) - 1, -1):
+            block = self.blocks.get(height) or recorded_block(height)
+            if block_id in (height, block["header"]["hash"], recorded_block(height)["header"]["hash"]):
+                return {"result": block} if block else error("UNKNOWN_BLOCK")
+        return error("UNKNOWN_BLOCK")
+
+    def _epoch(self, epoch_id: str) -> Json:
+        for call in recorded_calls():
+            if call["method"] == "validators" and call["params"]["epoch_id"] == epoch_id:
+                return {"result": {**call["result"], **self.epochs.get(epoch_id, {})}}
+        return error("UNKNOWN_EPOCH")
+
+    def _config(self, params: Json) -> Json:
+        found = self._block(params["block_id"])
+        if "error" in found:
+            return found
+        config = next(call["result"] for call in recorded_calls() if call["method"] == "EXPERIMENTAL_protocol_config")
+        own = self.configs.get(found["result"]["header"]["epoch_id"], {})
+        return {"result": {**config, **own, **({"chain_id": self.chain_id} if self.chain_id else {})}}
+
+
+def error(name: str) -> Json:
+    """Return an error as nearcore words it."""
+    cause = {"name": name, "info": {}}
+    return {"error": {"name": "HANDLER_ERROR", "cause": cause, "code": -32000, "message": "Server error", "data": "as the node says"}}
+
+
+def changed_block(height: int, change: Callable[[Json], None]) -> Json:
+    """Return a copy of a recorded block with something else in it."""
+    block = copy.deepcopy(recorded_block(height))
+    change(block)
+    return block
+
+
+Fault = Callable[[BaseHTTPRequestHandler, int], bool]
+"""Takes a request and its number, from 0; answers it itself and returns True, or leaves it alone."""
+
+
+@dataclass
+class RunningRpc:
+    """An endpoint that runs."""
+
+    url: str
+    requests: list[tuple[str, Any]] = field(default_factory=list)
+    """Method and params of what was asked, in order; also of what a fault answered."""
+    headers: list[dict[str, str]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def rpc_server(chain: RecordedChain | None = None, fault: Fault | None = None) -> Iterator[RunningRpc]:
+    """Serve a chain in a thread."""
+    told = chain or RecordedChain()
+    running = RunningRpc("")
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+        def do_POST(self) -> None:
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with lock:
+                number = len(running.requests)
+                running.requests.append((request["method"], request["params"]))
+                running.headers.append(dict(self.headers.items()))
+                running.paths.append(self.path)
+            if fault is None or not fault(self, number):
+                document = {"jsonrpc": "2.0", "id": request["id"], **told.answer(request["method"], request["params"])}
+                send(self, 200, json.dumps(document).encode())
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *arguments: object) -> None:
+            pass
+
+    server = Server(("127.0.0.1", 0), Handler)
+    running.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield running
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def send(handler: BaseHTTPRequestHandler, status: int, body: bytes) -> None:
+    """Answer a request."""
+    handler.send_response(status)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def reset(handler: BaseHTTPRequestHandler) -> None:
+    """End the connection in the middle, so that the client's system says reset."""
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
+    handler.close_connection = True
