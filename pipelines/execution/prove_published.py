@@ -23,7 +23,7 @@ from pipelines.stores.protocol import Store
 from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.policy import BelievedManifest, Offer, TrustPolicy, check_state_header, choose_manifest, choose_statement
 from schemas.block import decode_block_header
-from schemas.errors import EpochNotReadyError, InvalidInputError, ObjectMismatchError
+from schemas.errors import EpochNotReadyError, InvalidInputError, ObjectMismatchError, ObjectNotFoundError
 from schemas.ids import ZERO_HASH, PartId, ShardUId
 from schemas.manifest import MissingKind
 from schemas.manifest_shard import ManifestShard
@@ -94,7 +94,12 @@ class _Proving:
     @classmethod
     def open(cls, request: PublishedProofRequest) -> _Proving:
         store = open_store(request.store_url)
-        offers = [Offer(store.url, store.get(request.layout.manifest))]
+        try:
+            offers = [Offer(store.url, store.get(request.layout.manifest))]
+        except ObjectNotFoundError:
+            raise EpochNotReadyError(
+                problem="the epoch is not published, or not yet", where=f"{store.url}/{request.layout.folder}"
+            ) from None
         accepted = AcceptedManifests(request.layout.chain_id)
         believed = choose_manifest(request.policy, offers, request.layout, datetime.now(UTC), accepted, must_be_newest=False)
         return cls(request, store, believed)

@@ -109,6 +109,16 @@ def test_the_newest_block_has_no_headers_after_it() -> None:
         verify_proof(verified.proof, "", verified.proof.block_hash)
 
 
+def test_the_genesis_layout_names_the_shard_that_has_the_account() -> None:
+    """The accounts of the genesis are where its shard layout says, in more than one shard."""
+    records = json.loads((localnet_home() / "genesis.json").read_text())["records"]
+    account_ids = [record["Account"]["account_id"] for record in records if "Account" in record]
+    proofs = [prove_from_node(NodeProofRequest(localnet_home(), wanted_record(account_id))).proof for account_id in account_ids[:40:4]]
+    assert all(isinstance(proof.claim, KeyClaim) and proof.claim.value is not None for proof in proofs)
+    assert {proof.shard_chosen_by for proof in proofs} == {ShardChoice.SHARD_LAYOUT}
+    assert len({proof.shard_uid for proof in proofs}) > 1
+
+
 def test_an_unknown_block_is_refused() -> None:
     """A block that the node does not have is not there."""
     with pytest.raises(EpochNotReadyError):

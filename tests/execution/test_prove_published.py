@@ -100,6 +100,8 @@ def test_an_epoch_that_is_not_published_is_not_there(tmp_path: Path) -> None:
     """An empty bucket has no epoch."""
     with pytest.raises(EpochNotReadyError):
         _request(tmp_path, WantedRecord(None, b"any"))
+    with pytest.raises(EpochNotReadyError):
+        prove_from_published(dataclasses.replace(_small(), store_url=str(tmp_path)))
 
 
 @pytest.mark.parametrize("account_id", ["node0", "08fb740e3a2727888fcb3ae7a2a9a5c56a82bbf4dcb5098cf238d6c2d997e559"])
@@ -117,7 +119,7 @@ def test_the_shard_of_an_absent_account_must_be_told() -> None:
     request = _request(published_localnet(), wanted_record("nobody.near"))
     with pytest.raises(InvalidInputError, match="--shard-layout"):
         prove_from_published(request)
-    layout = ShardLayout(kind="V0", version=0, shard_ids=(0, 1, 2, 3))
+    layout = ShardLayout(kind="V2", version=0, shard_ids=(3, 1, 0, 2), boundary_accounts=("9f", "bb", "tt"))
     proof = prove_from_published(dataclasses.replace(request, shard_layout=layout)).verified.proof
     assert proof.claim == KeyClaim(b"\0nobody.near", None)
     assert proof.shard_chosen_by is ShardChoice.SHARD_LAYOUT
