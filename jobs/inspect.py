@@ -93,7 +93,12 @@ def _node_epoch(home: Path, epoch: NodeEpoch) -> dict[str, Any]:
         "can_produce": problem is None,
         "problem": problem,
         "shards": [
-            {"shard_uid": str(shard.shard_uid), "state_root": str(shard.state_root)} for shard in (context.shards if context else ())
+            {
+                "shard_uid": str(shard.shard_uid),
+                "parent_shard_uid": None if shard.parent_shard_uid is None else str(shard.parent_shard_uid),
+                "state_root": str(shard.state_root),
+            }
+            for shard in (context.shards if context else ())
         ],
     }
 
@@ -145,6 +150,7 @@ def _manifest(manifest: Manifest, signature_key_ids: list[str]) -> dict[str, Any
             {
                 "shard_id": shard.shard_id,
                 "shard_uid": str(shard.shard_uid),
+                "parent_shard_uid": None if shard.parent_shard_uid is None else str(shard.parent_shard_uid),
                 "state_root": str(shard.state_root),
                 "num_parts": shard.num_parts,
                 "stored_size": sum(part.size for part in shard.parts),
@@ -278,6 +284,9 @@ def _print_manifest(console: Console, document: dict[str, Any]) -> None:
         console.print(f"{name.replace('_', ' '):<17} {document[name]}", highlight=False)
     signed = ", ".join(document["signature_key_ids"]) or "nobody"
     console.print(f"{'signed by key id':<17} {signed}", highlight=False, soft_wrap=True)
+    for shard in document["shards"]:
+        if shard["parent_shard_uid"] is not None:
+            console.print(f"shard {shard['shard_uid']} was made out of {shard['parent_shard_uid']} by a resharding", highlight=False)
     for found in document["not_published"]:
         console.print(f"not published: {found['kind']} shard {found['shard_id']}: {found['reason']}", highlight=False)
 

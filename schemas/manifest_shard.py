@@ -64,6 +64,8 @@ class ManifestShard:
     """Those that are there, ascending by part id."""
     header: ManifestHeader | None = None
     torrent: ManifestTorrent | None = None
+    parent_shard_uid: ShardUId | None = None
+    """The shard that a resharding made this one out of; None where there is none or the publisher does not know."""
 
     @property
     def shard_id(self) -> int:
@@ -94,6 +96,7 @@ class ManifestShard:
                 "info_hash_v2": torrent.info_hash_v2,
                 "piece_length": torrent.piece_length,
             },
+            **({} if self.parent_shard_uid is None else {"parent_shard_uid": str(self.parent_shard_uid)}),
         }
 
     @classmethod
@@ -105,7 +108,8 @@ class ManifestShard:
         Raises:
             ManifestError: a field is missing or of another form, an object has no subject, a part is listed twice or out of order.
         """
-        shard_uid = _read_shard_uid(reader)
+        shard_uid = _read_shard_uid(reader, "shard_uid")
+        reader.literal("shard_id", shard_uid.shard_id)
         num_parts = reader.number("num_parts", 0, STATEMENT_PARTS_MAX)
         parts: list[ManifestPart] = []
         for entry in reader.inners("parts", num_parts):
@@ -125,19 +129,28 @@ class ManifestShard:
             parts=tuple(parts),
             header=header,
             torrent=None if reader.is_null("torrent") else _read_torrent(reader.inner("torrent"), shard_uid.shard_id),
+            parent_shard_uid=_read_parent(reader, shard_uid),
         )
 
     def _part_name(self, part_id: int) -> str:
         return _part_name(self.shard_id, part_id, self.num_parts)
 
 
-def _read_shard_uid(reader: FieldReader) -> ShardUId:
+def _read_shard_uid(reader: FieldReader, name: str) -> ShardUId:
     try:
-        shard_uid = ShardUId.parse(reader.text("shard_uid", 24))
+        return ShardUId.parse(reader.text(name, 24))
     except InvalidInputError as error:
-        reader.fail(f"field shard_uid: {error.problem}")
-    reader.literal("shard_id", shard_uid.shard_id)
-    return shard_uid
+        reader.fail(f"field {name}: {error.problem}")
+
+
+def _read_parent(reader: FieldReader, shard_uid: ShardUId) -> ShardUId | None:
+    """Read a field that older publishers don't write."""
+    if "parent_shard_uid" not in reader.names():
+        return None
+    parent = _read_shard_uid(reader, "parent_shard_uid")
+    if parent == shard_uid:
+        reader.fail("field parent_shard_uid names the shard itself")
+    return parent
 
 
 def _read_torrent(reader: FieldReader, shard_id: int) -> ManifestTorrent:

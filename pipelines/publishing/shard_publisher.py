@@ -97,6 +97,7 @@ class ShardPublisher:
             torrent=None
             if torrent is None
             else ManifestTorrent(torrent.info_hash_v1.hex(), torrent.info_hash_v2.hex(), torrent.piece_length),
+            parent_shard_uid=next((known.parent_shard_uid for known in context.shards if known.shard_uid == shard.shard_uid), None),
         )
         return PublishedShard(shard.parts, listing, tuple(missing))
 

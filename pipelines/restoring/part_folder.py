@@ -189,7 +189,7 @@ def _context(layout: EpochLayout, manifest: Manifest | None, given: EpochContext
         epoch_id=manifest.epoch_id,
         sync_hash=manifest.sync_hash,
         protocol_version=manifest.protocol_version,
-        shards=tuple(ShardContext(shard.shard_uid, shard.state_root) for shard in manifest.shards),
+        shards=tuple(ShardContext(shard.shard_uid, shard.state_root, parent_shard_uid=shard.parent_shard_uid) for shard in manifest.shards),
         block_headers=manifest.block_headers,
     )
     return own if given is None else _agreed(own, given, where)

@@ -14,7 +14,7 @@ import pytest
 
 import schemas
 from schemas.errors import InvalidInputError, ManifestError
-from schemas.ids import CryptoHash
+from schemas.ids import CryptoHash, ShardUId
 from schemas.json_document import encode_json
 from schemas.latest_pointer import LatestPointer
 from schemas.manifest import Manifest, MissingKind, MissingObject, check_urls
@@ -48,6 +48,19 @@ def test_a_manifest_comes_back(manifest: Manifest) -> None:
     assert Manifest.from_payload(payload, "test") == manifest
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(json.loads(payload), SCHEMA)
+
+
+def _with_parent(manifest: Manifest) -> Manifest:
+    return replace(manifest, shards=(replace(manifest.shards[0], parent_shard_uid=ShardUId(0, 3)), *manifest.shards[1:]))
+
+
+def test_a_shards_parent_comes_back() -> None:
+    """Where there is one; the JSON Schema knows it, and a manifest without parents is what it always was."""
+    payload = _with_parent(make_manifest()).to_payload()
+    assert Manifest.from_payload(payload, "test") == _with_parent(make_manifest())
+    jsonschema.validate(json.loads(payload), SCHEMA)
+    assert b"parent_shard_uid" not in make_manifest().to_payload()
+    assert json.loads(payload)["predicate"]["shards"][0]["parent_shard_uid"] == "s3.v0"
 
 
 def test_subjects_are_the_stored_objects() -> None:
@@ -110,6 +123,9 @@ DAMAGE: dict[str, Callable[[dict[str, Any], dict[str, Any]], object]] = {
     "a size with a fraction": lambda d, p: p["shards"][0]["parts"][0].update(size="1.5"),
     "another torrent name": lambda d, p: p["shards"][0]["torrent"].update(name="shard_id=1"),
     "a crooked piece length": lambda d, p: p["shards"][0]["torrent"].update(piece_length=20_000),
+    "a shard as its own parent": lambda d, p: p["shards"][0].update(parent_shard_uid=p["shards"][0]["shard_uid"]),
+    "a parent that is no shard": lambda d, p: p["shards"][0].update(parent_shard_uid="0"),
+    "a parent of null": lambda d, p: p["shards"][0].update(parent_shard_uid=None),
     "a short info hash": lambda d, p: p["shards"][0]["torrent"].update(info_hash_v1="ab"),
     "a secret in a mirror": lambda d, p: p.update(mirrors=["https://user:password@host/"]),
     "a mirror in a file": lambda d, p: p.update(mirrors=["file:///etc"]),
