@@ -372,6 +372,7 @@ def _result_json(result: EpochResult, runner: StageRunner, report_file: Path | N
                 "decoded_size": shard.decoded_size,
                 "stored_size": shard.stored_size,
                 "state_header": shard.has_header,
+                "state_header_origin": shard.header_origin,
                 "seconds": round(shard.seconds, 3),
             }
             for shard in result.shards
@@ -397,7 +398,7 @@ def _print_summary(result: EpochResult, report_file: Path | None) -> None:
             format_bytes(shard.stored_size),
             f"{shard.compression_ratio:.2f}",
             format_seconds(shard.seconds),
-            "copied" if shard.has_header else "none",
+            shard.header_origin or "none",
             "[green]verified[/]" if shard.root_was_known else f"[yellow]computed[/] {shard.state_root}",
         )
     console = open_console()

@@ -7,7 +7,7 @@
             shard.json                           what the folder holds, written last: no shard.json, no dataset
             flat_state/range-000000-0000.arrow   records of one key range a file, ascending through the files' names
             values/values-000-0000.arrow         referenced values, ascending by hash
-            state_header                         the node's ShardStateSyncResponseHeader, where it had one
+            state_header                         the shard's ShardStateSyncResponseHeader, where the node had one or it was computed
         ranges/range-000000.json             summary of one export task, so that a rerun can skip it
             ranges/range-000000.references.arrow hashes and lengths of the values that the range refers to
 
@@ -23,6 +23,7 @@ from typing import Any
 from schemas.epoch_context import EpochContext, ShardContext, epoch_context_from_json
 from schemas.errors import DatasetError, StatecastError
 from schemas.ids import CryptoHash, ShardUId
+from schemas.state_header import HeaderOrigin
 
 DATASET_FORMAT = "statecast.flat_state.1"
 """Format name in ``shard.json`` and in the files' schema metadata."""
@@ -161,13 +162,20 @@ class DatasetShard:
     """The state root recomputed from these very files; None while that has not been done."""
     memory_usage: int | None = None
     """Of the state root; None while it is not known."""
-    has_state_header: bool = False
-    """The shard's folder holds the node's own state header."""
+    state_header_origin: HeaderOrigin | None = None
+    """Where the state header in the shard's folder is from; None where there is none."""
+    state_header_reason: str = ""
+    """Why there is none."""
 
     @property
     def shard(self) -> ShardContext:
         """The one shard of the context."""
         return self.context.shards[0]
+
+    @property
+    def has_state_header(self) -> bool:
+        """Whether the shard's folder holds a state header."""
+        return self.state_header_origin is not None
 
     @property
     def all_files(self) -> tuple[RecordsFile | ValuesFile, ...]:
@@ -201,6 +209,8 @@ class DatasetShard:
             "verified_state_root": None if self.verified_state_root is None else str(self.verified_state_root),
             "memory_usage": self.memory_usage,
             "has_state_header": self.has_state_header,
+            "state_header_origin": self.state_header_origin,
+            "state_header_reason": self.state_header_reason,
             "block_headers": [header.hex() for header in self.context.block_headers],
         }
         return json.dumps(document, indent=1).encode()
@@ -237,10 +247,16 @@ class DatasetShard:
                 if document["verified_state_root"] is None
                 else CryptoHash.from_base58(document["verified_state_root"]),
                 memory_usage=None if document["memory_usage"] is None else int(document["memory_usage"]),
-                has_state_header=bool(document["has_state_header"]),
+                state_header_origin=_header_origin(document),
+                state_header_reason=str(document.get("state_header_reason", "")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DatasetError(problem=f"the dataset's summary lacks or misstates a field: {error}", where=where) from None
+
+
+def _header_origin(document: dict[str, Any]) -> HeaderOrigin | None:
+    # Datasets of before the field hold headers that were copied.
+    return HeaderOrigin(document.get("state_header_origin") or HeaderOrigin.COPIED) if document["has_state_header"] else None
 
 
 def parse_summary(data: bytes, where: str) -> dict[str, Any]:

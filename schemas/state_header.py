@@ -17,6 +17,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from schemas.block import BlockHeader, ChunkHeader, chunk_leaf, decode_block_header, read_chunk_header, read_chunk_header_v1
@@ -34,6 +35,17 @@ ROOT_NODE_BYTES_MAX: Final = 8192
 _MEMORY_USAGE_BYTES: Final = 8
 # The length of a path that is not empty, as a vec has it.
 _PATH_LENGTH = re.compile(rb"(?=[\x01-\x%02x]\0\0\0)" % PATH_ITEMS_MAX)
+
+
+class HeaderOrigin(StrEnum):
+    """Where a published state header is from."""
+
+    COPIED = "copied"
+    """The source had it."""
+    COMPUTED = "computed"
+    """Computed from the source's blocks, chunks and receipts."""
+    KEPT = "kept"
+    """Another producer had published it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Types of the native module; `pipelines.kernel.native` is what callers use."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 from typing_extensions import Buffer
@@ -46,6 +46,21 @@ def apply(
     partial_state: Buffer, state_root: bytes, part_id: int, num_parts: int
 ) -> tuple[list[pa.RecordBatch], list[pa.RecordBatch]]:
     """Return batches of records and of referenced values."""
+
+def compute_state_header(
+    read_row: Callable[[str, bytes], bytes | None], sync_hash: bytes, shard_id: int, chain_id: str, genesis_layout: str | None
+) -> bytes:
+    """Return a verified ShardStateSyncResponseHeader."""
+
+def verify_state_header(
+    header: bytes,
+    read_row: Callable[[str, bytes], bytes | None],
+    sync_hash: bytes,
+    shard_id: int,
+    chain_id: str,
+    genesis_layout: str | None,
+) -> tuple[int, bytes, int, bytes, int, int, int]:
+    """Return version, chunk_hash, height_included, state_root, memory_usage, blocks, receipts."""
 
 def sha256_floor(items: pa.BinaryArray | Sequence[Buffer]) -> None:
     """Hash each item, one after the other on one core, and forget the hashes: the least that any kernel spends on them."""

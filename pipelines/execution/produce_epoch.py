@@ -22,6 +22,7 @@ from pipelines.stages.export import ExportSettings, discard_export
 from pipelines.stages.work_folder import work_folder_for
 from schemas.epoch_context import EpochContext
 from schemas.ids import CryptoHash, ShardUId
+from schemas.state_header import HeaderOrigin
 from schemas.state_part import Encoding
 from schemas.torrent import LEAF_BYTES, piece_length_for
 
@@ -74,9 +75,15 @@ class ShardResult:
     parts: tuple[PartResult, ...]
     kinds: tuple[tuple[int, int, int], ...]
     """(first byte of the key or -1, records, bytes)."""
-    has_header: bool
+    header_origin: HeaderOrigin | None
+    """Where its state header is from; None where there is none."""
     seconds: float
     node_count: int
+
+    @property
+    def has_header(self) -> bool:
+        """Whether its state header is published."""
+        return self.header_origin is not None
 
     @property
     def stored_size(self) -> int:
@@ -216,6 +223,8 @@ class EpochProduction:
             parts=tuple(parts),
             piece_length=_piece_length(planned),
             state_header=dataset.state_header(),
+            header_origin=dataset.summary.state_header_origin,
+            header_reason=dataset.summary.state_header_reason,
         )
         return built, self.publisher.put_shard(self.context, produced)
 
@@ -266,7 +275,7 @@ def _shard_result(built: BuiltShard, shard: PublishedShard, seconds: float) -> S
             for part in shard.parts
         ),
         kinds=tuple((kind, *counts) for kind, counts in sorted(kinds.items())),
-        has_header=shard.has_header,
+        header_origin=shard.header_origin,
         seconds=seconds,
         node_count=sum(build.node_count for build in built.builds.values()),
     )

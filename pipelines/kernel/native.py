@@ -35,7 +35,12 @@ def is_available() -> bool:
     return importlib.util.find_spec(MODULE) is not None
 
 
-def _module() -> ModuleType:
+def load_module() -> ModuleType:
+    """Import the wheel's module.
+
+    Raises:
+        InvalidInputError: it is not installed, or can't be loaded.
+    """
     try:
         return importlib.import_module(MODULE)
     except ImportError as error:
@@ -47,7 +52,7 @@ def _module() -> ModuleType:
 
 
 @contextmanager
-def _mapped(module: ModuleType) -> Iterator[None]:
+def mapped_errors(module: ModuleType) -> Iterator[None]:
     """Raise the module's refusals as the project's errors."""
     try:
         yield
@@ -89,8 +94,8 @@ class NativeKernel:
 
     def structure(self, records: Sequence[pa.RecordBatch], left_key: bytes | None, right_key: bytes | None) -> Structure:
         """See `Kernel.structure`."""
-        module = _module()
-        with _mapped(module):
+        module = load_module()
+        with mapped_errors(module):
             edge, charges = module.structure(_checked(records, ("key", "value_length")), left_key, right_key)
         return Structure(edge=edge, charges=charges)
 
@@ -104,25 +109,25 @@ class NativeKernel:
         keep_interior: bool = True,
     ) -> Build:
         """See `Kernel.build`."""
-        module = _module()
+        module = load_module()
         rows = _checked(records, ("key", "value", "value_length", "value_hash"))
         referenced = _checked(values, ("value_hash", "value"))
-        with _mapped(module):
+        with mapped_errors(module):
             edge, interior, node_count, hashed_bytes = module.build(rows, referenced, left_key, right_key, keep_interior)
         buffer = None if interior is None else pa.py_buffer(interior)
         return Build(edge=edge, interior=buffer, node_count=node_count, hashed_bytes=hashed_bytes)
 
     def merge(self, left: bytes, right: bytes) -> bytes:
         """See `Kernel.merge`."""
-        module = _module()
-        with _mapped(module):
+        module = load_module()
+        with mapped_errors(module):
             merged: bytes = module.merge(left, right)
         return merged
 
     def seal(self, edges: Sequence[bytes]) -> Sealed:
         """See `Kernel.seal`."""
-        module = _module()
-        with _mapped(module):
+        module = load_module()
+        with mapped_errors(module):
             state_root, memory_usage, root_node, boundary_nodes, charges = module.seal(list(edges))
         return Sealed(
             state_root=CryptoHash(state_root),
@@ -134,20 +139,20 @@ class NativeKernel:
 
     def assemble(self, interior: pa.Buffer | None, nodes: Sequence[bytes]) -> pa.Buffer:
         """See `Kernel.assemble`."""
-        module = _module()
-        with _mapped(module):
+        module = load_module()
+        with mapped_errors(module):
             part: Any = module.assemble(interior, list(nodes))
         return pa.py_buffer(part)
 
     def validate(self, partial_state: pa.Buffer, state_root: CryptoHash, part_id: PartId) -> None:
         """See `Kernel.validate`."""
-        module = _module()
-        with _mapped(module):
+        module = load_module()
+        with mapped_errors(module):
             module.validate(partial_state, state_root, part_id.idx, part_id.total)
 
     def apply(self, partial_state: pa.Buffer, state_root: CryptoHash, part_id: PartId) -> AppliedPart:
         """See `Kernel.apply`."""
-        module = _module()
-        with _mapped(module):
+        module = load_module()
+        with mapped_errors(module):
             records, values = module.apply(partial_state, state_root, part_id.idx, part_id.total)
         return AppliedPart(records=tuple(records), values=tuple(values))

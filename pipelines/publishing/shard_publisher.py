@@ -12,12 +12,15 @@ from pipelines.publishing.torrents import TorrentFile, build_torrent
 from pipelines.stores.protocol import Store
 from pipelines.trust.equivocation import differing_fields
 from schemas.epoch_context import EpochContext
-from schemas.errors import InvalidInputError, ObjectExistsError, ObjectMismatchError, ObjectNotFoundError
+from schemas.errors import IntegrityError, InvalidInputError, ObjectExistsError, ObjectMismatchError, ObjectNotFoundError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.manifest import MissingKind, MissingObject
 from schemas.manifest_shard import ManifestHeader, ManifestPart, ManifestShard, ManifestTorrent
 from schemas.object_layout import EpochLayout, part_file_name, shard_folder_name
 from schemas.shard_statement import ShardStatement, StatementPart
+from schemas.state_header import HeaderOrigin, prove_state_root
+
+_UNFIT_HEADER = "the source's own does not fit the state root or the blocks"
 
 SWAP_ATTEMPTS_MAX = 8
 """How often a statement is tried again when another producer was faster."""
@@ -35,6 +38,10 @@ class ProducedShard:
     parts: tuple[PublishedPart, ...]
     piece_length: int
     state_header: bytes | None
+    header_origin: HeaderOrigin | None = HeaderOrigin.COPIED
+    """Where the state header is from, if there is one."""
+    header_reason: str = ""
+    """Why there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,8 @@ class PublishedShard:
     parts: tuple[PublishedPart, ...]
     listing: ManifestShard
     missing: tuple[MissingObject, ...]
+    header_origin: HeaderOrigin | None
+    """Where the published state header is from; None where there is none."""
 
     @property
     def has_header(self) -> bool:
@@ -70,9 +79,12 @@ class ShardPublisher:
         store, layout = self.store, self.layout
         shard_id = shard.shard_uid.shard_id
         missing: list[MissingObject] = []
-        header = _checked_header(shard) or self._published_header(shard)
+        header, origin = _checked_header(context, shard), shard.header_origin
         if header is None:
-            reason = "the source has none" if shard.state_header is None else "the source's own does not fit the state root"
+            header, origin = self._published_header(context, shard), HeaderOrigin.KEPT
+        if header is None:
+            origin = None
+            reason = (shard.header_reason or "the source has none") if shard.state_header is None else _UNFIT_HEADER
             missing.append(MissingObject(MissingKind.STATE_HEADER, reason, shard_id))
         else:
             _put_read_back(store, layout.state_header(shard_id), header)
@@ -99,9 +111,9 @@ class ShardPublisher:
             else ManifestTorrent(torrent.info_hash_v1.hex(), torrent.info_hash_v2.hex(), torrent.piece_length),
             parent_shard_uid=next((known.parent_shard_uid for known in context.shards if known.shard_uid == shard.shard_uid), None),
         )
-        return PublishedShard(shard.parts, listing, tuple(missing))
+        return PublishedShard(shard.parts, listing, tuple(missing), origin)
 
-    def _published_header(self, shard: ProducedShard) -> bytes | None:
+    def _published_header(self, context: EpochContext, shard: ProducedShard) -> bytes | None:
         """Return the header that another producer's statement names: what is published does not get poorer for a source without one."""
         shard_id = shard.shard_uid.shard_id
         found = readable_statement(self.store, self.layout, shard_id)
@@ -111,9 +123,8 @@ class ShardPublisher:
             header = self.store.get(self.layout.state_header(shard_id))
         except ObjectNotFoundError:
             return None
-        return (
-            _checked_header(replace(shard, state_header=header)) if hashlib.sha256(header).hexdigest() == found[0].header_sha256 else None
-        )
+        is_theirs = hashlib.sha256(header).hexdigest() == found[0].header_sha256
+        return _checked_header(context, replace(shard, state_header=header)) if is_theirs else None
 
     def _put_statement(self, statement: ShardStatement) -> None:
         """Store a statement; signatures of others over the same payload stay, a contradicting one is kept as evidence.
@@ -159,14 +170,25 @@ class ShardPublisher:
         return torrent
 
 
-def _checked_header(shard: ProducedShard) -> bytes | None:
-    """Return the state header if it ends in this shard's state root node; else None.
+def _checked_header(context: EpochContext, shard: ProducedShard) -> bytes | None:
+    """Return the state header if it ends in this shard's state root node, and its chunk is in the block before the sync block; else None.
+
+    The source has verified all of it; this is for headers that have lain in a dataset or a store since.
 
     Source: nearcore core/primitives/src/state_sync.rs, ShardStateSyncResponseHeaderV2: state_root_node (node bytes, memory usage) is last.
     """
     header = shard.state_header
     ending = len(shard.root_node).to_bytes(4, "little") + shard.root_node + shard.memory_usage.to_bytes(8, "little")
-    return header if header is not None and header.endswith(ending) else None
+    if header is None or not header.endswith(ending):
+        return None
+    if context.block_headers:
+        try:
+            proven = prove_state_root(header, context.sync_hash, context.block_headers, f"state header of shard {shard.shard_uid}")
+        except IntegrityError:
+            return None
+        if proven.chunk.shard_id != shard.shard_uid.shard_id or proven.state_root != shard.state_root:
+            return None
+    return header
 
 
 def _statement(context: EpochContext, shard: ProducedShard, header: bytes | None) -> ShardStatement:

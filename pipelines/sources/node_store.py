@@ -22,7 +22,8 @@ from pipelines.sources.flat_state_location import FlatStateLocation, locate_flat
 from pipelines.sources.key_split import ExistingKeys, split_keys
 from pipelines.sources.node_columns import FLAT_STATE, STATE, STATE_HEADERS, STATE_SHARD_UID_MAPPING
 from pipelines.sources.node_home import NodeHome, read_node_home
-from pipelines.sources.protocol import KeyRange
+from pipelines.sources.node_state_header import find_node_state_header
+from pipelines.sources.protocol import FoundStateHeader, KeyRange
 from pipelines.sources.read_limit import process_read_limit
 from pipelines.sources.record_batches import bounded
 from pipelines.sources.rocksdb_reader import MERGE_DELIMITER, RocksDbReader, Row, cached_reader, table_files
@@ -115,7 +116,7 @@ class NodeSource:
         yield from bounded(self._value_rows(shard, value_hashes), record_batch_bytes_max)
 
     def state_header(self, shard: ShardContext, sync_hash: bytes) -> bytes | None:
-        """Return the StateHeaders row of this shard; None when the node has none.
+        """Return the StateHeaders row of this shard as it is, not verified; None when the node has none.
 
         Raises:
             SourceError: the database can't be read.
@@ -125,6 +126,14 @@ class NodeSource:
         except ColumnMissingError:
             return None
         return reader.get(STATE_HEADERS, shard.shard_id.to_bytes(8, "little") + sync_hash)
+
+    def find_state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
+        """Return the shard's verified header: the StateHeaders row, else one computed; else say why there is none.
+
+        Raises:
+            SourceError: the database can't be opened.
+        """
+        return find_node_state_header(self.node_home, self.context.chain_id, shard.shard_uid, CryptoHash(sync_hash))
 
     def root_memory_usage(self, shard: ShardContext) -> int | None:
         """Return the memory usage in the state root's node; None when the node does not have that node, or no root is given.

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipelines.sources.state_column import StateColumnPlace
 from schemas.epoch_context import ShardContext
+from schemas.state_header import HeaderOrigin
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,42 @@ class FlatStateSource(Protocol):
     def root_memory_usage(self, shard: ShardContext) -> int | None:
         """Return the memory usage in the state root's node where it can be had without reading the shard; checked by hash."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class FoundStateHeader:
+    """A shard's state header, or why there is none."""
+
+    data: bytes | None
+    origin: HeaderOrigin | None = None
+    """None without a header."""
+    reason: str = ""
+    """Why there is none; empty with a header."""
+
+
+@runtime_checkable
+class StateHeaderSource(Protocol):
+    """A source that can verify state headers, and compute those that it does not keep."""
+
+    def find_state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
+        """Return the shard's verified header, copied or computed; else say why there is none.
+
+        Raises:
+            SourceError: the source can't be opened.
+        """
+        ...
+
+
+def find_state_header(source: FlatStateSource, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
+    """Return a shard's state header out of any source.
+
+    Raises:
+        SourceError: the source can't be read.
+    """
+    if isinstance(source, StateHeaderSource):
+        return source.find_state_header(shard, sync_hash)
+    header = source.state_header(shard, sync_hash)
+    return FoundStateHeader(None, reason="the source has none") if header is None else FoundStateHeader(header, HeaderOrigin.COPIED)
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipelines.sources.flat_state_location import locate_flat_state
 from pipelines.sources.node_home import NodeHome, read_node_home
 from pipelines.sources.node_store import NodeSource
-from pipelines.sources.protocol import KeyRange
+from pipelines.sources.protocol import FoundStateHeader, KeyRange
 from pipelines.sources.record_batches import bounded
 from pipelines.sources.state_column import READ_ROWS, StateColumn, StateColumnPlace
 from pipelines.sources.state_walk import Leaf, memory_usage, split_by_memory_usage, walk_leaves, within
@@ -103,6 +103,14 @@ class StateWalkSource:
     def state_header(self, shard: ShardContext, sync_hash: bytes) -> bytes | None:
         """Return the StateHeaders row of this shard, as `NodeSource.state_header`."""
         return self.node.state_header(shard, sync_hash)
+
+    def find_state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
+        """Return the shard's verified header, as `NodeSource.find_state_header`.
+
+        Raises:
+            SourceError: the database can't be opened.
+        """
+        return self.node.find_state_header(shard, sync_hash)
 
     def root_memory_usage(self, shard: ShardContext) -> int | None:
         """Return the memory usage in the state root's node; None when the node does not have it, or no root is given.

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.sources.arrow_dataset import ShardDataset, load_shard
-from pipelines.sources.protocol import FlatStateSource, KeyRange
+from pipelines.sources.protocol import FlatStateSource, KeyRange, find_state_header
 from pipelines.stages.record_files import RECORDS_FILE_BYTES_TARGET, FileDestination, FileFormat, write_record_files, write_values_files
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
@@ -226,16 +226,17 @@ def finish_export(
         if left.last_key >= right.first_key:
             raise RecordOrderError(problem="key ranges of the export overlap", where=f"{left.name}, {right.name}")
     shard = export.context.shards[0]
-    header = source.state_header(shard, export.context.sync_hash)
-    if header is not None:
-        settings.open_dataset().put(f"{shard_folder(export.context, shard.shard_uid)}/state_header", header)
+    header = find_state_header(source, shard, export.context.sync_hash)
+    if header.data is not None:
+        settings.open_dataset().put(f"{shard_folder(export.context, shard.shard_uid)}/state_header", header.data)
     summary = DatasetShard(
         context=export.context,
         source=source.describe(),
         fingerprint=export.fingerprint,
         files=files,
         values_files=tuple(file for group in values for file in group),
-        has_state_header=header is not None,
+        state_header_origin=header.origin,
+        state_header_reason=header.reason,
     )
     return store_summary(ShardDataset(settings.dataset_url, summary))
 

@@ -154,7 +154,7 @@ def test_a_header_of_another_state_is_not_published(built: BuiltShard, store_url
     producer(built, store_url, state_header=b"a header of something else").publish()
     assert store.info(layout.state_header(0)) is None
     reasons = [found.reason for found in manifest_of(store, layout).manifest.missing if found.kind == "state_header"]
-    assert reasons == ["the source's own does not fit the state root"]
+    assert reasons == ["the source's own does not fit the state root or the blocks"]
 
 
 def test_a_damaged_statement_is_made_again(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:

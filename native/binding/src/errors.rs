@@ -23,14 +23,16 @@ pub(crate) fn invalid_input(problem: &str, place: &str) -> PyErr {
 }
 
 /// Run without the interpreter lock; a panic is a broken invariant of ours, never a crash.
+pub(crate) fn unwinding<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> PyResult<T> {
+    let outcome: std::thread::Result<T> = py.detach(|| catch_unwind(AssertUnwindSafe(work)));
+    outcome.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        kernel_error("AssertionError", text.unwrap_or("the native kernel panicked"), "statecast_kernel")
+    })
+}
+
+/// `unwinding`, and the crate's refusals as `KernelError`.
 pub(crate) fn guarded<T: Send>(py: Python<'_>, work: impl FnOnce() -> statecast_trie::Result<T> + Send) -> PyResult<T> {
-    let outcome: std::thread::Result<Result<T, TrieError>> = py.detach(|| catch_unwind(AssertUnwindSafe(work)));
-    match outcome {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(kernel_error(error.kind.class_name(), &error.problem, &error.place)),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(kernel_error("AssertionError", text.unwrap_or("the native kernel panicked"), "statecast_kernel"))
-        }
-    }
+    let outcome: Result<T, TrieError> = unwinding(py, work)?;
+    outcome.map_err(|error| kernel_error(error.kind.class_name(), &error.problem, &error.place))
 }

@@ -1,4 +1,4 @@
-//! Python module `statecast_kernel`: statecast-trie over Arrow data.
+//! Python module `statecast_kernel`: statecast-trie over Arrow data, and statecast-state-header over rows that Python reads.
 //!
 //! Conversions only: record batches come in over the Arrow C data interface and buffers over the buffer protocol, both without a
 //! copy; the interpreter lock is released around all work; every refusal, and every panic, becomes a `KernelError`.
@@ -8,6 +8,7 @@ mod columns;
 mod errors;
 mod outputs;
 mod retained;
+mod state_header;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
@@ -139,5 +140,6 @@ fn statecast_kernel(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(validate, module)?)?;
     module.add_function(wrap_pyfunction!(apply, module)?)?;
     module.add_function(wrap_pyfunction!(sha256_floor, module)?)?;
+    state_header::register(module)?;
     Ok(())
 }
