@@ -59,10 +59,8 @@ def has_boundary_nodes(runner: StageRunner, planned: PlannedShard, source: FlatS
 
 
 def _first_keys(planned: PlannedShard) -> list[bytes]:
-    """Return the first key of each part that has records; the first one's interval begins before it."""
-    first, *others = planned.with_records
-    begin = first.key_begin if first.part_id.idx else planned.dataset.summary.files[0].first_key
-    return [begin, *(plan.key_begin for plan in others)]
+    """Return the first key of each part that has records; the first one's interval may begin before it."""
+    return [planned.dataset.summary.files[0].first_key, *(plan.key_begin for plan in planned.with_records[1:])]
 
 
 @dataclass(frozen=True, slots=True)

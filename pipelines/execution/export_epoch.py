@@ -35,7 +35,7 @@ HASH_TASK_MEMORY_BYTES = 400 << 20
 
 
 def export_epoch(runner: StageRunner, source: FlatStateSource, context: EpochContext, settings: ExportSettings) -> list[ShardDataset]:
-    """Export all shards of a context, or find them exported; once this returns, the source is not needed any more.
+    """Export all shards of a context, or find them exported; once this returns, no record or value is read from the source any more.
 
     Returns:
         A dataset a shard, in the context's order.

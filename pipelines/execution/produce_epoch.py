@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pipelines.execution.build_shard import BuiltShard, PlannedShard, build_planned, plan_shard
 from pipelines.execution.early_parts import EarlyShard, has_boundary_nodes
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.export_epoch import export_epoch
+from pipelines.execution.export_order import export_steps
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.kernel.protocol import Kernel
 from pipelines.publishing.epoch_publisher import EpochPublisher, PublishedEpoch
@@ -168,20 +169,21 @@ class EpochProduction:
             StatecastError: as the stages say; what is done stays, and a rerun does the rest.
         """
         began = time.monotonic()
-        datasets: Sequence[ShardDataset] = self.datasets
-        if self.source is not None:
-            datasets = export_epoch(self.runner, self.source, self.context, self.settings.export)
-        exported_s = time.monotonic() - began
-        if self.source is not None and self.source.on_node_disk:
-            self.runner.progress.note(f"every record and value is exported after {exported_s:.1f} s: the snapshot is no longer needed")
+        datasets: list[ShardDataset] = []
         results: dict[ShardUId, ShardResult] = {}
         published: list[PublishedShard] = []
-        # The largest shard first: its parts are what a new node waits for longest.
-        for dataset in sorted(datasets, key=lambda one: -one.summary.records):
-            shard_began = time.monotonic()
-            built, shard = self._produce_shard(dataset)
-            published.append(shard)
-            results[dataset.summary.shard.shard_uid] = _shard_result(built, shard, time.monotonic() - shard_began)
+        exported_s = 0.0
+        for exported in self._exported():
+            datasets += exported
+            if len(datasets) == len(self.context.shards):
+                exported_s = time.monotonic() - began
+                self._note_exported(exported_s)
+            # The largest shard first: its parts are what a new node waits for longest.
+            for dataset in sorted(exported, key=lambda one: -one.summary.records):
+                shard_began = time.monotonic()
+                built, shard = self._produce_shard(dataset)
+                published.append(shard)
+                results[dataset.summary.shard.shard_uid] = _shard_result(built, shard, time.monotonic() - shard_began)
         if self.before_manifest is not None:
             self.before_manifest()
         epoch = self.publisher.finish(self.context, published, self.epoch_shard_ids)
@@ -201,6 +203,18 @@ class EpochProduction:
             seconds=time.monotonic() - began,
             exported_s=exported_s,
         )
+
+    def _exported(self) -> Iterator[Sequence[ShardDataset]]:
+        """Yield the shards' datasets, exported as they are asked for."""
+        if self.source is None:
+            yield self.datasets
+            return
+        for context in export_steps(self.source, self.context) if self.settings.publish_early else (self.context,):
+            yield export_epoch(self.runner, self.source, context, self.settings.export)
+
+    def _note_exported(self, exported_s: float) -> None:
+        if self.source is not None and self.source.on_node_disk:
+            self.runner.progress.note(f"every record and value is exported after {exported_s:.1f} s: the snapshot is no longer needed")
 
     def _produce_shard(self, dataset: ShardDataset) -> tuple[BuiltShard, PublishedShard]:
         work = work_folder_for(self.settings.work_url, dataset)

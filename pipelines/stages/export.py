@@ -1,7 +1,7 @@
 """Export: a source's flat state becomes an Arrow dataset, one task a key range, then one task a range of value hashes.
 
 The driver (`plan_export`, `finish_export`) sees summaries only. From the moment that a shard's ``shard.json`` is written, nothing
-later reads the source.
+later needs the source; boundary nodes are still taken from it where it has them.
 """
 
 from __future__ import annotations

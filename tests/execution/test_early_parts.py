@@ -26,9 +26,9 @@ from pipelines.sources.state_walk_source import StateWalkSource
 from pipelines.stages.boundary_nodes import BOUNDARIES_PER_FILE
 from pipelines.stages.part_check import verify_part
 from schemas.epoch_context import EpochContext
-from schemas.errors import StateRootMismatchError
+from schemas.errors import SourceError, StateRootMismatchError
 from schemas.flat_state_value import encode_inlined
-from schemas.ids import ZERO_HASH, PartId, ShardUId
+from schemas.ids import ZERO_HASH, CryptoHash, PartId, ShardUId
 from schemas.state_part import Encoding, decode_partial_state
 from tests.support.nodes import NODES, change_rows, context_file, copied, localnet_home, node_a, open_writable, snapshot_folder, unpacked
 from tests.support.records import Pairs, record_sets
@@ -191,6 +191,32 @@ def test_parts_come_out_one_by_one_before_the_root(tmp_path: Path) -> None:
     assert len(production.statements()) == 1
 
 
+def test_the_largest_shards_parts_are_out_before_the_other_exports(tmp_path: Path) -> None:
+    """The first part waits for one shard's export alone; late parts wait for all."""
+    context = context_file(node_a())
+    early, late = both_ways(tmp_path, node_source(node_a(), context), context, num_parts=2)
+    steps = [(step.stage, step.shard) for step in early.told.stages if step.stage in ("export", "publish")]
+    assert list(dict.fromkeys(steps)) == [
+        *(("export", "s5.v3"), ("publish", "s5.v3"), ("export", "s0.v3"), ("export", "s90.v4")),
+        *(("publish", "s0.v3"), ("publish", "s90.v4")),
+    ]
+    stages = [step.stage for step in late.told.stages]
+    assert max(index for index, stage in enumerate(stages) if stage == "export") < stages.index("publish")
+
+
+def test_a_shard_that_cannot_be_read_shows_before_any_part(tmp_path: Path) -> None:
+    """The largest shard is right, and nothing of it is published."""
+    context = context_file(node_a())
+    unreachable = replace(context.shard(90), flat_head_target=CryptoHash(b"\x07" * 32))
+    wrong = replace(context, shards=(*context.shards[:-1], unreachable))
+    assert [shard.shard_id for shard in wrong.shards] == [0, 5, 90]
+    production = WholeProduction(tmp_path, wrong, node_source(node_a(), wrong), num_parts=2)
+    with pytest.raises(SourceError):
+        production.run()
+    assert production.parts() == {}
+    assert production.told.stages == []
+
+
 def test_early_parts_are_validated_always(tmp_path: Path) -> None:
     """Validation can be left out only where the shard's root has come out."""
     home = change_value(copied(node_a(), tmp_path))
@@ -329,6 +355,7 @@ def test_a_mended_node_is_exported_anew_after_a_refused_part(tmp_path: Path) -> 
     with pytest.raises(StateRootMismatchError):
         refused.run()
     put = refused.parts()
+    assert not list(tmp_path.glob("made/dataset/**/shard.json"))
     forget_readers()
     for folder in (snapshot_folder(home), home / "data"):
         change_rows(folder, FLAT_STATE, {key: row})
@@ -396,6 +423,7 @@ def test_a_rerun_without_its_work_folder_keeps_all_parts(tmp_path: Path) -> None
     assert all(part.reused for part in result.shards[0].parts)
     assert again.statements() == statements
     assert len(list(tmp_path.glob("work/**/edge-*"))) == 5
+    assert not list(tmp_path.glob("work/**/interior-*"))
 
 
 def test_a_rerun_makes_what_is_missing_or_damaged(tmp_path: Path) -> None:
