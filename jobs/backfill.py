@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.epoch_input import DATASET_SCHEME
+from jobs.epoch_input import DATASET_SCHEME, node_context, rpc_sources
 from jobs.options import (
     InProcess,
     Json,
@@ -20,6 +20,8 @@ from jobs.options import (
     Plan,
     RayAddress,
     ReadLimit,
+    Rpc,
+    RpcRate,
     ShardIds,
     StateWalkOption,
     Workers,
@@ -30,6 +32,7 @@ from jobs.options import (
 from jobs.produce import choose_signer, default_work_folder
 from jobs.terminal import format_bytes, format_seconds, open_console, open_progress
 from pipelines.epochs.backfill_epochs import find_epochs, parse_epoch_range
+from pipelines.epochs.rpc_client import REQUESTS_PER_S
 from pipelines.execution.backfill import PARALLEL_MAX, Backfill, NodeInput
 from pipelines.execution.backfill_plan import OBJECTS_PER_EPOCH, PlannedStep, plan_backfill
 from pipelines.execution.backfill_status import BackfillStatus, Step, StepState, Way
@@ -60,6 +63,8 @@ def backfill(
         typer.Option("--from", help="dataset://URL of an older epoch's export: the first epoch is rolled forward from it."),
     ] = None,
     shard_id: ShardIds = None,
+    rpc: Rpc = None,
+    rpc_rate: RpcRate = REQUESTS_PER_S,
     parallel: Annotated[int, typer.Option("--parallel", min=1, max=PARALLEL_MAX, help="Epochs that are worked on at once.")] = 1,
     roll_forward: Annotated[
         bool,
@@ -106,7 +111,8 @@ def backfill(
     home = node_home.expanduser().resolve()
     limit = None if read_limit is None else max(1, parse_byte_count(read_limit, "--read-limit") // reader_count(workers, in_process))
     older = _older_datasets(source, heights.start)
-    wanted = find_epochs(home, heights, tuple(shard_id or ()))
+    endpoints = rpc_sources(tuple(rpc or ()), rpc_rate)
+    wanted = find_epochs(home, heights, tuple(shard_id or ()), lambda selector: node_context(home, selector, endpoints))
     signer = None if plan else choose_signer(signing_key, allow_unsigned)
     work_url = work or default_work_folder(to)
 

@@ -110,6 +110,18 @@ def agreed_context(sources: Sequence[EpochContextSource], selector: str, endpoin
     return agreed.context
 
 
+def node_context(
+    home: Path, selector: str, endpoints: Sequence[RpcContextSource], given: Sequence[GivenContextSource] = ()
+) -> EpochContext:
+    """Return the context of an epoch that is read from a node: a given one comes first, then the node's, then the endpoints'.
+
+    Raises:
+        EpochNotReadyError, ContextMismatchError, InvalidInputError, SourceError, IntegrityError: as `agreed_epoch_context`.
+    """
+    node = NodeContextSource(str(home))
+    return node.with_parents(agreed_context((*given, node), selector, endpoints))
+
+
 def _check_selected(context: EpochContext, selector: str, where: str) -> None:
     GivenContextSource(context, where).epoch_context(selector)
 
@@ -122,8 +134,7 @@ def _node_input(
     selector: str,
 ) -> EpochInput:
     home = node_home.expanduser()
-    node_context = NodeContextSource(str(home))
-    context = node_context.with_parents(agreed_context((*given, node_context), selector, endpoints))
+    context = node_context(home, selector, endpoints, given)
     chosen = context.only(options.shard_ids)
     limit = None if options.read_limit is None else max(1, parse_byte_count(options.read_limit, "--read-limit") // max(1, options.readers))
     node = NodeSource(str(home.resolve()), chosen, limit)

@@ -1,4 +1,4 @@
-"""Which epochs a backfill is about: a range of heights, each with its context out of the node's database.
+"""Which epochs a backfill is about: a range of heights, each with its context out of the node's database, or of what else is asked.
 
 An epoch whose context can't be had is listed with what is wrong, so that the others are done all the same.
 """
@@ -6,6 +6,7 @@ An epoch whose context can't be had is listed with what is wrong, so that the ot
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -53,20 +54,24 @@ def parse_epoch_range(text: str) -> range:
     return range(low, high + 1)
 
 
-def find_epochs(node_home: str | Path, heights: range, shard_ids: tuple[int, ...]) -> tuple[WantedEpoch, ...]:
+def find_epochs(
+    node_home: str | Path, heights: range, shard_ids: tuple[int, ...], context_of: Callable[[str], EpochContext] | None = None
+) -> tuple[WantedEpoch, ...]:
     """Return the epochs of a range, ascending by height.
 
     Args:
         shard_ids: the wanted shards; all of them when empty. An epoch that has none of them fails, the others don't.
+        context_of: returns the context of a height given as text, in place of the node's database.
     Raises:
         SourceError: the node's home or its database can't be read at all.
     """
-    return tuple(_wanted(node_home, height, shard_ids) for height in heights)
+    find = context_of or (lambda selector: epoch_context_from_node(node_home, selector))
+    return tuple(_wanted(find, height, shard_ids) for height in heights)
 
 
-def _wanted(node_home: str | Path, height: int, shard_ids: tuple[int, ...]) -> WantedEpoch:
+def _wanted(find: Callable[[str], EpochContext], height: int, shard_ids: tuple[int, ...]) -> WantedEpoch:
     try:
-        context = epoch_context_from_node(node_home, str(height))
+        context = find(str(height))
         return WantedEpoch(height, context.only(shard_ids), tuple(shard.shard_uid for shard in context.shards))
     except (EpochNotReadyError, IntegrityError, InvalidInputError) as error:
         return WantedEpoch(height, None, failure=error)
