@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pipelines.execution.progress import Progress, StageProgress
-from pipelines.publishing.claim import LEASE_TTL_S, Claimant, ClaimSightings, HeldClaim, heartbeat, this_holder
+from pipelines.publishing.claim import LEASE_TTL_S, Claimant, ClaimSightings, HeldClaim, check_ttl, heartbeat, this_holder
 from pipelines.stores.open_store import open_store
 from schemas.epoch_context import EpochContext
 from schemas.errors import ClaimedError
@@ -23,6 +23,9 @@ class ClaimTerms:
     """Produce also where another producer holds the epoch."""
     sightings: ClaimSightings = field(default_factory=ClaimSightings)
     """What was seen of others' claims; kept by who tries again and again."""
+
+    def __post_init__(self) -> None:
+        check_ttl(self.ttl_s)
 
 
 @dataclass(frozen=True, slots=True)

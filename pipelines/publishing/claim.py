@@ -260,6 +260,16 @@ def heartbeat(claim: HeldClaim, ttl_s: float, note: Callable[[str], None]) -> It
         thread.join(JOIN_S_MAX)
 
 
+def check_ttl(ttl_s: float) -> None:
+    """Refuse a time to live that is too short to be renewed or too long to be waited for.
+
+    Raises:
+        InvalidInputError: it is.
+    """
+    if not LEASE_TTL_S_MIN <= ttl_s <= LEASE_TTL_S_MAX:
+        raise InvalidInputError(problem=f"a claim lives from {LEASE_TTL_S_MIN:.0f} to {LEASE_TTL_S_MAX} seconds", where=f"{ttl_s:g} s")
+
+
 def this_holder() -> Holder:
     """Return a holder that is a new run of this process."""
     pid = os.getpid()
