@@ -54,7 +54,7 @@ def read_rpc_block(answer: object, where: str) -> RpcBlock:
     """
     reader = RpcReader(answer, where)
     shown = reader.object("header")
-    header = _read_header(shown)
+    header = read_rpc_header(shown)
     chunks = tuple(_read_chunk(chunk) for chunk in reader.objects("chunks", CHUNK_HEADERS_MAX))
     actual = chunk_headers_root(chunks)
     if actual != header.chunk_headers_root:
@@ -65,7 +65,13 @@ def read_rpc_block(answer: object, where: str) -> RpcBlock:
     return RpcBlock(header, shown.u64("prev_height") if shown.has("prev_height") else None, chunks)
 
 
-def _read_header(shown: RpcReader) -> BlockHeader:
+def read_rpc_header(shown: RpcReader) -> BlockHeader:
+    """Read a block header.
+
+    Raises:
+        SourceError: it has another form.
+        IntegrityError: it does not hash to the hash that it names.
+    """
     expected = shown.hash("hash")
     for version in _header_versions(shown):
         inner = _inner_lite(shown) + _inner_rest(shown, version)

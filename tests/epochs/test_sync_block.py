@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.epochs.node_context import epoch_context_from_node, list_epochs
-from pipelines.epochs.sync_block import SYNC_BLOCK_COLUMNS, find_sync_hash
+from pipelines.epochs.sync_block import SYNC_BLOCK_COLUMNS, find_sync_block, find_sync_hash
 from pipelines.sources.node_columns import BLOCK, BLOCK_HEIGHT, EPOCH_START
 from pipelines.sources.rocksdb_reader import RocksDbReader
-from schemas.block import decode_block_header
+from schemas.block import BlockHeader, ChunkHeader, decode_block_header
 from schemas.errors import IntegrityError
-from schemas.ids import CryptoHash
+from schemas.ids import ZERO_HASH, CryptoHash
+from schemas.rpc_block import read_rpc_header
+from schemas.rpc_reader import RpcReader
 from schemas.state_header import prove_state_root
 from tests.support.nodes import change_rows, copied, localnet, localnet_home
 
@@ -95,3 +100,62 @@ def test_a_context_of_an_older_epoch_chains_to_its_sync_hash() -> None:
     for height in (2, 3, 4):
         context = epoch_context_from_node(localnet_home(), str(height))
         assert decode_block_header(context.block_headers[0], "context").epoch_id == context.epoch_id == epoch_id(height)
+
+
+# blocks of the real chain
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedBlock:
+    """A block that is known by its header alone: its chunk mask says which chunks are new."""
+
+    header: BlockHeader
+    mask: tuple[bool, ...]
+
+    def chunks(self) -> tuple[ChunkHeader, ...]:
+        """Return chunk headers that say no more than that."""
+        height = self.header.height
+        return tuple(
+            ChunkHeader(ZERO_HASH, ZERO_HASH, ZERO_HASH, 0, height if is_new else height - 1, shard_id)
+            for shard_id, is_new in enumerate(self.mask)
+        )
+
+
+def mainnet_epochs(shared_fixtures: Path) -> list[dict[str, Any]]:
+    """Return five epochs of the real chain with their first blocks."""
+    epochs: list[dict[str, Any]] = json.loads((shared_fixtures / "real" / "epochs_mainnet_2024_06.json").read_text())["epochs"]
+    return epochs
+
+
+def first_blocks(epoch: dict[str, Any]) -> list[MaskedBlock]:
+    """Return the first blocks of an epoch of the real chain."""
+    shown = [entry["header"] for entry in epoch["blocks"] if entry["label"] in {f"block-{position}" for position in range(5)}]
+    return [MaskedBlock(read_rpc_header(RpcReader(header, "real")), tuple(header["chunk_mask"])) for header in shown]
+
+
+def test_the_rule_over_blocks_of_the_real_chain(shared_fixtures: Path) -> None:
+    """What today's rule says of five epochs of mainnet."""
+    for epoch in mainnet_epochs(shared_fixtures):
+        found = find_sync_block(first_blocks(epoch), CryptoHash.from_base58(epoch["epoch_id"]), 74, "real")
+        assert found is not None
+        assert str(found.header.hash) == epoch["sync_hash_if_current_rule"]
+
+
+def test_blocks_must_begin_at_the_epochs_border(shared_fixtures: Path) -> None:
+    """A later block of the epoch, or one of another epoch, is not taken for its first."""
+    epoch, other = mainnet_epochs(shared_fixtures)[:2]
+    epoch_id = CryptoHash.from_base58(epoch["epoch_id"])
+    for blocks in (first_blocks(epoch)[1:], first_blocks(other)):
+        with pytest.raises(IntegrityError, match="is not the first of epoch"):
+            find_sync_block(blocks, epoch_id, 74, "real")
+
+
+def test_missed_chunks_put_the_sync_block_off(shared_fixtures: Path) -> None:
+    """Every shard needs two new chunks from the second block on."""
+    epoch = mainnet_epochs(shared_fixtures)[0]
+    blocks = first_blocks(epoch)
+    late = [replace(block, mask=(position != 1, *block.mask[1:])) for position, block in enumerate(blocks)]
+    found = find_sync_block(late, CryptoHash.from_base58(epoch["epoch_id"]), 74, "real")
+    assert found == late[4]
+    never = [replace(block, mask=(False, *block.mask[1:])) for block in blocks]
+    assert find_sync_block(never, CryptoHash.from_base58(epoch["epoch_id"]), 74, "real") is None
