@@ -18,6 +18,7 @@ from jobs.check import check
 from jobs.export import export
 from jobs.fetch import fetch
 from jobs.gc import gc
+from jobs.header import header
 from jobs.import_parts import import_parts
 from jobs.inspect import inspect
 from jobs.keygen import keygen
@@ -68,6 +69,7 @@ for _command in (
     tables,
     check,
     fetch,
+    header,
     inspect,
     keygen,
     plan,

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.sources.arrow_dataset import ShardDataset
-from pipelines.stages.export import ExportSettings, store_summary
+from pipelines.sources.node_state_header import find_node_state_header
+from pipelines.stages.export import ExportSettings, put_state_header, store_summary
 from pipelines.stages.roll_forward import CollectChangesTask, RollRecordsTask, RollValuesTask, ShardChanges, rolled_shard
 from pipelines.stores.open_store import open_store
 from schemas.dataset import RecordsFile, ValuesFile
@@ -51,10 +52,17 @@ def roll_forward_shard(
     files = runner.run("roll forward", name, records, needs, _rolled)
     rolling = [RollValuesTask(older, changes, alone, settings, index) for index in range(max(1, len(older.summary.values_files)))]
     values = runner.run("values", name, rolling, needs, lambda found: Amount(size=sum(file.size for file in found)))
+    header = find_node_state_header(node_home, context.chain_id, shard.shard_uid, context.sync_hash)
+    put_state_header(settings, alone, header)
     dataset = ShardDataset(
         settings.dataset_url,
         rolled_shard(
-            older, changes, alone, tuple(file for group in files for file in group), tuple(file for group in values for file in group)
+            older,
+            changes,
+            alone,
+            files=tuple(file for group in files for file in group),
+            values_files=tuple(file for group in values for file in group),
+            header=header,
         ),
     )
     _remove(changes)

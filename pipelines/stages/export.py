@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.sources.arrow_dataset import ShardDataset, load_shard
-from pipelines.sources.protocol import FlatStateSource, KeyRange, find_state_header
+from pipelines.sources.protocol import FlatStateSource, FoundStateHeader, KeyRange, find_state_header
 from pipelines.stages.record_files import RECORDS_FILE_BYTES_TARGET, FileDestination, FileFormat, write_record_files, write_values_files
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
@@ -227,8 +227,7 @@ def finish_export(
             raise RecordOrderError(problem="key ranges of the export overlap", where=f"{left.name}, {right.name}")
     shard = export.context.shards[0]
     header = find_state_header(source, shard, export.context.sync_hash)
-    if header.data is not None:
-        settings.open_dataset().put(f"{shard_folder(export.context, shard.shard_uid)}/state_header", header.data)
+    put_state_header(settings, export.context, header)
     summary = DatasetShard(
         context=export.context,
         source=source.describe(),
@@ -239,6 +238,16 @@ def finish_export(
         state_header_reason=header.reason,
     )
     return store_summary(ShardDataset(settings.dataset_url, summary))
+
+
+def put_state_header(settings: ExportSettings, context: EpochContext, header: FoundStateHeader) -> None:
+    """Put a shard's state header into its dataset, if there is one; `DatasetShard.state_header_origin` tells that it is there.
+
+    Args:
+        context: of this shard alone.
+    """
+    if header.data is not None:
+        settings.open_dataset().put(f"{shard_folder(context, context.shards[0].shard_uid)}/state_header", header.data)
 
 
 def store_summary(dataset: ShardDataset) -> ShardDataset:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from pipelines.sources.arrow_dataset import ShardDataset
 from pipelines.sources.external_sort import ExternalSort, ValueSpill
 from pipelines.sources.node_home import NodeHome, read_node_home
+from pipelines.sources.protocol import FoundStateHeader
 from pipelines.sources.record_batches import bounded
 from pipelines.sources.roll_forward import FileSlots, changes_within, merge_records, merge_values, values_within
 from pipelines.sources.state_changes import BlockChanges, KindFilter
@@ -283,14 +284,22 @@ def _reused(older: ShardDataset, file: File, settings: ExportSettings, folder: s
 
 
 def rolled_shard(
-    older: ShardDataset, changes: ShardChanges, context: EpochContext, files: tuple[RecordsFile, ...], values: tuple[ValuesFile, ...]
+    older: ShardDataset,
+    changes: ShardChanges,
+    context: EpochContext,
+    *,
+    files: tuple[RecordsFile, ...],
+    values_files: tuple[ValuesFile, ...],
+    header: FoundStateHeader,
 ) -> DatasetShard:
-    """Return the summary of a shard that was rolled forward; nothing in it is proved yet."""
-    content = [*(file.sha256 for file in files), *(file.sha256 for file in values)]
+    """Return the summary of a shard that was rolled forward; of it, only the state header is proved yet."""
+    content = [*(file.sha256 for file in files), *(file.sha256 for file in values_files)]
     return DatasetShard(
         context=context,
         source=f"epoch {older.summary.context.epoch_height} rolled forward by {changes.count} changed keys",
         fingerprint=f"rolled-{hashlib.sha256(' '.join(content).encode()).hexdigest()[:32]}",
         files=files,
-        values_files=values,
+        values_files=values_files,
+        state_header_origin=header.origin,
+        state_header_reason=header.reason,
     )
