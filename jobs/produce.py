@@ -37,8 +37,9 @@ from jobs.options import (
     open_executor,
     reader_count,
 )
+from jobs.produce_summary import print_nothing_to_do, print_summary, result_json
 from jobs.report import write_report
-from jobs.terminal import format_bytes, format_seconds, open_console, open_progress
+from jobs.terminal import format_bytes, open_console, open_progress
 from pipelines.epochs.rpc_client import REQUESTS_PER_S
 from pipelines.execution.claimed_production import ClaimTerms, claimed
 from pipelines.execution.produce_epoch import EpochProduction, EpochResult, ProductionSettings
@@ -240,9 +241,9 @@ def produce(
     if report_file is not None:
         report_file = _written_report(report_file, result, runner)
     if as_json:
-        typer.echo(json.dumps(_result_json(result, runner, report_file)))
+        typer.echo(json.dumps(result_json(result, runner, report_file)))
     else:
-        _print_summary(result, report_file)
+        print_summary(result, report_file)
 
 
 def _written_report(report_file: Path, result: EpochResult, runner: StageRunner) -> Path | None:
@@ -331,82 +332,3 @@ def _print_plan(found: EpochInput, output: _Output, kernel_name: str, as_json: b
             shard_plan["state_root"] or "to be computed",
         )
     open_console().print(table)
-
-
-def print_nothing_to_do(reason: str | bool, message: str, as_json: bool, **facts: object) -> None:
-    """Say in one line why a run does nothing.
-
-    Args:
-        reason: published, claimed or not_ready; True where --if-missing did not ask for it.
-    """
-    if as_json:
-        typer.echo(json.dumps({"message_type": "summary", **facts, "nothing_to_do": reason, "message": message}))
-    else:
-        typer.echo(f"nothing to do: {' '.join(message.split())}")
-
-
-def _result_json(result: EpochResult, runner: StageRunner, report_file: Path | None) -> dict[str, Any]:
-    return {
-        "message_type": "summary",
-        "epoch_url": result.epoch_url,
-        "manifest_revision": result.manifest_revision,
-        "signed_by": result.signed_by,
-        "source": result.source,
-        "kernel": result.kernel_name,
-        "executor": result.executor,
-        "seconds": round(result.seconds, 3),
-        "snapshot_needed_until_s": round(result.exported_s, 3),
-        "report": None if report_file is None else str(report_file),
-        "context": result.context.to_json(),
-        "shards": [
-            {
-                "shard_id": shard.shard_uid.shard_id,
-                "shard_uid": str(shard.shard_uid),
-                "state_root": str(shard.state_root),
-                "root_verified": shard.root_was_known,
-                "memory_usage": shard.memory_usage,
-                "records": shard.records,
-                "record_bytes": shard.record_bytes,
-                "num_parts": len(shard.parts),
-                "parts_reused": sum(part.reused for part in shard.parts),
-                "decoded_size": shard.decoded_size,
-                "stored_size": shard.stored_size,
-                "state_header": shard.has_header,
-                "state_header_origin": shard.header_origin,
-                "seconds": round(shard.seconds, 3),
-            }
-            for shard in result.shards
-        ],
-        "stages": [
-            {"stage": timing.stage, "shard": timing.shard, "tasks": timing.tasks, "seconds": round(timing.seconds, 3)}
-            for timing in runner.timings
-        ],
-    }
-
-
-def _print_summary(result: EpochResult, report_file: Path | None) -> None:
-    table = Table(title=f"epoch {result.context.epoch_height} of {result.context.chain_id}", title_justify="left")
-    for name in ("shard", "records", "bytes", "parts", "stored", "ratio", "time", "header", "root"):
-        table.add_column(name, justify="left" if name in ("shard", "header", "root") else "right")
-    for shard in result.shards:
-        reused = sum(part.reused for part in shard.parts)
-        table.add_row(
-            str(shard.shard_uid),
-            f"{shard.records:,}",
-            format_bytes(shard.record_bytes),
-            f"{len(shard.parts):,}" + (f" ({reused} kept)" if reused else ""),
-            format_bytes(shard.stored_size),
-            f"{shard.compression_ratio:.2f}",
-            format_seconds(shard.seconds),
-            shard.header_origin or "none",
-            "[green]verified[/]" if shard.root_was_known else f"[yellow]computed[/] {shard.state_root}",
-        )
-    console = open_console()
-    console.print(table)
-    signed = f"signed by {result.signed_by}" if result.signed_by else "[yellow]unsigned[/]"
-    console.print(f"manifest revision {result.manifest_revision}, {signed}, in {format_seconds(result.seconds)}", highlight=False)
-    console.print(result.epoch_url, highlight=False, soft_wrap=True)
-    for missing in result.published.notes:
-        console.print(f"[yellow]note[/] {missing}", highlight=False, soft_wrap=True)
-    if report_file is not None:
-        console.print(f"report {report_file}", highlight=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from jobs.epoch_input import node_context, rpc_sources
 from jobs.keygen import DEFAULT_SIGNING_KEY
 from jobs.options import (
     IgnoreClaim,
@@ -17,6 +18,8 @@ from jobs.options import (
     NodeHome,
     RayAddress,
     ReadLimit,
+    Rpc,
+    RpcRate,
     ShardIds,
     StateWalkOption,
     Workers,
@@ -29,6 +32,7 @@ from jobs.produce import choose_signer, default_work_folder
 from jobs.watch_log import LogFormat, WatchLog
 from jobs.watch_signals import StopSignals
 from pipelines.bittorrent.addresses import parse_address
+from pipelines.epochs.rpc_client import REQUESTS_PER_S
 from pipelines.execution.claimed_production import ClaimTerms
 from pipelines.execution.executor import Executor
 from pipelines.execution.produce_epoch import ProductionSettings
@@ -105,6 +109,8 @@ def watch(
     tracker: Annotated[
         list[str] | None, typer.Option("--tracker", help="Tracker for the torrents; may be repeated.", rich_help_panel=_OUTPUT)
     ] = None,
+    rpc: Rpc = None,
+    rpc_rate: RpcRate = REQUESTS_PER_S,
     read_limit: ReadLimit = None,
     state_walk: StateWalkOption = StateWalk.AUTO,
     work: Annotated[
@@ -139,6 +145,8 @@ def watch(
         host = f"[{health_address}]" if ":" in health_address else health_address
         address = parse_address(f"{host}:{health_port}", "--health-address", every_host=True, any_port=True)
     signer = choose_signer(signing_key, allow_unsigned)
+    home = node_home.expanduser().resolve()
+    endpoints = rpc_sources(tuple(rpc or ()), rpc_rate)
     work_url = work or default_work_folder(to)
     metrics, stop = WatchMetrics(), threading.Event()
 
@@ -152,7 +160,8 @@ def watch(
         return executor
 
     production = WatchProduction(
-        node_home=str(node_home.expanduser().resolve()),
+        node_home=str(home),
+        context_of=lambda selector: node_context(home, selector, endpoints),
         shard_ids=tuple(shard_id or ()),
         state_walk=state_walk,
         read_limit_bytes_per_s=limit,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
 
-from pipelines.epochs.node_context import epoch_context_from_node
 from pipelines.epochs.watch_poll import NodeView, look_at_node, read_chain_id, snapshot_block
 from pipelines.execution.claimed_production import ClaimTerms, claimed
 from pipelines.execution.collect_epochs import collect_epochs
@@ -27,6 +26,9 @@ from schemas.errors import ObjectNotFoundError
 from schemas.ids import CryptoHash
 from schemas.latest_pointer import LatestPointer
 from schemas.object_layout import EpochLayout, latest_name
+
+CONTEXTS_MAX: Final = 8
+"""Most epoch contexts that are kept."""
 
 
 class EpochWork(Protocol):
@@ -70,6 +72,8 @@ class WatchProduction:
     """An `EpochWork` over a node and a store."""
 
     node_home: str
+    context_of: Callable[[str], EpochContext]
+    """Gives the context of an epoch id in base58."""
     shard_ids: tuple[int, ...]
     state_walk: StateWalk
     read_limit_bytes_per_s: int | None
@@ -83,6 +87,7 @@ class WatchProduction:
     terms: ClaimTerms
     keep_epochs: int | None = None
     """None to delete nothing."""
+    _contexts: dict[CryptoHash, EpochContext] = field(default_factory=dict)
 
     def look(self) -> NodeView:
         """See `EpochWork.look`."""
@@ -136,6 +141,7 @@ class WatchProduction:
 
     def discard(self, epoch_height: int, epoch_id: CryptoHash) -> None:
         """See `EpochWork.discard`."""
+        self._contexts.pop(epoch_id, None)
         # Datasets and work folders have the levels of nearcore's object names too.
         folder = EpochLayout(read_chain_id(self.node_home), epoch_height, epoch_id).folder
         for url in (self.settings.export.dataset_url, self.settings.work_url):
@@ -150,4 +156,10 @@ class WatchProduction:
         return len(collect_epochs(self.store_url, read_chain_id(self.node_home), self.keep_epochs).collected)
 
     def _context(self, epoch_id: CryptoHash) -> EpochContext:
-        return epoch_context_from_node(self.node_home, str(epoch_id))
+        found = self._contexts.get(epoch_id)
+        if found is None:
+            # A few attempts at a few epochs ask for the same again and again, perhaps of a distant endpoint.
+            if len(self._contexts) >= CONTEXTS_MAX:
+                self._contexts.clear()
+            found = self._contexts[epoch_id] = self.context_of(str(epoch_id))
+        return found

@@ -1,0 +1,95 @@
+"""What ``statecast produce`` says in the end: a table for people, or one JSON object."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.table import Table
+
+from jobs.terminal import format_bytes, format_seconds, open_console
+from pipelines.execution.produce_epoch import EpochResult
+from pipelines.execution.stage_runner import StageRunner
+
+
+def print_nothing_to_do(reason: str | bool, message: str, as_json: bool, **facts: object) -> None:
+    """Say in one line why a run does nothing.
+
+    Args:
+        reason: published, claimed or not_ready; True where --if-missing did not ask for it.
+    """
+    if as_json:
+        typer.echo(json.dumps({"message_type": "summary", **facts, "nothing_to_do": reason, "message": message}))
+    else:
+        typer.echo(f"nothing to do: {' '.join(message.split())}")
+
+
+def result_json(result: EpochResult, runner: StageRunner, report_file: Path | None) -> dict[str, Any]:
+    """Return a production's result as JSON values."""
+    return {
+        "message_type": "summary",
+        "epoch_url": result.epoch_url,
+        "manifest_revision": result.manifest_revision,
+        "signed_by": result.signed_by,
+        "source": result.source,
+        "kernel": result.kernel_name,
+        "executor": result.executor,
+        "seconds": round(result.seconds, 3),
+        "snapshot_needed_until_s": round(result.exported_s, 3),
+        "report": None if report_file is None else str(report_file),
+        "context": result.context.to_json(),
+        "shards": [
+            {
+                "shard_id": shard.shard_uid.shard_id,
+                "shard_uid": str(shard.shard_uid),
+                "state_root": str(shard.state_root),
+                "root_verified": shard.root_was_known,
+                "memory_usage": shard.memory_usage,
+                "records": shard.records,
+                "record_bytes": shard.record_bytes,
+                "num_parts": len(shard.parts),
+                "parts_reused": sum(part.reused for part in shard.parts),
+                "decoded_size": shard.decoded_size,
+                "stored_size": shard.stored_size,
+                "state_header": shard.has_header,
+                "state_header_origin": shard.header_origin,
+                "seconds": round(shard.seconds, 3),
+            }
+            for shard in result.shards
+        ],
+        "stages": [
+            {"stage": timing.stage, "shard": timing.shard, "tasks": timing.tasks, "seconds": round(timing.seconds, 3)}
+            for timing in runner.timings
+        ],
+    }
+
+
+def print_summary(result: EpochResult, report_file: Path | None) -> None:
+    """Print a production's result as a table."""
+    table = Table(title=f"epoch {result.context.epoch_height} of {result.context.chain_id}", title_justify="left")
+    for name in ("shard", "records", "bytes", "parts", "stored", "ratio", "time", "header", "root"):
+        table.add_column(name, justify="left" if name in ("shard", "header", "root") else "right")
+    for shard in result.shards:
+        reused = sum(part.reused for part in shard.parts)
+        table.add_row(
+            str(shard.shard_uid),
+            f"{shard.records:,}",
+            format_bytes(shard.record_bytes),
+            f"{len(shard.parts):,}" + (f" ({reused} kept)" if reused else ""),
+            format_bytes(shard.stored_size),
+            f"{shard.compression_ratio:.2f}",
+            format_seconds(shard.seconds),
+            shard.header_origin or "none",
+            "[green]verified[/]" if shard.root_was_known else f"[yellow]computed[/] {shard.state_root}",
+        )
+    console = open_console()
+    console.print(table)
+    signed = f"signed by {result.signed_by}" if result.signed_by else "[yellow]unsigned[/]"
+    console.print(f"manifest revision {result.manifest_revision}, {signed}, in {format_seconds(result.seconds)}", highlight=False)
+    console.print(result.epoch_url, highlight=False, soft_wrap=True)
+    for missing in result.published.notes:
+        console.print(f"[yellow]note[/] {missing}", highlight=False, soft_wrap=True)
+    if report_file is not None:
+        console.print(f"report {report_file}", highlight=False, soft_wrap=True)
