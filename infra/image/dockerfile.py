@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -34,26 +33,22 @@ class Stage:
 
 
 def parse_dockerfile(text: str) -> tuple[Stage, ...]:
-    """Return the stages in order; a base's ARG is put in.
+    """Return the stages in order.
 
     Raises:
-        ValueError: an instruction that this reader does not know, or one before the first FROM that is no ARG.
+        ValueError: an instruction that this reader does not know, or one before the first FROM.
     """
-    arguments: dict[str, str] = {}
     stages: list[tuple[str, str | None, list[Instruction]]] = []
     for instruction in _instructions(text):
         if instruction.name not in KNOWN:
             raise ValueError(f"line {instruction.line}: {instruction.name} is not known here")
         if instruction.name == "FROM":
             base, _, name = instruction.text.partition(" AS ")
-            stages.append((re.sub(r"\$\{(\w+)\}", lambda found: arguments[found[1]], base.strip()), name.strip() or None, []))
-        elif stages:
-            stages[-1][2].append(instruction)
-        elif instruction.name == "ARG":
-            name, _, value = instruction.text.partition("=")
-            arguments[name] = value
-        else:
+            stages.append((base.strip(), name.strip() or None, []))
+        elif not stages:
             raise ValueError(f"line {instruction.line}: {instruction.name} before the first FROM")
+        else:
+            stages[-1][2].append(instruction)
     return tuple(Stage(base, name, tuple(found)) for base, name, found in stages)
 
 

@@ -119,7 +119,8 @@ def start(cluster: Cluster, template_name: str, chain_id: str, epoch_height: int
     if running is not None:
         return f"{running['metadata']['name']} is running"
     of_epoch = [run for run in runs if run["metadata"]["labels"][EPOCH_LABEL] == str(epoch_height)]
-    if any(status(run) == "Complete" for run in of_epoch):
+    # KubeRay also calls complete what somebody has stopped.
+    if any(status(run) == "Complete" and run["status"].get("jobStatus") != "STOPPED" for run in of_epoch):
         return f"epoch {epoch_height} has been run"
     attempt = len(of_epoch) + 1
     if attempt > ATTEMPTS_MAX:

@@ -1,0 +1,313 @@
+"""The manifests are what Kubernetes and KubeRay take, and every pod keeps the rules that all of them share."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from yamllint import linter
+from yamllint.config import YamlLintConfig
+
+from pipelines.execution.on_ray import NODE_DISK_RESOURCE
+
+KUBERNETES = Path(__file__).parents[2] / "infra" / "kubernetes"
+OVERLAYS = tuple(sorted(folder.name for folder in (KUBERNETES / "overlays").iterdir()))
+VERSION = "1.33"
+OWN_KINDS = frozenset({"RayJob", "PodMonitoring", "SecretProviderClass", "Kustomization", "Component"})
+"""Kinds that Kubernetes itself does not have."""
+RAYJOB_SCHEMA = json.loads((Path(__file__).parent / "rayjob.schema.json").read_text())
+
+each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
+
+
+@cache
+def _built(overlay: str) -> tuple[dict[str, Any], ...]:
+    """Return an overlay's documents, as `kubectl kustomize` makes them."""
+    command = ["kubectl", "kustomize"] if shutil.which("kubectl") else ["kustomize", "build"]
+    if shutil.which(command[0]) is None:
+        pytest.skip("neither kubectl nor kustomize is installed")
+    done = subprocess.run([*command, KUBERNETES / "overlays" / overlay], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return tuple(yaml.safe_load_all(done.stdout))
+
+
+def _sources() -> list[Path]:
+    return sorted(file for file in KUBERNETES.rglob("*.yaml"))
+
+
+def _pods(documents: tuple[dict[str, Any], ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every pod template with a name for messages."""
+    for document in documents:
+        name, spec = f"{document['kind']} {document['metadata']['name']}", document.get("spec", {})
+        match document["kind"]:
+            case "Deployment" | "StatefulSet":
+                yield name, spec["template"]
+            case "CronJob":
+                yield name, spec["jobTemplate"]["spec"]["template"]
+            case "RayJob":
+                yield f"{name} head", spec["rayClusterSpec"]["headGroupSpec"]["template"]
+                for group in spec["rayClusterSpec"]["workerGroupSpecs"]:
+                    yield f"{name} {group['groupName']}", group["template"]
+
+
+def _containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+
+
+def _named(overlay: str, kind: str, name: str) -> dict[str, Any]:
+    return next(found for found in _built(overlay) if found["kind"] == kind and found["metadata"]["name"] == name)
+
+
+@pytest.mark.parametrize("file", _sources(), ids=lambda file: str(file.relative_to(KUBERNETES)))
+def test_files_are_yaml_without_surprises(file: Path) -> None:
+    """No key twice, no tabs, no truth that is written `yes`."""
+    config = YamlLintConfig(
+        "{extends: default, rules: {line-length: {max: 160}, document-start: disable, comments: {min-spaces-from-content: 1},"
+        " braces: {max-spaces-inside: 0}, key-duplicates: {forbid-duplicated-merge-keys: true}}}"
+    )
+    assert [str(problem) for problem in linter.run(file.read_text(), config)] == []
+
+
+@each_overlay
+def test_built_documents_are_valid(overlay: str) -> None:
+    """By Kubernetes' own schemas, no field unknown; RayJob by ours."""
+    for document in _built(overlay):
+        if document["kind"] == "RayJob":
+            jsonschema.Draft202012Validator(RAYJOB_SCHEMA).validate(document)
+        elif document["kind"] not in OWN_KINDS:
+            kubernetes_validate.validate(document, VERSION, strict=True)
+    for _, template in _pods(_built(overlay)):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", **template["metadata"]}, "spec": template["spec"]}
+        kubernetes_validate.validate(pod, VERSION, strict=True)
+
+
+@each_overlay
+def test_pods_are_locked_down(overlay: str) -> None:
+    """Not root, nothing to gain, a root file system that can't be written; the namespace enforces most of it."""
+    for name, pod in _pods(_built(overlay)):
+        context = pod["spec"]["securityContext"]
+        assert context["runAsNonRoot"] and context["runAsUser"] == 10001 and context["seccompProfile"]["type"] == "RuntimeDefault", name
+        for container in _containers(pod):
+            inner = container["securityContext"]
+            assert inner["readOnlyRootFilesystem"] and not inner["allowPrivilegeEscalation"], name
+            assert inner["capabilities"] == {"drop": ["ALL"]}, name
+    namespace = _named(overlay, "Namespace", "statecast")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+@each_overlay
+def test_only_the_trigger_gets_a_token_of_kubernetes(overlay: str) -> None:
+    """Cloud identities need none."""
+    with_token = [name for name, pod in _pods(_built(overlay)) if pod["spec"].get("automountServiceAccountToken", True)]
+    assert set(with_token) <= {"CronJob statecast-trigger"}
+
+
+@each_overlay
+def test_every_container_asks_for_what_it_needs(overlay: str) -> None:
+    """And memory has a limit: a pod that grows must end before its machine does."""
+    for name, pod in _pods(_built(overlay)):
+        for container in _containers(pod):
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"]), name
+            assert "memory" in container["resources"]["limits"], name
+
+
+@each_overlay
+def test_the_nodes_disk_is_read_only_and_keeps_its_owner(overlay: str) -> None:
+    """Mounted so twice over; a group for the volume would change the owner of the node's files."""
+    seen = 0
+    for name, pod in _pods(_built(overlay)):
+        claims = [volume for volume in pod["spec"]["volumes"] if volume.get("persistentVolumeClaim", {}).get("claimName") == "near-home"]
+        if not claims:
+            continue
+        seen += 1
+        assert claims[0]["persistentVolumeClaim"]["readOnly"], name
+        mounts = [mount for container in _containers(pod) for mount in container["volumeMounts"] if mount["name"] == claims[0]["name"]]
+        assert all(mount["readOnly"] for mount in mounts), name
+        assert "fsGroup" not in pod["spec"]["securityContext"], name
+        assert pod["spec"]["nodeSelector"] == {"statecast/pool": "node-disk"}, name
+        assert "podAffinity" in pod["spec"]["affinity"], name
+    assert seen
+
+
+@each_overlay
+def test_only_pods_that_drive_a_run_have_the_signing_key(overlay: str) -> None:
+    """As a file of the pod's own user, copied by an init container; build workers and seeder never see it."""
+    holders = {name for name, pod in _pods(_built(overlay)) if "signing_key" in json.dumps(pod)}
+    assert (
+        holders
+        == {
+            "example-gcp": {"RayJob statecast-produce node-disk", "RayJob statecast-backfill node-disk"},
+            "one-machine": {"StatefulSet statecast-watch"},
+        }[overlay]
+    )
+    for name, pod in _pods(_built(overlay)):
+        if name in holders:
+            install = pod["spec"]["initContainers"][0]
+            assert install["command"][:3] == ["install", "-m", "0600"], name
+
+
+@each_overlay
+def test_every_setting_that_is_used_is_set(overlay: str) -> None:
+    """By name, and not left as the base has it."""
+    settings = next(
+        found for found in _built(overlay) if found["kind"] == "ConfigMap" and found["metadata"]["name"].startswith("statecast-settings")
+    )
+    for name, pod in _pods(_built(overlay)):
+        text = json.dumps([container.get("args", []) for container in _containers(pod)])
+        for wanted in re.findall(r"\$\((\w+)\)", text):
+            assert settings["data"].get(wanted, "set-in-the-overlay") != "set-in-the-overlay", f"{name}: {wanted}"
+    for document in _built(overlay):
+        if document["kind"] == "RayJob":
+            for wanted in re.findall(r"\$\{?(\w+)", document["spec"]["entrypoint"]):
+                assert settings["data"].get(wanted, "set-in-the-overlay") != "set-in-the-overlay", wanted
+
+
+@each_overlay
+def test_settings_carry_a_hash_that_every_pod_names(overlay: str) -> None:
+    """So that changed settings make new pods, in RayJobs too."""
+    names = {found["metadata"]["name"] for found in _built(overlay) if found["kind"] == "ConfigMap"}
+    used = set(re.findall(r"'configMapRef': {'name': '([^']+)'}", str(_built(overlay))))
+    assert used <= names and all(re.search(r"-[a-z0-9]{10}$", name) for name in used) and len(used) == 1
+
+
+@each_overlay
+def test_images_have_a_version(overlay: str) -> None:
+    """One image for all, with a registry, by a tag that is not latest."""
+    images = {container["image"] for _, pod in _pods(_built(overlay)) for container in _containers(pod)}
+    assert len(images) == 1
+    assert re.fullmatch(r"[\w.-]+\.[\w.-]+/[\w./-]+:(?!latest)[\w.]+", images.pop())
+
+
+@each_overlay
+def test_selectors_find_pods(overlay: str) -> None:
+    """Of services, budgets and network policies alike; labels that KubeRay adds are taken for granted."""
+    labels = [pod["metadata"]["labels"] for _, pod in _pods(_built(overlay))]
+    for document in _built(overlay):
+        spec = document.get("spec", {})
+        selector = {
+            "Service": lambda spec: spec.get("selector"),
+            "PodDisruptionBudget": lambda spec: spec["selector"]["matchLabels"],
+            "NetworkPolicy": lambda spec: spec["podSelector"]["matchLabels"],
+        }.get(document["kind"], lambda _: None)(spec)
+        if selector:
+            wanted = {key: value for key, value in selector.items() if not key.startswith("ray.io/")}
+            assert any(wanted.items() <= found.items() for found in labels), document["metadata"]["name"]
+
+
+@each_overlay
+def test_probes_ask_where_the_program_answers(overlay: str) -> None:
+    """The port of --health-port or --metrics, under its name; /healthz for life."""
+    for kind, name in (("Deployment", "statecast-seeder"), ("StatefulSet", "statecast-watch")):
+        for document in _built(overlay):
+            if (document["kind"], document["metadata"]["name"]) != (kind, name):
+                continue
+            container = document["spec"]["template"]["spec"]["containers"][0]
+            ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+            assert ports["metrics"] == 9464 and re.search(r"(--metrics=0\.0\.0\.0:|--health-port=)9464", " ".join(container["args"]))
+            for probe in ("startupProbe", "livenessProbe"):
+                assert container[probe]["httpGet"] == {"path": "/healthz", "port": "metrics"}
+
+
+def _run() -> dict[str, Any]:
+    found: dict[str, Any] = _named("example-gcp", "RayJob", "statecast-produce")["spec"]
+    return found
+
+
+def test_a_run_is_a_template_until_it_is_started() -> None:
+    """Applying the manifests starts nothing."""
+    assert all(found["spec"]["suspend"] for found in _built("example-gcp") if found["kind"] == "RayJob")
+
+
+def test_the_driver_runs_where_the_disk_is() -> None:
+    """The entry point takes the resource that one group of workers has, and that tasks ask for under this name."""
+    (group,) = (found for found in _run()["rayClusterSpec"]["workerGroupSpecs"] if found["groupName"] == "node-disk")
+    offered = json.loads(json.loads(group["rayStartParams"]["resources"]))
+    wanted = json.loads(_run()["entrypointResources"])
+    assert set(offered) == set(wanted) == {NODE_DISK_RESOURCE}
+    assert 0 < wanted[NODE_DISK_RESOURCE] < offered[NODE_DISK_RESOURCE]
+    assert (group["replicas"], group["minReplicas"], group["maxReplicas"]) == (1, 1, 1)
+
+
+def test_the_head_runs_no_task() -> None:
+    """Its memory is Ray's."""
+    assert _run()["rayClusterSpec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_ray_asks_for_a_token() -> None:
+    """Said to KubeRay, and to every pod by itself: Ray's own default has changed between versions."""
+    assert _run()["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+    for name, pod in _pods(_built("example-gcp")):
+        if name.startswith("RayJob"):
+            assert {"name": "RAY_AUTH_MODE", "value": "token"} in pod["spec"]["containers"][0]["env"], name
+
+
+def test_every_port_that_ray_is_given_is_let_through_and_no_other() -> None:
+    """Between its own pods; the dashboard to the operator, metrics to the collector, 10001 to nobody."""
+    allowed: set[int] = set()
+    for port in _named("example-gcp", "NetworkPolicy", "ray-among-itself")["spec"]["ingress"][0]["ports"]:
+        allowed |= set(range(port["port"], port.get("endPort", port["port"]) + 1))
+    cluster = _run()["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        given = {key: int(value) for key, value in group["rayStartParams"].items() if key.endswith("-port")}
+        workers = set(range(given.pop("min-worker-port"), given.pop("max-worker-port") + 1))
+        metrics = given.pop("metrics-export-port")
+        assert {6379, *given.values(), *workers} == allowed
+        assert metrics not in allowed
+    assert not allowed & {8265, 10001}
+    dashboard = _named("example-gcp", "NetworkPolicy", "ray-dashboard")["spec"]["ingress"][0]
+    assert [port["port"] for port in dashboard["ports"]] == [8265] and "from" in dashboard
+
+
+def test_the_budget_keeps_what_a_run_ends_with() -> None:
+    """Head and driver, of a production and of a backfill beside it."""
+    budget = _named("example-gcp", "PodDisruptionBudget", "statecast-run")["spec"]
+    kept = [
+        name for name, pod in _pods(_built("example-gcp")) if budget["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    ]
+    assert {name.split()[-1] for name in kept} == {"head", "node-disk"}
+    # A smaller number would let one run's pods go while another's are there.
+    assert budget["minAvailable"] == len(kept)
+
+
+def test_the_trigger_is_never_twice_and_never_stops_for_good() -> None:
+    """By concurrency policy and by a deadline for a missed start."""
+    trigger = _named("example-gcp", "CronJob", "statecast-trigger")["spec"]
+    assert trigger["concurrencyPolicy"] == "Forbid"
+    assert 10 <= trigger["startingDeadlineSeconds"] < 600
+    assert trigger["jobTemplate"]["spec"]["backoffLimit"] == 0
+
+
+def test_spot_pods_are_told_apart_from_those_that_stay() -> None:
+    """Only build workers go to spot machines."""
+    pools = {
+        name.split()[-1]: pod["spec"]["nodeSelector"]["statecast/pool"]
+        for name, pod in _pods(_built("example-gcp"))
+        if name.startswith("RayJob")
+    }
+    assert pools == {"head": "on-demand", "node-disk": "node-disk", "build": "build"}
+
+
+def test_pools_and_service_accounts_are_those_that_terraform_makes() -> None:
+    """By name on both sides."""
+    terraform = KUBERNETES.parent / "terraform" / "modules"
+    pools = re.findall(r"^    ([a-z-]+) += \{ machine_type", (terraform / "gke/main.tf").read_text(), flags=re.MULTILINE)
+    assert set(re.findall(r"statecast/pool: ([a-z-]+)", "".join(file.read_text() for file in _sources()))) == set(pools)
+    accounts = set(re.findall(r'optional\(string, "([^"]+)"\)', (terraform / "access/variables.tf").read_text()))
+    assert accounts == {found["metadata"]["name"] for found in _built("example-gcp") if found["kind"] == "ServiceAccount"}
+
+
+def test_alerts_find_the_jobs_that_are_scraped() -> None:
+    """Google's collector names a job after its PodMonitoring; the alerts ask for these names."""
+    alerts = (KUBERNETES.parent / "monitoring" / "alerts.yaml").read_text()
+    scraped = {found["metadata"]["name"] for found in _built("example-gcp") if found["kind"] == "PodMonitoring"}
+    assert set(re.findall(r'job="([^"]+)"', alerts)) <= scraped
