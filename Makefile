@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export UV_LINK_MODE ?= copy
 
-.PHONY: help setup demo check test test-all bench clean
+.PHONY: help setup demo check test test-all bench infra-check image-steps clean
 
 help:  ## say what the targets are
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,27 @@ test-all: check $(VENV)/schedulers/.ready  ## the long tests too: chaos, many ki
 
 bench: setup  ## time every stage against its floor on one million records
 	$(BIN)/python -m benchmarks.produce
+
+TOOLS := $(VENV)/tools
+
+$(TOOLS)/tflint:
+	GOBIN=$(abspath $(TOOLS)) go install github.com/terraform-linters/tflint@v0.64.0
+
+$(TOOLS)/checkov/bin/checkov: | setup
+	$(BIN)/uv venv --quiet $(TOOLS)/checkov
+	VIRTUAL_ENV=$(abspath $(TOOLS)/checkov) $(BIN)/uv pip install --quiet checkov==3.3.30  # its pins clash with ours
+
+infra-check: setup $(TOOLS)/tflint $(TOOLS)/checkov/bin/checkov  ## tests of infra/, then tflint and checkov (needs go; no cloud)
+	$(BIN)/python -m pytest -q tests/infra tests/monitoring -m 'not slow'
+	cd infra/terraform && $(abspath $(TOOLS)/tflint) --recursive --config "$$PWD/.tflint.hcl"
+	mkdir -p $(TOOLS)/manifests
+	for overlay in infra/kubernetes/overlays/*; do kubectl kustomize $$overlay > $(TOOLS)/manifests/$$(basename $$overlay).yaml || exit 1; done
+	$(TOOLS)/checkov/bin/checkov --config-file infra/checkov.yaml --directory infra/terraform --framework terraform
+	$(TOOLS)/checkov/bin/checkov --config-file infra/checkov.yaml --directory $(TOOLS)/manifests --framework kubernetes
+	$(TOOLS)/checkov/bin/checkov --config-file infra/checkov.yaml --file infra/image/Dockerfile --framework dockerfile
+
+image-steps: setup  ## run the Dockerfile's steps in an empty folder, without a container engine
+	$(BIN)/python infra/image/run_steps.py $$(mktemp -d)
 
 clean:  ## remove what setup and demo made
 	rm -rf $(VENV) demo native/target
