@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from pipelines.epochs.backfill_epochs import WantedEpoch
 from pipelines.execution.backfill_status import BackfillStatus, Step, StepState, Way
+from pipelines.execution.claimed_production import ClaimedProgress, ClaimTerms, claimed
 from pipelines.execution.executor import Executor
 from pipelines.execution.export_epoch import export_epoch
 from pipelines.execution.produce_epoch import EpochProduction, EpochResult, ProductionSettings
@@ -187,9 +188,18 @@ class _Lane:
                 self._remove_work(dataset)
             self._made += found
             return {dataset.summary.shard.shard_uid: dataset for dataset in found}
+        with claimed(publisher.store_url, context, ClaimTerms(), self.progress) as claim:
+            return self._claimed_epoch(epoch, context, publisher, base, claim)
+
+    def _claimed_epoch(
+        self, epoch: WantedEpoch, context: EpochContext, publisher: EpochPublisher, base: Datasets, claim: ClaimedProgress
+    ) -> Datasets:
+        """Publish an epoch whose claim is held; return its datasets."""
+        backfill = self.backfill
+        shards = [str(shard.shard_uid) for shard in context.shards]
         datasets = {shard.shard_uid: self._dataset(context, shard, base) for shard in context.shards}
         try:
-            result = self._produce(epoch, context, publisher, datasets)
+            result = self._produce(epoch, context, publisher, datasets, claim)
         except StateRootMismatchError as error:
             # What an earlier step left may be damaged, and StateChanges are believed without proof: once more from the node itself.
             ways = [backfill.status.steps[epoch.epoch_height, shard].way for shard in shards]
@@ -201,7 +211,7 @@ class _Lane:
                 self._remove_work(dataset)
                 self._discard(dataset)
             datasets = {shard.shard_uid: self._from_node(context, shard) for shard in context.shards}
-            result = self._produce(epoch, context, publisher, datasets)
+            result = self._produce(epoch, context, publisher, datasets, claim)
         for shard in result.shards:
             backfill.status.note(
                 epoch.epoch_height,
@@ -212,7 +222,9 @@ class _Lane:
             )
         return datasets
 
-    def _produce(self, epoch: WantedEpoch, context: EpochContext, publisher: EpochPublisher, datasets: Datasets) -> EpochResult:
+    def _produce(
+        self, epoch: WantedEpoch, context: EpochContext, publisher: EpochPublisher, datasets: Datasets, claim: ClaimedProgress
+    ) -> EpochResult:
         backfill = self.backfill
         return EpochProduction(
             runner=self._runner(),
@@ -224,6 +236,7 @@ class _Lane:
             settings=replace(backfill.settings, encoding=publisher.encoding),
             described=f"node at {backfill.node.node_home}",
             epoch_shard_ids=epoch.epoch_shard_ids,
+            before_manifest=claim.confirm,
         ).run()
 
     def _runner(self) -> StageRunner:

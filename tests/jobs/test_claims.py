@@ -1,0 +1,180 @@
+"""Producers and claims, as the command line shows them; and what --if-missing makes of having nothing to do."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pipelines.epochs.node_context import epoch_context_from_node
+from pipelines.execution.export_epoch import export_epoch
+from pipelines.publishing.claim import Claimant, HeldClaim, this_holder
+from pipelines.sources.node_columns import STATE_SYNC_HASHES
+from pipelines.stores.file_store import FileStore
+from pipelines.stores.memory_store import MemoryStore
+from pipelines.stores.open_store import open_store
+from pipelines.stores.protocol import Data, ObjectInfo
+from schemas.claim import Claim
+from schemas.errors import StoreDeniedError
+from schemas.object_layout import EpochLayout
+from tests.support.commands import objects_in, statecast
+from tests.support.nodes import change_rows, copied, localnet_home
+from tests.support.productions import new_store_url
+from tests.support.published import produce, produce_localnet, published_localnet
+from tests.support.refusals import assert_refused
+
+
+def rival(to: object, shard_ids: tuple[int, ...] = (0, 1, 2, 3)) -> HeldClaim:
+    """Let another machine's producer claim the localnet's newest epoch."""
+    layout = EpochLayout.of(epoch_context_from_node(localnet_home()))
+    holder = replace(this_holder(), host="rival.example", machine="")
+    return Claimant(open_store(str(to)), layout, shard_ids, holder).acquire()
+
+
+def test_a_claimed_epoch_is_refused_with_its_holder_and_expiry(tmp_path: Path) -> None:
+    """Exit code 12, and nothing but the claim is there."""
+    to = tmp_path / "out"
+    rival(to)
+    assert_refused(produce_localnet(to, "--json"), "claimed", 12, to, "rival.example", str(datetime.now(UTC).year), "--ignore-claim")
+    assert [name.rpartition("/")[2] for name in objects_in(to)] == ["claim.json"]
+
+
+def test_a_claim_can_be_ignored(tmp_path: Path) -> None:
+    """The epoch is published, and the other's claim is left as it is."""
+    to = tmp_path / "out"
+    rival(to)
+    outcome = produce_localnet(to, "--ignore-claim")
+    assert outcome.code == 0, outcome.stderr
+    (claim,) = to.rglob("claim.json")
+    assert [lease.holder.host for lease in Claim.parse(claim.read_bytes(), "").leases] == ["rival.example"]
+
+
+def test_other_shards_than_the_claimed_ones_are_produced(tmp_path: Path) -> None:
+    """Nodes that track different shards do not keep each other waiting."""
+    to = tmp_path / "out"
+    rival(to, (0, 1))
+    assert produce_localnet(to, "--shard-id", 2).code == 0
+    assert produce_localnet(to, "--shard-id", 1).code == 12
+
+
+def test_a_claim_is_given_back(tmp_path: Path) -> None:
+    """After a run that ends well, and after one that fails."""
+    to = tmp_path / "out"
+    home = copied(localnet_home(), tmp_path)
+    shutil.rmtree(home / "data" / "state_snapshot")
+    assert produce(to, "--node-home", home, "--state-walk", "never", "--epoch", 4).code == 10
+    assert not list(to.rglob("claim.json"))
+    assert produce_localnet(to).code == 0
+    assert not list(to.rglob("claim.json"))
+
+
+def test_a_producer_that_lost_its_claim_writes_no_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody took it over while this one was away; its parts stay for them."""
+    to = tmp_path / "out"
+    taken = []
+
+    def take_over(*arguments: object) -> object:
+        if not taken:
+            (claim,) = to.rglob("claim.json")
+            claim.unlink()
+            taken.append(rival(to))
+        return export_epoch(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("pipelines.execution.produce_epoch.export_epoch", take_over)
+    assert_refused(produce_localnet(to, "--json"), "claimed", 12, to, "rival.example")
+    assert list(to.rglob("state_part_*"))
+
+
+class DeniedStore(MemoryStore):
+    """A store that may be read and not be written."""
+
+    def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
+        """Refuse."""
+        raise StoreDeniedError(problem="the store refuses access", where=name)
+
+    swap = put  # type: ignore[assignment]
+
+
+def test_a_bucket_that_refuses_writes_is_noticed_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 30 in the first second, and no record exported."""
+    monkeypatch.setattr("pipelines.stores.open_store.MemoryStore", DeniedStore)
+    produce_localnet(new_store_url())  # imports and opens what takes its time once
+    began = time.monotonic()
+    outcome = produce_localnet(new_store_url(), "--json", work=tmp_path / "work")
+    assert time.monotonic() - began < 1
+    assert (outcome.code, outcome.document["error"]["kind"]) == (30, "store_denied")
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.fixture
+def without_epochs(tmp_path: Path) -> Iterator[Path]:
+    """A node that has recorded no sync hash yet."""
+    home = copied(localnet_home(), tmp_path)
+    rows: dict[bytes, bytes | None] = {epoch_context_from_node(home, height).epoch_id: None for height in ("5", "6")}
+    change_rows(home / "data", STATE_SYNC_HASHES, rows)
+    yield home
+
+
+def nothing_to_do(to: object, *options: object) -> str:
+    """Run produce --if-missing both ways; it must say in one line that there is nothing to do, and why."""
+    plain = produce(to, *options, "--if-missing")
+    assert (plain.code, plain.stdout.count("\n")) == (0, 1), plain.stderr
+    assert plain.stdout.startswith("nothing to do: ")
+    outcome = produce(to, *options, "--if-missing", "--json")
+    assert outcome.code == 0
+    return str(outcome.document["nothing_to_do"])
+
+
+def test_a_published_epoch_is_nothing_to_do() -> None:
+    """As it is without the option, where JSON says true."""
+    assert nothing_to_do(published_localnet(), "--node-home", localnet_home()) == "published"
+
+
+def test_an_epoch_that_another_producer_holds_is_nothing_to_do(tmp_path: Path) -> None:
+    """A scheduler runs again later."""
+    rival(tmp_path)
+    assert nothing_to_do(tmp_path, "--node-home", localnet_home()) == "claimed"
+
+
+def test_a_node_without_a_new_epoch_is_nothing_to_do(tmp_path: Path, without_epochs: Path) -> None:
+    """But an epoch that is named and is not there stays an error."""
+    assert nothing_to_do(tmp_path / "out", "--node-home", without_epochs) == "not_ready"
+    assert produce(tmp_path / "out", "--node-home", without_epochs).code == 11
+    assert produce(tmp_path / "out", "--node-home", without_epochs, "--epoch", 99, "--if-missing").code == 11
+
+
+def test_a_missing_epoch_is_produced(tmp_path: Path) -> None:
+    """--if-missing changes nothing then."""
+    outcome = produce_localnet(tmp_path / "out", "--if-missing", "--json")
+    assert (outcome.code, outcome.document["manifest_revision"]) == (0, 1)
+
+
+def test_a_node_that_can_not_be_read_stays_an_error(tmp_path: Path) -> None:
+    """--if-missing forgives no failure."""
+    assert produce(tmp_path / "out", "--node-home", tmp_path, "--if-missing").code == 10
+
+
+def test_a_claim_that_can_not_be_read_is_not_overwritten(tmp_path: Path) -> None:
+    """It may be a newer version's."""
+    layout = EpochLayout.of(epoch_context_from_node(localnet_home()))
+    FileStore(str(tmp_path)).put(layout.claim, b"{}")
+    assert_refused(produce_localnet(tmp_path, "--json"), "claimed", 12, tmp_path, "can't be read")
+    assert (tmp_path / layout.claim).read_bytes() == b"{}"
+    assert produce_localnet(tmp_path, "--ignore-claim").code == 0
+
+
+def test_a_backfill_holds_claims_too(tmp_path: Path) -> None:
+    """An epoch that another producer holds fails alone."""
+    rival(tmp_path / "out")
+    outcome = statecast(
+        *("backfill", "--node-home", localnet_home(), "--epochs", "5..6", "--to", tmp_path / "out", "--work", tmp_path / "work"),
+        *("--allow-unsigned", "--in-process", "--json"),
+    )
+    assert outcome.code == 3, outcome.stderr
+    assert outcome.document["failed_epochs"] == [6]
+    assert len(list((tmp_path / "out").rglob("claim.json"))) == 1
