@@ -1,17 +1,24 @@
 """Runs tasks on Ray: embedded in this process by default, or on a cluster.
 
 The driver holds metadata only: a task is a small value that names what to read, its result a small summary. Nothing but those two
-passes through Ray's object store. Ray restarts a task whose worker died; an error of the task itself is never retried, except
-the one that says it is of the moment.
+passes through Ray's object store. Ray restarts a task whose worker or machine died; an error of the task itself is never retried,
+except the one that says it is of the moment. Machines may come and go while a run lasts; when none is left that could run a task,
+the run ends with an error after `PATIENCE_S`, where Ray by itself would wait for ever.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from operator import length_hint
 from typing import Any, TypeVar
 
 from pipelines.execution.executor import Task, TaskNeeds
+from pipelines.execution.placement import NODE_DISK_RESOURCE, Machine, fitting, misfit
+from pipelines.execution.scaling_hints import Bundles, ScalingHints
 from pipelines.execution.window import window_size
 from schemas.errors import InvalidInputError, PartialResultError, TransientStoreError
 
@@ -26,12 +33,11 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 R = TypeVar("R")
-
-NODE_DISK_RESOURCE = "node_disk"
-"""Custom Ray resource of the machines that see the NEAR node's disk; `ray start --resources '{"node_disk": 1000}'`."""
 
 NODE_DISK_SHARE = 0.001
 """How much of ``node_disk`` a task takes: it marks a place and limits nothing."""
@@ -43,23 +49,42 @@ OBJECT_STORE_BYTES = 128 << 20
 """Object store of the embedded Ray: only summaries pass through it."""
 
 
+PATIENCE_S = 600.0
+"""How long a machine that can run the tasks is waited for: longer than an autoscaler takes to bring one."""
+
+LOOK_INTERVAL_S = 1.0
+"""How often the cluster is looked at while tasks run: it grows and shrinks."""
+
+PROBE_TIMEOUT_S = 60.0
+"""How long machines are waited for that are asked one by one; a machine that is starting or dying does not answer."""
+
+ADDRESS_VARIABLE = "RAY_ADDRESS"
+"""Environment variable that Ray sets in the jobs that are submitted to a cluster."""
+
+
 class RayExecutor:
     """Tasks as Ray tasks, a window of them at a time."""
 
-    def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
+    def __init__(self, address: str | None = None, cpus: int | None = None, *, patience_s: float = PATIENCE_S) -> None:
         """Start Ray in this process, or connect to a cluster.
 
         Args:
-            address: of a cluster, as ``ray start`` prints it, or ``auto``; None starts Ray here.
-            cpus: cores for the embedded Ray; all by default.
+            address: of a cluster, as ``ray start`` prints it, or ``auto``; None is the cluster that this process is a job of, or, where
+                it is none, starts Ray here.
+            cpus: cores for the embedded Ray, which is started then even within a job; all by default.
+            patience_s: how long a run waits for a machine that can run its tasks before it ends with an error.
         Raises:
             InvalidInputError: the cluster can't be reached.
         """
+        if address is None and cpus is None:
+            address = os.environ.get(ADDRESS_VARIABLE) or None
         self._owned = not ray.is_initialized()
         if self._owned:
             _initialise(address, cpus)
         self._address = address
+        self._patience_s = patience_s
         self._run_task = ray.remote(_run_task)
+        self._hints = ScalingHints(_request_resources)
         resources = ray.cluster_resources()
         place = f"on the Ray cluster at {address}" if address else "on Ray in this process"
         self._description = f"{place}, {resources.get('CPU', 0):.0f} cores"
@@ -70,43 +95,130 @@ class RayExecutor:
         return self._description
 
     def run(self, tasks: Iterable[Task[R]], needs: TaskNeeds) -> Iterator[tuple[int, R]]:
-        """Run the tasks in a sliding window; see `Executor.run`."""
+        """Run the tasks in a sliding window; see `Executor.run`.
+
+        Raises:
+            PartialResultError, InvalidInputError: no machine can run the tasks, as `misfit` says.
+        """
+        # The embedded Ray is one machine that all tasks are meant for: there the window alone bounds their memory.
+        asked = needs if self._address else TaskNeeds(0)
         remote = self._run_task.options(
             num_cpus=1,
-            memory=needs.memory_bytes if self._address else 0,
-            resources={NODE_DISK_RESOURCE: NODE_DISK_SHARE} if needs.node_disk and self._address else {},
+            memory=asked.memory_bytes,
+            resources={NODE_DISK_RESOURCE: NODE_DISK_SHARE} if asked.node_disk else {},
             max_retries=TASK_RETRIES_MAX,
             retry_exceptions=[TransientStoreError],
         )
+        room = _Room(asked, needs.memory_bytes, self._patience_s)
         source = enumerate(tasks)
+        left = length_hint(tasks)
         running: dict[Any, int] = {}
         try:
             while True:
-                self._fill(remote, source, running, needs)
+                if room.look() and self._address:
+                    self._hints.ask(room, needs, left)
+                _fill(remote, source, running, room.tasks_max)
                 if not running:
                     return
-                done, _ = ray.wait(list(running), num_returns=1, fetch_local=False)
+                done, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_INTERVAL_S, fetch_local=False)
                 for reference in done:
                     index = running.pop(reference)
-                    yield index, _result(reference)
+                    result = _result(reference)
+                    left -= 1
+                    yield index, result
         finally:
+            self._hints.withdraw(room)
             for reference in running:
                 ray.cancel(reference, force=True)
 
-    def _fill(self, remote: Any, source: Iterator[tuple[int, Task[R]]], running: dict[Any, int], needs: TaskNeeds) -> None:
-        # Asked anew each time: a cluster grows and shrinks while it runs.
-        resources = ray.cluster_resources()
-        size = window_size(resources.get("CPU", 1), resources.get("memory", 0), needs.memory_bytes)
-        while len(running) < size:
-            entry = next(source, None)
-            if entry is None:
-                return
-            running[remote.remote(entry[1])] = entry[0]
+    def on_each_machine(self, task: Task[R]) -> list[tuple[str, R]]:
+        """Run a task once on each machine but the driver's that runs tasks now; one that does not answer is left out.
+
+        Raises:
+            StatecastError: a task's own error.
+        """
+        here = ray.get_runtime_context().get_node_id()
+        asked: dict[Any, str] = {}
+        for node in _alive_nodes():
+            if node["NodeID"] != here and node["Resources"].get("CPU", 0) >= 1:
+                there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                # No core is asked for: machines that are busy with another run answer too.
+                asked[self._run_task.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(task)] = _machine(node).name
+        answers: list[tuple[str, R]] = []
+        if asked:
+            done, late = ray.wait(list(asked), num_returns=len(asked), timeout=PROBE_TIMEOUT_S)
+            for reference in done:
+                with suppress(PartialResultError):
+                    answers.append((asked[reference], _result(reference)))
+            for reference in late:
+                ray.cancel(reference, force=True)
+        return answers
 
     def close(self) -> None:
         """Stop the embedded Ray, or leave the cluster; a Ray that was already running before stays."""
         if self._owned:
             ray.shutdown()
+
+
+@dataclass(slots=True, eq=False)
+class _Room:
+    """How many of a stage's tasks may be under way, by the machines that can run them; looked at anew from time to time."""
+
+    needs: TaskNeeds
+    memory_bytes: int
+    """Peak of one task, which bounds the window."""
+    patience_s: float
+    tasks_max: int = 1
+    _looked_at_s: float = field(default=float("-inf"))
+    _fitted_at_s: float = field(default_factory=time.monotonic)
+
+    def look(self) -> bool:
+        """Look at the cluster if it was not done just now; tell whether it was done.
+
+        Raises:
+            PartialResultError, InvalidInputError: no machine can run the tasks, and none came for as long as the patience lasts.
+        """
+        now = time.monotonic()
+        if now - self._looked_at_s < LOOK_INTERVAL_S:
+            return False
+        self._looked_at_s = now
+        machines = [_machine(node) for node in _alive_nodes()]
+        able = fitting(machines, self.needs)
+        if able:
+            self._fitted_at_s = now
+        elif now - self._fitted_at_s >= self.patience_s:
+            raise misfit(machines, self.needs, now - self._fitted_at_s)
+        cpus, memory = sum(one.cpus for one in able), sum(one.memory_bytes for one in able)
+        self.tasks_max = window_size(cpus, memory, self.memory_bytes)
+        return True
+
+
+def _alive_nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _machine(node: dict[str, Any]) -> Machine:
+    resources = node["Resources"]
+    return Machine(
+        name=f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
+        cpus=resources.get("CPU", 0),
+        memory_bytes=resources.get("memory", 0),
+        node_disk=resources.get(NODE_DISK_RESOURCE, 0),
+    )
+
+
+def _request_resources(bundles: Bundles) -> None:
+    # A hint: without it the cluster grows later, by the tasks that queue up.
+    with suppress(RayError, RuntimeError, ConnectionError):
+        request_resources(bundles=bundles)
+
+
+def _fill(remote: Any, source: Iterator[tuple[int, Task[R]]], running: dict[Any, int], tasks_max: int) -> None:
+    while len(running) < tasks_max:
+        entry = next(source, None)
+        if entry is None:
+            return
+        running[remote.remote(entry[1])] = entry[0]
 
 
 def _run_task(task: Task[R]) -> R:
@@ -136,6 +248,8 @@ def _initialise(address: str | None, cpus: int | None) -> None:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         else:
             ray.init(
+                # Named, since Ray would else connect to whatever cluster it finds on this machine.
+                address="local",
                 num_cpus=cpus,
                 resources={NODE_DISK_RESOURCE: 1000},
                 object_store_memory=OBJECT_STORE_BYTES,
