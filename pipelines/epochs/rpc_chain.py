@@ -66,7 +66,7 @@ class RpcChain:
         """Yield the blocks of a range of heights, ascending; nothing when the first height has none.
 
         Raises:
-            SourceError: the endpoint lacks a block that a later one is the child of; no usable answer.
+            SourceError: the endpoint lacks a block that a later one is the child of, or has none for very long; no usable answer.
             IntegrityError: an answer does not hash, or is of another height.
         """
         previous: RpcBlock | None = None
@@ -75,8 +75,14 @@ class RpcChain:
             block = self._by_height.get(candidate) or self._block({"block_id": candidate})
             if block is None:
                 empty += 1
-                if previous is None or empty > EMPTY_HEIGHTS_MAX:
+                if previous is None:
                     return
+                if empty > EMPTY_HEIGHTS_MAX:
+                    raise SourceError(
+                        problem=f"the endpoint has no block of {empty} heights in a row up to {candidate}",
+                        where=self._client.where(_BLOCK),
+                        remedy=ASK_ANOTHER,
+                    )
                 continue
             if block.header.height != candidate:
                 raise IntegrityError(

@@ -8,13 +8,16 @@ import json
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from schemas.block import chunk_headers_root, decode_block_header, read_chunk_header
+from schemas.borsh import BorshReader
+from tests.support.blocks import encode_block_header, encode_chunk_header
 from tests.support.nodes import localnet
 
 Json = dict[str, Any]
@@ -43,8 +46,8 @@ class RecordedChain:
     final_height: int = 241
     first_height: int = 0
     """Blocks below are gone."""
-    blocks: dict[int, Json] = field(default_factory=dict)
-    """By height, in place of the recorded ones."""
+    blocks: dict[int, Json | None] = field(default_factory=dict)
+    """By height, in place of the recorded ones; None where a height has no block."""
     configs: dict[str, Json] = field(default_factory=dict)
     """Protocol configurations by epoch id, in place of the recorded one."""
     epochs: dict[str, Json] = field(default_factory=dict)
@@ -64,9 +67,9 @@ class RecordedChain:
 
     def _block(self, block_id: int | str) -> Json:
         for height in range(self.final_height, max(self.first_height, 111) - 1, -1):
-            block = self.blocks.get(height) or recorded_block(height)
-            if block_id in (height, block["header"]["hash"], recorded_block(height)["header"]["hash"]):
-                return {"result": block} if block else error("UNKNOWN_BLOCK")
+            block = self.blocks.get(height, recorded_block(height))
+            if block is not None and block_id in (height, block["header"]["hash"], recorded_block(height)["header"]["hash"]):
+                return {"result": block}
         return error("UNKNOWN_BLOCK")
 
     def _epoch(self, epoch_id: str) -> Json:
@@ -88,6 +91,34 @@ def error(name: str) -> Json:
     """Return an error as nearcore words it."""
     cause = {"name": name, "info": {}}
     return {"error": {"name": "HANDLER_ERROR", "cause": cause, "code": -32000, "message": "Server error", "data": "as the node says"}}
+
+
+def relinked(heights: Sequence[int], missed: Mapping[int, Sequence[int]]) -> dict[int, Json | None]:
+    """Return a chain that begins with the recorded block of the first height and goes on at other heights, well hashed.
+
+    Args:
+        missed: by height, the shard indices whose chunk is not new there.
+    """
+    chain: dict[int, Json | None] = dict.fromkeys(range(heights[0], heights[-1] + 1))
+    previous = chain[heights[0]] = recorded_block(heights[0])
+    for height in heights[1:]:
+        block = copy.deepcopy(recorded_block(height))
+        header, before = block["header"], previous["header"]
+        header.update(height=height, prev_hash=before["hash"], prev_height=before["height"])
+        for index, chunk in enumerate(block["chunks"]):
+            if index in missed.get(height, ()):
+                block["chunks"][index] = copy.deepcopy(previous["chunks"][index])
+            else:
+                chunk.update(height_created=height, height_included=height, prev_block_hash=before["hash"])
+        headers = []
+        for chunk in block["chunks"]:
+            encoded = encode_chunk_header(chunk, "V3.3")
+            headers.append(read_chunk_header(BorshReader(encoded), encoded))
+            chunk["chunk_hash"] = str(headers[-1].chunk_hash)
+        header["chunk_headers_root"] = str(chunk_headers_root(headers))
+        header["hash"] = str(decode_block_header(encode_block_header(header, 5), "relinked").hash)
+        chain[height] = previous = block
+    return chain
 
 
 def changed_block(height: int, change: Callable[[Json], None]) -> Json:
