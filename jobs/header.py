@@ -12,9 +12,11 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.options import Json, epoch_selector
+from jobs.epoch_input import node_context, rpc_sources
+from jobs.options import ContextFile, Epoch, Json, Rpc, RpcRate, epoch_selector
 from jobs.terminal import format_bytes, open_console
-from pipelines.epochs.node_context import epoch_context_from_node
+from pipelines.epochs.given_context import read_context_file
+from pipelines.epochs.rpc_client import REQUESTS_PER_S
 from pipelines.sources.native_state_header import VerifiedStateHeader
 from pipelines.sources.node_state_header import NodeStateHeader, open_state_header
 from schemas.epoch_context import EpochContext
@@ -25,9 +27,10 @@ from schemas.state_header import HeaderOrigin
 def header(
     node_home: Annotated[Path, typer.Option("--node-home", help="Home of a NEAR node (config.json, data/). Opened read-only.")],
     shard_id: Annotated[int, typer.Option("--shard-id", min=0, help="The shard.")],
-    epoch: Annotated[
-        str | None, typer.Option("--epoch", help="latest, an epoch height, or an epoch id. Default: latest.", show_default=False)
-    ] = None,
+    epoch: Epoch = None,
+    context_file: ContextFile = None,
+    rpc: Rpc = None,
+    rpc_rate: RpcRate = REQUESTS_PER_S,
     out: Annotated[Path | None, typer.Option("--out", help="Write the header's bytes to this file.")] = None,
     compute: Annotated[bool, typer.Option("--compute", help="Compute the header also where the node has it, and compare the two.")] = False,
     as_json: Json = False,
@@ -39,9 +42,11 @@ def header(
 
     Example: `statecast header --node-home ~/.near --shard-id 3 --out header`
     """
-    context = epoch_context_from_node(node_home, epoch_selector(epoch, None))
+    home = node_home.expanduser()
+    given = () if context_file is None else (read_context_file(context_file.expanduser()),)
+    context = node_context(home, epoch_selector(epoch, None), rpc_sources(tuple(rpc or ()), rpc_rate), given)
     shard = context.shard(shard_id)
-    with open_state_header(node_home, context.chain_id, shard.shard_uid, context.sync_hash) as state_header:
+    with open_state_header(home, context.chain_id, shard.shard_uid, context.sync_hash) as state_header:
         data, origin = _header(state_header, compute)
         verified = state_header.verify(data)
         is_cached = state_header.cached() is not None

@@ -27,6 +27,7 @@ _REMEDIES: dict[type[errors.StatecastError], str] = {
     errors.MissingTrieValueError: "Fetch or build the part again.",
     errors.UnexpectedTrieValueError: "Fetch or build the part again.",
     errors.MalformedPartError: "Fetch or build the part again.",
+    errors.SourceError: "Take a node that has tracked the shard since before the epoch's sync block.",
 }
 
 

@@ -32,6 +32,12 @@ fn build(chain: &Chain<'_>, layouts: &Layouts, sync_hash: &CryptoHash, shard_id:
     let sync_prev_block = chain.required_block(sync_block.prev_hash())?;
     let shard_index = layouts.index(chain, sync_prev_block.header(), shard_id)?.index;
     let chunk_header = chunk_at(&sync_prev_block, shard_index)?;
+    if chunk_header.shard_id() != shard_id {
+        return Err(HeaderError::unsupported(
+            format!("the chunk in the place of shard {shard_id} is of shard {}: of before a resharding", chunk_header.shard_id()),
+            format!("Block {}", sync_prev_block.hash()),
+        ));
+    }
     let chunk = chain.chunk(chunk_header.chunk_hash(), chunk_header.height_included())?;
 
     let chunk_block = chain.ancestor(sync_hash, chunk_header.height_included())?;
