@@ -11,7 +11,7 @@ Nothing here knows of files.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import pyarrow as pa
@@ -128,8 +128,13 @@ KIND_COLUMNS: Final[dict[TrieKeyKind, tuple[str, ...]]] = {
 
 def kind_schema(kind: TrieKeyKind) -> pa.Schema:
     """Return the schema of one kind's records: its typed columns and those that every kind has."""
-    names = {*HEAD_COLUMNS, *KIND_COLUMNS[kind], *TAIL_COLUMNS}
-    return pa.schema([field for field in DECODED_SCHEMA if field.name in names])
+    return pa.schema([DECODED_SCHEMA.field(name) for name in columns_of([kind])])
+
+
+def columns_of(kinds: Iterable[TrieKeyKind]) -> list[str]:
+    """Return the names of the columns that records of some kinds have, in the schema's order."""
+    names = {*HEAD_COLUMNS, *TAIL_COLUMNS} | {name for kind in kinds for name in KIND_COLUMNS[kind]}
+    return [name for name in DECODED_SCHEMA.names if name in names]
 
 
 def decode_record(key: bytes, value: bytes | None, value_hash: bytes | None) -> dict[str, Any]:

@@ -28,7 +28,7 @@ try:
 except ImportError as error:
     raise InvalidInputError(problem=f"Ray Data can't be imported: {error}", remedy="pip install 'statecast[data]'") from error
 
-DECODED_BYTES_PER_STORED = 2
+DECODED_BYTES_PER_STORED = 3
 """Bytes of decoded records for one stored, about; Ray plans its memory by it before a task has run."""
 
 
@@ -78,7 +78,7 @@ def _read_task(span: DecodedSpan, row_limit: int | None) -> ray.data.ReadTask:
         input_files=(f"{span.dataset.url}/{span.dataset.folder}/{span.file.name}",),
         exec_stats=None,
     )
-    schema = decoded_schema(span.selection.columns)
+    schema = _schema(span)
     return ray.data.ReadTask(partial(_read, span), metadata, schema=schema, per_task_row_limit=row_limit)
 
 
@@ -89,7 +89,13 @@ def _read(span: DecodedSpan) -> Iterator[pa.Table]:
         empty = False
         yield pa.Table.from_batches([batch])
     if empty:
-        yield decoded_schema(span.selection.columns).empty_table()
+        yield _schema(span).empty_table()
+
+
+def _schema(span: DecodedSpan) -> pa.Schema:
+    columns = span.selection.columns
+    assert columns is not None, "all blocks of a Ray dataset have the same columns"
+    return decoded_schema(columns)
 
 
 def read_flat_state(

@@ -18,7 +18,7 @@ from pipelines.sources.base58_column import base58_column
 from pipelines.sources.binary_rows import BinaryRows, Bools, Ints, text_array
 from pipelines.sources.fast_rows import FastRows, amounts_column, constant_column, fits_amount, where_present
 from schemas.account import ACCOUNT_ID_BYTES_MAX, ACCOUNT_V1_BYTES, AccountVersion, ContractKind
-from schemas.decoded_record import DECODED_SCHEMA, decode_record
+from schemas.decoded_record import DECODED_SCHEMA, columns_of, decode_record
 from schemas.errors import MalformedValueError
 from schemas.trie_key import KINDS_BY_FIRST_BYTE, TrieKeyKind
 
@@ -31,7 +31,7 @@ _RAW_COLUMNS: Final = ("key", "value", "value_length", "value_hash")
 def decode_batch(
     batch: pa.RecordBatch,
     shard_uid: str,
-    columns: Sequence[str] = tuple(DECODED_SCHEMA.names),
+    columns: Sequence[str] | None = tuple(DECODED_SCHEMA.names),
     kinds: Collection[TrieKeyKind] | None = None,
     strict: bool = False,
 ) -> Iterator[pa.RecordBatch]:
@@ -39,7 +39,8 @@ def decode_batch(
 
     Args:
         batch: of ``RECORD_SCHEMA``, ascending by key.
-        columns: names of ``DECODED_SCHEMA``, in the order wanted; what is not named is not computed.
+        columns: names of ``DECODED_SCHEMA``, in the order wanted; what is not named is not computed. None for those that the kinds with a
+            record's first byte have.
         kinds: which records; None for all.
         strict: raise on a key or value that does not decode, in place of noting it in ``decode_error``.
     Yields:
@@ -57,14 +58,15 @@ def decode_batch(
         possible = KINDS_BY_FIRST_BYTE.get(int(first_bytes[start]), (TrieKeyKind.UNKNOWN,))
         if kinds is not None and not set(possible) & set(kinds):
             continue
+        names = columns_of(possible) if columns is None else columns
         for at in range(start, stop, DECODED_ROWS_MAX):
             run = batch.slice(at, min(DECODED_ROWS_MAX, stop - at))
-            decoded = _decode_run(run, int(first_bytes[start]), shard_uid, columns, strict)
+            decoded = _decode_run(run, int(first_bytes[start]), shard_uid, names, strict)
             if kinds is not None and not set(possible) <= set(kinds):
                 kind = decoded["kind"]
                 chosen = pc.is_in(kind, value_set=pa.array([str(wanted) for wanted in kinds]))
                 decoded = {name: column.filter(chosen) for name, column in decoded.items()}
-            result = pa.RecordBatch.from_arrays([decoded[name] for name in columns], schema=decoded_schema(columns))
+            result = pa.RecordBatch.from_arrays([decoded[name] for name in names], schema=decoded_schema(names))
             if result.num_rows:
                 yield result
 

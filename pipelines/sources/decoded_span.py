@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipelines.sources.arrow_dataset import RowSpan, ShardDataset
 from pipelines.sources.decoded_records import decode_batch
 from schemas.dataset import RecordsFile
-from schemas.decoded_record import DECODED_SCHEMA, HEAD_COLUMNS, KIND_COLUMNS, TAIL_COLUMNS
+from schemas.decoded_record import DECODED_SCHEMA, TAIL_COLUMNS, columns_of
 from schemas.errors import InvalidInputError
 from schemas.trie_key import KINDS_BY_FIRST_BYTE, TrieKeyKind
 
@@ -19,7 +19,8 @@ from schemas.trie_key import KINDS_BY_FIRST_BYTE, TrieKeyKind
 class Selection:
     """Which records and columns a scan is for."""
 
-    columns: tuple[str, ...] = tuple(DECODED_SCHEMA.names)
+    columns: tuple[str, ...] | None
+    """Names of ``DECODED_SCHEMA``; None for those that the kinds with a record's first byte have."""
     kinds: frozenset[TrieKeyKind] | None = None
     """None for all."""
     strict: bool = False
@@ -112,8 +113,7 @@ def select(
     if columns is None and not decode:
         columns = ("shard_uid", *TAIL_COLUMNS[:-1])
     elif columns is None:
-        named = {*HEAD_COLUMNS, *TAIL_COLUMNS} | {name for kind in chosen or TrieKeyKind for name in KIND_COLUMNS[kind]}
-        columns = [name for name in DECODED_SCHEMA.names if name in named]
+        columns = columns_of(chosen or TrieKeyKind)
     unknown = [name for name in columns if name not in DECODED_SCHEMA.names]
     if unknown or not columns:
         problem = f"no column is called {unknown[0]}" if unknown else "no column is asked for"

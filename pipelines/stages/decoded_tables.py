@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.sources.arrow_dataset import ShardDataset
@@ -23,8 +24,11 @@ from schemas.decoded_tables import TABLES_NAME, TableFile, TablesShard, written_
 from schemas.errors import ObjectNotFoundError
 from schemas.trie_key import TrieKeyKind
 
-ROW_GROUP_ROWS = 1 << 17
-"""Rows of a Parquet row group at most: what a reader skips by statistics at once."""
+ROW_GROUP_ROWS = 1 << 16
+"""Rows of a Parquet row group at least, but for a file's last: what a reader skips by statistics at once, and what a writer holds."""
+
+_UNREPEATING = ("key", "value", "value_hash", "public_key", "nonce", "data_key")
+"""Columns of which a dictionary would cost time and save nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,36 +65,62 @@ def write_tables(store: Store, dataset: ShardDataset, batches: Iterable[pa.Recor
 
     Args:
         dataset: whose epoch and shard the records are of.
-        batches: with the columns of ``DECODED_SCHEMA``, each of records of one first byte.
+        batches: with at least the columns of their records' kinds.
         stem: of the files' names.
     """
-    by_kind: dict[str, list[pa.Table]] = {}
-    for batch in batches:
-        table = pa.Table.from_batches([batch])
-        for kind in table.column("kind").unique().to_pylist():
-            of_kind = table.filter(pa.compute.equal(table.column("kind"), kind))
-            by_kind.setdefault(kind, []).append(of_kind.select(kind_schema(TrieKeyKind(kind)).names))
     summary = dataset.summary
     metadata = schema_metadata(summary.context, summary.shard, summary.memory_usage)
-    return tuple(
-        _put_table(store, dataset.folder, kind, stem, pa.concat_tables(tables).replace_schema_metadata(metadata))
-        for kind, tables in by_kind.items()
-    )
+    writers: dict[str, _KindWriter] = {}
+    for batch in batches:
+        table = pa.Table.from_batches([batch])
+        kinds = table.column("kind").unique().to_pylist()
+        for kind in kinds:
+            of_kind = table if len(kinds) == 1 else table.filter(pc.equal(table.column("kind"), kind))
+            if kind not in writers:
+                writers[kind] = _KindWriter(kind, metadata)
+            writers[kind].add(of_kind)
+    return tuple(writer.put(store, dataset.folder, stem) for writer in writers.values())
 
 
-def _put_table(store: Store, folder: str, kind: str, stem: str, table: pa.Table) -> TableFile:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS)
-    data = sink.getvalue()
-    name = f"kind={kind}/{stem}.parquet"
-    store.put(f"{folder}/{name}", data)
-    errors = table.num_rows - table.column("decode_error").null_count
-    return TableFile(name, kind, table.num_rows, errors, data.size, hashlib.sha256(data).hexdigest())
+class _KindWriter:
+    """Puts one kind's Parquet file together, a row group at a time."""
+
+    def __init__(self, kind: str, metadata: dict[bytes, bytes]) -> None:
+        self._kind = kind
+        self._schema = kind_schema(TrieKeyKind(kind)).with_metadata(metadata)
+        self._sink = pa.BufferOutputStream()
+        repeating = [name for name in self._schema.names if name not in _UNREPEATING]
+        self._writer = pq.ParquetWriter(self._sink, self._schema, compression="zstd", use_dictionary=repeating)
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = 0
+        self._records = 0
+        self._decode_errors = 0
+
+    def add(self, table: pa.Table) -> None:
+        self._waiting.append(table.select(self._schema.names).replace_schema_metadata(self._schema.metadata))
+        self._waiting_rows += table.num_rows
+        self._records += table.num_rows
+        self._decode_errors += table.num_rows - table.column("decode_error").null_count
+        if self._waiting_rows >= ROW_GROUP_ROWS:
+            self._write_group()
+
+    def _write_group(self) -> None:
+        self._writer.write_table(pa.concat_tables(self._waiting), row_group_size=self._waiting_rows)
+        self._waiting, self._waiting_rows = [], 0
+
+    def put(self, store: Store, folder: str, stem: str) -> TableFile:
+        if self._waiting:
+            self._write_group()
+        self._writer.close()
+        data = self._sink.getvalue()
+        name = f"kind={self._kind}/{stem}.parquet"
+        store.put(f"{folder}/{name}", data)
+        return TableFile(name, self._kind, self._records, self._decode_errors, data.size, hashlib.sha256(data).hexdigest())
 
 
 def plan_tables(dataset: ShardDataset, url: str, strict: bool = False) -> list[WriteTablesTask]:
     """Return a task a file of a shard's dataset."""
-    return [WriteTablesTask(span, url) for span in decoded_spans(dataset, Selection(strict=strict))]
+    return [WriteTablesTask(span, url) for span in decoded_spans(dataset, Selection(columns=None, strict=strict))]
 
 
 def finish_tables(dataset: ShardDataset, url: str, written: Iterable[Sequence[TableFile]]) -> TablesShard:
