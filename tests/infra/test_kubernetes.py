@@ -13,6 +13,7 @@ from typing import Any
 
 import jsonschema
 import kubernetes_validate
+import promql_parser
 import pytest
 import yaml
 from yamllint import linter
@@ -311,3 +312,15 @@ def test_alerts_find_the_jobs_that_are_scraped() -> None:
     alerts = (KUBERNETES.parent / "monitoring" / "alerts.yaml").read_text()
     scraped = {found["metadata"]["name"] for found in _built("example-gcp") if found["kind"] == "PodMonitoring"}
     assert set(re.findall(r'job="([^"]+)"', alerts)) <= scraped
+
+
+def test_alerts_of_the_cluster_are_promql_with_a_section_to_read() -> None:
+    """As those of infra/monitoring/alerts.yaml are."""
+    root = KUBERNETES.parents[1]
+    for group in yaml.safe_load((root / "infra/monitoring/cluster-alerts.yaml").read_text())["groups"]:
+        for rule in group["rules"]:
+            promql_parser.parse(rule["expr"])
+            file, _, section = rule["annotations"]["runbook"].partition("#")
+            assert section == rule["alert"].lower()
+            assert f"### {rule['alert']}\n" in (root / file).read_text()
+            assert rule["labels"]["severity"] in ("warning", "critical")

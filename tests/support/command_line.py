@@ -85,7 +85,8 @@ def loose_options(text: str) -> Iterator[str]:
         yield re.split(r"[\s=,/]", code, maxsplit=1)[0]
 
 
-_PROGRAM = re.compile(r"(?:^|[\s=\"'$(;|&\[])(?:[\w./{}$-]*/)?statecast(?=[\s\"']+[-a-z])")
+# Not where the word is kubectl's namespace.
+_PROGRAM = re.compile(r"(?:^|(?<!--namespace)(?<!-n)[\s=\"'$(;|&\[])(?:[\w./{}$-]*/)?statecast(?=[\s\"']+[-a-z])")
 
 
 def _invocations(line: str, where: str) -> Iterator[ShownCommand]:
