@@ -31,15 +31,19 @@ RAYJOB_SCHEMA = json.loads((Path(__file__).parent / "rayjob.schema.json").read_t
 each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 
 
-@cache
-def _built(overlay: str) -> tuple[dict[str, Any], ...]:
+def _build(folder: Path) -> tuple[dict[str, Any], ...]:
     """Return an overlay's documents, as `kubectl kustomize` makes them."""
     command = ["kubectl", "kustomize"] if shutil.which("kubectl") else ["kustomize", "build"]
     if shutil.which(command[0]) is None:
         pytest.skip("neither kubectl nor kustomize is installed")
-    done = subprocess.run([*command, KUBERNETES / "overlays" / overlay], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*command, folder], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return tuple(yaml.safe_load_all(done.stdout))
+
+
+@cache
+def _built(overlay: str) -> tuple[dict[str, Any], ...]:
+    return _build(KUBERNETES / "overlays" / overlay)
 
 
 def _sources() -> list[Path]:
@@ -304,7 +308,22 @@ def test_pools_and_service_accounts_are_those_that_terraform_makes() -> None:
     pools = re.findall(r"^    ([a-z-]+) += \{ machine_type", (terraform / "gke/main.tf").read_text(), flags=re.MULTILINE)
     assert set(re.findall(r"statecast/pool: ([a-z-]+)", "".join(file.read_text() for file in _sources()))) == set(pools)
     accounts = set(re.findall(r'optional\(string, "([^"]+)"\)', (terraform / "access/variables.tf").read_text()))
-    assert accounts == {found["metadata"]["name"] for found in _built("example-gcp") if found["kind"] == "ServiceAccount"}
+    there = {found["metadata"]["name"] for found in _built("example-gcp") if found["kind"] == "ServiceAccount"}
+    assert there == accounts | {"statecast-head"}, "the head alone is given nothing in the cloud"
+
+
+def test_autoscaling_can_be_added_to_an_overlay(tmp_path: Path) -> None:
+    """And leaves documents that KubeRay takes."""
+    (tmp_path / "kubernetes").mkdir()
+    shutil.copytree(KUBERNETES, tmp_path / "kubernetes", dirs_exist_ok=True)
+    file = tmp_path / "kubernetes/overlays/example-gcp/kustomization.yaml"
+    file.write_text(file.read_text().replace("  - ../../gke\n", "  - ../../gke\n  - ../../autoscaling\n"))
+    documents = _build(file.parent)
+    for document in documents:
+        if document["kind"] == "RayJob":
+            jsonschema.Draft202012Validator(RAYJOB_SCHEMA).validate(document)
+            assert document["spec"]["rayClusterSpec"]["enableInTreeAutoscaling"]
+            assert document["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["automountServiceAccountToken"]
 
 
 def test_alerts_find_the_jobs_that_are_scraped() -> None:
