@@ -71,7 +71,9 @@ class FlatStateDatasink(ray.data.Datasink):  # type: ignore[misc]
     def write(self, blocks: Iterable[Any], ctx: Any) -> Written:
         """Store one task's rows. A task that runs twice stores the same names twice."""
         store = open_store(self._url)
-        table = pa.concat_tables([_checked(block) for block in blocks]) if blocks else DECODED_SCHEMA.empty_table()
+        # A block without rows may be without columns too.
+        filled = [_checked(block) for block in blocks if BlockAccessor.for_block(block).num_rows()]
+        table = pa.concat_tables([DECODED_SCHEMA.empty_table(), *filled])
         written: Written = []
         for name in table.column("shard_uid").unique().to_pylist():
             shard = self._shards.get(name)

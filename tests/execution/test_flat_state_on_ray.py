@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.data.expressions import col
 
 from pipelines.execution.export_tables import chosen_shards
 from pipelines.execution.flat_state_datasink import FlatStateDatasink, write_flat_state
@@ -77,6 +78,16 @@ def test_rows_go_back_into_tables_with_the_summary_last(tmp_path: Path) -> None:
         assert sum(document["records_by_kind"].values()) == shard.summary.records
     with pytest.raises(ObjectExistsError):
         FlatStateDatasink(chosen_shards(source), str(tmp_path)).on_write_start(None)
+
+
+def test_rows_may_be_filtered_before(tmp_path: Path) -> None:
+    """The summary says that not all are there; a shard may have none at all."""
+    source = str(exported_localnet())
+    rows = read_flat_state(source).filter(expr=(col("kind") == "account") & (col("shard_uid") == "s1.v0"))
+    write_flat_state(rows, str(tmp_path), source=source)
+    found = [load_tables(shard, str(tmp_path)) for shard in chosen_shards(source)]
+    assert [tables is not None and tables.complete for tables in found] == [False] * 4
+    assert [tables is not None and list(tables.records_by_kind()) for tables in found] == [[], ["account"], [], []]
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
