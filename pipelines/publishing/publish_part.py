@@ -178,15 +178,19 @@ class ProducePartTask:
         return ProducedPart(part, built[0] if built else self.build.edge())
 
     def _make(self, kernel: Kernel, built: list[BuildSummary]) -> tuple[bytes, PartDigests]:
-        interior = None
-        if self.build is not None:
-            summary, interior = self.build.interior()
-            built.append(summary)
-        partial_state = assemble_with(kernel, self.publishing.inputs, interior)
+        partial_state = self._assembled(kernel, built)
         try:
             return self.publishing.encode_validated(kernel, partial_state)
         except IntegrityError as error:
             raise self._contradiction(error) from None
+
+    def _assembled(self, kernel: Kernel, built: list[BuildSummary]) -> pa.Buffer:
+        # The interior is gone when this returns: the part takes its place in memory.
+        interior = None
+        if self.build is not None:
+            summary, interior = self.build.interior()
+            built.append(summary)
+        return assemble_with(kernel, self.publishing.inputs, interior)
 
     def _contradiction(self, error: IntegrityError) -> StateRootMismatchError:
         plan = self.publishing.plan
