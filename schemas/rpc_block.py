@@ -4,7 +4,7 @@ JSON does not say of which version a header is; the versions that its fields all
 hash is right. What comes out of `read_rpc_block` is therefore proved by the block's hash: all fields of its header, and through
 chunk_headers_root the chunk hash and height_included of each chunk, and by the chunk hash the chunk header's own fields.
 
-Recomputed are block headers of V3 to V6 (protocol 45 and later) and chunk headers of V1, V2 and V3.1 to V3.5. A header of V1 or V2, or of
+Recomputed are block headers of V3 to V6 and chunk headers of V1, V2 and V3.1 to V3.5. A header of V1 or V2, or of
 a version that is not known here, can't be told from a forged one and is refused: a node's database serves there.
 
 Source: nearcore core/primitives/src/views.rs, BlockHeaderView and ChunkHeaderView; block_header.rs, BlockHeaderInnerRestV3 to V6;
