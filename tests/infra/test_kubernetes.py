@@ -19,7 +19,7 @@ import yaml
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
-from pipelines.execution.on_ray import NODE_DISK_RESOURCE
+from pipelines.execution.placement import NODE_DISK_RESOURCE
 
 KUBERNETES = Path(__file__).parents[2] / "infra" / "kubernetes"
 OVERLAYS = tuple(sorted(folder.name for folder in (KUBERNETES / "overlays").iterdir()))
