@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,9 @@ from rich.table import Table
 from jobs.chain_url import locate_chain
 from jobs.options import InProcess, Json, RayAddress, Workers, open_executor
 from jobs.terminal import format_bytes, open_console, open_progress
-from pipelines.execution.scrub_chain import ChainScrub, ScrubOutcome, ScrubSettings, parse_sample_ppm, published_epochs
+from pipelines.execution.check_epoch import Finding
+from pipelines.execution.repair_epoch import Repair
+from pipelines.execution.scrub_chain import ChainScrub, ScrubOutcome, ScrubResult, ScrubSettings, parse_sample_ppm, published_epochs
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.stores.open_store import open_store
 from pipelines.trust.signatures import TrustRule
@@ -43,7 +46,10 @@ def scrub(
     full: Annotated[bool, typer.Option("--full", help="Read every part.")] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Orders the parts for samples; another seed begins anew.")] = 0,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Put right what the store itself can tell: manifest, torrents.", rich_help_panel=_REPAIR)
+        bool,
+        typer.Option(
+            "--repair", help="Put right what the store itself can tell: manifest, torrents, pointer, catalogue.", rich_help_panel=_REPAIR
+        ),
     ] = False,
     repair_from: Annotated[
         list[str] | None,
@@ -89,27 +95,28 @@ def scrub(
         trust=TrustRule(tuple(PublicKey.parse(text) for text in dict.fromkeys(trust_key)), trust_threshold) if trust_key else None,
         seed=seed,
         repair=repair,
+        chain_id=chain if layout is None else None,
         mirror_urls=(*(repair_from or ()), *map(_folder_url, repair_from_folder or ())),
     )
     progress = open_progress()
     try:
         executor = open_executor(ray_address, workers, in_process)
         try:
-            outcomes = ChainScrub(StageRunner(executor, progress), settings).run()
+            result = ChainScrub(StageRunner(executor, progress), settings).run()
         finally:
             executor.close()
     finally:
         progress.close()
-    failure = _failure(outcomes, root)
+    failure = _failure(result, root)
     if as_json:
-        document = {"message_type": "summary", "url": root, "chain_id": chain, "good": failure is None, **_result_json(outcomes)}
+        document = {"message_type": "summary", "url": root, "chain_id": chain, "good": failure is None, **_result_json(result)}
         typer.echo(json.dumps(document if failure is None else {**document, "error": {**failure.to_json(), "message": str(failure)}}))
         if failure is not None:
             # Raised as an error it would print a second object.
             typer.echo(f"error: {failure}", err=True)
             raise typer.Exit(failure.exit_code)
         return
-    _print(outcomes, chain)
+    _print(result, chain)
     if failure is not None:
         raise failure
 
@@ -120,35 +127,38 @@ def _folder_url(folder: Path) -> str:
     return str(folder.absolute())
 
 
-def _failure(outcomes: tuple[ScrubOutcome, ...], root: str) -> StatecastError | None:
-    left, repaired = sum(outcome.unrepaired for outcome in outcomes), sum(outcome.repaired for outcome in outcomes)
+def _failure(result: ScrubResult, root: str) -> StatecastError | None:
+    done = {repair.finding.object_name for repair in result.repairs if repair.is_done}
+    left = [finding for finding in result.harmful if finding.object_name not in done]
     if not left:
         return None
-    done = {repair.finding.object_name for outcome in outcomes for repair in outcome.repairs if repair.is_done}
-    first = next(finding for outcome in outcomes for finding in outcome.scrubbed.harmful if finding.object_name not in done)
-    objects = "an object is" if left == 1 else f"{left} objects are"
-    problem = f"{objects} not as published{'' if left == 1 else ', the first'}: {first.kind}, {first.problem}"
+    first = left[0]
+    objects = "an object is" if len(left) == 1 else f"{len(left)} objects are"
+    problem = f"{objects} not as published{'' if len(left) == 1 else ', the first'}: {first.kind}, {first.problem}"
     where = f"{root}/{first.object_name}"
     remedy = (
         "Name a mirror with --repair-from, or a seeder's folder with --repair-from-folder; statecast produce --repair to the same place makes "
         "parts, statements and torrents again from a node; delete what is foreign."
     )
-    if repaired:
-        return PartialResultError(problem=f"{repaired} repaired, {problem}", where=where, remedy=remedy)
+    if result.repaired:
+        return PartialResultError(problem=f"{result.repaired} repaired, {problem}", where=where, remedy=remedy)
     return ObjectMismatchError(problem=problem, where=where, remedy=remedy)
 
 
-def _result_json(outcomes: tuple[ScrubOutcome, ...]) -> dict[str, Any]:
-    return {"repaired": sum(outcome.repaired for outcome in outcomes), "epochs": [_epoch_json(outcome) for outcome in outcomes]}
+def _result_json(result: ScrubResult) -> dict[str, Any]:
+    return {
+        "repaired": result.repaired,
+        "findings": _findings_json(result.pointers, result.pointer_repairs),
+        "epochs": [_epoch_json(outcome) for outcome in result.epochs],
+    }
 
 
-def _epoch_json(outcome: ScrubOutcome) -> dict[str, Any]:
-    scrubbed = outcome.scrubbed
-    repairs = {repair.finding.object_name: repair for repair in outcome.repairs}
-    findings = []
-    for finding in scrubbed.findings:
-        repair = repairs.get(finding.object_name)
-        findings.append(
+def _findings_json(found: Sequence[Finding], repairs: Sequence[Repair]) -> list[dict[str, Any]]:
+    by_name = {repair.finding.object_name: repair for repair in repairs}
+    documents = []
+    for finding in found:
+        repair = by_name.get(finding.object_name)
+        documents.append(
             {
                 "kind": str(finding.kind),
                 "object": finding.object_name,
@@ -158,6 +168,11 @@ def _epoch_json(outcome: ScrubOutcome) -> dict[str, Any]:
                 "not_repaired": None if repair is None or repair.is_done else repair.problem,
             }
         )
+    return documents
+
+
+def _epoch_json(outcome: ScrubOutcome) -> dict[str, Any]:
+    scrubbed = outcome.scrubbed
     window = scrubbed.window
     return {
         "epoch": scrubbed.layout.folder,
@@ -168,16 +183,16 @@ def _epoch_json(outcome: ScrubOutcome) -> dict[str, Any]:
         "parts": scrubbed.parts,
         "parts_read": scrubbed.parts_read,
         "bytes_read": scrubbed.bytes_read,
-        "findings": findings,
+        "findings": _findings_json(scrubbed.findings, outcome.repairs),
     }
 
 
-def _print(outcomes: tuple[ScrubOutcome, ...], chain_id: str) -> None:
+def _print(result: ScrubResult, chain_id: str) -> None:
     console = open_console()
-    table = Table(title=f"{chain_id}: {len(outcomes)} epochs scrubbed", title_justify="left")
+    table = Table(title=f"{chain_id}: {len(result.epochs)} epochs scrubbed", title_justify="left")
     for name in ("height", "epoch id", "sample", "parts read", "bytes read", "wrong", "repaired"):
         table.add_column(name, justify="left" if name in ("epoch id", "sample") else "right", overflow="fold")
-    for outcome in outcomes:
+    for outcome in result.epochs:
         scrubbed = outcome.scrubbed
         table.add_row(
             f"{scrubbed.layout.epoch_height}",
@@ -189,18 +204,19 @@ def _print(outcomes: tuple[ScrubOutcome, ...], chain_id: str) -> None:
             f"{outcome.repaired}" if outcome.repairs else "",
         )
     console.print(table)
-    lines = [line for outcome in outcomes for line in _lines(outcome)]
+    lines = _lines(result.pointers, result.pointer_repairs)
+    lines += [line for outcome in result.epochs for line in _lines(outcome.scrubbed.findings, outcome.repairs)]
     for line in lines[:FINDINGS_SHOWN_MAX]:
         console.print(line, highlight=False, soft_wrap=True)
     if len(lines) > FINDINGS_SHOWN_MAX:
         console.print(f"… and {len(lines) - FINDINGS_SHOWN_MAX} more; --json lists all")
 
 
-def _lines(outcome: ScrubOutcome) -> list[str]:
-    repairs = {repair.finding.object_name: repair for repair in outcome.repairs}
+def _lines(found: Sequence[Finding], repairs: Sequence[Repair]) -> list[str]:
+    by_name = {repair.finding.object_name: repair for repair in repairs}
     lines = []
-    for finding in outcome.scrubbed.findings:
-        repair = repairs.get(finding.object_name)
+    for finding in found:
+        repair = by_name.get(finding.object_name)
         ending = (
             ""
             if repair is None

@@ -28,7 +28,7 @@ from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
 from pipelines.trust.signatures import TrustRule, agreed_payload, verified_signers
 from schemas.dsse import ENVELOPE_BYTES_MAX, parse_envelope
-from schemas.errors import FetchError, InvalidInputError, ManifestError, ObjectMismatchError, StatecastError
+from schemas.errors import FetchError, InvalidInputError, ManifestError, ObjectExistsError, ObjectMismatchError, StatecastError
 from schemas.ids import PartId
 from schemas.manifest import Manifest
 from schemas.manifest_shard import ManifestShard
@@ -94,7 +94,10 @@ class EpochRepair:
         except (ManifestError, InvalidInputError) as error:
             return Repair(finding, problem=error.problem)
         if name.kind is ObjectKind.MANIFEST:
-            store.swap(finding.object_name, data, store.info(finding.object_name))
+            try:
+                store.swap(finding.object_name, data, store.info(finding.object_name))
+            except ObjectExistsError:
+                return Repair(finding, problem="somebody replaced it in the meantime")
         else:
             store.put(finding.object_name, data)
         if store.get(finding.object_name) != data:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from pipelines.execution.check_epoch import Finding, FindingKind
 from pipelines.execution.repair_epoch import EpochRepair, Repair
 from pipelines.execution.scrub_epoch import EpochScrub, ScrubbedEpoch
+from pipelines.execution.scrub_pointers import repair_pointers, scrub_pointers
 from pipelines.execution.scrub_sample import SampleWindow
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.fetching.epoch_location import parse_epoch_url
 from pipelines.fetching.open_source import open_source, unique_urls
 from pipelines.fetching.pacing import Throttle
+from pipelines.fetching.protocol import Source
 from pipelines.publishing.lease_keeper import EpochLease, held_epoch
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
 from pipelines.trust.signatures import TrustRule
-from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, ObjectNotFoundError, StatecastError
+from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, ObjectNotFoundError, SignatureError, StatecastError
 from schemas.latest_pointer import POINTER_BYTES_MAX, LatestPointer
 from schemas.object_layout import EpochLayout, ObjectKind, chain_folder, latest_name, parse_object_name
 from schemas.scrub_state import SCRUB_STATE_BYTES_MAX, WHOLE_PPM, ScrubState
@@ -37,6 +41,8 @@ class ScrubSettings:
     """Put right what can be put right from the store itself and from mirrors."""
     mirror_urls: tuple[str, ...] = ()
     """Folders that hold the chain's folder, in the order in which they are asked; with any of them ``repair`` is meant."""
+    chain_id: str | None = None
+    """Also look at this chain's latest pointer and catalogue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,31 @@ class ScrubOutcome:
         return len(self.scrubbed.harmful) - self.repaired
 
 
+@dataclass(frozen=True, slots=True)
+class ScrubResult:
+    """What a scrub came to."""
+
+    epochs: tuple[ScrubOutcome, ...]
+    pointers: tuple[Finding, ...]
+    """What is wrong with the chain's latest pointer and catalogue."""
+    pointer_repairs: tuple[Repair, ...]
+
+    @property
+    def harmful(self) -> tuple[Finding, ...]:
+        """All that is not as it should be."""
+        return (*self.pointers, *(finding for epoch in self.epochs for finding in epoch.scrubbed.harmful))
+
+    @property
+    def repairs(self) -> tuple[Repair, ...]:
+        """One a harmful finding where a repair was wanted."""
+        return (*self.pointer_repairs, *(repair for epoch in self.epochs for repair in epoch.repairs))
+
+    @property
+    def repaired(self) -> int:
+        """How many findings are right now."""
+        return sum(repair.is_done for repair in self.repairs)
+
+
 @dataclass(slots=True)
 class ChainScrub:
     """A scrub of some epochs."""
@@ -65,34 +96,54 @@ class ChainScrub:
     runner: StageRunner
     settings: ScrubSettings
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
+    _refusal: SignatureError | None = None
 
-    def run(self) -> tuple[ScrubOutcome, ...]:
-        """Scrub one epoch after another.
+    def run(self) -> ScrubResult:
+        """Scrub one epoch after another, then what lies beside them.
+
+        An epoch that is deleted meanwhile is passed over where there are others, and one whose manifest nobody trusted has signed
+        counts as wrong.
 
         Raises:
-            EpochNotReadyError: an epoch is not published.
-            SignatureError: none of the trusted keys has signed an epoch's manifest.
+            EpochNotReadyError: the only epoch is not published.
+            SignatureError: none of the trusted keys has signed the manifest of any epoch.
             StoreError: the store can't be read; in a repair, written.
             InvalidInputError: a mirror's URL that is none.
         """
         settings, store = self.settings, open_store(self.settings.store_url)
         sources = [open_source(parse_epoch_url(url).root, Throttle([])) for url in unique_urls(settings.mirror_urls)]
-        try:
-            outcomes = []
-            for layout in settings.layouts:
-                window = self._window(store, layout)
-                with held_epoch([EpochLease(store, layout, "scrub")]):
-                    self.runner.progress.note(f"epoch {layout.epoch_height} ({layout.epoch_id}): reading {window.description}")
-                    scrubbed = EpochScrub(self.runner, settings.store_url, layout, window, settings.trust).run()
-                    repairs: tuple[Repair, ...] = ()
-                    if settings.repair or sources:
-                        repairs = EpochRepair(self.runner, settings.store_url, settings.trust, sources).run(scrubbed)
-                    self._remember(store, layout, window)
-                outcomes.append(ScrubOutcome(scrubbed, repairs))
-            return tuple(outcomes)
-        finally:
+        with ExitStack() as stack:
             for source in sources:
-                source.close()
+                stack.callback(source.close)
+            outcomes = [outcome for layout in settings.layouts if (outcome := self._scrub(store, layout, sources)) is not None]
+        if self._refusal is not None and all(outcome.scrubbed.stored is None for outcome in outcomes):
+            raise self._refusal
+        pointers = () if settings.chain_id is None else scrub_pointers(store, settings.chain_id)
+        repairs: tuple[Repair, ...] = ()
+        if settings.chain_id is not None and (settings.repair or sources):
+            repairs = repair_pointers(store, settings.chain_id, pointers)
+        return ScrubResult(tuple(outcomes), pointers, repairs)
+
+    def _scrub(self, store: Store, layout: EpochLayout, sources: Sequence[Source]) -> ScrubOutcome | None:
+        settings, window = self.settings, self._window(store, layout)
+        with held_epoch([EpochLease(store, layout, "scrub")]):
+            self.runner.progress.note(f"epoch {layout.epoch_height} ({layout.epoch_id}): reading {window.description}")
+            try:
+                scrubbed = EpochScrub(self.runner, settings.store_url, layout, window, settings.trust).run()
+            except SignatureError as error:
+                self._refusal = self._refusal or error
+                finding = Finding(FindingKind.WRONG, layout.manifest, error.problem)
+                return ScrubOutcome(ScrubbedEpoch(layout, window, None, 0, 0, 0, (finding,)), ())
+            except EpochNotReadyError:
+                if len(settings.layouts) == 1:
+                    raise
+                self.runner.progress.note(f"epoch {layout.epoch_height} ({layout.epoch_id}) was deleted in the meantime")
+                return None
+            repairs: tuple[Repair, ...] = ()
+            if settings.repair or sources:
+                repairs = EpochRepair(self.runner, settings.store_url, settings.trust, sources).run(scrubbed)
+            self._remember(store, layout, window)
+        return ScrubOutcome(scrubbed, repairs)
 
     def _window(self, store: Store, layout: EpochLayout) -> SampleWindow:
         """Return the stretch that follows the last one; without a memory of that, the first."""

@@ -49,10 +49,10 @@ def keep(url: str) -> None:
     store.put(part, data[:-1] + b"x")
     settings = ScrubSettings(url, (epoch_layout(2),), WHOLE_PPM, None, repair=True)
     runner = StageRunner(InProcessExecutor(), SilentProgress())
-    (found,) = ChainScrub(runner, settings).run()
+    (found,) = ChainScrub(runner, settings).run().epochs
     assert [finding.object_name for finding in found.scrubbed.harmful] == [part]
     store.put(part, data)
-    (found,) = ChainScrub(runner, settings).run()
+    (found,) = ChainScrub(runner, settings).run().epochs
     assert found.scrubbed.findings == ()
 
     lease = EpochLease(store, epoch_layout(1), "fetch")

@@ -13,12 +13,14 @@ from pipelines.execution.check_epoch import FindingKind
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress
 from pipelines.execution.repair_epoch import OWN_STORE
-from pipelines.execution.scrub_chain import ChainScrub, ScrubOutcome, ScrubSettings, published_epochs
+from pipelines.execution.scrub_chain import ChainScrub, ScrubOutcome, ScrubResult, ScrubSettings, published_epochs
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.stores.open_store import open_store
 from pipelines.trust.signatures import TrustRule
 from schemas.errors import EpochNotReadyError, SignatureError
 from schemas.ids import PartId
+from schemas.latest_pointer import LatestPointer
+from schemas.object_layout import catalogue_name, latest_name
 from schemas.public_key import PublicKey
 from schemas.scrub_state import WHOLE_PPM
 from tests.support.fault_server import fault_server
@@ -60,7 +62,7 @@ def scrub(root: Path | str, *mirrors: Path | str, **changes: object) -> ScrubOut
     """Scrub epoch 1 in full, in this process."""
     options: dict[str, object] = {"sample_ppm": WHOLE_PPM, "trust": trust()} | changes
     settings = ScrubSettings(str(root), (LAYOUT,), mirror_urls=tuple(map(str, mirrors)), **options)  # type: ignore[arg-type]
-    (outcome,) = ChainScrub(StageRunner(InProcessExecutor(), SilentProgress()), settings).run()
+    (outcome,) = ChainScrub(StageRunner(InProcessExecutor(), SilentProgress()), settings).run().epochs
     return outcome
 
 
@@ -326,6 +328,47 @@ def test_an_epoch_without_a_manifest_is_not_scrubbed(root: Path) -> None:
     delete(root, LAYOUT.manifest)
     with pytest.raises(EpochNotReadyError):
         scrub(root, published())
+
+
+def scrub_chain(root: Path, *epoch_heights: int, **options: object) -> ScrubResult:
+    """Scrub some epochs and what lies beside them."""
+    layouts = tuple(map(epoch_layout, epoch_heights))
+    settings = ScrubSettings(str(root), layouts, WHOLE_PPM, chain_id=CHAIN_ID, **{"trust": trust(), **options})  # type: ignore[arg-type]
+    return ChainScrub(StageRunner(InProcessExecutor(), SilentProgress()), settings).run()
+
+
+@pytest.mark.parametrize("name", [latest_name(CHAIN_ID), catalogue_name(CHAIN_ID)])
+@pytest.mark.parametrize("damage", [flip, empty])
+def test_a_damaged_pointer_or_catalogue_is_made_anew(root: Path, name: str, damage: Damage) -> None:
+    """From the manifests, byte for byte; found without a repair, too."""
+    before = (root / name).read_bytes()
+    damage(root, name)
+    found = scrub_chain(root, 1)
+    assert [finding.object_name for finding in found.harmful] == [name]
+    assert scrub_chain(root, 1, repair=True).repaired == 1
+    assert (root / name).read_bytes() == before
+
+
+def test_a_pointer_to_an_epoch_that_is_not_there_is_wrong(root: Path) -> None:
+    """It is moved to the newest complete one."""
+    before = (root / latest_name(CHAIN_ID)).read_bytes()
+    (root / latest_name(CHAIN_ID)).write_bytes(LatestPointer(CHAIN_ID, 9, epoch_layout(9).epoch_id, 1, "ab" * 32).to_bytes())
+    assert scrub_chain(root, 1, repair=True).repaired == 1
+    assert (root / latest_name(CHAIN_ID)).read_bytes() == before
+
+
+def test_an_epoch_of_another_publisher_hides_no_other(root: Path) -> None:
+    """It counts as wrong, and the rest is scrubbed."""
+    publish_epoch(str(root), 2, key="second")
+    delete(root, part(1))
+    result = scrub_chain(root, 2, 1)
+    assert [finding.object_name for finding in result.harmful] == [epoch_layout(2).manifest, part(1)]
+
+
+def test_an_epoch_that_is_collected_meanwhile_is_passed_over(root: Path) -> None:
+    """Where there are others."""
+    result = scrub_chain(root, 3, 1)
+    assert [outcome.scrubbed.layout for outcome in result.epochs] == [LAYOUT]
 
 
 def test_epochs_are_chosen_by_height_id_or_pointer(tmp_path: Path) -> None:
