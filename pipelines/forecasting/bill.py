@@ -94,8 +94,8 @@ def monthly_bill(
     run_s = forecast.last_part_s
     work_gib = amounts.work_bytes / GIB * min(1.0, run_s * epochs_per_day / 86_400)
     fetched_requests = egress_gib * GIB / max(amounts.stored_bytes / max(sum(shape.num_parts), 1), 1)
-    # Workers are needed from the end of the export on, the head for the whole run.
-    worker_h = (run_s - forecast.exported_s + machine_start_s) / 3600 * cluster.workers * cluster.cores_per_worker * epochs
+    # Worker machines are there for the whole run: between two shards there is no time to give them back.
+    worker_h = (run_s + machine_start_s) / 3600 * cluster.workers * cluster.cores_per_worker * epochs
     return (
         BillItem("storage, epochs kept", amounts.stored_bytes / GIB * epochs_kept, "GiB month", prices.storage_gib_month),
         BillItem("storage, work", work_gib, "GiB month", prices.storage_gib_month),

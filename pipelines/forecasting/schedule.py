@@ -1,8 +1,8 @@
 """When an epoch's first and last part are out: a run's stages, put through a cluster task by task.
 
-The order is that of `pipelines.execution.produce_epoch`: all shards are exported, then each is planned and its parts are made, the
-largest first; a stage begins when the one before it ended. Where the source has a State column each part goes out on its own; else a
-shard's parts are all built before the first is published. Within a stage each task takes the first free core. What many tasks share,
+The order is that of `pipelines.execution.produce_epoch`; a stage begins when the one before it ended. Where the source has a State column
+the largest shard is exported and its parts go out one by one, then the other shards are exported and their parts go out. Else all shards are
+exported first, and a shard's parts are all built before the first is published. Within a stage each task takes the first free core. What many tasks share,
 a disk, a network, the driver, is a pipe: a stage takes at least as long as its bytes need through it.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -103,7 +104,7 @@ class EpochForecast:
     core_s: float
     """Core seconds of all tasks, waiting for the store included."""
     busy: float
-    """Part of the worker cores' time, from the end of the export to the last part, in which they work."""
+    """Part of the worker cores' time, while no shard is exported, in which they work."""
 
     @property
     def limits(self) -> tuple[tuple[Limit, float], ...]:
@@ -142,18 +143,15 @@ def forecast_epoch(shape: EpochShape, costs: StageCosts, cluster: Cluster, seed:
     spread = random.Random(seed)
     clock = cluster.start_s
     stages: list[StageForecast] = []
-    core_s = work_s = 0.0
-    for index, memory_usage in enumerate(shape.memory_usages):
-        for stage in _export_stages(memory_usage, costs):
-            forecast, used_s = _run(stage, index, clock, cluster, spread)
-            stages.append(forecast)
-            clock, core_s = forecast.ended_s, core_s + used_s
-    exported_s = clock
-    for index, memory_usage in enumerate(shape.memory_usages):
-        for stage in _part_stages(memory_usage, shape.num_parts[index], costs, early):
-            forecast, used_s = _run(stage, index, clock, cluster, spread)
-            stages.append(forecast)
-            clock, core_s, work_s = forecast.ended_s, core_s + used_s, work_s + used_s
+    core_s = work_s = part_s = exported_s = 0.0
+    for index, stage in _stages_in_order(shape, costs, early):
+        forecast, used_s = _run(stage, index, clock, cluster, spread)
+        stages.append(forecast)
+        clock, core_s = forecast.ended_s, core_s + used_s
+        if stage.name in _EXPORTING:
+            exported_s = clock
+        else:
+            work_s, part_s = work_s + used_s, part_s + forecast.seconds
     published = [stage for stage in stages if stage.stage == "publish"]
     return EpochForecast(
         stages=tuple(stages),
@@ -161,8 +159,22 @@ def forecast_epoch(shape: EpochShape, costs: StageCosts, cluster: Cluster, seed:
         first_part_s=min(stage.first_task_s for stage in published),
         last_part_s=max(stage.ended_s for stage in published),
         core_s=core_s,
-        busy=min(1.0, work_s / max((clock - exported_s) * cluster.worker_cores, 1e-9)),
+        busy=min(1.0, work_s / max(part_s * cluster.worker_cores, 1e-9)),
     )
+
+
+_EXPORTING = ("export", "values")
+
+
+def _stages_in_order(shape: EpochShape, costs: StageCosts, early: bool) -> Iterator[tuple[int, _Stage]]:
+    """Yield every stage with its shard's place, in the order in which they run."""
+    groups = (range(1), range(1, len(shape.memory_usages))) if early else (range(len(shape.memory_usages)),)
+    for group in groups:
+        for index in group:
+            yield from ((index, stage) for stage in _export_stages(shape.memory_usages[index], costs))
+        for index in group:
+            memory_usage, num_parts = shape.memory_usages[index], shape.num_parts[index]
+            yield from ((index, stage) for stage in _part_stages(memory_usage, num_parts, costs, early))
 
 
 def _export_stages(memory_usage: int, costs: StageCosts) -> tuple[_Stage, ...]:
