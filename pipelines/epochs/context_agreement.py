@@ -16,7 +16,8 @@ from schemas.epoch_context import EpochContext, ShardContext
 from schemas.errors import ContextMismatchError, EpochNotReadyError, InvalidInputError, SourceError, StatecastError
 
 _EPOCH_FIELDS = ("chain_id", "epoch_height", "epoch_id", "sync_hash", "protocol_version")
-_SHARD_FIELDS = ("shard_uid", "state_root", "flat_head_target", "parent_shard_uid")
+_COMPARED_FIELDS = ("shard_uid", "state_root", "flat_head_target")
+_FILLED_FIELDS = (*_COMPARED_FIELDS, "parent_shard_uid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,11 @@ def compare_contexts(context: EpochContext, source_id: str, own: EpochContext, o
     for shard in context.shards:
         own_shard = own_shards.get(shard.shard_id)
         if own_shard is not None:
-            for name in _SHARD_FIELDS:
+            for name in _COMPARED_FIELDS:
                 differ(f"{name} of shard {shard.shard_id}", getattr(shard, name), getattr(own_shard, name))
+            # The parent's version is a guess where the layout before is gone.
+            if (parent := shard.parent_shard_uid) and (own_parent := own_shard.parent_shard_uid) and parent.shard_id != own_parent.shard_id:
+                differ(f"parent_shard_uid of shard {shard.shard_id}", parent, own_parent)
     for name, header, own_header in zip(("sync block", "block before it"), context.block_headers, own.block_headers, strict=False):
         differ(f"header of the {name}", header.hex(), own_header.hex())
 
@@ -138,7 +142,7 @@ def _filled(context: EpochContext, own: EpochContext) -> EpochContext:
 def _filled_shard(shard: ShardContext, own: ShardContext | None) -> ShardContext:
     if own is None:
         return shard
-    missing: dict[str, Any] = {name: getattr(own, name) for name in _SHARD_FIELDS if getattr(shard, name) is None}
+    missing: dict[str, Any] = {name: getattr(own, name) for name in _FILLED_FIELDS if getattr(shard, name) is None}
     return replace(shard, **missing)
 
 

@@ -93,9 +93,10 @@ def test_every_field_is_compared(context: EpochContext, name: str, change: Calla
 
 
 def test_parents_are_compared_where_both_are_known(context: EpochContext) -> None:
-    """Not to know is no difference."""
+    """Not to know is no difference, nor is another version of the layout before, which may be gone."""
     one, other = (first_shard(context, parent_shard_uid=ShardUId(0, shard_id)) for shard_id in (8, 9))
     compare_contexts(one, "here", context, "there", of_given=False)
+    compare_contexts(one, "here", first_shard(context, parent_shard_uid=ShardUId(3, 8)), "there", of_given=False)
     with pytest.raises(ContextMismatchError, match=r"parent_shard_uid of shard 0 is s8\.v0 in here and s9\.v0 in there"):
         compare_contexts(one, "here", other, "there", of_given=False)
 
