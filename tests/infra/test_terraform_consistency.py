@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.execution.watch_metrics import WatchMetrics
+from pipelines.seeding.seed_metrics import SeedMetrics
+from pipelines.seeding.status import SeedStatus
 from tests.support.terraform_files import Module, fields, modules, plain
 
 OPEN_TO_ALL = frozenset[str]()
@@ -152,3 +155,12 @@ def test_no_secret_is_written_down() -> None:
     files = [file for file in folder.rglob("*") if file.is_file() and ".terraform" not in file.parts]
     assert [file for file in files if file.suffix in {".tfstate", ".pem", ".key"}] == []
     assert not any(re.search(r"BEGIN [A-Z ]*PRIVATE KEY|\"private_key\"|AKIA[0-9A-Z]{16}", Path(file).read_text()) for file in files)
+
+
+def test_the_dashboard_shows_metrics_that_exist() -> None:
+    """Of a watcher and a seeder."""
+    module = next(module for module in modules() if module.name == "modules/monitoring")
+    families = [*WatchMetrics().collect(), *SeedMetrics(lambda: SeedStatus("chain", 1, (), None, "", 0)).collect()]
+    exported = {family.name + ("_total" if family.type == "counter" else "") for family in families}
+    shown = set(re.findall(r"statecast_[a-z_]+", module.text))
+    assert shown and shown <= exported

@@ -1,22 +1,18 @@
-locals {
-  # The same rule files that Prometheus loads: one place says when somebody is woken.
-  groups = flatten([for file in var.rule_files : yamldecode(file(file)).groups])
+module "alert_rules" {
+  source = "../alert_rules"
 
-  rules = merge([
-    for group in local.groups : {
-      for rule in group.rules : rule.alert => merge(rule, { group = group.name })
-      if !contains(var.left_out, rule.alert)
-    }
-  ]...)
+  rule_files = var.rule_files
+  left_out   = var.left_out
+  docs_url   = var.docs_url
 }
 
 resource "google_monitoring_alert_policy" "this" {
-  for_each = local.rules
+  for_each = module.alert_rules.rules
 
   project      = var.project_id
   display_name = each.key
   combiner     = "OR"
-  severity     = upper(each.value.labels.severity)
+  severity     = each.value.severity
   user_labels  = var.labels
 
   notification_channels = var.notification_channels
@@ -25,8 +21,8 @@ resource "google_monitoring_alert_policy" "this" {
     display_name = each.key
 
     condition_prometheus_query_language {
-      query               = trimspace(each.value.expr)
-      duration            = local.durations_s[each.key]
+      query               = each.value.query
+      duration            = "${each.value.duration_s}s"
       evaluation_interval = "60s"
       rule_group          = each.value.group
       alert_rule          = each.key
@@ -35,7 +31,7 @@ resource "google_monitoring_alert_policy" "this" {
 
   documentation {
     mime_type = "text/markdown"
-    content   = "${each.value.annotations.description}\n\n${var.docs_url}/${each.value.annotations.runbook}"
+    content   = each.value.text
   }
 
   alert_strategy {
@@ -44,10 +40,6 @@ resource "google_monitoring_alert_policy" "this" {
 }
 
 locals {
-  # Prometheus writes 10m, Google 600s.
-  units_s     = { s = 1, m = 60, h = 3600, d = 86400 }
-  durations_s = { for name, rule in local.rules : name => "${sum([for part in regexall("([0-9]+)([smhd])", lookup(rule, "for", "0s")) : tonumber(part[0]) * local.units_s[part[1]]])}s" }
-
   tiles = [
     { title = "Epochs that the node has and the bucket has not", query = "max(statecast_epochs_behind)" },
     { title = "Seconds from snapshot to last part", query = "max(statecast_last_part_seconds)" },

@@ -1,4 +1,4 @@
 output "alerts" {
   description = "Alerts that are on."
-  value       = sort(keys(local.rules))
+  value       = sort(keys(module.alert_rules.rules))
 }
