@@ -15,6 +15,9 @@ mod receipts;
 mod rows;
 mod verify;
 
+#[cfg(test)]
+mod tests;
+
 pub use compute::compute;
 pub use error::{ErrorKind, HeaderError, Result};
 pub use layout::Layouts;
