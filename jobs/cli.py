@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Annotated
 
@@ -62,29 +62,20 @@ def _main(
     configure_logging()
 
 
-for _command in (
-    produce,
-    backfill,
-    export,
-    tables,
-    check,
-    fetch,
-    header,
-    inspect,
-    keygen,
-    plan,
-    restore,
-    seed,
-    serve,
-    prove,
-    verify_proof,
-    watch,
-    catalogue,
-    gc,
-    scrub,
-):
-    app.command(epilog=_EXIT_CODE_HELP)(_command)
-app.command("import", epilog=_EXIT_CODE_HELP)(import_parts)
+_COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Publish": (produce, watch, backfill, keygen, plan),
+    "Start a node": (fetch, restore, import_parts),
+    "Help others fetch": (seed, serve),
+    "Verify and prove": (check, prove, verify_proof),
+    "Keep a bucket": (catalogue, gc, scrub),
+    "Look and analyse": (inspect, export, tables, header),
+}
+_NAMES: dict[Callable[..., None], str] = {import_parts: "import", verify_proof: "verify-proof"}
+"""Where the command is not called like its function."""
+
+for _panel, _functions in _COMMANDS.items():
+    for _function in _functions:
+        app.command(_NAMES.get(_function, _function.__name__), epilog=_EXIT_CODE_HELP, rich_help_panel=_panel)(_function)
 
 
 def run(arguments: Sequence[str]) -> int:
