@@ -231,8 +231,8 @@ fn block_header(version: u8, height: u64, parent: CryptoHash, chunks: &[ShardChu
     match version {
         1 => filled!(BlockHeaderV1, BlockHeader::BlockHeaderV1, |rest| rest.chunks_included =
             mask.iter().filter(|is_new| **is_new).count() as u64),
-        2 => filled!(BlockHeaderV2, BlockHeader::BlockHeaderV2, |rest| ()),
-        3 => filled!(BlockHeaderV3, BlockHeader::BlockHeaderV3, |rest| ()),
+        2 => filled!(BlockHeaderV2, BlockHeader::BlockHeaderV2, |rest| rest.latest_protocol_version = 1),
+        3 => filled!(BlockHeaderV3, BlockHeader::BlockHeaderV3, |rest| rest.latest_protocol_version = 1),
         4 => filled!(BlockHeaderV4, BlockHeader::BlockHeaderV4, |rest| rest.block_body_hash = body_hash),
         5 => filled!(BlockHeaderV5, BlockHeader::BlockHeaderV5, |rest| rest.block_body_hash = body_hash),
         _ => filled!(BlockHeaderV6, BlockHeader::BlockHeaderV6, |rest| rest.block_body_hash = body_hash),

@@ -91,7 +91,7 @@ fn block_header(view: BlockHeaderView, version: u64) -> BlockHeader {
         }};
     }
     match version {
-        3 => filled!(BlockHeaderV3, BlockHeader::BlockHeaderV3, |rest| ()),
+        3 => filled!(BlockHeaderV3, BlockHeader::BlockHeaderV3, |rest| rest.latest_protocol_version = view.latest_protocol_version),
         4 => filled!(BlockHeaderV4, BlockHeader::BlockHeaderV4, |rest| rest.block_body_hash = view.block_body_hash.unwrap()),
         5 => filled!(BlockHeaderV5, BlockHeader::BlockHeaderV5, |rest| {
             rest.block_body_hash = view.block_body_hash.unwrap();
