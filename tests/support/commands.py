@@ -112,13 +112,13 @@ def objects_in(folder: Path) -> dict[str, str]:
 
 
 def lasting_objects_in(folder: Path) -> dict[str, str]:
-    """Return `objects_in` without what holds the time of its making: manifests, the latest pointer and the catalogue."""
+    """Return `objects_in` without what holds the time of its making: manifests, the latest pointer, the catalogue, a killed producer's claim."""
     return {name: sha256 for name, sha256 in objects_in(folder).items() if is_lasting(name)}
 
 
 def is_lasting(name: str) -> bool:
     """Whether an object is the same whenever it was made."""
-    return "manifest" not in name and not name.endswith(("/latest.json", "/catalogue.json"))
+    return "manifest" not in name and not name.endswith(("/latest.json", "/catalogue.json", "/claim.json"))
 
 
 def epoch_folder(folder: Path) -> Path:
