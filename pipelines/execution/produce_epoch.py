@@ -11,6 +11,7 @@ from pipelines.execution.early_parts import EarlyShard, has_boundary_nodes
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.export_epoch import export_epoch
 from pipelines.execution.export_order import export_steps
+from pipelines.execution.shared_folders import require_shared
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.kernel.protocol import Kernel
 from pipelines.publishing.epoch_publisher import EpochPublisher, PublishedEpoch
@@ -169,6 +170,8 @@ class EpochProduction:
             StatecastError: as the stages say; what is done stays, and a rerun does the rest.
         """
         began = time.monotonic()
+        exporting = {"--dataset": self.settings.export.dataset_url} if self.source is not None else {}
+        require_shared(self.runner.executor, {"--work": self.settings.work_url, "--to": self.publisher.store_url, **exporting})
         datasets: list[ShardDataset] = []
         results: dict[ShardUId, ShardResult] = {}
         published: list[PublishedShard] = []

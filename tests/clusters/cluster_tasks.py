@@ -1,0 +1,38 @@
+"""Tasks for tests on clusters; workers import them from here."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.ray_cluster import MACHINE_VARIABLE
+
+
+@dataclass(frozen=True, slots=True)
+class MachineTask:
+    """Says on which machine it ran."""
+
+    seconds: float = 0.0
+
+    def run(self) -> str:
+        """Return the machine's name, after some time."""
+        time.sleep(self.seconds)
+        return os.environ[MACHINE_VARIABLE]
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForFileTask:
+    """Runs until a file is there."""
+
+    path: str
+    timeout_s: float = 120.0
+
+    def run(self) -> str:
+        """Return the machine's name once the file is there."""
+        deadline = time.monotonic() + self.timeout_s
+        while not Path(self.path).exists():
+            assert time.monotonic() < deadline, "nobody made the file"
+            time.sleep(0.02)
+        return os.environ[MACHINE_VARIABLE]

@@ -1,0 +1,106 @@
+"""The command with a log of every task that began or ended on the executor, in whatever process: who does work twice is seen.
+
+    python -m tests.support.logged_command LOG produce …
+
+LOG is a folder; a task that begins makes a file there, which is renamed when it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jobs.produce
+from jobs.cli import main
+from jobs.options import open_executor
+from pipelines.execution.executor import Executor, Task, TaskNeeds
+from pipelines.publishing.publish_part import ProducedPart, ProducePartTask
+from tests.support.ray_cluster import MACHINE_VARIABLE
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedTask:
+    """A task that leaves a trace."""
+
+    task: Task[Any]
+    log: str
+
+    def run(self) -> Any:
+        """Run the task between two marks."""
+        kind, name = type(self.task).__name__, "-"
+        if isinstance(self.task, ProducePartTask):
+            name = self.task.publishing.object_name.replace("/", "|")
+        begun = Path(self.log) / f"{kind} {name} {os.environ.get(MACHINE_VARIABLE, 'none')} {os.getpid()}-{time.monotonic_ns()} begun"
+        begun.touch()
+        result = self.task.run()
+        reused = isinstance(result, ProducedPart) and result.part.reused
+        begun.rename(begun.with_name(begun.name.removesuffix("begun") + ("reused" if reused else "ended")))
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingExecutor:
+    """Another executor, with every task logged."""
+
+    inner: Executor
+    log: str
+
+    @property
+    def description(self) -> str:
+        """The inner one's."""
+        return self.inner.description
+
+    def run(self, tasks: Iterable[Task[R]], needs: TaskNeeds) -> Iterator[tuple[int, R]]:
+        """See `Executor.run`."""
+        return self.inner.run([LoggedTask(task, self.log) for task in tasks], needs)
+
+    def on_each_machine(self, task: Task[R]) -> list[tuple[str, R]]:
+        """The inner one's."""
+        answers: list[tuple[str, R]] = self.inner.on_each_machine(task)  # type: ignore[attr-defined]
+        return answers
+
+    def close(self) -> None:
+        """See `Executor.close`."""
+        self.inner.close()
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """What is known of one time that a task was begun."""
+
+    kind: str
+    name: str
+    machine: str
+    outcome: str
+    """begun (and never ended), ended, or reused: it found its result there."""
+
+
+def read_log(log: Path) -> list[LogEntry]:
+    """Return all times that tasks were begun."""
+    entries = []
+    for path in sorted(log.iterdir()):
+        kind, name, machine, _, outcome = path.name.split(" ")
+        entries.append(LogEntry(kind, name, machine, outcome))
+    return entries
+
+
+def parts_made(entries: Iterable[LogEntry]) -> Counter[str]:
+    """Return how often each part was made, or begun to be made."""
+    return Counter(entry.name for entry in entries if entry.kind == "ProducePartTask" and entry.outcome != "reused")
+
+
+if __name__ == "__main__":
+    from tests.support import logged_command
+
+    folder = sys.argv.pop(1)
+    # Through the importable module, so that workers find the classes.
+    jobs.produce.open_executor = lambda *options: logged_command.LoggingExecutor(open_executor(*options), folder)
+    main()
