@@ -45,6 +45,7 @@ from pipelines.execution.claimed_production import ClaimTerms, claimed
 from pipelines.execution.produce_epoch import EpochProduction, EpochResult, ProductionSettings
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
+from pipelines.publishing.claim import remove_dead_claim
 from pipelines.publishing.epoch_publisher import EpochPublisher
 from pipelines.publishing.signing import Signer, load_signer
 from pipelines.sources.state_walk_source import StateWalk
@@ -196,6 +197,7 @@ def produce(
     )
     published = publisher.find_published(found.context, num_parts)
     if published is not None and not repair:
+        remove_dead_claim(open_store(to), publisher.layout(found.context))
         epoch_url, revision = publisher.epoch_url(found.context), published.revision
         message = f"{epoch_url} is published, manifest revision {revision}; statecast check verifies it"
         print_nothing_to_do("published" if if_missing else True, message, as_json, epoch_url=epoch_url, manifest_revision=revision)

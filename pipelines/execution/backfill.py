@@ -24,6 +24,7 @@ from pipelines.execution.progress import Progress, StageProgress
 from pipelines.execution.roll_forward_shard import roll_forward_shard
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.protocol import Kernel
+from pipelines.publishing.claim import remove_dead_claim
 from pipelines.publishing.epoch_publisher import EpochPublisher
 from pipelines.sources.arrow_dataset import ShardDataset, load_shard
 from pipelines.sources.node_home import read_node_home
@@ -182,6 +183,7 @@ class _Lane:
         publisher = backfill.publisher_for(context)
         if publisher.find_published(context, backfill.settings.num_parts) is not None:
             backfill.status.note(epoch.epoch_height, shards, state=StepState.PUBLISHED, error=None)
+            remove_dead_claim(open_store(publisher.store_url), publisher.layout(context))
             found = [dataset for shard in context.shards if (dataset := self._exported(context, shard)) is not None]
             for dataset in found:
                 # Left by a run that was killed between its manifest and its cleaning up.

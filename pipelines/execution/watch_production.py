@@ -15,7 +15,7 @@ from pipelines.execution.produce_epoch import EpochProduction, EpochResult, Prod
 from pipelines.execution.progress import Progress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.protocol import Kernel
-from pipelines.publishing.claim import HeldClaim
+from pipelines.publishing.claim import HeldClaim, remove_dead_claim
 from pipelines.publishing.epoch_publisher import EpochPublisher
 from pipelines.sources.node_store import NodeSource
 from pipelines.sources.rocksdb_reader import forget_readers
@@ -112,7 +112,10 @@ class WatchProduction:
         context = self._context(epoch_id)
         chosen = context.only(self.shard_ids)
         publisher = self.publisher_for(chosen)
-        return None if publisher.find_published(chosen, self.settings.num_parts) is None else publisher.epoch_url(chosen)
+        if publisher.find_published(chosen, self.settings.num_parts) is None:
+            return None
+        remove_dead_claim(open_store(self.store_url), publisher.layout(chosen))
+        return publisher.epoch_url(chosen)
 
     def produce(self, epoch_id: CryptoHash, progress: Progress, on_claim: Callable[[HeldClaim | None], None]) -> EpochResult:
         """See `EpochWork.produce`."""

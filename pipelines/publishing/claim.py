@@ -231,6 +231,17 @@ class HeldClaim:
                 return
 
 
+def remove_dead_claim(store: Store, layout: EpochLayout) -> None:
+    """Remove a claim in which no lease counts any more: of a producer that was killed between its manifest and its release.
+
+    What can't be removed stays: nobody minds it.
+    """
+    with suppress(StatecastError):
+        info, leases = Claimant(store, layout, (), this_holder()).read()
+        if info is not None and not leases:
+            store.delete(layout.claim)
+
+
 @contextmanager
 def heartbeat(claim: HeldClaim, ttl_s: float, note: Callable[[str], None]) -> Iterator[None]:
     """Renew a claim in a thread of its own for as long as the block runs, then release it.

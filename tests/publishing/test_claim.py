@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipelines.publishing.claim import CLOCK_SKEW_S, Claimant, ClaimSightings, heartbeat, is_gone, this_holder
+from pipelines.publishing.claim import CLOCK_SKEW_S, Claimant, ClaimSightings, heartbeat, is_gone, remove_dead_claim, this_holder
 from pipelines.stores.memory_store import MemoryStore
 from schemas.claim import LEASE_TTL_S_MAX, Claim, Holder
 from schemas.errors import ClaimedError, InvalidInputError, ManifestError, TransientStoreError
@@ -159,6 +159,19 @@ def test_a_dead_process_of_this_machine_holds_nothing(store: MemoryStore) -> Non
     clock = Clock()
     replace(claimant(store, clock), holder=dead).acquire()
     replace(claimant(store, clock), holder=this_holder()).acquire()
+
+
+def test_what_a_killed_producer_left_of_its_claim_is_removed_and_a_live_one_is_not(store: MemoryStore) -> None:
+    """An epoch that is published stays without a claim, unless somebody is at work on it."""
+    expired = Clock()
+    expired.seconds = -(TTL_S + CLOCK_SKEW_S + 1) - (START - datetime.now(UTC)).total_seconds()
+    claimant(store, expired).acquire()
+    remove_dead_claim(store, LAYOUT)
+    assert store.info(LAYOUT.claim) is None
+    expired.seconds += TTL_S
+    claimant(store, expired).acquire()
+    remove_dead_claim(store, LAYOUT)
+    assert store.info(LAYOUT.claim) is not None
 
 
 def test_only_a_process_that_is_known_to_be_gone_is_gone() -> None:
