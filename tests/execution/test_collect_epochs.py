@@ -145,6 +145,15 @@ def test_a_lease_that_comes_before_the_mark_wins_the_race(monkeypatch: pytest.Mo
     assert catalogue is not None and all(epoch.leaving_since is None and epoch.listing is not None for epoch in catalogue.epochs)
 
 
+def test_a_pointer_that_moves_at_the_last_moment_keeps_its_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read once more after the mark."""
+    url = store_with(1, 2)
+    pointer = LatestPointer(CHAIN_ID, 1, epoch_layout(1).epoch_id, 1, "ab" * 32).to_bytes()
+    inject(monkeypatch, url, meanwhile("swap", "catalogue.json", lambda: open_store(url).put(latest_name(CHAIN_ID), pointer)))
+    assert collected(collect_epochs(url, CHAIN_ID, 1)) == []
+    assert heights_in(url) == listed(url) == [1, 2]
+
+
 def test_a_lease_that_comes_after_the_mark_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of reader and collector at least one sees the other: here the reader is told that the epoch goes."""
     url = store_with(1, 2)

@@ -242,6 +242,37 @@ def test_a_lying_mirror_is_refused_and_the_next_one_asked(root: Path, tmp_path: 
     assert objects(root) == before
 
 
+def test_a_torrent_of_other_parts_is_refused(root: Path, tmp_path: Path) -> None:
+    """It is well formed, and its info hashes are not the manifest's."""
+    liar, name = Path(shutil.copytree(published(), tmp_path / "liar")), LAYOUT.torrent(0)
+    flip(liar, name, (liar / name).read_bytes().index(b"6:pieces") + 20)
+    for folder in (root, liar):
+        delete(folder, part(0))
+    delete(root, name)
+    outcome = scrub(root, liar)
+    assert outcome.repaired == 0
+    assert "the manifest names" in next(repair.problem for repair in outcome.repairs if repair.finding.object_name == name)
+
+
+def test_a_revision_that_another_key_has_signed_is_refused(root: Path, tmp_path: Path) -> None:
+    """It is well formed, and nobody trusted stands behind it."""
+    other = tmp_path / "other"
+    publish_epoch(str(other), 1, complete=False, key="second")
+    delete(root, LAYOUT.manifest_revision(1))
+    outcome = scrub(root, other)
+    assert outcome.repaired == 0 and "no trusted key" in outcome.repairs[0].problem
+    assert scrub(root, other, published()).repaired == 1
+
+
+def test_a_signed_revision_under_another_ones_name_is_refused(root: Path, tmp_path: Path) -> None:
+    """A mirror may replay what is true elsewhere."""
+    liar = Path(shutil.copytree(published(), tmp_path / "liar"))
+    shutil.copyfile(liar / LAYOUT.manifest_revision(2), liar / LAYOUT.manifest_revision(1))
+    delete(root, LAYOUT.manifest_revision(1))
+    outcome = scrub(root, liar)
+    assert outcome.repaired == 0 and "it is revision 2" in outcome.repairs[0].problem
+
+
 def test_a_mirror_that_is_rotten_in_one_place_is_asked_for_others(root: Path, tmp_path: Path) -> None:
     """A repair is partial then."""
     mirror = Path(shutil.copytree(published(), tmp_path / "mirror"))

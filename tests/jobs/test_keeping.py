@@ -13,7 +13,7 @@ from pipelines.publishing.lease_keeper import EpochLease
 from pipelines.stores.open_store import open_store
 from schemas.ids import PartId
 from schemas.object_layout import catalogue_name
-from tests.support.commands import Outcome, objects_in, statecast
+from tests.support.commands import Outcome, kill_when, objects_in, start_process, statecast
 from tests.support.fault_server import fault_server
 from tests.support.published import public_key, session_folder
 from tests.support.stored_epochs import CHAIN_ID, NUM_PARTS, epoch_layout, publish_epoch
@@ -128,6 +128,20 @@ class TestGc:
         before = objects_in(root)
         assert statecast("gc", root, *options).code == 2
         assert objects_in(root) == before
+
+    def test_a_killed_process_is_finished_by_the_next(self, tmp_path: Path) -> None:
+        """SIGKILL in the midst of a deletion: what is left has no manifest, or is whole; the rerun leaves the newest epoch alone."""
+        root = tmp_path / "store"
+        for epoch_height in range(1, 9):
+            publish_epoch(str(root), epoch_height)
+        process = start_process("gc", root, "--keep-epochs", 1)
+        assert kill_when(process, lambda: not (root / epoch_layout(3).manifest).exists()), "it ended before it could be killed"
+        published = [epoch_layout(epoch_height) for epoch_height in range(1, 9) if (root / epoch_layout(epoch_height).manifest).exists()]
+        assert len({sum(name.startswith(layout.folder) for name in objects_in(root)) for layout in published}) == 1, "all are whole"
+        assert statecast("gc", root, "--keep-epochs", 1).code == 0
+        assert {name.split("/")[1] for name in objects_in(root)} == {"catalogue.json", "latest.json", "epoch_height=8"}
+        document = statecast("catalogue", root, "--json").document
+        assert [epoch["epoch_height"] for epoch in document["epochs"]] == [8]
 
     def test_an_epochs_url_is_refused(self, root: Path) -> None:
         """A collection is of a chain."""
