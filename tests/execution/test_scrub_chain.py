@@ -13,7 +13,7 @@ from pipelines.execution.check_epoch import FindingKind
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress
 from pipelines.execution.repair_epoch import OWN_STORE
-from pipelines.execution.scrub_chain import ChainScrub, ScrubOutcome, ScrubResult, ScrubSettings, published_epochs
+from pipelines.execution.scrub_chain import ChainScrub, ScrubOutcome, ScrubResult, ScrubSettings
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.stores.open_store import open_store
 from pipelines.trust.signatures import TrustRule
@@ -400,21 +400,3 @@ def test_an_epoch_that_is_collected_meanwhile_is_passed_over(root: Path) -> None
     """Where there are others."""
     result = scrub_chain(root, 3, 1)
     assert [outcome.scrubbed.layout for outcome in result.epochs] == [LAYOUT]
-
-
-def test_epochs_are_chosen_by_height_id_or_pointer(tmp_path: Path) -> None:
-    """Newest first, each once."""
-    url = str(tmp_path / "store")
-    for epoch_height in (1, 2, 3):
-        publish_epoch(url, epoch_height)
-    store = open_store(url)
-
-    def chosen(*selectors: str) -> list[int]:
-        return [layout.epoch_height for layout in published_epochs(store, CHAIN_ID, selectors)]
-
-    assert chosen() == [3, 2, 1]
-    assert chosen("latest", str(epoch_layout(1).epoch_id), "3") == [3, 1]
-    with pytest.raises(EpochNotReadyError):
-        chosen("7")
-    with pytest.raises(EpochNotReadyError):
-        published_epochs(store, "mainnet", ())
