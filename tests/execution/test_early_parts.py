@@ -15,22 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.epochs.node_context import epoch_context_from_node
-from pipelines.kernel.choice import choose_kernel
 from pipelines.sources.arrow_dataset import load_shard
-from pipelines.sources.flat_state_location import locate_flat_state
-from pipelines.sources.node_columns import FLAT_STATE, STATE
-from pipelines.sources.node_home import read_node_home
+from pipelines.sources.node_columns import STATE
 from pipelines.sources.node_store import NodeSource
 from pipelines.sources.rocksdb_reader import forget_readers
 from pipelines.sources.state_walk_source import StateWalkSource
 from pipelines.stages.boundary_nodes import BOUNDARIES_PER_FILE
-from pipelines.stages.part_check import verify_part
 from schemas.epoch_context import EpochContext
-from schemas.errors import SourceError, StateRootMismatchError
-from schemas.flat_state_value import encode_inlined
-from schemas.ids import ZERO_HASH, CryptoHash, PartId, ShardUId
-from schemas.state_part import Encoding, decode_partial_state
-from tests.support.nodes import NODES, change_rows, context_file, copied, localnet_home, node_a, open_writable, snapshot_folder, unpacked
+from schemas.errors import SourceError
+from schemas.ids import CryptoHash, ShardUId
+from schemas.state_part import decode_partial_state
+from tests.support.nodes import NODES, change_rows, context_file, copied, localnet_home, node_a, open_writable, unpacked
 from tests.support.records import Pairs, record_sets
 from tests.support.state_rows import context_at, node_of, walk_source
 from tests.support.whole_productions import WholeProduction
@@ -217,14 +212,6 @@ def test_a_shard_that_cannot_be_read_shows_before_any_part(tmp_path: Path) -> No
     assert production.told.stages == []
 
 
-def test_early_parts_are_validated_always(tmp_path: Path) -> None:
-    """Validation can be left out only where the shard's root has come out."""
-    home = change_value(copied(node_a(), tmp_path))
-    context = context_file(home).only((0,))
-    with pytest.raises(StateRootMismatchError):
-        WholeProduction(tmp_path / "made", context, node_source(home, context), num_parts=5, validate=False).run()
-
-
 # Ways that are not open
 
 
@@ -290,122 +277,6 @@ def test_a_node_that_lacks_a_boundary_node_falls_back(tmp_path: Path, damage: An
     assert lacking.statements() == whole.statements()
     (note,) = [note for note in lacking.told.notes if "wait for its state root" in note]
     assert "State column" in note
-
-
-# Flat state that is wrong
-
-
-def flat_row(home: Path, number: int) -> tuple[bytes, bytes]:
-    """Return an inlined row of shard 0's flat state with a value of some bytes, by its position among those."""
-    folder = locate_flat_state(read_node_home(home), S0, context_file(home).shards[0].flat_head_target or ZERO_HASH).folder
-    forget_readers()
-    database = open_writable(folder)
-    family = database.get_column_family(FLAT_STATE)
-    rows = [
-        (bytes(key), bytes(row))
-        for key, row in family.items(from_key=S0.to_bytes())
-        if bytes(key).startswith(S0.to_bytes()) and row[0] == 1 and len(row) > 12
-    ]
-    family.close()
-    database.close()
-    return rows[number]
-
-
-def change_value(home: Path, number: int = -1) -> Path:
-    """Change a value of shard 0 and leave its length: memory usage and boundaries stay as they are."""
-    key, row = flat_row(home, number)
-    changed = encode_inlined(bytes([row[5] ^ 0xFF]) + row[6:])
-    assert len(changed) == len(row)
-    for folder in (snapshot_folder(home), home / "data"):
-        change_rows(folder, FLAT_STATE, {key: changed})
-    return home
-
-
-def test_a_part_with_a_changed_value_is_not_put(tmp_path: Path) -> None:
-    """The part and its keys are named, and the key in it; the parts before it are there, and each is right."""
-    home = copied(node_a(), tmp_path)
-    key, _ = flat_row(home, -1)
-    change_value(home)
-    context = context_file(home).only((0,))
-    production = WholeProduction(tmp_path / "made", context, node_source(home, context), num_parts=5)
-    with pytest.raises(StateRootMismatchError) as raised:
-        production.run()
-    error = raised.value
-    assert error.part_id is not None
-    assert f"part {error.part_id}/5" in error.problem
-    assert "keys" in error.where
-    assert key.removeprefix(S0.to_bytes()).hex() in error.where
-    parts = production.parts()
-    assert sorted(parts) == [f"shard_id=0/state_part_{idx:06d}_of_000005" for idx in range(error.part_id)]
-    state_root = context.shards[0].state_root
-    assert state_root is not None
-    for idx, data in enumerate(parts[name] for name in sorted(parts)):
-        verify_part(choose_kernel("auto"), data, Encoding.V0, state_root, PartId(idx, 5))
-    assert production.statements() == {}
-
-
-def test_a_mended_node_is_exported_anew_after_a_refused_part(tmp_path: Path) -> None:
-    """The same folders, after the node has come right: what was put stays."""
-    home = copied(node_a(), tmp_path)
-    number = -1
-    key, row = flat_row(home, number)
-    change_value(home, number)
-    context = context_file(home).only((0,))
-    refused = WholeProduction(tmp_path / "made", context, node_source(home, context), num_parts=5)
-    with pytest.raises(StateRootMismatchError):
-        refused.run()
-    put = refused.parts()
-    assert not list(tmp_path.glob("made/dataset/**/shard.json"))
-    forget_readers()
-    for folder in (snapshot_folder(home), home / "data"):
-        change_rows(folder, FLAT_STATE, {key: row})
-    mended = WholeProduction(tmp_path / "made", context, node_source(home, context), num_parts=5)
-    result = mended.run()
-    assert sum(part.reused for part in result.shards[0].parts) == len(put) > 0
-    assert mended.parts().items() >= put.items()
-    assert len(mended.parts()) == 5
-
-
-def test_a_part_of_an_honest_producer_does_not_hide_a_changed_value(tmp_path: Path) -> None:
-    """The wrong record's part is there already and right; the root that the records hash to is not, so no statement is written."""
-    honest = WholeProduction(tmp_path / "made", context := context_file(node_a()).only((0,)), node_source(node_a(), context), num_parts=5)
-    honest.run()
-    parts = honest.parts()
-    for pattern in ("**/manifest.json", "**/manifests/*", "**/statements/*", "**/latest.json"):
-        for path in list(honest.published.glob(pattern)):
-            path.unlink()
-    shutil.rmtree(tmp_path / "made" / "work")
-    shutil.rmtree(tmp_path / "made" / "dataset")
-    home = change_value(copied(node_a(), tmp_path))
-    wrong = WholeProduction(tmp_path / "made", context, node_source(home, context), num_parts=5)
-    with pytest.raises(StateRootMismatchError, match="No statement"):
-        wrong.run()
-    assert wrong.parts() == parts
-    assert wrong.statements() == {}
-
-
-def test_records_of_another_memory_usage_put_nothing(tmp_path: Path) -> None:
-    """A record too few shows before anything is built, and is named when all is."""
-    home = copied(node_a(), tmp_path)
-    key, _ = flat_row(home, 3)
-    for folder in (snapshot_folder(home), home / "data"):
-        change_rows(folder, FLAT_STATE, {key: None})
-    context = context_file(home).only((0,))
-    production = WholeProduction(tmp_path / "made", context, node_source(home, context), num_parts=5)
-    with pytest.raises(StateRootMismatchError):
-        production.run()
-    assert production.parts() == {}
-    assert any("memory usage" in note for note in production.told.notes)
-
-
-def test_records_of_another_root_put_nothing(tmp_path: Path) -> None:
-    """A trusted root of another shard, whose trie does not have the records' boundaries."""
-    context = context_file(node_a())
-    other = replace(context.only((0,)), shards=(replace(context.shard(0), state_root=context.shard(90).state_root),))
-    production = WholeProduction(tmp_path, other, node_source(node_a(), other), num_parts=5)
-    with pytest.raises(StateRootMismatchError):
-        production.run()
-    assert production.parts() == {}
 
 
 # Reruns
