@@ -44,6 +44,10 @@ CLAIMED_RETRY_S_MAX: Final = 30.0
 """Longest pause between two looks at another producer's claim."""
 
 
+NOT_LOOKED_YET: Final = "the node was not looked at yet"
+"""What keeps a watcher from being ready in the beginning."""
+
+
 class OnEvent(Protocol):
     """Told what happens, from two threads."""
 
@@ -115,7 +119,7 @@ class Watcher:
     _view: NodeView | None = None
     _makes_snapshots: bool = False
     _beat_s: float = field(default_factory=time.monotonic)
-    _poll_problem: str = "not looked at yet"
+    _poll_problem: str = NOT_LOOKED_YET
     _problem: str = ""
     """Why epochs could not be taken note of, or the store be read."""
     _claim: HeldClaim | None = None
@@ -170,16 +174,16 @@ class Watcher:
         try:
             view = self.work.look()
         except StatecastError as error:
-            # The node may be down, or be making its database anew: not each poll is told.
-            self._poll_problem = error.problem
-            if self._tell_once(
-                "node", error.problem, "poll_failed", f"the node can't be read, and is asked again: {_line(error)}", error.to_json()
-            ):
+            # The node may be down, or be making its database anew: an outage is told once, however its problem changes.
+            if not self._poll_problem or self._poll_problem == NOT_LOOKED_YET:
                 self.metrics.failed(error.kind)
+                message = f"the node can't be read, and is asked again and again: {_line(error)}"
+                self.on_event("poll_failed", message, {"error": error.to_json()})
+            self._poll_problem = error.problem
             return
         finally:
             self._beat_s = time.monotonic()
-        if self._tell_once("node", "", "", "", {}):
+        if self._poll_problem not in ("", NOT_LOOKED_YET):
             self.on_event("poll_recovered", "the node can be read again", {})
         self._poll_problem = ""
         self.metrics.polled_at = time.time()

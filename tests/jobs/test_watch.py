@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,9 +25,18 @@ POLL = ("--poll", "0.1s")
 SETTLED = ("epoch_published", "epoch_found_published")
 
 
-def start_watcher(home: Path, to: Path, work: Path, *options: object) -> JsonProcess:
-    """Start a watcher in a process of its own."""
-    return JsonProcess(
+class WatchProcess(JsonProcess):
+    """A watcher in a process of its own."""
+
+    def close(self) -> None:
+        """Kill it if it still runs, and read it to its end."""
+        kill_tree(self.process.pid)
+        self.ended()
+
+
+def start_watcher(home: Path, to: Path, work: Path, *options: object) -> WatchProcess:
+    """Start a watcher."""
+    return WatchProcess(
         start_process(
             *("watch", "--node-home", home, "--to", to, "--work", f"file://{work}", "--signing-key", signing_key()),
             *("--log-format", "json", *POLL, *(options or ("--in-process",))),
@@ -36,15 +45,12 @@ def start_watcher(home: Path, to: Path, work: Path, *options: object) -> JsonPro
 
 
 @contextmanager
-def watching(home: Path, to: Path, work: Path, *options: object) -> Iterator[JsonProcess]:
+def watching(home: Path, to: Path, work: Path, *options: object) -> Iterator[WatchProcess]:
     """Run a watcher for a while; it must end well when it is asked to."""
-    watcher = start_watcher(home, to, work, *options)
-    try:
+    with closing(start_watcher(home, to, work, *options)) as watcher:
         watcher.event("watching")
         yield watcher
         assert watcher.stop() == 0, watcher.errors
-    finally:
-        kill_tree(watcher.process.pid)
 
 
 def manifests(to: Path) -> dict[int, Path]:
