@@ -126,7 +126,7 @@ def produce(
         ),
     ] = None,
     keep_work: Annotated[
-        bool, typer.Option("--keep-work", help="Leave what is in the work folder: the export and the built interiors.")
+        bool, typer.Option("--keep-work", help="Leave what is in the work folder: the export and what the stages left each other.")
     ] = False,
     report: Annotated[
         Path | None, typer.Option("--report", help="HTML report to write. Default: report.html in a local work folder.")
