@@ -1,9 +1,11 @@
 """A node's home with a made-up state of a named size: a database as nearcore lays it out, and its epoch context.
 
     python -m benchmarks.synthetic_state --records 1000000 --folder state
+    python -m benchmarks.synthetic_state --records 20000000 --shards 8 --folder state
 
 Flat state is written as sorted table files that the database takes in whole, so a hundred million records need no more memory than
-a thousand. The state root is not known beforehand: it is null in the context, and a run computes it.
+a thousand. The state roots are not known beforehand: they are null in the context, and a run computes them. A state of several shards
+that was stopped goes on with the shard that it was at.
 """
 
 from __future__ import annotations
@@ -43,7 +45,19 @@ TABLE_ROWS: Final = 1 << 14
 TABLE_BYTES_TARGET: Final = 64 << 20
 """Size of a table file, about: nearcore's own target."""
 
-SHARD_UID: Final = ShardUId(version=3, shard_id=0)
+SHARD_VERSION: Final = 3
+SHARD_UID: Final = ShardUId(SHARD_VERSION, shard_id=0)
+SHARDS_MAX: Final = 64
+
+RECORDS_PER_SHARD_MIN: Final = 2 * RECORDS_MIN
+"""In the mean: the smallest shard still has ``RECORDS_MIN``."""
+
+LARGEST_SHARDS_MAX: Final = 8
+"""Up to so many shards the largest has a quarter of the records; of more it has twice its share."""
+
+SHARD_SEED_STEP: Final = 1_000_003
+"""Between the seeds of two shards: each has records of its own."""
+
 SEED_DEFAULT: Final = 1
 RECORDS_DEFAULT: Final = 1_000_000
 
@@ -62,35 +76,56 @@ class SyntheticState:
     records: int
 
 
-def synthetic_state(folder: Path, records: int, seed: int = SEED_DEFAULT) -> SyntheticState:
-    """Make the state, or find it made.
+def synthetic_state(folder: Path, records: int, seed: int = SEED_DEFAULT, shards: int = 1) -> SyntheticState:
+    """Make the state, go on with one that was stopped, or find it made.
 
     Args:
         folder: where states are kept, one folder each.
-        records: from ``RECORDS_MIN`` to ``RECORDS_MAX``.
+        records: from ``RECORDS_MIN`` to ``RECORDS_MAX``, of all shards together; each has at least ``RECORDS_MIN``.
+        shards: how many shards share the records, see `shard_records`.
     """
-    home = folder / f"state-{_FORMAT}-{records}-{seed}"
+    home = folder / (f"state-{_FORMAT}-{records}-{seed}" + (f"-{shards}" if shards > 1 else ""))
     # The context is written last: without it the home is of a run that was stopped.
     if not (home / "context.json").exists():
-        shutil.rmtree(home, ignore_errors=True)
-        _write_database(home / "data", records, seed)
-        (home / "context.json").write_text(json.dumps(_context(records, seed).to_json(), indent=1))
+        _write_database(home / "data", records, seed, shards)
+        (home / "context.json").write_text(json.dumps(_context(records, seed, shards).to_json(), indent=1))
     return SyntheticState(home, parse_epoch_context((home / "context.json").read_bytes(), str(home / "context.json")), records)
+
+
+def shard_records(records: int, shards: int) -> tuple[int, ...]:
+    """Return each shard's number of records, by shard id: the last shard has about a quarter, the others ever fewer from the first on.
+
+    Of fewer than five shards the last one has a quarter more than its share.
+    """
+    assert 1 <= shards <= SHARDS_MAX, f"a synthetic state has 1 to {SHARDS_MAX} shards"
+    if shards == 1:
+        return (records,)
+    largest = max(records // 4, records * 5 // (4 * shards)) if shards <= LARGEST_SHARDS_MAX else 2 * records // shards
+    weights = [2 * shards - index for index in range(shards - 1)]
+    others = [(records - largest) * weight // sum(weights) for weight in weights]
+    counts = (*others, records - sum(others))
+    assert min(counts) >= RECORDS_MIN, f"{records} records are too few for {shards} shards"
+    return counts
 
 
 def _block_hash(records: int, seed: int, name: str) -> CryptoHash:
     return CryptoHash(hashlib.sha256(f"synthetic state of {records} records, seed {seed}: {name}".encode()).digest())
 
 
-def _context(records: int, seed: int) -> EpochContext:
+def _context(records: int, seed: int, shards: int) -> EpochContext:
+    flat_head = _block_hash(records, seed, "flat head")
     return EpochContext(
         chain_id="synthetic",
         epoch_height=1,
         epoch_id=_block_hash(records, seed, "epoch"),
         sync_hash=_block_hash(records, seed, "sync block"),
         protocol_version=82,
-        shards=(ShardContext(SHARD_UID, state_root=None, flat_head_target=_block_hash(records, seed, "flat head")),),
+        shards=tuple(ShardContext(_shard_uid(index), state_root=None, flat_head_target=flat_head) for index in range(shards)),
     )
+
+
+def _shard_uid(shard_id: int) -> ShardUId:
+    return ShardUId(SHARD_VERSION, shard_id)
 
 
 def node_options() -> Options:
@@ -103,8 +138,8 @@ def node_options() -> Options:
     return options
 
 
-def _write_database(data: Path, records: int, seed: int) -> None:
-    data.mkdir(parents=True)
+def _write_database(data: Path, records: int, seed: int, shards: int) -> None:
+    data.mkdir(parents=True, exist_ok=True)
     columns = (BLOCK_MISC, FLAT_STATE, FLAT_STATE_CHANGES, FLAT_STATE_DELTA_METADATA, FLAT_STORAGE_STATUS, STATE, STATE_SHARD_UID_MAPPING)
     options = node_options()
     options.create_if_missing(True)
@@ -112,20 +147,36 @@ def _write_database(data: Path, records: int, seed: int) -> None:
     database = Rdict(str(data), options=options, column_families={column: node_options() for column in columns})
     try:
         flat_head = FlatBlock(_block_hash(records, seed, "flat head"), 1_000, _block_hash(records, seed, "block before the flat head"))
-        database.get_column_family(FLAT_STORAGE_STATUS)[SHARD_UID.to_bytes()] = encode_ready_status(flat_head)
-        state = database.get_column_family(STATE)
-        unlogged = WriteOptions()
-        unlogged.disable_wal = True
-        state.set_write_options(unlogged)
-        _ingest(database.get_column_family(FLAT_STATE), data, _flat_state_rows(synthetic_records(records, seed), state))
-        state.flush()
+        for shard_id, count in enumerate(shard_records(records, shards)):
+            _write_shard(
+                database, data.parent / "staging", _shard_uid(shard_id), synthetic_records(count, seed + SHARD_SEED_STEP * shard_id)
+            )
+            database.get_column_family(FLAT_STORAGE_STATUS)[_shard_uid(shard_id).to_bytes()] = encode_ready_status(flat_head)
     finally:
         database.close()
 
 
-def _flat_state_rows(records: Iterator[Row], state: Rdict) -> Iterator[Row]:
+def _write_shard(database: Rdict, staging: Path, shard_uid: ShardUId, records: Iterator[Row]) -> None:
+    """Write a shard's rows, or find them: flat state is taken in whole, after the values it refers to are on the disk."""
+    flat_state, state = database.get_column_family(FLAT_STATE), database.get_column_family(STATE)
+    if next(iter(flat_state.keys(from_key=shard_uid.to_bytes())), b"").startswith(shard_uid.to_bytes()):
+        return
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    unlogged = WriteOptions()
+    unlogged.disable_wal = True
+    state.set_write_options(unlogged)
+    paths = list(_table_files(staging, _flat_state_rows(records, shard_uid, state)))
+    state.flush()
+    moving = IngestExternalFileOptions()
+    moving.set_move_files(True)
+    flat_state.ingest_external_file(paths, moving)
+    shutil.rmtree(staging)
+
+
+def _flat_state_rows(records: Iterator[Row], shard_uid: ShardUId, state: Rdict) -> Iterator[Row]:
     """Yield rows of the FlatState column; long values go to the State column on the way, each with a reference count of one."""
-    prefix = SHARD_UID.to_bytes()
+    prefix = shard_uid.to_bytes()
     for key, value in records:
         if len(value) <= INLINED_VALUE_BYTES_MAX:
             yield prefix + key, encode_inlined(value)
@@ -135,9 +186,8 @@ def _flat_state_rows(records: Iterator[Row], state: Rdict) -> Iterator[Row]:
             yield prefix + key, encode_ref(len(value), value_hash)
 
 
-def _ingest(flat_state: Rdict, folder: Path, rows: Iterator[Row]) -> None:
-    moving = IngestExternalFileOptions()
-    moving.set_move_files(True)
+def _table_files(folder: Path, rows: Iterator[Row]) -> Iterator[str]:
+    """Write rows into table files of bounded size; yield their paths."""
     for number, first in enumerate(rows):
         path = str(folder / f"ingest-{number}.sst")
         writer = SstFileWriter(node_options())
@@ -146,7 +196,7 @@ def _ingest(flat_state: Rdict, folder: Path, rows: Iterator[Row]) -> None:
         while _write_rows(writer, step) == TABLE_ROWS and writer.file_size() < TABLE_BYTES_TARGET:
             step = islice(rows, TABLE_ROWS)
         writer.finish()
-        flat_state.ingest_external_file([path], moving)
+        yield path
 
 
 def _write_rows(writer: SstFileWriter, rows: Iterator[Row]) -> int:
@@ -162,12 +212,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.synthetic_state", description="Make a node's home with a synthetic state.")
     parser.add_argument("--records", type=int, default=RECORDS_DEFAULT, help=f"{RECORDS_MIN} to {RECORDS_MAX}; default %(default)s")
     parser.add_argument("--seed", type=int, default=SEED_DEFAULT)
+    parser.add_argument("--shards", type=int, default=1, help=f"1 to {SHARDS_MAX}; default %(default)s")
     parser.add_argument("--folder", type=Path, required=True, help="where states are kept, one folder each")
     arguments = parser.parse_args()
     if not RECORDS_MIN <= arguments.records <= RECORDS_MAX:
         parser.error(f"--records goes from {RECORDS_MIN} to {RECORDS_MAX}")
+    if not 1 <= arguments.shards <= SHARDS_MAX or arguments.records < arguments.shards * RECORDS_PER_SHARD_MIN:
+        parser.error(f"--shards goes from 1 to {SHARDS_MAX}, with {RECORDS_PER_SHARD_MIN} records each")
     began = time.monotonic()
-    state = synthetic_state(arguments.folder, arguments.records, arguments.seed)
+    state = synthetic_state(arguments.folder, arguments.records, arguments.seed, arguments.shards)
     print(f"{state.records} records at {state.home}, {time.monotonic() - began:.0f} s")
 
 
