@@ -143,7 +143,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     """Node a has no state headers and no blocks: the run is good, and says so."""
     outcome = produce_node_a(tmp_path)
     assert outcome.code == 0
-    assert "state header missing, shard 90: the source has none" in outcome.stdout
+    assert "state header missing, shard 90: none can be computed: the node does not have the row BlockHeader" in outcome.stdout
     assert "block headers missing" in outcome.stdout
 
 
