@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import tempfile
 import threading
@@ -10,20 +11,25 @@ from pathlib import Path
 
 import psutil
 import pytest
-import ray
-from ray._private.internal_api import memory_summary
 
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.on_ray import RayExecutor
 from pipelines.execution.shared_folders import SeesFileTask
 from pipelines.execution.window import TASKS_PER_SLOT
 from schemas.errors import InvalidInputError, PartialResultError
+from tests.clusters.chaos import BUCKET, NUM_PARTS, Chaos, check_chaos
 from tests.clusters.cluster_tasks import MachineTask, WaitForFileTask
 from tests.execution.ray_tasks import SquareTask
 from tests.support.commands import lasting_objects_in, objects_in, statecast
+from tests.support.fault_proxy import FaultPlan, fault_proxy
 from tests.support.nodes import localnet_home
-from tests.support.published import published_localnet, signing_key
+from tests.support.published import produce_localnet, published_localnet, signing_key
 from tests.support.ray_cluster import MACHINE_MEMORY_BYTES, LocalCluster, hiding_command, local_cluster
+from tests.support.servers import aws_environment, make_s3_bucket, moto_server
+
+# After our own, which set what Ray reads from the environment when it is imported.
+import ray  # isort: skip
+from ray._private.internal_api import memory_summary  # isort: skip
 
 NEEDS = TaskNeeds(memory_bytes=1 << 20)
 AT_THE_DISK = TaskNeeds(memory_bytes=1 << 20, node_disk=True)
@@ -42,15 +48,24 @@ def node_disk() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def cluster(node_disk: Path) -> Iterator[LocalCluster]:
-    """Head, ``disk``, ``one`` and ``two``; each of the latter three with a core."""
+def plan() -> FaultPlan:
+    """The faults of the store; none to begin with."""
+    return FaultPlan()
+
+
+@pytest.fixture(scope="module")
+def cluster(node_disk: Path, plan: FaultPlan) -> Iterator[LocalCluster]:
+    """Head, ``disk``, ``one`` and ``two``; each of the latter three with a core. All know an S3 server behind a proxy with faults."""
     if ray.is_initialized():
         pytest.skip("this process has another Ray already; these tests connect it to a cluster of their own")
-    with local_cluster([node_disk]) as cluster:
-        cluster.add("disk", node_disk=True)
-        cluster.add("one")
-        cluster.add("two")
-        yield cluster
+    with pytest.MonkeyPatch.context() as patch, aws_environment(), moto_server() as server, fault_proxy(server, plan) as url:
+        patch.setenv("AWS_ENDPOINT_URL_S3", url)
+        make_s3_bucket(url, BUCKET)
+        with local_cluster([node_disk]) as cluster:
+            cluster.add("disk", node_disk=True)
+            cluster.add("one")
+            cluster.add("two")
+            yield cluster
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +190,28 @@ def test_the_driver_s_memory_is_flat(on_cluster: RayExecutor) -> None:
     assert ended == 10_000
     print("driver's memory in MiB after each 1,000 tasks:", [size >> 20 for size in memory])
     assert memory[-1] - memory[1] < 16 << 20
+
+
+@pytest.fixture(scope="module")
+def quiet_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What an undisturbed run leaves, by the sha256 of each object."""
+    folder = tmp_path_factory.mktemp("quiet") / "out"
+    assert produce_localnet(folder, "--num-parts", NUM_PARTS).code == 0
+    return lasting_objects_in(folder)
+
+
+def test_an_epoch_in_chaos(cluster: LocalCluster, node_disk: Path, plan: FaultPlan, quiet_run: dict[str, str], tmp_path: Path) -> None:
+    """Three workers, a machine and the driver die."""
+    check_chaos(Chaos(cluster, node_disk / "home", plan, tmp_path, seed=1, name="short", worker_kills=3), quiet_run)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("number", range(4))
+def test_many_epochs_in_chaos(
+    cluster: LocalCluster, node_disk: Path, plan: FaultPlan, quiet_run: dict[str, str], tmp_path: Path, number: int
+) -> None:
+    """At random moments; the seed is printed."""
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    check_chaos(Chaos(cluster, node_disk / "home", plan, tmp_path, seed, name=f"long-{number}", worker_kills=10), quiet_run)

@@ -1,4 +1,4 @@
-"""Chaos: an epoch produced on a cluster of four machines while workers, a machine and the driver die and the store fails.
+"""Chaos: an epoch produced on a cluster while workers, a machine and the driver die and the store fails, and what must come of it.
 
 The result is that of a quiet run, nothing is left over, and little was done twice. The seed is printed.
 """
@@ -6,29 +6,26 @@ The result is that of a quiet run, nothing is left over, and little was done twi
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-import pytest
 
 from pipelines.stores.open_store import open_store
 from tests.support.commands import PROJECT, is_lasting, kill_tree, lasting_objects_in, statecast
-from tests.support.fault_proxy import FaultPlan, fault_proxy
+from tests.support.fault_proxy import FaultPlan
 from tests.support.logged_command import parts_made, read_log
-from tests.support.nodes import localnet_home
-from tests.support.published import produce_localnet, signing_key
-from tests.support.ray_cluster import LocalCluster, local_cluster
-from tests.support.servers import aws_environment, make_s3_bucket, moto_server
+from tests.support.published import signing_key
+from tests.support.ray_cluster import LocalCluster
 
-NUM_PARTS = 24
+NUM_PARTS = 12
 SHARDS = 4
 REDONE_SHARE_MAX = 0.25
 RUNS_MAX = 8
@@ -42,6 +39,8 @@ class Chaos:
     """What goes wrong, and where everything is."""
 
     cluster: LocalCluster
+    home: Path
+    """Of the NEAR node."""
     plan: FaultPlan
     folder: Path
     seed: int
@@ -72,15 +71,15 @@ class Chaos:
 
     def start_driver(self) -> subprocess.Popen[str]:
         """Start the command; its tasks are logged."""
-        arguments = ("--node-home", localnet_home(), "--to", self.to, "--signing-key", signing_key(), "--num-parts", NUM_PARTS)
+        arguments = ("--node-home", self.home, "--to", self.to, "--signing-key", signing_key(), "--num-parts", NUM_PARTS)
         return subprocess.Popen(
             [
                 *(sys.executable, "-m", "tests.support.logged_command", str(self.log), "produce", *map(str, arguments)),
-                *("--work", f"file://{self.folder / 'work'}", "--ray-address", self.cluster.address),
+                *("--work", f"file://{self.folder / 'work'}", "--ray-address", self.cluster.address, "--json"),
             ],
             cwd=PROJECT,
             env={**os.environ, "TMPDIR": str(self.scratch)},
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -104,19 +103,22 @@ class Chaos:
     def _run_once(self, left: list[tuple[int, str]]) -> int:
         driver = self.start_driver()
         said: list[str] = []
-        reader = threading.Thread(target=lambda: said.append(driver.stderr.read() if driver.stderr else ""))
+        reader = threading.Thread(target=lambda: said.extend(driver.communicate()))
         reader.start()
         deadline = time.monotonic() + RUN_TIMEOUT_S
         with contextlib.ExitStack() as adding:
-            while driver.poll() is None:
+            while reader.is_alive():
                 assert time.monotonic() < deadline, f"a run takes too long: {self.deaths}"
                 if left and self.parts_done() >= left[0][0] and self._strike(left[0][1], driver, adding):
                     left.pop(0)
                 time.sleep(POLL_S)
         reader.join()
-        code = driver.wait()
+        code = driver.returncode
         # Killed, or the same task died too often, which says to run the command again: nothing else.
         assert code in (0, 3, -9), said
+        if code == 0:
+            # Nothing but the result, whatever Ray had to say of the dead.
+            assert len(json.loads(said[0])["shards"]) == SHARDS
         return code
 
     def _strike(self, kind: str, driver: subprocess.Popen[str], adding: contextlib.ExitStack) -> bool:
@@ -139,39 +141,12 @@ class Chaos:
         return True
 
 
-@pytest.fixture(scope="module")
-def plan() -> FaultPlan:
-    """The store's faults; none to begin with."""
-    return FaultPlan()
-
-
-@pytest.fixture(scope="module")
-def cluster(plan: FaultPlan) -> Iterator[LocalCluster]:
-    """Head, disk and two machines more, whose store is an S3 server behind a proxy that injects faults."""
-    with pytest.MonkeyPatch.context() as patch, aws_environment(), moto_server() as server, fault_proxy(server, plan) as url:
-        patch.setenv("AWS_ENDPOINT_URL_S3", url)
-        make_s3_bucket(url, BUCKET)
-        with local_cluster() as cluster:
-            cluster.add("disk", node_disk=True)
-            cluster.add("one")
-            cluster.add("two")
-            yield cluster
-
-
-@pytest.fixture(scope="module")
-def quiet_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What an undisturbed run leaves, by the sha256 of each object."""
-    folder = tmp_path_factory.mktemp("quiet") / "out"
-    assert produce_localnet(folder, "--num-parts", NUM_PARTS).code == 0
-    return lasting_objects_in(folder)
-
-
 def check_chaos(chaos: Chaos, quiet_run: dict[str, str]) -> None:
     """Produce in chaos; compare everything that is left with a quiet run."""
     plan = chaos.plan
     plan.seed = chaos.seed
     plan.generator.seed(chaos.seed)
-    plan.unavailable, plan.broken, plan.reply_lost, plan.slow_s = 0.04, 0.02, 0.02, 0.05
+    plan.unavailable, plan.broken, plan.reply_lost, plan.slow_s = 0.04, 0.02, 0.02, 0.02
     began = time.monotonic()
     chaos.run()
     seconds = time.monotonic() - began
@@ -188,12 +163,12 @@ def check_chaos(chaos: Chaos, quiet_run: dict[str, str]) -> None:
 
 def check_result(chaos: Chaos, quiet_run: dict[str, str]) -> None:
     """Same objects with the same bytes and no others; the check finds nothing."""
-    there = {info.name: info for info in open_store(chaos.to).list()}
+    store, fetched = open_store(chaos.to), chaos.folder / "fetched"
+    there = [info.name for info in store.list()]
     assert {name for name in there if is_lasting(name)} == set(quiet_run)
-    fetched = chaos.folder / "fetched"
-    copy = open_store(str(fetched))
+    copy = open_store(str(fetched), durable=False)
     for name in there:
-        copy.put(name, open_store(chaos.to).get(name))
+        copy.put(name, store.get(name))
     assert lasting_objects_in(fetched) == quiet_run
     assert statecast("check", fetched, "--in-process").code == 0
 
@@ -215,18 +190,3 @@ def check_leftovers(chaos: Chaos) -> None:
         time.sleep(POLL_S)
     drivers = [process for process in psutil.Process().children(recursive=True) if "tests.support.logged_command" in process.cmdline()]
     assert not drivers
-
-
-def test_an_epoch_in_chaos(cluster: LocalCluster, plan: FaultPlan, quiet_run: dict[str, str], tmp_path: Path) -> None:
-    """Five workers, a machine and the driver die."""
-    check_chaos(Chaos(cluster, plan, tmp_path, seed=1, name="short", worker_kills=5), quiet_run)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("number", range(4))
-def test_many_epochs_in_chaos(cluster: LocalCluster, plan: FaultPlan, quiet_run: dict[str, str], tmp_path: Path, number: int) -> None:
-    """At random moments; the seed is printed."""
-    seed = random.SystemRandom().randrange(2**32)
-    print(f"seed {seed}")
-    check_chaos(Chaos(cluster, plan, tmp_path, seed, name=f"long-{number}", worker_kills=10), quiet_run)
