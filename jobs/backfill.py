@@ -29,7 +29,8 @@ from jobs.options import (
     parse_byte_count,
     reader_count,
 )
-from jobs.produce import choose_signer, default_work_folder
+from jobs.produce import default_work_folder
+from jobs.publish_options import AllowUnsigned, EncodingOption, NumParts, SigningKey, To, ZstdLevel, choose_signer
 from jobs.terminal import format_bytes, format_seconds, open_console, open_progress
 from pipelines.epochs.backfill_epochs import find_epochs, parse_epoch_range
 from pipelines.epochs.rpc_client import REQUESTS_PER_S
@@ -49,15 +50,11 @@ from schemas.epoch_context import EpochContext
 from schemas.errors import InvalidInputError, PartialResultError
 from schemas.state_part import Encoding, default_encoding
 
-_OUTPUT = "What is published"
-
 
 def backfill(
     node_home: Annotated[Path, typer.Option("--node-home", help="Home of the node, an archival one as a rule. Opened read-only.")],
     epochs: Annotated[str, typer.Option("--epochs", help="Epoch heights LO..HI, both included, or one height.")],
-    to: Annotated[
-        str, typer.Option("--to", help="Where objects go: gs://bucket/prefix, s3://bucket/prefix, or a folder.", rich_help_panel=_OUTPUT)
-    ],
+    to: To,
     source: Annotated[
         str | None,
         typer.Option("--from", help="dataset://URL of an older epoch's export: the first epoch is rolled forward from it."),
@@ -71,20 +68,11 @@ def backfill(
         typer.Option("--roll-forward/--no-roll-forward", help="Make an epoch out of the one before and what has changed, where possible."),
     ] = True,
     state_walk: StateWalkOption = StateWalk.AUTO,
-    num_parts: Annotated[
-        int | None, typer.Option("--num-parts", min=1, help="Parts a shard. Default: as nearcore computes it.", rich_help_panel=_OUTPUT)
-    ] = None,
-    encoding: Annotated[
-        Encoding | None,
-        typer.Option(
-            "--encoding", help="v0, v0-tagged or v1. Default: what each epoch's protocol version writes.", rich_help_panel=_OUTPUT
-        ),
-    ] = None,
-    zstd_level: Annotated[int, typer.Option("--zstd-level", min=1, max=22, help="Level for v1.", rich_help_panel=_OUTPUT)] = 1,
-    signing_key: Annotated[
-        Path | None, typer.Option("--signing-key", help="Key file of statecast keygen.", rich_help_panel=_OUTPUT)
-    ] = None,
-    allow_unsigned: Annotated[bool, typer.Option("--allow-unsigned", help="Publish without signatures.", rich_help_panel=_OUTPUT)] = False,
+    num_parts: NumParts = None,
+    encoding: EncodingOption = None,
+    zstd_level: ZstdLevel = 1,
+    signing_key: SigningKey = None,
+    allow_unsigned: AllowUnsigned = False,
     read_limit: ReadLimit = None,
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="Where the exported records go and stay. Default: in the work folder, while needed.")

@@ -14,7 +14,6 @@ import typer
 from rich.table import Table
 
 from jobs.epoch_input import EpochInput, InputOptions, open_input
-from jobs.keygen import DEFAULT_SIGNING_KEY
 from jobs.options import (
     ContextFile,
     Epoch,
@@ -38,6 +37,7 @@ from jobs.options import (
     reader_count,
 )
 from jobs.produce_summary import print_nothing_to_do, print_summary, result_json
+from jobs.publish_options import AllowUnsigned, EncodingOption, NumParts, SigningKey, To, Trackers, WebSeeds, ZstdLevel, choose_signer
 from jobs.report import write_report
 from jobs.terminal import format_bytes, open_console, open_progress
 from pipelines.epochs.rpc_client import REQUESTS_PER_S
@@ -47,17 +47,14 @@ from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.publishing.claim import remove_dead_claim
 from pipelines.publishing.epoch_publisher import EpochPublisher
-from pipelines.publishing.signing import Signer, load_signer
 from pipelines.sources.state_walk_source import StateWalk
 from pipelines.stages.export import ExportSettings
 from pipelines.stages.plan import decide_num_parts
 from pipelines.stores.open_store import open_store
 from schemas.epoch_context import EpochContext
-from schemas.errors import ClaimedError, EpochNotReadyError, InvalidInputError
+from schemas.errors import ClaimedError, EpochNotReadyError
 from schemas.object_layout import EpochLayout
 from schemas.state_part import Encoding, default_encoding
-
-_OUTPUT = "What is published"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +70,7 @@ class _Output:
 
 
 def produce(
-    to: Annotated[
-        str, typer.Option("--to", help="Where objects go: gs://bucket/prefix, s3://bucket/prefix, or a folder.", rich_help_panel=_OUTPUT)
-    ],
+    to: To,
     node_home: NodeHome = None,
     source: From = None,
     context: ContextFile = None,
@@ -84,32 +79,13 @@ def produce(
     epoch: Epoch = None,
     epoch_id: EpochId = None,
     shard_id: ShardIds = None,
-    num_parts: Annotated[
-        int | None, typer.Option("--num-parts", min=1, help="Parts a shard. Default: as nearcore computes it.", rich_help_panel=_OUTPUT)
-    ] = None,
-    encoding: Annotated[
-        Encoding | None,
-        typer.Option(
-            "--encoding", help="v0 (bare), v0-tagged or v1 (zstd). Default: what the protocol version writes.", rich_help_panel=_OUTPUT
-        ),
-    ] = None,
-    zstd_level: Annotated[int, typer.Option("--zstd-level", min=1, max=22, help="Level for v1.", rich_help_panel=_OUTPUT)] = 1,
-    signing_key: Annotated[
-        Path | None,
-        typer.Option(
-            "--signing-key", help=f"Key file of statecast keygen. Default: {DEFAULT_SIGNING_KEY} if it exists.", rich_help_panel=_OUTPUT
-        ),
-    ] = None,
-    allow_unsigned: Annotated[bool, typer.Option("--allow-unsigned", help="Publish without a signature.", rich_help_panel=_OUTPUT)] = False,
-    web_seed: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--web-seed", help="Public URL of the epoch's folder's objects for torrents; may be repeated.", rich_help_panel=_OUTPUT
-        ),
-    ] = None,
-    tracker: Annotated[
-        list[str] | None, typer.Option("--tracker", help="Tracker for the torrents; may be repeated.", rich_help_panel=_OUTPUT)
-    ] = None,
+    num_parts: NumParts = None,
+    encoding: EncodingOption = None,
+    zstd_level: ZstdLevel = 1,
+    signing_key: SigningKey = None,
+    allow_unsigned: AllowUnsigned = False,
+    web_seed: WebSeeds = None,
+    tracker: Trackers = None,
     read_limit: ReadLimit = None,
     state_walk: StateWalkOption = StateWalk.AUTO,
     dataset: Annotated[
@@ -256,26 +232,6 @@ def _written_report(report_file: Path, result: EpochResult, runner: StageRunner)
         runner.progress.note(f"the report can't be written: {error.strerror or error} [{report_file}]")
         return None
     return report_file
-
-
-def choose_signer(signing_key: Path | None, allow_unsigned: bool) -> Signer | None:
-    """Return who signs.
-
-    Raises:
-        InvalidInputError: no key, and unsigned publishing was not asked for.
-        SignatureError: the key can't be used.
-    """
-    default = DEFAULT_SIGNING_KEY.expanduser()
-    path = signing_key.expanduser() if signing_key else default if default.exists() else None
-    if path is not None:
-        return load_signer(path)
-    if not allow_unsigned:
-        raise InvalidInputError(
-            problem="there is no signing key",
-            where=str(default),
-            remedy="Make one with `statecast keygen`, name one with --signing-key, or pass --allow-unsigned.",
-        )
-    return None
 
 
 def _encoding(output: _Output, context: EpochContext) -> Encoding:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from jobs.epoch_input import node_context, rpc_sources
-from jobs.keygen import DEFAULT_SIGNING_KEY
 from jobs.options import (
     IgnoreClaim,
     InProcess,
@@ -28,7 +26,8 @@ from jobs.options import (
     parse_duration_s,
     reader_count,
 )
-from jobs.produce import choose_signer, default_work_folder
+from jobs.produce import default_work_folder
+from jobs.publish_options import AllowUnsigned, EncodingOption, SigningKey, To, Trackers, WebSeeds, ZstdLevel, choose_signer
 from jobs.watch_log import LogFormat, WatchLog
 from jobs.watch_signals import StopSignals
 from pipelines.bittorrent.addresses import parse_address
@@ -50,14 +49,11 @@ from schemas.errors import InvalidInputError, TransientStoreError
 from schemas.object_layout import chain_folder
 from schemas.state_part import Encoding, default_encoding
 
-_OUTPUT = "What is published"
 _WATCH = "How it watches"
 
 
 def watch(
-    to: Annotated[
-        str, typer.Option("--to", help="Where objects go: gs://bucket/prefix, s3://bucket/prefix, or a folder.", rich_help_panel=_OUTPUT)
-    ],
+    to: To,
     node_home: NodeHome = None,
     shard_id: ShardIds = None,
     poll: Annotated[str, typer.Option("--poll", help="Time between two looks at the node.", rich_help_panel=_WATCH)] = "10s",
@@ -88,27 +84,12 @@ def watch(
         LogFormat,
         typer.Option("--log-format", help="text on standard error, or JSON lines on standard output.", rich_help_panel=_WATCH),
     ] = LogFormat.TEXT,
-    encoding: Annotated[
-        Encoding | None,
-        typer.Option(
-            "--encoding", help="v0, v0-tagged or v1. Default: what each epoch's protocol version writes.", rich_help_panel=_OUTPUT
-        ),
-    ] = None,
-    zstd_level: Annotated[int, typer.Option("--zstd-level", min=1, max=22, help="Level for v1.", rich_help_panel=_OUTPUT)] = 1,
-    signing_key: Annotated[
-        Path | None,
-        typer.Option(
-            "--signing-key", help=f"Key file of statecast keygen. Default: {DEFAULT_SIGNING_KEY} if it exists.", rich_help_panel=_OUTPUT
-        ),
-    ] = None,
-    allow_unsigned: Annotated[bool, typer.Option("--allow-unsigned", help="Publish without signatures.", rich_help_panel=_OUTPUT)] = False,
-    web_seed: Annotated[
-        list[str] | None,
-        typer.Option("--web-seed", help="Public URL of the objects for torrents; may be repeated.", rich_help_panel=_OUTPUT),
-    ] = None,
-    tracker: Annotated[
-        list[str] | None, typer.Option("--tracker", help="Tracker for the torrents; may be repeated.", rich_help_panel=_OUTPUT)
-    ] = None,
+    encoding: EncodingOption = None,
+    zstd_level: ZstdLevel = 1,
+    signing_key: SigningKey = None,
+    allow_unsigned: AllowUnsigned = False,
+    web_seed: WebSeeds = None,
+    tracker: Trackers = None,
     rpc: Rpc = None,
     rpc_rate: RpcRate = REQUESTS_PER_S,
     read_limit: ReadLimit = None,

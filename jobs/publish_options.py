@@ -1,0 +1,65 @@
+"""Options and decisions that every command which publishes shares: where to, in which form, signed by whom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.keygen import DEFAULT_SIGNING_KEY
+from pipelines.publishing.signing import Signer, load_signer
+from schemas.errors import InvalidInputError
+from schemas.state_part import Encoding
+
+_OUTPUT = "What is published"
+
+To = Annotated[
+    str, typer.Option("--to", help="Where objects go: gs://bucket/prefix, s3://bucket/prefix, or a folder.", rich_help_panel=_OUTPUT)
+]
+NumParts = Annotated[
+    int | None, typer.Option("--num-parts", min=1, help="Parts a shard. Default: as nearcore computes it.", rich_help_panel=_OUTPUT)
+]
+EncodingOption = Annotated[
+    Encoding | None,
+    typer.Option(
+        "--encoding",
+        help="v0 (bare), v0-tagged or v1 (zstd). Default: what the epoch's protocol version writes.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+ZstdLevel = Annotated[int, typer.Option("--zstd-level", min=1, max=22, help="Level for v1.", rich_help_panel=_OUTPUT)]
+SigningKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--signing-key", help=f"Key file of statecast keygen. Default: {DEFAULT_SIGNING_KEY} if it exists.", rich_help_panel=_OUTPUT
+    ),
+]
+AllowUnsigned = Annotated[bool, typer.Option("--allow-unsigned", help="Publish without a signature.", rich_help_panel=_OUTPUT)]
+WebSeeds = Annotated[
+    list[str] | None,
+    typer.Option("--web-seed", help="Public URL of the objects for torrents; may be repeated.", rich_help_panel=_OUTPUT),
+]
+Trackers = Annotated[
+    list[str] | None, typer.Option("--tracker", help="Tracker for the torrents; may be repeated.", rich_help_panel=_OUTPUT)
+]
+
+
+def choose_signer(signing_key: Path | None, allow_unsigned: bool) -> Signer | None:
+    """Return who signs.
+
+    Raises:
+        InvalidInputError: no key, and unsigned publishing was not asked for.
+        SignatureError: the key can't be used.
+    """
+    default = DEFAULT_SIGNING_KEY.expanduser()
+    path = signing_key.expanduser() if signing_key else default if default.exists() else None
+    if path is not None:
+        return load_signer(path)
+    if not allow_unsigned:
+        raise InvalidInputError(
+            problem="there is no signing key",
+            where=str(default),
+            remedy="Make one with `statecast keygen`, name one with --signing-key, or pass --allow-unsigned.",
+        )
+    return None
