@@ -54,7 +54,7 @@ def measure_scaling(state: SyntheticState, folder: Path, cores: int, export_rang
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         seconds, stages = process.submit(_run_on_ray, state, folder, cores, export_range_bytes).result()
     shutil.rmtree(folder)
-    return ScalingFigure(cores, seconds, stages, _hash_mb_per_s(cores))
+    return ScalingFigure(cores, seconds, stages, hash_mb_per_s(cores))
 
 
 def _run_on_ray(state: SyntheticState, folder: Path, cores: int, export_range_bytes: int) -> tuple[float, dict[str, float]]:
@@ -75,7 +75,7 @@ def _run_on_ray(state: SyntheticState, folder: Path, cores: int, export_range_by
     return seconds, dict(stages)
 
 
-def _hash_mb_per_s(processes: int) -> float:
+def hash_mb_per_s(processes: int) -> float:
     """Return what the processes reach together while all of them hash."""
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         # A first round starts all of them, so that the second one's overlap.
