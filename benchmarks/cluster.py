@@ -26,7 +26,8 @@ from typing import Final
 import psutil
 
 from benchmarks.scaling import WarmUpTask, hash_mb_per_s
-from benchmarks.synthetic_state import RECORDS_MAX, RECORDS_MIN, SyntheticState, synthetic_state
+from benchmarks.synthetic_records import RECORDS_MAX, RECORDS_MIN
+from benchmarks.synthetic_state import SyntheticState, synthetic_state
 from benchmarks.whole_run import run_whole
 from pipelines.execution.executor import Executor, TaskNeeds
 

@@ -214,4 +214,4 @@ def test_many_epochs_in_chaos(
     """At random moments; the seed is printed."""
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
-    check_chaos(Chaos(cluster, node_disk / "home", plan, tmp_path, seed, name=f"long-{number}", worker_kills=10), quiet_run)
+    check_chaos(Chaos(cluster, node_disk / "home", plan, tmp_path, seed, name=f"long-{number}", worker_kills=6), quiet_run)
