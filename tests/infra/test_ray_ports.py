@@ -77,7 +77,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[int]]:
         # The session is this process's own: Ray's daemons are in it, or end with their raylet.
         os.killpg(process.pid, signal.SIGTERM)
         try:
-            process.wait(timeout=60)
+            process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -14,6 +14,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import pytest
+import yaml
+
+from tests.support.nodes import LOCALNET_EPOCH_HEIGHT, localnet_home
 
 SCRIPT = Path(__file__).parents[2] / "infra" / "kubernetes" / "produce" / "start_rayjob.py"
 BASE = "/apis/ray.io/v1/namespaces/statecast/rayjobs"
@@ -118,7 +121,10 @@ def _trigger(
 ) -> subprocess.CompletedProcess[str]:
     """Run the trigger as the CronJob does; what prints the plan is a stand-in."""
     plan = json.dumps({"message_type": "plan", "context": {"chain_id": chain_id, "epoch_height": epoch}})
-    command = [sys.executable, "-c", f"import sys; print('a note'); print({plan!r}); sys.exit({code})"]
+    return _trigger_of(cluster, account, [sys.executable, "-c", f"import sys; print('a note'); print({plan!r}); sys.exit({code})"])
+
+
+def _trigger_of(cluster: RayJobs, account: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
     arguments = ["--template=statecast-produce", f"--server=http://127.0.0.1:{cluster.server_port}", f"--service-account={account}"]
     return subprocess.run([sys.executable, SCRIPT, *arguments, "--", *command], capture_output=True, text=True, timeout=60, check=False)
 
@@ -187,6 +193,18 @@ def test_two_triggers_at_once_start_one_run(cluster: RayJobs, account: Path) -> 
     cluster.refuse_creation = True
     done = _trigger(cluster, account)
     assert done.returncode == 0 and "another trigger" in done.stdout
+
+
+def test_the_plan_is_statecasts_own(cluster: RayJobs, account: Path, tmp_path: Path) -> None:
+    """The manifest's command, on a node's database, says what the trigger reads."""
+    manifest = next(yaml.safe_load_all((SCRIPT.parent / "trigger.yaml").read_text()))
+    (container,) = manifest["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    words = container["args"][container["args"].index("--") + 1 :]
+    places = {"statecast": str(Path(sys.executable).parent / "statecast"), "--node-home=/node": f"--node-home={localnet_home()}"}
+    command = [places.get(word, word.replace("$(STATE_URL)", str(tmp_path / "state"))) for word in words]
+    done = _trigger_of(cluster, account, command)
+    assert done.stdout == f"started statecast-produce-test-chain-klplt-{LOCALNET_EPOCH_HEIGHT}-1\n", done.stderr
+    assert not (tmp_path / "state").exists()
 
 
 def test_old_ended_runs_are_forgotten(cluster: RayJobs, account: Path) -> None:
