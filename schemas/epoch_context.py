@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from schemas.errors import InvalidInputError
 from schemas.ids import CryptoHash, ShardUId
+from schemas.json_document import FieldReader
 
 CONTEXT_BYTES_MAX = 4 << 20
 """Largest context file that is read."""
 
 CHAIN_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """Chain ids become folder names of objects, so only these are taken."""
+
+CHAIN_ID_LENGTH_MAX = 64
+
+SHARD_UID_LENGTH_MAX = 32
 
 SHARDS_MAX = 4096
 """Most shards a context may list."""
@@ -120,24 +124,20 @@ def parse_epoch_context(text: str | bytes, where: str) -> EpochContext:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(problem=f"the epoch context is not JSON: {error}", where=where) from None
-    if not isinstance(document, dict):
-        raise InvalidInputError(problem="an epoch context is a JSON object", where=where)
     return epoch_context_from_json(document, where)
 
 
-def epoch_context_from_json(document: dict[str, Any], where: str) -> EpochContext:
+def epoch_context_from_json(document: object, where: str) -> EpochContext:
     """Build a context from decoded JSON values.
 
     Raises:
         InvalidInputError: as `parse_epoch_context`.
     """
-    reader = _FieldReader(document, where)
-    chain_id = reader.text("chain_id")
-    if re.fullmatch(CHAIN_ID_PATTERN, chain_id) is None:
-        raise InvalidInputError(problem=f"chain_id must match {CHAIN_ID_PATTERN}", where=f"{where}: {chain_id[:80]!r}")
-    listed = document.get("shards")
-    if not isinstance(listed, list) or not listed or len(listed) > SHARDS_MAX:
-        raise InvalidInputError(problem=f"shards must be a list of 1 to {SHARDS_MAX} shards", where=where)
+    reader = _ContextReader(document, where)
+    chain_id = reader.text("chain_id", CHAIN_ID_LENGTH_MAX, CHAIN_ID_PATTERN)
+    listed = reader.listed("shards", SHARDS_MAX)
+    if not listed:
+        reader.fail("field shards must not be empty")
     common = reader.optional_hash("prev_block_hash")
     shards = tuple(
         sorted(
@@ -146,58 +146,38 @@ def epoch_context_from_json(document: dict[str, Any], where: str) -> EpochContex
     )
     for left, right in itertools.pairwise(shards):
         if left.shard_id == right.shard_id:
-            raise InvalidInputError(problem=f"shard {left.shard_id} is listed twice", where=where)
+            reader.fail(f"shard {left.shard_id} is listed twice")
     return EpochContext(
         chain_id=chain_id,
-        epoch_height=reader.number("epoch_height", 2**64),
+        epoch_height=reader.number("epoch_height", 0, 2**64 - 1),
         epoch_id=reader.hash("epoch_id"),
         sync_hash=reader.hash("sync_hash"),
-        protocol_version=reader.number("protocol_version", 2**32),
+        protocol_version=reader.number("protocol_version", 0, 2**32 - 1),
         shards=shards,
     )
 
 
 def _shard_from_json(entry: object, common: CryptoHash | None, where: str) -> ShardContext:
-    if not isinstance(entry, dict):
-        raise InvalidInputError(problem="a shard of an epoch context is a JSON object", where=where)
-    reader = _FieldReader(entry, where)
-    shard_uid = ShardUId.parse(reader.text("shard_uid"))
-    if "shard_id" in entry and reader.number("shard_id", 2**32) != shard_uid.shard_id:
-        raise InvalidInputError(problem=f"shard_id {entry['shard_id']} does not belong to shard_uid {shard_uid}", where=where)
+    reader = _ContextReader(entry, where)
+    shard_uid = reader.shard_uid("shard_uid")
+    if "shard_id" in reader.names() and reader.number("shard_id", 0, 2**32 - 1) != shard_uid.shard_id:
+        reader.fail(f"shard_id does not belong to shard_uid {shard_uid}")
     return ShardContext(
         shard_uid=shard_uid,
         state_root=reader.optional_hash("state_root"),
         flat_head_target=reader.optional_hash("prev_block_hash") or common,
-        parent_shard_uid=None if entry.get("parent_shard_uid") is None else ShardUId.parse(reader.text("parent_shard_uid")),
+        parent_shard_uid=reader.shard_uid("parent_shard_uid") if reader.has("parent_shard_uid") else None,
     )
 
 
-class _FieldReader:
-    """Takes typed fields out of a JSON object, naming the field in every complaint."""
+class _ContextReader(FieldReader):
+    """Fields of a file that a person gave: what is wrong with them is a matter of input."""
 
-    def __init__(self, document: dict[str, Any], where: str) -> None:
-        self._document = document
-        self._where = where
-
-    def _value(self, name: str) -> Any:
-        if name not in self._document:
-            raise InvalidInputError(problem=f"field {name} is missing", where=self._where)
-        return self._document[name]
-
-    def text(self, name: str) -> str:
-        value = self._value(name)
-        if not isinstance(value, str):
-            raise InvalidInputError(problem=f"field {name} must be text", where=self._where)
-        return value
-
-    def number(self, name: str, below: int) -> int:
-        value = self._value(name)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < below:
-            raise InvalidInputError(problem=f"field {name} must be a whole number from 0 and below {below}", where=self._where)
-        return value
-
-    def hash(self, name: str) -> CryptoHash:
-        return CryptoHash.from_base58(self.text(name))
+    def fail(self, problem: str) -> NoReturn:
+        raise InvalidInputError(problem=problem, where=self.where)
 
     def optional_hash(self, name: str) -> CryptoHash | None:
-        return None if self._document.get(name) is None else self.hash(name)
+        return self.hash(name) if self.has(name) else None
+
+    def shard_uid(self, name: str) -> ShardUId:
+        return ShardUId.parse(self.text(name, SHARD_UID_LENGTH_MAX))

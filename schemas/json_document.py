@@ -91,6 +91,10 @@ class FieldReader:
         """Whether the field is there and null."""
         return self.value(name) is None
 
+    def has(self, name: str) -> bool:
+        """Whether the field is there and not null."""
+        return name in self._document and not self.is_null(name)
+
     def text(self, name: str, length_max: int, pattern: str = r"[\x20-\x7e]*") -> str:
         """Text that matches a pattern whole; printable ASCII by default."""
         value = self.value(name)

@@ -28,10 +28,6 @@ class RpcReader(FieldReader):
         """Raise a complaint about this object."""
         raise SourceError(problem=f"the JSON-RPC answer has another form than nearcore's: {problem}", where=self.where)
 
-    def has(self, name: str) -> bool:
-        """Whether the field is there and not null; nodes of different versions show different fields."""
-        return name in self.names() and not self.is_null(name)
-
     def u64(self, name: str) -> int:
         """An unsigned 64-bit number."""
         return self.number(name, 0, 2**64 - 1)
