@@ -16,6 +16,8 @@ OF_OTHERS = {
     "--write": "infra/terraform/module_tables.py",
     "--read-write": "neard view-state",
     "--constraint": "pip",
+    "--memory": "ray start",
+    "--object-store-memory": "ray start",
     "--resources": "ray start",
     "--submission-id": "ray job submit",
 }
