@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,12 +20,22 @@ from typing import Any
 import google_crc32c
 import pyarrow as pa
 
+from pipelines.stores.answers import retry_after_s, shown
 from pipelines.stores.bucket_folder import BucketFolder
+from pipelines.stores.client_environment import (
+    GCS_ANONYMOUS_VARIABLE,
+    GCS_USER_PROJECT_VARIABLE,
+    gcs_user_project,
+    is_plain_http_elsewhere,
+    is_set,
+)
+from pipelines.stores.gcs_credentials import find_credentials
 from pipelines.stores.object_names import check_range
 from pipelines.stores.per_process import PerProcess
 from pipelines.stores.protocol import Data, ObjectInfo, StoreGuarantees
 from pipelines.stores.ranges import as_view, holds_same_bytes, open_ranges
 from schemas.errors import (
+    InvalidInputError,
     ObjectExistsError,
     ObjectMismatchError,
     ObjectNotFoundError,
@@ -46,6 +57,11 @@ BLOCK_BYTES_MIN = 256 << 10
 REQUEST_TIMEOUT_S = 300
 """Longest single request: a part of the largest size over a slow line."""
 
+CONNECT_TIMEOUT_S = 30
+"""Longest wait for a connection."""
+
+CREDENTIALS_REMEDY = "name a key file by GOOGLE_APPLICATION_CREDENTIALS, or run gcloud auth application-default login."
+
 
 @dataclass(frozen=True, slots=True)
 class GcsStore:
@@ -55,7 +71,7 @@ class GcsStore:
     endpoint_url: str | None = None
     project: str | None = None
     token: str | None = None
-    """As gcsfs takes it: ``google_default``, ``cloud``, ``anon`` or the path of a key file; None tries them in turn."""
+    """As gcsfs takes it: ``google_default``, ``cloud``, ``anon`` or the path of a key file; None takes what `find_credentials` finds."""
     _file_system: PerProcess[Any] = field(default_factory=PerProcess, repr=False, compare=False)
     _bucket: PerProcess[Any] = field(default_factory=PerProcess, repr=False, compare=False)
 
@@ -188,18 +204,41 @@ class GcsStore:
         import gcsfs
         import gcsfs.core
 
+        # Its own account of what it gives up on, with a traceback, would go to standard error; the error itself comes out here.
+        logging.getLogger("gcsfs").addHandler(logging.NullHandler())
         # Somebody may have imported gcsfs before the variable was set; its plain class never probes.
         probes = os.environ[BUCKET_TYPE_PROBE_VARIABLE].lower() in ("true", "1")
         with self._mapped(""):
             return (gcsfs.GCSFileSystem if probes else gcsfs.core.GCSFileSystem)(
                 # Only listing and making buckets need a project; a name silences gcsfs's warning about that.
                 project=self.project or os.environ.get("GOOGLE_CLOUD_PROJECT") or "statecast",
-                token=self.token or ("anon" if os.environ.get(EMULATOR_VARIABLE) else None),
+                token=self._token(),
                 endpoint_url=self.endpoint_url,
                 requests_timeout=_client_timeout(),
+                requester_pays=gcs_user_project() or False,
+                session_kwargs={"trace_configs": [_pauses()]},
                 use_listings_cache=False,
                 skip_instance_cache=True,
             )
+
+    def _token(self) -> Any:
+        """Return whom to be: a name or path as gcsfs takes it, or credentials.
+
+        Raises:
+            InvalidInputError: credentials would cross the network in clear.
+            StoreDeniedError: credentials are named that can't be used.
+        """
+        endpoint_url = self.endpoint_url or os.environ.get(EMULATOR_VARIABLE)
+        if self.token == "anon" or is_set(GCS_ANONYMOUS_VARIABLE) or (self.token is None and os.environ.get(EMULATOR_VARIABLE)):
+            return "anon"
+        found = self.token or find_credentials() or "anon"
+        if found != "anon" and endpoint_url and is_plain_http_elsewhere(endpoint_url):
+            raise InvalidInputError(
+                problem="this endpoint is asked without TLS, and who listens could use the token that goes there",
+                where=shown(ValueError(endpoint_url)),
+                remedy=f"Use https, or {GCS_ANONYMOUS_VARIABLE}=YES where no credentials are needed.",
+            )
+        return found
 
     def _open_bucket(self) -> Any:
         from google.auth.credentials import AnonymousCredentials
@@ -211,7 +250,7 @@ class GcsStore:
             credentials=fs.credentials.credentials or AnonymousCredentials(),
             client_options={"api_endpoint": self.endpoint_url} if self.endpoint_url else None,
         )
-        return client.bucket(self.location.bucket)
+        return client.bucket(self.location.bucket, user_project=gcs_user_project())
 
     def _where(self, name: str) -> str:
         return f"{self.url}/{name}"
@@ -224,13 +263,35 @@ class GcsStore:
         except (StatecastError, AssertionError, FileExistsError):
             raise
         except Exception as error:
-            raise _store_error(error, self._where(name), writing) from error
+            mapped = _store_error(error, self._where(name), writing)
+            if isinstance(mapped, StoreDeniedError) and self._is_anonymous:
+                mapped.remedy = f"No credentials were used: {CREDENTIALS_REMEDY}"
+            raise mapped from error
+
+    @property
+    def _is_anonymous(self) -> bool:
+        """Whether the store was asked as nobody; only told once it was asked."""
+        opened = self._file_system.opened
+        return opened is not None and opened.credentials.credentials is None
 
 
 def _client_timeout() -> Any:
     import aiohttp
 
-    return aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
+    return aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
+
+
+def _pauses() -> Any:
+    """Return what makes gcsfs, which retries at its own pace, wait as long as a throttling answer asks for."""
+    import aiohttp
+
+    async def wait(_session: Any, _context: Any, ended: Any) -> None:
+        if ended.response.status in (429, 503):
+            await asyncio.sleep(retry_after_s(ended.response.headers.get("Retry-After")))
+
+    pauses = aiohttp.TraceConfig()
+    pauses.on_request_end.append(wait)
+    return pauses
 
 
 def _code(error: BaseException | None) -> int:
@@ -247,15 +308,24 @@ def _store_error(error: Exception, where: str, writing: bool) -> StoreError:
     import requests
 
     code = _code(error)
-    text = str(error) or type(error).__name__
+    text = shown(error)
     if isinstance(error, FileNotFoundError) or code == 404:
         if writing:
             return StoreError(problem="no such bucket", where=where, remedy="Create it first; it is never created here.")
         return ObjectNotFoundError(problem="no such object", where=where)
+    if "requester pays" in text.lower():
+        return StoreDeniedError(
+            problem="the requester pays for requests to this bucket",
+            where=where,
+            remedy=f"Set {GCS_USER_PROJECT_VARIABLE} to your project.",
+        )
     if code in (401, 403) or (isinstance(error, OSError) and text.startswith("Forbidden")):
         return StoreDeniedError(
-            problem=f"the store refuses access: {text[:300]}", where=where, remedy="Grant the identity that runs this access to the bucket."
+            problem=f"the store refuses access: {text}", where=where, remedy="Grant the identity that runs this access to the bucket."
         )
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        remedy = "Name its authority's file by SSL_CERT_FILE and REQUESTS_CA_BUNDLE: there are two clients."
+        return StoreError(problem=f"the server's certificate is not trusted: {text}", where=where, remedy=remedy)
     passing = (
         aiohttp.ClientError,
         requests.exceptions.RequestException,
@@ -266,9 +336,7 @@ def _store_error(error: Exception, where: str, writing: bool) -> StoreError:
         google.api_core.exceptions.RetryError,
     )
     if code in (408, 409, 429) or code >= 500 or isinstance(error, passing):
-        return TransientStoreError(problem=f"the store failed for the moment: {text[:300]}", where=where)
+        return TransientStoreError(problem=f"the store failed for the moment: {text}", where=where)
     if isinstance(error, google.auth.exceptions.GoogleAuthError):
-        return StoreDeniedError(
-            problem=f"no usable credentials: {text[:300]}", where=where, remedy="Run gcloud auth application-default login, or set a token."
-        )
-    return StoreError(problem=f"the store failed: {text[:300]}", where=where)
+        return StoreDeniedError(problem=f"no usable credentials: {text}", where=where, remedy=f"To be somebody, {CREDENTIALS_REMEDY}")
+    return StoreError(problem=f"the store failed: {text}", where=where)

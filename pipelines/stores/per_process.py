@@ -37,5 +37,10 @@ class PerProcess(Generic[T]):
         assert self._value is not None
         return self._value
 
+    @property
+    def opened(self) -> T | None:
+        """This process's object, if it was made."""
+        return self._value if self._pid == os.getpid() else None
+
     def __reduce__(self) -> tuple[Any, ...]:
         return PerProcess, ()

@@ -13,12 +13,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 
+from pipelines.stores.answers import retry_after_s, shown
 from pipelines.stores.bucket_folder import BucketFolder
+from pipelines.stores.client_environment import S3_ANONYMOUS_VARIABLE, S3_REQUEST_PAYER_VARIABLE, is_set, s3_requester_pays
 from pipelines.stores.object_names import check_range
 from pipelines.stores.per_process import PerProcess
 from pipelines.stores.protocol import Data, ObjectInfo, StoreGuarantees
@@ -45,6 +48,8 @@ UPLOAD_PARTS_MAX = 10_000
 """S3's limit."""
 
 _FULL_CODES = {"QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage"}
+
+CREDENTIALS_REMEDY = "name a profile by AWS_PROFILE, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,17 +184,30 @@ class S3Store:
 
     def _open_file_system(self) -> Any:
         s3fs = import_s3fs()
+        from aiobotocore.session import AioSession
+
+        session = AioSession()
+        # The client retries at its own pace, and would overrun what a throttling server asks for.
+        session.register("response-received.s3", _pause)
         endpoint_url = self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         foreign = endpoint_url is not None and not (urlsplit(endpoint_url).hostname or "").endswith(".amazonaws.com")
         # Servers other than AWS may refuse the checksum trailers, or store them as part of the object.
         checksums = {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
-        return s3fs.S3FileSystem(
-            anon=self.anonymous,
+        # Other tools also read AWS_REGION, botocore does not.
+        region = os.environ.get("AWS_REGION") if "AWS_DEFAULT_REGION" not in os.environ else None
+        file_system = s3fs.S3FileSystem(
+            session=session,
+            anon=self.anonymous or is_set(S3_ANONYMOUS_VARIABLE) or not has_credentials(),
             endpoint_url=endpoint_url,
+            client_kwargs={"region_name": region} if region else {},
             config_kwargs=checksums if foreign else {},
+            requester_pays=s3_requester_pays(),
             use_listings_cache=False,
             skip_instance_cache=True,
         )
+        # Its own retries would lie between botocore's and ours.
+        file_system.retries = 1
+        return file_system
 
     def _where(self, name: str) -> str:
         return f"{self.url}/{name}"
@@ -202,7 +220,11 @@ class S3Store:
         except (StatecastError, AssertionError):
             raise
         except Exception as error:
-            raise _store_error(error, self._where(name)) from error
+            mapped = _store_error(error, self._where(name))
+            opened = self._file_system.opened
+            if isinstance(mapped, StoreDeniedError) and opened is not None and opened.anon:
+                mapped.remedy = f"No credentials were used: {CREDENTIALS_REMEDY}"
+            raise mapped from error
 
 
 class _ConditionFailed(StoreError):
@@ -222,6 +244,32 @@ def import_s3fs() -> Any:
     return s3fs
 
 
+def has_credentials() -> bool:
+    """Tell whether the AWS clients find any credentials; looked for once for each state of the environment.
+
+    Off AWS's machines the last step asks a metadata server that is not there, for some seconds; AWS_EC2_METADATA_DISABLED=true leaves it out.
+    """
+    return _has_credentials(tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_") or item[0] == "HOME")))
+
+
+@lru_cache(maxsize=32)
+def _has_credentials(_environment: tuple[tuple[str, str], ...]) -> bool:
+    import botocore.exceptions
+    import botocore.session
+
+    try:
+        return botocore.session.get_session().get_credentials() is not None
+    except botocore.exceptions.BotoCoreError:
+        # Named and not usable: the client's own error is the one to show.
+        return True
+
+
+async def _pause(response_dict: dict[str, Any] | None = None, **_: Any) -> None:
+    """Wait as long as a throttling answer asks for."""
+    if response_dict is not None and response_dict["status_code"] in (429, 503):
+        await asyncio.sleep(retry_after_s(response_dict["headers"].get("Retry-After")))
+
+
 def _base64(digest: Any) -> str:
     return base64.b64encode(digest.digest()).decode()
 
@@ -239,23 +287,27 @@ def _store_error(error: Exception, where: str) -> StoreError:
     """Return the store's error for an error of s3fs or botocore."""
     import aiohttp
     from botocore.exceptions import ConnectionError as BotocoreConnectionError
-    from botocore.exceptions import HTTPClientError, NoCredentialsError, PartialCredentialsError
+    from botocore.exceptions import HTTPClientError, NoCredentialsError, PartialCredentialsError, SSLError
 
     code, status = _reply(error)
-    text = str(error) or type(error).__name__
+    text = shown(error)
     if status == 412 or code == "PreconditionFailed" or isinstance(error, FileExistsError):
         return _ConditionFailed(problem="the object is not what was expected", where=where)
     if isinstance(error, FileNotFoundError) or status == 404:
         return ObjectNotFoundError(problem="no such object", where=where)
     if status == 507 or code in _FULL_CODES:
-        return StoreFullError(
-            problem=f"the store is full: {text[:300]}", where=where, remedy="Free space or raise the quota, then run again."
-        )
+        return StoreFullError(problem=f"the store is full: {text}", where=where, remedy="Free space or raise the quota, then run again.")
     if isinstance(error, (PermissionError, NoCredentialsError, PartialCredentialsError)) or status in (401, 403):
         return StoreDeniedError(
-            problem=f"the store refuses access: {text[:300]}", where=where, remedy="Check the credentials and the bucket's policy."
+            problem=f"the store refuses access: {text}",
+            where=where,
+            remedy=f"Check the credentials and the bucket's policy; {S3_REQUEST_PAYER_VARIABLE}=requester where the requester pays.",
+        )
+    if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in text:
+        return StoreError(
+            problem=f"the server's certificate is not trusted: {text}", where=where, remedy="Name its authority's file by AWS_CA_BUNDLE."
         )
     passing = (HTTPClientError, BotocoreConnectionError, aiohttp.ClientError, asyncio.TimeoutError, TimeoutError, ConnectionError)
     if status in (408, 409, 429) or status >= 500 or code in ("SlowDown", "RequestTimeout", "BadDigest") or isinstance(error, passing):
-        return TransientStoreError(problem=f"the store failed for the moment: {text[:300]}", where=where)
-    return StoreError(problem=f"the store failed: {text[:300]}", where=where)
+        return TransientStoreError(problem=f"the store failed for the moment: {text}", where=where)
+    return StoreError(problem=f"the store failed: {text}", where=where)
