@@ -107,15 +107,20 @@ def parse_byte_count(text: str, option: str) -> int:
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
+DURATION_DAYS_MAX = 36_500
+"""Longest duration that is taken: timers and times of day end not far beyond."""
+
 
 def parse_duration_s(text: str, option: str) -> float:
     """Parse a duration such as ``30m``, ``10s``, ``2h`` or ``1d`` to seconds.
 
     Raises:
-        InvalidInputError: another form, or zero.
+        InvalidInputError: another form, zero, or more than a century.
     """
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smhd])", text.strip().lower())
     seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    if seconds > DURATION_DAYS_MAX * _SECONDS["d"]:
+        raise InvalidInputError(problem=f"{text!r} is longer than {DURATION_DAYS_MAX:,} days", where=option)
     if seconds <= 0:
         raise InvalidInputError(problem=f"{text!r} is not a duration", where=option, remedy="Write 10s, 30m, 2h or 1d.")
     return seconds

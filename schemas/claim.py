@@ -157,6 +157,10 @@ def format_time(moment: datetime) -> str:
 def _read_time(reader: FieldReader, name: str) -> datetime:
     text = reader.text(name, 24, _TIME_PATTERN)
     try:
-        return datetime.strptime(text, _TIME).replace(tzinfo=UTC)
+        moment = datetime.strptime(text, _TIME).replace(tzinfo=UTC)
     except ValueError:
         reader.fail(f"field {name} is no time")
+    if moment.year == datetime.max.year:
+        # Nothing could be reckoned after it.
+        reader.fail(f"field {name} is no time of a claim")
+    return moment

@@ -73,6 +73,9 @@ class Lease:
             renewed=reader.time("renewed"),
             expires=reader.time("expires"),
         )
+        if lease.expires.year == datetime.max.year:
+            # Nothing could be reckoned after it.
+            reader.fail("field expires is no time that a lease ends at")
         if not timedelta(0) <= lease.expires - lease.renewed <= timedelta(seconds=LEASE_TTL_MAX_S):
             reader.fail(f"a lease ends at most {LEASE_TTL_MAX_S} s after it was renewed")
         return lease

@@ -21,6 +21,10 @@ ORPHANS_AFTER_S: Final = 2 * 86_400
 SECONDS_A_DAY: Final = 86_400
 
 
+KEEP_DAYS_MAX: Final = 36_500
+"""Longest age that can be asked for: times of day end not far beyond."""
+
+
 class Verdict(StrEnum):
     """What is to be done about an epoch."""
 
@@ -72,10 +76,12 @@ class RetentionRule:
     def __post_init__(self) -> None:
         if self.keep_epochs < 1:
             raise InvalidInputError(problem="at least one epoch is kept", where=f"--keep-epochs {self.keep_epochs}")
-        if self.keep_days is not None and not self.keep_days >= 0:
-            raise InvalidInputError(problem="a number of days is not negative", where=f"--keep-days {self.keep_days}")
-        if not self.orphans_after_s >= 0:
-            raise InvalidInputError(problem="a duration is not negative", where=f"--orphans-after {self.orphans_after_s}")
+        if self.keep_days is not None and not 0 <= self.keep_days <= KEEP_DAYS_MAX:
+            raise InvalidInputError(problem=f"a number of days is from 0 to {KEEP_DAYS_MAX}", where=f"--keep-days {self.keep_days}")
+        if not 0 <= self.orphans_after_s <= KEEP_DAYS_MAX * SECONDS_A_DAY:
+            raise InvalidInputError(
+                problem=f"a duration is from 0 to {KEEP_DAYS_MAX} days", where=f"--orphans-after {self.orphans_after_s:g} s"
+            )
 
 
 @dataclass(frozen=True, slots=True)

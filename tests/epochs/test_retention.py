@@ -113,8 +113,11 @@ def test_the_newest_complete_epoch_never_goes(heights: list[tuple[int, bool]], k
     assert gone >= set(complete[keep_epochs:])
 
 
-@pytest.mark.parametrize(("keep_epochs", "keep_days", "orphans_after_s"), [(0, None, 1), (1, -1, 1), (1, float("nan"), 1), (1, None, -1)])
+@pytest.mark.parametrize(
+    ("keep_epochs", "keep_days", "orphans_after_s"),
+    [(0, None, 1), (1, -1, 1), (1, float("nan"), 1), (1, 1e12, 1), (1, float("inf"), 1), (1, None, -1), (1, None, 1e15)],
+)
 def test_a_rule_that_keeps_nothing_is_refused(keep_epochs: int, keep_days: float | None, orphans_after_s: float) -> None:
-    """A collection never empties a bucket."""
+    """Also one that reckons with times beyond all calendars: a collection never empties a bucket."""
     with pytest.raises(InvalidInputError):
         RetentionRule(keep_epochs, keep_days, orphans_after_s)

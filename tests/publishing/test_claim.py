@@ -251,6 +251,7 @@ def test_a_time_to_live_has_limits(store: MemoryStore, ttl_s: float) -> None:
         (b"03:05:05.678Z", b"03:05:06.678Z"),
         (b'"pid":4711', b'"pid":-1'),
         (b"2026-01-02T03:04:05.678Z", b"2026-13-02T03:04:05.678Z"),
+        (b"2026-01-02T03:04:05.678Z", b"9999-12-31T23:59:59.999Z"),
     ],
 )
 def test_a_claim_of_another_form_is_refused(store: MemoryStore, old: bytes, new: bytes) -> None:

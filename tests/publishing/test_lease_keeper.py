@@ -14,7 +14,8 @@ from pipelines.publishing.holders import LITTER_AFTER_S, find_holders
 from pipelines.publishing.lease_keeper import EpochLease, LeaseState, held_epoch
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Data, ObjectInfo, Store
-from schemas.errors import StoreDeniedError, TransientStoreError
+from schemas.errors import ManifestError, StoreDeniedError, TransientStoreError
+from schemas.json_document import encode_json
 from schemas.lease import CLOCK_SKEW_S, LEASE_TTL_MAX_S, LEASE_TTL_S, Lease
 from tests.support.faulty_store import Fault
 from tests.support.productions import inject, new_store_url
@@ -219,3 +220,13 @@ def test_what_cannot_be_read_holds_an_epoch_for_a_while(tmp_path: object, name: 
     now, later = datetime.now(UTC), datetime.now(UTC) + timedelta(seconds=LEASE_TTL_MAX_S + CLOCK_SKEW_S + 60)
     assert find_holders(folder, LAYOUT, now).live and not find_holders(folder, LAYOUT, later).live
     assert find_holders(memory, LAYOUT, later).live
+
+
+def test_a_lease_at_the_end_of_all_times_is_none(store: Store) -> None:
+    """Nothing could be reckoned after it; like whatever can't be read it holds the epoch for a while."""
+    end = "9999-12-31T23:59:59Z"
+    document = {"format": "urn:statecast:lease:v1", "holder": "x", "purpose": "fetch", "renewed": end, "expires": end}
+    with pytest.raises(ManifestError):
+        Lease.parse(encode_json(document), "lease")
+    store.put(LAYOUT.lease("ab" * 16), encode_json(document))
+    assert "can't be read" in find_holders(store, LAYOUT, NOW).description
