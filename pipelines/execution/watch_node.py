@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
@@ -39,6 +40,9 @@ LEDGER_NAME: Final = "watch.json"
 
 STUCK_S: Final = 60.0
 """A watcher whose poll loop has stood still for so long, beside the time between two polls, is not healthy."""
+
+NOTE_RETRY_S: Final = 1.0
+"""Longest pause before new epochs are taken note of again, after that failed."""
 
 CLAIMED_RETRY_S_MAX: Final = 30.0
 """Longest pause between two looks at another producer's claim."""
@@ -122,6 +126,8 @@ class Watcher:
     _poll_problem: str = NOT_LOOKED_YET
     _problem: str = ""
     """Why epochs could not be taken note of, or the store be read."""
+    _note_again_s: float = 0.0
+    """Monotonic time before which epochs are not taken note of again, after that failed."""
     _claim: HeldClaim | None = None
     _told: dict[str, str] = field(default_factory=dict)
     """What was said last of each thing that is said only when it changes."""
@@ -218,6 +224,9 @@ class Watcher:
         ledger = self._ledger
         if ledger is not None and not unknown_epochs(ledger, view.epochs):
             return
+        # Not at each step of a production: it must not wait for a node or a store that is away.
+        if time.monotonic() < self._note_again_s:
+            return
         try:
             if ledger is None:
                 latest = self.work.latest_published()
@@ -234,7 +243,7 @@ class Watcher:
             self._problem = error.problem
             if self._tell_once("note", error.problem, "failed", f"new epochs can't be taken note of: {_line(error)}", error.to_json()):
                 self.metrics.failed(error.kind)
-            self.stop.wait(min(self.settings.poll_s, 1.0))
+            self._note_again_s = time.monotonic() + min(self.settings.poll_s, NOTE_RETRY_S)
             return
         self._problem = ""
         for epoch in found:
@@ -243,11 +252,7 @@ class Watcher:
     def _attempt(self, epoch: WatchedEpoch) -> None:
         self.metrics.begin_epoch()
         try:
-            url = self.work.find_published(epoch.epoch_id)
-            if url is not None:
-                self._settle(
-                    epoch, by_us=False, message=f"epoch {epoch.epoch_height} is published already at {url}", facts={"epoch_url": url}
-                )
+            if self._is_published(epoch):
                 return
             self.metrics.producing = True
             progress = _AttemptProgress(self.open_progress(epoch), self.metrics, epoch, self._is_over, self.now)
@@ -277,6 +282,14 @@ class Watcher:
         }
         message = f"epoch {epoch.epoch_height} is published, manifest revision {result.manifest_revision}, {result.part_count} parts"
         self._settle(epoch, by_us=True, message=message, facts=facts)
+
+    def _is_published(self, epoch: WatchedEpoch) -> bool:
+        """Settle an epoch that is published already; tell whether it is."""
+        url = self.work.find_published(epoch.epoch_id)
+        if url is not None:
+            message = f"epoch {epoch.epoch_height} is published already at {url}"
+            self._settle(epoch, by_us=False, message=message, facts={"epoch_url": url})
+        return url is not None
 
     def _settle(self, epoch: WatchedEpoch, *, by_us: bool, message: str, facts: Mapping[str, Any]) -> None:
         self._told.pop("claim", None)
@@ -309,6 +322,10 @@ class Watcher:
             self._discard(epoch)
 
     def _abandon(self, epoch: WatchedEpoch) -> None:
+        # Another producer may have come to its end, or this one was killed behind its manifest. Who can't look can't wait for it.
+        with suppress(StatecastError):
+            if self._is_published(epoch):
+                return
         self._remember(self._known().with_epoch(replace(epoch, state=EpochState.ABANDONED)))
         with_s = self.settings.deadline_s
         message = f"epoch {epoch.epoch_height} is given up: its deadline of {with_s:.0f} s has passed; statecast produce --epoch still can"

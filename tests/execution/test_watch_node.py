@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipelines.epochs.node_context import NodeEpoch
-from pipelines.epochs.watch_decisions import WatchLedger
+from pipelines.epochs.watch_decisions import WatchedEpoch, WatchLedger
 from pipelines.epochs.watch_poll import NodeView
 from pipelines.execution.produce_epoch import EpochResult
 from pipelines.execution.progress import Progress, SilentProgress, StageProgress
@@ -20,7 +20,7 @@ from pipelines.execution.watch_node import LEDGER_NAME, Watcher, WatchSettings
 from pipelines.publishing.claim import HeldClaim
 from pipelines.publishing.epoch_publisher import PublishedEpoch
 from pipelines.stores.memory_store import MemoryStore
-from schemas.errors import ClaimedError, SourceError, StatecastError, StateRootMismatchError, StoreDeniedError
+from schemas.errors import ClaimedError, SourceError, StatecastError, StateRootMismatchError, StoreDeniedError, TransientStoreError
 from schemas.ids import CryptoHash
 from tests.support.list_source import context_of
 
@@ -104,7 +104,9 @@ class Run:
         return [kind for kind, _ in self.events]
 
 
-def run_until(work: ScriptedWork, last: str, times: int = 1, memory: MemoryStore | None = None, deadline_s: float = 1800) -> Run:
+def run_until(
+    work: ScriptedWork, last: str, times: int = 1, memory: MemoryStore | None = None, deadline_s: float = 1800, poll_s: float = 0.005
+) -> Run:
     """Run a watcher until it has told an event so often; a minute of real time is the bound."""
     stop, events, metrics = threading.Event(), list[tuple[str, Mapping[str, Any]]](), WatchMetrics()
 
@@ -116,7 +118,7 @@ def run_until(work: ScriptedWork, last: str, times: int = 1, memory: MemoryStore
             watcher.wake()
 
     store = MemoryStore(uuid.uuid4().hex) if memory is None else memory
-    settings = WatchSettings(poll_s=0.005, deadline_s=deadline_s, claim_ttl_s=60)
+    settings = WatchSettings(poll_s=poll_s, deadline_s=deadline_s, claim_ttl_s=60)
     watcher = Watcher(work, store, settings, metrics, on_event, lambda _: SilentProgress(), stop, now=lambda: work.now)
     bound = threading.Timer(60, stop.set)
     bound.start()
@@ -237,3 +239,62 @@ def test_memory_that_can_not_be_read_is_forgotten() -> None:
     memory = MemoryStore(uuid.uuid4().hex)
     memory.put(LEDGER_NAME, b"{")
     assert run_until(ScriptedWork([7]), "epoch_published", memory=memory).kinds() == ["memory_lost", "epoch_seen", "epoch_published"]
+
+
+def test_an_epoch_that_is_published_is_not_given_up() -> None:
+    """A watcher that was away until after the deadline looks before it gives up."""
+    work, memory = ScriptedWork([7]), MemoryStore(uuid.uuid4().hex)
+    work.published.add(7)
+    memory.put(LEDGER_NAME, WatchLedger(6, (WatchedEpoch(7, epoch_id(7), work.now - 4000),)).to_bytes())
+    run = run_until(work, "epoch_found_published", memory=memory)
+    assert run.kinds() == ["epoch_found_published"]
+    assert (run.metrics.epochs_abandoned, run.metrics.height_published, work.attempts) == (0, 7, [])
+
+
+def test_an_epoch_is_given_up_where_nobody_can_look() -> None:
+    """A store that is away does not keep it."""
+    work, memory = ScriptedWork([7]), MemoryStore(uuid.uuid4().hex)
+
+    def away(wanted: CryptoHash) -> str | None:
+        raise TransientStoreError(problem="away")
+
+    work.find_published = away  # type: ignore[method-assign]
+    memory.put(LEDGER_NAME, WatchLedger(6, (WatchedEpoch(7, epoch_id(7), work.now - 4000),)).to_bytes())
+    assert run_until(work, "epoch_abandoned", memory=memory).metrics.epochs_abandoned == 1
+
+
+def test_a_production_does_not_wait_for_epochs_that_can_not_be_taken_note_of() -> None:
+    """They are asked for again now and then, not at each of its steps."""
+    asked: list[CryptoHash] = []
+
+    def steps(work: ScriptedWork) -> None:
+        work.during = lambda _: None
+        work.heights.append(8)
+        seen.wait(30)
+        for _ in range(50):
+            progress[0].stage(StageProgress("build", "s0.v1", 1, 2))
+        assert 1 <= len(asked) < 25
+
+    class Work(ScriptedWork):
+        def snapshot_block(self, sync_hash: CryptoHash) -> CryptoHash | None:
+            if sync_hash == epoch_id(1008):
+                asked.append(sync_hash)
+                raise SourceError(problem="gone")
+            return None
+
+        def produce(self, wanted: CryptoHash, shown: Progress, on_claim: Callable[[HeldClaim | None], None]) -> EpochResult:
+            progress.append(shown)
+            return super().produce(wanted, shown, on_claim)
+
+        def look(self) -> NodeView:
+            view = super().look()
+            if len(view.epochs) == 2:
+                looks.append(1)
+                # By the third look the first one's view is in the watcher's hands.
+                if len(looks) == 3:
+                    seen.set()
+            return view
+
+    progress, looks, seen = list[Progress](), list[int](), threading.Event()
+    run_until(Work([7], during=steps), "epoch_published", poll_s=0.2)
+    assert asked
