@@ -5,23 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipelines.forecasting.epoch_shape import EpochShape
-from pipelines.forecasting.schedule import DATASET_FILE_BYTES, Cluster, EpochForecast
+from pipelines.forecasting.requests import epoch_requests, published_objects
+from pipelines.forecasting.schedule import Cluster, EpochForecast
 from pipelines.forecasting.stage_costs import GIB, StageCosts
 from schemas.price_list import PriceList
 
 DAYS_A_MONTH = 365.25 / 12
-
-SHARD_OBJECTS = 3
-"""Header, statement and torrent."""
-
-EPOCH_OBJECTS = 2
-"""Manifest, and its revision."""
-
-EPOCH_WRITES = 5
-"""Latest pointer, catalogue; the claim: made, renewed, removed."""
-
-WORK_OBJECTS_PER_PART = 1
-"""Its edge; parts that are published before their shard is complete leave no interior."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +23,8 @@ class EpochAmounts:
     write_requests: int
     """With those of the dataset and the work folder, which are removed in the end."""
     read_requests: int
+    read_bytes: int
+    """What those fetch, dataset and work folder being read by ranges."""
     work_bytes: int
     """Most bytes of dataset and work folder."""
 
@@ -54,20 +45,22 @@ class BillItem:
         return self.amount * self.price
 
 
-def epoch_amounts(shape: EpochShape, costs: StageCosts) -> EpochAmounts:
-    """Return what one epoch leaves and asks for."""
-    parts, shards = sum(shape.num_parts), len(shape.memory_usages)
-    files = sum(max(1, -(-int(one * costs.dataset_ratio) // DATASET_FILE_BYTES)) for one in shape.memory_usages)
-    objects = parts + SHARD_OBJECTS * shards + EPOCH_OBJECTS
-    # A dataset's file has a summary and a structure beside it.
-    work_objects = 3 * files + WORK_OBJECTS_PER_PART * parts
+def epoch_amounts(shape: EpochShape, costs: StageCosts, *, early: bool = True, headers: bool = True) -> EpochAmounts:
+    """Return what one epoch leaves and asks for.
+
+    Args:
+        early: parts are published before their shard is complete.
+        headers: the source has each shard's state header.
+    """
+    requests = epoch_requests(shape, costs, early=early, headers=headers)
     return EpochAmounts(
-        objects=objects,
+        objects=published_objects(shape, headers=headers),
         stored_bytes=int(shape.memory_usage * costs.stored_ratio),
-        write_requests=objects + EPOCH_WRITES + work_objects,
-        # Everything published is read back; the work folder is read by the stage that follows, each span of a file for itself.
-        read_requests=objects + 2 * work_objects,
-        work_bytes=int(shape.memory_usage * costs.dataset_ratio),
+        write_requests=requests.writes,
+        read_requests=round(requests.reads),
+        read_bytes=round(requests.read_bytes),
+        # Parts that wait for their shard's root leave their interiors until the epoch is published.
+        work_bytes=int(shape.memory_usage * (costs.dataset_ratio + (0 if early else costs.decoded_ratio))),
     )
 
 

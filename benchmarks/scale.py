@@ -1,0 +1,134 @@
+"""Produces states of several sizes in several shards and shows what grows with them, and holds the forecast against what was measured.
+
+    python -m benchmarks.scale --records 2000000,20000000 --shards 8 --cores 1,2 --folder DIR
+    python -m benchmarks.scale --records 2000,20000 --shards 3 --cores 1
+
+A worker's and the driver's memory stay flat, objects, bytes and seconds grow in proportion: the tables show how nearly. Each size is produced
+once on each number of cores with its files memory-mapped, as on one machine, and once read by ranges, as from a bucket, where every
+request is counted. What does not fit the disk is left out, and the forecast speaks for it. Judges nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.measure import usable_cores
+from benchmarks.scale_model import compare_amounts, compare_seconds, costs_of
+from benchmarks.scale_run import ScaleFigure, measure_run
+from benchmarks.scale_tables import print_comparisons, print_driver, print_forecast, print_runs, print_sizes, print_stages
+from benchmarks.schedule import print_forecasts
+from benchmarks.synthetic_records import RECORDS_MAX
+from benchmarks.synthetic_state import RECORDS_PER_SHARD_MIN, SEED_DEFAULT, SHARDS_MAX, synthetic_state
+from pipelines.forecasting.stage_costs import GIB
+from pipelines.kernel.native import is_available
+
+STATE_BYTES_PER_RECORD = 150
+"""Disk that a state takes, about."""
+
+RUN_BYTES_PER_RECORD = 1_050
+"""Disk that a run takes at most, about: dataset, interiors and published parts."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not 1 <= options.shards <= SHARDS_MAX:
+        parser.error(f"--shards goes from 1 to {SHARDS_MAX}")
+    if not all(options.shards * RECORDS_PER_SHARD_MIN <= records <= RECORDS_MAX for records in options.records):
+        parser.error(f"--records goes from {RECORDS_PER_SHARD_MIN} a shard to {RECORDS_MAX}")
+    if not is_available():
+        raise SystemExit("The benchmark measures the native kernel, which is not installed; `make setup` builds it where cargo is.")
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="statecast-bench-"))
+    try:
+        figures = run_benchmark(folder.absolute(), options)
+    finally:
+        if options.folder is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    if options.json:
+        print(json.dumps([asdict(figure) for figure in figures], indent=1))
+    elif figures:
+        print_all(figures)
+
+
+def run_benchmark(folder: Path, options: argparse.Namespace) -> list[ScaleFigure]:
+    """Make each state where it is not made yet, and produce it; states stay in the folder, all else is removed."""
+    figures: list[ScaleFigure] = []
+    for records in sorted(options.records):
+        if not _fits(folder, records, options.keep_free_gib):
+            continue
+        _tell(f"making a state of {records:,} records in {options.shards} shards")
+        state = synthetic_state(folder, records, options.seed, options.shards)
+        for cores in sorted(options.cores):
+            _tell(f"producing {records:,} records on {cores} cores")
+            figures.append(measure_run(state, folder / "run", cores))
+            _tell(f"took {figures[-1].seconds:.1f} s")
+        if options.requests:
+            _tell(f"producing {records:,} records on {max(options.cores)} cores, read by ranges")
+            figures.append(measure_run(state, folder / "run", max(options.cores), by_ranges=True))
+            _tell(f"took {figures[-1].seconds:.1f} s")
+    return figures
+
+
+def print_all(figures: Sequence[ScaleFigure]) -> None:
+    """Print every table."""
+    mapped = [figure for figure in figures if not figure.by_ranges]
+    print_runs(mapped)
+    print_stages(mapped)
+    print_driver(mapped)
+    print_sizes(mapped)
+    comparisons = [one for figure in figures if figure.by_ranges for one in compare_amounts(figure)]
+    alone = next((figure for figure in mapped if figure.cores == 1), None)
+    if alone is not None:
+        costs = costs_of(alone)
+        comparisons += [compare_seconds(figure, costs) for figure in mapped]
+    print_comparisons(comparisons)
+    if alone is not None:
+        print_forecast(costs, mapped[-1], sorted({figure.cores for figure in mapped}))
+        print(f"\nstage costs of the first run: {costs.core_s:.1f} core seconds a GiB of memory usage")
+        print_forecasts(costs)
+
+
+def _fits(folder: Path, records: int, keep_free_gib: float) -> bool:
+    """Tell whether a state and its run leave enough of the disk free."""
+    folder.mkdir(parents=True, exist_ok=True)
+    left = shutil.disk_usage(folder).free - records * (STATE_BYTES_PER_RECORD + RUN_BYTES_PER_RECORD)
+    if left >= keep_free_gib * GIB:
+        return True
+    _tell(f"{records:,} records are left out: their run would leave {left / GIB:.0f} GiB of the disk free, not {keep_free_gib:g}")
+    return False
+
+
+def _tell(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description="Show what grows with the state, and what does not.")
+    parser.add_argument("--records", type=_counts, default=[2_000_000, 20_000_000], help="of each state; default 2000000,20000000")
+    parser.add_argument("--shards", type=int, default=8, help=f"1 to {SHARDS_MAX}; default %(default)s")
+    parser.add_argument("--cores", type=_counts, default=sorted({1, usable_cores()}), help="of each run; default one and all")
+    parser.add_argument("--seed", type=int, default=SEED_DEFAULT)
+    parser.add_argument("--no-requests", dest="requests", action="store_false", help="leave out the runs that count requests")
+    parser.add_argument("--keep-free-gib", type=float, default=25, help="of the disk, at all times; default %(default)s")
+    parser.add_argument("--folder", type=Path, help="where states are kept for the next run; default a folder that is removed")
+    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
+    return parser
+
+
+def _counts(text: str) -> list[int]:
+    counts = [int(count) for count in text.split(",")]
+    if any(count < 1 for count in counts):
+        raise argparse.ArgumentTypeError("counts go from 1")
+    return counts
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""One production of a synthetic state of several shards, as ``statecast produce`` makes it, with everything about its size measured.
+
+The production has a process of its own, so that the driver's memory is that of the driver alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+from benchmarks.counting_store import READS, WRITES, Calls, count_calls, counted_calls, requests, stop_counting, transferred
+from benchmarks.measure import forget_peak_memory, peak_memory_bytes
+from benchmarks.synthetic_state import SyntheticState
+from benchmarks.watched_tasks import WatchingExecutor
+from pipelines.execution.claimed_production import ClaimTerms, claimed
+from pipelines.execution.executor import Executor
+from pipelines.execution.in_process import InProcessExecutor
+from pipelines.execution.produce_epoch import EpochProduction, EpochResult, ProductionSettings
+from pipelines.execution.progress import SilentProgress, StageProgress
+from pipelines.execution.stage_runner import StageRunner
+from pipelines.kernel.choice import choose_kernel
+from pipelines.publishing.epoch_publisher import EpochPublisher
+from pipelines.sources.node_store import NodeSource
+from pipelines.stages.export import ExportSettings
+from pipelines.stores.open_store import open_store
+from schemas.object_layout import EpochLayout
+from schemas.state_part import ZSTD_LEVEL_DEFAULT, Encoding
+
+DRIVER_LOOK_S = 0.2
+"""How often the driver's memory is looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleFigure:
+    """One production."""
+
+    records: int
+    cores: int
+    """0 for a run in the driver's own process."""
+    by_ranges: bool
+    """Files were read as from a bucket, by ranges, instead of memory-mapped."""
+    seconds: float
+    stages: dict[str, float]
+    """Seconds by the stage, of all shards."""
+    stage_peaks: dict[str, int]
+    """Most bytes of a worker above idle, by the stage."""
+    stage_needs: dict[str, int]
+    """What the stages say that a task needs, in bytes; what bounds how many run at once."""
+    worker_peaks: tuple[int, ...]
+    """Most bytes above idle of each worker, the largest first."""
+    driver_bytes_above_idle: int
+    driver_growth: tuple[tuple[int, int], ...]
+    """(tasks that have ended, the driver's bytes above idle), as the run went on."""
+    tasks: int
+    memory_usages: tuple[int, ...]
+    """Of the shards, the largest first."""
+    parts: int
+    objects: int
+    """In the epoch's folder in the end."""
+    stored_bytes: int
+    """Of them."""
+    write_requests: int
+    read_requests: int
+    read_bytes: int
+    work_bytes: int
+    """Put into dataset and work folder."""
+    requests: dict[str, int]
+    """Calls by folder and method."""
+
+    @property
+    def memory_usage(self) -> int:
+        """Of all shards."""
+        return sum(self.memory_usages)
+
+    @property
+    def ns_per_record(self) -> float:
+        """Nanoseconds a record, by the clock on the wall."""
+        return self.seconds / self.records * 1e9
+
+
+@dataclass(slots=True)
+class _DriverMemory(SilentProgress):
+    """Looks at the driver's memory as tasks end."""
+
+    idle: int
+    tasks: int = 0
+    growth: list[tuple[int, int]] = field(default_factory=list)
+    _looked_at_s: float = 0.0
+
+    def stage(self, progress: StageProgress) -> None:
+        """Look, if it was not done just now."""
+        self.tasks += progress.done > 0
+        if time.monotonic() - self._looked_at_s > DRIVER_LOOK_S:
+            self._looked_at_s = time.monotonic()
+            self.growth.append((self.tasks, resident_bytes() - self.idle))
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmRSS:"))
+
+
+def measure_run(state: SyntheticState, folder: Path, cores: int, *, by_ranges: bool = False) -> ScaleFigure:
+    """Produce once, in a process of its own.
+
+    Args:
+        folder: removed before and after.
+        cores: of an embedded Ray; 0 for none.
+        by_ranges: read files as from a bucket.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            return process.submit(run_in_driver, state, folder, cores, by_ranges=by_ranges).result()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_in_driver(state: SyntheticState, folder: Path, cores: int, *, by_ranges: bool) -> ScaleFigure:
+    """Produce once in this process, which is the driver; Ray's start and the loading of libraries are not counted."""
+    inner: Executor
+    if cores:
+        from benchmarks.scaling import WarmUpTask
+        from pipelines.execution.executor import TaskNeeds
+        from pipelines.execution.on_ray import RayExecutor
+
+        inner = RayExecutor(cpus=cores)
+        list(inner.run([WarmUpTask()] * cores, TaskNeeds(0)))
+    else:
+        inner = InProcessExecutor()
+    watching = WatchingExecutor(inner, by_ranges)
+    try:
+        return _measured(state, folder, cores, watching)
+    finally:
+        stop_counting()
+        watching.close()
+
+
+def _measured(state: SyntheticState, folder: Path, cores: int, watching: WatchingExecutor) -> ScaleFigure:
+    count_calls(by_ranges=watching.by_ranges)
+    before = counted_calls()
+    forget_peak_memory()
+    memory = _DriverMemory(idle=peak_memory_bytes())
+    runner = StageRunner(watching, memory)
+    began = time.monotonic()
+    result = _produce(state, folder, runner)
+    seconds = time.monotonic() - began
+    driver_peak = peak_memory_bytes() - memory.idle
+    memory.growth.append((memory.tasks, resident_bytes() - memory.idle))
+    calls: Calls = watching.calls + (counted_calls() - before)
+    stop_counting()
+    stages: dict[str, float] = defaultdict(float)
+    peaks: dict[str, int] = defaultdict(int)
+    for timing, peak in zip(runner.timings, watching.stage_peaks, strict=True):
+        stages[timing.stage] += timing.seconds
+        peaks[timing.stage] = max(peaks[timing.stage], peak)
+    objects = list(open_store(_published(folder)).list(EpochLayout.of(state.context).folder))
+    return ScaleFigure(
+        records=state.records,
+        cores=cores,
+        by_ranges=watching.by_ranges,
+        seconds=seconds,
+        stages=dict(stages),
+        stage_peaks=dict(peaks),
+        stage_needs={timing.stage: need for timing, need in zip(runner.timings, watching.stage_needs, strict=True)},
+        worker_peaks=tuple(sorted(watching.worker_peaks.values(), reverse=True)),
+        driver_bytes_above_idle=driver_peak,
+        driver_growth=tuple(memory.growth),
+        tasks=watching.tasks,
+        memory_usages=tuple(sorted((shard.memory_usage for shard in result.shards), reverse=True)),
+        parts=result.part_count,
+        objects=len(objects),
+        stored_bytes=sum(found.size for found in objects),
+        write_requests=requests(calls, WRITES),
+        read_requests=requests(calls, READS),
+        read_bytes=transferred(calls, READS),
+        work_bytes=transferred(calls, WRITES, "dataset") + transferred(calls, WRITES, "build"),
+        requests={f"{where} {method}": number for (where, method, what), number in sorted(calls.items()) if what == "calls"},
+    )
+
+
+def _published(folder: Path) -> str:
+    return f"file://{folder}/published"
+
+
+def _produce(state: SyntheticState, folder: Path, runner: StageRunner) -> EpochResult:
+    """Produce an unsigned epoch under a claim; dataset and work folder are removed in the end, as the command does."""
+    source = NodeSource(str(state.home), state.context)
+    publisher = EpochPublisher(_published(folder), signer=None, encoding=Encoding.V1, zstd_level=ZSTD_LEVEL_DEFAULT)
+    assert publisher.find_published(state.context, None) is None, "the folder is empty"
+    with claimed(_published(folder), state.context, ClaimTerms(), runner.progress) as run:
+        runner.progress = run
+        return EpochProduction(
+            runner=runner,
+            kernel=choose_kernel("auto"),
+            context=state.context,
+            source=source,
+            datasets=(),
+            publisher=publisher,
+            settings=ProductionSettings(
+                export=ExportSettings(f"file://{folder}/dataset", durable=False),
+                work_url=f"file://{folder}/build",
+                encoding=Encoding.V1,
+                zstd_level=ZSTD_LEVEL_DEFAULT,
+                num_parts=None,
+                keep_dataset=False,
+            ),
+            described=source.describe(),
+            epoch_shard_ids=tuple(shard.shard_id for shard in state.context.shards),
+            before_manifest=run.confirm,
+        ).run()
