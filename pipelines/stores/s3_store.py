@@ -202,6 +202,8 @@ class S3Store:
             client_kwargs={"region_name": region} if region else {},
             config_kwargs=checksums if foreign else {},
             requester_pays=s3_requester_pays(),
+            # An object is read in one request, so that it is never half of one version and half of another.
+            max_concurrency=1,
             use_listings_cache=False,
             skip_instance_cache=True,
         )

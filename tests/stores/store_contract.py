@@ -7,6 +7,7 @@ import multiprocessing
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.synchronize import Barrier
 from random import Random
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ from pipelines.stores.protocol import Data, Store
 from schemas.errors import InvalidInputError, ObjectExistsError, ObjectNotFoundError, StatecastError
 
 RACERS = 6
+RACE_ROUNDS = 4
 
 SIZES = [0, 1, (256 << 10) - 1, 256 << 10, (256 << 10) + 1, 5 << 20]
 """Around the granule of GCS's resumable protocol, and S3's smallest upload part."""
@@ -33,6 +35,17 @@ def _outcome(call: Callable[[], object]) -> StatecastError | None:
     except StatecastError as error:
         return error
     return None
+
+
+def _race(store: Store, racer: int, barrier: Barrier, queue: multiprocessing.Queue[tuple[int, int, str]]) -> None:
+    """Create one object and swap another in each round, at the same moment as the rival; tell how each went."""
+    for number in range(RACE_ROUNDS):
+        expected = store.info(f"pointer/{number}")
+        body = bytes([racer]) * 300_000
+        barrier.wait(timeout=60)
+        created = _outcome(lambda number=number, body=body: store.put(f"created/{number}", body, create_only=True))
+        swapped = _outcome(lambda number=number, body=body, expected=expected: store.swap(f"pointer/{number}", body, expected))
+        queue.put((number, racer, f"{type(created).__name__} {type(swapped).__name__}"))
 
 
 class StoreContract:
@@ -239,3 +252,24 @@ class StoreContract:
         assert queue.get(timeout=60) == b"from the parent"
         worker.join(timeout=60)
         assert worker.exitcode == 0
+
+    def test_one_of_two_processes_wins(self, store: Store) -> None:
+        """Create-only and swap are decided by the store, not inside a process; the loser is told so, and nothing is mixed."""
+        if not store.guarantees.durable:
+            pytest.skip("lives in one process")
+        for number in range(RACE_ROUNDS):
+            store.put(f"pointer/{number}", b"before")
+        context = multiprocessing.get_context("fork")
+        barrier, queue = context.Barrier(2), context.Queue()
+        racers = [context.Process(target=_race, args=(store, racer, barrier, queue)) for racer in (1, 2)]
+        for racer in racers:
+            racer.start()
+        told = sorted(queue.get(timeout=120) for _ in range(2 * RACE_ROUNDS))
+        for racer in racers:
+            racer.join(timeout=60)
+        for number in range(RACE_ROUNDS):
+            ends = {racer: end.split() for round_number, racer, end in told if round_number == number}
+            for position, folder in enumerate(("created", "pointer")):
+                assert sorted(end[position] for end in ends.values()) == ["NoneType", "ObjectExistsError"], (number, folder, ends)
+                (winner,) = [racer for racer, end in ends.items() if end[position] == "NoneType"]
+                assert store.get(f"{folder}/{number}") == bytes([winner]) * 300_000

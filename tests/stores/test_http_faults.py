@@ -176,6 +176,16 @@ def test_an_answer_that_breaks_off_is_no_object(faulted: Faulted, request: pytes
     assert faulted.proxy.hits == 1
 
 
+def test_a_whole_object_is_one_request(faulted: Faulted, request: pytest.FixtureRequest) -> None:
+    """So what is read is one version of it, and costs what one request costs; an object above the size of a client's block too."""
+    data = bytes(6 << 20) if faulted.kind == "moto" else bytes(60 << 20)
+    store = faulted.store(_folder(request), retry=None)
+    store.put("object", data)
+    faulted.proxy.quiet()
+    assert store.get("object") == data
+    assert [asked.method for asked in faulted.proxy.requests] == ["GET"]
+
+
 def test_a_changed_upload_is_found_out(faulted: Faulted, request: pytest.FixtureRequest) -> None:
     """A byte that changes on the way is refused by the server, or seen in the checksum that it tells; it never counts as success."""
     data = Random(2).randbytes(300_000)

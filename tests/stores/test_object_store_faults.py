@@ -31,6 +31,20 @@ assert [info.name for info in store.list()] == ["folder/object", "pointer"]
 assert type(store._fs()).__module__ == "gcsfs.core", "gcsfs asks for bucket types"
 """
 
+KILLED_UPLOAD = """
+import os, sys
+from pipelines.stores import s3_store
+from pipelines.stores.open_store import open_store
+s3_store.MULTIPART_BYTES_MIN, s3_store.UPLOAD_PART_BYTES = 12 << 20, 5 << 20
+call = s3_store.S3Store._call
+def killed(self, method, name, **arguments):
+    if arguments.get("PartNumber") == 2:
+        os._exit(9)
+    return call(self, method, name, **arguments)
+s3_store.S3Store._call = killed
+open_store("s3://fault-bucket/killed", endpoint_url=sys.argv[1]).put("large", bytes(13 << 20))
+"""
+
 
 @pytest.fixture(scope="module")
 def moto_url() -> Iterator[str]:
@@ -96,6 +110,30 @@ def test_a_failed_large_upload_is_aborted(store: S3Store, moto_url: str, monkeyp
     monkeypatch.undo()
     assert store.info("large") is None
     assert _open_uploads(moto_url) == []
+
+
+@pytest.mark.usefixtures("small_uploads")
+def test_a_killed_upload_shows_nothing_and_is_in_nobodys_way(moto_url: str) -> None:
+    """A process that is killed between two parts leaves an upload that no listing shows; the next one succeeds beside it.
+
+    What it sent is kept until the bucket's lifecycle rule ends it, since another process may be at work on it.
+    """
+    folder = BucketFolder("s3", "fault-bucket", "killed")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    arguments = [sys.executable, "-c", KILLED_UPLOAD, moto_url]
+    killed = subprocess.run(arguments, env=environment, timeout=120, check=False)
+    assert killed.returncode == 9
+    store = S3Store(folder, endpoint_url=moto_url)
+    assert (store.info("large"), list(store.list())) == (None, [])
+    left = [upload["Key"] for upload in _open_uploads(moto_url)]
+    assert left == ["killed/large"]
+    data = Random(1).randbytes(13 << 20)
+    store.put("large", data, create_only=True)
+    assert store.get("large") == data
+    client = boto3.client("s3", endpoint_url=moto_url)
+    for upload in _open_uploads(moto_url):
+        client.abort_multipart_upload(Bucket="fault-bucket", Key=upload["Key"], UploadId=upload["UploadId"])
+    assert store.get("large") == data
 
 
 @pytest.mark.parametrize("create_only", [True, False])

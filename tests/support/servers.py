@@ -6,6 +6,7 @@ The binaries are looked for in ``~/.cache/statecast/bin`` and on PATH; with STAT
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -101,11 +102,16 @@ def aws_environment() -> Iterator[None]:
         yield
 
 
-def make_s3_bucket(endpoint_url: str, bucket: str) -> None:
-    """Create a bucket on an S3 server."""
+def make_s3_bucket(endpoint_url: str, bucket: str, *, public: bool = False) -> None:
+    """Create a bucket on an S3 server; a public one is read by anybody."""
     import boto3
 
-    boto3.client("s3", endpoint_url=endpoint_url).create_bucket(Bucket=bucket)
+    client = boto3.client("s3", endpoint_url=endpoint_url)
+    client.create_bucket(Bucket=bucket)
+    if public:
+        resources = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+        statement = {"Effect": "Allow", "Principal": "*", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": resources}
+        client.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
 
 
 def make_gcs_bucket(endpoint_url: str, bucket: str) -> None:
