@@ -1,7 +1,7 @@
 """Produces states of several sizes in several shards and shows what grows with them, and holds the forecast against what was measured.
 
     python -m benchmarks.scale --records 2000000,20000000 --shards 8 --cores 1,2 --folder DIR
-    python -m benchmarks.scale --records 2000,20000 --shards 3 --cores 1
+    python -m benchmarks.scale --records 20000,200000 --shards 3 --cores 1
 
 A worker's and the driver's memory stay flat, objects, bytes and seconds grow in proportion: the tables show how nearly. Each size is produced
 once on each number of cores with its files memory-mapped, as on one machine, and once read by ranges, as from a bucket, where every
@@ -20,10 +20,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.measure import usable_cores
-from benchmarks.scale_model import compare_amounts, compare_seconds, costs_of
-from benchmarks.scale_run import ScaleFigure, measure_run
+from benchmarks.scale_model import compare_amounts, compare_seconds, costs_in_bucket, costs_of
+from benchmarks.scale_run import ScaleFigure, figure_from_json, measure_run
 from benchmarks.scale_tables import print_comparisons, print_driver, print_forecast, print_runs, print_sizes, print_stages
-from benchmarks.schedule import print_forecasts
+from benchmarks.schedule import MAINNET, print_forecasts
 from benchmarks.synthetic_records import RECORDS_MAX
 from benchmarks.synthetic_state import RECORDS_PER_SHARD_MIN, SEED_DEFAULT, SHARDS_MAX, synthetic_state
 from pipelines.forecasting.stage_costs import GIB
@@ -44,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--shards goes from 1 to {SHARDS_MAX}")
     if not all(options.shards * RECORDS_PER_SHARD_MIN <= records <= RECORDS_MAX for records in options.records):
         parser.error(f"--records goes from {RECORDS_PER_SHARD_MIN} a shard to {RECORDS_MAX}")
+    if options.figures is not None:
+        print_all([figure_from_json(json.loads(line)) for line in options.figures.read_text().splitlines()])
+        return
     if not is_available():
         raise SystemExit("The benchmark measures the native kernel, which is not installed; `make setup` builds it where cargo is.")
     folder = options.folder or Path(tempfile.mkdtemp(prefix="statecast-bench-"))
@@ -52,9 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finally:
         if options.folder is None:
             shutil.rmtree(folder, ignore_errors=True)
-    if options.json:
-        print(json.dumps([asdict(figure) for figure in figures], indent=1))
-    elif figures:
+    if figures and not options.json:
         print_all(figures)
 
 
@@ -68,13 +69,18 @@ def run_benchmark(folder: Path, options: argparse.Namespace) -> list[ScaleFigure
         state = synthetic_state(folder, records, options.seed, options.shards)
         for cores in sorted(options.cores):
             _tell(f"producing {records:,} records on {cores} cores")
-            figures.append(measure_run(state, folder / "run", cores))
-            _tell(f"took {figures[-1].seconds:.1f} s")
+            figures.append(_ended(measure_run(state, folder / "run", cores), options.json))
         if options.requests:
             _tell(f"producing {records:,} records on {max(options.cores)} cores, read by ranges")
-            figures.append(measure_run(state, folder / "run", max(options.cores), by_ranges=True))
-            _tell(f"took {figures[-1].seconds:.1f} s")
+            figures.append(_ended(measure_run(state, folder / "run", max(options.cores), by_ranges=True), options.json))
     return figures
+
+
+def _ended(figure: ScaleFigure, as_json: bool) -> ScaleFigure:
+    _tell(f"took {figure.seconds:.1f} s")
+    if as_json:
+        print(json.dumps(asdict(figure)), flush=True)
+    return figure
 
 
 def print_all(figures: Sequence[ScaleFigure]) -> None:
@@ -94,6 +100,8 @@ def print_all(figures: Sequence[ScaleFigure]) -> None:
         print_forecast(costs, mapped[-1], sorted({figure.cores for figure in mapped}))
         print(f"\nstage costs of the first run: {costs.core_s:.1f} core seconds a GiB of memory usage")
         print_forecasts(costs)
+        print("\nthe same with dataset and work folder in a bucket, where each part's referenced values are reads of their own")
+        print_forecasts(costs_in_bucket(costs, MAINNET))
 
 
 def _fits(folder: Path, records: int, keep_free_gib: float) -> bool:
@@ -119,7 +127,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-requests", dest="requests", action="store_false", help="leave out the runs that count requests")
     parser.add_argument("--keep-free-gib", type=float, default=25, help="of the disk, at all times; default %(default)s")
     parser.add_argument("--folder", type=Path, help="where states are kept for the next run; default a folder that is removed")
-    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
+    parser.add_argument("--json", action="store_true", help="print each run's figures as a line of JSON instead of tables")
+    parser.add_argument("--figures", type=Path, help="lines of JSON of earlier runs: print their tables and measure nothing")
     return parser
 
 

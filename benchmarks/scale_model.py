@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.scale_run import ScaleFigure
 from pipelines.forecasting.bill import epoch_amounts
 from pipelines.forecasting.epoch_shape import EpochShape
+from pipelines.forecasting.requests import epoch_value_reads
 from pipelines.forecasting.schedule import Cluster, forecast_epoch
-from pipelines.forecasting.stage_costs import StageCosts, stage_costs_from_benchmark
+from pipelines.forecasting.stage_costs import GIB, StageCosts, stage_costs_from_benchmark
 
 FIRST_EPOCH_WRITES = 1
 """A store's first epoch lists its manifests once, to make the catalogue."""
@@ -35,6 +36,14 @@ def costs_of(figure: ScaleFigure) -> StageCosts:
     assert figure.cores == 1, "costs are those of one core"
     document = {"memory_usage": figure.memory_usage, "scaling": [{"cores": 1, "stages": figure.stages}]}
     return stage_costs_from_benchmark(document, "this run")
+
+
+def costs_in_bucket(costs: StageCosts, shape: EpochShape) -> StageCosts:
+    """Return the costs with what parts wait for their referenced values where these are read from a bucket, spread evenly over the epoch."""
+    reads, size = epoch_value_reads(shape, costs)
+    cluster = Cluster(1)
+    waits_s = reads * cluster.request_s + size / cluster.request_bytes_per_s
+    return replace(costs, build_s=costs.build_s + waits_s / (shape.memory_usage / GIB))
 
 
 def this_machine(cores: int) -> Cluster:

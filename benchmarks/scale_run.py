@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from benchmarks.counting_store import READS, WRITES, Calls, count_calls, counted_calls, requests, stop_counting, transferred
 from benchmarks.measure import forget_peak_memory, peak_memory_bytes
@@ -47,6 +48,10 @@ class ScaleFigure:
     seconds: float
     stages: dict[str, float]
     """Seconds by the stage, of all shards."""
+    stage_cpu_s: dict[str, float]
+    """Processor seconds of the tasks, by the stage: what else the machine does hardly counts."""
+    driver_cpu_s: float
+    """Processor seconds of the driver; in a run of its own process alone, of everything."""
     stage_peaks: dict[str, int]
     """Most bytes of a worker above idle, by the stage."""
     stage_needs: dict[str, int]
@@ -78,6 +83,11 @@ class ScaleFigure:
         return sum(self.memory_usages)
 
     @property
+    def cpu_s(self) -> float:
+        """Processor seconds of all tasks and the driver; what Ray's own processes take is not in it."""
+        return sum(self.stage_cpu_s.values()) + (self.driver_cpu_s if self.cores else 0.0)
+
+    @property
     def ns_per_record(self) -> float:
         """Nanoseconds a record, by the clock on the wall."""
         return self.seconds / self.records * 1e9
@@ -98,6 +108,12 @@ class _DriverMemory(SilentProgress):
         if time.monotonic() - self._looked_at_s > DRIVER_LOOK_S:
             self._looked_at_s = time.monotonic()
             self.growth.append((self.tasks, resident_bytes() - self.idle))
+
+
+def figure_from_json(document: dict[str, Any]) -> ScaleFigure:
+    """Return a figure that was printed as JSON."""
+    lists = {name: tuple(document[name]) for name in ("worker_peaks", "memory_usages")}
+    return ScaleFigure(**{**document, **lists, "driver_growth": tuple((tasks, size) for tasks, size in document["driver_growth"])})
 
 
 def resident_bytes() -> int:
@@ -148,17 +164,19 @@ def _measured(state: SyntheticState, folder: Path, cores: int, watching: Watchin
     forget_peak_memory()
     memory = _DriverMemory(idle=peak_memory_bytes())
     runner = StageRunner(watching, memory)
-    began = time.monotonic()
+    began, began_cpu = time.monotonic(), time.process_time()
     result = _produce(state, folder, runner)
-    seconds = time.monotonic() - began
+    seconds, driver_cpu_s = time.monotonic() - began, time.process_time() - began_cpu
     driver_peak = peak_memory_bytes() - memory.idle
     memory.growth.append((memory.tasks, resident_bytes() - memory.idle))
     calls: Calls = watching.calls + (counted_calls() - before)
     stop_counting()
     stages: dict[str, float] = defaultdict(float)
     peaks: dict[str, int] = defaultdict(int)
-    for timing, peak in zip(runner.timings, watching.stage_peaks, strict=True):
+    cpu_s: dict[str, float] = defaultdict(float)
+    for timing, peak, spent_s in zip(runner.timings, watching.stage_peaks, watching.stage_cpu_s, strict=True):
         stages[timing.stage] += timing.seconds
+        cpu_s[timing.stage] += spent_s
         peaks[timing.stage] = max(peaks[timing.stage], peak)
     objects = list(open_store(_published(folder)).list(EpochLayout.of(state.context).folder))
     return ScaleFigure(
@@ -167,6 +185,8 @@ def _measured(state: SyntheticState, folder: Path, cores: int, watching: Watchin
         by_ranges=watching.by_ranges,
         seconds=seconds,
         stages=dict(stages),
+        stage_cpu_s=dict(cpu_s),
+        driver_cpu_s=driver_cpu_s,
         stage_peaks=dict(peaks),
         stage_needs={timing.stage: need for timing, need in zip(runner.timings, watching.stage_needs, strict=True)},
         worker_peaks=tuple(sorted(watching.worker_peaks.values(), reverse=True)),

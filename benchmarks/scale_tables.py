@@ -24,9 +24,11 @@ def print_runs(figures: Sequence[ScaleFigure]) -> None:
             "records",
             "cores",
             "seconds",
+            "to the fewest cores",
             "ns a record",
             "to the smallest",
-            "to the fewest cores",
+            "processor ns a record",
+            "to the smallest",
             "worker's peak, MiB",
             "driver's peak, MiB",
             "tasks",
@@ -36,9 +38,11 @@ def print_runs(figures: Sequence[ScaleFigure]) -> None:
                 f"{figure.records:,}",
                 figure.cores,
                 f"{figure.seconds:.1f}",
+                f"{_fewest_cores(figures, figure).seconds / figure.seconds:.2f}",
                 f"{figure.ns_per_record:.0f}",
                 f"{figure.ns_per_record / first[figure.cores].ns_per_record:.2f}",
-                f"{_fewest_cores(figures, figure).seconds / figure.seconds:.2f}",
+                f"{figure.cpu_s / figure.records * 1e9:.0f}",
+                f"{figure.cpu_s / figure.records / first[figure.cores].cpu_s * first[figure.cores].records:.2f}",
                 " ".join(_mib(peak) for peak in figure.worker_peaks),
                 _mib(figure.driver_bytes_above_idle),
                 f"{figure.tasks:,}",
@@ -53,15 +57,15 @@ def _fewest_cores(figures: Sequence[ScaleFigure], like: ScaleFigure) -> ScaleFig
 
 
 def print_stages(figures: Sequence[ScaleFigure]) -> None:
-    """Print nanoseconds a record and peak memory by the stage, of the runs on the fewest cores."""
+    """Print processor nanoseconds a record and peak memory by the stage, of the runs on the fewest cores."""
     runs = _one_a_size(figures)
     small, large = runs[0], runs[-1]
-    print(f"\nBy the stage, {small.cores} cores")
+    print(f"\nBy the stage, on {small.cores} core" + "s" * (small.cores > 1))
     sizes = [f"{run.records:,} records" for run in runs]
     _table(
         (
             "stage",
-            *(f"{size}, ns a record" for size in sizes),
+            *(f"{size}, processor ns a record" for size in sizes),
             "ratio",
             *(f"{size}, peak MiB" for size in sizes),
             "ratio",
@@ -70,10 +74,10 @@ def print_stages(figures: Sequence[ScaleFigure]) -> None:
         (
             (
                 stage,
-                *(f"{run.stages[stage] / run.records * 1e9:.1f}" for run in runs),
-                f"{large.stages[stage] / large.records / max(small.stages[stage] / small.records, 1e-15):.2f}",
+                *(f"{run.stage_cpu_s[stage] / run.records * 1e9:.1f}" for run in runs),
+                _ratio(large.stage_cpu_s[stage] / large.records, small.stage_cpu_s[stage] / small.records),
                 *(_mib(run.stage_peaks[stage]) for run in runs),
-                f"{large.stage_peaks[stage] / max(small.stage_peaks[stage], 1):.2f}",
+                _ratio(large.stage_peaks[stage], small.stage_peaks[stage]),
                 _mib(large.stage_needs[stage]),
             )
             for stage in small.stages
@@ -167,6 +171,10 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     print("|" + "---:|" * len(headings))
     for row in rows:
         print("| " + " | ".join(str(cell) for cell in row) + " |")
+
+
+def _ratio(large: float, small: float) -> str:
+    return f"{large / small:.2f}" if small > 0 else ""
 
 
 def _mib(size: int) -> str:

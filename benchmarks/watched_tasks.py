@@ -1,9 +1,10 @@
-"""Runs a production's tasks on another executor and notes each worker's peak memory and what it asks of the stores."""
+"""Runs a production's tasks on another executor and notes each worker's peak memory, its processor time and what it asks of the stores."""
 
 from __future__ import annotations
 
 import importlib
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ class Watched(Generic[R_co]):
     pid: int
     bytes_above_idle: int
     """Most resident memory of its process while it ran, less that before the process' first task."""
+    cpu_s: float
+    """Processor seconds of all its process' threads while it ran."""
     calls: Calls
 
 
@@ -47,8 +50,9 @@ class WatchedTask(Generic[R]):
         count_calls(by_ranges=self.by_ranges)
         before = counted_calls()
         forget_peak_memory()
+        began = time.process_time()
         result = self.task.run()
-        return Watched(result, os.getpid(), peak_memory_bytes() - idle, counted_calls() - before)
+        return Watched(result, os.getpid(), peak_memory_bytes() - idle, time.process_time() - began, counted_calls() - before)
 
 
 def _idle() -> int:
@@ -69,6 +73,8 @@ class WatchingExecutor:
     by_ranges: bool
     stage_peaks: list[int] = field(default_factory=list)
     """Most memory above idle of any worker, a stage a number, in the stages' order."""
+    stage_cpu_s: list[float] = field(default_factory=list)
+    """Processor seconds of all its tasks, in the same order."""
     stage_needs: list[int] = field(default_factory=list)
     """What the stage says that a task needs, in the same order."""
     worker_peaks: dict[int, int] = field(default_factory=dict)
@@ -86,10 +92,12 @@ class WatchingExecutor:
         """Run the tasks; see `Executor.run`."""
         stage = len(self.stage_peaks)
         self.stage_peaks.append(0)
+        self.stage_cpu_s.append(0.0)
         self.stage_needs.append(needs.memory_bytes)
         for index, watched in self.inner.run([WatchedTask(task, self.by_ranges) for task in tasks], needs):
             self.tasks += 1
             self.stage_peaks[stage] = max(self.stage_peaks[stage], watched.bytes_above_idle)
+            self.stage_cpu_s[stage] += watched.cpu_s
             self.worker_peaks[watched.pid] = max(self.worker_peaks.get(watched.pid, 0), watched.bytes_above_idle)
             if watched.pid != os.getpid():
                 self.calls += watched.calls

@@ -101,6 +101,13 @@ def epoch_requests(shape: EpochShape, costs: StageCosts, *, early: bool, headers
     return total
 
 
+def epoch_value_reads(shape: EpochShape, costs: StageCosts) -> tuple[float, float]:
+    """Return the requests and bytes in which the parts of one epoch read their referenced values, where these are read by ranges."""
+    shards = zip(shape.memory_usages, shape.num_parts, strict=True)
+    found = [_ShardFiles.of(memory_usage, num_parts, costs).value_reads for memory_usage, num_parts in shards]
+    return sum(reads for reads, _ in found), sum(size for _, size in found)
+
+
 @dataclass(frozen=True, slots=True)
 class _ShardFiles:
     """What one shard's dataset consists of."""

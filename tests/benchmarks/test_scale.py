@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,9 @@ def test_a_run_leaves_its_published_epoch_and_nothing_else(figure, folder: Path)
 
 def test_memory_and_tasks_of_every_stage_are_noted(figure) -> None:  # type: ignore[no-untyped-def]
     """A stage with tasks has a peak, and what its tasks say that they need."""
-    assert set(figure.stages) == set(figure.stage_peaks) == set(figure.stage_needs)
+    assert set(figure.stages) == set(figure.stage_peaks) == set(figure.stage_cpu_s) == set(figure.stage_needs)
     assert figure.stage_peaks["publish"] > 0 and figure.stage_needs["publish"] > 100 << 20
+    assert 0 < figure.cpu_s <= figure.driver_cpu_s
     assert figure.tasks == 6 * SHARDS and figure.driver_growth[-1][0] <= figure.tasks
     assert len(figure.memory_usages) == SHARDS and list(figure.memory_usages) == sorted(figure.memory_usages, reverse=True)
 
@@ -62,14 +64,17 @@ def test_memory_and_tasks_of_every_stage_are_noted(figure) -> None:  # type: ign
 def test_all_tables_are_printed(figure, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
     """Two sizes, runs and counted requests, up to mainnet's table."""
     from benchmarks.scale import print_all
+    from benchmarks.scale_run import figure_from_json
 
     small = replace(figure, cores=1, by_ranges=False)
     large = replace(small, records=2 * RECORDS, seconds=2 * small.seconds, driver_bytes_above_idle=small.driver_bytes_above_idle)
-    print_all([small, figure, large])
+    figures = [figure_from_json(json.loads(json.dumps(asdict(one)))) for one in (small, figure, large)]
+    assert figures == [small, figure, large]
+    print_all(figures)
     shown = capsys.readouterr().out
     for text in ("Runs, files memory-mapped", "Driver", "read requests", "100,000,000 records", "| 1,024 |"):
         assert text in shown
-    assert f"| {2 * RECORDS:,} | 1 | {large.seconds:.1f} | {small.ns_per_record:.0f} | 1.00 |" in shown
+    assert f"| {2 * RECORDS:,} | 1 | {large.seconds:.1f} | 1.00 | {small.ns_per_record:.0f} | 1.00 |" in shown
 
 
 def test_a_state_that_would_fill_the_disk_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
