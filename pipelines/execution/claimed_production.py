@@ -1,16 +1,23 @@
-"""Holds an epoch's claim around its production, and ends the production when the claim is lost."""
+"""Holds an epoch's claim around its production, and ends the production when the claim is lost.
+
+A producer claims first and looks for the catalogue's mark of a deletion after that; a collector marks first and looks for claims after
+that. So of the two at least one sees the other, and no part is deleted that a producer counts on.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 
+from pipelines.execution.collect_epochs import MARK_STALE_S
 from pipelines.execution.progress import Progress, StageProgress
+from pipelines.publishing.catalogue import read_catalogue
 from pipelines.publishing.claim import LEASE_TTL_S, Claimant, ClaimSightings, HeldClaim, check_ttl, heartbeat, this_holder
 from pipelines.stores.open_store import open_store
 from schemas.epoch_context import EpochContext
-from schemas.errors import ClaimedError
+from schemas.errors import ClaimedError, ManifestError
 from schemas.object_layout import EpochLayout
 
 
@@ -66,7 +73,7 @@ def claimed(store_url: str, context: EpochContext, terms: ClaimTerms, progress: 
     """Hold the claim of a context's shards for as long as the block runs; yield the progress to run it with.
 
     Raises:
-        ClaimedError: another producer holds one of the shards, and the terms do not ignore it.
+        ClaimedError: another producer holds one of the shards, and the terms do not ignore it; or the epoch is being deleted.
         StoreError: the store can't be written: seen here, before anything is read.
     """
     claimant = Claimant(
@@ -83,7 +90,31 @@ def claimed(store_url: str, context: EpochContext, terms: ClaimTerms, progress: 
         if not terms.ignore:
             raise
         progress.note(f"producing all the same: {error.problem}")
+        _refuse_leaving(claimant)
         yield ClaimedProgress(progress, None)
         return
     with heartbeat(held, terms.ttl_s, progress.note):
+        _refuse_leaving(claimant)
         yield ClaimedProgress(progress, None if terms.ignore else held)
+
+
+def _refuse_leaving(claimant: Claimant) -> None:
+    """Leave an epoch alone whose deletion has begun: a part that is found in place may be gone by the time the manifest lists it.
+
+    Raises:
+        ClaimedError: a collection has marked it and may be at work.
+        StoreError: the catalogue can't be read.
+    """
+    try:
+        catalogue = read_catalogue(claimant.store, claimant.layout.chain_id)
+    except ManifestError:
+        # Whoever collects makes it anew for its mark.
+        return
+    entry = None if catalogue is None else catalogue.find(claimant.layout)
+    since = None if entry is None else entry.leaving_since
+    if since is not None and claimant.now() - since < timedelta(seconds=MARK_STALE_S):
+        raise ClaimedError(
+            problem=f"the epoch is being deleted since {since:%Y-%m-%d %H:%M:%S} UTC",
+            where=f"{claimant.store.url}/{claimant.layout.folder}",
+            remedy=f"Let statecast gc end, and keep more epochs to keep this one. What a killed gc left counts for {MARK_STALE_S} s.",
+        )

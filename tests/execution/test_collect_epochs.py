@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from pipelines.execution import collect_epochs as collections
-from pipelines.execution.collect_epochs import CollectionResult, collect_epochs
+from pipelines.execution.claimed_production import ClaimTerms, claimed
+from pipelines.execution.collect_epochs import MARK_STALE_S, CollectionResult, collect_epochs
+from pipelines.execution.progress import SilentProgress
 from pipelines.publishing.catalogue import CatalogueWriter, read_catalogue
 from pipelines.publishing.claim import Claimant, this_holder
 from pipelines.publishing.lease_keeper import EpochLease, LeaseState
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
-from schemas.errors import InvalidInputError
+from schemas.errors import ClaimedError, InvalidInputError
 from schemas.latest_pointer import LatestPointer
 from schemas.object_layout import EpochLayout, ObjectKind, catalogue_name, latest_name, parse_object_name
 from tests.support.productions import inject, meanwhile, new_store_url
-from tests.support.stored_epochs import CHAIN_ID, epoch_layout, publish_epoch
+from tests.support.stored_epochs import CHAIN_ID, epoch_context, epoch_layout, publish_epoch
 
 
 class Killed(BaseException):
@@ -377,3 +380,36 @@ def test_two_collections_at_once_do_no_harm(tmp_path: Path) -> None:
         thread.join()
     assert not failures
     assert heights_in(url) == listed(url) == [4]
+
+
+def test_a_producer_leaves_an_epoch_alone_that_is_being_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would find parts in place, and its manifest would list them when they are gone."""
+    url = store_with(1, 2)
+    refused: list[str] = []
+
+    def produce() -> None:
+        try:
+            with claimed(url, epoch_context(1), ClaimTerms(), SilentProgress()):
+                publish_epoch(url, 1)
+        except ClaimedError as error:
+            refused.append(error.problem)
+
+    with monkeypatch.context() as patch:
+        inject(patch, url, meanwhile("delete", "state_part_", produce))
+        collect_epochs(url, CHAIN_ID, 1)
+    assert heights_in(url) == listed(url) == [2]
+    assert refused and "being deleted" in refused[0]
+
+
+@pytest.mark.parametrize("ignore", [False, True])
+def test_a_producer_is_kept_out_by_a_mark_until_it_is_stale(ignore: bool) -> None:
+    """A killed collection leaves it; and no claim is left where nothing is produced."""
+    url = store_with(1, 2)
+    store = open_store(url)
+    for age_s, kept_out in ((MARK_STALE_S - 60, True), (MARK_STALE_S + 60, False)):
+        marked = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=age_s)
+        CatalogueWriter(store, CHAIN_ID).change(lambda catalogue, marked=marked: catalogue.marked(epoch_layout(1), marked))  # type: ignore[misc]
+        outcome = pytest.raises(ClaimedError) if kept_out else nullcontext()
+        with outcome, claimed(url, epoch_context(1), ClaimTerms(ignore=ignore), SilentProgress()):
+            assert not kept_out
+        assert store.info(epoch_layout(1).claim) is None
