@@ -148,6 +148,9 @@ def measure_driver(tasks: int) -> DriverFigure:
 
 
 def _drive(tasks: int) -> DriverFigure:
+    # By its importable name: this module may be the one that was started, which workers do not have.
+    from benchmarks.cluster import NumberTask
+
     driver = psutil.Process()
     rss: list[int] = []
     with _cluster(1) as executor:

@@ -33,6 +33,7 @@ from jobs.tables import tables
 from jobs.terminal import configure_logging
 from jobs.verify_proof import verify_proof
 from jobs.watch import watch
+from pipelines.execution.process_exit import leave
 from schemas.errors import EXIT_CODES, StatecastError
 
 _EXIT_CODE_HELP = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "; any other means failure."
@@ -134,4 +135,4 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """Run the command line of this process."""
-    sys.exit(run(sys.argv[1:]))
+    leave(run(sys.argv[1:]))

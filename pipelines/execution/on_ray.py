@@ -9,6 +9,7 @@ the run ends with an error after `PATIENCE_S`, where Ray by itself would wait fo
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 
 from pipelines.execution.executor import Task, TaskNeeds
 from pipelines.execution.placement import NODE_DISK_RESOURCE, Machine, fitting, misfit
+from pipelines.execution.process_exit import end_at_once
 from pipelines.execution.scaling_hints import Bundles, ScalingHints
 from pipelines.execution.window import window_size
 from schemas.errors import InvalidInputError, PartialResultError, TransientStoreError
@@ -55,6 +57,12 @@ PATIENCE_S = 600.0
 LOOK_INTERVAL_S = 1.0
 """How often the cluster is looked at while tasks run: it grows and shrinks."""
 
+HEAD_PATIENCE_S = 30.0
+"""How long a run goes on while the cluster's head can't be reached. After a minute Ray ends the process, without a word of ours."""
+
+HEAD_TIMEOUT_S = 5.0
+"""How long the head may take to accept a connection."""
+
 PROBE_TIMEOUT_S = 60.0
 """How long machines are waited for that are asked one by one; a machine that is starting or dying does not answer."""
 
@@ -82,6 +90,7 @@ class RayExecutor:
         if self._owned:
             _initialise(address, cpus)
         self._address = address
+        self._head = _Head(ray.get_runtime_context().gcs_address if address else "")
         self._patience_s = patience_s
         self._run_task = ray.remote(_run_task)
         self._hints = ScalingHints(_request_resources)
@@ -115,11 +124,15 @@ class RayExecutor:
         running: dict[Any, int] = {}
         try:
             while True:
-                if room.look() and self._address:
-                    self._hints.ask(room, needs, left)
-                _fill(remote, source, running, room.tasks_max)
-                if not running:
-                    return
+                if self._head.answers():
+                    if room.look() and self._address:
+                        self._hints.ask(room, needs, left)
+                    _fill(remote, source, running, room.tasks_max)
+                    if not running:
+                        return
+                elif not running:
+                    time.sleep(LOOK_INTERVAL_S)
+                    continue
                 done, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_INTERVAL_S, fetch_local=False)
                 for reference in done:
                     index = running.pop(reference)
@@ -127,9 +140,11 @@ class RayExecutor:
                     left -= 1
                     yield index, result
         finally:
-            self._hints.withdraw(room)
-            for reference in running:
-                ray.cancel(reference, force=True)
+            # Whatever is asked of a head that is gone never returns.
+            if not self._head.lost:
+                self._hints.withdraw(room)
+                for reference in running:
+                    ray.cancel(reference, force=True)
 
     def on_each_machine(self, task: Task[R]) -> list[tuple[str, R]]:
         """Run a task once on each machine but the driver's that runs tasks now; one that does not answer is left out.
@@ -156,8 +171,43 @@ class RayExecutor:
 
     def close(self) -> None:
         """Stop the embedded Ray, or leave the cluster; a Ray that was already running before stays."""
-        if self._owned:
+        if self._owned and self._head.lost:
+            # Leaving takes the head: Ray would end this process in the midst of saying why the run ended.
+            end_at_once("the head of the Ray cluster is gone")
+        elif self._owned:
             ray.shutdown()
+
+
+@dataclass(slots=True)
+class _Head:
+    """The cluster's head, which is asked for the cluster's state: whether it is there, looked at from time to time."""
+
+    address: str
+    """Host and port; empty for the embedded Ray, whose head ends with this process."""
+    lost: bool = False
+    _answered_at_s: float = field(default_factory=time.monotonic)
+    _looked_at_s: float = field(default=float("-inf"))
+
+    def answers(self) -> bool:
+        """Tell whether the head answered lately.
+
+        Raises:
+            PartialResultError: not for as long as the patience lasts.
+        """
+        now = time.monotonic()
+        if self.address and now - self._looked_at_s >= LOOK_INTERVAL_S:
+            self._looked_at_s = now
+            host, _, port = self.address.rpartition(":")
+            with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=HEAD_TIMEOUT_S):
+                self._answered_at_s = now
+            if now - self._answered_at_s >= HEAD_PATIENCE_S:
+                self.lost = True
+                raise PartialResultError(
+                    problem=f"the head of the Ray cluster does not answer for {now - self._answered_at_s:.0f} s",
+                    where=self.address,
+                    remedy="What is done is kept: start the cluster again and run the same command.",
+                )
+        return self._answered_at_s == self._looked_at_s or not self.address
 
 
 @dataclass(slots=True, eq=False)

@@ -146,6 +146,7 @@ def check_chaos(chaos: Chaos, quiet_run: dict[str, str]) -> None:
     plan = chaos.plan
     plan.seed = chaos.seed
     plan.generator.seed(chaos.seed)
+    plan.injected.clear()
     plan.unavailable, plan.broken, plan.reply_lost, plan.slow_s = 0.04, 0.02, 0.02, 0.02
     began = time.monotonic()
     chaos.run()
