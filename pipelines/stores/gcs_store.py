@@ -264,7 +264,7 @@ class GcsStore:
             raise
         except Exception as error:
             mapped = _store_error(error, self._where(name), writing)
-            if isinstance(mapped, StoreDeniedError) and self._is_anonymous:
+            if isinstance(mapped, StoreDeniedError) and self._is_anonymous and not _requester_pays(error):
                 mapped.remedy = f"No credentials were used: {CREDENTIALS_REMEDY}"
             raise mapped from error
 
@@ -300,6 +300,10 @@ def _code(error: BaseException | None) -> int:
     return int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdigit()) else 0
 
 
+def _requester_pays(error: BaseException) -> bool:
+    return "requester pays" in str(error).lower()
+
+
 def _store_error(error: Exception, where: str, writing: bool) -> StoreError:
     """Return the store's error for an error of gcsfs or google-cloud-storage."""
     import aiohttp
@@ -313,7 +317,7 @@ def _store_error(error: Exception, where: str, writing: bool) -> StoreError:
         if writing:
             return StoreError(problem="no such bucket", where=where, remedy="Create it first; it is never created here.")
         return ObjectNotFoundError(problem="no such object", where=where)
-    if "requester pays" in text.lower():
+    if _requester_pays(error):
         return StoreDeniedError(
             problem="the requester pays for requests to this bucket",
             where=where,

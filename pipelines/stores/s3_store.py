@@ -47,6 +47,9 @@ UPLOAD_PART_BYTES = 32 << 20
 UPLOAD_PARTS_MAX = 10_000
 """S3's limit."""
 
+_PASSING_CODES = {"SlowDown", "RequestTimeout", "BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"}
+"""Faults of the moment that have the status of a refused request; the mismatches are of a body that was changed on the way."""
+
 _FULL_CODES = {"QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage"}
 
 CREDENTIALS_REMEDY = "name a profile by AWS_PROFILE, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
@@ -310,6 +313,6 @@ def _store_error(error: Exception, where: str) -> StoreError:
             problem=f"the server's certificate is not trusted: {text}", where=where, remedy="Name its authority's file by AWS_CA_BUNDLE."
         )
     passing = (HTTPClientError, BotocoreConnectionError, aiohttp.ClientError, asyncio.TimeoutError, TimeoutError, ConnectionError)
-    if status in (408, 409, 429) or status >= 500 or code in ("SlowDown", "RequestTimeout", "BadDigest") or isinstance(error, passing):
+    if status in (408, 409, 429) or status >= 500 or code in _PASSING_CODES or isinstance(error, passing):
         return TransientStoreError(problem=f"the store failed for the moment: {text}", where=where)
     return StoreError(problem=f"the store failed: {text}", where=where)

@@ -181,8 +181,12 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {name: value for name, value in self.headers.items() if name.lower() not in ("expect", "connection")}
             connection.request(self.command, self.path, body=body, headers=headers)
             reply = connection.getresponse()
-            # An upload session of GCS has a URL of its own; it must lead through here too.
-            here = [(name, value.replace(f"http://{self.backend}", self.proxy.url)) for name, value in reply.getheaders()]
+            # An upload session of GCS has a URL of its own, made of either address; it must lead through here, over TLS if we speak it.
+            ours = self.proxy.url
+            here = [
+                (name, value.replace(f"http://{self.backend}", ours).replace(f"http://{urlsplit(ours).netloc}", ours))
+                for name, value in reply.getheaders()
+            ]
             return reply.status, here, reply.read()
         finally:
             connection.close()
