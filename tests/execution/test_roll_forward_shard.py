@@ -98,7 +98,8 @@ def test_files_without_changes_are_the_same_files(tmp_path: Path) -> None:
     assert len(files(older)) > 20
     listed = {f"{newer.folder}/{file.name}" for file in newer.summary.all_files}
     there = {str(path.relative_to(root)) for path in (root / newer.folder).rglob("*") if path.is_file()}
-    assert there == {*listed, f"{newer.folder}/shard.json"}
+    header = {f"{newer.folder}/state_header"} if newer.summary.has_state_header else set()
+    assert there == {*listed, f"{newer.folder}/shard.json", *header}
 
 
 def test_the_older_dataset_can_go(tmp_path: Path) -> None:

@@ -198,15 +198,22 @@ def test_a_signing_key_that_others_can_read_is_refused(tmp_path: Path, to: Path)
 
 
 def test_the_work_folders_damage_reaches_no_reader(tmp_path: Path, to: Path) -> None:
-    """An interior of an earlier run that was damaged since is noticed and built again, and the parts come out right."""
-    work = tmp_path / "work"
-    assert produce_node_a(tmp_path / "first", "--num-parts", 3, "--keep-work", "--shard-id", 0, work=work).code == 0
-    interiors = [path for path in work.rglob("interior-*")]
-    assert len(interiors) == 3
-    damaged = bytearray(interiors[1].read_bytes())
-    damaged[len(damaged) // 2] ^= 1
-    interiors[1].write_bytes(damaged)
-    outcome = produce_node_a(to, "--num-parts", 3, "--shard-id", 0, "--json", work=work)
+    """Files of an earlier run that were damaged since are noticed and made again, and the parts come out right.
+
+    From a dataset, whose parts wait for their root, so that interiors lie there too.
+    """
+    work, dataset = tmp_path / "work", f"dataset://{tmp_path / 'state'}"
+    context = node_a() / "context.json"
+    exported = statecast("export", "--node-home", node_a(), "--context", context, "--shard-id", 0, "--to", dataset, "--in-process")
+    assert exported.code == 0, exported.stderr
+    assert produce(tmp_path / "first", "--from", dataset, "--num-parts", 3, "--keep-work", work=work).code == 0
+    for pattern in ("interior-*", "edge-*", "boundary_nodes-*"):
+        found = sorted(work.rglob(pattern))
+        assert found, pattern
+        damaged = bytearray(found[-1].read_bytes())
+        damaged[len(damaged) // 2] ^= 1
+        found[-1].write_bytes(damaged)
+    outcome = produce(to, "--from", dataset, "--num-parts", 3, "--json", work=work)
     assert outcome.code == 0, outcome.stderr
     parts = {name: digest for name, digest in objects_in(to).items() if "/state_part_" in name}
     assert len(parts) == 3

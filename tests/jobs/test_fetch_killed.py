@@ -95,6 +95,8 @@ def test_a_disk_that_fills_up_is_a_store_error_and_a_rerun_ends_well(tmp_path: P
     into, out = tmp_path / "into", tmp_path / "out"
     into.mkdir()
     command = f"{sys.executable} -c 'from jobs.cli import main; main()' " + " ".join(map(str, arguments(str(published_parts()), into)))
+    # One part after the other, so that some are whole when the space ends.
+    command += " --connections 1"
     script = f"""
         mount -t tmpfs -o size={BYTES // 2 // 4096 * 4096} none {into} || exit 99
         {command}; first=$?
