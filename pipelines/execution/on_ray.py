@@ -122,11 +122,17 @@ class RayExecutor:
         source = enumerate(tasks)
         left = length_hint(tasks)
         running: dict[Any, int] = {}
+        there = False
         try:
             while True:
-                if self._head.answers():
-                    if room.look() and self._address:
-                        self._hints.ask(room, needs, left)
+                if room.due():
+                    # Asked just before the cluster is: what is asked of a head that is gone never returns.
+                    there = self._head.answers()
+                    if there:
+                        room.look()
+                        if self._address:
+                            self._hints.ask(room, needs, left)
+                if there:
                     _fill(remote, source, running, room.tasks_max)
                     if not running:
                         return
@@ -140,8 +146,7 @@ class RayExecutor:
                     left -= 1
                     yield index, result
         finally:
-            # Whatever is asked of a head that is gone never returns.
-            if not self._head.lost:
+            if self._head.is_there():
                 self._hints.withdraw(room)
                 for reference in running:
                     ray.cancel(reference, force=True)
@@ -180,34 +185,45 @@ class RayExecutor:
 
 @dataclass(slots=True)
 class _Head:
-    """The cluster's head, which is asked for the cluster's state: whether it is there, looked at from time to time."""
+    """The cluster's head, which knows the cluster's state: whether it is there."""
 
     address: str
     """Host and port; empty for the embedded Ray, whose head ends with this process."""
     lost: bool = False
-    _answered_at_s: float = field(default_factory=time.monotonic)
-    _looked_at_s: float = field(default=float("-inf"))
+    _gone_since_s: float | None = None
+
+    def is_there(self) -> bool:
+        """Tell whether the head accepts a connection now."""
+        if not self.address:
+            return True
+        host, _, port = self.address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=HEAD_TIMEOUT_S).close()
+        except OSError:
+            return False
+        return True
 
     def answers(self) -> bool:
-        """Tell whether the head answered lately.
+        """Tell the same, until the patience is over.
 
         Raises:
-            PartialResultError: not for as long as the patience lasts.
+            PartialResultError: the head has not been there for as long as the patience lasts.
         """
+        if self.is_there():
+            self._gone_since_s = None
+            return True
         now = time.monotonic()
-        if self.address and now - self._looked_at_s >= LOOK_INTERVAL_S:
-            self._looked_at_s = now
-            host, _, port = self.address.rpartition(":")
-            with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=HEAD_TIMEOUT_S):
-                self._answered_at_s = now
-            if now - self._answered_at_s >= HEAD_PATIENCE_S:
-                self.lost = True
-                raise PartialResultError(
-                    problem=f"the head of the Ray cluster does not answer for {now - self._answered_at_s:.0f} s",
-                    where=self.address,
-                    remedy="What is done is kept: start the cluster again and run the same command.",
-                )
-        return self._answered_at_s == self._looked_at_s or not self.address
+        if self._gone_since_s is None:
+            self._gone_since_s = now
+        gone_s = now - self._gone_since_s
+        if gone_s < HEAD_PATIENCE_S:
+            return False
+        self.lost = True
+        raise PartialResultError(
+            problem=f"the head of the Ray cluster does not answer for {gone_s:.0f} s",
+            where=self.address,
+            remedy="What is done is kept: start the cluster again and run the same command.",
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -222,16 +238,17 @@ class _Room:
     _looked_at_s: float = field(default=float("-inf"))
     _fitted_at_s: float = field(default_factory=time.monotonic)
 
-    def look(self) -> bool:
-        """Look at the cluster if it was not done just now; tell whether it was done.
+    def due(self) -> bool:
+        """Tell whether it is time to look at the cluster."""
+        return time.monotonic() - self._looked_at_s >= LOOK_INTERVAL_S
+
+    def look(self) -> None:
+        """Look at the cluster.
 
         Raises:
             PartialResultError, InvalidInputError: no machine can run the tasks, and none came for as long as the patience lasts.
         """
-        now = time.monotonic()
-        if now - self._looked_at_s < LOOK_INTERVAL_S:
-            return False
-        self._looked_at_s = now
+        self._looked_at_s = now = time.monotonic()
         machines = [_machine(node) for node in _alive_nodes()]
         able = fitting(machines, self.needs)
         if able:
@@ -240,7 +257,6 @@ class _Room:
             raise misfit(machines, self.needs, now - self._fitted_at_s)
         cpus, memory = sum(one.cpus for one in able), sum(one.memory_bytes for one in able)
         self.tasks_max = window_size(cpus, memory, self.memory_bytes)
-        return True
 
 
 def _alive_nodes() -> list[dict[str, Any]]:
