@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipelines.stores.open_store import open_store
 from schemas.errors import EpochNotReadyError, InvalidInputError
-from schemas.latest_pointer import LatestPointer
+from schemas.latest_pointer import POINTER_BYTES_MAX, LatestPointer
 from schemas.object_layout import EpochLayout, ObjectKind, parse_epoch_folder, parse_object_name
 
 
@@ -26,13 +26,11 @@ def locate_epoch(url: str) -> tuple[str, EpochLayout]:
         return head.rstrip("/") or ("." if not head else "/"), layout
     root = head.rstrip("/") if marker else cleaned
     store = open_store(root or ".")
-    names = [
-        info.name
-        for info in store.list(f"chain_id={tail}" if marker else "")
-        if (parsed := parse_object_name(info.name)) is not None and parsed.kind is ObjectKind.LATEST
-    ]
+    # Where the chain is named, so is its pointer; a bucket's epochs may be very many objects.
+    listed = store.list() if not marker else filter(None, [store.info(f"chain_id={tail}/latest.json")])
+    names = [info.name for info in listed if (parsed := parse_object_name(info.name)) is not None and parsed.kind is ObjectKind.LATEST]
     if len(names) > 1:
         raise InvalidInputError(problem="several chains are published there", where=url, remedy=f"Name one: {', '.join(sorted(names))}.")
     if not names:
         raise EpochNotReadyError(problem="no complete epoch is published there", where=url)
-    return root or ".", LatestPointer.parse(store.get(names[0]), f"{store.url}/{names[0]}").layout
+    return root or ".", LatestPointer.parse(store.get(names[0], 0, POINTER_BYTES_MAX + 1), f"{store.url}/{names[0]}").layout

@@ -23,6 +23,7 @@ from pipelines.stores.protocol import Store
 from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.policy import BelievedManifest, Offer, TrustPolicy, check_state_header, choose_manifest, choose_statement
 from schemas.block import decode_block_header
+from schemas.dsse import ENVELOPE_BYTES_MAX
 from schemas.errors import EpochNotReadyError, InvalidInputError, ObjectMismatchError, ObjectNotFoundError
 from schemas.ids import ZERO_HASH, PartId, ShardUId
 from schemas.manifest import MissingKind
@@ -95,7 +96,7 @@ class _Proving:
     def open(cls, request: PublishedProofRequest) -> _Proving:
         store = open_store(request.store_url)
         try:
-            offers = [Offer(store.url, store.get(request.layout.manifest))]
+            offers = [Offer(store.url, store.get(request.layout.manifest, 0, ENVELOPE_BYTES_MAX + 1))]
         except ObjectNotFoundError:
             raise EpochNotReadyError(
                 problem="the epoch is not published, or not yet", where=f"{store.url}/{request.layout.folder}"
@@ -148,7 +149,7 @@ class _Proving:
         """Return a shard's statement, once the policy has judged it and the state header."""
         if shard.shard_uid not in self.statements:
             name = self.request.layout.shard_statement(shard.shard_id)
-            offers = [Offer(self.store.url, self.store.get(name))]
+            offers = [Offer(self.store.url, self.store.get(name, 0, ENVELOPE_BYTES_MAX + 1))]
             believed = choose_statement(self.request.policy, offers, self.believed.manifest, shard)
             header = None
             if shard.header is not None:

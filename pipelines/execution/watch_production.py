@@ -22,9 +22,9 @@ from pipelines.sources.rocksdb_reader import forget_readers
 from pipelines.sources.state_walk_source import StateWalk, choose_node_source
 from pipelines.stores.open_store import open_store
 from schemas.epoch_context import EpochContext
-from schemas.errors import ObjectNotFoundError
+from schemas.errors import ManifestError, ObjectNotFoundError
 from schemas.ids import CryptoHash
-from schemas.latest_pointer import LatestPointer
+from schemas.latest_pointer import POINTER_BYTES_MAX, LatestPointer
 from schemas.object_layout import EpochLayout, latest_name
 
 CONTEXTS_MAX: Final = 8
@@ -43,7 +43,7 @@ class EpochWork(Protocol):
         ...
 
     def latest_published(self) -> int | None:
-        """Return the height of the store's newest complete epoch of the node's chain."""
+        """Return the height of the store's newest complete epoch of the node's chain; None where the store does not say."""
         ...
 
     def find_published(self, epoch_id: CryptoHash) -> str | None:
@@ -101,8 +101,9 @@ class WatchProduction:
         """See `EpochWork.latest_published`."""
         store, name = open_store(self.store_url), latest_name(read_chain_id(self.node_home))
         try:
-            return LatestPointer.parse(store.get(name), f"{store.url}/{name}").epoch_height
-        except ObjectNotFoundError:
+            return LatestPointer.parse(store.get(name, 0, POINTER_BYTES_MAX + 1), f"{store.url}/{name}").epoch_height
+        except (ObjectNotFoundError, ManifestError):
+            # One that can't be read is replaced by whoever publishes next; a watcher that waited for that would wait for ever.
             return None
 
     def find_published(self, epoch_id: CryptoHash) -> str | None:

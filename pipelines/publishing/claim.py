@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Final
 
 from pipelines.stores.protocol import ObjectInfo, Store
-from schemas.claim import LEASE_TTL_S_MAX, LEASES_MAX, Claim, Holder, Lease, format_time
+from schemas.claim import CLAIM_BYTES_MAX, LEASE_TTL_S_MAX, LEASES_MAX, Claim, Holder, Lease, format_time
 from schemas.errors import (
     ClaimedError,
     InvalidInputError,
@@ -130,7 +130,7 @@ class Claimant:
         if info is None:
             return None, ()
         try:
-            claim = Claim.parse(self.store.get(self.layout.claim), self.where)
+            claim = Claim.parse(self.store.get(self.layout.claim, 0, CLAIM_BYTES_MAX + 1), self.where)
         except ObjectNotFoundError:
             return None, ()
         except ManifestError as error:

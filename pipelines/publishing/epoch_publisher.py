@@ -23,7 +23,7 @@ from schemas.dsse import Envelope
 from schemas.epoch_context import EpochContext
 from schemas.errors import InvalidInputError, ManifestError, ObjectExistsError, StatecastError
 from schemas.ids import CryptoHash, PartId, ShardUId
-from schemas.latest_pointer import LatestPointer
+from schemas.latest_pointer import POINTER_BYTES_MAX, LatestPointer
 from schemas.manifest import Manifest, MissingKind, MissingObject, ZstdSettings, check_urls
 from schemas.object_layout import EpochLayout, latest_name
 from schemas.state_part import Encoding, num_parts_for
@@ -286,7 +286,7 @@ def _move_latest(store: Store, pointer: LatestPointer, notes: list[str]) -> None
         info = store.info(name)
         if info is not None:
             try:
-                there = LatestPointer.parse(store.get(name), f"{store.url}/{name}")
+                there = LatestPointer.parse(store.get(name, 0, POINTER_BYTES_MAX + 1), f"{store.url}/{name}")
             except StatecastError as error:
                 notes.append(f"the latest pointer was replaced: {error.problem}")
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipelines.stores.protocol import ObjectInfo, Store
-from schemas.dsse import Envelope, parse_envelope
+from schemas.dsse import ENVELOPE_BYTES_MAX, Envelope, parse_envelope
 from schemas.errors import ManifestError, ObjectNotFoundError
 from schemas.manifest import Manifest
 from schemas.object_layout import EpochLayout
@@ -46,7 +46,7 @@ def read_manifest_revision(store: Store, layout: EpochLayout, revision: int) -> 
 
 def _parse_manifest(store: Store, layout: EpochLayout, name: str, info: ObjectInfo) -> StoredManifest:
     where = f"{store.url}/{name}"
-    envelope = parse_envelope(store.get(name), where)
+    envelope = parse_envelope(store.get(name, 0, ENVELOPE_BYTES_MAX + 1), where)
     manifest = Manifest.from_payload(envelope.payload, where)
     if EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id) != layout:
         raise ManifestError(
@@ -64,7 +64,7 @@ def read_statement(store: Store, layout: EpochLayout, shard_id: int) -> tuple[Sh
     name = layout.shard_statement(shard_id)
     where = f"{store.url}/{name}"
     try:
-        envelope = parse_envelope(store.get(name), where)
+        envelope = parse_envelope(store.get(name, 0, ENVELOPE_BYTES_MAX + 1), where)
     except ObjectNotFoundError:
         return None
     return ShardStatement.from_payload(envelope.payload, where), envelope
