@@ -51,6 +51,9 @@ EMULATOR_VARIABLE = "STORAGE_EMULATOR_HOST"
 BUCKET_TYPE_PROBE_VARIABLE = "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"
 """gcsfs asks for the bucket's type by gRPC on most calls unless this is false; needed for zonal buckets alone, so off unless the user sets it."""
 
+TRACE_METADATA_VARIABLE = "DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"
+"""google-cloud-storage's own; true unless the user sets it."""
+
 BLOCK_BYTES_MIN = 256 << 10
 """Granule of GCS's resumable protocol, and gcsfs's smallest block."""
 
@@ -244,6 +247,8 @@ class GcsStore:
         from google.auth.credentials import AnonymousCredentials
         from google.cloud import storage
 
+        # Else it asks in the background for the bucket's description, for traces that nobody takes, with a right that writers may not have.
+        os.environ.setdefault(TRACE_METADATA_VARIABLE, "true")
         fs = self._fs()
         client = storage.Client(
             project=fs.project,

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -149,3 +149,29 @@ class FaultyStore:
 
     def _call(self, method: str, name: str, call: Callable[[], T]) -> T:
         return self._carry_out(method, name, self._begin(method, name), call)
+
+
+@dataclass(slots=True)
+class LaggingStore:
+    """Another store whose listings show what was there at some moment: later objects are missing, deleted ones still there."""
+
+    inner: Store
+    _shown: tuple[ObjectInfo, ...] | None = None
+
+    def fall_behind(self) -> None:
+        """From now on list what is there now."""
+        self._shown = tuple(self.inner.list())
+
+    def catch_up(self) -> None:
+        """List what is there."""
+        self._shown = None
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """See `Store.list`."""
+        if self._shown is None:
+            return self.inner.list(prefix)
+        folder = prefix.removesuffix("/")
+        return (info for info in self._shown if not folder or info.name.startswith(f"{folder}/"))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
