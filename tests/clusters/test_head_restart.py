@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.execution.on_ray import HEAD_PATIENCE_S
 from tests.support.commands import PROCESS_TIMEOUT_S, lasting_objects_in, start_process, statecast_process
 from tests.support.nodes import localnet_home
 from tests.support.published import produce_localnet, signing_key
@@ -43,7 +42,7 @@ def test_the_head_is_restarted_in_the_middle_of_a_run(tmp_path: Path) -> None:
         _, said = driver.communicate(timeout=PROCESS_TIMEOUT_S)
         print(f"the driver ended with {driver.returncode} after {time.monotonic() - began:.1f} s: {said[-600:]}")
         assert driver.returncode == 3
-        assert f"the head of the Ray cluster does not answer for {HEAD_PATIENCE_S:.0f} s" in said
+        assert "the head of the Ray cluster does not answer" in said.splitlines()[-1]
         assert not list(tmp_path.glob("out/**/manifest.json"))
         # Machines that lose their head end, too; whoever started them starts them again.
         cluster.switch_off("disk", "one")
