@@ -32,6 +32,7 @@ from jobs.options import (
 from jobs.terminal import format_bytes, format_seconds, open_console, open_progress
 from pipelines.epochs.rpc_client import REQUESTS_PER_S
 from pipelines.execution.export_epoch import export_epoch, verify_dataset
+from pipelines.execution.shared_folders import require_shared
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.sources.arrow_dataset import ShardDataset
@@ -93,6 +94,7 @@ def export(
     executor = open_executor(ray_address, workers, in_process)
     runner = StageRunner(executor, progress)
     try:
+        require_shared(executor, {"--to": url})
         progress.note(f"exporting from {found.describe()}, {executor.description}, {chosen_kernel.name} kernel")
         datasets = export_epoch(runner, found.source, found.context, ExportSettings(url, file_format))
         exported_s = time.monotonic() - began

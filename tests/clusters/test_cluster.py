@@ -91,6 +91,13 @@ def test_only_the_machine_with_the_disk_sees_it(on_cluster: RayExecutor, node_di
     assert sorted(found for _, found in seen) == [False, False, True]
 
 
+def test_a_job_of_a_cluster_runs_there(cluster: LocalCluster, on_cluster: RayExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray tells a job's processes its cluster; a number of cores still means this machine."""
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    assert RayExecutor().description == f"on the Ray cluster at {cluster.address}, 3 cores"
+    assert "in this process" in RayExecutor(cpus=1).description
+
+
 def test_tasks_at_the_disk_run_there_alone(on_cluster: RayExecutor) -> None:
     """And the others on any machine."""
     assert {machine for _, machine in on_cluster.run([MachineTask(0.05)] * 8, AT_THE_DISK)} == {"disk"}
