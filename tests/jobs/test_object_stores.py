@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +20,10 @@ from schemas.errors import EXIT_CODES
 from tests.support.commands import Outcome, is_lasting, objects_in, statecast
 from tests.support.faulty_store import Fault, FaultyStore, seeded
 from tests.support.productions import new_store_url
-from tests.support.published import produce, produce_node_a, published_node_a
+from tests.support.published import produce, produce_node_a, public_key, published_node_a
 from tests.support.servers import (
+    ACCESS_KEY,
+    SECRET_KEY,
     aws_environment,
     fake_gcs_server,
     make_gcs_bucket,
@@ -27,6 +31,7 @@ from tests.support.servers import (
     moto_server,
     versitygw_server,
 )
+from tests.support.store_proxy import Answer, store_proxy
 
 BOUNDARY = b"\n--==0==--"
 """What an object store's client would take for the end of a multipart body if it did not choose its boundary well."""
@@ -45,6 +50,12 @@ def objects_at(url: str) -> dict[str, bytes]:
     """Return all objects of a store."""
     store = open_store(url)
     return {info.name: store.get(info.name) for info in store.list()}
+
+
+def epoch_layout_of(folder: Path) -> str:
+    """Return the name of the only epoch's folder in a store's folder."""
+    (manifest,) = [name for name in objects_in(folder) if name.endswith("/manifest.json")]
+    return manifest.removesuffix("/manifest.json")
 
 
 def check_round_trip(url: str) -> None:
@@ -82,8 +93,9 @@ def check_boundary_bytes(url: str, folder: Path) -> None:
 
 
 def test_an_epoch_on_s3(s3: str) -> None:
-    """The same objects as in a folder; checked, found again, repaired."""
+    """The same objects as in a folder; checked, found again, repaired. None holds the keys that it was put with."""
     check_round_trip(f"{s3}/node-a")
+    assert not any(key.encode() in data for data in objects_at(f"{s3}/node-a").values() for key in (ACCESS_KEY, SECRET_KEY))
 
 
 def test_a_part_that_looks_like_a_multipart_boundary(s3: str, tmp_path: Path) -> None:
@@ -109,6 +121,55 @@ def test_a_bucket_that_is_not_there_is_named(s3: str) -> None:
     outcome = produce_node_a("s3://no-such-bucket/x", "--json")
     assert outcome.code == 30, outcome.stderr
     assert "no-such-bucket" in outcome.error_line
+
+
+def test_a_public_bucket_is_checked_and_fetched_with_no_credentials(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing to sign with, nowhere to ask for it, and no lease that could be written: a reader needs none of them."""
+    endpoint_url = os.environ["AWS_ENDPOINT_URL_S3"]
+    make_s3_bucket(endpoint_url, "public-states", public=True)
+    assert produce_node_a("s3://public-states/x", "--shard-id", 5, "--num-parts", 5).code == 0
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with store_proxy(endpoint_url) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+        epoch = f"s3://public-states/x/{epoch_layout_of(published_node_a())}"
+        checked = statecast("check", epoch, "--in-process")
+        assert checked.code == 0, checked.stderr
+        fetched = statecast("fetch", epoch, "--into", tmp_path / "parts", "--trust-key", public_key())
+        assert fetched.code == 0, fetched.stderr
+    assert len(list((tmp_path / "parts").rglob("state_part_*"))) == 5
+    assert not any("authorization" in asked.headers for asked in proxy.requests)
+
+
+def test_a_store_that_is_down_for_good_ends_the_run_with_its_error(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 30, one line, no traceback and no secret, once the time for retries is over (here a second of it)."""
+    # What retries are given to each store is its own default; here all of them are given less.
+    monkeypatch.setattr(stores, "RetryingStore", lambda store, _: RetryingStore(store, RetryPolicy(timeout_s=1.0)))
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with store_proxy(os.environ["AWS_ENDPOINT_URL_S3"]) as proxy:
+        proxy.script = lambda _: Answer(503)
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+        began_s = time.monotonic()
+        outcome = produce_node_a(f"{s3}/down", "--json")
+    assert (outcome.code, outcome.document["error"]["kind"]) == (30, "store_transient"), outcome.stderr
+    assert time.monotonic() - began_s < 60
+    assert f"{s3}/down" in outcome.error_line
+    assert "Traceback" not in outcome.stderr
+    assert not any(value in outcome.stderr for value in (SECRET_KEY, os.environ["AWS_SECRET_ACCESS_KEY"]))
+
+
+@pytest.mark.slow
+def test_what_is_published_to_gcs_names_no_credentials_of_ours(tmp_path: Path) -> None:
+    """Nor does what is published to S3: manifests, statements, torrents and the catalogue hold names and hashes alone."""
+    with pytest.MonkeyPatch.context() as patch, fake_gcs_server() as url:
+        patch.setenv("STORAGE_EMULATOR_HOST", url)
+        patch.setenv("GS_USER_PROJECT", "hidden-project")
+        make_gcs_bucket(url, "states")
+        assert produce_node_a("gs://states/x", "--num-parts", 5).code == 0
+        assert not any(b"hidden-project" in data for data in objects_at("gs://states/x").values())
 
 
 @pytest.mark.slow

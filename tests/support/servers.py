@@ -110,7 +110,9 @@ def make_s3_bucket(endpoint_url: str, bucket: str, *, public: bool = False) -> N
     client.create_bucket(Bucket=bucket)
     if public:
         resources = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
-        statement = {"Effect": "Allow", "Principal": "*", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": resources}
+        # On S3 GetObject covers HEAD; moto takes the action's name from the method.
+        actions = ["s3:GetObject", "s3:HeadObject", "s3:ListBucket"]
+        statement = {"Effect": "Allow", "Principal": "*", "Action": actions, "Resource": resources}
         client.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
 
 
