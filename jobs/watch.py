@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Annotated
 
 import typer
@@ -46,6 +46,7 @@ from pipelines.stages.export import ExportSettings
 from pipelines.stores.open_store import open_store
 from schemas.epoch_context import EpochContext
 from schemas.errors import InvalidInputError, TransientStoreError
+from schemas.manifest import check_urls
 from schemas.object_layout import chain_folder
 from schemas.state_part import Encoding, default_encoding
 
@@ -126,6 +127,7 @@ def watch(
         host = f"[{health_address}]" if ":" in health_address else health_address
         address = parse_address(f"{host}:{health_port}", "--health-address", every_host=True, any_port=True)
     signer = choose_signer(signing_key, allow_unsigned)
+    check_urls(web_seeds=tuple(web_seed or ()), trackers=tuple(tracker or ()))
     home = node_home.expanduser().resolve()
     endpoints = rpc_sources(tuple(rpc or ()), rpc_rate)
     work_url = work or default_work_folder(to)
@@ -165,9 +167,11 @@ def watch(
     watcher = Watcher(production, open_store(work_url), settings, metrics, log.event, log.progress, stop)
 
     def stop_watcher(name: str) -> None:
-        log.event("stopping", f"{name}: stopping", {"signal": name})
         stop.set()
         watcher.wake()
+        # Whoever read the log may be gone: that must not keep the watcher from its end.
+        with suppress(OSError, ValueError):
+            log.event("stopping", f"{name}: stopping", {"signal": name})
 
     _check_store(to)
     signals = StopSignals(stop_watcher, watcher.release_claim)

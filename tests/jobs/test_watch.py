@@ -239,6 +239,24 @@ def test_a_second_signal_ends_a_watcher_at_once(tmp_path: Path) -> None:
     assert watcher.stop(signal.SIGTERM) in (143, 0)
 
 
+def test_a_watcher_whose_log_nobody_reads_any_more_stops(tmp_path: Path) -> None:
+    """A signal that ends a whole pipeline may reach the reader first."""
+    process = start_process(
+        *("watch", "--node-home", localnet_home(), "--to", tmp_path / "out", "--work", tmp_path / "work", "--allow-unsigned"),
+        *("--in-process", "--log-format", "json", "--poll", "1h"),
+    )
+    assert process.stdout is not None and process.stderr is not None
+    try:
+        assert any('"epoch_published"' in line for line in process.stdout)
+        process.stdout.close()
+        process.send_signal(signal.SIGTERM)
+        process.wait(25)
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
 def answer(watcher: JsonProcess, path: str) -> tuple[int, str]:
     """Ask a watcher's server."""
     port = watcher.event("watching")["health_port"]
@@ -295,6 +313,8 @@ def test_old_epochs_are_deleted(tmp_path: Path) -> None:
         (("--poll", "x"), "--poll"),
         (("--deadline", "0s"), "--deadline"),
         (("--claim-ttl", "2h"), "a claim lives"),
+        (("--web-seed", "no-url"), "web seed"),
+        (("--tracker", "no-url"), "tracker"),
         (("--health-port", 1, "--health-address", "no such place"), "--health-address"),
     ],
 )
