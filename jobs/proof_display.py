@@ -16,6 +16,9 @@ from schemas.errors import IntegrityError
 from schemas.proof import KeyClaim, PrefixClaim, ShardChoice
 from schemas.record_kind import record_kind_name
 
+UNPROVEN: Final = ("chain_id", "epoch_height", "shard_chosen_by")
+"""Fields that are the word of whoever made the proof."""
+
 _YOCTO_DIGITS: Final = 24
 _VALUE_SHOWN_MAX: Final = 120
 _KEYS_SHOWN_MAX: Final = 20
@@ -52,6 +55,7 @@ def proof_document(verified: VerifiedProof) -> dict[str, Any]:
         "chunk_in_block": None if verified.chunk is None else str(verified.chunk.block.hash),
         "child_block": None if verified.chunk is None or verified.chunk.child is None else str(verified.chunk.child.hash),
         "num_nodes": len(proof.nodes),
+        "unproven": list(UNPROVEN),
     }
     if isinstance(proof.claim, PrefixClaim):
         values = [{"trie_key": key.hex(), "value": base64.b64encode(value).decode()} for key, value in proof.claim.values]
@@ -99,6 +103,13 @@ def print_proof(console: Console, verified: VerifiedProof) -> None:
     rows.append(("proof", f"{len(proof.nodes):,} trie nodes"))
     for name, text in rows:
         console.print(f"{name.replace('_', ' '):<17} {text}", highlight=False, soft_wrap=True, markup=False)
+    if not isinstance(proof.claim, KeyClaim) or proof.claim.value is None:
+        # A proof from another shard holds as well; nothing in the headers says which accounts a shard has.
+        console.print(
+            f"what is absent is absent from shard {proof.shard_uid}; [yellow]that the record belongs there is the word of the proof's maker[/]",
+            highlight=False,
+            soft_wrap=True,
+        )
     if verified.tied_to:
         console.print(f"the proof holds, tied to {' and '.join(verified.tied_to)}", highlight=False, soft_wrap=True)
     else:

@@ -66,6 +66,17 @@ def test_access_keys_and_code(node: bool) -> None:
     assert absent["ending"] in ("no_child", "other_extension", "other_leaf", "no_value")
 
 
+def test_who_says_where_an_absent_record_belongs_is_shown(tmp_path: Path) -> None:
+    """A proof out of a shard that never had the account holds as well; a record that is there speaks for itself."""
+    file, warning = tmp_path / "proof.json", "that the record belongs there is the word of the proof's maker"
+    made = statecast("prove", published_localnet(), "--account", "node0", "--contract-code", "--out", file)
+    assert made.code == 0, made.stderr
+    shown = statecast("verify-proof", file)
+    assert shown.code == 0 and warning in shown.stdout
+    assert "shard_chosen_by" in statecast("verify-proof", file, "--json").document["unproven"]
+    assert warning not in statecast("prove", published_localnet(), "--account", "node0").stdout
+
+
 def test_a_prefix_is_shown(tmp_path: Path) -> None:
     """All entries of a contract are proven from the bucket and from the node alike."""
     from_bucket = statecast("prove", published_localnet(), "--account", ACCOUNT_ID, "--contract-prefix", "", "--json").document
