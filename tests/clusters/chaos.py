@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import psutil
@@ -22,10 +23,9 @@ from pipelines.stores.open_store import open_store
 from tests.support.commands import PROJECT, is_lasting, kill_tree, lasting_objects_in, statecast
 from tests.support.fault_proxy import FaultPlan
 from tests.support.logged_command import parts_made, read_log
-from tests.support.published import signing_key
+from tests.support.published import produce_localnet, session_folder, signing_key
 from tests.support.ray_cluster import LocalCluster
 
-NUM_PARTS = 12
 SHARDS = 4
 REDONE_SHARE_MAX = 0.25
 RUNS_MAX = 8
@@ -45,6 +45,7 @@ class Chaos:
     folder: Path
     seed: int
     name: str
+    num_parts: int
     worker_kills: int
     deaths: list[str] = field(default_factory=list)
     generator: random.Random = field(init=False)
@@ -71,7 +72,7 @@ class Chaos:
 
     def start_driver(self) -> subprocess.Popen[str]:
         """Start the command; its tasks are logged."""
-        arguments = ("--node-home", self.home, "--to", self.to, "--signing-key", signing_key(), "--num-parts", NUM_PARTS)
+        arguments = ("--node-home", self.home, "--to", self.to, "--signing-key", signing_key(), "--num-parts", self.num_parts)
         return subprocess.Popen(
             [
                 *(sys.executable, "-m", "tests.support.logged_command", str(self.log), "produce", *map(str, arguments)),
@@ -90,7 +91,7 @@ class Chaos:
 
     def run(self) -> None:
         """Produce until it is done, while things die at the planned numbers of parts; a rerun follows a death of the driver."""
-        parts = SHARDS * NUM_PARTS
+        parts = SHARDS * self.num_parts
         moments = sorted(self.generator.sample(range(parts // 16, parts * 3 // 4), self.worker_kills + 2))
         kinds = ["driver", "machine", *["worker"] * self.worker_kills]
         self.generator.shuffle(kinds)
@@ -141,9 +142,17 @@ class Chaos:
         return True
 
 
-def check_chaos(chaos: Chaos, quiet_run: dict[str, str]) -> None:
+@lru_cache
+def quiet_run(num_parts: int) -> dict[str, str]:
+    """Return what an undisturbed run leaves: the sha256 of each lasting object by its name."""
+    folder = session_folder() / f"quiet-{num_parts}"
+    assert produce_localnet(folder, "--num-parts", num_parts).code == 0
+    return lasting_objects_in(folder)
+
+
+def check_chaos(chaos: Chaos) -> None:
     """Produce in chaos; compare everything that is left with a quiet run."""
-    plan = chaos.plan
+    plan, parts = chaos.plan, SHARDS * chaos.num_parts
     plan.seed = chaos.seed
     plan.generator.seed(chaos.seed)
     plan.injected.clear()
@@ -153,24 +162,24 @@ def check_chaos(chaos: Chaos, quiet_run: dict[str, str]) -> None:
     seconds = time.monotonic() - began
     plan.quiet()
     made = parts_made(read_log(chaos.log))
-    redone = sum(made.values()) - SHARDS * NUM_PARTS
+    redone = sum(made.values()) - parts
     print(f"seed {chaos.seed}: {seconds:.0f} s, {chaos.deaths}, store {dict(plan.injected)}, {redone} of {len(made)} parts made twice")
-    assert len(made) == SHARDS * NUM_PARTS
-    assert redone <= REDONE_SHARE_MAX * SHARDS * NUM_PARTS
+    assert len(made) == parts
+    assert redone <= REDONE_SHARE_MAX * parts
     assert len(chaos.deaths) == chaos.worker_kills + 2
-    check_result(chaos, quiet_run)
+    check_result(chaos)
     check_leftovers(chaos)
 
 
-def check_result(chaos: Chaos, quiet_run: dict[str, str]) -> None:
+def check_result(chaos: Chaos) -> None:
     """Same objects with the same bytes and no others; the check finds nothing."""
     store, fetched = open_store(chaos.to), chaos.folder / "fetched"
     there = [info.name for info in store.list()]
-    assert {name for name in there if is_lasting(name)} == set(quiet_run)
+    assert {name for name in there if is_lasting(name)} == set(quiet_run(chaos.num_parts))
     copy = open_store(str(fetched), durable=False)
     for name in there:
         copy.put(name, store.get(name))
-    assert lasting_objects_in(fetched) == quiet_run
+    assert lasting_objects_in(fetched) == quiet_run(chaos.num_parts)
     assert statecast("check", fetched, "--in-process").code == 0
 
 

@@ -17,13 +17,13 @@ from pipelines.execution.on_ray import RayExecutor
 from pipelines.execution.shared_folders import SeesFileTask
 from pipelines.execution.window import TASKS_PER_SLOT
 from schemas.errors import InvalidInputError, PartialResultError
-from tests.clusters.chaos import BUCKET, NUM_PARTS, Chaos, check_chaos
+from tests.clusters.chaos import BUCKET, Chaos, check_chaos
 from tests.clusters.cluster_tasks import MachineTask, WaitForFileTask
 from tests.execution.ray_tasks import SquareTask
 from tests.support.commands import lasting_objects_in, objects_in, statecast
 from tests.support.fault_proxy import FaultPlan, fault_proxy
 from tests.support.nodes import localnet_home
-from tests.support.published import produce_localnet, published_localnet, signing_key
+from tests.support.published import published_localnet, signing_key
 from tests.support.ray_cluster import MACHINE_MEMORY_BYTES, LocalCluster, hiding_command, local_cluster
 from tests.support.servers import aws_environment, make_s3_bucket, moto_server
 
@@ -199,26 +199,16 @@ def test_the_driver_s_memory_is_flat(on_cluster: RayExecutor) -> None:
     assert memory[-1] - memory[1] < 16 << 20
 
 
-@pytest.fixture(scope="module")
-def quiet_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What an undisturbed run leaves, by the sha256 of each object."""
-    folder = tmp_path_factory.mktemp("quiet") / "out"
-    assert produce_localnet(folder, "--num-parts", NUM_PARTS).code == 0
-    return lasting_objects_in(folder)
-
-
-def test_an_epoch_in_chaos(cluster: LocalCluster, node_disk: Path, plan: FaultPlan, quiet_run: dict[str, str], tmp_path: Path) -> None:
+def test_an_epoch_in_chaos(cluster: LocalCluster, node_disk: Path, plan: FaultPlan, tmp_path: Path) -> None:
     """Three workers, a machine and the driver die."""
-    check_chaos(Chaos(cluster, node_disk / "home", plan, tmp_path, seed=1, name="short", worker_kills=3), quiet_run)
+    check_chaos(Chaos(cluster, node_disk / "home", plan, tmp_path, seed=1, name="short", num_parts=8, worker_kills=3))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("number", range(4))
-def test_many_epochs_in_chaos(
-    cluster: LocalCluster, node_disk: Path, plan: FaultPlan, quiet_run: dict[str, str], tmp_path: Path, number: int
-) -> None:
+def test_many_epochs_in_chaos(cluster: LocalCluster, node_disk: Path, plan: FaultPlan, tmp_path: Path, number: int) -> None:
     """At random moments; the seed is printed."""
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
-    check_chaos(Chaos(cluster, node_disk / "home", plan, tmp_path, seed, name=f"long-{number}", worker_kills=6), quiet_run)
+    check_chaos(Chaos(cluster, node_disk / "home", plan, tmp_path, seed, name=f"long-{number}", num_parts=12, worker_kills=6))
