@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.measure import usable_cores
-from benchmarks.scale_model import compare_amounts, compare_seconds, costs_in_bucket, costs_of
+from benchmarks.scale_model import compare_amounts, compare_processor, compare_seconds, costs_in_bucket, costs_of
 from benchmarks.scale_run import ScaleFigure, figure_from_json, measure_run
 from benchmarks.scale_tables import print_comparisons, print_driver, print_forecast, print_runs, print_sizes, print_stages
 from benchmarks.schedule import MAINNET, print_forecasts
@@ -95,6 +95,7 @@ def print_all(figures: Sequence[ScaleFigure]) -> None:
     if alone is not None:
         costs = costs_of(alone)
         comparisons += [compare_seconds(figure, costs) for figure in mapped]
+        comparisons += [compare_processor(figure, costs_of(alone, processor=True)) for figure in mapped]
     print_comparisons(comparisons)
     if alone is not None:
         print_forecast(costs, mapped[-1], sorted({figure.cores for figure in mapped}))

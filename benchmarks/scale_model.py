@@ -31,10 +31,16 @@ class Comparison:
         return self.forecast / self.measured
 
 
-def costs_of(figure: ScaleFigure) -> StageCosts:
-    """Return the stage costs that a run on one core gives; sizes are those that the forecast has by itself."""
+def costs_of(figure: ScaleFigure, *, processor: bool = False) -> StageCosts:
+    """Return the stage costs that a run on one core gives; sizes are those that the forecast has by itself.
+
+    Args:
+        processor: take the tasks' processor seconds, which other work on the machine hardly changes, instead of the wall's.
+    """
     assert figure.cores == 1, "costs are those of one core"
-    document = {"memory_usage": figure.memory_usage, "scaling": [{"cores": 1, "stages": figure.stages}]}
+    # A stage without tasks takes no processor; a cost is above nothing.
+    stages = {stage: max(seconds, 1e-9) for stage, seconds in (figure.stage_cpu_s if processor else figure.stages).items()}
+    document = {"memory_usage": figure.memory_usage, "scaling": [{"cores": 1, "stages": stages}]}
     return stage_costs_from_benchmark(document, "this run")
 
 
@@ -76,6 +82,17 @@ def compare_seconds(figure: ScaleFigure, costs: StageCosts) -> Comparison:
     """Hold the forecast of the time against a run."""
     forecast = forecast_s(EpochShape(figure.memory_usages), costs, figure.cores)
     return Comparison(figure.records, f"seconds on {figure.cores} core" + "s" * (figure.cores > 1), forecast, figure.seconds)
+
+
+def compare_processor(figure: ScaleFigure, costs: StageCosts) -> Comparison:
+    """Hold the forecast of the tasks' processor seconds against a run.
+
+    Args:
+        costs: in processor seconds.
+    """
+    forecast = forecast_epoch(EpochShape(figure.memory_usages), costs, this_machine(figure.cores), early=False).core_s
+    what = f"processor seconds on {figure.cores} core" + "s" * (figure.cores > 1)
+    return Comparison(figure.records, what, forecast, sum(figure.stage_cpu_s.values()))
 
 
 def shape_of(records: int, like: ScaleFigure) -> EpochShape:

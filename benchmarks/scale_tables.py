@@ -86,26 +86,26 @@ def print_stages(figures: Sequence[ScaleFigure]) -> None:
 
 
 def print_driver(figures: Sequence[ScaleFigure]) -> None:
-    """Print how the driver's memory goes with its tasks: within each run, and from one size to the next."""
-    runs = _one_a_size(figures)
-    print("\nDriver")
+    """Print how the driver's memory goes with its tasks, in MiB above what it has before the run."""
+    print("\nDriver, MiB above idle")
     _table(
-        ("records", "tasks", "parts", "peak above idle, MiB", "KiB a task, fitted within the run"),
+        ("records", "parts", "tasks", "before the first task", "after half the tasks", "after the last", "peak", "KiB a task, second half"),
         (
             (
                 f"{run.records:,}",
-                f"{run.tasks:,}",
                 f"{run.parts:,}",
+                f"{run.tasks:,}",
+                *(f"{size / MIB:.1f}" for size in (run.driver_growth[0][1], _second_half(run)[0][1], run.driver_growth[-1][1])),
                 f"{run.driver_bytes_above_idle / MIB:.1f}",
-                f"{slope([(tasks, size / 1024) for tasks, size in run.driver_growth]):.1f}",
+                f"{slope([(tasks, size / 1024) for tasks, size in _second_half(run)]):.1f}",
             )
-            for run in runs
+            for run in _one_a_size(figures)
         ),
     )
-    small, large = runs[0], runs[-1]
-    if large.tasks > small.tasks:
-        growth = (large.driver_bytes_above_idle - small.driver_bytes_above_idle) / (large.tasks - small.tasks)
-        print(f"\nfrom the smallest to the largest state: {growth / 1024:.1f} KiB a task")
+
+
+def _second_half(run: ScaleFigure) -> list[tuple[int, int]]:
+    return [point for point in run.driver_growth if 2 * point[0] >= run.tasks] or [run.driver_growth[-1]]
 
 
 def print_sizes(figures: Sequence[ScaleFigure]) -> None:

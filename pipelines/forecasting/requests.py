@@ -47,7 +47,7 @@ VALUES_BATCH_BYTES = 1 << 20
 READ_AHEAD_BYTES = 1 << 20
 """What a read by ranges fetches at least: `pipelines.stores.ranges.READ_AHEAD_BYTES`."""
 
-FLAT_STATE_RATIO = 0.23
+FLAT_STATE_RATIO = 0.245
 """Bytes of flat state's table files a byte of memory usage, as measured on the synthetic state."""
 
 VALUES_SHARE = 0.16
@@ -96,6 +96,8 @@ def epoch_requests(shape: EpochShape, costs: StageCosts, *, early: bool, headers
     """
     total = EpochRequests(published_objects(shape, headers=headers) + EPOCH_WRITES, EPOCH_READS, 0.0)
     for memory_usage, num_parts in zip(shape.memory_usages, shape.num_parts, strict=True):
+        if not memory_usage:
+            continue
         shard = _ShardFiles.of(memory_usage, num_parts, costs)
         total += _export(shard, headers) + _plan(shard) + _parts(shard, early=early)
     return total
@@ -129,7 +131,7 @@ class _ShardFiles:
     def of(cls, memory_usage: int, num_parts: int, costs: StageCosts) -> _ShardFiles:
         records = memory_usage * costs.dataset_ratio * (1 - VALUES_SHARE)
         values = memory_usage * costs.dataset_ratio * VALUES_SHARE
-        ranges = max(1, round(memory_usage * FLAT_STATE_RATIO / RANGE_BYTES))
+        ranges = max(1, math.ceil(memory_usage * FLAT_STATE_RATIO / RANGE_BYTES))
         # Each range ends its last file, full or not.
         files = ranges * max(1, math.ceil(records / ranges / DATASET_FILE_BYTES))
         return cls(
