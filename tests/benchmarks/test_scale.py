@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def figure(folder: Path) -> Iterator[object]:
-    """Return the figures of a production in this process, its files read by ranges."""
+def figure(folder: Path) -> object:
+    """Return the figures of a production without Ray, its files read by ranges."""
     from benchmarks.scale_run import run_in_driver
     from benchmarks.synthetic_state import synthetic_state
 
-    return run_in_driver(synthetic_state(folder, RECORDS, shards=SHARDS), folder / "run", 0, by_ranges=True)
+    state = synthetic_state(folder, RECORDS, shards=SHARDS)
+    # A process of its own, whose memory before the first task is no other test's.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(run_in_driver, state, folder / "run", 0, by_ranges=True).result()
 
 
 def test_the_forecast_counts_objects_and_writes_of_a_real_production_exactly(figure) -> None:  # type: ignore[no-untyped-def]
