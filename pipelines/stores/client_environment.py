@@ -1,4 +1,4 @@
-"""What the environment tells the clients of GCS and S3 beyond what they read of it themselves. No I/O.
+"""What the environment tells the clients of GCS and S3 beyond what they read of it themselves.
 
 The names are GDAL's, which many tools over the same buckets take; each is read when a store is opened, in the process that opens it.
 """
