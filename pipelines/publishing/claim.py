@@ -8,6 +8,7 @@ Whose lease no longer counts is decided by the first of these that holds:
 
 - the holder's process is gone, where it ran on this very machine since its last boot;
 - its expiry is past by more than `CLOCK_SKEW_S`: clocks of producers are assumed to differ by no more than that;
+- the claim was not written for its time to live and `CLOCK_SKEW_S`, by the store's clock, where it has one;
 - whoever looks on has seen the lease unchanged for all of its time to live by its own monotonic clock, which needs no such assumption.
 
 A claim that can't be read may be a newer version's: it counts as held by somebody for `LEASE_TTL_S_MAX` after it was first seen,
@@ -141,12 +142,15 @@ class Claimant:
                 where=self.where,
                 remedy=f"It is left alone for {LEASE_TTL_S_MAX} s. Delete it, or pass --ignore-claim, if nobody produces this epoch.",
             ) from error
-        return info, tuple(lease for lease in claim.leases if self._counts(lease))
+        return info, tuple(lease for lease in claim.leases if self._counts(lease, info))
 
-    def _counts(self, lease: Lease) -> bool:
+    def _counts(self, lease: Lease, info: ObjectInfo) -> bool:
         if lease.holder.run_id == self.holder.run_id:
             return True
         if is_gone(lease.holder, self.holder.machine):
+            return False
+        # A holder whose clock is ahead writes an expiry that is far away; but each renewal is a new object.
+        if info.modified is not None and (self.now() - info.modified).total_seconds() > lease.ttl_s + CLOCK_SKEW_S:
             return False
         if (self.now() - lease.expires).total_seconds() > CLOCK_SKEW_S:
             return False

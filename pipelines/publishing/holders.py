@@ -63,7 +63,7 @@ def judge_holders(store: Store, infos: Iterable[ObjectInfo], now: datetime) -> H
             continue
         try:
             if kind is ObjectKind.CLAIM:
-                live += _live_producers(store, info.name, now)
+                live += _live_producers(store, info, now)
                 continue
             lease = Lease.parse(store.get(info.name, 0, LEASE_BYTES_MAX + 1), f"{store.url}/{info.name}")
         except ObjectNotFoundError:
@@ -75,13 +75,19 @@ def judge_holders(store: Store, infos: Iterable[ObjectInfo], now: datetime) -> H
             elif kind is ObjectKind.LEASE:
                 litter.append(info.name)
             continue
-        if lease.is_live(now):
+        if lease.is_live(now) and not _is_stale(info, (lease.expires - lease.renewed).total_seconds(), now):
             live.append(f"a {lease.purpose} of {lease.holder}")
         elif now - lease.expires > timedelta(seconds=LITTER_AFTER_S):
             litter.append(info.name)
     return Holders(tuple(live), tuple(litter))
 
 
-def _live_producers(store: Store, name: str, now: datetime) -> list[str]:
-    claim = Claim.parse(store.get(name, 0, CLAIM_BYTES_MAX + 1), f"{store.url}/{name}")
-    return [str(lease.holder) for lease in claim.leases if now < lease.expires + timedelta(seconds=CLOCK_SKEW_S)]
+def _live_producers(store: Store, info: ObjectInfo, now: datetime) -> list[str]:
+    claim = Claim.parse(store.get(info.name, 0, CLAIM_BYTES_MAX + 1), f"{store.url}/{info.name}")
+    leases = [lease for lease in claim.leases if not _is_stale(info, lease.ttl_s, now)]
+    return [str(lease.holder) for lease in leases if now < lease.expires + timedelta(seconds=CLOCK_SKEW_S)]
+
+
+def _is_stale(info: ObjectInfo, ttl_s: float, now: datetime) -> bool:
+    """Tell whether an object was not renewed for its time to live by the store's clock, whatever its holder's clock says."""
+    return info.modified is not None and now - info.modified > timedelta(seconds=ttl_s + CLOCK_SKEW_S)

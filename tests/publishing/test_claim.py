@@ -10,14 +10,18 @@ import sys
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from pipelines.publishing.claim import CLOCK_SKEW_S, Claimant, ClaimSightings, heartbeat, is_gone, remove_dead_claim, this_holder
+from pipelines.publishing.holders import find_holders
+from pipelines.stores.file_store import FileStore
 from pipelines.stores.memory_store import MemoryStore
 from schemas.claim import LEASE_TTL_S_MAX, Claim, Holder
 from schemas.errors import ClaimedError, InvalidInputError, ManifestError, TransientStoreError
 from schemas.ids import CryptoHash
+from schemas.lease import CLOCK_SKEW_S as LEASE_SKEW_S
 from schemas.object_layout import EpochLayout
 from tests.support.faulty_store import Fault, FaultyStore
 
@@ -261,3 +265,19 @@ def test_a_claim_of_another_form_is_refused(store: MemoryStore, old: bytes, new:
     assert old in data
     with pytest.raises(ManifestError):
         Claim.parse(data.replace(old, new), "claim")
+
+
+def test_a_claim_of_a_clock_that_is_ahead_ends_by_the_clock_of_the_store(tmp_path: Path) -> None:
+    """A holder that was killed renews no more; who looks once only, as a scheduler's run does, must not wait for its clock."""
+    folder = FileStore(str(tmp_path))
+    ahead, onlooker = Clock(), Clock()
+    real_s = (datetime.now(UTC) - START).total_seconds()
+    ahead.seconds, onlooker.seconds = real_s + 1e7, real_s
+    replace(claimant(MemoryStore("unused"), ahead), store=folder).acquire()
+    other = replace(claimant(MemoryStore("unused"), onlooker), store=folder)
+    with pytest.raises(ClaimedError):
+        other.acquire()
+    assert find_holders(folder, LAYOUT, onlooker.now()).live
+    onlooker.seconds += TTL_S + LEASE_SKEW_S + 1
+    assert not find_holders(folder, LAYOUT, onlooker.now()).live
+    other.acquire()
