@@ -22,12 +22,23 @@ from pathlib import Path
 from benchmarks.measure import usable_cores
 from benchmarks.scale_model import compare_amounts, compare_processor, compare_seconds, costs_in_bucket, costs_of
 from benchmarks.scale_run import ScaleFigure, figure_from_json, measure_run
-from benchmarks.scale_tables import print_comparisons, print_driver, print_forecast, print_runs, print_sizes, print_stages
+from benchmarks.scale_tables import (
+    print_comparisons,
+    print_driver,
+    print_forecast,
+    print_memory_alone,
+    print_runs,
+    print_sizes,
+    print_stages,
+)
 from benchmarks.schedule import MAINNET, print_forecasts
+from benchmarks.stage_results import MemoryFigure
 from benchmarks.synthetic_records import RECORDS_MAX
 from benchmarks.synthetic_state import RECORDS_PER_SHARD_MIN, SEED_DEFAULT, SHARDS_MAX, synthetic_state
+from benchmarks.worker_memory import measure_memory
 from pipelines.forecasting.stage_costs import GIB
 from pipelines.kernel.native import is_available
+from pipelines.stages.export import RANGE_BYTES_TARGET
 
 STATE_BYTES_PER_RECORD = 150
 """Disk that a state takes, about."""
@@ -45,35 +56,51 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not all(options.shards * RECORDS_PER_SHARD_MIN <= records <= RECORDS_MAX for records in options.records):
         parser.error(f"--records goes from {RECORDS_PER_SHARD_MIN} a shard to {RECORDS_MAX}")
     if options.figures is not None:
-        print_all([figure_from_json(json.loads(line)) for line in options.figures.read_text().splitlines()])
+        documents = [json.loads(line) for line in options.figures.read_text().splitlines()]
+        alone = [MemoryFigure(**document) for document in documents if "bytes_above_idle" in document]
+        print_all([figure_from_json(document) for document in documents if "seconds" in document], alone)
         return
     if not is_available():
         raise SystemExit("The benchmark measures the native kernel, which is not installed; `make setup` builds it where cargo is.")
     folder = options.folder or Path(tempfile.mkdtemp(prefix="statecast-bench-"))
     try:
-        figures = run_benchmark(folder.absolute(), options)
+        figures, alone = run_benchmark(folder.absolute(), options)
     finally:
         if options.folder is None:
             shutil.rmtree(folder, ignore_errors=True)
-    if figures and not options.json:
-        print_all(figures)
+    if not options.json:
+        print_all(figures, alone)
 
 
-def run_benchmark(folder: Path, options: argparse.Namespace) -> list[ScaleFigure]:
+def run_benchmark(folder: Path, options: argparse.Namespace) -> tuple[list[ScaleFigure], list[MemoryFigure]]:
     """Make each state where it is not made yet, and produce it; states stay in the folder, all else is removed."""
     figures: list[ScaleFigure] = []
+    alone: list[MemoryFigure] = []
     for records in sorted(options.records):
         if not _fits(folder, records, options.keep_free_gib):
             continue
         _tell(f"making a state of {records:,} records in {options.shards} shards")
         state = synthetic_state(folder, records, options.seed, options.shards)
-        for cores in sorted(options.cores):
+        for cores in [] if options.memory_alone else sorted(options.cores):
             _tell(f"producing {records:,} records on {cores} cores")
             figures.append(_ended(measure_run(state, folder / "run", cores), options.json))
-        if options.requests:
+        if options.requests and not options.memory_alone:
             _tell(f"producing {records:,} records on {max(options.cores)} cores, read by ranges")
             figures.append(_ended(measure_run(state, folder / "run", max(options.cores), by_ranges=True), options.json))
-    return figures
+        if options.memory_alone:
+            _tell(f"producing {records:,} records, each stage in a new process")
+            alone += _worst_shards(measure_memory(state, folder / "run", RANGE_BYTES_TARGET))
+            if options.json:
+                print("\n".join(json.dumps(asdict(figure)) for figure in alone if figure.records == records), flush=True)
+    return figures, alone
+
+
+def _worst_shards(figures: Sequence[MemoryFigure]) -> list[MemoryFigure]:
+    """Return each stage's figure of the shard that took most."""
+    worst: dict[str, MemoryFigure] = {}
+    for figure in figures:
+        worst[figure.stage] = max(figure, worst.get(figure.stage, figure), key=lambda one: one.bytes_above_idle)
+    return list(worst.values())
 
 
 def _ended(figure: ScaleFigure, as_json: bool) -> ScaleFigure:
@@ -83,21 +110,25 @@ def _ended(figure: ScaleFigure, as_json: bool) -> ScaleFigure:
     return figure
 
 
-def print_all(figures: Sequence[ScaleFigure]) -> None:
-    """Print every table."""
+def print_all(figures: Sequence[ScaleFigure], alone: Sequence[MemoryFigure] = ()) -> None:
+    """Print every table that there are figures for."""
+    if alone:
+        print_memory_alone(alone)
+    if not figures:
+        return
     mapped = [figure for figure in figures if not figure.by_ranges]
     print_runs(mapped)
     print_stages(mapped)
     print_driver(mapped)
     print_sizes(mapped)
     comparisons = [one for figure in figures if figure.by_ranges for one in compare_amounts(figure)]
-    alone = next((figure for figure in mapped if figure.cores == 1), None)
-    if alone is not None:
-        costs = costs_of(alone)
+    first = next((figure for figure in mapped if figure.cores == 1), None)
+    if first is not None:
+        costs = costs_of(first)
         comparisons += [compare_seconds(figure, costs) for figure in mapped]
-        comparisons += [compare_processor(figure, costs_of(alone, processor=True)) for figure in mapped]
+        comparisons += [compare_processor(figure, costs_of(first, processor=True)) for figure in mapped]
     print_comparisons(comparisons)
-    if alone is not None:
+    if first is not None:
         print_forecast(costs, mapped[-1], sorted({figure.cores for figure in mapped}))
         print(f"\nstage costs of the first run: {costs.core_s:.1f} core seconds a GiB of memory usage")
         print_forecasts(costs)
@@ -126,6 +157,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cores", type=_counts, default=sorted({1, usable_cores()}), help="of each run; default one and all")
     parser.add_argument("--seed", type=int, default=SEED_DEFAULT)
     parser.add_argument("--no-requests", dest="requests", action="store_false", help="leave out the runs that count requests")
+    parser.add_argument(
+        "--memory-alone", action="store_true", help="instead of all that, produce once with a new process for each stage of each shard"
+    )
     parser.add_argument("--keep-free-gib", type=float, default=25, help="of the disk, at all times; default %(default)s")
     parser.add_argument("--folder", type=Path, help="where states are kept for the next run; default a folder that is removed")
     parser.add_argument("--json", action="store_true", help="print each run's figures as a line of JSON instead of tables")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from benchmarks.scale_model import Comparison, forecast_s, shape_of, slope
 from benchmarks.scale_run import ScaleFigure
+from benchmarks.stage_results import MemoryFigure
 from pipelines.forecasting.bill import epoch_amounts
 from pipelines.forecasting.stage_costs import GIB, StageCosts
 
@@ -81,6 +82,24 @@ def print_stages(figures: Sequence[ScaleFigure]) -> None:
                 _mib(large.stage_needs[stage]),
             )
             for stage in small.stages
+        ),
+    )
+
+
+def print_memory_alone(figures: Sequence[MemoryFigure]) -> None:
+    """Print each stage's peak memory in a process that runs nothing else, at each size."""
+    sizes = sorted({figure.records for figure in figures})
+    peaks = {(figure.stage, figure.records): figure.bytes_above_idle for figure in figures}
+    print("\nA stage alone in a new process, peak above idle, MiB")
+    _table(
+        ("stage", *(f"{size:,} records" for size in sizes), "ratio"),
+        (
+            (
+                stage,
+                *(_mib(peaks.get((stage, size), 0)) for size in sizes),
+                _ratio(peaks[stage, sizes[-1]], peaks.get((stage, sizes[0]), 0)),
+            )
+            for stage in dict.fromkeys(figure.stage for figure in figures)
         ),
     )
 

@@ -90,6 +90,18 @@ def test_a_state_that_would_fill_the_disk_is_left_out(tmp_path: Path, capsys: py
     assert not list((tmp_path / "states").iterdir())
 
 
+def test_stages_alone_are_printed_and_read_again(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A production with a process a stage gives the worst shard of each stage; its lines of JSON give the same table."""
+    from benchmarks.scale import main
+
+    main(["--records", str(RECORDS), "--shards", "1", "--keep-free-gib", "0", "--folder", str(folder), "--memory-alone", "--json"])
+    (tmp_path / "figures").write_text(capsys.readouterr().out)
+    main(["--figures", str(tmp_path / "figures")])
+    shown = capsys.readouterr().out
+    assert f"| stage | {RECORDS:,} records | ratio |" in shown
+    assert all(f"| {stage} | " in shown for stage in ("export", "values", "structure", "build", "seal", "publish"))
+
+
 @pytest.mark.parametrize("arguments", [["--shards", "0"], ["--records", "10000", "--shards", "8"], ["--cores", "0"]])
 def test_a_number_out_of_range_is_a_usage_error(arguments: list[str]) -> None:
     """Too few records a shard, no shard, no core."""
