@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -94,9 +95,11 @@ def parse_public_key(text: str, option: str) -> bytes:
     kind, _, encoded = text.partition(":")
     if kind in _PUBLIC_KEYS and len(encoded) <= _BASE58_LENGTH_MAX:
         tag, length = _PUBLIC_KEYS[kind]
-        key = base58_decode(encoded)
-        if len(key) == length:
-            return bytes([tag]) + key
+        # What can't be decoded is repeated by that error; here it is not.
+        with suppress(InvalidInputError):
+            key = base58_decode(encoded)
+            if len(key) == length:
+                return bytes([tag]) + key
     # The text may be a secret key given by mistake: it is not repeated.
     raise InvalidInputError(problem="this is no public key", where=option, remedy="Write ed25519:… or secp256k1:… and base58 characters.")
 

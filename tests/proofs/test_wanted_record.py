@@ -65,9 +65,11 @@ def test_what_is_no_record_is_refused(account_id: str | None, options: dict[str,
         wanted_record(account_id, **options)
 
 
-def test_a_secret_key_is_not_repeated() -> None:
-    """A secret key given by mistake does not get into the error."""
-    secret = f"ed25519:{base58_encode(bytes(range(64)))}"
+@pytest.mark.parametrize("mistyped", ["", "0"])
+def test_a_secret_key_is_not_repeated(mistyped: str) -> None:
+    """A secret key given by mistake does not get into the error, nor one with a character that is none of base58."""
+    secret = base58_encode(bytes(range(64)))
+    secret = secret[: len(secret) - len(mistyped)] + mistyped
     with pytest.raises(InvalidInputError) as raised:
-        parse_public_key(secret, "--access-key")
-    assert secret.removeprefix("ed25519:") not in str(raised.value)
+        parse_public_key(f"ed25519:{secret}", "--access-key")
+    assert secret[:20] not in str(raised.value)
