@@ -56,8 +56,8 @@ VALUES_SHARE = 0.16
 VALUES_PER_GIB = 13_300
 """Referenced values a GiB of memory usage, as measured."""
 
-VALUE_PARTS_SHARE = 0.8
-"""Share of the parts that refer to any value: contract data and codes lie together."""
+VALUE_PARTS_SHARE = 0.5
+"""Share of the parts that refer to any value: contract data and codes lie together. Nearer to 1 in shards of a few parts."""
 
 OPEN_READS = 3
 """Of a file that is read by ranges: its size, and twice its footer."""
