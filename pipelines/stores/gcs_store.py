@@ -92,13 +92,16 @@ class GcsStore:
         """See `Store.put`."""
         path = self.location.path(name)
         view = as_view(data)
-        with self._mapped(name, writing=True):
-            try:
+        try:
+            with self._mapped(name, writing=True):
                 self._upload(path, view, "xb" if create_only else "wb")
-            except FileExistsError:
-                # Also the end of an upload of our own whose reply was lost.
-                if not holds_same_bytes(self, name, view):
-                    raise ObjectExistsError(problem="the name is taken by other bytes", where=self._where(name)) from None
+        except (FileExistsError, StoreDeniedError) as error:
+            # Also the end of an upload of our own whose reply was lost. Who may create but not delete can be told that a taken name is
+            # denied, since writing there would replace.
+            if not create_only or self.info(name) is None:
+                raise
+            if not holds_same_bytes(self, name, view):
+                raise ObjectExistsError(problem="the name is taken by other bytes", where=self._where(name)) from error
         return self._checked(name, view)
 
     def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:

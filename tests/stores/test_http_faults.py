@@ -14,7 +14,7 @@ from pipelines.stores import s3_store
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
 from pipelines.stores.retrying import RetryPolicy
-from schemas.errors import ObjectExistsError, ObjectMismatchError, StoreError, TransientStoreError
+from schemas.errors import ObjectExistsError, ObjectMismatchError, StoreDeniedError, StoreError, TransientStoreError
 from tests.support.servers import aws_environment, fake_gcs_server, make_gcs_bucket, make_s3_bucket, moto_server, versitygw_server
 from tests.support.store_proxy import (
     Answer,
@@ -281,3 +281,24 @@ def test_where_the_proxy_is_quiet_it_changes_nothing(faulted: Faulted, tmp_path:
     assert store.put("object", data).size == len(data)
     assert store.get("object") == data
     assert faulted.proxy.hits == 0
+
+
+def test_a_taken_name_is_taken_also_for_who_may_not_replace(faulted: Faulted, request: pytest.FixtureRequest) -> None:
+    """A store may answer "denied" where it would have to replace an object; the same bytes there are success, others an object in the way."""
+    if faulted.kind != "gcs":
+        pytest.skip("Google's store asks for the right to delete where an object is in the way")
+    store = faulted.store(_folder(request))
+    store.put("part", b"bytes")
+    for data, error in ((b"bytes", None), (b"other", ObjectExistsError)):
+        faulted.proxy.fail_once(Answer(403), lambda asked: asked.is_write, times=99)
+        if error is None:
+            assert store.put("part", data, create_only=True).size == 5
+        else:
+            with pytest.raises(error):
+                store.put("part", data, create_only=True)
+        assert faulted.proxy.hits
+    with pytest.raises(StoreDeniedError):
+        store.put("new", b"bytes", create_only=True)
+    with pytest.raises(StoreDeniedError):
+        store.put("part", b"other")
+    faulted.proxy.quiet()
