@@ -28,7 +28,8 @@ from pipelines.epochs.watch_decisions import (
     unknown_epochs,
 )
 from pipelines.epochs.watch_poll import NodeView
-from pipelines.execution.progress import Progress, StageProgress
+from pipelines.execution.progress import Progress
+from pipelines.execution.watch_attempt import AttemptProgress, AttemptStopped
 from pipelines.execution.watch_metrics import WatchMetrics
 from pipelines.execution.watch_production import EpochWork
 from pipelines.publishing.claim import HeldClaim
@@ -60,10 +61,6 @@ class OnEvent(Protocol):
         ...
 
 
-class AttemptStopped(Exception):
-    """An attempt ends early: the watcher is being stopped, or the epoch's deadline has passed."""
-
-
 @dataclass(frozen=True, slots=True)
 class WatchSettings:
     """How a node is watched."""
@@ -72,36 +69,6 @@ class WatchSettings:
     deadline_s: float
     """From an epoch's being seen to its being published."""
     claim_ttl_s: float
-
-
-@dataclass(slots=True)
-class _AttemptProgress:
-    """One attempt's progress: shown, measured, and ended where the watcher says so."""
-
-    shown: Progress
-    metrics: WatchMetrics
-    epoch: WatchedEpoch
-    is_over: Callable[[WatchedEpoch], bool]
-    now: Callable[[], float]
-    _published: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-    def stage(self, progress: StageProgress) -> None:
-        """Pass a step on.
-
-        Raises:
-            AttemptStopped: the attempt ends here.
-        """
-        if progress.stage == "publish":
-            parts, size = self._published.get(progress.shard, (0, 0))
-            self._published[progress.shard] = (progress.parts, progress.size)
-            self.metrics.parts(progress.parts - parts, progress.size - size, self.now() - self.epoch.first_seen)
-        self.shown.stage(progress)
-        if self.is_over(self.epoch):
-            raise AttemptStopped
-
-    def note(self, message: str) -> None:
-        """Pass a line on."""
-        self.shown.note(message)
 
 
 @dataclass(slots=True)
@@ -132,12 +99,15 @@ class Watcher:
     _told: dict[str, str] = field(default_factory=dict)
     """What was said last of each thing that is said only when it changes."""
     _changed: threading.Condition = field(default_factory=threading.Condition)
+    _poll_failure: BaseException | None = None
+    """What nobody foresaw, and what ended the poll loop."""
 
     def run(self) -> None:
         """Watch until told to stop.
 
         Raises:
             StoreError: the work folder can't be read.
+            BaseException: whatever else ended the poll loop: without it nothing new would ever be seen.
         """
         self._ledger = self._recalled()
         poller = threading.Thread(target=self._poll_until_stopped, name="watch-poll", daemon=True)
@@ -149,6 +119,8 @@ class Watcher:
             self.stop.set()
             self.wake()
             poller.join(self.settings.poll_s)
+        if self._poll_failure is not None:
+            raise self._poll_failure
 
     def wake(self) -> None:
         """End whatever the watcher waits for."""
@@ -171,9 +143,15 @@ class Watcher:
             self._claim.release()
 
     def _poll_until_stopped(self) -> None:
-        while not self.stop.is_set():
-            self._poll_once()
-            self.stop.wait(self.settings.poll_s)
+        try:
+            while not self.stop.is_set():
+                self._poll_once()
+                self.stop.wait(self.settings.poll_s)
+        except BaseException as failure:
+            # A thread's end is seen by nobody: the caller's thread ends too, and says why.
+            self._poll_failure = failure
+            self.stop.set()
+            self.wake()
 
     def _poll_once(self) -> None:
         self._beat_s = time.monotonic()
@@ -255,7 +233,7 @@ class Watcher:
             if self._is_published(epoch):
                 return
             self.metrics.producing = True
-            progress = _AttemptProgress(self.open_progress(epoch), self.metrics, epoch, self._is_over, self.now)
+            progress = AttemptProgress(self.open_progress(epoch), self.metrics, epoch, self._is_over, self.now)
             result = self.work.produce(epoch.epoch_id, progress, self._on_claim)
         except AttemptStopped:
             # A passed deadline is what the next step finds.

@@ -298,3 +298,11 @@ def test_a_production_does_not_wait_for_epochs_that_can_not_be_taken_note_of() -
     progress, looks, seen = list[Progress](), list[int](), threading.Event()
     run_until(Work([7], during=steps), "epoch_published", poll_s=0.2)
     assert asked
+
+
+@pytest.mark.timeout(120)
+def test_a_poll_loop_that_ends_unforeseen_ends_the_watcher() -> None:
+    """A watcher that sees nothing new any more does not run on as if it did."""
+    work = ScriptedWork([7], looks=[KeyError("a fault of ours")])  # type: ignore[list-item]
+    with pytest.raises(KeyError, match="a fault of ours"):
+        run_until(work, "epoch_published")
