@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 
 from schemas.errors import InvalidInputError
@@ -31,12 +32,14 @@ class PublicKey:
             InvalidInputError: another form, or a secret key.
         """
         encoded = text.removeprefix(_PREFIX)
-        if encoded == text or len(encoded) > _BASE58_LENGTH_MAX:
-            # The text may be a secret key given by mistake: it is not repeated.
-            raise InvalidInputError(
-                problem="a public key looks like ed25519: and 43 or 44 base58 characters", remedy="statecast keygen prints it."
-            )
-        return cls(base58_decode(encoded))
+        if encoded != text and len(encoded) <= _BASE58_LENGTH_MAX:
+            # What can't be decoded is repeated by that error; here it is not.
+            with suppress(InvalidInputError):
+                return cls(base58_decode(encoded))
+        # The text may be a secret key given by mistake: it is not repeated.
+        raise InvalidInputError(
+            problem="a public key looks like ed25519: and 43 or 44 base58 characters", remedy="statecast keygen prints it."
+        )
 
     @property
     def key_id(self) -> str:
