@@ -296,7 +296,21 @@ def is_gone(holder: Holder, machine: str) -> bool:
     """Tell whether a holder's process has ended for certain: it was one of this machine since its boot, and is no more."""
     if not holder.machine or holder.machine != machine:
         return False
-    return _started(holder.pid) != holder.started
+    started = _started(holder.pid)
+    # /proc may hide the processes of others (hidepid): what is not seen there is gone only if no signal would reach it either.
+    return started != holder.started and (started is not None or not _exists(holder.pid))
+
+
+def _exists(pid: int) -> bool:
+    """Tell whether a process has this pid, by a signal that is checked and not sent."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        # It is another user's, so it is there.
+        return True
+    return True
 
 
 def _this_machine() -> str:
@@ -309,7 +323,7 @@ def _this_machine() -> str:
 
 
 def _started(pid: int) -> int | None:
-    """Return when a process began, in clock ticks since the boot; None when there is none.
+    """Return when a process began, in clock ticks since the boot; 0 when it has ended and is kept for its parent; None when none is seen.
 
     Source: proc(5), /proc/pid/stat, field 22; the second field may hold spaces and ends at the last parenthesis.
     """
@@ -318,4 +332,4 @@ def _started(pid: int) -> int | None:
     except OSError:
         return None
     # A process that has ended and was not waited for yet does nothing any more.
-    return None if fields[0] == "Z" else int(fields[19])
+    return 0 if fields[0] == "Z" else int(fields[19])

@@ -188,6 +188,24 @@ def test_only_a_process_that_is_known_to_be_gone_is_gone() -> None:
     assert is_gone(replace(ours, started=ours.started - 1), ours.machine)
 
 
+def test_a_process_that_proc_hides_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mount of /proc with hidepid shows other users' processes to nobody: they run all the same."""
+    ours = this_holder()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        monkeypatch.setattr("pipelines.publishing.claim._started", lambda pid: None)
+        assert not is_gone(replace(ours, pid=child.pid, started=1), ours.machine)
+        child.communicate(b"\n")
+    assert is_gone(replace(ours, pid=child.pid, started=1), ours.machine)
+
+
+def test_a_process_that_was_not_waited_for_is_gone() -> None:
+    """What a kill leaves until the parent looks at it does nothing any more."""
+    ours = this_holder()
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert is_gone(replace(ours, pid=child.pid, started=1), ours.machine)
+
+
 def test_a_heartbeat_keeps_the_claim_through_faults_of_the_moment(store: MemoryStore) -> None:
     """A renewal that fails is tried again, and the claim stays ours."""
     beats = threading.Semaphore(0)
