@@ -59,7 +59,7 @@ CLAIM_ATTEMPTS_MAX: Final = 8
 """How often a swap of the claim is tried again when another producer was faster."""
 
 JOIN_S_MAX: Final = 5.0
-"""Longest wait for a heartbeat that is under way when the claim was released."""
+"""Longest wait for a heartbeat that is under way when the claim is released, and once more for its thread."""
 
 _REMEDY = "Wait for it, or pass --ignore-claim: the result is right either way."
 
@@ -193,11 +193,16 @@ class HeldClaim:
             raise self._lost
 
     def release(self) -> None:
-        """Give the claim up. One that can't be given up expires."""
-        with self._lock, suppress(StatecastError):
+        """Give the claim up. One that can't be given up expires; so does one whose renewal hangs for longer than `JOIN_S_MAX`."""
+        if not self._lock.acquire(timeout=JOIN_S_MAX):
+            return
+        try:
             if not self._released:
                 self._released = True
-                self._remove()
+                with suppress(StatecastError):
+                    self._remove()
+        finally:
+            self._lock.release()
 
     def _renew(self) -> None:
         claimant = self._claimant

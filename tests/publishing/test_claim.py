@@ -206,6 +206,33 @@ def test_a_process_that_was_not_waited_for_is_gone() -> None:
         assert is_gone(replace(ours, pid=child.pid, started=1), ours.machine)
 
 
+def test_a_release_does_not_wait_for_a_renewal_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The claim expires then; the process comes to its end."""
+    monkeypatch.setattr("pipelines.publishing.claim.JOIN_S_MAX", 0.05)
+    clock, hangs, heal = Clock(), threading.Event(), threading.Event()
+
+    def hang_once(method: str, name: str, number: int) -> Fault | None:
+        if method == "swap":
+            hangs.set()
+            heal.wait(60)
+        return None
+
+    inner = MemoryStore(f"claim-{next(_runs)}")
+    held = claimant(FaultyStore(inner, hang_once), clock).acquire()
+    renewing = threading.Thread(target=held.renew, daemon=True)
+    releasing = threading.Thread(target=held.release, daemon=True)
+    renewing.start()
+    assert hangs.wait(60)
+    releasing.start()
+    releasing.join(10)
+    ended = not releasing.is_alive()
+    heal.set()
+    renewing.join(60)
+    releasing.join(60)
+    assert ended
+    assert inner.info(LAYOUT.claim) is not None
+
+
 def test_a_heartbeat_keeps_the_claim_through_faults_of_the_moment(store: MemoryStore) -> None:
     """A renewal that fails is tried again, and the claim stays ours."""
     beats = threading.Semaphore(0)
