@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -169,9 +169,7 @@ def watch(
     def stop_watcher(name: str) -> None:
         stop.set()
         watcher.wake()
-        # Whoever read the log may be gone: that must not keep the watcher from its end.
-        with suppress(OSError, ValueError):
-            log.event("stopping", f"{name}: stopping", {"signal": name})
+        log.event("stopping", f"{name}: stopping", {"signal": name})
 
     _check_store(to)
     signals = StopSignals(stop_watcher, watcher.release_claim)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -37,7 +38,8 @@ class WatchLog:
             log_format: text for people on standard error, or JSON objects on standard output.
         """
         self._as_json = log_format is LogFormat.JSON
-        colours = not self._as_json and sys.stderr.isatty()
+        self._stream = sys.stdout if self._as_json else sys.stderr
+        colours = not self._as_json and self._stream.isatty()
         renderer: Processor = structlog.processors.JSONRenderer() if self._as_json else structlog.dev.ConsoleRenderer(colors=colours)
         structlog.configure(
             processors=[
@@ -46,11 +48,22 @@ class WatchLog:
                 renderer,
             ],
             # Each line is one write and is flushed: lines of two threads do not mix.
-            logger_factory=structlog.PrintLoggerFactory(sys.stdout if self._as_json else sys.stderr),
+            logger_factory=structlog.PrintLoggerFactory(self._stream),
         )
 
     def event(self, kind: str, message: str, facts: Mapping[str, Any]) -> None:
-        """Write one event; may be called from several threads."""
+        """Write one event; may be called from several threads. A log that can't be written does not end what it tells of."""
+        try:
+            self._write(kind, message, facts)
+        except BrokenPipeError:
+            # Nobody will ever read it again. What is still in the buffer must not fail at the end of the process either.
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+        except OSError:
+            # A full disk may have room again for the next line.
+            return
+
+    def _write(self, kind: str, message: str, facts: Mapping[str, Any]) -> None:
         log = structlog.get_logger()
         write = log.error if kind in _ERRORS else log.warning if kind in _WARNINGS else log.info
         if self._as_json:
