@@ -166,6 +166,8 @@ class DatasetShard:
     """Where the state header in the shard's folder is from; None where there is none."""
     state_header_reason: str = ""
     """Why there is none."""
+    verified_state_header_sha256: str | None = None
+    """Of the state header in the shard's folder, in hexadecimal, where who wrote it had verified all of it; else None."""
 
     @property
     def shard(self) -> ShardContext:
@@ -211,6 +213,7 @@ class DatasetShard:
             "has_state_header": self.has_state_header,
             "state_header_origin": self.state_header_origin,
             "state_header_reason": self.state_header_reason,
+            "verified_state_header_sha256": self.verified_state_header_sha256,
             "block_headers": [header.hex() for header in self.context.block_headers],
         }
         return json.dumps(document, indent=1).encode()
@@ -249,6 +252,7 @@ class DatasetShard:
                 memory_usage=None if document["memory_usage"] is None else int(document["memory_usage"]),
                 state_header_origin=_header_origin(document),
                 state_header_reason=str(document.get("state_header_reason", "")),
+                verified_state_header_sha256=_digest_or_none(document.get("verified_state_header_sha256")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DatasetError(problem=f"the dataset's summary lacks or misstates a field: {error}", where=where) from None
@@ -257,6 +261,13 @@ class DatasetShard:
 def _header_origin(document: dict[str, Any]) -> HeaderOrigin | None:
     # Datasets of before the field hold headers that were copied.
     return HeaderOrigin(document.get("state_header_origin") or HeaderOrigin.COPIED) if document["has_state_header"] else None
+
+
+def _digest_or_none(value: object) -> str | None:
+    # Datasets of before the field, and those whose header nobody has verified in full, have none.
+    if value is not None and (not isinstance(value, str) or len(value) != 64):
+        raise ValueError("verified_state_header_sha256 is 64 hexadecimal digits or null")
+    return value
 
 
 def parse_summary(data: bytes, where: str) -> dict[str, Any]:

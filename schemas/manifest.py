@@ -60,13 +60,17 @@ class MissingKind(StrEnum):
     BLOCK_HEADERS = "block_headers"
 
 
+REASON_CHARACTERS_MAX = 300
+"""Most characters of the reason why something is missing."""
+
+
 @dataclass(frozen=True, slots=True)
 class MissingObject:
     """Something that the epoch has and the publisher does not offer."""
 
     kind: MissingKind
     reason: str
-    """For people; printable ASCII, at most 300 characters."""
+    """For people; printable ASCII, at most `REASON_CHARACTERS_MAX`."""
     shard_id: int | None = None
     part_id: int | None = None
 
@@ -255,7 +259,7 @@ def _read_zstd(reader: FieldReader) -> ZstdSettings:
 def _read_missing(reader: FieldReader) -> MissingObject:
     return MissingObject(
         kind=MissingKind(reader.text("kind", 20, "|".join(MissingKind))),
-        reason=reader.text("reason", 300),
+        reason=reader.text("reason", REASON_CHARACTERS_MAX),
         shard_id=None if reader.is_null("shard_id") else reader.number("shard_id", 0, 2**32 - 1),
         part_id=None if reader.is_null("part_id") else reader.number("part_id", 0, MANIFEST_PARTS_MAX),
     )

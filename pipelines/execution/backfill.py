@@ -238,6 +238,7 @@ class _Lane:
             settings=replace(backfill.settings, encoding=publisher.encoding),
             described=f"node at {backfill.node.node_home}",
             epoch_shard_ids=epoch.epoch_shard_ids,
+            header_source=NodeSource(backfill.node.node_home, context),
             before_manifest=claim.confirm,
         ).run()
 

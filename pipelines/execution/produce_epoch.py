@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from pipelines.execution.build_shard import BuiltShard, PlannedShard, build_planned, plan_shard
 from pipelines.execution.early_parts import EarlyShard, has_boundary_nodes
@@ -18,7 +19,8 @@ from pipelines.publishing.epoch_publisher import EpochPublisher, PublishedEpoch
 from pipelines.publishing.publish_part import PublishedPart, PublishPartTask
 from pipelines.publishing.shard_publisher import ProducedShard, PublishedShard
 from pipelines.sources.arrow_dataset import ShardDataset
-from pipelines.sources.protocol import FlatStateSource
+from pipelines.sources.dataset_header import VerifyStateHeader, verified_dataset_header
+from pipelines.sources.protocol import FlatStateSource, StateHeaderSource
 from pipelines.stages.assemble import part_inputs
 from pipelines.stages.export import ExportSettings, discard_export
 from pipelines.stages.work_folder import work_folder_for
@@ -160,6 +162,8 @@ class EpochProduction:
     """What is read, in one line for people."""
     epoch_shard_ids: tuple[int, ...]
     """All shards that the epoch is known to have, produced here or not."""
+    header_source: StateHeaderSource | None = None
+    """Verifies state headers that nobody vouches for; None for what is produced from, where that can."""
     before_manifest: Callable[[], None] | None = None
     """Called when all that the manifest lists is published; what it raises keeps the manifest from being written."""
 
@@ -221,6 +225,8 @@ class EpochProduction:
 
     def _produce_shard(self, dataset: ShardDataset) -> tuple[BuiltShard, PublishedShard]:
         work = work_folder_for(self.settings.work_url, dataset)
+        verify_header = self._header_verifier(dataset)
+        header = verified_dataset_header(dataset, verify_header)
         planned = plan_shard(self.runner, self.kernel, dataset, work, self.settings.num_parts)
         source = self.source
         if self.settings.publish_early and source is not None and has_boundary_nodes(self.runner, planned, source):
@@ -239,11 +245,18 @@ class EpochProduction:
             root_node=built.root_node,
             parts=tuple(parts),
             piece_length=_piece_length(planned),
-            state_header=dataset.state_header(),
-            header_origin=dataset.summary.state_header_origin,
-            header_reason=dataset.summary.state_header_reason,
+            state_header=header.data,
+            header_origin=header.origin,
+            header_reason=header.reason,
+            verify_header=verify_header,
         )
         return built, self.publisher.put_shard(self.context, produced)
+
+    def _header_verifier(self, dataset: ShardDataset) -> VerifyStateHeader | None:
+        source = self.header_source or self.source
+        if not isinstance(source, StateHeaderSource):
+            return None
+        return partial(source.verify_state_header, dataset.summary.shard, self.context.sync_hash)
 
     def _publish_tasks(self, planned: PlannedShard, state_root: CryptoHash) -> list[PublishPartTask]:
         """Return a task a part, once it is sure that no manifest lists the shard in another form."""

@@ -15,7 +15,7 @@ import zstandard
 
 from pipelines.publishing.catalogue import record_published
 from pipelines.publishing.published_epoch import StoredManifest, read_manifest, read_manifest_revision, readable_statement
-from pipelines.publishing.shard_publisher import ProducedShard, PublishedShard, ShardPublisher
+from pipelines.publishing.shard_publisher import ProducedShard, PublishedShard, ShardPublisher, refuse_unlisting
 from pipelines.publishing.signing import Signer, merge_signatures, sign_payload
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
@@ -141,11 +141,14 @@ class EpochPublisher:
         Args:
             epoch_shard_ids: all shards that the epoch is known to have.
         Raises:
+            ManifestError: somebody has published a shard with a state header meanwhile, and it is one of ours without.
             ObjectExistsError: other producers were faster each time.
         """
         store, layout = open_store(self.store_url), self.layout(context)
         for _ in range(SWAP_ATTEMPTS_MAX):
             stored = read_manifest(store, layout)
+            if stored is not None:
+                _refuse_lost_headers(stored.manifest, shards, f"{store.url}/{layout.manifest}")
             manifest = self._manifest(context, shards, epoch_shard_ids, stored)
             if stored is not None and _same_content(stored.manifest, manifest):
                 # Nothing new to say; perhaps our signature.
@@ -246,6 +249,13 @@ def _check_same_shard(manifest: Manifest, shard_uid: ShardUId, state_root: Crypt
             where=where,
             remedy="Publish to another place.",
         )
+
+
+def _refuse_lost_headers(manifest: Manifest, shards: Sequence[PublishedShard], where: str) -> None:
+    for shard in shards:
+        if not shard.has_header:
+            reason = next((found.reason for found in shard.missing if found.kind is MissingKind.STATE_HEADER), "")
+            refuse_unlisting(manifest, shard.listing.shard_id, reason, where)
 
 
 def _same_content(left: Manifest, right: Manifest) -> bool:

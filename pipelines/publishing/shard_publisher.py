@@ -6,15 +6,18 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from pipelines.publishing.publish_part import PublishedPart, put_replacing
-from pipelines.publishing.published_epoch import readable_statement
+from pipelines.publishing.published_epoch import read_manifest, readable_statement
 from pipelines.publishing.signing import Signer, merge_signatures, sign_payload
 from pipelines.publishing.torrents import TorrentFile, build_torrent
+from pipelines.sources.dataset_header import VerifyStateHeader, why_unverified
+from pipelines.sources.protocol import FoundStateHeader
 from pipelines.stores.protocol import Store
 from pipelines.trust.equivocation import differing_fields
+from pipelines.trust.signatures import verified_signers
 from schemas.epoch_context import EpochContext
-from schemas.errors import IntegrityError, InvalidInputError, ObjectExistsError, ObjectMismatchError, ObjectNotFoundError
+from schemas.errors import IntegrityError, InvalidInputError, ManifestError, ObjectExistsError, ObjectMismatchError, ObjectNotFoundError
 from schemas.ids import CryptoHash, ShardUId
-from schemas.manifest import MissingKind, MissingObject
+from schemas.manifest import REASON_CHARACTERS_MAX, Manifest, MissingKind, MissingObject
 from schemas.manifest_shard import ManifestHeader, ManifestPart, ManifestShard, ManifestTorrent
 from schemas.object_layout import EpochLayout, part_file_name, shard_folder_name
 from schemas.shard_statement import ShardStatement, StatementPart
@@ -38,10 +41,13 @@ class ProducedShard:
     parts: tuple[PublishedPart, ...]
     piece_length: int
     state_header: bytes | None
+    """Verified in full; the publisher only looks whether it is of this state."""
     header_origin: HeaderOrigin | None = HeaderOrigin.COPIED
     """Where the state header is from, if there is one."""
     header_reason: str = ""
     """Why there is none."""
+    verify_header: VerifyStateHeader | None = None
+    """Verifies one that lies in the store; None where this run reads nothing that could."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +80,19 @@ class ShardPublisher:
         """Store a shard's header, statement and torrent.
 
         Raises:
+            ManifestError: the manifest lists a state header that this run can't stand behind. Nothing is changed.
             StoreError: as it says.
         """
         store, layout = self.store, self.layout
         shard_id = shard.shard_uid.shard_id
         missing: list[MissingObject] = []
-        header, origin = _checked_header(context, shard), shard.header_origin
+        found = self._header(context, shard)
+        header = found.data
         if header is None:
-            header, origin = self._published_header(context, shard), HeaderOrigin.KEPT
-        if header is None:
-            origin = None
-            reason = (shard.header_reason or "the source has none") if shard.state_header is None else _UNFIT_HEADER
-            missing.append(MissingObject(MissingKind.STATE_HEADER, reason, shard_id))
+            stored = read_manifest(store, layout)
+            if stored is not None:
+                refuse_unlisting(stored.manifest, shard_id, found.reason, f"{store.url}/{layout.manifest}")
+            missing.append(MissingObject(MissingKind.STATE_HEADER, found.reason, shard_id))
         else:
             _put_read_back(store, layout.state_header(shard_id), header)
         statement = _statement(context, shard, header)
@@ -111,20 +118,40 @@ class ShardPublisher:
             else ManifestTorrent(torrent.info_hash_v1.hex(), torrent.info_hash_v2.hex(), torrent.piece_length),
             parent_shard_uid=next((known.parent_shard_uid for known in context.shards if known.shard_uid == shard.shard_uid), None),
         )
-        return PublishedShard(shard.parts, listing, tuple(missing), origin)
+        return PublishedShard(shard.parts, listing, tuple(missing), found.origin)
 
-    def _published_header(self, context: EpochContext, shard: ProducedShard) -> bytes | None:
-        """Return the header that another producer's statement names: what is published does not get poorer for a source without one."""
-        shard_id = shard.shard_uid.shard_id
-        found = readable_statement(self.store, self.layout, shard_id)
-        if found is None or found[0].state_root != shard.state_root:
-            return None
+    def _header(self, context: EpochContext, shard: ProducedShard) -> FoundStateHeader:
+        """Return the header that a statement of ours may name: the source's, or the one in place if it is known to be right; else why none."""
+        own = _fitting_header(context, shard)
+        if own is not None:
+            return FoundStateHeader(own, shard.header_origin, is_verified=True)
+        reason = (shard.header_reason or "the source has none") if shard.state_header is None else _UNFIT_HEADER
         try:
-            header = self.store.get(self.layout.state_header(shard_id))
+            in_place = self.store.get(self.layout.state_header(shard.shard_uid.shard_id))
         except ObjectNotFoundError:
+            return FoundStateHeader(None, reason=_for_manifest(reason))
+        problem = self._disbelief(context, replace(shard, state_header=in_place), in_place)
+        if problem is not None:
+            return FoundStateHeader(None, reason=_for_manifest(f"{reason}; the one in place is not kept: {problem}"))
+        return FoundStateHeader(in_place, HeaderOrigin.KEPT)
+
+    def _disbelief(self, context: EpochContext, shard: ProducedShard, header: bytes) -> str | None:
+        """Return why a header that lies in the store is not believed; None where it is.
+
+        What a statement there says of it counts only with a signature of ours over all that we would say now: then we have stood
+        behind this header before. Anybody may have written anything else.
+        """
+        if _fitting_header(context, shard) is None:
+            return "it does not fit the state root or the blocks"
+        stated = readable_statement(self.store, self.layout, shard.shard_uid.shard_id)
+        if (
+            stated is not None
+            and stated[0] == _statement(context, shard, header)
+            and verified_signers(stated[1], [signer.public_key for signer in self.signers])
+        ):
             return None
-        is_theirs = hashlib.sha256(header).hexdigest() == found[0].header_sha256
-        return _checked_header(context, replace(shard, state_header=header)) if is_theirs else None
+        problem = why_unverified(header, shard.verify_header)
+        return None if problem is None else f"{problem}, and no signature of ours is on a statement that names it"
 
     def _put_statement(self, statement: ShardStatement) -> None:
         """Store a statement; signatures of others over the same payload stay, a contradicting one is kept as evidence.
@@ -170,10 +197,32 @@ class ShardPublisher:
         return torrent
 
 
-def _checked_header(context: EpochContext, shard: ProducedShard) -> bytes | None:
+def refuse_unlisting(manifest: Manifest, shard_id: int, reason: str, where: str) -> None:
+    """Refuse to publish a shard without a state header where the manifest lists one: what is published does not get poorer.
+
+    Args:
+        reason: why there is none to publish.
+    Raises:
+        ManifestError: the manifest lists one.
+    """
+    listed = manifest.shard(shard_id)
+    if listed is not None and listed.header is not None:
+        raise ManifestError(
+            problem=f"shard {shard_id} is published with a state header that this run can't stand behind: {reason}",
+            where=where,
+            remedy="Produce from a node that still has the blocks, with the native wheel, or publish to another place.",
+        )
+
+
+def _for_manifest(reason: str) -> str:
+    """Return a reason as a manifest can hold it."""
+    return "".join(char if " " <= char <= "~" else "?" for char in reason)[:REASON_CHARACTERS_MAX]
+
+
+def _fitting_header(context: EpochContext, shard: ProducedShard) -> bytes | None:
     """Return the state header if it ends in this shard's state root node, and its chunk is in the block before the sync block; else None.
 
-    The source has verified all of it; this is for headers that have lain in a dataset or a store since.
+    That is by far not all of it: whoever gives the header has verified it, or `ShardPublisher` lets it be verified.
 
     Source: nearcore core/primitives/src/state_sync.rs, ShardStateSyncResponseHeaderV2: state_root_node (node bytes, memory usage) is last.
     """

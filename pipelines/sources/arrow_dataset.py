@@ -6,6 +6,7 @@ one is read in ranges. Nothing is written.
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -127,19 +128,29 @@ class ShardDataset:
         return before, files[file_index + 1].first_key if file_index + 1 < len(files) else None
 
     def state_header(self) -> bytes | None:
-        """Return the node's state header that was exported with the shard; None where the node had none.
+        """Return the state header that was exported with the shard; None where there was none.
+
+        Whether it may be believed says the summary: without `verified_state_header_sha256` nobody has verified all of it.
 
         Raises:
-            DatasetError: the summary says that there is one, but it is missing.
+            DatasetError: the summary says that there is one, but it is missing or another.
         """
         if not self.summary.has_state_header:
             return None
+        expected = self.summary.verified_state_header_sha256
         try:
-            return open_store(self.url).get(f"{self.folder}/state_header")
+            header = open_store(self.url).get(f"{self.folder}/state_header")
         except ObjectNotFoundError as error:
             raise DatasetError(
                 problem="the state header is missing", where=f"{self.url}/{self.folder}", remedy="Export the shard again."
             ) from error
+        if expected is not None and hashlib.sha256(header).hexdigest() != expected:
+            raise DatasetError(
+                problem="the state header does not have the sha256 that the summary says",
+                where=f"{self.url}/{self.folder}/state_header",
+                remedy="It was changed after its export; export the shard again.",
+            )
+        return header
 
     def _by_file(self, value_hashes: Sequence[bytes]) -> Iterator[tuple[ValuesFile, list[bytes]]]:
         files = self.summary.values_files

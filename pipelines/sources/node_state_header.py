@@ -90,11 +90,11 @@ class NodeStateHeader:
             if (cached := self.cached()) is not None:
                 try:
                     self.verify(cached)
-                    return FoundStateHeader(cached, HeaderOrigin.COPIED)
+                    return FoundStateHeader(cached, HeaderOrigin.COPIED, is_verified=True)
                 except (SourceError, IntegrityError) as error:
                     problem = f"the node's own does not verify: {error.problem}; "
             try:
-                return FoundStateHeader(self.compute(), HeaderOrigin.COMPUTED)
+                return FoundStateHeader(self.compute(), HeaderOrigin.COMPUTED, is_verified=True)
             except (SourceError, IntegrityError) as error:
                 return FoundStateHeader(None, reason=f"{problem}none can be computed: {error.problem}")
         except (InvalidInputError, SourceError) as error:

@@ -22,7 +22,7 @@ from pipelines.sources.flat_state_location import FlatStateLocation, locate_flat
 from pipelines.sources.key_split import ExistingKeys, split_keys
 from pipelines.sources.node_columns import FLAT_STATE, STATE, STATE_HEADERS, STATE_SHARD_UID_MAPPING
 from pipelines.sources.node_home import NodeHome, read_node_home
-from pipelines.sources.node_state_header import find_node_state_header
+from pipelines.sources.node_state_header import find_node_state_header, open_state_header
 from pipelines.sources.protocol import FoundStateHeader, KeyRange
 from pipelines.sources.read_limit import process_read_limit
 from pipelines.sources.record_batches import bounded
@@ -134,6 +134,17 @@ class NodeSource:
             SourceError: the database can't be opened.
         """
         return find_node_state_header(self.node_home, self.context.chain_id, shard.shard_uid, CryptoHash(sync_hash))
+
+    def verify_state_header(self, shard: ShardContext, sync_hash: bytes, header: bytes) -> None:
+        """Verify all of a header, as `NodeStateHeader.verify`.
+
+        Raises:
+            InvalidInputError: the native wheel is not installed.
+            SourceError: the node lacks a row, or the database can't be read.
+            IntegrityError: it is not the header of this shard at this block.
+        """
+        with open_state_header(self.node_home, self.context.chain_id, shard.shard_uid, CryptoHash(sync_hash)) as state_header:
+            state_header.verify(header)
 
     def root_memory_usage(self, shard: ShardContext) -> int | None:
         """Return the memory usage in the state root's node; None when the node does not have that node, or no root is given.

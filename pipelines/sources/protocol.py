@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -91,11 +92,28 @@ class FoundStateHeader:
     """None without a header."""
     reason: str = ""
     """Why there is none; empty with a header."""
+    is_verified: bool = False
+    """Whether who gives it has verified all of it against the blocks: only then may a statement name it."""
+
+    @property
+    def verified_sha256(self) -> str | None:
+        """SHA-256 of the header in hexadecimal where it was verified; else None."""
+        return hashlib.sha256(self.data).hexdigest() if self.data is not None and self.is_verified else None
 
 
 @runtime_checkable
 class StateHeaderSource(Protocol):
     """A source that can verify state headers, and compute those that it does not keep."""
+
+    def verify_state_header(self, shard: ShardContext, sync_hash: bytes, header: bytes) -> None:
+        """Verify all of a header of this shard, whoever made it.
+
+        Raises:
+            InvalidInputError: the native wheel is not installed.
+            SourceError: the source lacks a row, or can't be read.
+            IntegrityError: it is not the header of this shard at this block.
+        """
+        ...
 
     def find_state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
         """Return the shard's verified header, copied or computed; else say why there is none.

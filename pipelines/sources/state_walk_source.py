@@ -112,6 +112,14 @@ class StateWalkSource:
         """
         return self.node.find_state_header(shard, sync_hash)
 
+    def verify_state_header(self, shard: ShardContext, sync_hash: bytes, header: bytes) -> None:
+        """Verify all of a header, as `NodeSource.verify_state_header`.
+
+        Raises:
+            InvalidInputError, SourceError, IntegrityError: as there.
+        """
+        self.node.verify_state_header(shard, sync_hash, header)
+
     def root_memory_usage(self, shard: ShardContext) -> int | None:
         """Return the memory usage in the state root's node; None when the node does not have it, or no root is given.
 

@@ -28,7 +28,7 @@ from schemas.dataset import (
     shard_folder,
 )
 from schemas.epoch_context import EpochContext, ShardContext
-from schemas.errors import ObjectNotFoundError, RecordOrderError, ValueMismatchError
+from schemas.errors import DatasetError, ObjectNotFoundError, RecordOrderError, ValueMismatchError
 from schemas.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
 
 RANGE_BYTES_TARGET = 64 << 20
@@ -236,6 +236,7 @@ def finish_export(
         values_files=tuple(file for group in values for file in group),
         state_header_origin=header.origin,
         state_header_reason=header.reason,
+        verified_state_header_sha256=header.verified_sha256,
     )
     return store_summary(ShardDataset(settings.dataset_url, summary))
 
@@ -265,7 +266,11 @@ def discard_export(dataset: ShardDataset) -> None:
 
 
 def _is_whole(dataset: ShardDataset) -> bool:
-    """Tell whether all files of a dataset are there in their sizes."""
+    """Tell whether all files of a dataset are there in their sizes, and its state header as it was put."""
+    try:
+        dataset.state_header()
+    except DatasetError:
+        return False
     store = open_store(dataset.url)
     sizes = {info.name: info.size for info in store.list(dataset.folder)}
     return all(sizes.get(f"{dataset.folder}/{file.name}") == file.size for file in dataset.summary.all_files)

@@ -302,4 +302,5 @@ def rolled_shard(
         values_files=values_files,
         state_header_origin=header.origin,
         state_header_reason=header.reason,
+        verified_state_header_sha256=header.verified_sha256,
     )

@@ -70,13 +70,36 @@ def database_a() -> Path:
 
 
 def test_the_dataset_gives_the_same_parts_again(parts: Path, tmp_path: Path) -> None:
-    """Records, referenced values and headers: producing from the restored dataset publishes the same objects."""
+    """Records and referenced values: producing from the restored dataset publishes the same parts.
+
+    Not the headers: what restore believes of one is far from all of it.
+    """
     outcome = restored(parts, f"dataset://{tmp_path}/state")
     assert {row["root_proved"] for row in outcome.document["shards"]} == {True}
     again = produce(tmp_path / "again", "--from", f"dataset://{tmp_path}/state", "--num-parts", NUM_PARTS)
     assert again.code == 0, again.stderr
     assert [objects_in(tmp_path / "again")[name] for name in part_names(parts)] == [objects_in(parts)[name] for name in part_names(parts)]
     assert part_names(tmp_path / "again") == part_names(parts)
+    assert [name for name in objects_in(parts) if name.endswith("/header")]
+    assert not [name for name in objects_in(tmp_path / "again") if name.endswith("/header")]
+    assert "state header missing, shard 3: the dataset's was not verified in full" in again.stdout
+
+
+def test_a_restored_header_is_kept_where_our_key_stands_behind_it(parts: Path, tmp_path: Path) -> None:
+    """Produced back into the place that it was fetched from, by the same key: manifest and headers stay; another key is refused."""
+    copy = tmp_path / "parts"
+    shutil.copytree(parts, copy)
+    restored(parts, f"dataset://{tmp_path}/state", "--shard-id", 3)
+    (epoch_folder(copy) / "shard_id=3" / f"state_part_000002_of_{NUM_PARTS:06d}").unlink()
+    before = objects_in(parts)
+    options = (copy, "--from", f"dataset://{tmp_path}/state", "--num-parts", NUM_PARTS)
+    refused = produce(*options, key="second")
+    assert (refused.code, "can't stand behind" in refused.error_line) == (21, True)
+    again = produce(*options)
+    assert again.code == 0, again.stderr
+    assert {name: data for name, data in objects_in(copy).items() if "/headers/" in name or "/statements/" in name} == {
+        name: data for name, data in before.items() if "/headers/" in name or "/statements/" in name
+    }
 
 
 def test_the_dataset_holds_each_referenced_value_once(parts: Path, tmp_path: Path) -> None:

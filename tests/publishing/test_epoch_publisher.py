@@ -10,15 +10,17 @@ import pytest
 from pipelines.execution.build_shard import BuiltShard
 from pipelines.publishing import shard_publisher
 from pipelines.publishing.published_epoch import StoredManifest, read_manifest, read_manifest_revision, read_statement
+from pipelines.sources.dataset_header import VerifyStateHeader
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
 from pipelines.trust.signatures import TrustRule, verified_signers
 from schemas.dsse import Envelope
-from schemas.errors import InvalidInputError, ManifestError, ObjectExistsError
+from schemas.errors import IntegrityError, InvalidInputError, ManifestError, ObjectExistsError
 from schemas.ids import CryptoHash
 from schemas.latest_pointer import LatestPointer
 from schemas.object_layout import EpochLayout, latest_name
 from schemas.shard_statement import ShardStatement
+from schemas.state_header import HeaderOrigin
 from tests.support.productions import Producer, context, fitting_header, inject, meanwhile, new_store_url, producer, signer, small_shard
 
 
@@ -136,10 +138,12 @@ def test_a_statement_that_knows_no_header_contradicts_nobody(built: BuiltShard, 
 
 
 def test_a_source_without_headers_keeps_the_published_one(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
-    """What is published does not get poorer: statement, header and manifest stay, and both have signed."""
+    """What is published does not get poorer where the run can verify it: statement, header and manifest stay, and both have signed."""
     header = fitting_header(built)
     producer(built, store_url, "first", header).publish()
-    producer(built, store_url, "second").publish()
+    verified: list[bytes] = []
+    replace(producer(built, store_url, "second"), verify_header=verified.append).publish()
+    assert verified == [header]
     statement, envelope = statement_of(store, layout)
     assert statement.header_sha256 == hashlib.sha256(header).hexdigest()
     assert signers_of(envelope, "first", "second") == {"first", "second"}
@@ -147,6 +151,74 @@ def test_a_source_without_headers_keeps_the_published_one(built: BuiltShard, sto
     assert stored.manifest.revision == 1
     assert stored.manifest.shards[0].header is not None
     assert store.get(layout.state_header(0)) == header
+
+
+def test_a_header_that_our_own_key_stands_behind_is_kept(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
+    """A rerun without header and without anything that verifies keeps what the key has signed before."""
+    header = fitting_header(built)
+    producer(built, store_url, "first", header).publish()
+    before = store.get(layout.manifest)
+    assert producer(built, store_url, "first").put_shard().header_origin is HeaderOrigin.KEPT
+    producer(built, store_url, "first").publish()
+    assert (store.get(layout.manifest), store.get(layout.state_header(0))) == (before, header)
+
+
+def refusing(header: bytes) -> None:
+    """Find every header wrong."""
+    raise IntegrityError(problem="a path leads elsewhere")
+
+
+@pytest.mark.parametrize("theirs", ["second", None])
+@pytest.mark.parametrize("verify", [None, refusing])
+def test_a_header_that_nobody_of_ours_verified_is_not_signed(
+    built: BuiltShard, store_url: str, store: Store, layout: EpochLayout, theirs: str | None, verify: VerifyStateHeader | None
+) -> None:
+    """A statement of another key, or of none, is no reason to believe it: ours names no header, and the manifest says why."""
+    header = fitting_header(built)
+    producer(built, store_url, theirs, header).put_shard()
+    replace(producer(built, store_url, "first"), verify_header=verify).publish()
+    statement, envelope = statement_of(store, layout)
+    assert statement.header_sha256 is None
+    assert signers_of(envelope, "first", "second") == {"first"}
+    manifest = manifest_of(store, layout).manifest
+    assert manifest.shards[0].header is None
+    (reason,) = [found.reason for found in manifest.missing if found.kind == "state_header"]
+    assert "the one in place is not kept: " in reason
+    assert ("a path leads elsewhere" in reason) == (verify is not None)
+    # The object stays: who has verified it may be about to list it.
+    assert store.get(layout.state_header(0)) == header
+
+
+def test_our_key_on_another_header_does_not_vouch(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
+    """The signature has to be on the digest of what lies there, and has to hold."""
+    producer(built, store_url, "first", fitting_header(built)).put_shard()
+    envelope = statement_of(store, layout)[1]
+    changed = fitting_header(built, b"another")
+    store.put(layout.state_header(0), changed)
+    assert producer(built, store_url, "first").put_shard().header_origin is None
+    forged = replace(statement_of(store, layout)[0], header_sha256=hashlib.sha256(changed).hexdigest())
+    store.put(layout.shard_statement(0), Envelope(forged.to_payload(), envelope.payload_type, envelope.signatures).to_bytes())
+    assert producer(built, store_url, "first").put_shard().header_origin is None
+
+
+def test_a_listed_header_that_can_not_be_stood_behind_stops_the_run(
+    built: BuiltShard, store_url: str, store: Store, layout: EpochLayout
+) -> None:
+    """Its readers have been told of it: no statement without it is published, and nothing in the store changes."""
+    producer(built, store_url, "second", fitting_header(built)).publish()
+    before = {info.name: store.get(info.name) for info in store.list("")}
+    with pytest.raises(ManifestError, match="can't stand behind"):
+        producer(built, store_url, "first").put_shard()
+    assert {info.name: store.get(info.name) for info in store.list("")} == before
+
+
+def test_a_header_that_is_listed_meanwhile_stays_listed(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
+    """Another producer lists it between our statement and our manifest: theirs stays."""
+    shard = producer(built, store_url, "first").put_shard()
+    producer(built, store_url, "second", fitting_header(built)).publish()
+    with pytest.raises(ManifestError, match="can't stand behind"):
+        producer(built, store_url, "first").publisher.finish(context(built), [shard], [0])
+    assert manifest_of(store, layout).manifest.shards[0].header is not None
 
 
 def test_a_header_of_another_state_is_not_published(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:

@@ -18,6 +18,7 @@ from pipelines.publishing.epoch_publisher import EpochPublisher, PublishedEpoch
 from pipelines.publishing.publish_part import PublishPartTask
 from pipelines.publishing.shard_publisher import ProducedShard, PublishedShard
 from pipelines.publishing.signing import Signer, load_signer
+from pipelines.sources.dataset_header import VerifyStateHeader
 from pipelines.stages.assemble import part_inputs
 from pipelines.stages.export import ExportSettings
 from pipelines.stages.work_folder import work_folder_for
@@ -89,13 +90,21 @@ class Producer:
     built: BuiltShard
     publisher: EpochPublisher
     state_header: bytes | None = None
+    verify_header: VerifyStateHeader | None = None
 
     def produced(self) -> ProducedShard:
         """Publish the parts and return the shard."""
         parts = [task.run() for task in publish_tasks(self.built, self.publisher.store_url)]
         built = self.built
         return ProducedShard(
-            ShardUId(0, 0), built.state_root, built.memory_usage, built.root_node, tuple(parts), PIECE_LENGTH, self.state_header
+            ShardUId(0, 0),
+            built.state_root,
+            built.memory_usage,
+            built.root_node,
+            tuple(parts),
+            PIECE_LENGTH,
+            self.state_header,
+            verify_header=self.verify_header,
         )
 
     def put_shard(self) -> PublishedShard:
