@@ -38,6 +38,7 @@ from pipelines.execution.backfill import PARALLEL_MAX, Backfill, NodeInput
 from pipelines.execution.backfill_plan import OBJECTS_PER_EPOCH, PlannedStep, plan_backfill
 from pipelines.execution.backfill_status import BackfillStatus, Step, StepState, Way
 from pipelines.execution.executor import Executor
+from pipelines.execution.held_work_folder import held_work_folder
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.produce_epoch import ProductionSettings
 from pipelines.execution.progress import Progress, SilentProgress
@@ -139,7 +140,8 @@ def backfill(
         executor = open_executor(ray_address, workers, in_process)
         try:
             progress.note(f"backfilling epochs {epochs} from node at {home}, {executor.description}, with the {chosen_kernel.name} kernel")
-            steps = assembled(executor, progress).run()
+            with held_work_folder(work_url, alone=False):
+                steps = assembled(executor, progress).run()
         finally:
             executor.close()
     finally:

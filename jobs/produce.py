@@ -42,6 +42,7 @@ from jobs.report import write_report
 from jobs.terminal import format_bytes, open_console, open_progress
 from pipelines.epochs.rpc_client import REQUESTS_PER_S
 from pipelines.execution.claimed_production import ClaimTerms, claimed
+from pipelines.execution.held_work_folder import held_work_folder
 from pipelines.execution.produce_epoch import EpochProduction, EpochResult, ProductionSettings
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
@@ -192,6 +193,7 @@ def produce(
         with (
             closing(open_progress()) as progress,
             claimed(to, found.context, ClaimTerms(ignore=ignore_claim), progress) as run,
+            held_work_folder(work_url, alone=False),
             closing(open_executor(ray_address, workers, in_process)) as executor,
         ):
             if ray_address and not (work or dataset):
@@ -238,11 +240,12 @@ def _encoding(output: _Output, context: EpochContext) -> Encoding:
     return output.encoding or default_encoding(context.protocol_version)
 
 
-def default_work_folder(to: str) -> str:
-    """Return a folder that a rerun with the same destination finds again."""
+def default_work_folder(to: str, *options: str) -> str:
+    """Return a folder that a rerun with the same destination, and the same of some other options, finds again."""
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     destination = to if "://" in to else str(Path(to).resolve())
-    return f"{cache}/statecast/{hashlib.sha256(destination.encode()).hexdigest()[:16]}"
+    digest = hashlib.sha256("\0".join((destination, *options)).encode()).hexdigest()
+    return f"{cache}/statecast/{digest[:16]}"
 
 
 def _print_plan(found: EpochInput, output: _Output, kernel_name: str, as_json: bool) -> None:

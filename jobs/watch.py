@@ -34,6 +34,7 @@ from pipelines.bittorrent.addresses import parse_address
 from pipelines.epochs.rpc_client import REQUESTS_PER_S
 from pipelines.execution.claimed_production import ClaimTerms
 from pipelines.execution.executor import Executor
+from pipelines.execution.held_work_folder import held_work_folder
 from pipelines.execution.produce_epoch import ProductionSettings
 from pipelines.execution.status_server import Health, status_server
 from pipelines.execution.watch_metrics import WatchMetrics
@@ -98,7 +99,9 @@ def watch(
     work: Annotated[
         str | None,
         typer.Option(
-            "--work", help="Folder or bucket for what stages leave each other, and for the watcher's memory. Default: as for produce."
+            "--work",
+            help="Folder or bucket for what stages leave each other, and for the watcher's memory; no other process may work there. "
+            "Default: a folder of this node, destination and these shards under ~/.cache/statecast.",
         ),
     ] = None,
     kernel: KernelName = "auto",
@@ -130,7 +133,8 @@ def watch(
     check_urls(web_seeds=tuple(web_seed or ()), trackers=tuple(tracker or ()))
     home = node_home.expanduser().resolve()
     endpoints = rpc_sources(tuple(rpc or ()), rpc_rate)
-    work_url = work or default_work_folder(to)
+    # A watcher works alone in its folder: the default is neither a producer's nor that of a watcher of another node or other shards.
+    work_url = work or default_work_folder(to, "watch", str(home), *map(str, sorted(set(shard_id or ()))))
     metrics, stop = WatchMetrics(), threading.Event()
 
     def publisher_for(context: EpochContext) -> EpochPublisher:
@@ -174,6 +178,7 @@ def watch(
     _check_store(to)
     signals = StopSignals(stop_watcher, watcher.release_claim)
     with ExitStack() as stack:
+        stack.enter_context(held_work_folder(work_url, alone=True))
         stack.enter_context(signals)
         facts: dict[str, object] = {"node_home": production.node_home, "to": open_store(to).url}
         if address is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import uuid
@@ -28,6 +27,7 @@ from pipelines.sources.arrow_dataset import ShardDataset
 from pipelines.sources.node_columns import FLAT_STATE, FLAT_STORAGE_STATUS, STATE, STATE_HEADERS
 from pipelines.stages.build import check_state_root
 from pipelines.stages.export import ExportSettings, ShardExport, finish_export, plan_export, plan_values
+from pipelines.stores.file_lock import take_lock
 from pipelines.stores.open_store import open_store
 from schemas.errors import ClaimedError, IntegrityError, ObjectExistsError
 from schemas.flat_storage import encode_ready_status
@@ -201,15 +201,14 @@ def _locked(target: Path) -> Iterator[Path]:
     work = work_folder(target)
     with writing(work):
         work.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(work / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = take_lock(work / "lock")
         except BlockingIOError:
-            raise ClaimedError(problem="another process is restoring to this folder", where=str(target)) from None
+            lock = None
+    if lock is None:
+        raise ClaimedError(problem="another process is restoring to this folder", where=str(target))
+    with lock:
         yield work
-    finally:
-        os.close(descriptor)
 
 
 def _restore_rows(runner: StageRunner, kernel: Kernel, shard: ShardParts, work: RestoreWork) -> list[RestoredPart]:

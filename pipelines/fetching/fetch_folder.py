@@ -8,7 +8,6 @@ fetch that was killed are removed by the next.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from pipelines.stores.file_lock import take_lock
 from pipelines.trust.freshness import AcceptedManifests
 from schemas.errors import ClaimedError, StoreDeniedError, StoreError, StoreFullError
 
@@ -49,14 +49,13 @@ class FetchFolder:
         """
         with local_errors(self.root):
             make_folder(self._work)
-            descriptor = os.open(self._work / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock = take_lock(self._work / "lock")
             except BlockingIOError:
                 raise ClaimedError(
                     problem="another fetch is at work in this folder", where=str(self.root), remedy="Wait for it, or fetch into another."
                 ) from None
+        with lock:
             with local_errors(self.root):
                 self._clean()
                 make_folder(self._incoming)
@@ -64,8 +63,6 @@ class FetchFolder:
                 yield
             finally:
                 self._clean()
-        finally:
-            os.close(descriptor)
 
     def temporary(self) -> Path:
         """Return the path of a new temporary file, which is not made yet."""

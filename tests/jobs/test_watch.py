@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.produce import default_work_folder
 from tests.support.commands import epoch_folder, kill_tree, lasting_objects_in, start_process, statecast
 from tests.support.growing_node import HEIGHTS, GrowingNode
 from tests.support.json_process import JsonProcess
@@ -93,7 +94,7 @@ def test_epochs_are_published_as_they_come(tmp_path: Path) -> None:
     assert {name: digest for name, digest in published(to).items() if name.startswith(f"{newest}/")} == {
         name: digest for name, digest in published(published_localnet()).items() if name.startswith(f"{newest}/")
     }
-    left = [path.name for path in (to.parent / "work").rglob("*") if path.is_file()]
+    left = [path.name for path in (to.parent / "work").rglob("*") if path.is_file() and ".statecast-tmp" not in path.parts]
     assert left == ["watch.json"]
     assert json.loads(next((to).glob("chain_id=*/latest.json")).read_text())["epoch_height"] == 6
 
@@ -188,6 +189,26 @@ def test_two_watchers_publish_each_epoch_once(tmp_path: Path) -> None:
             for watcher in (first, second):
                 watcher.wait_for(lambda line, height=height: line["event"] in SETTLED and line["epoch_height"] == height)
     assert_each_epoch_once(to)
+
+
+def test_a_watcher_works_alone_in_its_folder(tmp_path: Path) -> None:
+    """A second watcher and a producer end at once and name the folder; with one of its own the producer works beside it."""
+    work = tmp_path / "work"
+    with watching(localnet_home(), tmp_path / "out", work, "--in-process", "--deadline", "1h", "--poll", "1h"):
+        common = ("--node-home", localnet_home(), "--allow-unsigned", "--in-process")
+        for command in ("watch", "produce"):
+            outcome = statecast(command, *common, "--to", tmp_path / "other", "--work", work)
+            assert outcome.code == 2, outcome.stderr
+            assert str(work) in outcome.error_line and "--work" in outcome.error_line
+        assert statecast("produce", *common, "--to", tmp_path / "other", "--work", tmp_path / "own").code == 0
+
+
+def test_watchers_of_other_shards_or_nodes_have_other_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless they are named; the same options give the same folder again."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    node, shard = default_work_folder("out", "watch", "/a"), default_work_folder("out", "watch", "/a", "1")
+    assert len({default_work_folder("out"), node, shard, default_work_folder("out", "watch", "/b")}) == 4
+    assert node == default_work_folder("out", "watch", "/a")
 
 
 def test_the_node_may_go_and_come_back(tmp_path: Path) -> None:

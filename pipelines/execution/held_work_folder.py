@@ -1,0 +1,59 @@
+"""Holds a local work folder: a watcher alone, because it removes whole epochs from it; other producers beside each other.
+
+Producers share nothing in it but an epoch's folder, in which each shard has its own; the claim keeps them from the same shard. A bucket
+is not held: who names one for several watchers gives each a folder in it.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from pipelines.stores.file_lock import take_lock
+from pipelines.stores.file_store import FileStore
+from pipelines.stores.object_names import TEMPORARY_FOLDER
+from pipelines.stores.open_store import open_store
+from schemas.errors import InvalidInputError, StoreDeniedError, StoreError
+
+_LOCK: Final = "work.lock"
+_NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+_DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@contextmanager
+def held_work_folder(url: str, *, alone: bool) -> Iterator[None]:
+    """Hold a work folder for as long as the block runs; one that is no local folder, or has no locks, is not held.
+
+    Args:
+        alone: nobody else may work in it.
+    Raises:
+        InvalidInputError: a process that can't be worked beside holds it.
+        StoreError: it can't be written.
+    """
+    store = open_store(url)
+    if not isinstance(store, FileStore):
+        yield
+        return
+    folder = Path(store.root, TEMPORARY_FOLDER)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = take_lock(folder / _LOCK, shared=not alone)
+    except BlockingIOError:
+        raise InvalidInputError(
+            problem="another process works in this work folder" if alone else "a watcher works in this work folder, and works there alone",
+            where=store.root,
+            remedy="Give each a folder of its own with --work.",
+        ) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            failure = StoreDeniedError if error.errno in _DENIED else StoreError
+            raise failure(problem=f"the work folder can't be written: {error.strerror or error}", where=store.root) from error
+        lock = None
+    if lock is None:
+        yield
+        return
+    with lock:
+        yield
