@@ -76,8 +76,9 @@ def scrub(
     """Read back what is stored and compare it with the signed manifests: documents all, parts by sample.
 
     Every part is looked up by name and size; those of the sample are read and digested. A repair puts only bytes that the manifest
-    vouches for. Foreign objects are reported, never deleted. Exits with 0 when all is well or repaired, 3 when some is repaired, 20 when
-    nothing is.
+    vouches for. Without `--trust-key` a manifest that can't be read may come back as an older revision: the store's newest that can be
+    read, without a look at mirrors. Foreign objects are reported, never deleted. Exits with 0 when all is well or repaired, 3 when some
+    is repaired, 20 when nothing is.
 
     Example: `statecast scrub gs://bucket/prefix/chain_id=mainnet --sample 5% --repair-from https://mirror/… --trust-key ed25519:…`
     """
