@@ -210,7 +210,8 @@ def refuse_unlisting(manifest: Manifest, shard_id: int, reason: str, where: str)
         raise ManifestError(
             problem=f"shard {shard_id} is published with a state header that this run can't stand behind: {reason}",
             where=where,
-            remedy="Produce from a node that still has the blocks, with the native wheel, or publish to another place.",
+            remedy="Produce from a node that still has the blocks, with the native wheel, or publish to another place. "
+            "A header that was lost or damaged there comes back by statecast scrub --repair-from.",
         )
 
 
