@@ -55,7 +55,7 @@ def proof_document(verified: VerifiedProof) -> dict[str, Any]:
         "chunk_in_block": None if verified.chunk is None else str(verified.chunk.block.hash),
         "child_block": None if verified.chunk is None or verified.chunk.child is None else str(verified.chunk.child.hash),
         "num_nodes": len(proof.nodes),
-        "unproven": list(UNPROVEN),
+        "unproven": [name for name in UNPROVEN if name != "shard_chosen_by" or not verified.is_right_shard],
     }
     if isinstance(proof.claim, PrefixClaim):
         values = [{"trie_key": key.hex(), "value": base64.b64encode(value).decode()} for key, value in proof.claim.values]
@@ -103,7 +103,9 @@ def print_proof(console: Console, verified: VerifiedProof) -> None:
     rows.append(("proof", f"{len(proof.nodes):,} trie nodes"))
     for name, text in rows:
         console.print(f"{name.replace('_', ' '):<17} {text}", highlight=False, soft_wrap=True, markup=False)
-    if not isinstance(proof.claim, KeyClaim) or proof.claim.value is None:
+    if verified.is_right_shard:
+        console.print(f"shard {proof.shard_uid} is where the given shard layout has the account", highlight=False, soft_wrap=True)
+    elif not isinstance(proof.claim, KeyClaim) or proof.claim.value is None:
         # A proof from another shard holds as well; nothing in the headers says which accounts a shard has.
         console.print(
             f"what is absent is absent from shard {proof.shard_uid}; [yellow]that the record belongs there is the word of the proof's maker[/]",

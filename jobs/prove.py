@@ -107,7 +107,7 @@ def prove(
         contract_code=contract_code,
         trie_key=trie_key,
     )
-    layout = None if shard_layout is None else _read_shard_layout(shard_layout)
+    layout = None if shard_layout is None else read_shard_layout_file(shard_layout)
     trusted = None if trusted_block is None else CryptoHash.from_base58(trusted_block)
     if (url is None) == (node_home is None):
         raise InvalidInputError(
@@ -145,7 +145,12 @@ def _policy(trusted_block: CryptoHash | None, trust_key: list[str] | None, trust
     return TrustPolicy(keys, trusted_block, insecure=keys is None and trusted_block is None)
 
 
-def _read_shard_layout(path: Path) -> ShardLayout:
+def read_shard_layout_file(path: Path) -> ShardLayout:
+    """Read a shard layout alone, or that of a genesis file or an epoch configuration.
+
+    Raises:
+        InvalidInputError: there is none.
+    """
     # A genesis file is read no further than its layout; a file of a layout alone is short.
     fields = read_genesis_fields(path.expanduser(), ("shard_layout",))
     layout = fields.get("shard_layout") or read_genesis_fields(path.expanduser(), ("V0", "V1", "V2", "V3"))

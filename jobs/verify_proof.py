@@ -10,6 +10,7 @@ import typer
 
 from jobs.options import Json
 from jobs.proof_display import print_proof, proof_document
+from jobs.prove import read_shard_layout_file
 from jobs.terminal import open_console
 from pipelines.proofs.verification import verify_proof as verify
 from schemas.errors import InvalidInputError
@@ -24,17 +25,27 @@ def verify_proof(
         typer.Option("--trusted-block", help="Hash of the block that names the state root, or of its child; the proof has their headers."),
     ] = None,
     state_root: Annotated[str | None, typer.Option("--state-root", help="The state root, where you know it.")] = None,
+    shard_layout: Annotated[
+        Path | None,
+        typer.Option(
+            "--shard-layout",
+            help='JSON file with the shard layout: {"V2": …}, or a genesis or epoch configuration with a shard_layout. The proof must be '
+            "of the shard that it has the account in.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Verify a proof offline: its nodes, its value or absence, and its state root against what you trust.
 
-    Without `--trusted-block` and `--state-root` a proof can only be consistent. One that does not hold exits with 20.
+    Absence counts only in the account's own shard, which `--shard-layout` checks. Without `--trusted-block` and `--state-root` a proof
+    can only be consistent. One that does not hold exits with 20.
 
     Example: `statecast verify-proof proof.json --trusted-block 2jgsQEn3MJLxybzAcWeNbuwARv6GScoSQfig5X1B13P1`
     """
     block = None if trusted_block is None else CryptoHash.from_base58(trusted_block)
     root = None if state_root is None else CryptoHash.from_base58(state_root)
-    verified = verify(TrieProof.parse(_read(file), str(file)), str(file), block, root)
+    layout = None if shard_layout is None else read_shard_layout_file(shard_layout)
+    verified = verify(TrieProof.parse(_read(file), str(file)), str(file), block, root, layout)
     if as_json:
         typer.echo(json.dumps({"message_type": "summary", **proof_document(verified)}))
     else:

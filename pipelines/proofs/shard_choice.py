@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from schemas.errors import InvalidInputError
+from schemas.errors import IntegrityError, InvalidInputError, MalformedValueError
 from schemas.ids import ShardUId
-from schemas.proof import ShardChoice
+from schemas.proof import KeyClaim, PrefixClaim, ShardChoice, TrieProof
 from schemas.shard_layout import ShardLayout
+from schemas.trie_key import TrieKeyKind, parse_trie_key
 
 
 def choose_shard(
@@ -49,6 +50,39 @@ def choose_shard(
             remedy=f"Name the shard with --shard-id, or the shard layout with --shard-layout; here are {_list(offered)}.",
         )
     return with_account, ShardChoice.ACCOUNT_RECORD
+
+
+def check_shard(proof: TrieProof, shard_layout: ShardLayout, where: str) -> None:
+    """Make sure that a proof is of the shard that a layout assigns its account to.
+
+    Raises:
+        IntegrityError: it is of another.
+        InvalidInputError: the trie key is of no one account.
+    """
+    account_id = _account_of(proof.claim)
+    if account_id is None:
+        raise InvalidInputError(
+            problem="the proof's trie key belongs to no one account, so a shard layout says nothing of its shard",
+            where=where,
+            remedy="Leave --shard-layout out.",
+        )
+    uid = shard_layout.shard_uids[shard_layout.shard_index_of(account_id)]
+    if uid != proof.shard_uid:
+        raise IntegrityError(
+            problem=f"the shard layout has {account_id} in shard {uid}, the proof is of shard {proof.shard_uid}", where=where
+        )
+
+
+def _account_of(claim: KeyClaim | PrefixClaim) -> str | None:
+    try:
+        key = parse_trie_key(claim.trie_key if isinstance(claim, KeyClaim) else claim.trie_key_prefix)
+    except MalformedValueError:
+        return None
+    # A global contract is in every shard, not only in that of who deployed it.
+    if key.kind in (TrieKeyKind.GLOBAL_CONTRACT_CODE, TrieKeyKind.GLOBAL_CONTRACT_NONCE):
+        return None
+    # Other prefixes than of a contract's own keys may go on as the ids of other accounts.
+    return key.account_id if isinstance(claim, KeyClaim) or key.kind is TrieKeyKind.CONTRACT_DATA else None
 
 
 def _offered(offered: Sequence[ShardUId], found: Sequence[ShardUId], name: str) -> ShardUId:

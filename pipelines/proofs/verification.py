@@ -6,7 +6,8 @@
 3. Headers, where there are some, hang together by hash and name this shard, state root, block and epoch; with a trusted block, one of
    them hashes to it.
 
-What no header names (chain id, epoch height, version of the shard layout, how the shard was chosen) is not proven.
+What no header names (chain id, epoch height, version of the shard layout, how the shard was chosen) is not proven. Where the
+reader brings a shard layout, the shard must be the one that it has the account in.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipelines.proofs.node_readers import NodesInOrder
+from pipelines.proofs.shard_choice import check_shard
 from pipelines.proofs.trie_walk import Ending, check_claim, check_value, walk_prefix, walk_to_key
 from schemas.errors import IntegrityError
 from schemas.ids import CryptoHash
 from schemas.proof import KeyClaim, PrefixClaim, TrieProof
 from schemas.proof_chain import ProvenChunk
+from schemas.shard_layout import ShardLayout
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +35,25 @@ class VerifiedProof:
     """The headers; None where the proof has none."""
     tied_to: tuple[str, ...]
     """What the reader trusts that leads to the state root; empty when the proof is consistent and no more."""
+    is_right_shard: bool = False
+    """Whether the reader's own shard layout assigns the account to this shard."""
 
 
 def verify_proof(
-    proof: TrieProof, where: str, trusted_block: CryptoHash | None = None, state_root: CryptoHash | None = None
+    proof: TrieProof,
+    where: str,
+    trusted_block: CryptoHash | None = None,
+    state_root: CryptoHash | None = None,
+    shard_layout: ShardLayout | None = None,
 ) -> VerifiedProof:
     """Verify a proof.
 
     Args:
         trusted_block: hash of the block that includes the chunk of the state root, or of its child.
         state_root: a state root that the reader knows.
+        shard_layout: the state's, where the reader knows it.
     Raises:
+        InvalidInputError: the trie key is of no one account, so the shard layout says nothing.
         IntegrityError: it does not hold; its subclasses say why.
     """
     if state_root is not None and proof.state_root != state_root:
@@ -50,7 +61,10 @@ def verify_proof(
     ending = _verify_nodes(proof)
     chunk = _verify_chain(proof, trusted_block, where)
     tied_to = [] if state_root is None else [f"state root {state_root}"]
-    return VerifiedProof(proof, ending, chunk, tuple(tied_to + ([] if trusted_block is None else [f"block {trusted_block}"])))
+    if shard_layout is not None:
+        check_shard(proof, shard_layout, where)
+    tied_to += [] if trusted_block is None else [f"block {trusted_block}"]
+    return VerifiedProof(proof, ending, chunk, tuple(tied_to), is_right_shard=shard_layout is not None)
 
 
 def _verify_nodes(proof: TrieProof) -> Ending | None:

@@ -77,6 +77,21 @@ def test_who_says_where_an_absent_record_belongs_is_shown(tmp_path: Path) -> Non
     assert warning not in statecast("prove", published_localnet(), "--account", "node0").stdout
 
 
+def test_a_reader_may_check_the_shard_of_what_is_absent(tmp_path: Path) -> None:
+    """By a shard layout of the reader's: the shard is no longer the maker's word, and a proof out of another shard fails."""
+    file, layout = tmp_path / "proof.json", localnet_home() / "genesis.json"
+    codes = {}
+    for shard_id in json.loads(layout.read_text())["shard_layout"]["V2"]["shard_ids"]:
+        made = statecast("prove", published_localnet(), "--account", "nobody.near", "--shard-id", shard_id, "--out", file)
+        assert made.code == 0, made.stderr
+        verified = statecast("verify-proof", file, "--shard-layout", layout, "--json")
+        codes[shard_id] = verified.code
+        if verified.code == 0:
+            assert "shard_chosen_by" not in verified.document["unproven"]
+            assert "maker" not in statecast("verify-proof", file, "--shard-layout", layout).stdout
+    assert sorted(codes.values())[0] == 0 and set(sorted(codes.values())[1:]) == {20}, codes
+
+
 def test_a_prefix_is_shown(tmp_path: Path) -> None:
     """All entries of a contract are proven from the bucket and from the node alike."""
     from_bucket = statecast("prove", published_localnet(), "--account", ACCOUNT_ID, "--contract-prefix", "", "--json").document

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from pipelines.proofs.shard_choice import choose_shard
-from schemas.errors import InvalidInputError
+from pipelines.proofs.shard_choice import check_shard, choose_shard
+from pipelines.proofs.wanted_record import WantedRecord
+from schemas.errors import IntegrityError, InvalidInputError
 from schemas.ids import ShardUId
 from schemas.proof import ShardChoice
 from schemas.shard_layout import ShardLayout
+from schemas.trie_key import account_key, contract_data_key, delayed_receipt_indices_key
+from tests.support.proofs import small_proof
 
 FIRST, SECOND = ShardUId(1, 4), ShardUId(1, 9)
 LAYOUT = ShardLayout(kind="V2", version=1, shard_ids=(9, 4), boundary_accounts=("m.near",))
@@ -60,3 +65,38 @@ def test_what_can_not_be_told_is_refused() -> None:
     for arguments in ({}, {"account_id": None}, {"shard_id": 5}, {"offered": (FIRST,), "layout": LAYOUT}):
         with pytest.raises(InvalidInputError, match="s4"):
             _choose(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        WantedRecord(None, account_key("zoe.near")),
+        WantedRecord(None, contract_data_key("zoe.near", b"k")),
+        WantedRecord(None, contract_data_key("zoe.near", b""), is_prefix=True),
+    ],
+    ids=["account", "contract data", "contract data prefix"],
+)
+def test_a_proof_must_be_of_the_shard_of_its_account(wanted: WantedRecord) -> None:
+    """The layout has the account in one shard; a proof out of the other does not count."""
+    proof = small_proof([(b"\x07", b"one")], wanted)
+    check_shard(replace(proof, shard_uid=FIRST), LAYOUT, "here")
+    with pytest.raises(IntegrityError, match="zoe"):
+        check_shard(replace(proof, shard_uid=SECOND), LAYOUT, "here")
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        WantedRecord(None, delayed_receipt_indices_key()),
+        WantedRecord(None, b"\x12\x00" + bytes(32)),
+        WantedRecord(None, b"\x12\x01\x08\x00\x00\x00zoe.near"),
+        WantedRecord(None, account_key("zoe"), is_prefix=True),
+        WantedRecord(None, b"\xfe"),
+    ],
+    ids=["queue", "global contract by hash", "global contract by account", "prefix of accounts", "unknown"],
+)
+def test_a_key_of_no_one_account_is_in_no_shard_by_the_layout(wanted: WantedRecord) -> None:
+    """Neither right nor wrong: the option can't be used."""
+    proof = small_proof([(b"\x07", b"one")], wanted)
+    with pytest.raises(InvalidInputError, match="no one account"):
+        check_shard(replace(proof, shard_uid=FIRST), LAYOUT, "here")
