@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.measure import usable_cores
-from benchmarks.scale_model import compare_amounts, compare_processor, compare_seconds, costs_in_bucket, costs_of
+from benchmarks.scale_model import compare_amounts, compare_processor, compare_seconds, costs_of
 from benchmarks.scale_run import ScaleFigure, figure_from_json, measure_run
 from benchmarks.scale_tables import (
     print_comparisons,
@@ -31,7 +31,7 @@ from benchmarks.scale_tables import (
     print_sizes,
     print_stages,
 )
-from benchmarks.schedule import MAINNET, print_forecasts
+from benchmarks.schedule import print_forecasts
 from benchmarks.stage_results import MemoryFigure
 from benchmarks.synthetic_records import RECORDS_MAX
 from benchmarks.synthetic_state import RECORDS_PER_SHARD_MIN, SEED_DEFAULT, SHARDS_MAX, synthetic_state
@@ -132,8 +132,6 @@ def print_all(figures: Sequence[ScaleFigure], alone: Sequence[MemoryFigure] = ()
         print_forecast(costs, mapped[-1], sorted({figure.cores for figure in mapped}))
         print(f"\nstage costs of the first run: {costs.core_s:.1f} core seconds a GiB of memory usage")
         print_forecasts(costs)
-        print("\nthe same with dataset and work folder in a bucket, where each part's referenced values are reads of their own")
-        print_forecasts(costs_in_bucket(costs, MAINNET))
 
 
 def _fits(folder: Path, records: int, keep_free_gib: float) -> bool:

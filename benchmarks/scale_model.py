@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from benchmarks.scale_run import ScaleFigure
 from pipelines.forecasting.bill import epoch_amounts
 from pipelines.forecasting.epoch_shape import EpochShape
-from pipelines.forecasting.requests import epoch_value_reads
 from pipelines.forecasting.schedule import Cluster, forecast_epoch
-from pipelines.forecasting.stage_costs import GIB, StageCosts, stage_costs_from_benchmark
+from pipelines.forecasting.stage_costs import StageCosts, stage_costs_from_benchmark
 
 FIRST_EPOCH_WRITES = 1
 """A store's first epoch lists its manifests once, to make the catalogue."""
@@ -44,17 +43,9 @@ def costs_of(figure: ScaleFigure, *, processor: bool = False) -> StageCosts:
     return stage_costs_from_benchmark(document, "this run")
 
 
-def costs_in_bucket(costs: StageCosts, shape: EpochShape) -> StageCosts:
-    """Return the costs with what parts wait for their referenced values where these are read from a bucket, spread evenly over the epoch."""
-    reads, size = epoch_value_reads(shape, costs)
-    cluster = Cluster(1)
-    waits_s = reads * cluster.request_s + size / cluster.request_bytes_per_s
-    return replace(costs, build_s=costs.build_s + waits_s / (shape.memory_usage / GIB))
-
-
 def this_machine(cores: int) -> Cluster:
     """Return a cluster of one machine whose folders take no requests: what the costs were measured on."""
-    return Cluster(cores, cores, 1e12, cores, 1e12, 1e12, request_s=0.0, request_bytes_per_s=1e12, start_s=0.0)
+    return Cluster(cores, cores, 1e12, cores, 1e12, 1e12, request_s=0.0, request_bytes_per_s=1e12, folders_mapped=True, start_s=0.0)
 
 
 def forecast_s(shape: EpochShape, costs: StageCosts, cores: int) -> float:

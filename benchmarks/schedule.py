@@ -73,7 +73,19 @@ def _measured(folder: Path, records: int) -> StageCosts:
     costs = stage_costs_from_benchmark({"memory_usage": memory_usage, "scaling": [{"cores": 1, "stages": one.stages}]}, "this run")
     if cores > 1:
         measured = measure_scaling(state, folder / "runs", cores, range_bytes)
-        local = Cluster(cores, cores, 1e12, cores, 1e12, 1e12, request_s=0.0, request_bytes_per_s=1e12, driver_task_s=0.001, start_s=0.0)
+        local = Cluster(
+            cores,
+            cores,
+            1e12,
+            cores,
+            1e12,
+            1e12,
+            request_s=0.0,
+            request_bytes_per_s=1e12,
+            driver_task_s=0.001,
+            folders_mapped=True,
+            start_s=0.0,
+        )
         # The machine itself gives many cores less than as many times one: shared caches, memory, clock.
         gain = measured.hash_mb_per_s / one.hash_mb_per_s / cores
         slower = replace(costs, **{name: getattr(costs, name) / gain for name in _COSTS})
@@ -103,10 +115,12 @@ _COSTS = ("export_s", "values_s", "structure_s", "boundaries_s", "build_s", "sea
 def print_forecasts(costs: StageCosts) -> None:
     """Print when parts of an epoch of mainnet's size are out, by the number of cores, and what limits."""
     print(f"an epoch of {len(MAINNET.memory_usages)} shards, {MAINNET.memory_usage / GIB:.0f} GiB, {sum(MAINNET.num_parts):,} parts")
-    print("| worker cores | exported | first part | last part | of an epoch | cores busy | most time goes to |")
-    print("|---:|---:|---:|---:|---:|---:|---|")
-    for cores in CORES:
-        print(_row(cores, forecast_epoch(MAINNET, costs, Cluster(worker_cores=cores))))
+    for place, folders_mapped in (("on a file system that all machines map", True), ("in a bucket", False)):
+        print(f"\ndataset and work folder {place}:\n")
+        print("| worker cores | exported | first part | last part | of an epoch | cores busy | most time goes to |")
+        print("|---:|---:|---:|---:|---:|---:|---|")
+        for cores in CORES:
+            print(_row(cores, forecast_epoch(MAINNET, costs, Cluster(worker_cores=cores, folders_mapped=folders_mapped))))
 
 
 def _row(cores: int, forecast: EpochForecast) -> str:

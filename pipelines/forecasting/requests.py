@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from pipelines.forecasting.epoch_shape import EpochShape
 from pipelines.forecasting.schedule import BOUNDARIES_PER_TASK, DATASET_FILE_BYTES
-from pipelines.forecasting.stage_costs import GIB, StageCosts
+from pipelines.forecasting.stage_costs import StageCosts
+from pipelines.forecasting.value_reads import BATCH_READS, OPEN_READS, VALUES_SHARE, VALUES_TASK_BYTES, ValueReads, value_reads
 
 SHARD_OBJECTS = 2
 """Statement and torrent; the state header comes on top where the source has it."""
@@ -35,35 +36,11 @@ SHARD_READS = 5
 RANGE_BYTES = 64 << 20
 """Bytes of flat state's table files that one export task reads: `pipelines.stages.export.RANGE_BYTES_TARGET`."""
 
-VALUES_TASK_BYTES = 32 << 20
-"""Bytes of referenced values that one task copies, into one file: `pipelines.stages.export.VALUES_TASK_BYTES_TARGET`."""
-
 RECORD_BATCH_BYTES = 4 << 20
 """A record batch of a dataset file: `pipelines.stages.export.RECORD_BATCH_BYTES_MAX`."""
 
-VALUES_BATCH_BYTES = 1 << 20
-"""A record batch of referenced values: `pipelines.stages.export.VALUES_BATCH_BYTES_MAX`."""
-
-READ_AHEAD_BYTES = 1 << 20
-"""What a read by ranges fetches at least: `pipelines.stores.ranges.READ_AHEAD_BYTES`."""
-
 FLAT_STATE_RATIO = 0.245
 """Bytes of flat state's table files a byte of memory usage, as measured on the synthetic state."""
-
-VALUES_SHARE = 0.16
-"""Share of referenced values in a dataset's bytes, as measured."""
-
-VALUES_PER_GIB = 13_300
-"""Referenced values a GiB of memory usage, as measured."""
-
-VALUE_PARTS_SHARE = 0.5
-"""Share of the parts that refer to any value: contract data and codes lie together. Nearer to 1 in shards of a few parts."""
-
-OPEN_READS = 3
-"""Of a file that is read by ranges: its size, and twice its footer."""
-
-BATCH_READS = 2
-"""Of a record batch above the read-ahead: whole multiples of it, and the rest. A batch that was read ahead with the one before it takes one less."""
 
 SMALL_FILE_READS = 4
 """Of a file of some kilobytes that is read by ranges: opened, and its record batch."""
@@ -103,13 +80,6 @@ def epoch_requests(shape: EpochShape, costs: StageCosts, *, early: bool, headers
     return total
 
 
-def epoch_value_reads(shape: EpochShape, costs: StageCosts) -> tuple[float, float]:
-    """Return the requests and bytes in which the parts of one epoch read their referenced values, where these are read by ranges."""
-    shards = zip(shape.memory_usages, shape.num_parts, strict=True)
-    found = [_ShardFiles.of(memory_usage, num_parts, costs).value_reads for memory_usage, num_parts in shards]
-    return sum(reads for reads, _ in found), sum(size for _, size in found)
-
-
 @dataclass(frozen=True, slots=True)
 class _ShardFiles:
     """What one shard's dataset consists of."""
@@ -120,10 +90,8 @@ class _ShardFiles:
     files: int
     batches: int
     values_files: int
-    values_batches: int
-    values: float
+    value_reads: ValueReads
     records_bytes: float
-    values_bytes: float
     interiors_bytes: float
     stored_bytes: float
 
@@ -141,28 +109,11 @@ class _ShardFiles:
             files=files,
             batches=max(files, math.ceil(records / RECORD_BATCH_BYTES)),
             values_files=math.ceil(values / VALUES_TASK_BYTES),
-            values_batches=math.ceil(values / VALUES_BATCH_BYTES),
-            values=memory_usage / GIB * VALUES_PER_GIB,
+            value_reads=value_reads(memory_usage, num_parts, costs),
             records_bytes=records,
-            values_bytes=values,
             interiors_bytes=memory_usage * costs.decoded_ratio,
             stored_bytes=memory_usage * costs.stored_ratio,
         )
-
-    @property
-    def value_reads(self) -> tuple[float, float]:
-        """Requests and bytes of the referenced values of all parts: a part's lie anywhere among the shard's, for they are sorted by hash."""
-        referring = self.parts * VALUE_PARTS_SHARE
-        if not referring or not self.values_files:
-            return 0.0, 0.0
-        values = self.values / referring
-        files = self.values_files * -math.expm1(-values / self.values_files)
-        batches = self.values_batches * -math.expm1(-values / self.values_batches)
-        dense = batches / self.values_batches
-        # A batch alone takes two reads, and up to a read-ahead more than itself; in a row with others one.
-        reads = files * OPEN_READS + batches * (BATCH_READS - dense)
-        size = batches * (self.values_bytes / self.values_batches + READ_AHEAD_BYTES * (1 - dense))
-        return reads * referring, size * referring
 
 
 def _export(shard: _ShardFiles, headers: bool) -> EpochRequests:
@@ -191,10 +142,9 @@ def _parts(shard: _ShardFiles, *, early: bool) -> EpochRequests:
     groups = math.ceil(parts / BOUNDARIES_PER_TASK)
     # Edge and summary of each part; its interior where it waits; the work folder is listed and removed in the end.
     writes = (2 if early else 3) * parts + groups + 1
-    value_reads, value_bytes = shard.value_reads
-    reads = SHARD_READS + (parts + shard.files - 1) * OPEN_READS + (shard.batches + boundaries) * BATCH_READS + value_reads
+    reads = SHARD_READS + (parts + shard.files - 1) * OPEN_READS + (shard.batches + boundaries) * BATCH_READS + shard.value_reads.reads
     # Looked for, read back, sealed; the nodes of both its ends. What waits is looked for before it is built, and read.
     reads += parts * (3 if early else 5) + 2 * boundaries * SMALL_FILE_READS
     batch_bytes = shard.records_bytes / shard.batches
-    size = shard.records_bytes + boundaries * batch_bytes + value_bytes + shard.stored_bytes
+    size = shard.records_bytes + boundaries * batch_bytes + shard.value_reads.size + shard.stored_bytes
     return EpochRequests(writes, reads, size + (0 if early else shard.interiors_bytes))

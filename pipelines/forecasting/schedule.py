@@ -16,6 +16,7 @@ from enum import StrEnum
 
 from pipelines.forecasting.epoch_shape import EpochShape
 from pipelines.forecasting.stage_costs import GIB, StageCosts
+from pipelines.forecasting.value_reads import FILES_READ_AT_ONCE, ValueReads, value_reads
 
 TASK_SPREAD = 0.2
 """Tasks of a stage differ from their mean by up to this part of it, drawn evenly."""
@@ -58,6 +59,8 @@ class Cluster:
     """What one connection to the store carries."""
     driver_task_s: float = 0.001
     """The driver's own time a task."""
+    folders_mapped: bool = False
+    """Dataset and work folder are on a file system that all machines map, not in a bucket."""
     start_s: float = 10.0
     """From the trigger to the first task, on machines that run already."""
 
@@ -126,8 +129,10 @@ class _Stage:
     reads: float = 0.0
     """Bytes that all its tasks read from the store."""
     writes: float = 0.0
-    requests: int = 0
+    requests: float = 0
     """Requests of one task, one after another."""
+    side_reads: float = 0.0
+    """Bytes that all its tasks read beside, through several connections at once."""
     on_node: bool = False
     disk_bytes: float = 0.0
     """Bytes that all its tasks read from the node's disk."""
@@ -144,7 +149,7 @@ def forecast_epoch(shape: EpochShape, costs: StageCosts, cluster: Cluster, seed:
     clock = cluster.start_s
     stages: list[StageForecast] = []
     core_s = work_s = part_s = exported_s = 0.0
-    for index, stage in _stages_in_order(shape, costs, early):
+    for index, stage in _stages_in_order(shape, costs, cluster, early):
         forecast, used_s = _run(stage, index, clock, cluster, spread)
         stages.append(forecast)
         clock, core_s = forecast.ended_s, core_s + used_s
@@ -166,7 +171,7 @@ def forecast_epoch(shape: EpochShape, costs: StageCosts, cluster: Cluster, seed:
 _EXPORTING = ("export", "values")
 
 
-def _stages_in_order(shape: EpochShape, costs: StageCosts, early: bool) -> Iterator[tuple[int, _Stage]]:
+def _stages_in_order(shape: EpochShape, costs: StageCosts, cluster: Cluster, early: bool) -> Iterator[tuple[int, _Stage]]:
     """Yield every stage with its shard's place, in the order in which they run."""
     groups = (range(1), range(1, len(shape.memory_usages))) if early else (range(len(shape.memory_usages)),)
     for group in groups:
@@ -174,7 +179,8 @@ def _stages_in_order(shape: EpochShape, costs: StageCosts, early: bool) -> Itera
             yield from ((index, stage) for stage in _export_stages(shape.memory_usages[index], costs))
         for index in group:
             memory_usage, num_parts = shape.memory_usages[index], shape.num_parts[index]
-            yield from ((index, stage) for stage in _part_stages(memory_usage, num_parts, costs, early))
+            values = ValueReads(0.0, 0.0) if cluster.folders_mapped else value_reads(memory_usage, num_parts, costs)
+            yield from ((index, stage) for stage in _part_stages(memory_usage, num_parts, costs, values, early))
 
 
 def _export_stages(memory_usage: int, costs: StageCosts) -> tuple[_Stage, ...]:
@@ -186,7 +192,7 @@ def _export_stages(memory_usage: int, costs: StageCosts) -> tuple[_Stage, ...]:
     )
 
 
-def _part_stages(memory_usage: int, num_parts: int, costs: StageCosts, early: bool) -> tuple[_Stage, ...]:
+def _part_stages(memory_usage: int, num_parts: int, costs: StageCosts, values: ValueReads, early: bool) -> tuple[_Stage, ...]:
     gib, size = memory_usage / GIB, memory_usage * costs.dataset_ratio
     files = max(1, -(-int(size) // DATASET_FILE_BYTES))
     stored, interiors = memory_usage * costs.stored_ratio, memory_usage * costs.decoded_ratio
@@ -194,6 +200,7 @@ def _part_stages(memory_usage: int, num_parts: int, costs: StageCosts, early: bo
         _Stage("structure", files, costs.structure_s * gib, reads=memory_usage * costs.key_ratio, requests=2),
         _Stage("boundaries", files, costs.boundaries_s * gib, reads=memory_usage * costs.key_ratio, requests=2),
     )
+    waits = values.reads / max(num_parts, 1) / FILES_READ_AT_ONCE
     sealing = _Stage("seal", 1, costs.seal_s * gib, requests=2)
     # A stored part is put and read back.
     if early:
@@ -201,12 +208,20 @@ def _part_stages(memory_usage: int, num_parts: int, costs: StageCosts, early: bo
         return (
             *planning,
             _Stage("boundary nodes", groups, costs.boundary_nodes_s * num_parts, requests=1, on_node=True),
-            _Stage("publish", num_parts, (costs.build_s + costs.publish_s) * gib, reads=size + stored, writes=stored, requests=7),
+            _Stage(
+                "publish",
+                num_parts,
+                (costs.build_s + costs.publish_s) * gib,
+                reads=size + stored,
+                writes=stored,
+                requests=7 + waits,
+                side_reads=values.size,
+            ),
             sealing,
         )
     return (
         *planning,
-        _Stage("build", num_parts, costs.build_s * gib, reads=size, writes=interiors, requests=4),
+        _Stage("build", num_parts, costs.build_s * gib, reads=size, writes=interiors, requests=4 + waits, side_reads=values.size),
         sealing,
         _Stage("publish", num_parts, costs.publish_s * gib, reads=interiors + stored, writes=stored, requests=5),
     )
@@ -216,7 +231,7 @@ def _run(stage: _Stage, shard: int, began_s: float, cluster: Cluster, spread: ra
     """Return the stage's forecast and the core seconds that its tasks take."""
     cores = cluster.node_cores if stage.on_node else cluster.worker_cores
     mean_s = stage.core_s / stage.tasks + stage.requests * cluster.request_s
-    mean_s += (stage.reads + stage.writes) / stage.tasks / cluster.request_bytes_per_s
+    mean_s += (stage.reads + stage.writes + stage.side_reads / FILES_READ_AT_ONCE) / stage.tasks / cluster.request_bytes_per_s
     durations = [mean_s * (1 + TASK_SPREAD * (2 * spread.random() - 1)) for _ in range(stage.tasks)]
     scheduled_s, first_s = _schedule(durations, cores, cluster.driver_task_s)
     if stage.on_node:
@@ -225,7 +240,7 @@ def _run(stage: _Stage, shard: int, began_s: float, cluster: Cluster, spread: ra
             Limit.NODE_NETWORK: (stage.reads + stage.writes) / cluster.node_network_bytes_per_s,
         }
     else:
-        pipes = {Limit.WORKER_NETWORK: (stage.reads + stage.writes) / cluster.worker_network}
+        pipes = {Limit.WORKER_NETWORK: (stage.reads + stage.writes + stage.side_reads) / cluster.worker_network}
     pipe, pipe_s = max(pipes.items(), key=lambda one: one[1])
     seconds = max(scheduled_s, pipe_s)
     limit = pipe if pipe_s > scheduled_s else _limit(stage, sum(durations), scheduled_s, cores, cluster)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.stores.file_store import FileStore
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
 from schemas.dataset import DatasetShard, RecordsFile, ValuesFile, shard_folder
@@ -22,6 +24,9 @@ from schemas.epoch_context import EpochContext
 from schemas.errors import DatasetError, EpochNotReadyError, ObjectNotFoundError, ValueMismatchError
 from schemas.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
 from schemas.ids import ShardUId
+
+VALUES_FILES_READ_AT_ONCE = 16
+"""Files of referenced values that are read from a remote store at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +100,28 @@ class ShardDataset:
             ValueMismatchError: the dataset lacks a value.
             DatasetError: a file is missing or truncated.
         """
-        found: list[pa.RecordBatch] = []
         store = open_store(self.url)
-        for file, hashes in self._by_file(value_hashes):
-            where = f"{self.folder}/{file.name}"
-            with _opened(store, where, file.size) as batches:
-                for batch_index, wanted in _by_batch(file, hashes):
-                    batch = batches.read(batch_index)
-                    rows = {value_hash: row for row, value_hash in enumerate(batch.column("value_hash").to_pylist())}
-                    missing = [value_hash for value_hash in wanted if value_hash not in rows]
-                    if missing:
-                        raise _missing_value(missing[0], f"{self.url}/{where}")
-                    found.append(
-                        batch.take(pa.array([rows[value_hash] for value_hash in wanted], pa.int64())).replace_schema_metadata(None)
-                    )
+        by_file = list(self._by_file(value_hashes))
+        if isinstance(store, FileStore) or len(by_file) < 2:
+            return [batch for file, hashes in by_file for batch in self._values_of(store, file, hashes)]
+        # Values are sorted by hash, so those of one part lie in every file: one after the other, a part would wait for its requests
+        # far longer than it computes.
+        with ThreadPoolExecutor(min(VALUES_FILES_READ_AT_ONCE, len(by_file))) as readers:
+            found = readers.map(lambda one: self._values_of(store, *one), by_file)
+            return [batch for batches in found for batch in batches]
+
+    def _values_of(self, store: Store, file: ValuesFile, value_hashes: Sequence[bytes]) -> list[pa.RecordBatch]:
+        """Read some values of one file."""
+        found: list[pa.RecordBatch] = []
+        where = f"{self.folder}/{file.name}"
+        with _opened(store, where, file.size) as batches:
+            for batch_index, wanted in _by_batch(file, value_hashes):
+                batch = batches.read(batch_index)
+                rows = {value_hash: row for row, value_hash in enumerate(batch.column("value_hash").to_pylist())}
+                missing = [value_hash for value_hash in wanted if value_hash not in rows]
+                if missing:
+                    raise _missing_value(missing[0], f"{self.url}/{where}")
+                found.append(batch.take(pa.array([rows[value_hash] for value_hash in wanted], pa.int64())).replace_schema_metadata(None))
         return found
 
     def read_values_file(self, file_index: int) -> list[pa.RecordBatch]:

@@ -37,8 +37,8 @@ RANGE_BYTES_TARGET = 64 << 20
 RECORD_BATCH_BYTES_MAX = 4 << 20
 """Bytes of one record batch of records, about."""
 
-VALUES_BATCH_BYTES_MAX = 1 << 20
-"""Bytes of one record batch of referenced values, about: what reading a single value costs at least."""
+VALUES_BATCH_BYTES_MAX = 512 << 10
+"""Bytes of one record batch of referenced values, about: what reading a single value costs at least. The summary has a hash a batch."""
 
 VALUES_TASK_BYTES_TARGET = 32 << 20
 """Bytes of referenced values that one task copies, about."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pipelines.stores.protocol import Data, Store
 from schemas.errors import ObjectNotFoundError
 
-READ_AHEAD_BYTES = 1 << 20
+READ_AHEAD_BYTES = 128 << 10
 """What one read of a remote object fetches at least."""
 
 COMPARE_RANGE_BYTES = 8 << 20

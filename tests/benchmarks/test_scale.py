@@ -132,4 +132,4 @@ def test_an_opened_file_counts_by_its_ranges(tmp_path: Path) -> None:
         assert len(file.read(10)) == 10
     calls = counted_calls() - before
     assert calls["opened", "info", "calls"] == 1 and calls["opened", "get", "calls"] == 1
-    assert calls["opened", "get", "bytes"] == 1 << 20
+    assert calls["opened", "get", "bytes"] == READ_AHEAD_BYTES
