@@ -13,6 +13,7 @@ import pytest
 from benchmarks.counting_store import READS, WRITES, RangeReadStore, counted_calls, requests, transferred
 from pipelines.kernel.native import is_available
 from pipelines.stores.object_names import TEMPORARY_FOLDER
+from pipelines.stores.ranges import READ_AHEAD_BYTES
 
 pytestmark = pytest.mark.skipif(not is_available(), reason="the benchmark measures the native kernel, whose wheel is not installed")
 
