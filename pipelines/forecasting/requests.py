@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pipelines.forecasting.epoch_shape import EpochShape
 from pipelines.forecasting.schedule import BOUNDARIES_PER_TASK, DATASET_FILE_BYTES
 from pipelines.forecasting.stage_costs import StageCosts
-from pipelines.forecasting.value_reads import BATCH_READS, OPEN_READS, VALUES_SHARE, VALUES_TASK_BYTES, ValueReads, value_reads
+from pipelines.forecasting.value_reads import OPEN_READS, VALUES_SHARE, VALUES_TASK_BYTES, ValueReads, value_reads
 
 SHARD_OBJECTS = 2
 """Statement and torrent; the state header comes on top where the source has it."""
@@ -41,6 +41,9 @@ RECORD_BATCH_BYTES = 4 << 20
 
 FLAT_STATE_RATIO = 0.245
 """Bytes of flat state's table files a byte of memory usage, as measured on the synthetic state."""
+
+BATCH_READS = 2
+"""Of a record batch above the read-ahead: whole multiples of it, and the rest. A batch that was read ahead with the one before it takes one less."""
 
 SMALL_FILE_READS = 4
 """Of a file of some kilobytes that is read by ranges: opened, and its record batch."""

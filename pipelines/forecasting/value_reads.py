@@ -17,7 +17,7 @@ VALUES_TASK_BYTES = 32 << 20
 VALUES_BATCH_BYTES = 512 << 10
 """A record batch of referenced values: `pipelines.stages.export.VALUES_BATCH_BYTES_MAX`."""
 
-READ_AHEAD_BYTES = 128 << 10
+READ_AHEAD_BYTES = 640 << 10
 """What a read by ranges fetches at least: `pipelines.stores.ranges.READ_AHEAD_BYTES`."""
 
 FILES_READ_AT_ONCE = 16
@@ -34,9 +34,6 @@ VALUE_PARTS_SHARE = 0.5
 
 OPEN_READS = 3
 """Of a file that is read by ranges: its size, and twice its footer."""
-
-BATCH_READS = 2
-"""Of a record batch above the read-ahead: whole multiples of it, and the rest. A batch that was read ahead with the one before it takes one less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +57,8 @@ def value_reads(memory_usage: int, num_parts: int, costs: StageCosts) -> ValueRe
     files = files_there * -math.expm1(-values / files_there)
     batches = batches_there * -math.expm1(-values / batches_there)
     dense = batches / batches_there
-    # A batch alone takes two reads, and up to a read-ahead more than itself; in a row with others one.
-    reads = files * OPEN_READS + batches * (BATCH_READS - dense)
-    size = batches * (values_bytes / batches_there + READ_AHEAD_BYTES * (1 - dense))
+    # What is read ahead holds a batch; in a row with others less of it is for nothing.
+    reads = files * OPEN_READS + batches
+    batch_bytes = values_bytes / batches_there
+    size = batches * (batch_bytes + max(READ_AHEAD_BYTES - batch_bytes, 0) * (1 - dense))
     return ValueReads(reads * referring, size * referring)
