@@ -158,7 +158,8 @@ def configure_logging() -> None:
             structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%SZ", utc=True),
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=20),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # Asked for with each line: what standard error is may change while the process lives.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
 
 
