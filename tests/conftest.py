@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 # Before anything imports ray or gcsfs: see pipelines/execution/on_ray.py and pipelines/stores.
@@ -19,6 +21,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 
 SHARED_FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
 """More of nearcore's data, beside the project where it is there; see tests/fixtures for what the project brings itself."""
+
+
+@pytest.fixture(autouse=True)
+def log_settings_end_with_their_test() -> Iterator[None]:
+    """A command that ran in this process leaves no log that goes to its test's closed streams."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
