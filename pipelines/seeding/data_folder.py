@@ -6,7 +6,6 @@ else. Everything below the folder is the seeder's to delete, so a folder with ot
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pipelines.stores.file_lock import take_lock
 from schemas.errors import InvalidInputError, StoreDeniedError, StoreError, StoreFullError
 from schemas.object_layout import EpochLayout, parse_epoch_folder
 
@@ -122,21 +122,18 @@ def open_data_folder(root: Path) -> Iterator[DataFolder]:
         )
     with mapped(root):
         own.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder.own("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            lock = take_lock(folder.own("lock"))
+        except BlockingIOError as error:
             raise InvalidInputError(
                 problem="another seeder has this folder", where=str(root), remedy="Give each a folder of its own."
             ) from error
+    with lock:
         with mapped(root):
             shutil.rmtree(folder.own("tmp"), ignore_errors=True)
             folder.own("tmp").mkdir()
             _finish_drops(folder)
         yield folder
-    finally:
-        os.close(lock)
 
 
 def _finish_drops(folder: DataFolder) -> None:
