@@ -268,7 +268,7 @@ def test_a_store_whose_faults_get_through_ends_in_its_error_and_a_rerun_goes_on(
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_store_that_tears_objects_is_found_out(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    """Half of an object under the name of success: never a manifest over it, and a rerun on a good store mends it."""
+    """Half of an object under the name of success: never a manifest over it; it is mended at once, or by a rerun on a good store."""
     url = new_store_url()
     schedule = seeded(seed, 0.3, (Fault.TORN,))
     inner_class = MemoryStore
@@ -286,7 +286,11 @@ def test_a_store_that_tears_objects_is_found_out(monkeypatch: pytest.MonkeyPatch
         while_torn.setattr(stores, "MemoryStore", open_torn)
         outcome = produce_node_a(url, "--num-parts", 5, "--json")
     assert any(fault is Fault.TORN for _, _, fault in faulty[0].injected)
-    assert (outcome.code, outcome.document["error"]["kind"]) == (20, "object_mismatch")
-    assert not any(name.endswith("manifest.json") for name in objects_at(url))
-    assert produce_node_a(url, "--num-parts", 5).code == 0
+    if outcome.code == 0:
+        # No part was torn; a document that was read back and found torn is written again within the run.
+        assert not any("/state_part_" in name for _, name, _ in faulty[0].injected)
+    else:
+        assert (outcome.code, outcome.document["error"]["kind"]) == (20, "object_mismatch")
+        assert not any(name.endswith("manifest.json") for name in objects_at(url))
+        assert produce_node_a(url, "--num-parts", 5).code == 0
     assert_published_like_undisturbed(url)
