@@ -96,7 +96,8 @@ def test_one_damaged_part_does_not_keep_the_others(tmp_path: Path) -> None:
     """With one source that lies about one part: it is banned, what it got right before is kept, and a rerun elsewhere adds the rest."""
     into = tmp_path / "into"
     name = f"state_part_{NUM_PARTS - 1:06d}_of"
-    limits = replace(QUICK, connections=1, connections_per_source=1)
+    # One after the other and with patience: a part that timed out would wait behind the lie, and be lost with its source.
+    limits = replace(QUICK, connections=1, connections_per_source=1, source_timeout_s=60.0, stall_s=60.0)
     with fault_server(published_parts(), tmp_path / "bad", "flip", only=name) as bad, pytest.raises(FetchError):
         fetch(settings_for(into, bad.url, shard_ids=(2,), limits=limits))
     kept = len(list(into.rglob("state_part_*")))
