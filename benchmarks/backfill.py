@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.folder import benchmark_folder
 from benchmarks.measure import CPU, interleaved_medians, seconds_of
 from benchmarks.synthetic_records import RECORDS_MIN
 from benchmarks.synthetic_state import SEED_DEFAULT, synthetic_state
@@ -184,12 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--records goes from {RECORDS_MIN} to {TRIE_RECORDS_MAX}")
     if not is_available():
         raise SystemExit("The benchmark builds its tries with the native kernel, which is not installed.")
-    folder = options.folder or Path(tempfile.mkdtemp(prefix="statecast-bench-"))
-    try:
-        figures = run_benchmark(folder.absolute(), options.records, options.changes, options.seed, options.repeats)
-    finally:
-        if options.folder is None:
-            shutil.rmtree(folder, ignore_errors=True)
+    with benchmark_folder(options.folder) as folder:
+        figures = run_benchmark(folder, options.records, options.changes, options.seed, options.repeats)
     if options.json:
         print(json.dumps(asdict(figures), indent=1))
     else:

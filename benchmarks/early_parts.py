@@ -13,7 +13,6 @@ import hashlib
 import json
 import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.folder import benchmark_folder
 from benchmarks.synthetic_records import RECORDS_MIN
 from benchmarks.synthetic_state import SEED_DEFAULT, SyntheticState, synthetic_state
 from benchmarks.synthetic_trie import TRIE_RECORDS_MAX, trie_state
@@ -213,12 +213,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--num-parts goes from 2")
     if not is_available():
         raise SystemExit("The benchmark builds its tries with the native kernel, which is not installed.")
-    folder = options.folder or Path(tempfile.mkdtemp(prefix="statecast-bench-"))
-    try:
-        figures = run_benchmark(folder.absolute(), options.records, options.num_parts, options.seed, options.repeats)
-    finally:
-        if options.folder is None:
-            shutil.rmtree(folder, ignore_errors=True)
+    with benchmark_folder(options.folder) as folder:
+        figures = run_benchmark(folder, options.records, options.num_parts, options.seed, options.repeats)
     if options.json:
         print(json.dumps(asdict(figures), indent=1))
     else:

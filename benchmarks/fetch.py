@@ -12,12 +12,12 @@ import argparse
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.folder import benchmark_folder
 from benchmarks.limited_server import limited_server
 from benchmarks.measure import CPU, interleaved_medians, usable_cores
 from benchmarks.synthetic_state import SEED_DEFAULT, synthetic_state
@@ -93,13 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    folder = Path(tempfile.mkdtemp(prefix="statecast-bench-"))
-    try:
+    with benchmark_folder(None) as folder:
         root = publish(folder, options.records)
         sums = [measure_sum(root, folder / f"into-{count}", count, options.limit) for count in SOURCE_COUNTS]
         verification = measure_verification(root, options.repeats)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     if options.json:
         print(json.dumps({"sums": [asdict(figure) for figure in sums], "verification": asdict(verification)}))
         return

@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.folder import benchmark_folder
 from benchmarks.measure import usable_cores
 from benchmarks.scaling import measure_scaling
 from benchmarks.stage_results import Results, ScalingFigure
@@ -39,12 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _parser().error(f"--records goes from {RECORDS_MIN} to {RECORDS_MAX}")
     if not is_available():
         raise SystemExit("The benchmark times the native kernel, which is not installed; `make setup` builds it where cargo is.")
-    folder = options.folder or Path(tempfile.mkdtemp(prefix="statecast-bench-"))
-    try:
-        results = run_benchmark(folder.absolute(), options.records, options.seed, options.cores, options.repeats)
-    finally:
-        if options.folder is None:
-            shutil.rmtree(folder, ignore_errors=True)
+    with benchmark_folder(options.folder) as folder:
+        results = run_benchmark(folder, options.records, options.seed, options.cores, options.repeats)
     if options.json:
         print(json.dumps(results.to_json(), indent=1))
     else:

@@ -14,11 +14,11 @@ import argparse
 import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.folder import benchmark_folder
 from benchmarks.measure import usable_cores
 from benchmarks.scale_model import compare_amounts, compare_processor, compare_seconds, costs_of
 from benchmarks.scale_run import ScaleFigure, figure_from_json, measure_run
@@ -62,12 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if not is_available():
         raise SystemExit("The benchmark measures the native kernel, which is not installed; `make setup` builds it where cargo is.")
-    folder = options.folder or Path(tempfile.mkdtemp(prefix="statecast-bench-"))
-    try:
-        figures, alone = run_benchmark(folder.absolute(), options)
-    finally:
-        if options.folder is None:
-            shutil.rmtree(folder, ignore_errors=True)
+    with benchmark_folder(options.folder) as folder:
+        figures, alone = run_benchmark(folder, options)
     if not options.json:
         print_all(figures, alone)
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.folder import benchmark_folder
 from benchmarks.measure import usable_cores
 from benchmarks.scaling import measure_scaling
 from benchmarks.synthetic_records import RECORDS_MAX, RECORDS_MIN
@@ -50,12 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _parser().error(f"--records goes from {RECORDS_MIN} to {RECORDS_MAX}")
         if not is_available():
             raise SystemExit("The costs are those of the native kernel, which is not installed; `make setup` builds it where cargo is.")
-        folder = options.folder or Path(tempfile.mkdtemp(prefix="statecast-bench-"))
-        try:
-            costs = _measured(folder.absolute(), options.records)
-        finally:
-            if options.folder is None:
-                shutil.rmtree(folder, ignore_errors=True)
+        with benchmark_folder(options.folder) as folder:
+            costs = _measured(folder, options.records)
     else:
         costs = stage_costs_from_benchmark(json.loads(options.costs.read_text()), str(options.costs))
     print(f"stage costs: {costs.core_s:.1f} core seconds a GiB of memory usage")

@@ -13,7 +13,6 @@ import hashlib
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.folder import benchmark_folder
 from benchmarks.measure import seconds_of
 from benchmarks.random_epoch import publish_random_epoch
 from pipelines.bittorrent.addresses import Address
@@ -136,8 +136,8 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=200)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="bench-torrent-") as folder:
-        figures = measure(options.megabytes, Path(folder))
+    with benchmark_folder(None) as folder:
+        figures = measure(options.megabytes, folder)
     if options.json:
         print(json.dumps({"megabytes": options.megabytes, "figures": [asdict(figure) for figure in figures]}))
         return
