@@ -26,6 +26,9 @@ resource "google_monitoring_alert_policy" "this" {
       evaluation_interval = "60s"
       rule_group          = each.value.group
       alert_rule          = each.key
+
+      # The alerts are there before the first run has given its first metric; Google would refuse them.
+      disable_metric_validation = true
     }
   }
 

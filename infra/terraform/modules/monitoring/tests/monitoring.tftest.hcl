@@ -14,7 +14,18 @@ run "every_rule_is_a_policy" {
   command = plan
 
   assert {
-    condition     = keys(google_monitoring_alert_policy.this) == output.alerts && !contains(output.alerts, "StatecastWatchDown")
+    condition     = sort(keys(google_monitoring_alert_policy.this)) == output.alerts && !contains(output.alerts, "StatecastWatchDown")
     error_message = "Policies and rules must be the same, but for what is left out."
+  }
+}
+
+run "alerts_come_before_their_metrics" {
+  command = plan
+
+  assert {
+    condition = alltrue([
+      for policy in google_monitoring_alert_policy.this : one(one(policy.conditions).condition_prometheus_query_language).disable_metric_validation
+    ])
+    error_message = "Google refuses a policy over a metric that nobody has sent yet."
   }
 }
