@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,32 @@ def test_the_seeder_writes_leases_alone(grants: dict[str, dict[str, str | None]]
     for grant in ("seeder-leases", "seeder-unleases"):
         assert not _holds(grants[grant]["condition"] or "", name)
         assert _holds(grants[grant]["condition"] or "", EPOCH.lease("0" * 32))
+
+
+def _of_amazon(name: str) -> list[str]:
+    """Return the patterns of a local of modules/s3_identities, each without the bucket before it."""
+    text = (TERRAFORM / "modules" / "s3_identities" / "main.tf").read_text()
+    line = next(line for line in text.splitlines() if re.match(rf" +{name} += ", line))
+    return [pattern.split("}/")[-1] for pattern in re.findall(r'"([^"]*\*[^"]*)"', line)]
+
+
+@pytest.mark.parametrize("name", REPLACED)
+def test_amazons_bucket_takes_a_put_without_a_condition_of_what_is_replaced(name: str) -> None:
+    """The same names as on Google's store."""
+    assert any(fnmatchcase(f"near/{name}", pattern) for pattern in _of_amazon("replaced"))
+
+
+@pytest.mark.parametrize("name", NEVER_REPLACED)
+def test_amazons_bucket_takes_one_put_of_what_never_changes(name: str) -> None:
+    """All that is put without a condition is of those names."""
+    assert not any(fnmatchcase(f"near/{name}", pattern) for pattern in _of_amazon("replaced"))
+
+
+def test_amazons_producer_may_end_its_claim_and_its_leases() -> None:
+    """Both are given up by deleting them, and nothing else is deleted in a production."""
+    leases = _of_amazon("leases")
+    ended = [*leases, *_of_amazon("ended")]
+    assert [name for name in (*REPLACED, *NEVER_REPLACED) if any(fnmatchcase(f"near/{name}", pattern) for pattern in ended)] == [
+        EPOCH.claim,
+        EPOCH.lease("0" * 32),
+    ]

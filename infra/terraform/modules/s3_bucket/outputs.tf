@@ -1,6 +1,9 @@
 output "name" {
   description = "Name of the bucket."
   value       = aws_s3_bucket.this.id
+
+  # A new bucket refuses a policy that opens it until its block is loosened, and policies are laid on by this name.
+  depends_on = [aws_s3_bucket_public_access_block.this]
 }
 
 output "arn" {

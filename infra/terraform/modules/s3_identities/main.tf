@@ -4,6 +4,9 @@ locals {
 
   leases = "${var.state_bucket.arn}/*/leases/*"
 
+  # A claim is given up by deleting it; one that stays would keep the next run away until it expires.
+  ended = [local.leases, "${var.state_bucket.arn}/*/claim.json"]
+
   readers = var.public ? ["*"] : var.readers
 }
 
@@ -21,15 +24,29 @@ data "aws_iam_policy_document" "producer" {
   }
 
   statement {
-    sid       = "EndLeases"
+    sid       = "EndClaimsAndLeases"
     actions   = ["s3:DeleteObject"]
-    resources = [local.leases]
+    resources = local.ended
   }
 
   statement {
     sid       = "Work"
     actions   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "s3:GetBucketLocation", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
     resources = [var.work_bucket.arn, "${var.work_bucket.arn}/*"]
+  }
+}
+
+data "aws_iam_policy_document" "seeder" {
+  statement {
+    sid       = "Read"
+    actions   = ["s3:GetObject", "s3:ListBucket", "s3:GetBucketLocation"]
+    resources = [var.state_bucket.arn, "${var.state_bucket.arn}/*"]
+  }
+
+  statement {
+    sid       = "Lease"
+    actions   = ["s3:PutObject", "s3:DeleteObject"]
+    resources = [local.leases]
   }
 }
 
@@ -44,6 +61,7 @@ data "aws_iam_policy_document" "keeper" {
 resource "aws_iam_policy" "this" {
   for_each = {
     producer = data.aws_iam_policy_document.producer.json
+    seeder   = data.aws_iam_policy_document.seeder.json
     keeper   = data.aws_iam_policy_document.keeper.json
   }
 

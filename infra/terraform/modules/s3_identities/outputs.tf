@@ -4,6 +4,6 @@ output "role_arns" {
 }
 
 output "policy_arns" {
-  description = "ARNs of the policies, by role, where the roles are made elsewhere."
+  description = "ARNs of the policies, by role, where the roles are made elsewhere; the bucket then lets such a producer replace what it may put."
   value       = { for key, policy in aws_iam_policy.this : key => policy.arn }
 }
