@@ -28,7 +28,7 @@ from tests.support.published import session_folder
 from tests.support.stored_epochs import CHAIN_ID, NUM_PARTS, epoch_layout, publish_epoch
 
 LAYOUT = epoch_layout(1)
-WAIT_S = 20
+WAIT_S = 120
 
 
 @lru_cache

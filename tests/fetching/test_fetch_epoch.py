@@ -260,7 +260,7 @@ def test_gcs_s3_web_and_torrent_at_once(tmp_path: Path) -> None:
         seeds = TorrentSettings(web_seeds=(f"{web.url}/{LAYOUT.folder}/",))
         settings = settings_for(
             tmp_path / "into", "s3://parts", "gs://parts", web.url, "torrent",
-            limits=replace(QUICK, connections=8, connections_per_source=2, stall_s=30.0, hedge_after_s=30.0),
+            limits=replace(QUICK, connections=8, connections_per_source=2),
             open_torrent=lambda offer: TorrentSource(offer, seeds),
         )  # fmt: skip
         result = fetch(settings)

@@ -76,7 +76,7 @@ def test_a_source_that_stalls_is_hedged(tmp_path: Path) -> None:
     """The other one brings the parts that it holds; slow is not a lie."""
     with fault_server(published_parts(), tmp_path / "bad", "stall") as bad, fault_server(published_parts(), tmp_path / "good") as good:
         recorder = Recorder()
-        settings = settings_for(tmp_path / "into", bad.url, good.url, limits=replace(QUICK, source_timeout_s=30.0))
+        settings = settings_for(tmp_path / "into", bad.url, good.url, limits=replace(QUICK, stall_s=0.6, hedge_after_s=0.3))
         result = fetch(settings, recorder)
     assert is_whole(tmp_path / "into", published_parts())
     assert recorder.named("hedged")
@@ -86,7 +86,8 @@ def test_a_source_that_stalls_is_hedged(tmp_path: Path) -> None:
 
 def test_a_source_that_stalls_alone_ends_in_an_error(tmp_path: Path) -> None:
     """After its attempts are used up."""
-    limits = replace(QUICK, source_timeout_s=0.3, attempts_max=2, resumes_max=2, connections_per_source=16)
+    # Long enough for the documents, which do not stall.
+    limits = replace(QUICK, source_timeout_s=3.0, attempts_max=2, resumes_max=2, connections_per_source=16)
     with fault_server(published_parts(), tmp_path / "bad", "stall") as bad, pytest.raises(FetchError, match="connection failed"):
         fetch(settings_for(tmp_path / "into", bad.url, limits=limits, shard_ids=(1,)))
     assert not list((tmp_path / "into").rglob("state_part_*"))
@@ -96,8 +97,8 @@ def test_one_damaged_part_does_not_keep_the_others(tmp_path: Path) -> None:
     """With one source that lies about one part: it is banned, what it got right before is kept, and a rerun elsewhere adds the rest."""
     into = tmp_path / "into"
     name = f"state_part_{NUM_PARTS - 1:06d}_of"
-    # One after the other and with patience: a part that timed out would wait behind the lie, and be lost with its source.
-    limits = replace(QUICK, connections=1, connections_per_source=1, source_timeout_s=60.0, stall_s=60.0)
+    # One after the other: a part beside the lie would be lost with its source.
+    limits = replace(QUICK, connections=1, connections_per_source=1)
     with fault_server(published_parts(), tmp_path / "bad", "flip", only=name) as bad, pytest.raises(FetchError):
         fetch(settings_for(into, bad.url, shard_ids=(2,), limits=limits))
     kept = len(list(into.rglob("state_part_*")))

@@ -23,7 +23,7 @@ from tests.support.stored_epochs import CHAIN_ID, epoch_layout, publish_epoch
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 LAYOUT = epoch_layout(1)
-WAIT_S = 20
+WAIT_S = 120
 
 
 @dataclass(slots=True)
