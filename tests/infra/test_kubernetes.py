@@ -312,6 +312,29 @@ def test_pools_and_service_accounts_are_those_that_terraform_makes() -> None:
     assert there == accounts | {"statecast-head"}, "the head alone is given nothing in the cloud"
 
 
+def _scratch_gib(pod: dict[str, Any]) -> float:
+    """Return what a pod asks for of its machine's boot disk; init containers end before."""
+    asked = (container["resources"]["requests"].get("ephemeral-storage", "0Gi") for container in pod["spec"]["containers"])
+    return sum(float(size[:-2]) / {"Gi": 1, "Mi": 1024}[size[-2:]] for size in asked)
+
+
+def test_the_scratch_space_that_pods_ask_for_is_on_their_machines() -> None:
+    """By GKE's rule of what it takes of a boot disk; a pod that fits on no machine waits for ever, and so does its run."""
+    variables = (KUBERNETES.parent / "terraform/modules/gke/variables.tf").read_text()
+    disks = variables[variables.index('variable "boot_disk_gib"') :]
+    asked: dict[str, list[float]] = {}
+    for _, pod in _pods(_built("example-gcp")):
+        asked.setdefault(pod["spec"].get("nodeSelector", {}).get("statecast/pool", "on-demand"), []).append(_scratch_gib(pod))
+    assert set(asked) == {"on-demand", "node-disk", "build"}
+    for pool, sizes in asked.items():
+        match = re.search(rf"{pool.replace('-', '_')} += optional\(number, (\d+)\)", disks)
+        assert match, pool
+        disk = int(match[1])
+        left = disk - 0.1 * disk - min(0.5 * disk, 6 + 0.35 * disk, 100)
+        # A production and a backfill beside it share the one machine with the node's disk; a build worker has one to itself.
+        assert (max(sizes) if pool == "build" else sum(sizes)) < left, pool
+
+
 def test_autoscaling_can_be_added_to_an_overlay(tmp_path: Path) -> None:
     """And leaves documents that KubeRay takes."""
     (tmp_path / "kubernetes").mkdir()

@@ -1,11 +1,11 @@
 locals {
   pools = {
     # Ray heads, the operator, the seeder, the system: must stay.
-    on-demand = { machine_type = var.machine_types.on_demand, spot = false, min = 1, max = var.on_demand_max, zones = var.zones, tainted = false }
+    on-demand = { machine_type = var.machine_types.on_demand, disk_gib = var.boot_disk_gib.on_demand, spot = false, min = 1, max = var.on_demand_max, zones = var.zones, tainted = false }
     # neard and what reads its disk. The disk is zonal, so is the pool; one machine.
-    node-disk = { machine_type = var.machine_types.node_disk, spot = false, min = 1, max = 1, zones = [var.zones[0]], tainted = true }
+    node-disk = { machine_type = var.machine_types.node_disk, disk_gib = var.boot_disk_gib.node_disk, spot = false, min = 1, max = 1, zones = [var.zones[0]], tainted = true }
     # Everything else of a run. Empty between epochs.
-    build = { machine_type = var.machine_types.build, spot = true, min = 0, max = var.build_max, zones = [var.zones[0]], tainted = true }
+    build = { machine_type = var.machine_types.build, disk_gib = var.boot_disk_gib.build, spot = true, min = 0, max = var.build_max, zones = [var.zones[0]], tainted = true }
   }
 
   # roles/container.defaultNodeServiceAccount is what Google documents as enough for logs and metrics.
@@ -171,7 +171,7 @@ resource "google_container_node_pool" "pools" {
     oauth_scopes = ["https://www.googleapis.com/auth/cloud-platform"]
     image_type   = "COS_CONTAINERD"
     disk_type    = "pd-balanced"
-    disk_size_gb = var.boot_disk_gib
+    disk_size_gb = each.value.disk_gib
 
     labels          = { "statecast/pool" = each.key }
     resource_labels = var.labels

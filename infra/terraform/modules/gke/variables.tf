@@ -102,13 +102,17 @@ variable "build_max" {
 }
 
 variable "boot_disk_gib" {
-  description = "Size of a machine's boot disk; holds the image, and the scratch space of its pods."
-  type        = number
-  default     = 100
+  description = "Sizes of the machines' boot disks: image and scratch space. Of each, GKE keeps 10 % free and reserves 6 GiB and 35 % (50 %, or 100 GiB, where that is less)."
+  type = object({
+    on_demand = optional(number, 100)
+    node_disk = optional(number, 250)
+    build     = optional(number, 100)
+  })
+  default = {}
 
   validation {
-    condition     = var.boot_disk_gib >= 50
-    error_message = "boot_disk_gib must be 50 or more: a worker asks for 40 GiB of scratch space."
+    condition     = var.boot_disk_gib.on_demand >= 60 && var.boot_disk_gib.node_disk >= 200 && var.boot_disk_gib.build >= 90
+    error_message = "boot_disk_gib must be 60, 200 and 90 or more: else the scratch space that pods ask for is on no machine, and they wait for ever."
   }
 }
 

@@ -47,3 +47,13 @@ run "the_whole_internet_is_no_authorized_network" {
 
   expect_failures = [var.authorized_networks]
 }
+
+run "a_disk_without_room_for_a_pod_is_refused" {
+  command = plan
+
+  variables {
+    boot_disk_gib = { node_disk = 100 }
+  }
+
+  expect_failures = [var.boot_disk_gib]
+}
