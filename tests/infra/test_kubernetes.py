@@ -335,6 +335,23 @@ def test_the_scratch_space_that_pods_ask_for_is_on_their_machines() -> None:
         assert (max(sizes) if pool == "build" else sum(sizes)) < left, pool
 
 
+def test_the_example_names_what_the_example_environment_makes() -> None:
+    """Buckets, secret and address are named after prefix and chain of terraform.tfvars.example."""
+    terraform = KUBERNETES.parent / "terraform"
+    values = dict(
+        re.findall(r'^(\w+) += "([^"]+)"', (terraform / "environments/example-gcp/terraform.tfvars.example").read_text(), re.MULTILINE)
+    )
+    names = re.findall(r'(\w+) += "\$\{local\.base\}-([a-z-]+)"', (terraform / "modules/naming/outputs.tf").read_text())
+    of = {key: f"{values['prefix']}-{values['chain_id']}-{tail}" for key, tail in names}
+    settings = next(found["data"] for found in _built("example-gcp") if found["kind"] == "ConfigMap" and "STATE_URL" in found["data"])
+    assert settings["CHAIN_ID"] == values["chain_id"]
+    assert settings["STATE_URL"] == f"gs://{of['state_bucket']}/near" and settings["WORK_URL"] == f"gs://{of['work_bucket']}/near"
+    secrets = _named("example-gcp", "SecretProviderClass", "statecast-signing-key")["spec"]["parameters"]["secrets"]
+    assert f"projects/{values['project_id']}/secrets/{of['signing_key']}/versions/" in secrets
+    annotations = _named("example-gcp", "Service", "statecast-seeder")["metadata"]["annotations"]
+    assert annotations["networking.gke.io/load-balancer-ip-addresses"] == of["seeder_address"]
+
+
 def test_autoscaling_can_be_added_to_an_overlay(tmp_path: Path) -> None:
     """And leaves documents that KubeRay takes."""
     (tmp_path / "kubernetes").mkdir()

@@ -164,7 +164,7 @@ module "keeper_jobs" {
       schedule = "20 * * * *"
     }
     scrub = {
-      args      = ["scrub", "${module.state_bucket.url}/near", "--sample", "5%", "--json"]
+      args      = ["scrub", "${module.state_bucket.url}/near", "--sample", "5%", "--in-process", "--json"]
       schedule  = "40 3 * * *"
       timeout_s = 14400
     }
