@@ -160,7 +160,7 @@ class NodeContextSource:
     def check(self, context: EpochContext, source_id: str, *, of_given: bool = False) -> EpochContext | None:
         """See `EpochContextSource.check`; a node that does not know the epoch still knows its chain, and the epochs of its blocks."""
         home = read_node_home(self.node_home)
-        if home.genesis_file is not None and (chain_id := genesis_head(home)[0]) != context.chain_id:
+        if home.genesis_file is not None and (chain_id := genesis_head(home, context.protocol_version)[0]) != context.chain_id:
             raise mismatch("chain_id", context.chain_id, source_id, chain_id, self.source_id, of_given=of_given)
         with _open(home) as reader:
             known = next((epoch for epoch in _list_epochs(reader) if epoch.epoch_id == context.epoch_id), None)
@@ -248,8 +248,8 @@ def _epoch_context(home: NodeHome, reader: ChainRows, epoch: NodeEpoch) -> Epoch
             problem=f"the node does not have the block before the sync block, {parent.hash}", where=where, remedy=USE_CONTEXT
         )
     chunks = decode_block_chunks(row, parent, where)
-    chain_id, genesis_layout = genesis_head(home)
-    layouts = (_epoch_layout(reader, epoch.epoch_id), genesis_layout)
+    chain_id, configured = genesis_head(home, epoch.protocol_version)
+    layouts = (_epoch_layout(reader, epoch.epoch_id), configured)
     shard_uids = find_shard_uids(home, reader, chunks, layouts)
     parents = find_parents(reader, shard_uids, layouts)
     shards = [

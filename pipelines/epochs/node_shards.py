@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Final
 
 from pipelines.epochs.chain_rows import ChainRows
+from pipelines.sources.configured_layouts import configured_layout
 from pipelines.sources.flat_state_location import FLAT_COLUMNS, locate_flat_state
 from pipelines.sources.genesis_head import read_genesis_fields
 from pipelines.sources.node_columns import CHUNK_EXTRA, FLAT_STORAGE_STATUS, STATE_SHARD_UID_MAPPING
@@ -34,11 +35,11 @@ USE_CONTEXT: Final = "Give the epoch as a file with --context, or name a JSON-RP
 _SHARD_UID_BYTES: Final = 8
 
 Layouts = tuple[ShardLayout | None, ShardLayout | None]
-"""The epoch's own layout, and the genesis file's."""
+"""The epoch's own layout, and that of an epoch configuration or the genesis file (`pipelines.sources.configured_layouts`)."""
 
 
-def genesis_head(home: NodeHome) -> tuple[str, ShardLayout | None]:
-    """Return chain id and shard layout of the genesis file.
+def genesis_head(home: NodeHome, protocol_version: int) -> tuple[str, ShardLayout | None]:
+    """Return the chain id, and the shard layout that the genesis file or an epoch configuration has for a protocol version.
 
     Raises:
         SourceError: it is not there, or can't be read.
@@ -49,33 +50,41 @@ def genesis_head(home: NodeHome) -> tuple[str, ShardLayout | None]:
             where=str(home.home / "config.json"),
             remedy=USE_CONTEXT,
         )
-    fields = read_genesis_fields(home.genesis_file, ("chain_id", "shard_layout"))
-    chain_id = fields.get("chain_id")
+    chain_id = read_genesis_fields(home.genesis_file, ("chain_id",)).get("chain_id")
     if not isinstance(chain_id, str):
         raise SourceError(problem="the genesis file has no chain_id", where=str(home.genesis_file), remedy=USE_CONTEXT)
-    layout = fields.get("shard_layout")
+    layout = configured_layout(home, protocol_version)
     return chain_id, None if layout is None else shard_layout_from_json(layout, str(home.genesis_file))
 
 
 def find_shard_uids(home: NodeHome, reader: ChainRows, chunks: Sequence[ChunkHeader], layouts: Layouts) -> tuple[ShardUId, ...]:
     """Return the shard uid of each chunk, in their order.
 
+    A layout has one version: that of a shard that the node tracks is also that of those it does not.
+
     Raises:
-        EpochNotReadyError: the version of one can't be told.
+        EpochNotReadyError: their version can't be told.
         SourceError, IntegrityError: the database can't be read.
     """
-    epoch_layout, genesis_layout = layouts
-    statuses: dict[int, list[ShardUId]] | None = None
-    found = []
-    for chunk in chunks:
-        shard_uid = _recorded_shard_uid(reader, chunk)
-        if shard_uid is None and epoch_layout is not None and chunk.shard_id in epoch_layout.shard_ids:
-            shard_uid = ShardUId(version=epoch_layout.version, shard_id=chunk.shard_id)
-        if shard_uid is None:
-            statuses = _status_shard_uids(home) if statuses is None else statuses
-            shard_uid = _stored_shard_uid(home, chunk, statuses.get(chunk.shard_id, []), genesis_layout)
-        found.append(shard_uid)
-    return tuple(found)
+    epoch_layout, configured = layouts
+    shard_ids = {chunk.shard_id for chunk in chunks}
+    versions = {uid.version for chunk in chunks if (uid := _recorded_shard_uid(reader, chunk)) is not None}
+    if not versions and epoch_layout is not None and shard_ids <= set(epoch_layout.shard_ids):
+        versions = {epoch_layout.version}
+    if not versions:
+        statuses = _status_shard_uids(home)
+        stored = (_stored_shard_uid(home, chunk, statuses.get(chunk.shard_id, [])) for chunk in chunks)
+        versions = {uid.version for uid in stored if uid is not None}
+    if not versions and configured is not None and shard_ids <= set(configured.shard_ids):
+        versions = {configured.version}
+    if len(versions) != 1:
+        raise EpochNotReadyError(
+            problem=f"the version of shards {sorted(shard_ids)} can't be told from what the node keeps of them, or from its genesis file",
+            where=str(home.data),
+            remedy=USE_CONTEXT,
+        )
+    (version,) = versions
+    return tuple(ShardUId(version=version, shard_id=chunk.shard_id) for chunk in chunks)
 
 
 def find_parents(reader: ChainRows, shard_uids: Sequence[ShardUId], layouts: Layouts) -> dict[ShardUId, ShardUId]:
@@ -164,17 +173,9 @@ def _status_shard_uids(home: NodeHome) -> dict[int, list[ShardUId]]:
     return found
 
 
-def _stored_shard_uid(home: NodeHome, chunk: ChunkHeader, stored: list[ShardUId], genesis_layout: ShardLayout | None) -> ShardUId:
-    """Choose among the shard uids of flat storage; without any, take the genesis file's."""
+def _stored_shard_uid(home: NodeHome, chunk: ChunkHeader, stored: list[ShardUId]) -> ShardUId | None:
+    """Choose among the shard uids of flat storage; of several, the one whose flat state can be brought to the chunk's block."""
     candidates = stored
     if len(candidates) > 1:
         candidates = [uid for uid in candidates if location_failure(home, uid, chunk.prev_block_hash) is None]
-    if not candidates and genesis_layout is not None and chunk.shard_id in genesis_layout.shard_ids:
-        candidates = [ShardUId(version=genesis_layout.version, shard_id=chunk.shard_id)]
-    if len(candidates) != 1:
-        raise EpochNotReadyError(
-            problem=f"the version of shard {chunk.shard_id} can't be told from the node's flat storage or genesis file",
-            where=str(home.data),
-            remedy=USE_CONTEXT,
-        )
-    return candidates[0]
+    return candidates[0] if len(candidates) == 1 else None

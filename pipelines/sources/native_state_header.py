@@ -25,7 +25,7 @@ class HeaderChain:
 
     chain_id: str
     genesis_layout: str | None
-    """JSON of the genesis file's shard layout, where it has one."""
+    """JSON of the shard layout that the genesis file or an epoch configuration has, where one does."""
 
 
 @dataclass(frozen=True, slots=True)

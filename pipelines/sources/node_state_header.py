@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pipelines.sources.configured_layouts import configured_layout
 from pipelines.sources.counted_value import find_payload
-from pipelines.sources.genesis_head import read_genesis_fields
 from pipelines.sources.native_state_header import HeaderChain, VerifiedStateHeader, compute_state_header, verify_state_header
 from pipelines.sources.node_columns import (
     BLOCK,
@@ -28,6 +28,8 @@ from pipelines.sources.node_columns import (
 from pipelines.sources.node_home import NodeHome, read_node_home
 from pipelines.sources.protocol import FoundStateHeader
 from pipelines.sources.rocksdb_reader import MERGE_DELIMITER, RocksDbReader, list_columns
+from schemas.block import decode_block_header
+from schemas.epoch_info import decode_epoch_info
 from schemas.errors import IntegrityError, InvalidInputError, SourceError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.state_header import HeaderOrigin
@@ -104,10 +106,7 @@ class NodeStateHeader:
         return self._state_node(key) if column == "State" else self._row(_COLUMNS[column], key)
 
     def _row(self, column: str, key: bytes) -> bytes | None:
-        for reader in self.readers:
-            if column in reader.columns and (row := reader.get(column, key)) is not None:
-                return row
-        return None
+        return _first_row(self.readers, column, key)
 
     def _state_node(self, node_hash: bytes) -> bytes | None:
         own = self.shard_uid.to_bytes()
@@ -129,13 +128,13 @@ def open_state_header(node_home: str | Path, chain_id: str, shard_uid: ShardUId,
     """Open what a state header is made of, as it is now: a running node goes on writing.
 
     Raises:
-        SourceError: the node's home, database or genesis file can't be read.
+        SourceError: the node's home, database or a file that names a shard layout can't be read.
     """
     home = read_node_home(node_home)
     with contextlib.ExitStack() as opened:
         folders = (home.data,) if home.cold_data is None else (home.data, home.cold_data)
         readers = tuple(opened.enter_context(_open(folder)) for folder in folders)
-        yield NodeStateHeader(readers, HeaderChain(chain_id, _genesis_layout(home)), shard_uid, sync_hash)
+        yield NodeStateHeader(readers, HeaderChain(chain_id, _layout(home, readers, sync_hash)), shard_uid, sync_hash)
 
 
 def find_node_state_header(node_home: str | Path, chain_id: str, shard_uid: ShardUId, sync_hash: CryptoHash) -> FoundStateHeader:
@@ -155,8 +154,18 @@ def _open(folder: Path) -> RocksDbReader:
     return RocksDbReader(folder, [column for column in wanted if column in there])
 
 
-def _genesis_layout(home: NodeHome) -> str | None:
-    if home.genesis_file is None:
-        return None
-    layout = read_genesis_fields(home.genesis_file, ("shard_layout",)).get("shard_layout")
+def _layout(home: NodeHome, readers: Sequence[RocksDbReader], sync_hash: CryptoHash) -> str | None:
+    """Return the layout of the sync block's epoch, as far as the node's files tell it."""
+    version = 0
+    # A damaged row is named where the header is computed.
+    with contextlib.suppress(IntegrityError):
+        if (header := _first_row(readers, BLOCK_HEADER, sync_hash)) is not None:
+            epoch_id = decode_block_header(header, "BlockHeader", sync_hash).epoch_id
+            if (info := _first_row(readers, EPOCH_INFO, epoch_id)) is not None:
+                version = decode_epoch_info(info, "EpochInfo").protocol_version
+    layout = configured_layout(home, version)
     return None if layout is None else json.dumps(layout)
+
+
+def _first_row(readers: Sequence[RocksDbReader], column: str, key: bytes) -> bytes | None:
+    return next((row for reader in readers if column in reader.columns and (row := reader.get(column, key)) is not None), None)

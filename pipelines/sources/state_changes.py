@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from pipelines.sources.genesis_head import read_genesis_fields
+from pipelines.sources.configured_layouts import known_layouts
 from pipelines.sources.node_columns import BLOCK_HEADER, CHUNK_EXTRA, STATE_CHANGES
 from pipelines.sources.node_home import NodeHome
 from pipelines.sources.rocksdb_reader import RocksDbReader, cached_reader
@@ -137,19 +137,14 @@ class KindFilter:
 
 
 def find_shard_layout(home: NodeHome, shard_uids: frozenset[ShardUId]) -> ShardLayout | None:
-    """Return the layout that has exactly these shards, where the genesis file has it; None where it does not.
+    """Return the layout that has exactly these shards, where the genesis file or an epoch configuration has it; None where none does.
 
     Raises:
-        SourceError: the genesis file can't be read.
+        SourceError: such a file can't be read.
         InvalidInputError: its layout is of an unknown kind.
     """
-    if home.genesis_file is None or not home.genesis_file.is_file():
-        return None
-    document = read_genesis_fields(home.genesis_file, ("shard_layout",)).get("shard_layout")
-    if document is None:
-        return None
-    layout = shard_layout_from_json(document, str(home.genesis_file))
-    return layout if frozenset(layout.shard_uids) == shard_uids else None
+    layouts = (shard_layout_from_json(document, str(file)) for document, file in known_layouts(home))
+    return next((layout for layout in layouts if frozenset(layout.shard_uids) == shard_uids), None)
 
 
 def _chain_readers(home: NodeHome) -> tuple[RocksDbReader, ...]:

@@ -265,3 +265,15 @@ def test_an_older_wheel_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "statecast_kernel", module)
     with opened(dumped_header(6, 2)) as state_header, pytest.raises(StatecastError, match="older"):
         state_header.compute()
+
+
+def test_the_layout_of_an_epoch_configuration_is_taken(tmp_path: Path) -> None:
+    """A chain that was resharded has another layout than its genesis file says."""
+    home = copied(localnet_home(), tmp_path)
+    genesis = json.loads((home / "genesis.json").read_text())
+    (home / "epoch_configs").mkdir()
+    (home / "epoch_configs" / "74.json").write_text(json.dumps({"shard_layout": genesis["shard_layout"]}))
+    (home / "genesis.json").write_text(json.dumps({**genesis, "shard_layout": {"V0": {"num_shards": 1, "version": 0}}}))
+    dumped = dumped_header(4, 2)
+    with opened(dumped, home) as state_header:
+        assert state_header.compute() == dumped.data
