@@ -129,6 +129,12 @@ def test_the_producer_may_not_replace_what_never_changes(grants: dict[str, dict[
     assert not _holds(grants["producer-replaces"]["condition"] or "", name)
 
 
+@pytest.mark.parametrize("name", [*REPLACED, *NEVER_REPLACED])
+def test_a_build_worker_creates_parts_alone(grants: dict[str, dict[str, str | None]], name: str) -> None:
+    """All else of a production is put by its driver."""
+    assert _holds(grants["builder-creates"]["condition"] or "", name) == (name == EPOCH.state_part(6, PartId(0, 4)))
+
+
 @pytest.mark.parametrize("name", [*REPLACED[:-1], *NEVER_REPLACED])
 def test_the_seeder_writes_leases_alone(grants: dict[str, dict[str, str | None]], name: str) -> None:
     """It is trusted with nothing else."""

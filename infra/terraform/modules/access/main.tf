@@ -23,6 +23,9 @@ locals {
     ],
   ))
 
+  # What a build worker makes. It runs on a spot machine, signs nothing and points at nothing.
+  parts_only = "resource.name.extract(\"/state_part_{name}\") != \"\""
+
   # A reader that holds a lease writes, renews and removes it; nothing else.
   leases_only = "resource.name.extract(\"/leases/{name}\") != \"\""
 
@@ -35,6 +38,9 @@ locals {
     producer-creates  = { bucket = "state", member = local.members.producer, role = local.creator, condition = null }
     producer-replaces = { bucket = "state", member = local.members.producer, role = var.deleter_role, condition = local.replaced_by_producer }
     producer-works    = { bucket = "work", member = local.members.producer, role = local.user, condition = null }
+    builder-reads     = { bucket = "state", member = local.members.builder, role = local.viewer, condition = null }
+    builder-creates   = { bucket = "state", member = local.members.builder, role = local.creator, condition = local.parts_only }
+    builder-works     = { bucket = "work", member = local.members.builder, role = local.user, condition = null }
     trigger-reads     = { bucket = "state", member = local.members.trigger, role = local.viewer, condition = null }
     seeder-reads      = { bucket = "state", member = local.members.seeder, role = local.viewer, condition = null }
     seeder-leases     = { bucket = "state", member = local.members.seeder, role = local.creator, condition = local.leases_only }

@@ -28,6 +28,7 @@ variable "service_accounts" {
   description = "Kubernetes service accounts of infra/kubernetes by role."
   type = object({
     producer = optional(string, "statecast-producer")
+    builder  = optional(string, "statecast-builder")
     seeder   = optional(string, "statecast-seeder")
     trigger  = optional(string, "statecast-trigger")
   })

@@ -45,7 +45,7 @@ resource "google_storage_bucket_iam_member" "grants" {
   }
 }
 
-# Only the process that drives a run signs, and it runs as the producer.
+# Only the process that drives a run signs, and it runs as the producer; build workers do not.
 resource "google_secret_manager_secret_iam_member" "signing_key" {
   project   = var.project_id
   secret_id = var.signing_key_secret

@@ -18,6 +18,7 @@ variable "service_accounts" {
   description = "Kubernetes service accounts by role; see modules/access."
   type = object({
     producer = optional(string, "statecast-producer")
+    builder  = optional(string, "statecast-builder")
     seeder   = optional(string, "statecast-seeder")
     trigger  = optional(string, "statecast-trigger")
   })

@@ -49,6 +49,17 @@ run "only_the_keeper_uses_the_state_bucket_freely" {
   }
 }
 
+run "a_build_worker_replaces_nothing" {
+  command = plan
+
+  assert {
+    condition = toset([for grant in values(output.grants) : grant.role if grant.member == output.members.builder && grant.bucket == "state"]) == toset([
+      "roles/storage.objectViewer", "roles/storage.objectCreator",
+    ])
+    error_message = "A build worker may do more than read and create."
+  }
+}
+
 run "nobody_is_given_admin" {
   command = plan
 
