@@ -4,10 +4,10 @@ JSON does not say of which version a header is; the versions that its fields all
 hash is right. What comes out of `read_rpc_block` is therefore proved by the block's hash: all fields of its header, and through
 chunk_headers_root the chunk hash and height_included of each chunk, and by the chunk hash the chunk header's own fields.
 
-Recomputed are block headers of V3 to V6 and chunk headers of V1, V2 and V3.1 to V3.5. A header of V1 or V2, or of
-a version that is not known here, can't be told from a forged one and is refused: a node's database serves there.
+Recomputed are block headers of V1 to V6 and chunk headers of V1, V2 and V3.1 to V3.5. A header of a version that is not known here
+can't be told from a forged one and is refused: a node's database serves there.
 
-Source: nearcore core/primitives/src/views.rs, BlockHeaderView and ChunkHeaderView; block_header.rs, BlockHeaderInnerRestV3 to V6;
+Source: nearcore core/primitives/src/views.rs, BlockHeaderView and ChunkHeaderView; block_header.rs, BlockHeaderInnerRest and V2 to V6;
 sharding.rs, ShardChunkHeader; sharding/shard_chunk_header_inner.rs.
 """
 
@@ -89,7 +89,7 @@ def read_rpc_header(shown: RpcReader) -> BlockHeader:
 
 def _header_versions(shown: RpcReader) -> tuple[int, ...]:
     if not shown.has("block_body_hash"):
-        return (3,)
+        return (3,) if shown.has("prev_height") else (2, 1)
     return (5, 6) if shown.has("chunk_endorsements") else (4,)
 
 
@@ -109,10 +109,12 @@ def _inner_rest(shown: RpcReader, version: int) -> bytes:
         writer.fixed(shown.hash("block_body_hash"))
     for name in ("chunk_receipts_root", "chunk_headers_root", "chunk_tx_root"):
         writer.fixed(shown.hash(name))
+    if version == 1:
+        writer.u64(shown.u64("chunks_included"))
     if has_challenges:
         writer.fixed(shown.hash("challenges_root"))
     writer.fixed(shown.hash("random_value"))
-    _write_proposals(writer, shown.objects("validator_proposals", APPROVALS_MAX), tagged=True)
+    _write_proposals(writer, shown.objects("validator_proposals", APPROVALS_MAX), tagged=version >= 3)
     writer.byte_vec(bytes(bool(bit) for bit in shown.listed("chunk_mask", CHUNK_HEADERS_MAX)))
     writer.u128(shown.decimal("gas_price")).u128(shown.decimal("total_supply"))
     if has_challenges:
@@ -121,8 +123,9 @@ def _inner_rest(shown: RpcReader, version: int) -> bytes:
         for challenge in challenges:
             writer.byte_vec(challenge.account_id("account_id")).u8(challenge.flag("is_double_sign"))
     writer.fixed(shown.hash("last_final_block")).fixed(shown.hash("last_ds_final_block"))
-    writer.u64(shown.u64("block_ordinal")).u64(shown.u64("prev_height"))
-    writer.option(shown.hash("epoch_sync_data_hash") if shown.has("epoch_sync_data_hash") else None, writer.fixed)
+    if version >= 3:
+        writer.u64(shown.u64("block_ordinal")).u64(shown.u64("prev_height"))
+        writer.option(shown.hash("epoch_sync_data_hash") if shown.has("epoch_sync_data_hash") else None, writer.fixed)
     approvals = shown.listed("approvals", APPROVALS_MAX)
     writer.u32(len(approvals))
     for approval in approvals:

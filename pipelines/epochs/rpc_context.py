@@ -2,8 +2,8 @@
 
 The blocks of the epoch are walked from its first one to its sync block. Every header is turned back into nearcore's bytes and hashed, the
 chunk headers of every block too, and the blocks must be a chain that begins at the epoch's border (`pipelines.epochs.sync_block`). So an
-endpoint can't change a sync hash, a state root or an epoch id of a block that it shows; headers of before V3 and of versions that are
-not known here are refused, since they can't be hashed.
+endpoint can't change a sync hash, a state root or an epoch id of a block that it shows; headers of versions that are not known here
+are refused, since they can't be hashed.
 
 What is the endpoint's word alone, and can only be compared with another source's:
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from schemas.block import chunk_headers_root, decode_block_chunks, decode_block_
 from schemas.borsh import BorshReader
 from schemas.errors import IntegrityError, SourceError, StatecastError
 from schemas.ids import CryptoHash, base58_encode
+from schemas.merkle import merkle_root
 from schemas.rpc_block import read_rpc_block, read_rpc_header
 from schemas.rpc_reader import RpcReader
 from tests.support.nodes import localnet_home
@@ -63,6 +65,59 @@ def test_headers_of_whole_epochs_of_the_real_chain_hash(shared_fixtures: Path) -
         assert str(headers["block-0"].prev_hash) == epoch["prev_epoch_last_block"]
         assert [label for label, header in headers.items() if header.prev_hash == header.next_epoch_id] == ["block-0"]
     assert [epoch["epoch_id"] for epoch in epochs[2:]] == [epoch["last_block"] for epoch in epochs[:-2]]
+
+
+def first_block(shared_fixtures: Path) -> Json:
+    """Return the header of mainnet's genesis block as an endpoint shows it, of V1."""
+    facts = json.loads((shared_fixtures / "real" / "mainnet_genesis.json").read_text())
+    genesis, published, computed = facts["genesis"], facts["published"], facts["computed_on_the_way"]
+    nothing, height = str(CryptoHash(bytes(32))), genesis["genesis_height"]
+    chunk_leaf = CryptoHash.from_base58(computed["chunk_hash"]) + height.to_bytes(8, "little")
+    root_of_nothing = str(CryptoHash(hashlib.sha256(bytes(32)).digest()))
+    zeros = ("epoch_id", "next_epoch_id", "prev_hash", "outcome_root", "block_merkle_root", "challenges_root", "random_value")
+    return {
+        **dict.fromkeys((*zeros, "last_final_block", "last_ds_final_block"), nothing),
+        "hash": published["genesis_block_hash"],
+        "height": height,
+        "prev_height": None,
+        "block_ordinal": None,
+        "epoch_sync_data_hash": None,
+        "prev_state_root": str(CryptoHash(merkle_root([CryptoHash.from_base58(published["state_root"])]))),
+        "timestamp_nanosec": str(computed["timestamp_ns"]),
+        "next_bp_hash": computed["next_bp_hash"],
+        "chunk_receipts_root": root_of_nothing,
+        "chunk_headers_root": str(merkle_root([chunk_leaf])),
+        "chunk_tx_root": root_of_nothing,
+        # A genesis that does not begin at height 0 counts none.
+        "chunks_included": 0,
+        "validator_proposals": [],
+        "chunk_mask": [],
+        "gas_price": genesis["min_gas_price"],
+        "total_supply": genesis["total_supply"],
+        "challenges_result": [],
+        "approvals": [],
+        "signature": "ed25519:" + "1" * 64,
+        "latest_protocol_version": genesis["protocol_version"],
+    }
+
+
+def test_the_header_of_mainnets_first_block_hashes(shared_fixtures: Path) -> None:
+    """Of V1; no field that is hashed can be another."""
+    shown = first_block(shared_fixtures)
+    header = read_rpc_header(RpcReader(shown, "genesis"))
+    assert (header.version, header.height) == (1, 9820210)
+    for change in ({"chunks_included": 2}, {"chunk_mask": [False]}, {"gas_price": "1"}, {"latest_protocol_version": 30}):
+        with pytest.raises(IntegrityError):
+            read_rpc_header(RpcReader({**shown, **change}, "genesis"))
+
+
+def test_a_header_of_the_second_version_hashes(shared_fixtures: Path) -> None:
+    """It is one of the first without chunks_included."""
+    shown = first_block(shared_fixtures)
+    first = read_rpc_header(RpcReader(shown, "genesis")).encoded
+    chunks_included = 1 + 32 + (8 + 4 * 32 + 8 + 2 * 32) + 3 * 32
+    second = decode_block_header(b"\1" + first[1:chunks_included] + first[chunks_included + 8 :], "test")
+    assert read_rpc_header(RpcReader({**shown, "hash": str(second.hash)}, "test")) == second
 
 
 HEIGHT = 204
