@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -151,6 +151,7 @@ def _dataset_input(
     own, datasets = select_epoch(list_shards(url.removeprefix(DATASET_SCHEME)), selector)
     for context in (source.epoch_context(selector) for source in given):
         _check_same_epoch(context, own, url)
+        own = own if own.shard_layout is not None else replace(own, shard_layout=context.shard_layout)
     if endpoints:
         own = agreed_context((GivenContextSource(own, url),), str(own.epoch_id), endpoints)
     chosen = own.only(shard_ids)
@@ -171,6 +172,8 @@ def _check_same_epoch(given: EpochContext, own: EpochContext, where: str) -> Non
         known = given.shard(shard.shard_id)
         if known.state_root is not None and shard.state_root is not None and known.state_root != shard.state_root:
             raise InvalidInputError(problem=f"the context and the dataset give shard {shard.shard_id} different state roots", where=where)
+    if given.shard_layout is not None and own.shard_layout not in (None, given.shard_layout):
+        raise InvalidInputError(problem="the context and the dataset have different shard layouts", where=where)
 
 
 def _file_input(url: str, context: EpochContext | None, selector: str, shard_ids: tuple[int, ...]) -> EpochInput:

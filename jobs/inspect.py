@@ -160,6 +160,7 @@ def _manifest(manifest: Manifest, signature_key_ids: list[str]) -> dict[str, Any
             }
             for shard in manifest.shards
         ],
+        "shard_layout": None if manifest.shard_layout is None else manifest.shard_layout.to_json(),
         "not_published": [
             {"kind": str(found.kind), "shard_id": found.shard_id, "part_id": found.part_id, "reason": found.reason}
             for found in manifest.missing
@@ -287,6 +288,9 @@ def _print_manifest(console: Console, document: dict[str, Any]) -> None:
     for shard in document["shards"]:
         if shard["parent_shard_uid"] is not None:
             console.print(f"shard {shard['shard_uid']} was made out of {shard['parent_shard_uid']} by a resharding", highlight=False)
+    for kind, layout in (document["shard_layout"] or {}).items():
+        accounts = f", split at {', '.join(layout['boundary_accounts'])}" if layout.get("boundary_accounts") else ""
+        console.print(f"{'shard layout':<17} {kind}{accounts}", highlight=False, soft_wrap=True)
     for found in document["not_published"]:
         console.print(f"not published: {found['kind']} shard {found['shard_id']}: {found['reason']}", highlight=False)
 

@@ -70,7 +70,8 @@ def prove(
         Path | None,
         typer.Option(
             "--shard-layout",
-            help='JSON file with the shard layout: {"V2": …}, or a genesis or epoch configuration with a shard_layout.',
+            help='JSON file with the shard layout: {"V2": …}, or a genesis or epoch configuration with a shard_layout. Without it: that of '
+            "the manifest or the node.",
             rich_help_panel=_STATE,
         ),
     ] = None,
@@ -165,7 +166,12 @@ def _finish(verified: VerifiedProof, published: PublishedProof | None, out: Path
     if as_json:
         document: dict[str, Any] = {"message_type": "summary", **proof_document(verified), "file": None if out is None else str(out)}
         if published is not None:
-            document |= {"signers": list(published.signers), "parts_read": list(published.parts_read), "bytes_read": published.bytes_read}
+            document |= {
+                "signers": list(published.signers),
+                "parts_read": list(published.parts_read),
+                "bytes_read": published.bytes_read,
+                "shard_layout_signers": None if published.layout_signers is None else list(published.layout_signers),
+            }
         typer.echo(json.dumps(document if out is not None else {**document, "proof": json.loads(data)}))
         return
     console = open_console()
@@ -174,6 +180,9 @@ def _finish(verified: VerifiedProof, published: PublishedProof | None, out: Path
         read = f"{len(published.parts_read)} part{'' if len(published.parts_read) == 1 else 's'}"
         signed = f", signed by {', '.join(published.signers)}" if published.signers else ""
         console.print(f"read {read}, {format_bytes(published.bytes_read)}{signed}", highlight=False, soft_wrap=True)
+        if published.layout_signers is not None:
+            word = f"signed by {', '.join(published.layout_signers)}" if published.layout_signers else "which no key of yours has signed"
+            console.print(f"the shard is that of the manifest's shard layout, {word}", highlight=False, soft_wrap=True)
     written = f"written to {out}" if out is not None else "--out FILE writes the proof"
     console.print(f"{written} ({format_bytes(len(data))})", highlight=False, soft_wrap=True, markup=False)
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
-from schemas.epoch_context import CHAIN_ID_PATTERN, SHARDS_MAX
+from schemas.epoch_context import CHAIN_ID_PATTERN
 from schemas.errors import InvalidInputError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.json_document import FieldReader, decode_json, encode_json, encode_time
 from schemas.manifest import Manifest
 from schemas.manifest_shard import MANIFEST_PARTS_MAX
 from schemas.object_layout import REVISION_MAX, EpochLayout
+from schemas.shard_layout import SHARDS_MAX
 from schemas.state_part import Encoding
 
 CATALOGUE_BYTES_MAX: Final = 64 << 20

@@ -241,6 +241,7 @@ class DatasetShard:
                     protocol_version=context.protocol_version,
                     shards=context.shards[:1],
                     block_headers=tuple(bytes.fromhex(header) for header in document.get("block_headers", ())),
+                    shard_layout=context.shard_layout,
                 ),
                 source=str(document["source"]),
                 fingerprint=str(document["fingerprint"]),

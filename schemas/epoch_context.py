@@ -2,7 +2,7 @@
 
 The file format is a JSON object with ``chain_id``, ``epoch_height``, ``epoch_id``, ``sync_hash``, ``prev_block_hash``,
 ``protocol_version`` and ``shards`` (a list of ``shard_id``, ``shard_uid``, ``state_root``, and where it is known
-``parent_shard_uid``). Nothing here checks a context against a chain.
+``parent_shard_uid``), and where it is known ``shard_layout``. Nothing here checks a context against a chain.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from schemas.errors import InvalidInputError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.json_document import FieldReader
+from schemas.shard_layout import SHARDS_MAX, ShardLayout, shard_layout_from_json
 
 CONTEXT_BYTES_MAX = 4 << 20
 """Largest context file that is read."""
@@ -25,9 +26,6 @@ CHAIN_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 CHAIN_ID_LENGTH_MAX = 64
 
 SHARD_UID_LENGTH_MAX = 32
-
-SHARDS_MAX = 4096
-"""Most shards a context may list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +61,9 @@ class EpochContext:
     block_headers: tuple[bytes, ...] = ()
     """Borsh block headers of the sync block and of its parent, where the source has them; else empty."""
 
+    shard_layout: ShardLayout | None = None
+    """The epoch's, without parents, which the shards name; it has all of the epoch's shards. None where it is not known."""
+
     def shard(self, shard_id: int) -> ShardContext:
         """Return one shard.
 
@@ -94,6 +95,7 @@ class EpochContext:
             "sync_hash": str(self.sync_hash),
             **({"prev_block_hash": str(common)} if common else {}),
             "protocol_version": self.protocol_version,
+            **({} if self.shard_layout is None else {"shard_layout": self.shard_layout.to_json()}),
             "shards": [
                 {
                     "shard_id": shard.shard_id,
@@ -111,12 +113,12 @@ def parse_epoch_context(text: str | bytes, where: str) -> EpochContext:
     """Parse the context file format.
 
     ``prev_block_hash`` is the block that the flat state must stand at, for all shards, or in one shard's entry for that shard;
-    ``state_root`` may be null, ``parent_shard_uid`` be null or missing.
+    ``state_root`` may be null, ``parent_shard_uid`` and ``shard_layout`` be null or missing.
 
     Args:
         where: the file's name, for errors.
     Raises:
-        InvalidInputError: not JSON, a field missing or of the wrong form, a shard twice.
+        InvalidInputError: not JSON, a field missing or of the wrong form, a shard twice or one that the layout does not have.
     """
     if len(text) > CONTEXT_BYTES_MAX:
         raise InvalidInputError(problem=f"an epoch context has at most {CONTEXT_BYTES_MAX} bytes", where=where)
@@ -147,6 +149,10 @@ def epoch_context_from_json(document: object, where: str) -> EpochContext:
     for left, right in itertools.pairwise(shards):
         if left.shard_id == right.shard_id:
             reader.fail(f"shard {left.shard_id} is listed twice")
+    layout = shard_layout_from_json(reader.value("shard_layout"), where).assignment if reader.has("shard_layout") else None
+    foreign = [] if layout is None else sorted({shard.shard_uid for shard in shards} - set(layout.shard_uids))
+    if foreign:
+        reader.fail(f"shard {foreign[0]} is not in the shard layout")
     return EpochContext(
         chain_id=chain_id,
         epoch_height=reader.number("epoch_height", 0, 2**64 - 1),
@@ -154,6 +160,7 @@ def epoch_context_from_json(document: object, where: str) -> EpochContext:
         sync_hash=reader.hash("sync_hash"),
         protocol_version=reader.number("protocol_version", 0, 2**32 - 1),
         shards=shards,
+        shard_layout=layout,
     )
 
 

@@ -19,13 +19,14 @@ from enum import StrEnum
 from typing import Any
 
 from schemas.dsse import PAYLOAD_BYTES_MAX
-from schemas.epoch_context import CHAIN_ID_PATTERN, SHARDS_MAX
+from schemas.epoch_context import CHAIN_ID_PATTERN
 from schemas.errors import InvalidInputError, ManifestError
 from schemas.ids import CryptoHash
 from schemas.in_toto import decode_in_toto, encode_in_toto
 from schemas.json_document import FieldReader, decode_base64, encode_base64
 from schemas.manifest_shard import MANIFEST_PARTS_MAX, ManifestShard
 from schemas.object_layout import REVISION_MAX
+from schemas.shard_layout import SHARDS_MAX, ShardLayout, shard_layout_from_json
 from schemas.state_part import Encoding
 
 MANIFEST_TYPE = "urn:statecast:manifest:v1"
@@ -113,6 +114,9 @@ class Manifest:
     block_headers: tuple[bytes, ...] = ()
     """Borsh block headers of the sync block and of its parent, or nothing."""
     missing: tuple[MissingObject, ...] = ()
+    shard_layout: ShardLayout | None = None
+    """The epoch's, without parents, which the shards name: it has the shards that are listed and those that are missing, and no
+    others. None where the publisher does not know it, and in older manifests."""
 
     @property
     def is_complete(self) -> bool:
@@ -148,6 +152,7 @@ class Manifest:
                 {"kind": str(found.kind), "shard_id": found.shard_id, "part_id": found.part_id, "reason": found.reason}
                 for found in self.missing
             ],
+            **({} if self.shard_layout is None else {"shard_layout": self.shard_layout.to_json()}),
         }
         payload = encode_in_toto(MANIFEST_TYPE, self.subjects(), predicate)
         assert Manifest.from_payload(payload, "manifest to be written") == self, "what is written is what is read"
@@ -181,6 +186,7 @@ class Manifest:
                 decode_base64(entry, BLOCK_HEADER_BYTES_MAX, f"{where}: block_headers") for entry in reader.listed("block_headers", 2)
             ),
             missing=tuple(_read_missing(entry) for entry in reader.inners("missing", MISSING_MAX)),
+            shard_layout=_read_shard_layout(reader),
         )
         problem = manifest._problem()
         if problem is None and manifest.subjects() != subjects:
@@ -223,6 +229,20 @@ class Manifest:
         listed_shards = {shard.shard_id for shard in self.shards}
         if any(found.kind is MissingKind.SHARD and (found.shard_id is None or found.shard_id in listed_shards) for found in self.missing):
             return "a shard is listed and said to be missing"
+        return self._layout_problem()
+
+    def _layout_problem(self) -> str | None:
+        """Compare the shard layout with the shards; of those that are missing only the ids are known."""
+        if self.shard_layout is None:
+            return None
+        shard_uids = {shard.shard_id: shard.shard_uid for shard in self.shards}
+        missing = {found.shard_id for found in self.missing if found.kind is MissingKind.SHARD}
+        other = sorted(set(shard_uids.values()) - set(self.shard_layout.shard_uids))
+        if other:
+            return f"shard {other[0]} is listed and not in the shard layout"
+        differing = sorted(map(str, {*shard_uids, *missing} ^ set(self.shard_layout.shard_ids)))
+        if differing:
+            return f"the shards of the shard layout and those that are listed or missing differ in shard {', '.join(differing[:3])}"
         return None
 
 
@@ -254,6 +274,16 @@ def _read_time(reader: FieldReader, name: str) -> datetime:
 
 def _read_zstd(reader: FieldReader) -> ZstdSettings:
     return ZstdSettings(reader.text("version", 20, r"\d+\.\d+\.\d+"), reader.number("level", 1, 22))
+
+
+def _read_shard_layout(reader: FieldReader) -> ShardLayout | None:
+    """Read a field that older publishers don't write."""
+    if "shard_layout" not in reader.names():
+        return None
+    try:
+        return shard_layout_from_json(reader.value("shard_layout"), f"{reader.where}: shard_layout").assignment
+    except InvalidInputError as error:
+        reader.fail(f"field shard_layout: {error.problem}")
 
 
 def _read_missing(reader: FieldReader) -> MissingObject:

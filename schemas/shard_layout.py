@@ -14,13 +14,15 @@ from __future__ import annotations
 import bisect
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from schemas.borsh import BorshReader
-from schemas.epoch_context import SHARDS_MAX
 from schemas.errors import IntegrityError, InvalidInputError
 from schemas.ids import ShardUId
+
+SHARDS_MAX: Final = 4096
+"""Most shards of an epoch."""
 
 SPLITS_MAX: Final = 1 << 16
 """Most entries of a layout's shards_split_map: V3 keeps all of the chain's history."""
@@ -49,6 +51,22 @@ class ShardLayout:
     def shard_uids(self) -> tuple[ShardUId, ...]:
         """All shards, by shard index."""
         return tuple(ShardUId(version=self.version, shard_id=shard_id) for shard_id in self.shard_ids)
+
+    @property
+    def assignment(self) -> ShardLayout:
+        """The layout without parents: which account is in which shard, and nothing of how the shards came about."""
+        return replace(self, parent_shard_ids=())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the assignment in the form that `shard_layout_from_json` reads; equal assignments give equal values."""
+        if self.kind == "V0":
+            return {"V0": {"num_shards": len(self.shard_ids), "version": self.version}}
+        body: dict[str, Any] = {"boundary_accounts": list(self.boundary_accounts)}
+        if self.kind != "V1":
+            body["shard_ids"] = list(self.shard_ids)
+        if self.kind != "V3":
+            body["version"] = self.version
+        return {self.kind: body}
 
     def parent_of(self, shard_id: int, before: ShardLayout | None = None) -> ShardUId | None:
         """Return the shard uid of a shard's parent; None when the layout names none, or the shard was not born by a resharding.
@@ -110,6 +128,8 @@ def shard_layout_from_json(document: object, where: str) -> ShardLayout:
         raise InvalidInputError(problem=f"a shard layout has 1 to {SHARDS_MAX} different shard ids", where=where)
     if kind != "V0" and (len(boundary_accounts) != len(shard_ids) - 1 or list(boundary_accounts) != sorted(set(boundary_accounts))):
         raise InvalidInputError(problem="boundary_accounts must be ascending, and one fewer than shards", where=where)
+    if not all(account.isascii() and len(account) <= _ACCOUNT_ID_BYTES_MAX for account in boundary_accounts):
+        raise InvalidInputError(problem=f"a boundary account is ASCII of at most {_ACCOUNT_ID_BYTES_MAX} characters", where=where)
     version = _V3_VERSION if kind == "V3" else _number(body.get("version"), where)
     parents = _parents(shard_ids, _split_map(kind, body.get("shards_split_map"), where), where)
     return ShardLayout(kind=kind, version=version, shard_ids=shard_ids, boundary_accounts=boundary_accounts, parent_shard_ids=parents)

@@ -14,6 +14,7 @@ from typing import Any
 from pipelines.epochs.protocol import LATEST, EpochContextSource
 from schemas.epoch_context import EpochContext, ShardContext
 from schemas.errors import ContextMismatchError, EpochNotReadyError, InvalidInputError, SourceError, StatecastError
+from schemas.json_document import encode_json
 
 _EPOCH_FIELDS = ("chain_id", "epoch_height", "epoch_id", "sync_hash", "protocol_version")
 _COMPARED_FIELDS = ("shard_uid", "state_root", "flat_head_target")
@@ -110,6 +111,7 @@ def compare_contexts(context: EpochContext, source_id: str, own: EpochContext, o
             # The parent's version is a guess where the layout before is gone.
             if (parent := shard.parent_shard_uid) and (own_parent := own_shard.parent_shard_uid) and parent.shard_id != own_parent.shard_id:
                 differ(f"parent_shard_uid of shard {shard.shard_id}", parent, own_parent)
+    differ("shard_layout", _layout_text(context), _layout_text(own))
     for name, header, own_header in zip(("sync block", "block before it"), context.block_headers, own.block_headers, strict=False):
         differ(f"header of the {name}", header.hex(), own_header.hex())
 
@@ -136,7 +138,12 @@ def _filled(context: EpochContext, own: EpochContext) -> EpochContext:
     """Return a context with what it leaves open taken from another one of the same epoch."""
     own_shards = {shard.shard_id: shard for shard in own.shards}
     shards = tuple(_filled_shard(shard, own_shards.get(shard.shard_id)) for shard in context.shards)
-    return replace(context, shards=shards, block_headers=context.block_headers or own.block_headers)
+    return replace(
+        context,
+        shards=shards,
+        block_headers=context.block_headers or own.block_headers,
+        shard_layout=own.shard_layout if context.shard_layout is None else context.shard_layout,
+    )
 
 
 def _filled_shard(shard: ShardContext, own: ShardContext | None) -> ShardContext:
@@ -160,6 +167,10 @@ def _not_ready(failures: list[EpochNotReadyError]) -> EpochNotReadyError:
     listed = "; ".join(f"{failure.where}: {failure.problem}" for failure in failures)
     remedies = dict.fromkeys(failure.remedy for failure in failures if failure.remedy)
     return EpochNotReadyError(problem=f"no source knows the epoch: {listed}", where="epoch context", remedy=" ".join(remedies))
+
+
+def _layout_text(context: EpochContext) -> str | None:
+    return None if context.shard_layout is None else encode_json(context.shard_layout.to_json()).decode()
 
 
 def _short(value: object) -> str:

@@ -21,6 +21,7 @@ from pipelines.epochs.context_agreement import compare_contexts, mismatch
 from pipelines.epochs.node_shards import (
     USE_CONTEXT,
     find_parents,
+    find_shard_layout,
     find_shard_uids,
     genesis_head,
     location_failure,
@@ -264,6 +265,7 @@ def _epoch_context(home: NodeHome, reader: ChainRows, epoch: NodeEpoch) -> Epoch
         protocol_version=epoch.protocol_version,
         shards=tuple(sorted(shards, key=lambda shard: shard.shard_id)),
         block_headers=(sync_block.encoded, parent.encoded),
+        shard_layout=find_shard_layout(shard_uids, layouts),
     )
 
 

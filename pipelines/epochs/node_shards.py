@@ -3,6 +3,8 @@
 The version that makes a shard id a shard uid is told by what the node keeps of the block (ChunkExtra), by the epoch's layout where
 EpochInfo holds one (V5), by the flat storage, or by the genesis file.
 
+The shard layout is such a layout, or the genesis file's as long as it has the epoch's shards; elsewhere a database has none.
+
 The parent of a shard is told by such a layout; else by StateShardUIdMapping, which names the shard under whose prefix a split shard's
 State rows lie. That is the parent, unless the parent was itself born by a split and lay under its own parent's prefix: where another
 shard of that prefix is no longer in the epoch, the parent can't be told and none is named.
@@ -103,6 +105,18 @@ def find_parents(reader: ChainRows, shard_uids: Sequence[ShardUId], layouts: Lay
             if parent is not None:
                 found[shard_uid] = parent
     return found
+
+
+def find_shard_layout(shard_uids: Sequence[ShardUId], layouts: Layouts) -> ShardLayout | None:
+    """Return the one of the layouts that has exactly an epoch's shards, without parents; None where none is the epoch's.
+
+    Equal shard uids make equal layouts: a resharding gives all shards another version (V1) or the new ones new ids.
+
+    Args:
+        shard_uids: all shards of the epoch.
+    """
+    found = next((layout for layout in layouts if layout is not None and set(layout.shard_uids) == set(shard_uids)), None)
+    return None if found is None else found.assignment
 
 
 def with_mapped_parents(context: EpochContext, reader: ChainRows) -> EpochContext:

@@ -162,6 +162,7 @@ class RpcContextSource:
             protocol_version=config.protocol_version,
             shards=self._shards(chain, parent, shards_config),
             block_headers=(sync_block.header.encoded, parent.header.encoded),
+            shard_layout=shards_config.shard_layout.assignment,
         )
 
     def _shards(self, chain: RpcChain, parent: RpcBlock, config: RpcProtocolConfig) -> tuple[ShardContext, ...]:

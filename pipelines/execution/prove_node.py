@@ -10,7 +10,7 @@ Source: nearcore chain/client/src/view_client_actor.rs, handle_query; core/primi
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -52,7 +52,7 @@ class NodeProofRequest:
     """Height or hash of the block after which the state is meant."""
     shard_id: int | None = None
     shard_layout: ShardLayout | None = None
-    """None to take the genesis file's, where it is still that of the state."""
+    """None to take the node's own, where it is that of the state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,8 @@ class _State:
     shard_ids: frozenset[int]
     """All shards, also those that the node does not track."""
     including: _Including | None
+    shard_layout: ShardLayout | None
+    """None where the node does not tell it."""
 
 
 def prove_from_node(request: NodeProofRequest) -> VerifiedProof:
@@ -90,13 +92,13 @@ def prove_from_node(request: NodeProofRequest) -> VerifiedProof:
     home = read_node_home(request.node_home.expanduser())
     genesis = _genesis(home)
     with open_chain_rows(home, _COLUMNS) as rows:
-        state = _state_of_epoch(rows, request) if request.block is None else _state_after_block(rows, request.block, genesis)
+        state = _state_of_epoch(rows, request) if request.block is None else _state_after_block(rows, request.block, genesis, home)
     shard_uid, chosen_by = choose_shard(
         offered=sorted(state.roots),
         num_shards=len(state.shard_ids),
         shard_id=request.shard_id,
         account_id=request.wanted.account_id,
-        shard_layout=request.shard_layout or _genesis_layout(genesis, state, home),
+        shard_layout=request.shard_layout or state.shard_layout,
         has_account=lambda uid: _has_account(home, uid, state.roots[uid][0], request.wanted.account_id),
     )
     state_root, block_hash = state.roots[shard_uid]
@@ -124,12 +126,19 @@ def _genesis(home: NodeHome) -> Mapping[str, object]:
     return {} if home.genesis_file is None else read_genesis_fields(home.genesis_file, ("chain_id", "shard_layout"))
 
 
-def _genesis_layout(genesis: Mapping[str, object], state: _State, home: NodeHome) -> ShardLayout | None:
-    """Return the genesis file's shard layout if the state still has its shards, in its version."""
+def _genesis_layout(
+    genesis: Mapping[str, object], shard_uids: Collection[ShardUId], shard_ids: Collection[int], home: NodeHome
+) -> ShardLayout | None:
+    """Return the genesis file's shard layout if the state still has its shards, in its version.
+
+    Args:
+        shard_uids: of the shards that the node tracks.
+        shard_ids: of all.
+    """
     if genesis.get("shard_layout") is None:
         return None
     layout = shard_layout_from_json(genesis["shard_layout"], str(home.genesis_file))
-    return layout if state.shard_ids == set(layout.shard_ids) and set(state.roots) <= set(layout.shard_uids) else None
+    return layout if set(shard_ids) == set(layout.shard_ids) and set(shard_uids) <= set(layout.shard_uids) else None
 
 
 def _state_of_epoch(rows: ChainRows, request: NodeProofRequest) -> _State:
@@ -149,10 +158,11 @@ def _state_of_epoch(rows: ChainRows, request: NodeProofRequest) -> _State:
         roots=roots,
         shard_ids=frozenset(shard.shard_id for shard in context.shards),
         including=None if row is None else _Including(parent, row, sync_block),
+        shard_layout=context.shard_layout,
     )
 
 
-def _state_after_block(rows: ChainRows, block: str, genesis: Mapping[str, object]) -> _State:
+def _state_after_block(rows: ChainRows, block: str, genesis: Mapping[str, object], home: NodeHome) -> _State:
     chain_id = genesis.get("chain_id")
     if not isinstance(chain_id, str):
         raise SourceError(problem="the node's genesis file, which alone has the chain id, is not there", where=str(rows.folder))
@@ -164,7 +174,8 @@ def _state_after_block(rows: ChainRows, block: str, genesis: Mapping[str, object
     roots = {uid: (root, header.hash) for uid, root in _chunk_extras(rows, header.hash).items() if uid.shard_id in shard_ids}
     if not roots:
         raise EpochNotReadyError(problem=f"the node has no state after block {header.hash}", where=f"ChunkExtra, {rows.folder}")
-    return _State(chain_id, None, None, roots, shard_ids, _next_block(rows, header))
+    shard_layout = _genesis_layout(genesis, roots, shard_ids, home)
+    return _State(chain_id, None, None, roots, shard_ids, _next_block(rows, header), shard_layout)
 
 
 def _block_hash(rows: ChainRows, block: str) -> CryptoHash:

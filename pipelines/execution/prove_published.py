@@ -24,12 +24,12 @@ from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.policy import BelievedManifest, Offer, TrustPolicy, check_state_header, choose_manifest, choose_statement
 from schemas.block import decode_block_header
 from schemas.dsse import ENVELOPE_BYTES_MAX
-from schemas.errors import EpochNotReadyError, InvalidInputError, ObjectMismatchError, ObjectNotFoundError
+from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, ObjectMismatchError, ObjectNotFoundError
 from schemas.ids import ZERO_HASH, PartId, ShardUId
 from schemas.manifest import MissingKind
 from schemas.manifest_shard import ManifestShard
 from schemas.object_layout import EpochLayout
-from schemas.proof import TrieProof
+from schemas.proof import KeyClaim, PrefixClaim, ShardChoice, TrieProof
 from schemas.proof_chain import ChainEvidence, evidence_from_state_header
 from schemas.shard_layout import ShardLayout
 from schemas.shard_statement import ShardStatement, StatementPart
@@ -50,7 +50,7 @@ class PublishedProofRequest:
     policy: TrustPolicy
     shard_id: int | None = None
     shard_layout: ShardLayout | None = None
-    """None where it is not known: no published object has it."""
+    """The user's own; None to take the manifest's, where it has one."""
     kernel_name: str = "auto"
 
 
@@ -65,13 +65,15 @@ class PublishedProof:
     """Object names; also of parts in which the account was looked for to find its shard."""
     bytes_read: int
     """Of parts."""
+    layout_signers: tuple[str, ...] | None
+    """Pinned keys behind the manifest whose shard layout chose the shard; None where the shard was chosen in another way."""
 
 
 def prove_from_published(request: PublishedProofRequest) -> PublishedProof:
     """Make and verify a proof.
 
     Raises:
-        ManifestError: the trust policy does not hold.
+        ManifestError: the trust policy does not hold, or the manifest's shard layout is found to be wrong.
         EpochNotReadyError: the part that is needed is not published.
         ObjectMismatchError, IntegrityError: a part or state header is not what was published, or is no part of the state root.
         InvalidInputError: the shard can't be told, or a prefix has too many keys.
@@ -113,11 +115,14 @@ class _Proving:
             num_shards=len(manifest.shards) + sum(found.kind is MissingKind.SHARD for found in manifest.missing),
             shard_id=request.shard_id,
             account_id=wanted.account_id,
-            shard_layout=request.shard_layout,
+            shard_layout=request.shard_layout or manifest.shard_layout,
             has_account=self._has_account,
         )
         shard = self._shard(shard_uid)
         claim, nodes = make_claim(self._reader(shard, wanted), shard.state_root, wanted)
+        by_manifest = chosen_by is ShardChoice.SHARD_LAYOUT and request.shard_layout is None
+        if by_manifest:
+            self._doubt_layout(shard_uid, claim)
         chain = self._evidence(shard)
         proof = TrieProof(
             chain_id=manifest.chain_id,
@@ -132,7 +137,27 @@ class _Proving:
             chain=chain,
         )
         verified = verify_proof(proof, f"proof from {self.store.url}/{request.layout.folder}", request.policy.trusted_block)
-        return PublishedProof(verified, self._statement(shard)[1], tuple(self.parts_read), self.bytes_read)
+        layout_signers = tuple(map(str, self.believed.signers)) if by_manifest else None
+        return PublishedProof(verified, self._statement(shard)[1], tuple(self.parts_read), self.bytes_read, layout_signers)
+
+    def _doubt_layout(self, shard_uid: ShardUId, claim: KeyClaim | PrefixClaim) -> None:
+        """Look for the account in the other shards, where the manifest's layout is nobody's word and its state roots are the chain's.
+
+        A layout that nobody pinned stands behind must not turn what is there into what is absent, and all records of an account are in
+        one shard.
+        """
+        policy, account_id = self.request.policy, self.request.wanted.account_id
+        is_absent = not claim.values if isinstance(claim, PrefixClaim) else claim.value is None
+        if policy.trusted_block is None or policy.keys is not None or not is_absent or self._has_account(shard_uid):
+            return
+        others = (shard.shard_uid for shard in self.believed.manifest.shards if shard.shard_uid != shard_uid)
+        elsewhere = next((other for other in others if self._has_account(other)), None)
+        if elsewhere is not None:
+            raise ManifestError(
+                problem=f"the manifest's shard layout has {account_id} in shard {shard_uid}, and shard {elsewhere} has its record",
+                where=f"{self.store.url}/{self.request.layout.manifest}",
+                remedy="Its publisher errs or lies: read from another one, or give the layout with --shard-layout.",
+            )
 
     def _shard(self, shard_uid: ShardUId) -> ManifestShard:
         return next(shard for shard in self.believed.manifest.shards if shard.shard_uid == shard_uid)

@@ -46,7 +46,7 @@ def choose_shard(
     with_account = next((uid for uid in offered if has_account(uid)), None)
     if with_account is None:
         raise InvalidInputError(
-            problem=f"no shard here has the account {account_id}, so its shard can't be told",
+            problem=f"no shard here has the account {account_id}, and the shard layout is not known, so its shard can't be told",
             remedy=f"Name the shard with --shard-id, or the shard layout with --shard-layout; here are {_list(offered)}.",
         )
     return with_account, ShardChoice.ACCOUNT_RECORD

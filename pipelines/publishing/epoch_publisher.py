@@ -26,6 +26,7 @@ from schemas.ids import CryptoHash, PartId, ShardUId
 from schemas.latest_pointer import POINTER_BYTES_MAX, LatestPointer
 from schemas.manifest import Manifest, MissingKind, MissingObject, ZstdSettings, check_urls
 from schemas.object_layout import EpochLayout, latest_name
+from schemas.shard_layout import ShardLayout
 from schemas.state_part import Encoding, num_parts_for
 
 SWAP_ATTEMPTS_MAX = 8
@@ -113,6 +114,7 @@ class EpochPublisher:
             raise ManifestError(
                 problem=f"the epoch is published with sync hash {manifest.sync_hash}, the source says {context.sync_hash}", where=where
             )
+        _agreed_layout(context, [shard.shard_id for shard in context.shards], manifest, where)
         for shard in context.shards:
             _check_same_shard(manifest, shard.shard_uid, shard.state_root, num_parts, where)
 
@@ -120,13 +122,15 @@ class EpochPublisher:
         """Refuse to write parts over published ones of another state root or number: what a manifest lists never changes.
 
         Raises:
-            ManifestError: it is published with another state root.
+            ManifestError: it is published with another state root, or the epoch with another shard layout.
             InvalidInputError: it is published in another number of parts.
         """
         store, layout = open_store(self.store_url), self.layout(context)
         stored = read_manifest(store, layout)
         if stored is not None:
-            _check_same_shard(stored.manifest, shard_uid, state_root, num_parts, f"{store.url}/{layout.manifest}")
+            where = f"{store.url}/{layout.manifest}"
+            _agreed_layout(context, [shard_uid.shard_id], stored.manifest, where)
+            _check_same_shard(stored.manifest, shard_uid, state_root, num_parts, where)
 
     def put_shard(self, context: EpochContext, shard: ProducedShard) -> PublishedShard:
         """Store a shard's header, statement and torrent; see `ShardPublisher.put`."""
@@ -136,12 +140,14 @@ class EpochPublisher:
     def finish(self, context: EpochContext, shards: Sequence[PublishedShard], epoch_shard_ids: Sequence[int]) -> PublishedEpoch:
         """Write the manifest, then move the latest pointer forward and enter the epoch in the catalogue.
 
-        Shards that an earlier revision lists and this run did not make stay listed.
+        Shards that an earlier revision lists and this run did not make stay listed, and so does its shard layout where the context has
+        none.
 
         Args:
-            epoch_shard_ids: all shards that the epoch is known to have.
+            epoch_shard_ids: all shards that the epoch is known to have, but for those that a shard layout names.
         Raises:
-            ManifestError: somebody has published a shard with a state header meanwhile, and it is one of ours without.
+            ManifestError: somebody has published a shard with a state header meanwhile, and it is one of ours without; or the shards do
+                not fit the shard layout.
             ObjectExistsError: other producers were faster each time.
         """
         store, layout = open_store(self.store_url), self.layout(context)
@@ -149,7 +155,7 @@ class EpochPublisher:
             stored = read_manifest(store, layout)
             if stored is not None:
                 _refuse_lost_headers(stored.manifest, shards, f"{store.url}/{layout.manifest}")
-            manifest = self._manifest(context, shards, epoch_shard_ids, stored)
+            manifest = self._manifest(context, shards, epoch_shard_ids, stored, f"{store.url}/{layout.manifest}")
             if stored is not None and _same_content(stored.manifest, manifest):
                 # Nothing new to say; perhaps our signature.
                 manifest = stored.manifest
@@ -187,8 +193,14 @@ class EpochPublisher:
         return PublishedEpoch(manifest.revision, self._signed_by(), (*notes, note) if note else tuple(notes))
 
     def _manifest(
-        self, context: EpochContext, shards: Sequence[PublishedShard], epoch_shard_ids: Sequence[int], stored: StoredManifest | None
+        self,
+        context: EpochContext,
+        shards: Sequence[PublishedShard],
+        epoch_shard_ids: Sequence[int],
+        stored: StoredManifest | None,
+        where: str,
     ) -> Manifest:
+        shard_layout = _agreed_layout(context, epoch_shard_ids, None if stored is None else stored.manifest, where)
         listings = {shard.listing.shard_id: shard.listing for shard in shards}
         missing = [found for shard in shards for found in shard.missing]
         if stored is not None:
@@ -196,7 +208,8 @@ class EpochPublisher:
                 if kept.shard_id not in listings:
                     listings[kept.shard_id] = kept
                     missing += [found for found in stored.manifest.missing if found.shard_id == kept.shard_id]
-        absent = sorted(set(epoch_shard_ids) - set(listings))
+        known = {*epoch_shard_ids, *(() if shard_layout is None else shard_layout.shard_ids)}
+        absent = sorted(known - set(listings))
         missing += [MissingObject(MissingKind.SHARD, "not produced here so far", shard_id) for shard_id in absent]
         if not context.block_headers:
             missing.append(MissingObject(MissingKind.BLOCK_HEADERS, "the source has none"))
@@ -217,6 +230,7 @@ class EpochPublisher:
             trackers=self.trackers,
             block_headers=context.block_headers,
             missing=tuple(sorted(missing, key=lambda found: (-1 if found.shard_id is None else found.shard_id, found.kind))),
+            shard_layout=shard_layout,
         )
 
     def _signers(self) -> tuple[Signer, ...]:
@@ -231,6 +245,35 @@ def _own_version() -> str:
         return version("statecast")
     except PackageNotFoundError:
         return "0"
+
+
+def _agreed_layout(context: EpochContext, shard_ids: Sequence[int], manifest: Manifest | None, where: str) -> ShardLayout | None:
+    """Return the epoch's shard layout, the context's or the published manifest's, once every shard that is known is one of it.
+
+    Args:
+        shard_ids: of the epoch, besides those of the context and the manifest.
+    Raises:
+        ManifestError: two layouts, or a shard that the layout does not have.
+    """
+    published = None if manifest is None else manifest.shard_layout
+    layout = published if context.shard_layout is None else context.shard_layout
+    if layout is None:
+        return None
+    if published not in (None, layout):
+        raise ManifestError(
+            problem="the epoch is published with another shard layout than the source's",
+            where=where,
+            remedy="One of them is of another chain or epoch: find out which, or publish to another place.",
+        )
+    known = {shard.shard_uid for shard in context.shards} | {shard.shard_uid for shard in (manifest.shards if manifest else ())}
+    foreign = [*map(str, sorted(known - set(layout.shard_uids))), *map(str, sorted(set(shard_ids) - set(layout.shard_ids)))]
+    if foreign:
+        raise ManifestError(
+            problem=f"the epoch's shard layout has no shard {foreign[0]}",
+            where=where,
+            remedy="The shard or the layout is of another chain or epoch: correct the context, or publish to another place.",
+        )
+    return layout
 
 
 def _check_same_shard(manifest: Manifest, shard_uid: ShardUId, state_root: CryptoHash | None, num_parts: int | None, where: str) -> None:

@@ -191,6 +191,7 @@ def _context(layout: EpochLayout, manifest: Manifest | None, given: EpochContext
         protocol_version=manifest.protocol_version,
         shards=tuple(ShardContext(shard.shard_uid, shard.state_root, parent_shard_uid=shard.parent_shard_uid) for shard in manifest.shards),
         block_headers=manifest.block_headers,
+        shard_layout=manifest.shard_layout,
     )
     return own if given is None else _agreed(own, given, where)
 
@@ -216,6 +217,8 @@ def _agreed(own: EpochContext, given: EpochContext, where: str) -> EpochContext:
                 actual=str(shard.state_root),
             )
         shards.append(replace(shard, flat_head_target=other.flat_head_target))
+    if own.shard_layout is not None and given.shard_layout not in (None, own.shard_layout):
+        raise InvalidInputError(problem="the manifest's shard layout is not the context's", where=where)
     return replace(own, shards=tuple(shards))
 
 

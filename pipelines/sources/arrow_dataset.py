@@ -301,5 +301,6 @@ def select_epoch(shards: Sequence[ShardDataset], selector: str) -> tuple[EpochCo
         protocol_version=first.protocol_version,
         shards=tuple(shard.summary.shard for shard in taken),
         block_headers=first.block_headers,
+        shard_layout=next((layout for shard in taken if (layout := shard.summary.context.shard_layout) is not None), None),
     )
     return context, taken

@@ -176,6 +176,7 @@ def genesis_context(path: str | Path) -> EpochContext:
         shards=tuple(
             ShardContext(shard_uid=shard_uid, state_root=None) for shard_uid in sorted(head.layout.shard_uids, key=lambda uid: uid.shard_id)
         ),
+        shard_layout=head.layout.assignment,
     )
 
 

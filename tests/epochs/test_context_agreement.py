@@ -74,6 +74,7 @@ CHANGES: dict[str, Callable[[EpochContext], EpochContext]] = {
     "header of the sync block": lambda context: replace(context, block_headers=(b"\1", context.block_headers[1])),
     "header of the block before it": lambda context: replace(context, block_headers=(context.block_headers[0], b"\1")),
     "shard 3": lambda context: replace(context, shards=context.shards[:3]),
+    "shard_layout": lambda context: replace(context, shard_layout=replace(context.shard_layout, boundary_accounts=("a", "b", "c"))),
 }
 
 
@@ -99,6 +100,16 @@ def test_parents_are_compared_where_both_are_known(context: EpochContext) -> Non
     compare_contexts(one, "here", first_shard(context, parent_shard_uid=ShardUId(3, 8)), "there", of_given=False)
     with pytest.raises(ContextMismatchError, match=r"parent_shard_uid of shard 0 is s8\.v0 in here and s9\.v0 in there"):
         compare_contexts(one, "here", other, "there", of_given=False)
+
+
+def test_a_shard_layout_is_filled_in(context: EpochContext) -> None:
+    """Not to know it is no difference; who knows it tells the others."""
+    assert context.shard_layout is not None
+    bare = GivenContextSource(replace(context, shard_layout=None), "file")
+    assert agreed_epoch_context((bare,), "5").context.shard_layout is None
+    assert agreed_epoch_context((bare, node()), "5").context.shard_layout == context.shard_layout
+    first = GivenContextSource(bare.context.only((0,)), "file")
+    assert agreed_epoch_context((first, node()), "5").context.shard_layout == context.shard_layout
 
 
 def test_what_a_given_context_leaves_open_is_no_difference(context: EpochContext) -> None:

@@ -12,7 +12,9 @@ from pipelines.sources.node_columns import CHUNK_EXTRA, EPOCH_INFO, FLAT_STORAGE
 from pipelines.sources.rocksdb_reader import RocksDbReader
 from schemas.borsh import BorshWriter
 from schemas.epoch_context import EpochContext, parse_epoch_context
+from schemas.errors import InvalidInputError
 from schemas.ids import CryptoHash, ShardUId
+from schemas.shard_layout import shard_layout_from_json
 from tests.support.nodes import LOCALNET_EPOCH_ID, change_rows, context_file, copied, drop_column, localnet_home, node_a, tree
 
 
@@ -107,7 +109,34 @@ def test_the_layout_of_an_epoch_tells_shard_uids(home: Path) -> None:
     change_rows(home / "data", EPOCH_INFO, {CryptoHash.from_base58(LOCALNET_EPOCH_ID): epoch_info_v5(3)})
     context = epoch_context_from_node(home, LOCALNET_EPOCH_ID)
     assert [str(shard.shard_uid) for shard in context.shards] == ["s0.v3", "s1.v3", "s2.v3", "s3.v3"]
+    assert context.shard_layout is not None
+    assert set(context.shard_layout.shard_uids) == {shard.shard_uid for shard in context.shards}
     assert parents(context) == {"s1.v3": "s9.v3", "s3.v3": "s9.v3"}
+
+
+def test_the_shard_layout_is_the_epochs_or_the_genesis_files(home: Path) -> None:
+    """The genesis file's as long as the epoch has its shards; without parents, which the shards name."""
+    genesis = json.loads((home / "genesis.json").read_text())
+    layout = shard_layout_from_json(genesis["shard_layout"], "genesis")
+    assert epoch_context_from_node(home).shard_layout == layout.assignment
+    genesis["shard_layout"]["V2"]["version"] = 7
+    (home / "genesis.json").write_text(json.dumps(genesis))
+    assert epoch_context_from_node(home).shard_layout is None
+
+
+def test_a_context_file_may_name_the_shard_layout() -> None:
+    """It comes back; a shard that it does not have is the user's to mend."""
+    document = json.loads((node_a() / "context.json").read_text())
+    assert "shard_layout" not in parse_epoch_context(json.dumps(document), "test").to_json()
+    document["shards"] = document["shards"][:2]
+    document["shard_layout"] = {"V2": {"boundary_accounts": ["b", "c"], "shard_ids": [0, 5, 9], "version": 3}}
+    context = parse_epoch_context(json.dumps(document), "test")
+    assert context.shard_layout is not None
+    assert parse_epoch_context(json.dumps(context.to_json()), "test") == context
+    for change in ({"version": 4}, {"shard_ids": [0, 6, 9]}):
+        changed = {**document, "shard_layout": {"V2": {**document["shard_layout"]["V2"], **change}}}
+        with pytest.raises(InvalidInputError, match="is not in the shard layout"):
+            parse_epoch_context(json.dumps(changed), "test")
 
 
 def test_a_context_file_may_name_parents() -> None:

@@ -23,9 +23,10 @@ from schemas.public_key import PublicKey
 from schemas.shard_layout import ShardLayout
 from tests.support.nodes import localnet_home
 from tests.support.productions import PAIRS, new_store_url, producer, small_shard
-from tests.support.published import public_key, published_localnet
+from tests.support.published import public_key, published_localnet, revise
 
 INSECURE = TrustPolicy(insecure=True)
+LOCALNET_LAYOUT = ShardLayout(kind="V2", version=0, shard_ids=(3, 1, 0, 2), boundary_accounts=("9f", "bb", "tt"))
 
 
 @lru_cache
@@ -106,24 +107,87 @@ def test_an_epoch_that_is_not_published_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("account_id", ["node0", "08fb740e3a2727888fcb3ae7a2a9a5c56a82bbf4dcb5098cf238d6c2d997e559"])
 def test_a_published_epoch_and_its_node_give_the_same_proof(account_id: str) -> None:
-    """The proof from parts is that of the node, byte for byte but for how the shard was chosen."""
+    """The proof from parts is that of the node, byte for byte."""
     wanted = wanted_record(account_id)
     published = prove_from_published(_request(published_localnet(), wanted)).verified.proof
-    own = prove_from_node(NodeProofRequest(localnet_home(), wanted)).proof
-    assert published.shard_chosen_by is ShardChoice.ACCOUNT_RECORD
-    assert dataclasses.replace(published, shard_chosen_by=own.shard_chosen_by).to_bytes() == own.to_bytes()
+    assert published.to_bytes() == prove_from_node(NodeProofRequest(localnet_home(), wanted)).proof.to_bytes()
 
 
-def test_the_shard_of_an_absent_account_must_be_told() -> None:
-    """Absence counts in the right shard alone, and only a shard layout or the user can name it."""
-    request = _request(published_localnet(), wanted_record("nobody.near"))
-    with pytest.raises(InvalidInputError, match="--shard-layout"):
-        prove_from_published(request)
-    layout = ShardLayout(kind="V2", version=0, shard_ids=(3, 1, 0, 2), boundary_accounts=("9f", "bb", "tt"))
-    proof = prove_from_published(dataclasses.replace(request, shard_layout=layout)).verified.proof
+# the shard of an account
+
+
+def _localnet_copy(tmp_path: Path, shard_layout: ShardLayout | None) -> Path:
+    """Return a copy of the published localnet with another shard layout in its manifest."""
+    folder = tmp_path / "copy"
+    shutil.copytree(published_localnet(), folder)
+    revise(folder, lambda manifest: dataclasses.replace(manifest, shard_layout=shard_layout))
+    return folder
+
+
+def test_absence_is_proven_with_no_options() -> None:
+    """The manifest's shard layout names the shard, and one part is read, as for an account that is there."""
+    absent, there = (prove_from_published(_request(published_localnet(), wanted_record(name))) for name in ("nobody.near", "node0"))
+    proof = absent.verified.proof
     assert proof.claim == KeyClaim(b"\0nobody.near", None)
-    assert proof.shard_chosen_by is ShardChoice.SHARD_LAYOUT
-    assert proof.shard_uid == prove_from_node(NodeProofRequest(localnet_home(), wanted_record("nobody.near"))).proof.shard_uid
+    assert proof.shard_chosen_by is there.verified.proof.shard_chosen_by is ShardChoice.SHARD_LAYOUT
+    assert proof.to_bytes() == prove_from_node(NodeProofRequest(localnet_home(), wanted_record("nobody.near"))).proof.to_bytes()
+    assert (len(absent.parts_read), len(there.parts_read)) == (1, 1)
+    assert absent.layout_signers == ()
+
+
+def test_without_a_layout_the_shard_of_an_absent_account_must_be_told(tmp_path: Path) -> None:
+    """Absence counts in the right shard alone, and an older manifest does not name it; what is there is found all the same."""
+    folder = _localnet_copy(tmp_path, None)
+    request = _request(folder, wanted_record("nobody.near"))
+    with pytest.raises(InvalidInputError, match="the shard layout is not known") as caught:
+        prove_from_published(request)
+    assert "--shard-id" in caught.value.remedy
+    assert "--shard-layout" in caught.value.remedy
+    published = prove_from_published(dataclasses.replace(request, shard_layout=LOCALNET_LAYOUT))
+    assert published.verified.proof.shard_chosen_by is ShardChoice.SHARD_LAYOUT
+    assert published.layout_signers is None
+    found = prove_from_published(_request(folder, wanted_record("node0"))).verified.proof
+    assert found.shard_chosen_by is ShardChoice.ACCOUNT_RECORD
+    own = prove_from_node(NodeProofRequest(localnet_home(), wanted_record("node0"))).proof
+    assert dataclasses.replace(found, shard_chosen_by=own.shard_chosen_by) == own
+
+
+def test_the_users_layout_counts_before_the_manifests(tmp_path: Path) -> None:
+    """And so does a shard that the user names."""
+    turned = dataclasses.replace(LOCALNET_LAYOUT, shard_ids=(2, 3, 1, 0))
+    request = _request(_localnet_copy(tmp_path, turned), wanted_record("nobody.near"))
+    for changes, shard_id in (({}, 1), ({"shard_layout": LOCALNET_LAYOUT}, 0), ({"shard_id": 3}, 3)):
+        assert prove_from_published(dataclasses.replace(request, **changes)).verified.proof.shard_uid.shard_id == shard_id  # type: ignore[arg-type]
+
+
+def test_a_trusted_block_does_not_make_a_layout_true(tmp_path: Path) -> None:
+    """It proves the state roots, so an account that a wrong layout hides is found in its shard; of none it can prove the layout right."""
+    turned = dataclasses.replace(LOCALNET_LAYOUT, shard_ids=(2, 3, 1, 0))
+    folder = _localnet_copy(tmp_path, turned)
+    chunk = prove_from_published(_request(published_localnet(), wanted_record("node0"))).verified.chunk
+    assert chunk is not None
+    trusting = TrustPolicy(trusted_block=chunk.block.hash)
+    with pytest.raises(ManifestError, match=r"has node0 in shard s1\.v0, and shard s0\.v0 has its record"):
+        prove_from_published(_request(folder, wanted_record("node0"), trusting))
+    # Nothing speaks against absence in the wrong shard of what is nowhere.
+    absent = prove_from_published(_request(folder, wanted_record("nobody.near"), trusting))
+    assert absent.verified.proof.shard_uid.shard_id == 1
+    assert len(absent.parts_read) == 4
+    # Where the account is in the layout's shard, the absence of another record of it needs no other shard.
+    code = prove_from_published(_request(published_localnet(), wanted_record("node0", contract_code=True), trusting))
+    assert {name.split("/")[3] for name in code.parts_read} == {"shard_id=0"}
+
+
+def test_a_pinned_key_stands_behind_the_layout(tmp_path: Path) -> None:
+    """One that has signed the manifest is enough, whatever the threshold is; its word is taken."""
+    turned = dataclasses.replace(LOCALNET_LAYOUT, shard_ids=(2, 3, 1, 0))
+    pinned = TrustPolicy(keys=TrustRule((PublicKey.parse(public_key()),), 1))
+    published = prove_from_published(_request(_localnet_copy(tmp_path, turned), wanted_record("node0"), pinned))
+    assert published.layout_signers == (public_key(),)
+    assert published.verified.proof.claim == KeyClaim(b"\0node0", None)
+
+
+# whom to believe
 
 
 def test_a_trusted_block_ties_the_proof() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.commands import statecast
 from tests.support.nodes import localnet_home
-from tests.support.published import published_localnet
+from tests.support.published import public_key, published_localnet
 
 NODE_KEY = "ed25519:7PGseFbWxvYVgZ89K1uTJKYoKetWs7BJtbyXDzfbAcqX"
 """Of node0, in the genesis records."""
@@ -24,12 +24,13 @@ def test_a_proof_is_written_and_verified(tmp_path: Path) -> None:
     assert made.code == 0, made.stderr
     assert made.document["decoded"]["amount"] == "1000000000000000000000000"
     assert made.document["present"] is True
-    assert made.document["shard_chosen_by"] == "account_record"
+    assert made.document["shard_chosen_by"] == "shard_layout"
+    assert made.document["shard_layout_signers"] == []
     assert "proof" not in made.document
     verified = statecast("verify-proof", file, "--json")
     assert verified.code == 0
     assert verified.document["tied_to"] == []
-    own = set(made.document) - {"file", "signers", "parts_read", "bytes_read"}
+    own = set(made.document) - {"file", "signers", "parts_read", "bytes_read", "shard_layout_signers"}
     assert {name: made.document[name] for name in own} == {name: verified.document[name] for name in own}
     for option, field in (("--trusted-block", "chunk_in_block"), ("--trusted-block", "child_block"), ("--state-root", "state_root")):
         tied = statecast("verify-proof", file, option, made.document[field], "--json")
@@ -75,6 +76,19 @@ def test_who_says_where_an_absent_record_belongs_is_shown(tmp_path: Path) -> Non
     assert shown.code == 0 and warning in shown.stdout
     assert "shard_chosen_by" in statecast("verify-proof", file, "--json").document["unproven"]
     assert warning not in statecast("prove", published_localnet(), "--account", "node0").stdout
+
+
+def test_an_account_that_is_nowhere_is_absent(tmp_path: Path) -> None:
+    """Out of a bucket of several shards with no options; who stands behind the shard layout is said, and a reader's own one agrees."""
+    file = tmp_path / "proof.json"
+    made = statecast("prove", published_localnet(), "--account", "nobody.near", "--out", file)
+    assert made.code == 0, made.stderr
+    assert "the shard is that of the manifest's shard layout, which no key of yours has signed" in made.stdout
+    assert "the word of the proof's maker" in made.stdout
+    verified = statecast("verify-proof", file, "--shard-layout", localnet_home() / "genesis.json", "--json")
+    assert (verified.code, verified.document["present"], "shard_chosen_by" in verified.document["unproven"]) == (0, False, False)
+    signed = statecast("prove", published_localnet(), "--account", "nobody.near", "--trust-key", public_key())
+    assert f"shard layout, signed by {public_key()}" in signed.stdout
 
 
 def test_a_reader_may_check_the_shard_of_what_is_absent(tmp_path: Path) -> None:

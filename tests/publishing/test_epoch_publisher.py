@@ -19,6 +19,7 @@ from schemas.errors import IntegrityError, InvalidInputError, ManifestError, Obj
 from schemas.ids import CryptoHash
 from schemas.latest_pointer import LatestPointer
 from schemas.object_layout import EpochLayout, latest_name
+from schemas.shard_layout import ShardLayout
 from schemas.shard_statement import ShardStatement
 from schemas.state_header import HeaderOrigin
 from tests.support.productions import Producer, context, fitting_header, inject, meanwhile, new_store_url, producer, signer, small_shard
@@ -309,6 +310,64 @@ def test_a_published_shard_never_changes(built: BuiltShard, store_url: str) -> N
     producing.publisher.refuse_other_shard(context(built), shard_uid, built.state_root, 3)
     with pytest.raises(ManifestError, match="sync hash"):
         producing.publisher.find_published(replace(context(built), sync_hash=other_root), None)
+
+
+ALONE = ShardLayout(kind="V2", version=0, shard_ids=(0,))
+"""The layout of an epoch with one shard."""
+TWO = ShardLayout(kind="V2", version=0, shard_ids=(4, 0), boundary_accounts=("m",))
+
+
+def test_the_shard_layout_is_published(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
+    """With the shards that it names and that are not here, whatever else is known of the epoch."""
+    producing = producer(built, store_url)
+    producing.publisher.finish(replace(context(built), shard_layout=TWO), [producing.put_shard()], [0])
+    manifest = manifest_of(store, layout).manifest
+    assert manifest.shard_layout == TWO
+    assert [found.shard_id for found in manifest.missing if found.kind == "shard"] == [4]
+
+
+def test_an_older_manifest_gets_the_shard_layout_and_keeps_it(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
+    """A revision adds it and changes nothing else; a producer that does not know it leaves it alone, and so does a rerun."""
+    producing = producer(built, store_url)
+    producing.publish()
+    before = manifest_of(store, layout).manifest
+    assert before.shard_layout is None
+    informed = replace(context(built), shard_layout=ALONE)
+    # What is published is whole: nothing is made anew for the layout's sake.
+    assert producing.publisher.find_published(informed, 3) is not None
+    shard = producing.put_shard()
+    assert producing.publisher.finish(informed, [shard], [0]).revision == 2
+    after = manifest_of(store, layout).manifest
+    assert replace(after, revision=1, created=before.created, shard_layout=None) == before
+    assert after.shard_layout == ALONE
+    for again in (informed, context(built)):
+        assert producing.publisher.finish(again, [shard], [0]).revision == 2
+        assert manifest_of(store, layout).manifest.shard_layout == ALONE
+
+
+def test_a_published_shard_layout_never_changes(built: BuiltShard, store_url: str) -> None:
+    """Another one is refused before a part is written, and so is a shard that the published one does not have."""
+    producing = producer(built, store_url)
+    shard = producing.put_shard()
+    producing.publisher.finish(replace(context(built), shard_layout=TWO), [shard], [0])
+    shard_uid = built.dataset.summary.shard.shard_uid
+    other = replace(context(built), shard_layout=replace(TWO, boundary_accounts=("n",)))
+    with pytest.raises(ManifestError, match="another shard layout"):
+        producing.publisher.find_published(other, None)
+    with pytest.raises(ManifestError, match="another shard layout"):
+        producing.publisher.refuse_other_shard(other, shard_uid, built.state_root, 3)
+    with pytest.raises(ManifestError, match="another shard layout"):
+        producing.publisher.finish(other, [shard], [0])
+    with pytest.raises(ManifestError, match="has no shard 7"):
+        producing.publisher.finish(context(built), [shard], [0, 7])
+
+
+def test_a_shard_layout_must_have_what_is_published(built: BuiltShard, store_url: str) -> None:
+    """A layout of another version does not come into an older manifest."""
+    producing = producer(built, store_url)
+    producing.publish()
+    with pytest.raises(ManifestError, match=r"has no shard s0\.v0"):
+        producing.publisher.finish(replace(context(built), shard_layout=replace(ALONE, version=1)), [], [0])
 
 
 # What a rerun finds

@@ -18,6 +18,7 @@ from schemas.ids import CryptoHash, ShardUId
 from schemas.json_document import encode_json
 from schemas.latest_pointer import LatestPointer
 from schemas.manifest import Manifest, MissingKind, MissingObject, check_urls
+from schemas.shard_layout import ShardLayout
 from schemas.state_part import Encoding
 from tests.support.published_values import digest, make_manifest
 
@@ -61,6 +62,62 @@ def test_a_shards_parent_comes_back() -> None:
     jsonschema.validate(json.loads(payload), SCHEMA)
     assert b"parent_shard_uid" not in make_manifest().to_payload()
     assert json.loads(payload)["predicate"]["shards"][0]["parent_shard_uid"] == "s3.v0"
+
+
+LAYOUT = ShardLayout(kind="V2", version=1, shard_ids=(5, 0, 1), boundary_accounts=("aurora", "near"))
+"""Of the manifest's two shards and the one that is missing."""
+
+
+@pytest.mark.parametrize(
+    "shard_layout",
+    [
+        LAYOUT,
+        replace(LAYOUT, kind="V3", version=3),
+        ShardLayout(kind="V1", version=1, shard_ids=(0, 1, 2), boundary_accounts=("aurora", "near")),
+        ShardLayout(kind="V0", version=1, shard_ids=(0, 1, 2)),
+    ],
+    ids=lambda layout: layout.kind,
+)
+def test_the_epochs_shard_layout_comes_back(shard_layout: ShardLayout) -> None:
+    """Where it is known, of any kind; the JSON Schema knows it, and a manifest without it is what it always was."""
+    manifest = make_manifest()
+    shards = tuple(replace(shard, shard_uid=ShardUId(shard_layout.version, shard.shard_id)) for shard in manifest.shards)
+    (other,) = set(shard_layout.shard_ids) - {0, 1}
+    manifest = replace(
+        manifest, shards=shards, missing=(MissingObject(MissingKind.SHARD, "not tracked", other),), shard_layout=shard_layout
+    )
+    payload = manifest.to_payload()
+    assert Manifest.from_payload(payload, "test") == manifest
+    jsonschema.validate(json.loads(payload), SCHEMA)
+    assert json.loads(payload)["predicate"]["shard_layout"] == shard_layout.to_json()
+    assert b"shard_layout" not in make_manifest().to_payload()
+
+
+LAYOUT_DAMAGE: dict[str, Callable[[dict[str, Any], dict[str, Any]], object]] = {
+    "a shard that the layout lacks": lambda p, v2: (v2["shard_ids"].pop(), v2["boundary_accounts"].pop()),
+    "a missing shard that the layout lacks": lambda p, v2: (v2["shard_ids"].pop(0), v2["boundary_accounts"].pop()),
+    "a shard that nobody lists": lambda p, v2: (v2["shard_ids"].append(9), v2["boundary_accounts"].append("z")),
+    "another shard": lambda p, v2: v2["shard_ids"].__setitem__(2, 4),
+    "another version": lambda p, v2: v2.update(version=2),
+    "no version": lambda p, v2: v2.pop("version"),
+    "accounts out of order": lambda p, v2: v2["boundary_accounts"].reverse(),
+    "an account too many": lambda p, v2: v2["boundary_accounts"].append("z"),
+    "an account that is none": lambda p, v2: v2["boundary_accounts"].__setitem__(1, "é"),
+    "an account too long": lambda p, v2: v2["boundary_accounts"].__setitem__(1, "b" * 65),
+    "a kind of the future": lambda p, v2: p.update(shard_layout={"V4": v2}),
+    "two kinds": lambda p, v2: p["shard_layout"].update(V3=v2),
+    "no layout": lambda p, v2: p.update(shard_layout=None),
+    "a list": lambda p, v2: p.update(shard_layout=[v2]),
+}
+
+
+@pytest.mark.parametrize("change", LAYOUT_DAMAGE.values(), ids=LAYOUT_DAMAGE.keys())
+def test_a_shard_layout_that_is_not_the_epochs_is_refused(change: Callable[[dict[str, Any], dict[str, Any]], object]) -> None:
+    """It has the shards that are listed, in their version, and those that are missing, and no others."""
+    document = json.loads(replace(make_manifest(), shard_layout=LAYOUT).to_payload())
+    change(document["predicate"], document["predicate"]["shard_layout"]["V2"])
+    with pytest.raises(ManifestError, match="test"):
+        Manifest.from_payload(encode_json(document), "test")
 
 
 def test_subjects_are_the_stored_objects() -> None:

@@ -86,6 +86,8 @@ def test_the_localnets_layout() -> None:
         {"V2": {**V2, "shard_ids": [3, 8, 4, 4]}},
         {"V2": {**V2, "shard_ids": [3, 8, 4, -1]}},
         {"V2": {"boundary_accounts": [], "version": 3}},
+        {"V2": {**V2, "boundary_accounts": ["ccc", "kkk", "pp\u00e9"]}},
+        {"V2": {**V2, "boundary_accounts": ["ccc", "kkk", "p" * 65]}},
     ],
 )
 def test_what_is_no_layout_is_refused(document: object) -> None:
@@ -238,3 +240,16 @@ def test_lists_that_do_not_fit_each_other_are_refused_in_borsh_too() -> None:
     broken = {"V2": {**V2_LAYOUT["V2"], "boundary_accounts": []}}
     with pytest.raises(IntegrityError, match="boundary_accounts"):
         read_shard_layout(BorshReader(in_borsh(broken), "test", IntegrityError), "test")
+
+
+@pytest.mark.parametrize(
+    "document", [V1_LAYOUT, V2_LAYOUT, V3_LAYOUT, {"V0": {"num_shards": 3, "version": 0}}], ids=lambda d: next(iter(d))
+)
+def test_an_assignment_comes_back(document: dict[str, Any]) -> None:
+    """It is the layout but for parents, in the form that genesis files have."""
+    layout = shard_layout_from_json(document, "test")
+    assert layout.assignment.parent_shard_ids == ()
+    assert shard_layout_from_json(json.loads(json.dumps(layout.to_json())), "test") == layout.assignment
+    accounts = ("a", "b", "bb", "c", "near", "zz")
+    assert [layout.assignment.shard_index_of(account) for account in accounts] == [layout.shard_index_of(account) for account in accounts]
+    assert layout.assignment.shard_uids == layout.shard_uids

@@ -6,10 +6,13 @@ import atexit
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from pipelines.publishing.signing import generate_key
+from pipelines.publishing.signing import generate_key, load_signer, sign_payload
+from schemas.dsse import parse_envelope
+from schemas.manifest import Manifest
 from tests.support.commands import Outcome, statecast
 from tests.support.nodes import localnet_home, node_a
 
@@ -60,6 +63,15 @@ def published_localnet() -> Path:
     outcome = produce_localnet(folder)
     assert outcome.code == 0, outcome.stderr
     return folder
+
+
+def revise(bucket: Path, change: Callable[[Manifest], Manifest], key: str = "first") -> Manifest:
+    """Replace the one epoch's manifest in a copy by another one of the same publisher, and return it."""
+    (file,) = bucket.rglob("manifest.json")
+    manifest = change(Manifest.from_payload(parse_envelope(file.read_bytes(), "test").payload, "test"))
+    file.chmod(0o600)
+    file.write_bytes(sign_payload(manifest.to_payload(), [load_signer(signing_key(key))]).to_bytes())
+    return manifest
 
 
 @lru_cache
