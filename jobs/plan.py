@@ -76,7 +76,7 @@ def plan(
         ("--egress-gib", egress_gib),
         ("--node-disk-mb-per-s", node_disk_mb_per_s),
     ):
-        if not math.isfinite(value):
+        if not math.isfinite(value * GIB):
             raise InvalidInputError(problem=f"{value} is no amount", where=option)
     shape = epoch_shape(shards, round(state_gib * GIB), None if largest_gib is None else round(largest_gib * GIB))
     measured = _read_costs(costs)
@@ -105,7 +105,6 @@ def plan(
             epochs_per_day=epochs_per_day,
             epochs_kept=keep_epochs,
             egress_gib=egress_gib,
-            machine_start_s=start_s,
         )
     )
     currency = "" if price_list is None else price_list.currency
@@ -117,22 +116,31 @@ def plan(
 
 def _fewest_cores(shape: EpochShape, costs: StageCosts, cluster: Cluster, deadline_s: float) -> Cluster:
     """Return the cluster with the fewest worker machines that meets the deadline; the largest tried where none does."""
-    tried = cluster
-    while tried.worker_cores < CORES_MAX:
-        if forecast_epoch(shape, costs, tried).last_part_s <= deadline_s:
-            return tried
-        more = tried.worker_cores + max(
-            cluster.cores_per_worker, tried.worker_cores // 8 // cluster.cores_per_worker * cluster.cores_per_worker
-        )
-        tried = replace(tried, worker_cores=min(CORES_MAX, more))
-    return tried
+
+    def of(machines: int) -> Cluster:
+        return replace(cluster, worker_cores=min(CORES_MAX, machines * cluster.cores_per_worker))
+
+    machines_max = -(-CORES_MAX // cluster.cores_per_worker)
+    too_few, tried = 0, 1
+    while forecast_epoch(shape, costs, of(tried)).last_part_s > deadline_s:
+        if tried == machines_max:
+            return of(tried)
+        too_few, tried = tried, min(machines_max, tried * 2)
+    while tried - too_few > 1:
+        middle = (too_few + tried) // 2
+        if forecast_epoch(shape, costs, of(middle)).last_part_s > deadline_s:
+            too_few = middle
+        else:
+            tried = middle
+    return of(tried)
 
 
 def _read_costs(path: Path | None) -> StageCosts:
     if path is None:
         return StageCosts()
+    data = _read(path, COSTS_BYTES_MAX)
     try:
-        document = json.loads(_read(path, COSTS_BYTES_MAX))
+        document = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(problem=f"the measured costs are not JSON: {error}", where=str(path)) from None
     return stage_costs_from_benchmark(document, str(path))

@@ -74,21 +74,19 @@ def monthly_bill(
     epochs_per_day: float,
     epochs_kept: int,
     egress_gib: float,
-    machine_start_s: float,
 ) -> tuple[BillItem, ...]:
     """Return the lines of a month's bill.
 
     Args:
         egress_gib: what readers fetch in a month.
-        machine_start_s: what worker machines are paid for before they work, each epoch.
     """
     epochs = epochs_per_day * DAYS_A_MONTH
     amounts = epoch_amounts(shape, costs)
     run_s = forecast.last_part_s
     work_gib = amounts.work_bytes / GIB * min(1.0, run_s * epochs_per_day / 86_400)
     fetched_requests = egress_gib * GIB / max(amounts.stored_bytes / max(sum(shape.num_parts), 1), 1)
-    # Worker machines are there for the whole run: between two shards there is no time to give them back.
-    worker_h = (run_s + machine_start_s) / 3600 * cluster.workers * cluster.cores_per_worker * epochs
+    # Worker machines are there for the whole run, its start included: between two shards there is no time to give them back.
+    worker_h = run_s / 3600 * cluster.workers * cluster.cores_per_worker * epochs
     return (
         BillItem("storage, epochs kept", amounts.stored_bytes / GIB * epochs_kept, "GiB month", prices.storage_gib_month),
         BillItem("storage, work", work_gib, "GiB month", prices.storage_gib_month),
@@ -96,5 +94,5 @@ def monthly_bill(
         BillItem("read requests", (amounts.read_requests * epochs + fetched_requests) / 1000, "thousand", prices.read_requests_1000),
         BillItem("egress", egress_gib, "GiB", prices.egress_gib),
         BillItem("worker cores", worker_h, "core hours", prices.worker_core_hour),
-        BillItem("head", (run_s + machine_start_s) / 3600 * epochs, "hours", prices.head_hour),
+        BillItem("head", run_s / 3600 * epochs, "hours", prices.head_hour),
     )

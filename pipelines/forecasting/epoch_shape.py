@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from schemas.errors import InvalidInputError
 from schemas.state_part import num_parts_for
 
-SHARDS_MAX = 10_000
-"""Most shards of an epoch that a forecast is made for."""
+SHARDS_MAX = 1_000
+"""Most shards of an epoch that a forecast is made for: each takes a simulation of its stages."""
 
-STATE_BYTES_MAX = 1 << 60
-"""Most memory usage of an epoch that a forecast is made for."""
+STATE_BYTES_MAX = 1 << 44
+"""Most memory usage of an epoch that a forecast is made for, some ninety times mainnet's: each part is a task of the simulation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def epoch_shape(shards: int, memory_usage: int, largest: int | None = None) -> E
     if not 1 <= shards <= SHARDS_MAX:
         raise InvalidInputError(problem=f"an epoch has between 1 and {SHARDS_MAX} shards, not {shards}")
     if not 1 <= memory_usage <= STATE_BYTES_MAX:
-        raise InvalidInputError(problem="the state of an epoch must be between one byte and an exbibyte")
+        raise InvalidInputError(problem="the state of an epoch must be between one byte and 16 TiB")
     if largest is None:
         largest = -(-memory_usage // shards)
     if not largest * shards >= memory_usage >= largest or (shards == 1 and largest != memory_usage):

@@ -44,6 +44,16 @@ def test_the_bill_is_the_sum_of_amounts_times_prices(capsys: pytest.CaptureFixtu
     assert document["cost_per_month"] == pytest.approx(sum(item["amount"] * item["price"] for item in bill), abs=0.1)
 
 
+def test_machines_are_paid_for_from_their_start_to_the_last_part(capsys: pytest.CaptureFixture[str]) -> None:
+    """Once, whatever part of it is the start."""
+    document = _plan(capsys, "--epochs-per-day", "3", "--start", "30m", "--cores", "64", "--prices", str(EXAMPLE_PRICES))
+    bill, run_s = document["bill_per_month"], document["last_part_s"]
+    assert isinstance(bill, list) and isinstance(run_s, float) and run_s > 1800
+    hours = {item["item"]: item["amount"] for item in bill}
+    assert hours["head"] == pytest.approx(run_s / 3600 * 3 * 365.25 / 12, rel=1e-3)
+    assert hours["worker cores"] == pytest.approx(64 * hours["head"], rel=1e-3)
+
+
 def test_a_person_sees_times_cost_and_what_limits(capsys: pytest.CaptureFixture[str]) -> None:
     """Without --json."""
     assert run([*MAINNET[:-1], "--prices", str(EXAMPLE_PRICES)]) == 0
@@ -74,7 +84,18 @@ def test_a_price_list_with_a_fault_is_refused_by_the_field(
 
 
 @pytest.mark.parametrize(
-    "options", [("--state-gib", "nan"), ("--egress-gib", "inf"), ("--deadline", "soon"), ("--costs", "/nowhere"), ("--shards", "200000")]
+    "options",
+    [
+        ("--state-gib", "nan"),
+        ("--egress-gib", "inf"),
+        ("--deadline", "soon"),
+        ("--costs", "/nowhere"),
+        ("--shards", "200000"),
+        # A forecast of so much would not end; of so much more it can't even be counted.
+        ("--state-gib", "1e7"),
+        ("--state-gib", "1e300"),
+        ("--largest-gib", "1e305"),
+    ],
 )
 def test_a_number_that_is_none_is_a_usage_error(options: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 2 and one line."""
