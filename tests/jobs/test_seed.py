@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 import urllib.error
@@ -14,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from schemas.object_layout import latest_name
 from tests.support.commands import Outcome, epoch_folder, statecast
-from tests.support.json_process import JsonProcess, running_client, running_command, running_mirror
+from tests.support.json_process import WAIT_S, JsonProcess, running_client, running_command, running_mirror
 from tests.support.published import public_key, published_localnet, signing_key
 from tests.support.random_epochs import PART_SIZES, RandomEpoch, parts_in, publish_random_epoch
 
@@ -39,7 +39,7 @@ def port_of(seeder: JsonProcess) -> int:
 
 def wait_until(condition: Callable[[], bool]) -> None:
     """Wait for something that another process does."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + WAIT_S
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.02)
@@ -119,12 +119,16 @@ def test_a_killed_seeder_goes_on_where_it_was(tmp_path: Path) -> None:
     epoch = publish_random_epoch(tmp_path / "bucket", shards={0: sizes})
     published = epoch.parts()
     folder = tmp_path / "data" / epoch.layout.shard_folder(0)
+    # Until after the first kill the last part is missing, so that the seeder can't have come to its end before.
+    last = tmp_path / "bucket" / epoch.layout.shard_folder(0) / sorted(published)[-1]
+    last.rename(tmp_path / last.name)
     with running_seeder(tmp_path / "bucket", tmp_path / "data", "--downloads", 1, "--download-limit", "400kB") as seeder:
         wait_until(lambda: len(list(folder.glob("state_part_*"))) >= 3)
         seeder.kill()
     kept = parts_in(folder)
     assert 3 <= len(kept) < len(sizes)
     assert all(published[name] == data for name, data in kept.items())
+    (tmp_path / last.name).rename(last)
     with running_seeder(tmp_path / "bucket", tmp_path / "data") as seeder:
         seeder.event("shard_seeding")
         status = seeder.wait_for(lambda line: line["message_type"] == "status" and line["complete"])
@@ -171,27 +175,30 @@ def test_the_epoch_before_stays_until_the_new_one_is_here(tmp_path: Path) -> Non
     first = publish_random_epoch(bucket, 1)
     with running_seeder(bucket, data, "--epochs", 1) as seeder:
         seeder.event("shard_seeding", epoch_height=1)
-        # A part of the next epoch is missing at first: it can't become whole.
-        second = publish_random_epoch(bucket, 2)
-        lacking = next((bucket / second.layout.shard_folder(0)).iterdir())
-        held_back = lacking.read_bytes()
-        lacking.unlink()
-        publish_random_epoch_pointer(second)
+        # A part of the next epoch is missing from the beginning: it can't become whole.
+        second = publish_random_epoch(tmp_path / "next", 2)
+        lacking = next((second.bucket / second.layout.shard_folder(0)).iterdir())
+        held_back = lacking.rename(tmp_path / lacking.name)
+        move_into(bucket, second)
         seeder.event("shard_failed", epoch_height=2)
         assert parts_in(data / first.layout.shard_folder(0)) == first.parts()
-        lacking.write_bytes(held_back)
+        held_back.rename(bucket / lacking.relative_to(second.bucket))
         seeder.event("shard_seeding", epoch_height=2)
         seeder.event("epoch_dropped", epoch_height=1)
         wait_until(lambda: not (data / first.layout.folder).exists())
-        assert parts_in(data / second.layout.shard_folder(0)) == second.parts()
+        assert parts_in(data / second.layout.shard_folder(0)) == parts_in(bucket / second.layout.shard_folder(0))
+        assert len(parts_in(data / second.layout.shard_folder(0))) == len(PART_SIZES)
         assert seeder.stop() == 0
     assert [shard["epoch_height"] for shard in seeder.lines()[-1]["shards"]] == [2]
 
 
-def publish_random_epoch_pointer(epoch: RandomEpoch) -> None:
-    """Touch the pointer, so that whoever looks lists again."""
-    (pointer,) = epoch.bucket.glob("chain_id=*/latest.json")
-    os.utime(pointer)
+def move_into(bucket: Path, epoch: RandomEpoch) -> None:
+    """Move an epoch that was published elsewhere, and then its pointer: whoever looks sees all that there is of it, or nothing."""
+    folder = bucket / epoch.layout.folder
+    folder.parent.mkdir()
+    epoch.folder.rename(folder)
+    name = latest_name(epoch.layout.chain_id)
+    (epoch.bucket / name).rename(bucket / name)
 
 
 @pytest.mark.slow

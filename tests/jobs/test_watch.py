@@ -8,7 +8,7 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +18,7 @@ import pytest
 from jobs.produce import default_work_folder
 from tests.support.commands import epoch_folder, kill_tree, lasting_objects_in, start_process, statecast
 from tests.support.growing_node import HEIGHTS, GrowingNode
-from tests.support.json_process import JsonProcess
+from tests.support.json_process import WAIT_S, JsonProcess
 from tests.support.nodes import localnet_home
 from tests.support.published import published_localnet, session_folder, signing_key
 
@@ -112,6 +112,15 @@ def test_a_watcher_waits_until_the_snapshot_is_complete(tmp_path: Path) -> None:
         watcher.event("epoch_published", epoch_height=4)
 
 
+def wait_until(condition: Callable[[], bool], watcher: WatchProcess | None = None) -> None:
+    """Wait for something that watchers do; one that must not end meanwhile may be named."""
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        said = [] if watcher is None else watcher.lines()[-5:]
+        assert time.monotonic() < deadline and (watcher is None or watcher.process.poll() is None), said
+        time.sleep(0.05)
+
+
 def kill_and_rerun(tmp_path: Path, moments: random.Random, kills: int, longest_s: float) -> None:
     """Add epochs under watchers that are killed again and again; the last one is left in peace."""
     to, work = tmp_path / "out", tmp_path / "work"
@@ -132,10 +141,7 @@ def kill_and_rerun(tmp_path: Path, moments: random.Random, kills: int, longest_s
         for height in heights:
             node.add(height)
         watcher.event("watching")
-        deadline = time.monotonic() + 120
-        while len(manifests(to)) < len(HEIGHTS) or list(to.rglob("claim.json")):
-            assert time.monotonic() < deadline and watcher.process.poll() is None, watcher.lines()[-5:]
-            time.sleep(0.05)
+        wait_until(lambda: len(manifests(to)) == len(HEIGHTS) and not list(to.rglob("claim.json")), watcher)
         assert watcher.stop() == 0
     assert_each_epoch_once(to)
 
@@ -162,11 +168,12 @@ def test_a_second_watcher_waits_and_takes_over(tmp_path: Path) -> None:
     """Two watchers of one bucket: the first publishes, and when it is killed the second goes on."""
     to = tmp_path / "out"
     with GrowingNode(tmp_path / "node") as node:
-        first = start_watcher(node.home, to, tmp_path / "first", "--in-process", "--read-limit", "200KB", "--claim-ttl", "2s")
+        # So slow that it is at work still when the second one has come.
+        first = start_watcher(node.home, to, tmp_path / "first", "--in-process", "--read-limit", "5KB")
         first.event("watching")
         node.add(4)
-        first.wait_for(lambda line: line["event"] == "stage")
-        with watching(node.home, to, tmp_path / "second", "--in-process", "--claim-ttl", "2s") as second:
+        wait_until(lambda: bool(list(to.rglob("claim.json"))))
+        with watching(node.home, to, tmp_path / "second", "--in-process") as second:
             waiting = second.event("waiting_for_other_producer")
             assert str(first.process.pid) in waiting["message"]
             first.kill()
@@ -238,12 +245,13 @@ def test_the_node_may_go_and_come_back(tmp_path: Path) -> None:
 def test_a_watcher_that_is_asked_to_stop_stops(tmp_path: Path, number: signal.Signals) -> None:
     """In the middle of an epoch: within its bound, with exit code 0, the claim given back, no manifest; the next run finishes."""
     to, work = tmp_path / "out", tmp_path / "work"
-    watcher = start_watcher(localnet_home(), to, work, "--in-process", "--read-limit", "200KB")
+    watcher = start_watcher(localnet_home(), to, work, "--in-process", "--read-limit", "100KB")
     watcher.wait_for(lambda line: line["event"] == "stage")
     assert list(to.rglob("claim.json"))
     began = time.monotonic()
     assert watcher.stop(number) == 0, watcher.errors
-    assert time.monotonic() - began < 20
+    # Twenty seconds from the signal on, and what a slow machine takes to end a process.
+    assert time.monotonic() - began < 60
     assert [line["event"] for line in watcher.lines()][-2:] == ["attempt_stopped", "stopped"]
     assert not list(to.rglob("claim.json"))
     assert not manifests(to)
@@ -271,7 +279,7 @@ def test_a_watcher_whose_log_nobody_reads_any_more_stops(tmp_path: Path) -> None
         assert any('"epoch_published"' in line for line in process.stdout)
         process.stdout.close()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(25) == 0, process.stderr.read()
+        assert process.wait(WAIT_S) == 0, process.stderr.read()
     finally:
         process.kill()
         process.wait()
@@ -291,6 +299,7 @@ def answer(watcher: JsonProcess, path: str) -> tuple[int, str]:
 
 def test_health_and_metrics_say_how_it_stands(tmp_path: Path) -> None:
     """After one epoch: healthy, ready, and all that happened counted."""
+    began = time.time()
     with watching(localnet_home(), tmp_path / "out", tmp_path / "work", "--in-process", "--health-port", 0) as watcher:
         watcher.event("epoch_published")
         code, text = answer(watcher, "/healthz")
@@ -312,9 +321,9 @@ def test_health_and_metrics_say_how_it_stands(tmp_path: Path) -> None:
         "statecast_claim_held": 0,
     }
     assert {name: values[name] for name in expected} == expected
-    assert 0 < values["statecast_first_part_seconds"] <= values["statecast_last_part_seconds"] < 60
+    assert 0 < values["statecast_first_part_seconds"] <= values["statecast_last_part_seconds"] < time.time() - began
     assert values["statecast_parts_per_second"] > 0
-    assert abs(values["statecast_last_poll_timestamp_seconds"] - time.time()) < 60
+    assert began < values["statecast_last_poll_timestamp_seconds"] < time.time()
 
 
 def test_old_epochs_are_deleted(tmp_path: Path) -> None:
