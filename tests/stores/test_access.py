@@ -7,9 +7,11 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -94,13 +96,35 @@ def key_file(folder: Path) -> Path:
     return path
 
 
+@dataclass(frozen=True, slots=True)
+class SilentServer:
+    """A server that takes connections and never answers."""
+
+    address: str
+    callers: list[socket.socket] = field(default_factory=list)
+
+
 @contextmanager
-def silent_server() -> Iterator[str]:
-    """Listen and never answer, as a metadata server's address does where packets vanish; yield the address."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(64)
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
+def silent_server() -> Iterator[SilentServer]:
+    """Listen and never answer, as a metadata server's address does where packets vanish."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = SilentServer(f"127.0.0.1:{listener.getsockname()[1]}")
+
+        def listen() -> None:
+            with suppress(OSError):
+                while True:
+                    server.callers.append(listener.accept()[0])
+
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            # Wakes the thread, which closing would not.
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for caller in server.callers:
+                caller.close()
 
 
 @pytest.mark.usefixtures("nobody")
@@ -150,30 +174,29 @@ def test_credentials_are_used_unless_told_not_to(s3: StoreProxy, monkeypatch: py
 @pytest.mark.usefixtures("nobody")
 def test_a_silent_metadata_server_does_not_hold_an_s3_reader_up(s3: StoreProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last place where credentials are looked for may swallow packets; the search ends in seconds, and happens once."""
-    with silent_server() as address:
+    with silent_server() as silent:
         monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
-        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://{address}")
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://{silent.address}")
         began_s = time.monotonic()
         assert open_store(f"s3://{BUCKET}", endpoint_url=s3.url).get("object") == b"public"
-        first_s, began_s = time.monotonic() - began_s, time.monotonic()
+        took_s, asked = time.monotonic() - began_s, len(silent.callers)
         assert open_store(f"s3://{BUCKET}", endpoint_url=s3.url).get("object") == b"public"
-        again_s = time.monotonic() - began_s
-    assert first_s < 20
-    assert again_s < max(1.0, first_s / 2)
+        assert 0 < asked == len(silent.callers)
+    assert took_s < 60
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("nobody")
 def test_a_silent_metadata_server_does_not_hold_a_gcs_reader_up() -> None:
     """Nor does Google's."""
-    with silent_server() as address, fake_gcs_server() as url, store_proxy(url) as proxy:
+    with silent_server() as silent, fake_gcs_server() as url, store_proxy(url) as proxy:
         make_gcs_bucket(url, BUCKET)
         open_store(f"gs://{BUCKET}", endpoint_url=url, anonymous=True).put("object", b"public")
-        environment = {name: value for name, value in os.environ.items() if name != "NO_GCE_CHECK"} | {"GCE_METADATA_HOST": address}
+        environment = {name: value for name, value in os.environ.items() if name != "NO_GCE_CHECK"} | {"GCE_METADATA_HOST": silent.address}
         command = [sys.executable, "-c", READ_PUBLIC, f"gs://{BUCKET}", proxy.url]
-        done = subprocess.run(command, env=environment, cwd=PROJECT, timeout=120, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, env=environment, cwd=PROJECT, timeout=600, capture_output=True, text=True, check=True)
         assert done.stderr == ""
-        assert float(done.stdout) < 30
+        assert float(done.stdout) < 60
         assert not any("authorization" in asked.headers for asked in proxy.requests)
 
 
