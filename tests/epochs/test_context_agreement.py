@@ -22,7 +22,7 @@ from tests.support.nodes import LOCALNET_EPOCH_ID, context_file, localnet_home, 
 from tests.support.rpc_server import Fault, RecordedChain, changed_block, rpc_server, send
 
 OTHER_HASH = CryptoHash(sha256(b"").digest())
-QUICK = RpcLimits(timeout_s=10, requests_per_s=10_000, attempts_max=2, wait_first_s=0.001, wait_max_s=0.002)
+QUICK = RpcLimits(timeout_s=120, requests_per_s=10_000, attempts_max=2, wait_first_s=0.001, wait_max_s=0.002)
 EPOCH_5 = "B1MJukrtNDhujVkwT8kVEVpNckym36FWFZHE3QUu6Psm"
 
 

@@ -16,7 +16,7 @@ from pipelines.epochs.rpc_client import RpcAnswer, RpcClient, RpcLimits
 from schemas.errors import InvalidInputError, SourceError
 from tests.support.rpc_server import Fault, reset, rpc_server, send
 
-QUICK = RpcLimits(timeout_s=10, requests_per_s=10_000, attempts_max=3, wait_first_s=0.001, wait_max_s=0.002)
+QUICK = RpcLimits(timeout_s=120, requests_per_s=10_000, attempts_max=3, wait_first_s=0.001, wait_max_s=0.002)
 BLOCK = {"block_id": 204}
 
 

@@ -25,7 +25,7 @@ EPOCH_IDS = {
     6: LOCALNET_EPOCH_ID,
 }
 STARTS = {3: 121, 4: 161, 5: 201, 6: 241}
-QUICK = RpcLimits(timeout_s=10, requests_per_s=10_000, attempts_max=2, wait_first_s=0.001, wait_max_s=0.002)
+QUICK = RpcLimits(timeout_s=120, requests_per_s=10_000, attempts_max=2, wait_first_s=0.001, wait_max_s=0.002)
 LAYOUT = {
     "V2": {
         "boundary_accounts": ["9f", "bb", "tt"],

@@ -155,7 +155,8 @@ def test_a_store_that_is_down_for_good_ends_the_run_with_its_error(s3: str, monk
         began_s = time.monotonic()
         outcome = produce_node_a(f"{s3}/down", "--json")
     assert (outcome.code, outcome.document["error"]["kind"]) == (30, "store_transient"), outcome.stderr
-    assert time.monotonic() - began_s < 60
+    # With the patience that is the default it would be minutes.
+    assert time.monotonic() - began_s < 120
     assert f"{s3}/down" in outcome.error_line
     assert "Traceback" not in outcome.stderr
     assert not any(value in outcome.stderr for value in (SECRET_KEY, os.environ["AWS_SECRET_ACCESS_KEY"]))

@@ -20,8 +20,8 @@ from schemas.state_part import Encoding, decode_partial_state, decode_state_part
 from schemas.trie_node import BranchNode, LeafNode, RawTrieNodeWithSize, ValueRef, encode_nibbles, encode_trie_node, hash_node
 from tests.support.records import ShardParts, build_ranges, cut_pairs, parts_of, record_batches
 
-ANSWER_S_MAX = 5.0
-"""An answer to a few kilobytes takes milliseconds; this is far above any machine's noise."""
+ANSWER_CPU_S_MAX = 20.0
+"""An answer to a few kilobytes takes milliseconds. Counted is this thread's own time, whatever else the machine does."""
 
 NUM_PARTS = 3
 PAIRS = sorted({bytes([a, b])[: 1 + (a + b) % 2]: bytes([a]) * b for a in range(0, 50, 7) for b in range(0, 90, 13)}.items())
@@ -72,12 +72,12 @@ def mutate(data: bytes, mutations: list[tuple[str, int, int]]) -> bytes:
 
 def refuses_or_answers(call: Callable[[], object], *also: type[Exception]) -> None:
     """Call, allowing an integrity error (and ``also``), and check that it takes no time to speak of."""
-    started = time.monotonic()
+    started = time.thread_time()
     try:
         call()
     except (IntegrityError, *also):
         pass
-    assert time.monotonic() - started < ANSWER_S_MAX
+    assert time.thread_time() - started < ANSWER_CPU_S_MAX
 
 
 @settings(max_examples=100)

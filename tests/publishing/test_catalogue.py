@@ -26,7 +26,7 @@ from tests.support.stored_epochs import CHAIN_ID, epoch_layout, publish_epoch
 
 WRITERS = 4
 EPOCHS_A_WRITER = 3
-PROCESS_TIMEOUT_S = 120
+PROCESS_TIMEOUT_S = 600
 
 
 def manifest_of(epoch_height: int, revision: int = 1) -> Manifest:

@@ -24,7 +24,7 @@ from schemas.torrent import LEAF_BYTES, PartPieces, piece_hashes
 lt = pytest.importorskip("libtorrent", reason="the extra p2p is not installed")
 
 PIECE = 2 * LEAF_BYTES
-TRANSFER_TIMEOUT_S = 60
+TRANSFER_TIMEOUT_S = 300
 NAME = shard_folder_name(3)
 
 SIZES = [
