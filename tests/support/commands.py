@@ -21,7 +21,7 @@ import psutil
 from jobs.cli import run
 
 PROJECT = Path(__file__).resolve().parents[2]
-PROCESS_TIMEOUT_S = 180
+PROCESS_TIMEOUT_S = 600
 
 
 @dataclass(frozen=True, slots=True)

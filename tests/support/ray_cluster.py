@@ -34,7 +34,7 @@ OBJECT_STORE_BYTES = 80 << 20
 MACHINE_MEMORY_BYTES = 4 << 30
 """What each machine says that it has for tasks."""
 
-END_TIMEOUT_S = 30.0
+END_TIMEOUT_S = 120.0
 
 MACHINE_VARIABLE = "STATECAST_TEST_MACHINE"
 """In the environment of a machine's workers: its name."""

@@ -27,7 +27,7 @@ SERVER_MODULES = {
 BINARIES = Path.home() / ".cache" / "statecast" / "bin"
 BUILD_VARIABLE = "STATECAST_BUILD_SERVERS"
 BUILD_TIMEOUT_S = 1800
-START_TIMEOUT_S = 30
+START_TIMEOUT_S = 120
 
 ACCESS_KEY = "statecasttest"
 SECRET_KEY = "statecasttestsecret"
