@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from pipelines.execution.executor import Task, TaskNeeds
+from pipelines.execution.released_memory import run_and_release
 
 R = TypeVar("R")
 
@@ -20,7 +21,7 @@ class InProcessExecutor:
     def run(self, tasks: Iterable[Task[R]], needs: TaskNeeds) -> Iterator[tuple[int, R]]:
         """Run the tasks in order; see `Executor.run`."""
         for index, task in enumerate(tasks):
-            yield index, task.run()
+            yield index, run_and_release(task)
 
     def close(self) -> None:
         """Do nothing: there is nothing to give back."""

@@ -11,15 +11,18 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from operator import length_hint
 from typing import Any, TypeVar
 
 from pipelines.execution.executor import Task, TaskNeeds
 from pipelines.execution.placement import NODE_DISK_RESOURCE, Machine, fitting, misfit
 from pipelines.execution.process_exit import end_at_once
+from pipelines.execution.released_memory import run_and_release
 from pipelines.execution.scaling_hints import Bundles, ScalingHints
 from pipelines.execution.window import window_size
 from schemas.errors import InvalidInputError, PartialResultError, TransientStoreError
@@ -111,7 +114,8 @@ class RayExecutor:
         """
         # The embedded Ray is one machine that all tasks are meant for: there the window alone bounds their memory.
         asked = needs if self._address else TaskNeeds(0)
-        remote = self._run_task.options(
+        remote = partial(
+            self._run_task.options,
             num_cpus=1,
             memory=asked.memory_bytes,
             resources={NODE_DISK_RESOURCE: NODE_DISK_SHARE} if asked.node_disk else {},
@@ -121,7 +125,7 @@ class RayExecutor:
         room = _Room(asked, needs.memory_bytes, self._patience_s)
         source = enumerate(tasks)
         left = length_hint(tasks)
-        running: dict[Any, int] = {}
+        running: dict[Any, tuple[int, str]] = {}
         there = False
         try:
             while True:
@@ -133,7 +137,7 @@ class RayExecutor:
                         if self._address:
                             self._hints.ask(room, needs, left)
                 if there:
-                    _fill(remote, source, running, room.tasks_max)
+                    _fill(remote, source, running, room)
                     if not running:
                         return
                 elif not running:
@@ -141,7 +145,8 @@ class RayExecutor:
                     continue
                 done, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_INTERVAL_S, fetch_local=False)
                 for reference in done:
-                    index = running.pop(reference)
+                    index, node_id = running.pop(reference)
+                    room.under_way[node_id] -= 1
                     result = _result(reference)
                     left -= 1
                     yield index, result
@@ -235,6 +240,10 @@ class _Room:
     """Peak of one task, which bounds the window."""
     patience_s: float
     tasks_max: int = 1
+    able: Sequence[Machine] = ()
+    """Machines that can run the tasks."""
+    under_way: Counter[str] = field(default_factory=Counter)
+    """Node id of a machine to the tasks that were meant for it."""
     _looked_at_s: float = field(default=float("-inf"))
     _fitted_at_s: float = field(default_factory=time.monotonic)
 
@@ -257,6 +266,11 @@ class _Room:
             raise misfit(machines, self.needs, now - self._fitted_at_s)
         cpus, memory = sum(one.cpus for one in able), sum(one.memory_bytes for one in able)
         self.tasks_max = window_size(cpus, memory, self.memory_bytes)
+        self.able = able
+
+    def freest(self) -> str:
+        """Return the node id of the machine with the fewest tasks for its cores; empty where no machine can run them."""
+        return min(self.able, key=lambda machine: self.under_way[machine.node_id] / machine.cpus).node_id if self.able else ""
 
 
 def _alive_nodes() -> list[dict[str, Any]]:
@@ -270,6 +284,7 @@ def _machine(node: dict[str, Any]) -> Machine:
         cpus=resources.get("CPU", 0),
         memory_bytes=resources.get("memory", 0),
         node_disk=resources.get(NODE_DISK_RESOURCE, 0),
+        node_id=node["NodeID"],
     )
 
 
@@ -279,16 +294,29 @@ def _request_resources(bundles: Bundles) -> None:
         request_resources(bundles=bundles)
 
 
-def _fill(remote: Any, source: Iterator[tuple[int, Task[R]]], running: dict[Any, int], tasks_max: int) -> None:
-    while len(running) < tasks_max:
+def _fill(remote: Callable[..., Any], source: Iterator[tuple[int, Task[R]]], running: dict[Any, tuple[int, str]], room: _Room) -> None:
+    while len(running) < room.tasks_max:
         entry = next(source, None)
         if entry is None:
             return
-        running[remote.remote(entry[1])] = entry[0]
+        index, task = entry
+        node_id = room.freest()
+        room.under_way[node_id] += 1
+        running[remote(scheduling_strategy=_at(node_id)).remote(task)] = index, node_id
+
+
+def _at(node_id: str) -> NodeAffinitySchedulingStrategy | None:
+    """Ask the machine itself for room, and let it pass the task on where it has none or is gone.
+
+    Left to itself, Ray asks the driver's machine where there is room. When a task that it sent elsewhere is not wanted there any more, as at
+    the end of every stage, it takes that machine for full until it hears of it again, which takes 3 to 6 seconds.
+    """
+    return NodeAffinitySchedulingStrategy(node_id, soft=True, _spill_on_unavailable=True) if node_id else None
 
 
 def _run_task(task: Task[R]) -> R:
-    return task.run()
+    # A name of its own: Ray shows it as that of the worker's process.
+    return run_and_release(task)
 
 
 def _result(reference: Any) -> Any:

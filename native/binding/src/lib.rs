@@ -127,6 +127,12 @@ fn sha256_floor(py: Python<'_>, items: Bound<'_, PyAny>) -> PyResult<()> {
     })
 }
 
+/// give_back_memory() -> bytes: hand what is kept for the next call back to the system.
+#[pyfunction]
+fn give_back_memory(py: Python<'_>) -> usize {
+    py.detach(retained::give_back)
+}
+
 #[pymodule(gil_used = false)]
 fn statecast_kernel(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("KernelError", module.py().get_type::<KernelError>())?;
@@ -140,6 +146,7 @@ fn statecast_kernel(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(validate, module)?)?;
     module.add_function(wrap_pyfunction!(apply, module)?)?;
     module.add_function(wrap_pyfunction!(sha256_floor, module)?)?;
+    module.add_function(wrap_pyfunction!(give_back_memory, module)?)?;
     state_header::register(module)?;
     Ok(())
 }

@@ -2,7 +2,8 @@
 //!
 //! A part takes some hundred megabytes for the blink of an eye, and a worker makes one part after the other. Getting these pages from
 //! the operating system and handing them back each time cost a third of `build` and a quarter of `validate` when it was measured.
-//! What is kept has a limit. Only this module's memory comes from here, never Python's or Arrow's own.
+//! What is kept has a limit, and goes back when the caller says that it is done for now (`give_back`). Only this module's memory comes
+//! from here, never Python's or Arrow's own.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::{Mutex, MutexGuard};
@@ -44,6 +45,11 @@ impl Retained {
         Some(std::mem::replace(block, NO_BLOCK).address as *mut u8)
     }
 
+    fn take_all(&mut self) -> [Block; BLOCKS_MAX] {
+        self.bytes = 0;
+        std::mem::replace(&mut self.blocks, [NO_BLOCK; BLOCKS_MAX])
+    }
+
     /// Keep a block if there is room; else give back the block whose turn it is, to be tried again.
     fn keep(&mut self, block: Block) -> Result<(), Block> {
         if self.bytes + block.bytes <= RETAINED_BYTES_MAX
@@ -74,6 +80,15 @@ fn block_layout(layout: Layout) -> Option<Layout> {
     Layout::from_size_align(layout.size().checked_next_multiple_of(step)?, PAGE_BYTES).ok()
 }
 
+/// Give all kept blocks back to the system; return how many bytes they had. Blocks that another thread is at just now stay.
+pub(crate) fn give_back() -> usize {
+    let Some(blocks) = retained().map(|mut retained| retained.take_all()) else {
+        return 0;
+    };
+    // The list is free again by now: giving hundreds of megabytes back takes milliseconds.
+    blocks.into_iter().map(free).sum()
+}
+
 /// See the module.
 pub(crate) struct RetainingAllocator;
 
@@ -101,7 +116,9 @@ unsafe impl GlobalAlloc for RetainingAllocator {
             for _ in 0..=BLOCKS_MAX {
                 match retained().map(|mut retained| retained.keep(freed)) {
                     Some(Ok(())) => return,
-                    Some(Err(given_up)) => free(given_up),
+                    Some(Err(given_up)) => {
+                        free(given_up);
+                    }
                     None => break,
                 }
             }
@@ -132,10 +149,11 @@ unsafe impl GlobalAlloc for RetainingAllocator {
     }
 }
 
-/// Give a block that was kept back to the system.
-fn free(block: Block) {
+/// Give a block that was kept back to the system; return its size.
+fn free(block: Block) -> usize {
     if block.bytes > 0 {
         // SAFETY: blocks are made with this very layout and are in nobody's hands.
         unsafe { System.dealloc(block.address as *mut u8, Layout::from_size_align_unchecked(block.bytes, PAGE_BYTES)) }
     }
+    block.bytes
 }
