@@ -21,9 +21,6 @@ LEASE_TTL_S: Final = 900
 LEASE_TTL_MAX_S: Final = 86_400
 """Longest that any lease may hold: one that claims more is damaged."""
 
-CLOCK_SKEW_S: Final = 300
-"""A lease counts for so long after its end, since the clocks of reader and collector may differ."""
-
 TEXT_LENGTH_MAX: Final = 100
 
 _FORMAT = "urn:statecast:lease:v1"
@@ -41,10 +38,6 @@ class Lease:
     """UTC, whole seconds."""
     expires: datetime
     """UTC, whole seconds."""
-
-    def is_live(self, now: datetime) -> bool:
-        """Whether a collection must wait."""
-        return now < self.expires + timedelta(seconds=CLOCK_SKEW_S)
 
     def to_bytes(self) -> bytes:
         """Return the wire form, canonical JSON."""

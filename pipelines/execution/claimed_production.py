@@ -14,7 +14,9 @@ from datetime import timedelta
 from pipelines.execution.collect_epochs import MARK_STALE_S
 from pipelines.execution.progress import Progress, StageProgress
 from pipelines.publishing.catalogue import read_catalogue
-from pipelines.publishing.claim import LEASE_TTL_S, Claimant, ClaimSightings, HeldClaim, check_ttl, heartbeat, this_holder
+from pipelines.publishing.claim import LEASE_TTL_S, Claimant, HeldClaim, check_ttl, heartbeat
+from pipelines.publishing.holder_process import this_holder
+from pipelines.publishing.lease_rule import LeaseSightings
 from pipelines.stores.open_store import open_store
 from schemas.epoch_context import EpochContext
 from schemas.errors import ClaimedError, ManifestError
@@ -28,7 +30,7 @@ class ClaimTerms:
     ttl_s: float = LEASE_TTL_S
     ignore: bool = False
     """Produce also where another producer holds the epoch."""
-    sightings: ClaimSightings = field(default_factory=ClaimSightings)
+    sightings: LeaseSightings = field(default_factory=LeaseSightings)
     """What was seen of others' claims; kept by who tries again and again."""
 
     def __post_init__(self) -> None:

@@ -4,32 +4,20 @@ A claim keeps a second producer from doing the same work at the same time. Nothi
 publish the same bytes and the store decides whose manifest is which revision. On a store whose `StoreGuarantees` lack ``create_only`` or
 ``swap``, two producers may both believe that they hold it, and then both produce.
 
-Whose lease no longer counts is decided by the first of these that holds:
-
-- the holder's process is gone, where it ran on this very machine since its last boot;
-- its expiry is past by more than `CLOCK_SKEW_S`: clocks of producers are assumed to differ by no more than that;
-- the claim was not written for its time to live and `CLOCK_SKEW_S`, by the store's clock, where it has one;
-- whoever looks on has seen the lease unchanged for all of its time to live by its own monotonic clock, which needs no such assumption.
-
-A claim that can't be read may be a newer version's: it counts as held by somebody for `LEASE_TTL_S_MAX` after it was first seen,
-and only who looks on for so long takes it over.
+Whose lease no longer counts, `pipelines.publishing.lease_rule` decides.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import secrets
-import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
+from pipelines.publishing.holder_process import this_holder
+from pipelines.publishing.lease_rule import LeaseSightings, producer_counts, unreadable_counts
 from pipelines.stores.protocol import ObjectInfo, Store
 from schemas.claim import CLAIM_BYTES_MAX, LEASE_TTL_S_MAX, LEASES_MAX, Claim, Holder, Lease, format_time
 from schemas.errors import (
@@ -49,9 +37,6 @@ LEASE_TTL_S: Final = 600.0
 LEASE_TTL_S_MIN: Final = 1.0
 """Shortest lease that can be asked for: it must outlast a request to the store."""
 
-CLOCK_SKEW_S: Final = 30.0
-"""How far the clocks of two producers are assumed to differ at most."""
-
 HEARTBEATS_PER_TTL: Final = 3
 """A lease is renewed so often within its time to live."""
 
@@ -64,22 +49,6 @@ JOIN_S_MAX: Final = 5.0
 _REMEDY = "Wait for it, or pass --ignore-claim: the result is right either way."
 
 
-@dataclass(slots=True)
-class ClaimSightings:
-    """What one producer has seen of others' leases, and for how long each has stayed the same."""
-
-    monotonic: Callable[[], float] = time.monotonic
-    _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
-
-    def unchanged_s(self, key: str, content: str) -> float:
-        """Return for how long this content has been seen under a key; a sight of other content begins anew."""
-        now = self.monotonic()
-        known = self._seen.get(key)
-        if known is None or known[0] != content:
-            self._seen[key] = known = (content, now)
-        return now - known[1]
-
-
 @dataclass(frozen=True, slots=True)
 class Claimant:
     """Who wants to hold an epoch's claim, and on what terms."""
@@ -89,7 +58,7 @@ class Claimant:
     shard_ids: tuple[int, ...]
     holder: Holder
     ttl_s: float = LEASE_TTL_S
-    sightings: ClaimSightings = field(default_factory=ClaimSightings)
+    sightings: LeaseSightings = field(default_factory=LeaseSightings)
     """Kept from one attempt to the next by who waits for a claim."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
@@ -135,7 +104,7 @@ class Claimant:
         except ObjectNotFoundError:
             return None, ()
         except ManifestError as error:
-            if self.sightings.unchanged_s(self.layout.claim, info.version) > LEASE_TTL_S_MAX:
+            if not unreadable_counts(LEASE_TTL_S_MAX, info, self.now(), self.sightings.unchanged_s(self.layout.claim, info.version)):
                 return info, ()
             raise ClaimedError(
                 problem=f"the claim can't be read, so that somebody may hold it: {error.problem}",
@@ -145,16 +114,8 @@ class Claimant:
         return info, tuple(lease for lease in claim.leases if self._counts(lease, info))
 
     def _counts(self, lease: Lease, info: ObjectInfo) -> bool:
-        if lease.holder.run_id == self.holder.run_id:
-            return True
-        if is_gone(lease.holder, self.holder.machine):
-            return False
-        # A holder whose clock is ahead writes an expiry that is far away; but each renewal is a new object.
-        if info.modified is not None and (self.now() - info.modified).total_seconds() > lease.ttl_s + CLOCK_SKEW_S:
-            return False
-        if (self.now() - lease.expires).total_seconds() > CLOCK_SKEW_S:
-            return False
-        return self.sightings.unchanged_s(lease.holder.run_id, format_time(lease.renewed)) <= lease.ttl_s
+        is_ours = lease.holder.run_id == self.holder.run_id
+        return is_ours or producer_counts(lease, info, self.now(), self.holder.machine, self.sightings)
 
 
 class HeldClaim:
@@ -288,53 +249,3 @@ def check_ttl(ttl_s: float) -> None:
     """
     if not LEASE_TTL_S_MIN <= ttl_s <= LEASE_TTL_S_MAX:
         raise InvalidInputError(problem=f"a claim lives from {LEASE_TTL_S_MIN:.0f} to {LEASE_TTL_S_MAX} seconds", where=f"{ttl_s:g} s")
-
-
-def this_holder() -> Holder:
-    """Return a holder that is a new run of this process."""
-    pid = os.getpid()
-    host = "".join(character for character in socket.gethostname() if " " <= character <= "~")[:255]
-    return Holder(host, pid, secrets.token_hex(16), _this_machine(), _started(pid) or 0)
-
-
-def is_gone(holder: Holder, machine: str) -> bool:
-    """Tell whether a holder's process has ended for certain: it was one of this machine since its boot, and is no more."""
-    if not holder.machine or holder.machine != machine:
-        return False
-    started = _started(holder.pid)
-    # /proc may hide the processes of others (hidepid): what is not seen there is gone only if no signal would reach it either.
-    return started != holder.started and (started is not None or not _exists(holder.pid))
-
-
-def _exists(pid: int) -> bool:
-    """Tell whether a process has this pid, by a signal that is checked and not sent."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        # It is another user's, so it is there.
-        return True
-    return True
-
-
-def _this_machine() -> str:
-    """Return a digest of what the pids seen here are unique in; empty where the system does not tell."""
-    try:
-        boot, namespace = Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
-    return hashlib.sha256(f"{boot} {namespace}".encode()).hexdigest()[:32]
-
-
-def _started(pid: int) -> int | None:
-    """Return when a process began, in clock ticks since the boot; 0 when it has ended and is kept for its parent; None when none is seen.
-
-    Source: proc(5), /proc/pid/stat, field 22; the second field may hold spaces and ends at the last parenthesis.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    # A process that has ended and was not waited for yet does nothing any more.
-    return 0 if fields[0] == "Z" else int(fields[19])

@@ -1,6 +1,6 @@
 """Who holds an epoch in a store: readers by their leases, producers by the claim.
 
-What can't be read counts as held for as long as it could be live at most, by the store's own clock; where the store has none, always.
+Which of them count, `pipelines.publishing.lease_rule` decides.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from pipelines.publishing.holder_process import this_machine
+from pipelines.publishing.lease_rule import lease_counts, producer_counts, unreadable_counts
 from pipelines.stores.protocol import ObjectInfo, Store
 from schemas.claim import CLAIM_BYTES_MAX, LEASE_TTL_S_MAX, Claim
 from schemas.errors import InvalidInputError, ManifestError, ObjectNotFoundError
-from schemas.lease import CLOCK_SKEW_S, LEASE_BYTES_MAX, LEASE_TTL_MAX_S, Lease
+from schemas.lease import LEASE_BYTES_MAX, LEASE_TTL_MAX_S, Lease
 from schemas.object_layout import EpochLayout, ObjectKind, parse_object_name
 
 LITTER_AFTER_S: Final = 86_400
@@ -69,13 +71,12 @@ def judge_holders(store: Store, infos: Iterable[ObjectInfo], now: datetime) -> H
         except ObjectNotFoundError:
             continue
         except (ManifestError, InvalidInputError):
-            most_s = (LEASE_TTL_S_MAX if kind is ObjectKind.CLAIM else LEASE_TTL_MAX_S) + CLOCK_SKEW_S
-            if info.modified is None or now - info.modified < timedelta(seconds=most_s):
+            if unreadable_counts(LEASE_TTL_S_MAX if kind is ObjectKind.CLAIM else LEASE_TTL_MAX_S, info, now):
                 live.append(f"a {kind} that can't be read ({info.name.rpartition('/')[2]})")
             elif kind is ObjectKind.LEASE:
                 litter.append(info.name)
             continue
-        if lease.is_live(now) and not _is_stale(info, (lease.expires - lease.renewed).total_seconds(), now):
+        if lease_counts(lease.expires, (lease.expires - lease.renewed).total_seconds(), info, now):
             live.append(f"a {lease.purpose} of {lease.holder}")
         elif now - lease.expires > timedelta(seconds=LITTER_AFTER_S):
             litter.append(info.name)
@@ -84,10 +85,5 @@ def judge_holders(store: Store, infos: Iterable[ObjectInfo], now: datetime) -> H
 
 def _live_producers(store: Store, info: ObjectInfo, now: datetime) -> list[str]:
     claim = Claim.parse(store.get(info.name, 0, CLAIM_BYTES_MAX + 1), f"{store.url}/{info.name}")
-    leases = [lease for lease in claim.leases if not _is_stale(info, lease.ttl_s, now)]
-    return [str(lease.holder) for lease in leases if now < lease.expires + timedelta(seconds=CLOCK_SKEW_S)]
-
-
-def _is_stale(info: ObjectInfo, ttl_s: float, now: datetime) -> bool:
-    """Tell whether an object was not renewed for its time to live by the store's clock, whatever its holder's clock says."""
-    return info.modified is not None and now - info.modified > timedelta(seconds=ttl_s + CLOCK_SKEW_S)
+    machine = this_machine()
+    return [str(lease.holder) for lease in claim.leases if producer_counts(lease, info, now, machine)]

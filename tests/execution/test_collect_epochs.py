@@ -16,7 +16,8 @@ from pipelines.execution.claimed_production import ClaimTerms, claimed
 from pipelines.execution.collect_epochs import MARK_STALE_S, CollectionResult, collect_epochs
 from pipelines.execution.progress import SilentProgress
 from pipelines.publishing.catalogue import CatalogueWriter, read_catalogue
-from pipelines.publishing.claim import Claimant, this_holder
+from pipelines.publishing.claim import Claimant
+from pipelines.publishing.holder_process import this_holder
 from pipelines.publishing.lease_keeper import EpochLease, LeaseState
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store

@@ -9,14 +9,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pipelines.publishing.catalogue import CatalogueWriter
-from pipelines.publishing.claim import Claimant, this_holder
+from pipelines.publishing.claim import Claimant
+from pipelines.publishing.holder_process import this_holder
 from pipelines.publishing.holders import LITTER_AFTER_S, find_holders
 from pipelines.publishing.lease_keeper import EpochLease, LeaseState, held_epoch
+from pipelines.publishing.lease_rule import CLOCK_SKEW_S
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Data, ObjectInfo, Store
 from schemas.errors import ManifestError, StoreDeniedError, TransientStoreError
 from schemas.json_document import encode_json
-from schemas.lease import CLOCK_SKEW_S, LEASE_TTL_MAX_S, LEASE_TTL_S, Lease
+from schemas.lease import LEASE_TTL_MAX_S, LEASE_TTL_S, Lease
 from tests.support.faulty_store import Fault
 from tests.support.productions import inject, new_store_url
 from tests.support.stored_epochs import CHAIN_ID, epoch_layout, publish_epoch

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from pipelines.publishing.claim import Claimant, this_holder
+from pipelines.publishing.claim import Claimant
+from pipelines.publishing.holder_process import this_holder
 from pipelines.publishing.published_epoch import read_manifest, read_manifest_revision, read_statement
 from pipelines.stores.memory_store import MemoryStore
 from pipelines.stores.protocol import Store
