@@ -23,6 +23,8 @@ class Machine:
     cpus: float
     memory_bytes: float
     node_disk: float
+    node_id: str = ""
+    """What Ray calls it."""
 
     def lacks(self, needs: TaskNeeds) -> bool:
         """Whether a task with these needs can never run here."""
