@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from hypothesis import HealthCheck, settings
 # Before anything imports ray or gcsfs: see pipelines/execution/on_ray.py and pipelines/stores.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+# Ray's sockets lie below the folder for temporary files, and no path of a socket has more than 107 bytes; Ray's own part of it has 62.
+if len(tempfile.gettempdir()) > 40 and os.access("/tmp", os.W_OK):
+    os.environ.setdefault("RAY_TMPDIR", "/tmp")
 
 settings.register_profile("default", max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True)

@@ -22,14 +22,16 @@ import psutil
 from pipelines.stores.open_store import open_store
 from tests.support.commands import PROJECT, is_lasting, kill_tree, lasting_objects_in, statecast
 from tests.support.fault_proxy import FaultPlan
-from tests.support.logged_command import parts_made, read_log
+from tests.support.logged_command import limit_parts, parts_ended, parts_made, read_log
 from tests.support.published import produce_localnet, session_folder, signing_key
 from tests.support.ray_cluster import LocalCluster
 
 SHARDS = 4
 REDONE_SHARE_MAX = 0.25
 RUNS_MAX = 8
-RUN_TIMEOUT_S = 240.0
+PARTS_AHEAD_MAX = 3
+"""Enough for those at work to be in the middle of it when one of them dies."""
+RUN_TIMEOUT_S = 900.0
 POLL_S = 0.05
 BUCKET = "states"
 
@@ -87,7 +89,7 @@ class Chaos:
 
     def parts_done(self) -> int:
         """Return how many parts were made by now."""
-        return sum(1 for _ in self.log.glob("ProducePartTask * ended"))
+        return parts_ended(self.log)
 
     def run(self) -> None:
         """Produce until it is done, while things die at the planned numbers of parts; a rerun follows a death of the driver."""
@@ -96,6 +98,7 @@ class Chaos:
         kinds = ["driver", "machine", *["worker"] * self.worker_kills]
         self.generator.shuffle(kinds)
         left = list(zip(moments, kinds, strict=True))
+        self._let_parts_come_to(left)
         for _ in range(RUNS_MAX):
             if self._run_once(left) == 0:
                 return
@@ -112,6 +115,7 @@ class Chaos:
                 assert time.monotonic() < deadline, f"a run takes too long: {self.deaths}"
                 if left and self.parts_done() >= left[0][0] and self._strike(left[0][1], driver, adding):
                     left.pop(0)
+                    self._let_parts_come_to(left)
                 time.sleep(POLL_S)
         reader.join()
         code = driver.returncode
@@ -121,6 +125,10 @@ class Chaos:
             # Nothing but the result, whatever Ray had to say of the dead.
             assert len(json.loads(said[0])["shards"]) == SHARDS
         return code
+
+    def _let_parts_come_to(self, left: list[tuple[int, str]]) -> None:
+        """Let little more be made than what the next death waits for, so that it does not come too late, however fast the machine is."""
+        limit_parts(self.log, left[0][0] + PARTS_AHEAD_MAX if left else None)
 
     def _strike(self, kind: str, driver: subprocess.Popen[str], adding: contextlib.ExitStack) -> bool:
         if kind == "driver":
@@ -198,5 +206,12 @@ def check_leftovers(chaos: Chaos) -> None:
     while chaos.cluster.busy_workers():
         assert time.monotonic() < deadline, "a worker still works for nobody"
         time.sleep(POLL_S)
-    drivers = [process for process in psutil.Process().children(recursive=True) if "tests.support.logged_command" in process.cmdline()]
-    assert not drivers
+    assert not [process for process in psutil.Process().children(recursive=True) if is_driver(process)]
+
+
+def is_driver(process: psutil.Process) -> bool:
+    """Whether a process is a producer that was started here."""
+    try:
+        return "tests.support.logged_command" in process.cmdline()
+    except psutil.Error:
+        return False

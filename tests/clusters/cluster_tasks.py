@@ -9,6 +9,9 @@ from pathlib import Path
 
 from tests.support.ray_cluster import MACHINE_VARIABLE
 
+WAIT_S = 300.0
+"""Longer than anything takes on a slow machine."""
+
 
 @dataclass(frozen=True, slots=True)
 class MachineTask:
@@ -27,7 +30,7 @@ class WaitForFileTask:
     """Runs until a file is there."""
 
     path: str
-    timeout_s: float = 120.0
+    timeout_s: float = WAIT_S
 
     def run(self) -> str:
         """Return the machine's name once the file is there."""
@@ -36,3 +39,21 @@ class WaitForFileTask:
             assert time.monotonic() < deadline, "nobody made the file"
             time.sleep(0.02)
         return os.environ[MACHINE_VARIABLE]
+
+
+@dataclass(frozen=True, slots=True)
+class MeetTask:
+    """Runs until such tasks run on so many machines: who has to start a worker first is waited for."""
+
+    folder: str
+    machines: int
+
+    def run(self) -> str:
+        """Return the machine's name once all are there."""
+        name = os.environ[MACHINE_VARIABLE]
+        (Path(self.folder) / name).touch()
+        deadline = time.monotonic() + WAIT_S
+        while len(list(Path(self.folder).iterdir())) < self.machines:
+            assert time.monotonic() < deadline, "the others never came"
+            time.sleep(0.02)
+        return name

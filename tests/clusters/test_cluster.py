@@ -6,6 +6,7 @@ import random
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +14,12 @@ import psutil
 import pytest
 
 from pipelines.execution.executor import TaskNeeds
-from pipelines.execution.on_ray import RayExecutor
+from pipelines.execution.on_ray import LOOK_INTERVAL_S, RayExecutor
 from pipelines.execution.shared_folders import SeesFileTask
 from pipelines.execution.window import TASKS_PER_SLOT
 from schemas.errors import InvalidInputError, PartialResultError
 from tests.clusters.chaos import BUCKET, Chaos, check_chaos
-from tests.clusters.cluster_tasks import MachineTask, WaitForFileTask
+from tests.clusters.cluster_tasks import WAIT_S, MachineTask, MeetTask, WaitForFileTask
 from tests.execution.ray_tasks import SquareTask
 from tests.support.commands import lasting_objects_in, objects_in, statecast
 from tests.support.fault_proxy import FaultPlan, fault_proxy
@@ -34,6 +35,7 @@ from ray._private.internal_api import memory_summary  # isort: skip
 NEEDS = TaskNeeds(memory_bytes=1 << 20)
 AT_THE_DISK = TaskNeeds(memory_bytes=1 << 20, node_disk=True)
 PATIENCE_S = 3.0
+"""Of those tests that are about a machine that does not come."""
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +73,15 @@ def cluster(node_disk: Path, plan: FaultPlan) -> Iterator[LocalCluster]:
 @pytest.fixture(scope="module")
 def on_cluster(cluster: LocalCluster) -> Iterator[RayExecutor]:
     """This process as a driver of the cluster."""
-    executor = RayExecutor(cluster.address, patience_s=PATIENCE_S)
+    executor = RayExecutor(cluster.address)
     yield executor
     executor.close()
+
+
+@pytest.fixture
+def impatient(cluster: LocalCluster, on_cluster: RayExecutor) -> RayExecutor:
+    """The same driver, which soon gives up waiting for machines."""
+    return RayExecutor(cluster.address, patience_s=PATIENCE_S)
 
 
 def produce_on(cluster: LocalCluster, home: Path, folder: Path, work: Path) -> tuple[int, str]:
@@ -98,10 +106,10 @@ def test_a_job_of_a_cluster_runs_there(cluster: LocalCluster, on_cluster: RayExe
     assert "in this process" in RayExecutor(cpus=1).description
 
 
-def test_tasks_at_the_disk_run_there_alone(on_cluster: RayExecutor) -> None:
+def test_tasks_at_the_disk_run_there_alone(on_cluster: RayExecutor, tmp_path: Path) -> None:
     """And the others on any machine."""
     assert {machine for _, machine in on_cluster.run([MachineTask(0.05)] * 8, AT_THE_DISK)} == {"disk"}
-    assert {machine for _, machine in on_cluster.run([MachineTask(0.3)] * 12, NEEDS)} == {"disk", "one", "two"}
+    assert {machine for _, machine in on_cluster.run([MeetTask(str(tmp_path), 3)] * 12, NEEDS)} == {"disk", "one", "two"}
 
 
 def test_a_whole_production_reads_the_disk_only_where_it_is(
@@ -144,22 +152,31 @@ def test_no_more_tasks_are_under_way_than_the_window_holds(on_cluster: RayExecut
             taken.append(number)
             yield WaitForFileTask(str(go))
 
-    # A look at the cluster in the meantime must not open the window further.
     seen: list[int] = []
-    timer = threading.Timer(2.5, lambda: (seen.append(len(taken)), go.touch()))
-    timer.start()
+
+    def let_go() -> None:
+        deadline = time.monotonic() + WAIT_S
+        while len(taken) < 3 * TASKS_PER_SLOT and time.monotonic() < deadline:
+            time.sleep(0.02)
+        # Some looks at the cluster in the meantime must not open the window further.
+        time.sleep(2.5 * LOOK_INTERVAL_S)
+        seen.append(len(taken))
+        go.touch()
+
+    watching = threading.Thread(target=let_go)
+    watching.start()
     assert len(list(on_cluster.run(tasks(), NEEDS))) == 100
-    timer.join()
+    watching.join()
     assert seen == [3 * TASKS_PER_SLOT]
 
 
-def test_a_task_too_large_for_every_machine_is_an_error(on_cluster: RayExecutor) -> None:
+def test_a_task_too_large_for_every_machine_is_an_error(impatient: RayExecutor) -> None:
     """It names what is asked and what the largest machine has; Ray alone would wait for ever."""
     with pytest.raises(InvalidInputError, match=f"needs {100 << 30:,} bytes of memory.*{MACHINE_MEMORY_BYTES:,}"):
-        list(on_cluster.run([SquareTask(1)], TaskNeeds(100 << 30)))
+        list(impatient.run([SquareTask(1)], TaskNeeds(100 << 30)))
 
 
-def test_a_lost_machine_s_tasks_run_elsewhere(cluster: LocalCluster, on_cluster: RayExecutor) -> None:
+def test_a_lost_machine_s_tasks_run_elsewhere(cluster: LocalCluster, on_cluster: RayExecutor, tmp_path: Path) -> None:
     """One is switched off in the middle of its tasks, and another one comes: all results are there, some from the new one."""
     results = on_cluster.run([MachineTask(0.25)] * 60, NEEDS)
     machines = [next(results)[1] for _ in range(6)]
@@ -170,12 +187,14 @@ def test_a_lost_machine_s_tasks_run_elsewhere(cluster: LocalCluster, on_cluster:
     adding.join()
     assert len(machines) == 60
     assert set(machines) <= {"disk", "one", "two", "three"}
-    assert {machine for _, machine in on_cluster.run([MachineTask(0.3)] * 12, NEEDS)} == {"disk", "one", "three"}
+    assert {machine for _, machine in on_cluster.run([MeetTask(str(tmp_path), 3)] * 12, NEEDS)} == {"disk", "one", "three"}
 
 
-def test_without_the_disk_s_machine_the_run_ends_in_bounded_time(cluster: LocalCluster, on_cluster: RayExecutor) -> None:
+def test_without_the_disk_s_machine_the_run_ends_in_bounded_time(
+    cluster: LocalCluster, on_cluster: RayExecutor, impatient: RayExecutor
+) -> None:
     """With an error that names the resource; once the machine is back, the same tasks run."""
-    results = on_cluster.run([MachineTask(0.3)] * 20, AT_THE_DISK)
+    results = impatient.run([MachineTask(0.3)] * 20, AT_THE_DISK)
     next(results)
     cluster.switch_off("disk")
     with pytest.raises(PartialResultError, match="no machine has the resource node_disk") as caught:
@@ -199,6 +218,7 @@ def test_the_driver_s_memory_is_flat(on_cluster: RayExecutor) -> None:
     assert memory[-1] - memory[1] < 16 << 20
 
 
+@pytest.mark.timeout(1800)
 def test_an_epoch_in_chaos(cluster: LocalCluster, node_disk: Path, plan: FaultPlan, tmp_path: Path) -> None:
     """Three workers, a machine and the driver die."""
     check_chaos(Chaos(cluster, node_disk / "home", plan, tmp_path, seed=1, name="short", num_parts=8, worker_kills=3))

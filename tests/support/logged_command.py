@@ -2,7 +2,7 @@
 
     python -m tests.support.logged_command LOG produce …
 
-LOG is a folder; a task that begins makes a file there, which is renamed when it ends.
+LOG is a folder; a task that begins makes a file there, which is renamed when it ends. `limit_parts` lets parts wait.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,10 @@ from pipelines.publishing.publish_part import ProducedPart, ProducePartTask
 from tests.support.ray_cluster import MACHINE_VARIABLE
 
 R = TypeVar("R")
+
+WAIT_S = 300.0
+"""Longer than anything takes on a slow machine."""
+POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,8 @@ class LoggedTask:
             name = self.task.publishing.object_name.replace("/", "|")
         begun = Path(self.log) / f"{kind} {name} {os.environ.get(MACHINE_VARIABLE, 'none')} {os.getpid()}-{time.monotonic_ns()} begun"
         begun.touch()
+        if isinstance(self.task, ProducePartTask):
+            wait_for_room(Path(self.log))
         result = self.task.run()
         reused = isinstance(result, ProducedPart) and result.part.reused
         begun.rename(begun.with_name(begun.name.removesuffix("begun") + ("reused" if reused else "ended")))
@@ -81,6 +88,34 @@ class LogEntry:
     machine: str
     outcome: str
     """begun (and never ended), ended, or reused: it found its result there."""
+
+
+def limit_parts(log: Path, parts_max: int | None) -> None:
+    """Let parts that are begun wait from now on while so many were made; None lets all go on."""
+    limit = _limit_file(log)
+    if parts_max is None:
+        limit.unlink(missing_ok=True)
+        return
+    limit.with_suffix(".new").write_text(str(parts_max))
+    limit.with_suffix(".new").rename(limit)
+
+
+def wait_for_room(log: Path) -> None:
+    """Wait as long as `limit_parts` has it."""
+    deadline = time.monotonic() + WAIT_S
+    with suppress(FileNotFoundError):
+        while parts_ended(log) >= int(_limit_file(log).read_text()):
+            assert time.monotonic() < deadline, "nobody lets parts go on"
+            time.sleep(POLL_S)
+
+
+def parts_ended(log: Path) -> int:
+    """Return how many parts were made by now."""
+    return sum(1 for _ in log.glob("ProducePartTask * ended"))
+
+
+def _limit_file(log: Path) -> Path:
+    return log.with_name(f"{log.name}.limit")
 
 
 def read_log(log: Path) -> list[LogEntry]:

@@ -164,8 +164,8 @@ class LocalCluster:
 @contextlib.contextmanager
 def local_cluster(hidden: Sequence[Path] = (), variables: Mapping[str, str] | None = None) -> Iterator[LocalCluster]:
     """Run a cluster that has a head and nothing else yet; all its workers have some environment variables."""
-    # Sockets lie below it, and their paths can't be long.
-    folder = Path(tempfile.mkdtemp(prefix="rays-"))
+    # Sockets lie below it, and their paths can't be long: the folder for temporary files may be too deep.
+    folder = Path(tempfile.mkdtemp(prefix="rays-", dir="/tmp" if os.access("/tmp", os.W_OK) else None))
     cluster = LocalCluster(folder, hidden, variables or {})
     try:
         cluster.start_head()
