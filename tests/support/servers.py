@@ -11,10 +11,12 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +26,7 @@ SERVER_MODULES = {
 }
 """What `go install` takes for each server."""
 
-BINARIES = Path.home() / ".cache" / "statecast" / "bin"
+BINARIES = Path(os.path.expanduser("~")) / ".cache" / "statecast" / "bin"
 BUILD_VARIABLE = "STATECAST_BUILD_SERVERS"
 BUILD_TIMEOUT_S = 1800
 START_TIMEOUT_S = 120
@@ -56,12 +58,23 @@ def find_server(name: str) -> str:
 
 @contextmanager
 def moto_server() -> Iterator[str]:
-    """Run moto's S3 in a thread; yield its URL."""
+    """Run moto's S3 in a thread; yield its URL.
+
+    Writes are taken one after the other: moto looks at a request's condition first and stores later, which S3 does at once.
+    """
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
+        assert server._server is not None
+        answer, writing = server._server.app, threading.Lock()
+
+        def answer_in_turn(environment: dict[str, Any], start_response: Any) -> Any:
+            with writing if environment["REQUEST_METHOD"] in ("PUT", "POST", "DELETE") else nullcontext():
+                return answer(environment, start_response)
+
+        server._server.app = answer_in_turn
         host, port = server.get_host_and_port()
         yield f"http://{host}:{port}"
     finally:
