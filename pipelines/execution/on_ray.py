@@ -352,7 +352,7 @@ def _initialise(address: str | None, cpus: int | None) -> None:
                 logging_level="ERROR",
                 runtime_env={"env_vars": environment},
             )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise InvalidInputError(
             problem=f"Ray did not start: {str(error).splitlines()[0]}",
             where=f"--ray-address {address}" if address else "embedded Ray",
