@@ -311,7 +311,7 @@ def test_pools_and_service_accounts_are_those_that_terraform_makes() -> None:
     assert set(re.findall(r"statecast/pool: ([a-z-]+)", "".join(file.read_text() for file in _sources()))) == set(pools)
     accounts = set(re.findall(r'optional\(string, "([^"]+)"\)', (terraform / "access/variables.tf").read_text()))
     there = {found["metadata"]["name"] for found in _built("example-gcp") if found["kind"] == "ServiceAccount"}
-    assert there == accounts | {"statecast-head"}, "the head alone is given nothing in the cloud"
+    assert there == accounts | {"statecast-head", "statecast-trigger"}, "head and trigger are given nothing in the cloud"
 
 
 def _scratch_gib(pod: dict[str, Any]) -> float:

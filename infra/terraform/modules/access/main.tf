@@ -41,7 +41,6 @@ locals {
     builder-reads     = { bucket = "state", member = local.members.builder, role = local.viewer, condition = null }
     builder-creates   = { bucket = "state", member = local.members.builder, role = local.creator, condition = local.parts_only }
     builder-works     = { bucket = "work", member = local.members.builder, role = local.user, condition = null }
-    trigger-reads     = { bucket = "state", member = local.members.trigger, role = local.viewer, condition = null }
     seeder-reads      = { bucket = "state", member = local.members.seeder, role = local.viewer, condition = null }
     seeder-leases     = { bucket = "state", member = local.members.seeder, role = local.creator, condition = local.leases_only }
     seeder-unleases   = { bucket = "state", member = local.members.seeder, role = var.deleter_role, condition = local.leases_only }

@@ -20,7 +20,6 @@ variable "service_accounts" {
     producer = optional(string, "statecast-producer")
     builder  = optional(string, "statecast-builder")
     seeder   = optional(string, "statecast-seeder")
-    trigger  = optional(string, "statecast-trigger")
   })
   default = {}
 }
