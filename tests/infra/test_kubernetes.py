@@ -225,6 +225,18 @@ def test_probes_ask_where_the_program_answers(overlay: str) -> None:
                 assert container[probe]["httpGet"] == {"path": "/healthz", "port": "metrics"}
 
 
+def test_only_the_clouds_own_overlay_names_its_collector() -> None:
+    """Elsewhere there is no such namespace, and nobody could read the metrics."""
+    let_in = {
+        overlay: _named(overlay, "NetworkPolicy", "metrics")["spec"]["ingress"][0]["from"][0]["namespaceSelector"]["matchLabels"]
+        for overlay in OVERLAYS
+    }
+    assert let_in == {
+        "example-gcp": {"kubernetes.io/metadata.name": "gmp-system"},
+        "one-machine": {"kubernetes.io/metadata.name": "monitoring"},
+    }
+
+
 def _run() -> dict[str, Any]:
     found: dict[str, Any] = _named("example-gcp", "RayJob", "statecast-produce")["spec"]
     return found
