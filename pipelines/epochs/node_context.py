@@ -39,7 +39,8 @@ from schemas.errors import EpochNotReadyError, IntegrityError, SourceError
 from schemas.ids import HASH_BYTES, CryptoHash
 from schemas.shard_layout import ShardLayout
 
-_CHAIN_COLUMNS = (*SYNC_BLOCK_COLUMNS, CHUNK_EXTRA, EPOCH_INFO, STATE_SYNC_HASHES)
+_CHAIN_COLUMNS = (*SYNC_BLOCK_COLUMNS, CHUNK_EXTRA, EPOCH_INFO)
+_OPTIONAL_COLUMNS = (STATE_SHARD_UID_MAPPING, STATE_SYNC_HASHES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +112,10 @@ def epoch_context_from_node(node_home: str | Path, selector: str = LATEST) -> Ep
     home = read_node_home(node_home)
     with _open(home) as reader:
         epochs = _list_epochs(reader)
-        if not any(epoch.sync_hash for epoch in epochs):
-            raise EpochNotReadyError(problem="the node's database has no sync hash of any epoch", where=str(home.data), remedy=USE_CONTEXT)
         if selector != LATEST:
             return _epoch_context(home, reader, _selected(reader, epochs, selector, home))
+        if not any(epoch.sync_hash for epoch in epochs):
+            raise EpochNotReadyError(problem="the node's database has no sync hash of any epoch", where=str(home.data), remedy=USE_CONTEXT)
         failure: SourceError | None = None
         for epoch in reversed([epoch for epoch in epochs if epoch.sync_hash]):
             context = _epoch_context(home, reader, epoch)
@@ -190,13 +191,17 @@ class NodeContextSource:
 
 
 def _open(home: NodeHome) -> AbstractContextManager[ChainRows]:
-    """Open the rows that contexts are made of. Nodes of before resharding without copies have no StateShardUIdMapping."""
-    optional = (STATE_SHARD_UID_MAPPING,) if STATE_SHARD_UID_MAPPING in list_columns(home.data) else ()
-    return open_chain_rows(home, (*_CHAIN_COLUMNS, *optional))
+    """Open the rows that contexts are made of.
+
+    Nodes of before resharding without copies have no StateShardUIdMapping, those of before protocol 74 no StateSyncHashes.
+    """
+    there = list_columns(home.data)
+    return open_chain_rows(home, (*_CHAIN_COLUMNS, *(column for column in _OPTIONAL_COLUMNS if column in there)))
 
 
 def _list_epochs(reader: ChainRows) -> tuple[NodeEpoch, ...]:
-    sync_hashes = {key: CryptoHash(row) for rows in reader.scan(STATE_SYNC_HASHES, b"", None) for key, row in rows}
+    recorded = reader.scan(STATE_SYNC_HASHES, b"", None) if STATE_SYNC_HASHES in reader.columns else ()
+    sync_hashes = {key: CryptoHash(row) for rows in recorded for key, row in rows}
     epochs = []
     for rows in reader.scan(EPOCH_INFO, b"", None):
         for key, row in rows:
@@ -218,7 +223,7 @@ def _selected(reader: ChainRows, epochs: tuple[NodeEpoch, ...], selector: str, h
         epoch_id = CryptoHash.from_base58(selector)
         found = [epoch for epoch in epochs if epoch.epoch_id == epoch_id]
     known = ", ".join(f"{epoch.epoch_height} ({epoch.epoch_id})" for epoch in epochs if epoch.sync_hash)
-    remedy = f"It has the sync hash of {known}. {USE_CONTEXT}"
+    remedy = f"It has the sync hash of {known}. {USE_CONTEXT}" if known else USE_CONTEXT
     if not found:
         raise EpochNotReadyError(problem=f"the node does not know epoch {selector}", where=str(home.data), remedy=remedy)
     # Of several epochs of one height, as there are before the chain's second, the one that can be had is meant.

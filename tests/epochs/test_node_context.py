@@ -199,10 +199,23 @@ def test_a_missing_block_is_not_ready(home: Path, context: EpochContext) -> None
         epoch_context_from_node(home, "6")
 
 
+@pytest.mark.parametrize("has_column", [True, False])
+def test_without_recorded_sync_hashes_an_epoch_that_is_named_is_worked_out(home: Path, context: EpochContext, has_column: bool) -> None:
+    """From its blocks; whether the column is empty or, as in databases of before it, not there. Which is the newest is not said."""
+    with RocksDbReader(home / "data", (STATE_SYNC_HASHES,)) as reader:
+        keys = [key for rows in reader.scan(STATE_SYNC_HASHES, b"", None) for key, _ in rows]
+    change_rows(home / "data", STATE_SYNC_HASHES, dict.fromkeys(keys))
+    if not has_column:
+        drop_column(home / "data", STATE_SYNC_HASHES)
+    assert epoch_context_from_node(home, "6") == context
+    with pytest.raises(EpochNotReadyError, match="no sync hash of any epoch"):
+        epoch_context_from_node(home)
+
+
 def test_a_missing_column_is_named(home: Path) -> None:
-    """Databases of before StateSyncHashes can't be used without a context file."""
-    drop_column(home / "data", STATE_SYNC_HASHES)
-    with pytest.raises(ColumnMissingError, match="StateSyncHashes"):
+    """Without blocks nothing can be told."""
+    drop_column(home / "data", BLOCK_HEADER)
+    with pytest.raises(ColumnMissingError, match="BlockHeader"):
         epoch_context_from_node(home)
 
 
