@@ -43,7 +43,9 @@ class NodeHome:
 
 
 def read_node_home(node_home: str | Path) -> NodeHome:
-    """Look a node's home up. Without a config.json the hot store is ``data``, nearcore's default.
+    """Look a node's home up. Without a config.json the hot store is ``data``, nearcore's default; ``cold-data`` is a cold store's.
+
+    Source: nearcore core/store/src/opener.rs, DBOpener::new.
 
     Raises:
         SourceError: the folder or its hot store is not there, or config.json can't be used.
@@ -55,8 +57,8 @@ def read_node_home(node_home: str | Path) -> NodeHome:
         )
     config = _read_config(home / "config.json")
     store = config.get("store") or {}
-    cold_store = config.get("cold_store") or {}
-    if not isinstance(store, dict) or not isinstance(cold_store, dict):
+    cold_store = config.get("cold_store")
+    if not isinstance(store, dict) or not isinstance(cold_store, dict | None):
         raise SourceError(problem="store and cold_store must be JSON objects", where=str(home / "config.json"))
     data = _path(home, store.get("path") or "data")
     if not data.is_dir():
@@ -67,7 +69,7 @@ def read_node_home(node_home: str | Path) -> NodeHome:
     return NodeHome(
         home=home,
         data=data,
-        cold_data=_path(home, cold_store["path"]) if cold_store.get("path") else None,
+        cold_data=None if cold_store is None else _path(home, cold_store.get("path") or "cold-data"),
         genesis_file=_path(home, genesis) if genesis else None,
         genesis_records_file=_path(home, genesis_records) if genesis_records else None,
     )

@@ -66,6 +66,16 @@ def test_config_json_says_where_the_stores_are(tmp_path: Path) -> None:
     assert home.snapshots == tmp_path / "hot" / "state_snapshot"
 
 
+@pytest.mark.parametrize("cold_store", ["{}", '{"path": null, "max_open_files": 10000}'])
+def test_a_cold_store_without_a_path_is_where_nearcore_puts_it(tmp_path: Path, cold_store: str) -> None:
+    """As with the hot store, the path may be left out; a node without a cold store has null."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "config.json").write_text(f'{{"cold_store": {cold_store}}}')
+    assert read_node_home(tmp_path).cold_data == tmp_path / "cold-data"
+    (tmp_path / "config.json").write_text('{"cold_store": null}')
+    assert read_node_home(tmp_path).cold_data is None
+
+
 @pytest.mark.parametrize("config", ["[]", "{", '{"store": 5}', '{"store": {"path": 5}}', '{"store": {"path": "nowhere"}}'])
 def test_a_config_that_can_not_be_used_is_named(tmp_path: Path, config: str) -> None:
     """Nothing is guessed instead."""
