@@ -257,6 +257,11 @@ def test_the_driver_runs_where_the_disk_is() -> None:
     assert (group["replicas"], group["minReplicas"], group["maxReplicas"]) == (1, 1, 1)
 
 
+def test_a_run_that_ends_well_has_published() -> None:
+    """The trigger starts no other run of that epoch; with --if-missing it would also end well where a killed run has left its claim."""
+    assert _run()["entrypoint"].startswith("statecast produce ") and "--if-missing" not in _run()["entrypoint"]
+
+
 def test_the_head_runs_no_task() -> None:
     """Its memory is Ray's."""
     assert _run()["rayClusterSpec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"

@@ -176,6 +176,13 @@ def test_after_five_failures_somebody_is_told(cluster: RayJobs, account: Path) -
     assert done.returncode == 1 and "have failed" in done.stderr and len(cluster.runs) == 5
 
 
+def test_a_failed_run_that_was_deleted_makes_room_for_another(cluster: RayJobs, account: Path) -> None:
+    """Whichever of them it was."""
+    for attempt in (2, 3, 4, 5):
+        cluster.add_run(f"statecast-produce-mainnet-3180-{attempt}", 3180, "Failed")
+    assert _trigger(cluster, account).stdout == "started statecast-produce-mainnet-3180-1\n"
+
+
 def test_no_epoch_yet_is_no_failure(cluster: RayJobs, account: Path) -> None:
     """statecast's exit code 11; Kubernetes is not even asked."""
     done = _trigger(cluster, account, code=11)

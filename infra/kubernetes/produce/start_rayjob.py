@@ -122,10 +122,12 @@ def start(cluster: Cluster, template_name: str, chain_id: str, epoch_height: int
     # KubeRay also calls complete what somebody has stopped.
     if any(status(run) == "Complete" and run["status"].get("jobStatus") != "STOPPED" for run in of_epoch):
         return f"epoch {epoch_height} has been run"
-    attempt = len(of_epoch) + 1
-    if attempt > ATTEMPTS_MAX:
+    # The first number that is free: somebody may have deleted some of the failed runs.
+    taken = {run["metadata"]["name"] for run in of_epoch}
+    names = (run_name(template_name, chain_id, epoch_height, attempt) for attempt in range(1, ATTEMPTS_MAX + 1))
+    name = next((name for name in names if name not in taken), None)
+    if name is None:
         sys.exit(f"all {ATTEMPTS_MAX} runs of epoch {epoch_height} of {chain_id} have failed; delete them to try again")
-    name = run_name(template_name, chain_id, epoch_height, attempt)
     created = cluster.create(new_run(cluster.get(template_name), name, epoch_height))
     _forget_old(cluster, [run for run in runs if run not in of_epoch])
     return f"started {name}" if created else f"{name} was started by another trigger"
