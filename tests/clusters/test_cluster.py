@@ -25,12 +25,13 @@ from tests.support.commands import lasting_objects_in, objects_in, statecast
 from tests.support.fault_proxy import FaultPlan, fault_proxy
 from tests.support.nodes import localnet_home
 from tests.support.published import published_localnet, signing_key
-from tests.support.ray_cluster import MACHINE_MEMORY_BYTES, LocalCluster, hiding_command, local_cluster
+from tests.support.ray_cluster import MACHINE_MEMORY_BYTES, OBJECT_STORE_BYTES, LocalCluster, hiding_command, local_cluster
 from tests.support.servers import aws_environment, make_s3_bucket, moto_server
 
 # After our own, which set what Ray reads from the environment when it is imported.
 import ray  # isort: skip
 from ray._private.internal_api import memory_summary  # isort: skip
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # isort: skip
 
 NEEDS = TaskNeeds(memory_bytes=1 << 20)
 AT_THE_DISK = TaskNeeds(memory_bytes=1 << 20, node_disk=True)
@@ -129,6 +130,19 @@ def test_nothing_passes_through_the_object_store(cluster: LocalCluster, on_clust
     held = [line for line in summary.splitlines() if line.startswith("Plasma memory usage")]
     assert held
     assert float(held[0].split()[3]) == 0, summary
+
+
+def test_full_object_stores_hold_up_nothing(cluster: LocalCluster, on_cluster: RayExecutor, node_disk: Path, tmp_path: Path) -> None:
+    """Somebody else's objects may fill every machine's store, to the point where Ray spills them."""
+    fill = ray.remote(num_cpus=0, max_retries=0)(lambda: bytes(OBJECT_STORE_BYTES * 9 // 10))
+    machines = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in ray.nodes() if node["Alive"]]
+    held = [fill.options(scheduling_strategy=machine).remote() for machine in machines]
+    assert len(ray.wait(held, num_returns=len(held), timeout=WAIT_S, fetch_local=False)[0]) == 4
+    code, said = produce_on(cluster, node_disk / "home", tmp_path, tmp_path / "work")
+    assert code == 0, said
+    assert lasting_objects_in(tmp_path / "out") == lasting_objects_in(published_localnet())
+    # Still there, on all four.
+    assert len(ray.wait(held, num_returns=len(held), timeout=0, fetch_local=False)[0]) == 4
 
 
 def test_a_work_folder_that_is_not_shared_is_refused(
