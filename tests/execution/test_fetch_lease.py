@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -38,6 +39,12 @@ def published() -> Path:
     for epoch_height in (1, 2):
         publish_epoch(str(folder), epoch_height)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of the reading waits for the lease's however slow the machine is."""
+    monkeypatch.setattr("pipelines.publishing.lease_keeper.END_WAIT_S", WAIT_S)
 
 
 @pytest.fixture
@@ -129,11 +136,21 @@ def test_a_fetch_of_an_epoch_that_is_being_deleted_says_so(root: Path, tmp_path:
 def test_a_store_that_cannot_be_written_is_read_all_the_same(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is said to people but in the events."""
 
+    asked = threading.Event()
+
     def refuse(*_: object, **__: object) -> None:
+        asked.set()
         raise StoreDeniedError(problem="read only")
 
     monkeypatch.setattr(FileStore, "put", refuse)
-    watcher = Collector(str(root), wait_for_lease=False, result=CollectionResult((), (), (), plan_only=True))
+
+    class Watcher(Collector):
+        def event(self, name: str, facts: dict[str, object]) -> None:
+            # Not over before the store was asked, in another thread.
+            assert name != "part" or asked.wait(WAIT_S)
+            super().event(name, facts)
+
+    watcher = Watcher(str(root), wait_for_lease=False, result=CollectionResult((), (), (), plan_only=True))
     assert fetch(tmp_path / "into", watcher, str(root)) == NUM_PARTS
     assert [facts["state"] for facts in watcher.told("lease")] == ["refused"]
     assert watcher.told("note") == []

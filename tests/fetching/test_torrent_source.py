@@ -20,7 +20,7 @@ from pipelines.fetching.protocol import Cancellation, EpochOnOffer, WantedObject
 from pipelines.fetching.torrent_source import TorrentSettings, TorrentSource, magnet_peers
 from schemas.errors import FetchError, InvalidInputError, ObjectNotFoundError, TransientStoreError
 from schemas.ids import PartId
-from tests.support.json_process import JsonProcess, running_client, running_mirror
+from tests.support.json_process import WAIT_S, JsonProcess, running_client, running_mirror
 from tests.support.random_epochs import PART_SIZES, RandomEpoch, publish_random_epoch
 
 lt = pytest.importorskip("libtorrent", reason="the extra p2p is not installed")
@@ -121,7 +121,7 @@ def test_several_parts_at_once(tmp_path: Path, epoch: RandomEpoch, peer: Address
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(WAIT_S)
     assert got == dict(enumerate(epoch.parts().values()))
 
 
@@ -194,7 +194,7 @@ def test_a_closed_source_ends_its_transfers(tmp_path: Path, epoch: RandomEpoch) 
         thread.start()
         threading.Event().wait(0.3)
         source.close()
-        thread.join(30)
+        thread.join(WAIT_S)
         assert not thread.is_alive()
         assert len(raised) == 1
         with pytest.raises(TransientStoreError):

@@ -41,6 +41,12 @@ class Heard:
         self.some.set()
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of the reading waits for the lease's however slow the machine is."""
+    monkeypatch.setattr("pipelines.publishing.lease_keeper.END_WAIT_S", WAIT_S)
+
+
 @pytest.fixture
 def url() -> str:
     """A store with epoch 1."""
