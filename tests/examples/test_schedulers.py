@@ -41,7 +41,7 @@ def _run(script: str, tmp_path: Path, *arguments: str) -> dict[str, Any]:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -79,7 +80,12 @@ def test_the_image_has_the_python_and_ray_of_the_constraints() -> None:
 def test_what_is_copied_is_in_the_context() -> None:
     """And .dockerignore leaves out what is not copied."""
     copied = [word for stage in STAGES for text in stage.of("COPY") if not text.startswith("--from=") for word in text.split()[:-1]]
-    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    if shutil.which("git") is None:
+        pytest.skip("git is not here")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip(f"git does not list the repository's files: {listed.stderr.strip()}")
+    files = listed.stdout.splitlines()
     context = [name for name in files if not dockerfile.is_ignored(name, IGNORE)]
     assert all(any(name == word or name.startswith(f"{word}/") for name in context) for word in copied)
     assert all(any(name == word or name.startswith(f"{word}/") for word in copied) for name in context)
