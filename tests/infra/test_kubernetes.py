@@ -402,3 +402,11 @@ def test_alerts_of_the_cluster_are_promql_with_a_section_to_read() -> None:
             assert section == rule["alert"].lower()
             assert f"### {rule['alert']}\n" in (root / file).read_text()
             assert rule["labels"]["severity"] in ("warning", "critical")
+
+
+def test_the_keepers_alert_names_the_jobs_that_terraform_makes() -> None:
+    """By the ends of their names, which modules/keeper_jobs takes from the environment's map."""
+    infra = KUBERNETES.parent
+    named = re.search(r'job_name=~"\.\+-\(([a-z|]+)\)"', (infra / "monitoring/cluster-alerts.yaml").read_text())
+    jobs = (infra / "terraform/environments/example-gcp/main.tf").read_text().partition("  jobs = {")[2]
+    assert named and named[1].split("|") == re.findall(r"^    (\w+) = \{", jobs, flags=re.MULTILINE)
