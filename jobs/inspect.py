@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -19,7 +19,9 @@ from jobs.terminal import format_bytes, open_console
 from pipelines.epochs.node_context import NodeEpoch, epoch_context_from_node, list_epochs
 from pipelines.publishing.published_epoch import read_manifest
 from pipelines.sources.arrow_dataset import list_shards
+from pipelines.sources.node_home import read_node_home
 from pipelines.sources.node_store import NodeSource
+from pipelines.sources.state_walk_source import has_state_root
 from pipelines.stores.open_store import open_store
 from schemas.dsse import parse_envelope
 from schemas.epoch_context import EpochContext
@@ -29,6 +31,9 @@ from schemas.object_layout import ObjectKind, parse_object_name
 from schemas.shard_statement import ShardStatement
 from schemas.state_part import Encoding, decode_partial_state, decode_state_part
 from schemas.trie_node import decode_trie_node
+
+EPOCHS_EXAMINED_MAX: Final = 16
+"""Newest epochs of a node that are looked at: it may know thousands, and each costs reads of its blocks."""
 
 
 def inspect(
@@ -71,26 +76,40 @@ def _document(what: str) -> dict[str, Any]:
 
 
 def _node(home: Path) -> dict[str, Any]:
-    return {"kind": "node", "node_home": str(home), "epochs": [_node_epoch(home, epoch) for epoch in list_epochs(home)]}
+    epochs = list_epochs(home)
+    first = len(epochs) - EPOCHS_EXAMINED_MAX
+    return {
+        "kind": "node",
+        "node_home": str(home),
+        "epochs": [_node_epoch(home, epoch, index >= first) for index, epoch in enumerate(epochs)],
+    }
 
 
-def _node_epoch(home: Path, epoch: NodeEpoch) -> dict[str, Any]:
+def _node_epoch(home: Path, epoch: NodeEpoch, is_examined: bool) -> dict[str, Any]:
     context: EpochContext | None = None
-    problem: str | None = "its sync block is not known here"
-    if epoch.sync_hash is not None:
+    problem: str | None = None if is_examined else "it is long past; `statecast backfill --plan` looks at such epochs"
+    flat: list[str] = []
+    walked: list[str] = []
+    try:
+        context = epoch_context_from_node(home, str(epoch.epoch_id)) if is_examined else None
+    except StatecastError as error:
+        problem = error.problem
+    for shard in context.shards if context else ():
         try:
-            context = epoch_context_from_node(home, str(epoch.epoch_id))
-            for shard in context.shards:
-                NodeSource(str(home), context).fingerprint(shard)
-            problem = None
+            assert context is not None, "its shards are looked at"
+            NodeSource(str(home), context).fingerprint(shard)
+            flat.append(str(shard.shard_uid))
         except StatecastError as error:
-            problem = error.problem
+            problem = problem or error.problem
+            if has_state_root(read_node_home(home), shard):
+                walked.append(str(shard.shard_uid))
     return {
         "epoch_height": epoch.epoch_height,
         "epoch_id": str(epoch.epoch_id),
         "protocol_version": epoch.protocol_version,
-        "sync_hash": None if epoch.sync_hash is None else str(epoch.sync_hash),
-        "can_produce": problem is None,
+        "sync_hash": None if context is None else str(context.sync_hash),
+        "can_produce": bool(flat),
+        "can_walk": walked,
         "problem": problem,
         "shards": [
             {
@@ -243,9 +262,19 @@ def _print_node(console: Console, document: dict[str, Any]) -> None:
         table.add_column(name, overflow="fold")
     for epoch in document["epochs"]:
         shards = ", ".join(shard["shard_uid"] for shard in epoch["shards"])
-        answer = "[green]yes[/]" if epoch["can_produce"] else f"no: {epoch['problem']}"
+        answer = _answer(epoch)
         table.add_row(str(epoch["epoch_height"]), epoch["epoch_id"], str(epoch["protocol_version"]), shards, answer)
     console.print(table)
+
+
+def _answer(epoch: dict[str, Any]) -> str:
+    """Return whether an epoch can be produced, and how; the State column serves for shards whose flat state is of another block."""
+    if epoch["problem"] is None:
+        return "[green]yes[/]"
+    if epoch["can_walk"]:
+        return f"[green]yes[/], by a walk over the State column ({', '.join(epoch['can_walk'])})"
+    some = f"[green]yes[/], without some shards: {epoch['problem']}"
+    return some if epoch["can_produce"] else f"no: {epoch['problem']}"
 
 
 def _print_dataset(console: Console, document: dict[str, Any]) -> None:

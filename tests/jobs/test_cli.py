@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from jobs import cli
+from pipelines.sources.node_columns import FLAT_STORAGE_STATUS, STATE
+from pipelines.sources.rocksdb_reader import RocksDbReader
 from schemas.errors import EXIT_CODES
+from schemas.ids import ShardUId
 from tests.support.commands import epoch_folder, lasting_objects_in, objects_in, statecast, statecast_process
-from tests.support.nodes import localnet, localnet_home, node_a, tree
+from tests.support.nodes import change_rows, copied, localnet, localnet_home, node_a, snapshot_folder, tree
 from tests.support.published import produce, produce_localnet, produce_node_a, public_key, published_localnet, published_node_a, signing_key
 
 COMMANDS = ("produce", "export", "check", "inspect", "keygen")
@@ -197,7 +200,26 @@ def test_inspect_shows_a_node() -> None:
     document = statecast("inspect", localnet_home(), "--json").document
     producible = [epoch["epoch_height"] for epoch in document["epochs"] if epoch["can_produce"]]
     assert producible == [6]
-    assert statecast("inspect", localnet_home()).code == 0
+    walked = {epoch["epoch_height"]: epoch["can_walk"] for epoch in document["epochs"] if epoch["can_walk"]}
+    assert walked[4] == walked[5] == ["s0.v0", "s1.v0", "s2.v0", "s3.v0"]
+    assert 6 not in walked
+    shown = statecast("inspect", localnet_home())
+    assert shown.code == 0
+    assert "by a walk over the State column" in shown.stdout
+
+
+def test_inspect_tells_which_shards_of_a_node_can_be_produced(tmp_path: Path) -> None:
+    """A node that tracks one shard can give its epoch, without the others."""
+    home = copied(localnet_home(), tmp_path)
+    for data in (home / "data", snapshot_folder(home)):
+        change_rows(data, FLAT_STORAGE_STATUS, {ShardUId(version=0, shard_id=shard_id).to_bytes(): None for shard_id in (0, 1, 3)})
+    with RocksDbReader(home / "data", (STATE,)) as reader:
+        keys = [key for rows in reader.scan(STATE, b"", None) for key, _ in rows if key[:8] != ShardUId(version=0, shard_id=2).to_bytes()]
+    change_rows(home / "data", STATE, dict.fromkeys(keys))
+    epochs = {epoch["epoch_height"]: epoch for epoch in statecast("inspect", home, "--json").document["epochs"]}
+    assert (epochs[6]["can_produce"], epochs[6]["can_walk"]) == (True, [])
+    assert "no flat state of shard s0.v0" in epochs[6]["problem"]
+    assert (epochs[5]["can_produce"], epochs[5]["can_walk"]) == (False, ["s2.v0"])
 
 
 def test_inspect_shows_what_is_published() -> None:
