@@ -4,6 +4,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export UV_LINK_MODE ?= copy
+# Registries are slow or away for the moment now and then.
+export PIP_RETRIES ?= 10
+export UV_HTTP_RETRIES ?= 10
+export UV_HTTP_TIMEOUT ?= 180
+export CARGO_NET_RETRY ?= 10
+# A comma in an argument of `call` would begin the next one.
+, := ,
+again = for pause in 5 30 60 end; do $(1) && break; test $$pause != end || exit 1; echo "once more in $$pause s" >&2; sleep $$pause; done
+# At most so many, since a container may have less of the machine than it sees.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .PHONY: help setup demo check test test-all bench infra-check image-steps clean
 
@@ -15,10 +25,11 @@ setup: $(VENV)/.ready  ## make .venv with statecast and all that its tests need
 $(VENV)/.ready: pyproject.toml constraints.txt $(shell find native -name '*.rs' -not -path '*/target/*' -o -name 'Cargo.*' -not -path '*/target/*' -o -name pyproject.toml 2>/dev/null)
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[s3,p2p,dev]'
+	$(call again,$(BIN)/python -m pip install --quiet --constraint constraints.txt uv)
+	$(call again,$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[s3$(,)p2p$(,)dev]')
 	@if command -v cargo >/dev/null; then \
 	    echo "Building the native kernel"; \
+	    $(call again,cargo fetch --quiet --locked --manifest-path native/binding/Cargo.toml); \
 	    $(BIN)/maturin build --quiet --release --manifest-path native/binding/Cargo.toml --interpreter $(BIN)/python --out $(VENV)/wheels && \
 	    $(BIN)/uv pip install --quiet --python $(BIN)/python --reinstall --no-deps $$(ls -t $(VENV)/wheels/*.whl | head -n 1); \
 	else \
@@ -38,14 +49,14 @@ check: setup  ## formatting, lint, types, import directions; Rust too where carg
 # The schedulers that the examples are for need other versions of libraries than we do.
 $(VENV)/schedulers/.ready: $(VENV)/.ready examples/requirements.txt examples/constraints.txt
 	test -x $(VENV)/schedulers/bin/python || $(PYTHON) -m venv $(VENV)/schedulers
-	$(BIN)/uv pip install --quiet --python $(VENV)/schedulers/bin/python --constraint examples/constraints.txt --requirement examples/requirements.txt
+	$(call again,$(BIN)/uv pip install --quiet --python $(VENV)/schedulers/bin/python --constraint examples/constraints.txt --requirement examples/requirements.txt)
 	touch $@
 
 test: check $(VENV)/schedulers/.ready  ## the checks and all tests but the long ones
-	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test-all: check $(VENV)/schedulers/.ready  ## the long tests too: chaos, many kills, servers that must be built first
-	STATECAST_BUILD_SERVERS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	STATECAST_BUILD_SERVERS=1 $(PYTEST)
 
 bench: setup  ## time every stage against its floor on one million records
 	$(BIN)/python -m benchmarks.produce
