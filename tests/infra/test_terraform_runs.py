@@ -170,3 +170,9 @@ def test_amazons_producer_may_end_its_claim_and_its_leases() -> None:
         EPOCH.claim,
         EPOCH.lease("0" * 32),
     ]
+
+
+@pytest.mark.parametrize("name", [*REPLACED, *NEVER_REPLACED])
+def test_amazons_build_worker_creates_parts_alone(name: str) -> None:
+    """As on Google's store."""
+    assert any(fnmatchcase(f"near/{name}", pattern) for pattern in _of_amazon("parts")) == (name == EPOCH.state_part(6, PartId(0, 4)))

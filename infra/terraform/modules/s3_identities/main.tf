@@ -7,6 +7,12 @@ locals {
   # A claim is given up by deleting it; one that stays would keep the next run away until it expires.
   ended = [local.leases, "${var.state_bucket.arn}/*/claim.json"]
 
+  # Build workers of a Ray cluster create these, and nothing else.
+  parts = "${var.state_bucket.arn}/*/state_part_*"
+
+  # Who may create and not replace.
+  creators = [for role in ["builder", "producer"] : aws_iam_role.this[role].arn if contains(keys(var.trust_policies), role)]
+
   readers = var.public ? ["*"] : var.readers
 }
 
@@ -27,6 +33,26 @@ data "aws_iam_policy_document" "producer" {
     sid       = "EndClaimsAndLeases"
     actions   = ["s3:DeleteObject"]
     resources = local.ended
+  }
+
+  statement {
+    sid       = "Work"
+    actions   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "s3:GetBucketLocation", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
+    resources = [var.work_bucket.arn, "${var.work_bucket.arn}/*"]
+  }
+}
+
+data "aws_iam_policy_document" "builder" {
+  statement {
+    sid       = "Read"
+    actions   = ["s3:GetObject", "s3:ListBucket", "s3:GetBucketLocation"]
+    resources = [var.state_bucket.arn, "${var.state_bucket.arn}/*"]
+  }
+
+  statement {
+    sid       = "CreateParts"
+    actions   = ["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
+    resources = [local.parts]
   }
 
   statement {
@@ -61,6 +87,7 @@ data "aws_iam_policy_document" "keeper" {
 resource "aws_iam_policy" "this" {
   for_each = {
     producer = data.aws_iam_policy_document.producer.json
+    builder  = data.aws_iam_policy_document.builder.json
     seeder   = data.aws_iam_policy_document.seeder.json
     keeper   = data.aws_iam_policy_document.keeper.json
   }
@@ -85,21 +112,21 @@ resource "aws_iam_role_policy_attachment" "this" {
   policy_arn = aws_iam_policy.this[each.key].arn
 }
 
-# PutObject replaces as readily as it creates, and there is no permission to tell them apart. So the bucket refuses the producer every put
+# PutObject replaces as readily as it creates, and there is no permission to tell them apart. So the bucket refuses producer and builder every put
 # without `If-None-Match`, except of the objects that it may replace. The steps of a multipart upload before its last carry no condition.
 data "aws_iam_policy_document" "bucket" {
   dynamic "statement" {
-    for_each = contains(keys(aws_iam_role.this), "producer") ? [aws_iam_role.this["producer"].arn] : []
+    for_each = length(local.creators) > 0 ? [local.creators] : []
 
     content {
-      sid           = "ProducerCreatesOnly"
+      sid           = "CreateOnly"
       effect        = "Deny"
       actions       = ["s3:PutObject"]
       not_resources = local.replaced
 
       principals {
         type        = "AWS"
-        identifiers = [statement.value]
+        identifiers = statement.value
       }
 
       condition {

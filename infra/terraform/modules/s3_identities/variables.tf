@@ -14,13 +14,13 @@ variable "work_bucket" {
 }
 
 variable "trust_policies" {
-  description = "Who may take a role, as a policy document (JSON), by role: producer, seeder, keeper. On EKS: the cluster's identity provider and the service account."
+  description = "Who may take a role, as a policy document (JSON), by role: producer, builder (build workers of a Ray cluster), seeder, keeper. On EKS: the cluster's identity provider and the service account."
   type        = map(string)
   default     = {}
 
   validation {
-    condition     = alltrue([for role, policy in var.trust_policies : contains(["producer", "seeder", "keeper"], role) && can(jsondecode(policy).Statement)])
-    error_message = "trust_policies must be policy documents by producer, seeder or keeper."
+    condition     = alltrue([for role, policy in var.trust_policies : contains(["producer", "builder", "seeder", "keeper"], role) && can(jsondecode(policy).Statement)])
+    error_message = "trust_policies must be policy documents by producer, builder, seeder or keeper."
   }
 }
 
