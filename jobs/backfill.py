@@ -19,6 +19,7 @@ from jobs.options import (
     KernelName,
     Plan,
     RayAddress,
+    RayPatience,
     ReadLimit,
     Rpc,
     RpcRate,
@@ -83,6 +84,7 @@ def backfill(
     ] = None,
     kernel: KernelName = "auto",
     ray_address: RayAddress = None,
+    ray_patience: RayPatience = None,
     workers: Workers = None,
     in_process: InProcess = False,
     plan: Plan = False,
@@ -137,7 +139,7 @@ def backfill(
         return
     progress = open_progress()
     try:
-        executor = open_executor(ray_address, workers, in_process)
+        executor = open_executor(ray_address, workers, in_process, ray_patience)
         try:
             progress.note(f"backfilling epochs {epochs} from node at {home}, {executor.description}, with the {chosen_kernel.name} kernel")
             with held_work_folder(work_url, alone=False):

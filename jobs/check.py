@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from jobs.epoch_url import locate_epoch
-from jobs.options import InProcess, Json, KernelName, RayAddress, ShardIds, Workers, open_executor
+from jobs.options import InProcess, Json, KernelName, RayAddress, RayPatience, ShardIds, Workers, open_executor
 from jobs.terminal import format_bytes, open_console, open_progress
 from pipelines.execution.check_epoch import CheckResult, EpochCheck
 from pipelines.execution.stage_runner import StageRunner
@@ -38,6 +38,7 @@ def check(
     ] = None,
     kernel: KernelName = "auto",
     ray_address: RayAddress = None,
+    ray_patience: RayPatience = None,
     workers: Workers = None,
     in_process: InProcess = False,
     as_json: Json = False,
@@ -57,7 +58,7 @@ def check(
     chosen_kernel = choose_kernel(kernel)
     progress = open_progress()
     try:
-        executor = open_executor(ray_address, workers, in_process)
+        executor = open_executor(ray_address, workers, in_process, ray_patience)
         try:
             progress.note(f"checking {root}/{layout.folder}, {executor.description}, with the {chosen_kernel.name} kernel")
             runner = StageRunner(executor, progress)

@@ -20,6 +20,7 @@ from jobs.options import (
     KernelName,
     NodeHome,
     RayAddress,
+    RayPatience,
     ReadLimit,
     Rpc,
     RpcRate,
@@ -60,6 +61,7 @@ def export(
     state_walk: StateWalkOption = StateWalk.AUTO,
     kernel: KernelName = "auto",
     ray_address: RayAddress = None,
+    ray_patience: RayPatience = None,
     workers: Workers = None,
     in_process: InProcess = False,
     as_json: Json = False,
@@ -91,7 +93,7 @@ def export(
         raise InvalidInputError(problem="export reads a node, genesis or records, not a dataset", where=f"--from {source}")
     url = to.removeprefix(DATASET_SCHEME)
     progress = open_progress()
-    executor = open_executor(ray_address, workers, in_process)
+    executor = open_executor(ray_address, workers, in_process, ray_patience)
     runner = StageRunner(executor, progress)
     try:
         require_shared(executor, {"--to": url})

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.options import ContextFile, Epoch, InProcess, Json, KernelName, Plan, RayAddress, Workers, open_executor
+from jobs.options import ContextFile, Epoch, InProcess, Json, KernelName, Plan, RayAddress, RayPatience, Workers, open_executor
 from jobs.parts_input import (
     PartsEncoding,
     PartsFolder,
@@ -59,6 +59,7 @@ def import_parts(
     encoding: PartsEncoding = None,
     kernel: KernelName = "auto",
     ray_address: RayAddress = None,
+    ray_patience: RayPatience = None,
     workers: Workers = None,
     in_process: InProcess = False,
     plan: Plan = False,
@@ -95,7 +96,7 @@ def import_parts(
     chosen_kernel = choose_kernel(kernel)
     progress = open_progress()
     try:
-        executor = open_executor(ray_address, workers, in_process)
+        executor = open_executor(ray_address, workers, in_process, ray_patience)
         # Imported here: the command line must start quickly, and this loads RocksDB.
         from pipelines.execution.restore_epoch import validate_parts
 

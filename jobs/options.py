@@ -60,6 +60,17 @@ KernelName = Annotated[
 RayAddress = Annotated[
     str | None, typer.Option("--ray-address", help="A Ray cluster's address. Default: Ray inside this process.", rich_help_panel=_RUN)
 ]
+RayPatience = Annotated[
+    float | None,
+    typer.Option(
+        "--ray-patience",
+        parser=lambda text: parse_duration_s(text, "--ray-patience"),
+        metavar="DURATION",
+        help="How long to wait for a machine that can run the tasks before the run ends, e.g. 2h. Default: 10m.",
+        rich_help_panel=_RUN,
+        show_default=False,
+    ),
+]
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="Cores for Ray inside this process. Default: all.", rich_help_panel=_RUN)
 ]
@@ -137,21 +148,23 @@ def epoch_selector(epoch: str | None, epoch_id: str | None) -> str:
     return epoch_id or epoch or "latest"
 
 
-def open_executor(ray_address: str | None, workers: int | None, in_process: bool) -> Executor:
+def open_executor(ray_address: str | None, workers: int | None, in_process: bool, ray_patience_s: float | None) -> Executor:
     """Return what runs the tasks.
 
+    Args:
+        ray_patience_s: None for the executor's own.
     Raises:
         InvalidInputError: options that exclude each other, or a cluster that can't be reached.
     """
     if in_process:
-        if ray_address or workers:
-            raise InvalidInputError(problem="--in-process excludes --ray-address and --workers")
+        if ray_address or workers or ray_patience_s:
+            raise InvalidInputError(problem="--in-process excludes --ray-address, --ray-patience and --workers")
         return InProcessExecutor()
     if ray_address and workers:
         raise InvalidInputError(problem="--workers is for Ray inside this process; a cluster at --ray-address has its own")
-    from pipelines.execution.on_ray import RayExecutor
+    from pipelines.execution.on_ray import PATIENCE_S, RayExecutor
 
-    return RayExecutor(ray_address, workers)
+    return RayExecutor(ray_address, workers, patience_s=PATIENCE_S if ray_patience_s is None else ray_patience_s)
 
 
 def reader_count(workers: int | None, in_process: bool) -> int:

@@ -26,6 +26,7 @@ from jobs.options import (
     NodeHome,
     Plan,
     RayAddress,
+    RayPatience,
     ReadLimit,
     Rpc,
     RpcRate,
@@ -44,6 +45,7 @@ from pipelines.epochs.rpc_client import REQUESTS_PER_S
 from pipelines.execution.claimed_production import ClaimTerms, claimed
 from pipelines.execution.held_work_folder import held_work_folder
 from pipelines.execution.produce_epoch import EpochProduction, EpochResult, ProductionSettings
+from pipelines.execution.shared_folders import require_readable
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.publishing.claim import remove_dead_claim
@@ -113,6 +115,7 @@ def produce(
     ] = False,
     kernel: KernelName = "auto",
     ray_address: RayAddress = None,
+    ray_patience: RayPatience = None,
     workers: Workers = None,
     in_process: InProcess = False,
     plan: Plan = False,
@@ -194,8 +197,9 @@ def produce(
             closing(open_progress()) as progress,
             claimed(to, found.context, ClaimTerms(ignore=ignore_claim), progress) as run,
             held_work_folder(work_url, alone=False),
-            closing(open_executor(ray_address, workers, in_process)) as executor,
+            closing(open_executor(ray_address, workers, in_process, ray_patience)) as executor,
         ):
+            require_readable(executor, "--from", found.datasets)
             if ray_address and not (work or dataset):
                 run.note(f"the work folder is {work_url}: every worker of the cluster must see it; --work names another")
             run.note(f"producing from {found.describe()}, {executor.description}, with the {chosen_kernel.name} kernel")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from jobs.options import ContextFile, Epoch, InProcess, Json, KernelName, RayAddress, Workers, open_executor
+from jobs.options import ContextFile, Epoch, InProcess, Json, KernelName, RayAddress, RayPatience, Workers, open_executor
 from jobs.parts_input import (
     PartsEncoding,
     PartsFolder,
@@ -23,6 +23,7 @@ from jobs.parts_input import (
     open_parts,
 )
 from jobs.terminal import format_bytes, format_seconds, open_console, open_progress
+from pipelines.execution.shared_folders import require_shared
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.stages.record_files import FileFormat
@@ -49,6 +50,7 @@ def restore(
     file_format: Annotated[FileFormat, typer.Option("--format", help="ipc or parquet, for dataset://.")] = FileFormat.IPC,
     kernel: KernelName = "auto",
     ray_address: RayAddress = None,
+    ray_patience: RayPatience = None,
     workers: Workers = None,
     in_process: InProcess = False,
     as_json: Json = False,
@@ -69,7 +71,7 @@ def restore(
     found = open_parts(given)
     chosen_kernel = choose_kernel(kernel)
     progress = open_progress()
-    executor = open_executor(ray_address, workers, in_process)
+    executor = open_executor(ray_address, workers, in_process, ray_patience)
     runner = StageRunner(executor, progress)
     # Imported here: the command line must start quickly, and this loads RocksDB.
     from pipelines.execution.restore_epoch import restore_database, restore_dataset, shard_json
@@ -79,6 +81,7 @@ def restore(
         progress.note(f"restoring from {found.url}, {executor.description}, {chosen_kernel.name} kernel")
         if to.startswith(_DATASET):
             url = to.removeprefix(_DATASET)
+            require_shared(executor, {"--to": url})
             datasets = restore_dataset(runner, chosen_kernel, found, ExportSettings(url, file_format))
             where = f"{_DATASET}{url}/{epoch_folder(found.context)}"
             rows: list[dict[str, object]] = [

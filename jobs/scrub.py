@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobs.chain_url import locate_chain
-from jobs.options import InProcess, Json, RayAddress, Workers, open_executor
+from jobs.options import InProcess, Json, RayAddress, RayPatience, Workers, open_executor
 from jobs.terminal import format_bytes, open_console, open_progress
 from pipelines.execution.check_epoch import Finding
 from pipelines.execution.repair_epoch import Repair
@@ -69,6 +69,7 @@ def scrub(
         int, typer.Option("--trust-threshold", min=1, help="How many of them must have signed a shard.", rich_help_panel=_TRUST)
     ] = 1,
     ray_address: RayAddress = None,
+    ray_patience: RayPatience = None,
     workers: Workers = None,
     in_process: InProcess = False,
     as_json: Json = False,
@@ -101,7 +102,7 @@ def scrub(
     )
     progress = open_progress()
     try:
-        executor = open_executor(ray_address, workers, in_process)
+        executor = open_executor(ray_address, workers, in_process, ray_patience)
         try:
             result = ChainScrub(StageRunner(executor, progress), settings).run()
         finally:

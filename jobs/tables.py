@@ -9,9 +9,22 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from jobs.options import Epoch, EpochId, InProcess, Json, KernelName, RayAddress, ShardIds, Workers, epoch_selector, open_executor
+from jobs.options import (
+    Epoch,
+    EpochId,
+    InProcess,
+    Json,
+    KernelName,
+    RayAddress,
+    RayPatience,
+    ShardIds,
+    Workers,
+    epoch_selector,
+    open_executor,
+)
 from jobs.terminal import format_bytes, open_console, open_progress
 from pipelines.execution.export_tables import chosen_shards, export_tables, prove_roots
+from pipelines.execution.shared_folders import require_readable, require_shared
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from schemas.dataset import epoch_folder
@@ -28,6 +41,7 @@ def tables(
     verify: Annotated[bool, typer.Option("--verify", help="Recompute the state roots from the dataset's files first.")] = False,
     kernel: KernelName = "auto",
     ray_address: RayAddress = None,
+    ray_patience: RayPatience = None,
     workers: Workers = None,
     in_process: InProcess = False,
     as_json: Json = False,
@@ -42,9 +56,11 @@ def tables(
     began = time.monotonic()
     shards = chosen_shards(dataset, epoch_selector(epoch, epoch_id), tuple(shard_id or ()))
     progress = open_progress()
-    executor = open_executor(ray_address, workers, in_process)
+    executor = open_executor(ray_address, workers, in_process, ray_patience)
     runner = StageRunner(executor, progress)
     try:
+        require_readable(executor, "dataset", shards)
+        require_shared(executor, {"--to": to})
         progress.note(f"decoding {shards[0].summary.source}, {executor.description}")
         if verify:
             prove_roots(runner, choose_kernel(kernel), shards)

@@ -15,6 +15,7 @@ from jobs.options import (
     KernelName,
     NodeHome,
     RayAddress,
+    RayPatience,
     ReadLimit,
     Rpc,
     RpcRate,
@@ -106,6 +107,7 @@ def watch(
     ] = None,
     kernel: KernelName = "auto",
     ray_address: RayAddress = None,
+    ray_patience: RayPatience = None,
     workers: Workers = None,
     in_process: InProcess = False,
 ) -> None:
@@ -142,7 +144,7 @@ def watch(
         return EpochPublisher(to, signer, form, zstd_level, tuple(web_seed or ()), tuple(tracker or ()))
 
     def open_executor_again() -> Executor:
-        executor = open_executor(ray_address, workers, in_process)
+        executor = open_executor(ray_address, workers, in_process, ray_patience)
         signals.install()
         return executor
 

@@ -22,6 +22,7 @@ from pipelines.execution.export_epoch import export_epoch
 from pipelines.execution.produce_epoch import EpochProduction, EpochResult, ProductionSettings
 from pipelines.execution.progress import Progress, StageProgress
 from pipelines.execution.roll_forward_shard import roll_forward_shard
+from pipelines.execution.shared_folders import require_readable, require_shared
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.protocol import Kernel
 from pipelines.publishing.claim import remove_dead_claim
@@ -90,8 +91,12 @@ class Backfill:
         """Do all epochs; return what each shard of each came to.
 
         Raises:
+            InvalidInputError: machines don't share a local folder that they need.
             KeyboardInterrupt: passed on once every lane has come to the end of its step.
         """
+        # Each production looks at what it needs; a dataset is written before, and an older one read.
+        require_shared(self.executor, {"--work": self.settings.work_url, "--dataset": self.settings.export.dataset_url})
+        require_readable(self.executor, "--from", self.older)
         self.status.recall()
         for epoch in self.epochs:
             if epoch.failure is not None:

@@ -47,7 +47,7 @@ def misfit(machines: Sequence[Machine], needs: TaskNeeds, waited_s: float) -> St
         InvalidInputError where the machines are there and too small: the same command would wait again.
     """
     waited = f"after {waited_s:.0f} s of waiting"
-    remedy = "What is done is kept: run the same command again once such a machine is there."
+    remedy = "What is done is kept: run the same command again once such a machine is there; --ray-patience waits longer for one."
     able = [machine for machine in machines if machine.cpus >= 1]
     if not able:
         return PartialResultError(problem=f"no machine has a core for tasks {waited}", where="Ray cluster", remedy=remedy)

@@ -2,7 +2,7 @@
 
 On one machine any folder will do. On several, a local folder in place of a shared one is found out only when a task misses what
 another has left there, or not at all: parts that each machine keeps to itself look published. So a small file is written here
-and looked for everywhere. Machines that join later are not asked.
+and looked for everywhere; of a dataset that is only read, a file that it has. Machines that join later are not asked.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
 from pipelines.execution.executor import Executor, Task
+from pipelines.sources.arrow_dataset import SUMMARY_NAME, ShardDataset
 from pipelines.stores.file_store import FileStore
 from pipelines.stores.object_names import TEMPORARY_FOLDER
 from pipelines.stores.open_store import open_store
@@ -70,14 +71,37 @@ def require_shared(executor: Executor, urls: Mapping[str, str]) -> None:
         if not isinstance(store, FileStore):
             continue
         with _probe_file(Path(store.root), option) as probe:
-            blind = sorted(name for name, seen in executor.on_each_machine(SeesFileTask(str(probe))) if not seen)
-        if blind:
-            shown = ", ".join(blind[:3]) + (f" and {len(blind) - 3} more" if len(blind) > 3 else "")
-            raise InvalidInputError(
-                problem=f"the folder {store.root} is not shared: {shown} can't see what this machine writes there",
-                where=option,
-                remedy=f"Name a bucket, or a folder that all machines mount at the same path, with {option}.",
+            _require_seen(executor, probe, store.root, option, "can't see what this machine writes there")
+
+
+def require_readable(executor: Executor, option: str, datasets: Iterable[ShardDataset]) -> None:
+    """Make sure that all machines see datasets that are only read. Nothing is written: one file of each shard is looked for.
+
+    Args:
+        option: what names them. Only datasets in local folders are looked at.
+    Raises:
+        InvalidInputError: machines do not see a dataset; names its folder, the machines and the option.
+    """
+    if not isinstance(executor, SpansMachines):
+        return
+    for dataset in datasets:
+        store = open_store(dataset.url)
+        if isinstance(store, FileStore):
+            summary = Path(store.root, dataset.folder, SUMMARY_NAME)
+            _require_seen(
+                executor, summary, store.root, option, f"can't see {summary.relative_to(store.root)}, which is there on this machine"
             )
+
+
+def _require_seen(executor: SpansMachines, file: Path, root: str, option: str, problem: str) -> None:
+    blind = sorted(name for name, seen in executor.on_each_machine(SeesFileTask(str(file))) if not seen)
+    if blind:
+        shown = ", ".join(blind[:3]) + (f" and {len(blind) - 3} more" if len(blind) > 3 else "")
+        raise InvalidInputError(
+            problem=f"the folder {root} is not shared: {shown} {problem}",
+            where=option,
+            remedy=f"Name a bucket, or a folder that all machines mount at the same path, with {option}.",
+        )
 
 
 @contextlib.contextmanager

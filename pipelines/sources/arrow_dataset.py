@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +28,9 @@ from schemas.ids import ShardUId
 
 VALUES_FILES_READ_AT_ONCE = 16
 """Files of referenced values that are read from a remote store at once."""
+
+SUMMARY_NAME: Final = "shard.json"
+"""In a shard's folder: what it holds, written last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +241,7 @@ def load_shard(url: str, context: EpochContext, shard_uid: ShardUId) -> ShardDat
         DatasetError: the summary can't be decoded.
     """
     store = open_store(url)
-    name = f"{shard_folder(context, shard_uid)}/shard.json"
+    name = f"{shard_folder(context, shard_uid)}/{SUMMARY_NAME}"
     try:
         data = store.get(name)
     except ObjectNotFoundError:
@@ -253,7 +257,7 @@ def list_shards(url: str) -> list[ShardDataset]:
     """
     root, prefix = _split_dataset_url(url)
     store = open_store(root)
-    names = sorted(info.name for info in store.list(prefix) if info.name.endswith("/shard.json"))
+    names = sorted(info.name for info in store.list(prefix) if info.name.endswith(f"/{SUMMARY_NAME}"))
     if not names:
         raise DatasetError(problem="no exported shard is there", where=url, remedy="statecast export --to dataset://… writes one.")
     return [ShardDataset(root, DatasetShard.from_bytes(store.get(name), f"{root}/{name}")) for name in names]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,11 @@ import pytest
 
 from pipelines.execution.executor import Task, TaskNeeds
 from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.shared_folders import PROBE_TRIES_MAX, SeesFileTask, require_shared
+from pipelines.execution.shared_folders import PROBE_TRIES_MAX, SeesFileTask, require_readable, require_shared
+from pipelines.sources.arrow_dataset import ShardDataset, list_shards
 from schemas.errors import InvalidInputError, StoreDeniedError
+from tests.support.commands import statecast
+from tests.support.nodes import localnet_home, node_a
 
 
 @dataclass(slots=True)
@@ -73,6 +76,59 @@ def test_buckets_and_single_machines_are_not_asked(tmp_path: Path) -> None:
     assert machines.asked == []
     require_shared(InProcessExecutor(), {"--work": str(tmp_path / "work")})
     assert not (tmp_path / "work").exists()
+
+
+def _dataset(folder: Path) -> tuple[ShardDataset, ...]:
+    """Return an exported dataset of two shards."""
+    options = ("--context", node_a() / "context.json", "--shard-id", 0, "--shard-id", 5, "--in-process")
+    outcome = statecast("export", "--node-home", node_a(), *options, "--to", f"dataset://{folder}")
+    assert outcome.code == 0, outcome.stderr
+    return tuple(list_shards(str(folder)))
+
+
+def test_a_dataset_that_is_only_read_is_looked_for_and_left_alone(tmp_path: Path) -> None:
+    """By the files that it has, so that it may be mounted read-only; a bucket's is not asked about, nor is one machine."""
+    datasets = _dataset(tmp_path / "data")
+    before = sorted(tmp_path.rglob("*"))
+    machines = Machines({})
+    require_readable(machines, "--from", datasets)
+    assert [Path(path).name for path in machines.asked] == ["shard.json"] * 2
+    require_readable(InProcessExecutor(), "--from", datasets)
+    require_readable(machines, "--from", [replace(datasets[0], url="gs://bucket/data")])
+    assert len(machines.asked) == 2
+    assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(
+        InvalidInputError, match=rf"the folder {tmp_path / 'data'} is not shared: two can't see chain_id=\S+/shard.json"
+    ) as caught:
+        require_readable(Machines({"two": str(tmp_path)}), "--from", datasets)
+    assert caught.value.where == "--from"
+
+
+@pytest.mark.parametrize(("command", "option"), [("produce", "--from"), ("tables", "dataset"), ("tables", "--to")])
+def test_commands_that_read_a_dataset_look_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, option: str) -> None:
+    """Before anything is read or written."""
+    _dataset(tmp_path / "data")
+    blind = tmp_path / "to" if option == "--to" else tmp_path / "data"
+    monkeypatch.setattr(f"jobs.{command}.open_executor", lambda *options: Machines({"two": str(blind)}))
+    url = f"dataset://{tmp_path / 'data'}"
+    place = ("--from", url, "--allow-unsigned", "--work", tmp_path / "work") if command == "produce" else (url,)
+    outcome = statecast(command, *place, "--to", tmp_path / "to", "--json")
+    assert (outcome.code, outcome.document["error"]["where"]) == (2, option)
+    assert [path for path in (tmp_path / "to").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("option", ["--work", "--dataset", "--from"])
+def test_a_backfill_looks_for_its_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    """Those that it writes and the older one that it begins from."""
+    exported = statecast("export", "--node-home", localnet_home(), "--epoch", 5, "--to", f"dataset://{tmp_path / 'from'}", "--in-process")
+    assert exported.code == 0, exported.stderr
+    monkeypatch.setattr("jobs.backfill.open_executor", lambda *options: Machines({"two": str(tmp_path / option.strip("-"))}))
+    folders = ("--work", tmp_path / "work", "--dataset", tmp_path / "dataset", "--from", f"dataset://{tmp_path / 'from'}")
+    outcome = statecast(
+        "backfill", "--node-home", localnet_home(), "--epochs", "6..6", "--to", tmp_path / "to", *folders, "--allow-unsigned", "--json"
+    )
+    assert (outcome.code, outcome.document["error"]["where"]) == (2, option), outcome.stderr
+    assert not (tmp_path / "to").exists()
 
 
 def test_a_folder_that_can_t_be_written_is_the_store_s_error(tmp_path: Path) -> None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.options import parse_duration_s
+from jobs.options import open_executor, parse_duration_s
+from pipelines.execution import on_ray
+from pipelines.execution.in_process import InProcessExecutor
 from schemas.errors import InvalidInputError
+from tests.support.command_line import commands
+from tests.support.commands import statecast
+from tests.support.published import published_localnet
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("10s", 10), ("1.5m", 90), ("2 H", 7200), ("36500d", 36_500 * 86_400)])
@@ -19,3 +24,32 @@ def test_other_durations_are_refused(text: str) -> None:
     """Also those that no timer and no calendar can hold."""
     with pytest.raises(InvalidInputError, match="--poll"):
         parse_duration_s(text, "--poll")
+
+
+def test_every_command_that_may_run_on_a_cluster_takes_a_patience() -> None:
+    """Wherever an address of one is taken."""
+    on_a_cluster = {name for name, options in commands().items() if "--ray-address" in options}
+    assert {"produce", "backfill", "watch", "check"} < on_a_cluster
+    assert on_a_cluster == {name for name, options in commands().items() if "--ray-patience" in options}
+
+
+def test_the_patience_comes_to_the_executor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In seconds, without one the executor's own, which is what the help says; no machine is waited for without Ray."""
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(on_ray, "RayExecutor", lambda address, cpus, *, patience_s: asked.append((address, cpus, patience_s)))
+    open_executor("auto", None, False, 7200.0)
+    open_executor(None, 2, False, None)
+    assert asked == [("auto", None, 7200.0), (None, 2, on_ray.PATIENCE_S)]
+    assert parse_duration_s("10m", "--ray-patience") == on_ray.PATIENCE_S
+    with pytest.raises(InvalidInputError, match="--in-process excludes"):
+        open_executor(None, None, True, 7200.0)
+
+
+def test_the_patience_is_a_duration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another form is a usage error before anything is read."""
+    asked: list[object] = []
+    monkeypatch.setattr("jobs.check.open_executor", lambda *options: asked.append(options[3]) or InProcessExecutor())
+    for text, code in (("2h", 0), ("ten", 2), ("0s", 2)):
+        outcome = statecast("check", published_localnet(), "--ray-patience", text, "--json")
+        assert (outcome.code, "is not a duration" in outcome.stderr) == (code, code == 2)
+    assert asked == [7200.0]
