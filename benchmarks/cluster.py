@@ -1,9 +1,10 @@
-"""A Ray cluster on this machine: what a second machine of one core gains, and the driver's memory over many tasks.
+"""A Ray cluster of single-core machines: what a second one gains, and the driver's memory over many tasks.
 
     python -m benchmarks.cluster --records 500000 --folder bench
 
-The gain stands beside what the machine itself gains from a second core, which is all that can be had here. Every machine of the cluster
-has the node's disk, being this one; the head runs no tasks, and what it and Ray's agents take is taken from the same cores.
+All machines are this one: `benchmarks.pinned_cluster` holds every process of each to a core. The gain stands beside what the same cores
+gain where nothing is done but hashing. The published epoch, the dataset and the work folder are one folder that all machines see: a bucket's
+servers are no part of any machine, so there is none here that would take a core from one of them.
 """
 
 from __future__ import annotations
@@ -12,24 +13,23 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 from typing import Final
 
 import psutil
 
-from benchmarks.scaling import WarmUpTask, hash_mb_per_s
+from benchmarks.pinned_cluster import MisplacedProcessError, hash_on, pinned_cluster, run_pinned
+from benchmarks.scaling import WarmUpTask
 from benchmarks.synthetic_records import RECORDS_MAX, RECORDS_MIN
 from benchmarks.synthetic_state import SyntheticState, synthetic_state
 from benchmarks.whole_run import run_whole
-from pipelines.execution.executor import Executor, TaskNeeds
+from pipelines.execution.executor import TaskNeeds
 
 GAIN_WANTED: Final = 1.6
 """Least throughput of two machines, with one machine's as 1."""
@@ -41,9 +41,6 @@ RANGE_BYTES: Final = 8 << 20
 """Stored bytes that one export task reads, about."""
 
 SAMPLES: Final = 10
-OBJECT_STORE_BYTES: Final = 80 << 20
-MACHINE_MEMORY_BYTES: Final = 8 << 30
-PROJECT: Final = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +55,46 @@ class NumberTask:
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterFigure:
+class ClusterRun:
     """A whole run on a cluster of single-core machines."""
 
-    machines: int
     seconds: float
     stages_s: dict[str, float]
     """Seconds by stage."""
-    hash_mb_per_s: float
-    """What as many processes reach together on this machine while all of them hash."""
+    processor_s: list[dict[str, float]]
+    """Processor seconds, a machine a dict by what its processes are."""
+
+    @property
+    def busiest_s(self) -> float:
+        """Processor seconds of the machine that has most of them: less than that the run can't take, however it is scheduled."""
+        return max(sum(machine.values()) for machine in self.processor_s)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFigure:
+    """Whole runs on one number of machines, a round each."""
+
+    machines: int
+    runs: list[ClusterRun]
+    hash_mb_per_s: list[float]
+    """What processes on the same cores reach together while all of them hash, a round each."""
+
+    def gain(self, one: ClusterFigure) -> float:
+        """Return the throughput with another figure's as 1: the median of the rounds, each of which compares runs that were neighbours."""
+        return statistics.median(before.seconds / run.seconds for before, run in zip(one.runs, self.runs, strict=True))
+
+    def processor_gain(self, one: ClusterFigure) -> float:
+        """Return the same, had no machine ever waited: what other work on this machine hardly changes."""
+        return statistics.median(before.busiest_s / run.busiest_s for before, run in zip(one.runs, self.runs, strict=True))
+
+    def hash_gain(self, one: ClusterFigure) -> float:
+        """Return what the cores gain where nothing is done but hashing."""
+        return statistics.median(speed / before for before, speed in zip(one.hash_mb_per_s, self.hash_mb_per_s, strict=True))
+
+    @property
+    def median_run(self) -> ClusterRun:
+        """The run of the median time; the faster of two."""
+        return sorted(self.runs, key=lambda run: run.seconds)[(len(self.runs) - 1) // 2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,128 +112,120 @@ class DriverFigure:
         return self.rss_bytes[-1] - self.rss_bytes[1]
 
 
-@contextmanager
-def _cluster(machines: int) -> Iterator[Executor]:
-    """Run a head and some machines of a core each. In a process of its own: it sets the environment that Ray reads when imported."""
-    folder = tempfile.mkdtemp(prefix="rays-")
-    os.environ.update(
-        {"RAY_TMPDIR": folder, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"},
-        PYTHONPATH=str(PROJECT),
-    )
-    from pipelines.execution.on_ray import RayExecutor
-    from pipelines.execution.placement import NODE_DISK_RESOURCE
-
-    # Ours first: it sets more of what Ray reads.
-    from ray.cluster_utils import Cluster  # isort: skip
-
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    )
-    executor: Executor | None = None
-    try:
-        for _ in range(machines):
-            cluster.add_node(
-                num_cpus=1, memory=MACHINE_MEMORY_BYTES, object_store_memory=OBJECT_STORE_BYTES, resources={NODE_DISK_RESOURCE: 1000}
-            )
-        executor = RayExecutor(cluster.address)
-        yield executor
-    finally:
-        if executor is not None:
-            executor.close()
-        cluster.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def measure_run(state: SyntheticState, folder: Path, machines: int) -> ClusterFigure:
-    """Make a whole run on a cluster; Ray's start and the loading of libraries are not counted.
+def measure_rounds(state: SyntheticState, folder: Path, machines: Sequence[int], rounds: int, cores: Sequence[int]) -> list[ClusterFigure]:
+    """Make whole runs on each number of machines in turn, some rounds over, so that what else this machine does falls on all alike.
 
     Args:
-        folder: removed before and after.
+        folder: removed before and after each run.
+        cores: a machine a core; at least as many as the most machines.
+    Raises:
+        MisplacedProcessError: a process was not held to its machine's core.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        seconds, stages = process.submit(_run_on_cluster, state, folder, machines).result()
-    shutil.rmtree(folder)
-    return ClusterFigure(machines, seconds, stages, hash_mb_per_s(machines))
+    figures = [ClusterFigure(count, [], []) for count in machines]
+    for _ in range(rounds):
+        for figure in figures:
+            shutil.rmtree(folder, ignore_errors=True)
+            taken = tuple(cores[: figure.machines])
+            figure.runs.append(run_pinned(cores[0], _run_on_cluster, state, folder, taken))
+            shutil.rmtree(folder)
+            figure.hash_mb_per_s.append(hash_on(taken))
+    return figures
 
 
-def _run_on_cluster(state: SyntheticState, folder: Path, machines: int) -> tuple[float, dict[str, float]]:
-    with _cluster(machines) as executor:
-        list(executor.run([WarmUpTask()] * machines, TaskNeeds(0)))
-        began = perf_counter()
-        timings = run_whole(executor, state, folder, RANGE_BYTES)
-        seconds = perf_counter() - began
+def _run_on_cluster(state: SyntheticState, folder: Path, cores: tuple[int, ...]) -> ClusterRun:
+    """Make a whole run; Ray's start and the loading of libraries are not counted."""
+    with pinned_cluster(cores) as cluster:
+        list(cluster.executor.run([WarmUpTask()] * len(cores), TaskNeeds(0)))
+        cluster.check_places()
+        before, began = cluster.processor_s(), perf_counter()
+        timings = run_whole(cluster.executor, state, folder, RANGE_BYTES)
+        seconds, after = perf_counter() - began, cluster.processor_s()
+        cluster.check_places()
     stages: dict[str, float] = defaultdict(float)
     for timing in timings:
         stages[timing.stage] += timing.seconds
-    return seconds, dict(stages)
+    spent = [{role: end[role] - begin[role] for role in end} for begin, end in zip(before, after, strict=True)]
+    return ClusterRun(seconds, dict(stages), spent)
 
 
-def measure_driver(tasks: int) -> DriverFigure:
+def measure_driver(tasks: int, core: int) -> DriverFigure:
     """Run tiny tasks on a cluster of one machine, and look at the driver's memory."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(_drive, tasks).result()
+    return run_pinned(core, _drive, tasks, core)
 
 
-def _drive(tasks: int) -> DriverFigure:
+def _drive(tasks: int, core: int) -> DriverFigure:
     # By its importable name: this module may be the one that was started, which workers do not have.
     from benchmarks.cluster import NumberTask
 
     driver = psutil.Process()
     rss: list[int] = []
-    with _cluster(1) as executor:
-        list(executor.run([NumberTask(0)], TaskNeeds(0)))
+    with pinned_cluster((core,)) as cluster:
+        list(cluster.executor.run([NumberTask(0)], TaskNeeds(0)))
         began = perf_counter()
-        for done, _ in enumerate(executor.run((NumberTask(number) for number in range(tasks)), TaskNeeds(0)), 1):
+        for done, _ in enumerate(cluster.executor.run((NumberTask(number) for number in range(tasks)), TaskNeeds(0)), 1):
             if done % (tasks // SAMPLES) == 0:
                 rss.append(driver.memory_info().rss)
         seconds = perf_counter() - began
     return DriverFigure(tasks, tasks / seconds, tuple(rss))
 
 
-def _print_figures(figures: list[ClusterFigure], driver: DriverFigure) -> None:
+def print_figures(figures: Sequence[ClusterFigure], driver: DriverFigure) -> None:
+    """Print the figures for people."""
     one = figures[0]
     for figure in figures:
-        gain, machine_gain = one.seconds / figure.seconds, figure.hash_mb_per_s / one.hash_mb_per_s
+        run, gain, hash_gain = figure.median_run, figure.gain(one), figure.hash_gain(one)
         print(
-            f"{figure.machines} machines of one core: {figure.seconds:.1f} s, gain {gain:.2f}; "
-            f"hashing alone on as many cores: {figure.hash_mb_per_s:.0f} MB/s, gain {machine_gain:.2f}"
+            f"{figure.machines} single-core machines: {run.seconds:.1f} s (rounds: "
+            f"{', '.join(f'{each.seconds:.1f}' for each in figure.runs)}), gain {gain:.2f}; "
+            f"hashing alone on as many cores: {statistics.median(figure.hash_mb_per_s):.0f} MB/s, gain {hash_gain:.2f}"
         )
-        print("    " + ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in figure.stages_s.items()))
+        print("    " + ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in run.stages_s.items()))
+        for number, machine in enumerate(run.processor_s, 1):
+            roles = ", ".join(f"{role} {seconds:.2f}" for role, seconds in machine.items())
+            print(f"    machine {number}: {sum(machine.values()):.2f} processor seconds ({roles})")
         if figure.machines == 2:
-            verdict = "met" if gain >= GAIN_WANTED else f"missed: {gain / machine_gain:.0%} of what the machine gains"
-            print(f"    wanted {GAIN_WANTED}: {verdict}")
+            print(f"    wanted {GAIN_WANTED}: {'met' if gain >= GAIN_WANTED else 'missed'}, {gain / hash_gain:.0%} of what hashing gains")
+            print(f"    by processor seconds alone, had neither machine waited: {figure.processor_gain(one):.2f}")
     print(
-        f"driver over {driver.tasks:,} tasks: {driver.tasks_per_s:.0f} tasks/s, resident MiB "
+        f"driver over {driver.tasks:,} tasks, all on one core: {driver.tasks_per_s:.0f} tasks/s, resident MiB "
         f"{', '.join(str(size >> 20) for size in driver.rss_bytes)}: "
         f"{'flat' if driver.growth_bytes <= RSS_GROWTH_BYTES_MAX else 'grows'}"
     )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure from the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.cluster", description="A Ray cluster of single-core machines, all on this one."
+        prog="python -m benchmarks.cluster", description="A Ray cluster of single-core machines, all on this one, a core each."
     )
     parser.add_argument("--records", type=int, default=500_000, help=f"{RECORDS_MIN} to {RECORDS_MAX}; default %(default)s")
     parser.add_argument("--machines", default="1,2", help="numbers of machines; the first is what others are compared with")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is run, in turns; the median counts; default %(default)s")
     parser.add_argument("--tasks", type=int, default=10_000, help="tiny tasks for the driver's memory, at least 10; default %(default)s")
     parser.add_argument("--folder", type=Path, help="where the state is kept; default: nowhere")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = parser.parse_args()
-    if not RECORDS_MIN <= arguments.records <= RECORDS_MAX:
+    options = parser.parse_args(arguments)
+    machines, cores = [int(count) for count in options.machines.split(",")], sorted(os.sched_getaffinity(0))
+    if not RECORDS_MIN <= options.records <= RECORDS_MAX:
         parser.error(f"--records goes from {RECORDS_MIN} to {RECORDS_MAX}")
-    if arguments.tasks < SAMPLES:
+    if options.tasks < SAMPLES:
         parser.error(f"--tasks is at least {SAMPLES}")
+    if options.rounds < 1:
+        parser.error("--rounds is at least 1")
+    if not 1 <= min(machines) <= max(machines) <= len(cores):
+        parser.error(f"--machines goes from 1 to {len(cores)}: each has a core of its own")
     with tempfile.TemporaryDirectory(prefix="cluster-") as temporary:
-        folder = arguments.folder or Path(temporary)
-        state = synthetic_state(folder, arguments.records)
-        figures = [measure_run(state, folder / "run", int(machines)) for machines in arguments.machines.split(",")]
-        driver = measure_driver(arguments.tasks)
-    if arguments.json:
+        folder = options.folder or Path(temporary)
+        state = synthetic_state(folder, options.records)
+        try:
+            figures = measure_rounds(state, folder / "run", machines, options.rounds, cores)
+        except MisplacedProcessError as error:
+            raise SystemExit(f"No figure is right: {error}.") from None
+        driver = measure_driver(options.tasks, cores[0])
+    if options.json:
         print(json.dumps({"runs": [asdict(figure) for figure in figures], "driver": asdict(driver)}))
     else:
-        _print_figures(figures, driver)
+        print_figures(figures, driver)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any, Final, TypeVar
 
 import psutil
 
+from benchmarks.scaling import HASHED_BYTES, hash_speed
 from pipelines.execution.executor import Executor
 
 R = TypeVar("R")
@@ -74,13 +74,13 @@ class PinnedCluster:
         if len(with_workers) < len(self.cores):
             raise MisplacedProcessError(f"of {len(self.cores)} machines only {sorted(with_workers)} have a worker")
 
-    def processor_s(self) -> Counter[tuple[int, str]]:
-        """Return the processor seconds so far by machine and what its processes are; those of processes that ended are not in it."""
-        seconds: Counter[tuple[int, str]] = Counter()
+    def processor_s(self) -> list[dict[str, float]]:
+        """Return the processor seconds so far, a machine a dict by what its processes are; those of processes that ended are not in it."""
+        seconds = [dict.fromkeys((DRIVER, RAY, WORKERS), 0.0) for _ in self.cores]
         for machine, role, process in self.processes():
             with suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
-                seconds[machine, role] += times.user + times.system
+                seconds[machine][role] += times.user + times.system
         return seconds
 
 
@@ -124,6 +124,20 @@ def run_pinned(core: int, work: Callable[..., R], *arguments: object) -> R:
         with held_to(core):
             result = process.submit(work, *arguments)
         return result.result()
+
+
+def hash_on(cores: Sequence[int]) -> float:
+    """Return the MB/s that a process a core, held to it, reach together while all of them hash."""
+    with ExitStack() as stack:
+        pools = [stack.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn"))) for _ in cores]
+        # A first round starts all of them, so that the second one's overlap.
+        for _ in range(2):
+            hashing = []
+            for core, pool in zip(cores, pools, strict=True):
+                with held_to(core):
+                    hashing.append(pool.submit(hash_speed, HASHED_BYTES))
+            speeds = [one.result() for one in hashing]
+    return sum(speeds)
 
 
 @contextmanager
@@ -179,11 +193,3 @@ def pinned_cluster(cores: Sequence[int]) -> Iterator[PinnedCluster]:
             executor.close()
         cluster.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def by_machine(seconds: Counter[tuple[int, str]], machines: int) -> list[dict[str, float]]:
-    """Return the seconds of each machine, by what its processes are."""
-    found: list[dict[str, float]] = [defaultdict(float) for _ in range(machines)]
-    for (machine, role), spent in seconds.items():
-        found[machine][role] += spent
-    return [dict(sorted(one.items())) for one in found]
