@@ -48,6 +48,16 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
+def anonymous_bytes(pid: int | None = None) -> int:
+    """Return the resident memory of a process that is no page of a file (Linux).
+
+    Args:
+        pid: None for this process.
+    """
+    pages, of_files = map(int, Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1:3])
+    return (pages - of_files) * resource.getpagesize()
+
+
 def usable_cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -34,7 +34,7 @@ class FreshProcessExecutor:
     def run(self, tasks: Iterable[Task[R]], needs: TaskNeeds) -> Iterator[tuple[int, R]]:
         """Run the tasks in order; see `Executor.run`."""
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            idle = process.submit(_idle_memory).result()
+            idle = process.submit(load_and_measure_idle).result()
             for index, task in enumerate(tasks):
                 yield index, process.submit(task.run).result()
             self.bytes_above_idle.append(process.submit(peak_memory_bytes).result() - idle)
@@ -43,7 +43,8 @@ class FreshProcessExecutor:
         """Do nothing: a stage's process ends with the stage."""
 
 
-def _idle_memory() -> int:
+def load_and_measure_idle() -> int:
+    """Load what a worker has loaded before its first task; return this process' resident memory then."""
     for module in _MODULES:
         importlib.import_module(module)
     forget_peak_memory()

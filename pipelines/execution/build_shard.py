@@ -19,14 +19,14 @@ from pipelines.stages.plan import PartPlan, StructureTask, decide_num_parts, pla
 from pipelines.stages.work_folder import WorkFolder
 from schemas.ids import ZERO_HASH, CryptoHash
 
-STRUCTURE_TASK_MEMORY_BYTES = 250 << 20
-"""Peak memory of a structure task: one dataset file's keys and their charges."""
+STRUCTURE_TASK_MEMORY_BYTES = 300 << 20
+"""Most memory of a structure task's process: one dataset file's keys and their charges."""
 
-BUILD_TASK_MEMORY_BYTES = 400 << 20
-"""Peak memory of building one part of 30 MiB memory usage."""
+BUILD_TASK_MEMORY_BYTES = 600 << 20
+"""Most memory of a process that builds parts of 30 MiB memory usage, with what the kernel keeps for the next part."""
 
 SEAL_TASK_MEMORY_BYTES = 800 << 20
-"""Peak memory of sealing a shard of over 1,300 parts."""
+"""Most memory of a process that seals a shard of over 1,300 parts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,11 @@ from pipelines.stages.export import discard_export
 from schemas.errors import IntegrityError, SourceError, StateRootMismatchError
 from schemas.ids import ZERO_HASH
 
-BOUNDARY_NODES_TASK_MEMORY_BYTES = 150 << 20
-"""Peak memory of reading some boundaries' nodes: a few thousand nodes, and the reader's caches."""
+BOUNDARY_NODES_TASK_MEMORY_BYTES = 300 << 20
+"""Most memory of a process that reads some boundaries' nodes: a few thousand nodes, and the reader's caches."""
 
 PRODUCE_TASK_MEMORY_BYTES = BUILD_TASK_MEMORY_BYTES + (100 << 20)
-"""Peak memory of building and publishing one part: its records go before its pieces come."""
+"""Most memory of a process that builds and publishes parts, one at a time: a part's records go before its pieces come."""
 
 
 def has_boundary_nodes(runner: StageRunner, planned: PlannedShard, source: FlatStateSource) -> bool:

@@ -23,7 +23,7 @@ class TaskNeeds:
     """What a stage's tasks ask of the machine that runs them."""
 
     memory_bytes: int
-    """Peak memory of one task, about: bounds how many run on one machine."""
+    """Most memory of the process that runs one, its libraries included: bounds how many run on one machine."""
     node_disk: bool = False
     """Runs only where the NEAR node's disk is."""
 

@@ -27,11 +27,11 @@ from schemas.epoch_context import EpochContext, ShardContext
 from schemas.errors import SourceError, StateRootMismatchError, ValueMismatchError
 from schemas.ids import ZERO_HASH, CryptoHash
 
-EXPORT_TASK_MEMORY_BYTES = 400 << 20
-"""Peak memory of an export task: a file being put together, its bytes once more while stored, and the reader's caches."""
+EXPORT_TASK_MEMORY_BYTES = 600 << 20
+"""Most memory of an export task's process: a file being put together, its bytes once more while stored, and the reader's caches."""
 
-HASH_TASK_MEMORY_BYTES = 400 << 20
-"""Peak memory of hashing one dataset file."""
+HASH_TASK_MEMORY_BYTES = 600 << 20
+"""Most memory of a process that hashes dataset files."""
 
 
 def export_epoch(runner: StageRunner, source: FlatStateSource, context: EpochContext, settings: ExportSettings) -> list[ShardDataset]:
@@ -50,7 +50,9 @@ def export_epoch(runner: StageRunner, source: FlatStateSource, context: EpochCon
             datasets.append(export.done)
             continue
         name = str(export.context.shards[0].shard_uid)
-        summaries = runner.run("export", name, export.tasks, needs, _exported)
+        # The last ranges first: contract data ends the key space, and ranges of it are the longest where they had to be guessed. A long one
+        # that began last would be waited for by all other machines.
+        summaries = runner.run("export", name, export.tasks[::-1], needs, _exported)[::-1]
         values = runner.run("values", name, plan_values(export, summaries), needs, _copied)
         datasets.append(finish_export(export, source, settings, summaries, values))
     return datasets

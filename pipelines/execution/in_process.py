@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from pipelines.execution.executor import Task, TaskNeeds
-from pipelines.execution.released_memory import run_and_release
+from pipelines.execution.released_memory import release_memory
 
 R = TypeVar("R")
 
@@ -20,8 +20,11 @@ class InProcessExecutor:
 
     def run(self, tasks: Iterable[Task[R]], needs: TaskNeeds) -> Iterator[tuple[int, R]]:
         """Run the tasks in order; see `Executor.run`."""
-        for index, task in enumerate(tasks):
-            yield index, run_and_release(task)
+        try:
+            for index, task in enumerate(tasks):
+                yield index, task.run()
+        finally:
+            release_memory()
 
     def close(self) -> None:
         """Do nothing: there is nothing to give back."""

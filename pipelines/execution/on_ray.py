@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from operator import length_hint
 from typing import Any, TypeVar
 
 from pipelines.execution.executor import Task, TaskNeeds
 from pipelines.execution.placement import NODE_DISK_RESOURCE, Machine, fitting, misfit
 from pipelines.execution.process_exit import end_at_once
-from pipelines.execution.released_memory import run_and_release
+from pipelines.execution.released_memory import TaskOfStage
 from pipelines.execution.scaling_hints import Bundles, ScalingHints
 from pipelines.execution.window import window_size
 from schemas.errors import InvalidInputError, PartialResultError, TransientStoreError
@@ -68,6 +69,9 @@ HEAD_TIMEOUT_S = 5.0
 
 PROBE_TIMEOUT_S = 60.0
 """How long machines are waited for that are asked one by one; a machine that is starting or dying does not answer."""
+
+_STAGES = count()
+"""Numbers stages for the workers, which belong to this process alone."""
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 """Environment variable that Ray sets in the jobs that are submitted to a cluster."""
@@ -123,7 +127,7 @@ class RayExecutor:
             retry_exceptions=[TransientStoreError],
         )
         room = _Room(asked, needs.memory_bytes, self._patience_s)
-        source = enumerate(tasks)
+        source = enumerate(_of_stage(tasks, next(_STAGES), room))
         left = length_hint(tasks)
         running: dict[Any, tuple[int, str]] = {}
         there = False
@@ -237,7 +241,7 @@ class _Room:
 
     needs: TaskNeeds
     memory_bytes: int
-    """Peak of one task, which bounds the window."""
+    """Most of one task's process, which bounds the window."""
     patience_s: float
     tasks_max: int = 1
     able: Sequence[Machine] = ()
@@ -314,9 +318,16 @@ def _at(node_id: str) -> NodeAffinitySchedulingStrategy | None:
     return NodeAffinitySchedulingStrategy(node_id, soft=True, _spill_on_unavailable=True) if node_id else None
 
 
+def _of_stage(tasks: Iterable[Task[R]], stage: int, room: _Room) -> Iterator[Task[R]]:
+    """Tell the workers which tasks are of one stage, and after which of them they may be idle for long."""
+    count_of_tasks = length_hint(tasks)
+    for index, task in enumerate(tasks):
+        # Among as many as are under way at the end is each worker's last.
+        yield TaskOfStage(task, stage, releases=count_of_tasks - index <= room.tasks_max)
+
+
 def _run_task(task: Task[R]) -> R:
-    # A name of its own: Ray shows it as that of the worker's process.
-    return run_and_release(task)
+    return task.run()
 
 
 def _result(reference: Any) -> Any:

@@ -30,8 +30,8 @@ from schemas.state_header import HeaderOrigin
 from schemas.state_part import Encoding
 from schemas.torrent import LEAF_BYTES, piece_length_for
 
-PUBLISH_TASK_MEMORY_BYTES = 400 << 20
-"""Peak memory of publishing one part: its pieces, both forms, and what is read back."""
+PUBLISH_TASK_MEMORY_BYTES = 600 << 20
+"""Most memory of a process that publishes parts, one at a time: a part's pieces, both forms, and what is read back."""
 
 
 @dataclass(frozen=True, slots=True)

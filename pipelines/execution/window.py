@@ -15,7 +15,7 @@ def window_size(cpus: float, memory_bytes: float, task_memory_bytes: int) -> int
     Args:
         cpus: cores that may run these tasks.
         memory_bytes: memory of the machines that may run them; 0 where it is not known.
-        task_memory_bytes: peak of one task.
+        task_memory_bytes: most of the process that runs one.
     """
     by_cpu = max(1, int(cpus * TASKS_PER_SLOT))
     if not memory_bytes or not task_memory_bytes:
