@@ -17,7 +17,9 @@ Parquet files end in ``.parquet`` and are else the same. Nothing here reads or w
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any
 
 from schemas.epoch_context import EpochContext, ShardContext, epoch_context_from_json
@@ -169,6 +171,10 @@ class DatasetShard:
     verified_state_header_sha256: str | None = None
     """Of the state header in the shard's folder, in hexadecimal, where who wrote it had verified all of it; else None."""
 
+    def __reduce__(self) -> tuple[Callable[[bytes], DatasetShard], tuple[bytes]]:
+        """Pickle through bytes that are made once: every task of a stage carries the summary, of some 700 bytes a file."""
+        return _unpickled, (_pickled(self),)
+
     @property
     def shard(self) -> ShardContext:
         """The one shard of the context."""
@@ -257,6 +263,29 @@ class DatasetShard:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DatasetError(problem=f"the dataset's summary lacks or misstates a field: {error}", where=where) from None
+
+
+_last_pickled: list[tuple[DatasetShard, bytes]] = []
+_last_unpickled: list[tuple[bytes, DatasetShard]] = []
+"""The last one alone, if any: a driver sends one shard's tasks after the other, and a worker gets them so."""
+
+
+def _pickled(shard: DatasetShard) -> bytes:
+    for last, data in _last_pickled:
+        if last is shard:
+            return data
+    data = pickle.dumps(tuple(getattr(shard, field.name) for field in fields(shard)), pickle.HIGHEST_PROTOCOL)
+    _last_pickled[:] = [(shard, data)]
+    return data
+
+
+def _unpickled(data: bytes) -> DatasetShard:
+    for last, shard in _last_unpickled:
+        if last == data:
+            return shard
+    shard = DatasetShard(*pickle.loads(data))
+    _last_unpickled[:] = [(data, shard)]
+    return shard
 
 
 def _header_origin(document: dict[str, Any]) -> HeaderOrigin | None:
