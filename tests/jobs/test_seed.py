@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from schemas.object_layout import latest_name
-from tests.support.commands import Outcome, epoch_folder, statecast
+from tests.support.commands import Outcome, epoch_folder, has_come, statecast
 from tests.support.json_process import WAIT_S, JsonProcess, running_client, running_command, running_mirror
 from tests.support.published import public_key, published_localnet, signing_key
 from tests.support.random_epochs import PART_SIZES, RandomEpoch, parts_in, publish_random_epoch
@@ -40,7 +40,7 @@ def port_of(seeder: JsonProcess) -> int:
 def wait_until(condition: Callable[[], bool]) -> None:
     """Wait for something that another process does."""
     deadline = time.monotonic() + WAIT_S
-    while not condition():
+    while not has_come(condition):
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.02)
 

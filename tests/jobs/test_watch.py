@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from jobs.produce import default_work_folder
-from tests.support.commands import epoch_folder, kill_tree, lasting_objects_in, start_process, statecast
+from tests.support.commands import epoch_folder, has_come, kill_tree, lasting_objects_in, start_process, statecast
 from tests.support.growing_node import HEIGHTS, GrowingNode
 from tests.support.json_process import WAIT_S, JsonProcess
 from tests.support.nodes import localnet_home
@@ -115,7 +115,7 @@ def test_a_watcher_waits_until_the_snapshot_is_complete(tmp_path: Path) -> None:
 def wait_until(condition: Callable[[], bool], watcher: WatchProcess | None = None) -> None:
     """Wait for something that watchers do; one that must not end meanwhile may be named."""
     deadline = time.monotonic() + WAIT_S
-    while not condition():
+    while not has_come(condition):
         said = [] if watcher is None else watcher.lines()[-5:]
         assert time.monotonic() < deadline and (watcher is None or watcher.process.poll() is None), said
         time.sleep(0.05)

@@ -77,7 +77,7 @@ def kill_when(process: subprocess.Popen[str], moment: Callable[[], bool]) -> boo
     """Kill a process as soon as something has happened; return False if it ended before that. Nothing of its own cleans up."""
     deadline = time.monotonic() + PROCESS_TIMEOUT_S
     while process.poll() is None:
-        if moment():
+        if has_come(moment):
             kill_tree(process.pid)
             process.communicate()
             return True
@@ -85,6 +85,14 @@ def kill_when(process: subprocess.Popen[str], moment: Callable[[], bool]) -> boo
         time.sleep(0.001)
     process.communicate()
     return False
+
+
+def has_come(moment: Callable[[], bool]) -> bool:
+    """Look for something in folders that another process may remove in the midst of the look: then it has not happened yet."""
+    try:
+        return moment()
+    except FileNotFoundError:
+        return False
 
 
 def kill_tree(pid: int) -> None:
