@@ -19,7 +19,7 @@ from pipelines.sources.arrow_dataset import ShardDataset, list_shards, select_ep
 from pipelines.sources.node_store import NodeSource
 from pipelines.sources.open_source import source_from_url
 from pipelines.sources.protocol import FlatStateSource
-from pipelines.sources.state_walk_source import StateWalk, choose_node_source
+from pipelines.sources.state_walk_source import StateWalk, choose_node_source, tracked_shards
 from schemas.epoch_context import EpochContext
 from schemas.errors import InvalidInputError
 
@@ -135,7 +135,9 @@ def _node_input(
 ) -> EpochInput:
     home = node_home.expanduser()
     context = node_context(home, selector, endpoints, given)
-    chosen = context.only(options.shard_ids)
+    chosen = tracked_shards(home, context, options.shard_ids)
+    if not options.shard_ids and (left_out := [shard.shard_uid for shard in context.shards if shard not in chosen.shards]):
+        structlog.get_logger().info("shards that the node does not track are left out", shards=", ".join(map(str, left_out)))
     limit = None if options.read_limit is None else max(1, parse_byte_count(options.read_limit, "--read-limit") // max(1, options.readers))
     node = NodeSource(str(home.resolve()), chosen, limit)
     return EpochInput(chosen, _shard_ids(context), choose_node_source(node, options.state_walk))

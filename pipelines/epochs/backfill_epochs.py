@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from pipelines.epochs.node_context import epoch_context_from_node
+from pipelines.sources.state_walk_source import tracked_shards
 from schemas.epoch_context import EpochContext
 from schemas.errors import EpochNotReadyError, IntegrityError, InvalidInputError, StatecastError
 from schemas.ids import ShardUId
@@ -60,18 +61,18 @@ def find_epochs(
     """Return the epochs of a range, ascending by height.
 
     Args:
-        shard_ids: the wanted shards; all of them when empty. An epoch that has none of them fails, the others don't.
+        shard_ids: the wanted shards; when empty, all that the node tracks. An epoch that has none of them fails, the others don't.
         context_of: returns the context of a height given as text, in place of the node's database.
     Raises:
         SourceError: the node's home or its database can't be read at all.
     """
     find = context_of or (lambda selector: epoch_context_from_node(node_home, selector))
-    return tuple(_wanted(find, height, shard_ids) for height in heights)
+    return tuple(_wanted(node_home, find, height, shard_ids) for height in heights)
 
 
-def _wanted(find: Callable[[str], EpochContext], height: int, shard_ids: tuple[int, ...]) -> WantedEpoch:
+def _wanted(node_home: str | Path, find: Callable[[str], EpochContext], height: int, shard_ids: tuple[int, ...]) -> WantedEpoch:
     try:
         context = find(str(height))
-        return WantedEpoch(height, context.only(shard_ids), tuple(shard.shard_uid for shard in context.shards))
+        return WantedEpoch(height, tracked_shards(node_home, context, shard_ids), tuple(shard.shard_uid for shard in context.shards))
     except (EpochNotReadyError, IntegrityError, InvalidInputError) as error:
         return WantedEpoch(height, None, failure=error)

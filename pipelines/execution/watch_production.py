@@ -19,7 +19,7 @@ from pipelines.publishing.claim import HeldClaim, remove_dead_claim
 from pipelines.publishing.epoch_publisher import EpochPublisher
 from pipelines.sources.node_store import NodeSource
 from pipelines.sources.rocksdb_reader import forget_readers
-from pipelines.sources.state_walk_source import StateWalk, choose_node_source
+from pipelines.sources.state_walk_source import StateWalk, choose_node_source, tracked_shards
 from pipelines.stores.open_store import open_store
 from schemas.epoch_context import EpochContext
 from schemas.errors import ManifestError, ObjectNotFoundError
@@ -111,7 +111,7 @@ class WatchProduction:
         # What is open from an earlier attempt shows the node as it was then.
         forget_readers()
         context = self._context(epoch_id)
-        chosen = context.only(self.shard_ids)
+        chosen = tracked_shards(self.node_home, context, self.shard_ids)
         publisher = self.publisher_for(chosen)
         if publisher.find_published(chosen, self.settings.num_parts) is None:
             return None
@@ -121,7 +121,7 @@ class WatchProduction:
     def produce(self, epoch_id: CryptoHash, progress: Progress, on_claim: Callable[[HeldClaim | None], None]) -> EpochResult:
         """See `EpochWork.produce`."""
         context = self._context(epoch_id)
-        chosen = context.only(self.shard_ids)
+        chosen = tracked_shards(self.node_home, context, self.shard_ids)
         publisher = self.publisher_for(chosen)
         with claimed(self.store_url, chosen, self.terms, progress) as run:
             on_claim(run.claim)

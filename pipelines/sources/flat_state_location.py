@@ -8,6 +8,7 @@ Source: nearcore core/store/src/flat/storage.rs, FlatStorageInner::get_blocks_to
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from schemas.errors import (
     SourceError,
 )
 from schemas.flat_storage import (
+    STATUS_NAMES,
     FlatBlock,
     decode_flat_state_changes,
     decode_flat_state_delta_metadata,
@@ -37,6 +39,9 @@ DELTA_BLOCKS_MAX: Final = 4096
 
 SNAPSHOTS_MAX: Final = 64
 """Most state snapshots that are looked at; a node keeps one."""
+
+_NONE: Final = (STATUS_NAMES[0], STATUS_NAMES[1])
+"""Statuses of a shard without flat storage: Disabled and Empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,21 @@ def locate_flat_state(home: NodeHome, shard_uid: ShardUId, target: CryptoHash) -
     except SourceError as error:
         failures.append(error)
     raise _failure(failures, shard_uid, target)
+
+
+def has_flat_storage(home: NodeHome, shard_uid: ShardUId) -> bool:
+    """Tell whether a node's hot store or a snapshot has flat storage of a shard, ready or in the making.
+
+    Raises:
+        IntegrityError: a row can't be decoded.
+    """
+    for folder in (*_snapshot_folders(home), home.data):
+        # A snapshot may be gone by now or unfinished, and a hot store be of before flat storage.
+        with contextlib.suppress(SourceError):
+            row = cached_reader(folder, FLAT_COLUMNS).get(FLAT_STORAGE_STATUS, shard_uid.to_bytes())
+            if row is not None and decode_flat_storage_status(row, f"FlatStorageStatus of shard {shard_uid}, {folder}").name not in _NONE:
+                return True
+    return False
 
 
 def _snapshot_folders(home: NodeHome) -> list[Path]:

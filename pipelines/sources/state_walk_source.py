@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
 
-from pipelines.sources.flat_state_location import locate_flat_state
+from pipelines.sources.flat_state_location import has_flat_storage, locate_flat_state
 from pipelines.sources.node_home import NodeHome, read_node_home
 from pipelines.sources.node_store import NodeSource
 from pipelines.sources.protocol import FoundStateHeader, KeyRange
 from pipelines.sources.record_batches import bounded
 from pipelines.sources.state_column import READ_ROWS, StateColumn, StateColumnPlace
 from pipelines.sources.state_walk import Leaf, memory_usage, split_by_memory_usage, walk_leaves, within
-from schemas.epoch_context import ShardContext
+from schemas.epoch_context import EpochContext, ShardContext
 from schemas.errors import InvalidInputError, SourceError, ValueMismatchError
 from schemas.flat_state import INLINED_VALUE_BYTES_MAX, RECORD_SCHEMA, VALUE_BYTES_MAX, VALUE_SCHEMA
 from schemas.ids import ZERO_HASH, CryptoHash, ShardUId
@@ -212,6 +212,24 @@ def choose_node_source(node: NodeSource, state_walk: StateWalk) -> NodeSource | 
     home = read_node_home(Path(node.node_home))
     walked = tuple(shard.shard_uid for shard in shards if not _has_flat_state(home, shard) and has_state_root(home, shard))
     return StateWalkSource(node, walked) if walked else node
+
+
+def tracked_shards(node_home: str | Path, context: EpochContext, shard_ids: tuple[int, ...] = ()) -> EpochContext:
+    """Return an epoch's context with the shards that are meant: those named, else those that the node tracks.
+
+    A node tracks a shard that it has or makes flat storage of, or whose state root's node it has. Where it has nothing of any, all are
+    left, so that what is missing can be told.
+
+    Raises:
+        InvalidInputError: a named shard is not in the epoch.
+        SourceError: a database can't be read.
+        IntegrityError: a row can't be decoded.
+    """
+    if shard_ids:
+        return context.only(shard_ids)
+    home = read_node_home(node_home)
+    found = tuple(shard for shard in context.shards if has_flat_storage(home, shard.shard_uid) or has_state_root(home, shard))
+    return replace(context, shards=found or context.shards)
 
 
 def _has_flat_state(home: NodeHome, shard: ShardContext) -> bool:
