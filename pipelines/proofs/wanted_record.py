@@ -15,7 +15,8 @@ from schemas.ids import base58_decode
 from schemas.trie_key import access_key_key, account_key, contract_code_key, contract_data_key
 
 _ACCOUNT_ID: Final = r"[a-z0-9_.-]{2,64}"
-_PUBLIC_KEYS: Final = {"ed25519": (0, 32), "secp256k1": (1, 64)}
+# The trie has of an ML-DSA-65 key its hash alone.
+_PUBLIC_KEYS: Final = {"ed25519": (0, 32), "secp256k1": (1, 64), "ml-dsa-65-hash": (3, 32)}
 _BASE58_LENGTH_MAX: Final = 88
 
 
@@ -87,7 +88,7 @@ def parse_bytes(text: str, option: str) -> bytes:
 
 
 def parse_public_key(text: str, option: str) -> bytes:
-    """Return the borsh bytes of a public key as NEAR shows it.
+    """Return the borsh bytes of a public key, or of its hash, as NEAR shows it.
 
     Raises:
         InvalidInputError: another form.
@@ -101,7 +102,7 @@ def parse_public_key(text: str, option: str) -> bytes:
             if len(key) == length:
                 return bytes([tag]) + key
     # The text may be a secret key given by mistake: it is not repeated.
-    raise InvalidInputError(problem="this is no public key", where=option, remedy="Write ed25519:… or secp256k1:… and base58 characters.")
+    raise InvalidInputError(problem="this is no public key", where=option, remedy="Write ed25519:…, secp256k1:… or ml-dsa-65-hash:… and base58 characters.")
 
 
 def _limited(key: bytes, option: str) -> bytes:

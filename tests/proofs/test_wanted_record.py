@@ -12,6 +12,7 @@ from schemas.ids import base58_encode
 
 KEY = f"ed25519:{base58_encode(bytes(range(32)))}"
 SECP_KEY = f"secp256k1:{base58_encode(bytes(range(1, 65)))}"
+HASHED_KEY = f"ml-dsa-65-hash:{base58_encode(bytes(range(32)))}"
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,7 @@ SECP_KEY = f"secp256k1:{base58_encode(bytes(range(1, 65)))}"
         ({"contract_code": True}, b"\x01alice.near"),
         ({"access_key": KEY}, b"\x02alice.near\x02\x00" + bytes(range(32))),
         ({"access_key": SECP_KEY}, b"\x02alice.near\x02\x01" + bytes(range(1, 65))),
+        ({"access_key": HASHED_KEY}, b"\x02alice.near\x02\x03" + bytes(range(32))),
         ({"contract_key": "STATE"}, b"\x09alice.near,STATE"),
         ({"contract_key": "hex:00ff"}, b"\x09alice.near,\x00\xff"),
         ({"contract_key": "hex:0x00FF"}, b"\x09alice.near,\x00\xff"),
