@@ -183,16 +183,20 @@ def print_tables(figures: Sequence[StageMemory]) -> None:
     sizes = sorted({figure.records for figure in figures})
     for released in (False, True):
         found = {(one.stage, one.records): one for one in figures if one.released is released}
+        if not found:
+            continue
         print(f"\nMiB above idle, memory {'given back after each stage' if released else 'kept'}\n")
-        heads = [f"{size:,} records: peak | anonymous | left after" for size in sizes]
-        print(f"| stage | declared | {' | '.join(heads)} | peak, ratio | processor s |")
-        print("|---|---:|" + "---:|---:|---:|" * len(sizes) + "---:|---:|")
+        heads = [f"{size:,} records: peak | of it anonymous | left after" for size in sizes]
+        print(f"| stage | {' | '.join(heads)} | peak, ratio | whole process | declared | processor s |")
+        print("|---|" + "---:|---:|---:|" * len(sizes) + "---:|---:|---:|---:|")
         for stage in dict.fromkeys(stage for stage, _ in found):
             row = [found[stage, size] for size in sizes]
             cells = [f"{_mib(one.above_idle_bytes)} | {_mib(one.anonymous_bytes)} | {_mib(one.left_bytes)}" for one in row]
             ratio = row[-1].above_idle_bytes / max(row[0].above_idle_bytes, 1)
             spent = " ".join(f"{one.cpu_s:.2f}" for one in row)
-            print(f"| {stage} | {_mib(row[0].declared_bytes)} | {' | '.join(cells)} | {ratio:.2f} | {spent} |")
+            declared = "" if stage == WHOLE_RUN else _mib(row[0].declared_bytes)
+            whole = " ".join(_mib(one.peak_bytes) for one in row)
+            print(f"| {stage} | {' | '.join(cells)} | {ratio:.2f} | {whole} | {declared} | {spent} |")
 
 
 def _mib(size: int) -> str:
