@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from schemas.errors import StatecastError
 
 
 class WatchMetrics(Collector):
@@ -17,7 +19,8 @@ class WatchMetrics(Collector):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._failures: Counter[str] = Counter()
+        # Every kind from the beginning: of a series that begins with 1 Prometheus sees no increase, and the first failure would wake nobody.
+        self._failures: Counter[str] = Counter(dict.fromkeys(_kinds(StatecastError), 0))
         self._publishing_since_s: float | None = None
         self._epoch_parts = 0
         self.height_seen = -1
@@ -116,6 +119,13 @@ class WatchMetrics(Collector):
                 _gauge("claim_held", "1 while this watcher holds an epoch's claim.", self.claim_held),
             ]
         yield from found
+
+
+def _kinds(error: type[StatecastError]) -> Iterator[str]:
+    """Yield the kinds of a class of errors and of all below it."""
+    yield error.kind
+    for below in error.__subclasses__():
+        yield from _kinds(below)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -141,7 +141,7 @@ def test_a_failure_is_retried_until_it_heals() -> None:
     assert run.kinds() == ["epoch_seen", "epoch_failed", "epoch_failed", "epoch_published"]
     assert [facts["error"]["kind"] for kind, facts in run.events if kind == "epoch_failed"] == ["source", "store_denied"]
     samples = {sample.labels["kind"]: sample.value for family in run.metrics.collect() for sample in family.samples if sample.labels}
-    assert samples == {"source": 1, "store_denied": 1}
+    assert {kind: count for kind, count in samples.items() if count} == {"source": 1, "store_denied": 1}
     assert work.discarded == []
 
 

@@ -78,6 +78,18 @@ def test_an_alert_of_a_group_of_errors_names_all_of_its_kinds(alert: str, base: 
     assert set(named[1].split("|")) == {base.kind, *(one.kind for one in _subclasses(base))}
 
 
+def test_every_kind_of_failure_is_counted_from_the_beginning() -> None:
+    """Else the first failure of a kind begins a series with 1, in which Prometheus sees no increase."""
+    kinds = {
+        sample.labels["kind"]: sample.value
+        for family in WatchMetrics().collect()
+        for sample in family.samples
+        if sample.name == "statecast_failures_total"
+    }
+    watched = {kind for rule in _rules() for kinds_of in re.findall(r'kind=~"([^"]+)"', rule["expr"]) for kind in kinds_of.split("|")}
+    assert watched <= set(kinds) and set(kinds.values()) == {0}
+
+
 def _subclasses(base: type[errors.StatecastError]) -> set[type[errors.StatecastError]]:
     return {found for one in base.__subclasses__() for found in ({one} | _subclasses(one))}
 

@@ -46,7 +46,7 @@ locals {
   tiles = [
     { title = "Epochs that the node has and the bucket has not", query = "max(statecast_epochs_behind)" },
     { title = "Seconds from snapshot to last part", query = "max(statecast_last_part_seconds)" },
-    { title = "Failures an hour, by kind", query = "sum by (kind) (increase(statecast_failures_total[1h]))" },
+    { title = "Failures an hour, by kind", query = "sum by (kind) (increase(statecast_failures_total[1h])) > 0" },
     { title = "Parts that seeders have, share", query = "sum(statecast_seed_parts_complete) / sum(statecast_seed_parts_wanted)" },
     { title = "Bytes a second to peers", query = "sum(rate(statecast_seed_uploaded_bytes_total[5m]))" },
     { title = "Ray tasks, by state", query = "sum by (State) (ray_tasks)" },
