@@ -157,8 +157,8 @@ def _yaml_strings(node: Any) -> Iterator[str]:
 
 
 def _hcl_lines(text: str) -> Iterator[str]:
-    for words in re.findall(r"\bargs\s*=\s*\[([^\]]*)\]", text):
-        yield "statecast " + " ".join(word.strip().strip('"') for word in words.split(","))
+    for words, each in re.findall(r'\bargs\s*=\s*(?:concat\()?\[([^\]]*)\](?:, \[for \w+ in [\w.]+ : "([^"]*)"\]\))?', text):
+        yield "statecast " + " ".join(word.strip().strip('"') for word in [*words.split(","), each])
     assert hcl2.loads(text) is not None
 
 

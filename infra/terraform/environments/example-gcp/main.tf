@@ -164,7 +164,7 @@ module "keeper_jobs" {
       schedule = "20 * * * *"
     }
     scrub = {
-      args      = ["scrub", "${module.state_bucket.url}/near", "--sample", "5%", "--in-process", "--json"]
+      args      = concat(["scrub", "${module.state_bucket.url}/near", "--sample", "5%", "--in-process", "--json"], [for key in var.trust_keys : "--trust-key=${key}"])
       schedule  = "40 3 * * *"
       timeout_s = 14400
     }

@@ -78,6 +78,17 @@ variable "readers" {
   default     = []
 }
 
+variable "trust_keys" {
+  description = "Public keys (ed25519:…) of which one must have signed what is in the bucket; the daily scrub holds it to them. With none, signatures are checked against the keys that they name."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for key in var.trust_keys : can(regex("^ed25519:[1-9A-HJ-NP-Za-km-z]{43,44}$", key))])
+    error_message = "Each of trust_keys is ed25519: and a public key in base58, as statecast keygen prints it."
+  }
+}
+
 variable "image_tag" {
   description = "Tag of the image; infra/kubernetes names the same."
   type        = string

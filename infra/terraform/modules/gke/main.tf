@@ -47,6 +47,12 @@ resource "google_container_cluster" "this" {
   remove_default_node_pool = true
   initial_node_count       = 1
 
+  # While that one lives it must not act as the project's default account, which an organisation may have deleted.
+  node_config {
+    service_account = google_service_account.nodes.email
+    oauth_scopes    = ["https://www.googleapis.com/auth/cloud-platform"]
+  }
+
   # Dataplane V2 enforces the network policies of infra/kubernetes.
   datapath_provider           = "ADVANCED_DATAPATH"
   networking_mode             = "VPC_NATIVE"
@@ -132,7 +138,7 @@ resource "google_container_cluster" "this" {
 
   lifecycle {
     # Of the default pool, which is gone.
-    ignore_changes = [initial_node_count]
+    ignore_changes = [initial_node_count, node_config]
   }
 }
 
