@@ -20,7 +20,7 @@ __all__ = ["ray_of_two_cores"]
 
 pytestmark = pytest.mark.skipif(not is_measurable(), reason="this system does not tell anonymous memory, or its C library gives none back")
 
-LEFT_BYTES_MAX = FREED_BYTES // 4
+LEFT_BYTES_MAX = FREED_BYTES // 3
 """What may come to stay while tasks run: each allocator alone kept more than that."""
 
 NEEDS = TaskNeeds(memory_bytes=1 << 20)

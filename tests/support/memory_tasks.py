@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipelines.kernel.choice import choose_kernel
 
-FREED_BYTES = 64 << 20
+FREED_BYTES = 48 << 20
 """What the task takes and frees, once from each allocator: Arrow's, the C library's and, with the native kernel, the kernel's."""
 
 _BYTES_OF_ONE = 4096

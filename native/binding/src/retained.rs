@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard};
 const BLOCK_BYTES_MIN: usize = 1 << 20;
 
 /// Most bytes that are kept.
-const RETAINED_BYTES_MAX: usize = 256 << 20;
+const RETAINED_BYTES_MAX: usize = 128 << 20;
 
 /// Most blocks that are kept.
 const BLOCKS_MAX: usize = 32;
