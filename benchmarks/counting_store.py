@@ -27,6 +27,7 @@ Calls = Counter[tuple[str, str, str]]
 """(name of the store's folder, method, ``calls`` or ``bytes``) to a number."""
 
 _calls: Calls = Counter()
+_counting = threading.Lock()
 _inside = threading.local()
 
 
@@ -77,7 +78,8 @@ class CountingFileStore(FileStore):
         if getattr(_inside, "a_call", False):
             yield
             return
-        _calls[self._folder, method, "calls"] += 1
+        with _counting:
+            _calls[self._folder, method, "calls"] += 1
         self._add(method, size)
         _inside.a_call = True
         try:
@@ -87,7 +89,8 @@ class CountingFileStore(FileStore):
 
     def _add(self, method: str, size: int) -> None:
         if size and not getattr(_inside, "a_call", False):
-            _calls[self._folder, method, "bytes"] += size
+            with _counting:
+                _calls[self._folder, method, "bytes"] += size
 
     @property
     def _folder(self) -> str:
@@ -98,6 +101,7 @@ class RangeReadStore(CountingFileStore):
     """The same, its files read by ranges."""
 
     __slots__ = ()
+    maps_files = False
 
     def open(self, name: str) -> pa.NativeFile:
         """See `Store.open`."""
@@ -116,7 +120,8 @@ def stop_counting() -> None:
 
 def counted_calls() -> Calls:
     """Return what this process has counted so far."""
-    return Counter(_calls)
+    with _counting:
+        return Counter(_calls)
 
 
 def requests(calls: Calls, methods: tuple[str, ...], folder: str = "") -> int:

@@ -15,7 +15,7 @@ from rocksdict import AccessType, Options, Rdict, ReadOptions
 from benchmarks.synthetic_state import SHARD_UID, SyntheticState
 from pipelines.sources.arrow_dataset import ShardDataset
 from pipelines.sources.node_columns import FLAT_STATE, STATE
-from schemas.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
+from schemas.flat_state import OWN_VALUE_SCHEMA, RECORD_SCHEMA, VALUE_SCHEMA
 from schemas.state_part import decode_partial_state
 
 READAHEAD_BYTES = 4 << 20
@@ -38,8 +38,11 @@ def write_arrow(dataset: ShardDataset, folder: Path) -> None:
     """Write the record batches of a dataset once more, one file a file, and have the disk confirm each."""
     folder.mkdir(exist_ok=True)
     source = Path(dataset.url.removeprefix("file://"), dataset.folder)
-    names = [(file.name, RECORD_SCHEMA) for file in dataset.summary.files] + [
-        (file.name, VALUE_SCHEMA) for file in dataset.summary.values_files
+    summary = dataset.summary
+    names = [
+        *((file.name, RECORD_SCHEMA) for file in summary.files),
+        *((file.name, OWN_VALUE_SCHEMA) for file in summary.values_files),
+        *((file.name, VALUE_SCHEMA) for file in summary.shared_values_files),
     ]
     for number, (name, schema) in enumerate(names):
         with pa.memory_map(str(source / name)) as mapped, open(folder / f"{number}.arrow", "wb") as target:

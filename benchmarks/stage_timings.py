@@ -76,8 +76,7 @@ def time_stages(state: SyntheticState, folder: Path, repeats: int) -> tuple[Resu
 
 def dataset_bytes(dataset: ShardDataset) -> int:
     """Return the bytes of a dataset's files."""
-    summary = dataset.summary
-    return sum(file.size for file in summary.files) + sum(file.size for file in summary.values_files)
+    return dataset.summary.size
 
 
 def _time_export(state: SyntheticState, folder: Path, repeats: int) -> tuple[StageFigure, ShardDataset]:
@@ -156,8 +155,7 @@ def _time_build(dataset: ShardDataset, built: BuiltShard, repeats: int) -> Stage
     for index in _sample(len(plans)):
         plan = plans[index]
         records = [batch for span in plan.spans for batch in dataset.read_span(span)]
-        referenced = {value for batch in records for value in batch.column(3).drop_null().to_pylist()}
-        values = dataset.read_values(sorted(referenced))
+        values = dataset.read_values(records)
         first = kernel.build(records, values, plan.left_key, plan.key_end)
         assert first.interior is not None, "the interior was asked for"
         strings = hashed_strings(records, first.interior)

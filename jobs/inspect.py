@@ -130,7 +130,7 @@ def _dataset(url: str) -> dict[str, Any]:
             "shard_uid": str(shard.summary.shard.shard_uid),
             "records": shard.summary.records,
             "value_bytes": shard.summary.value_bytes,
-            "files": len(shard.summary.files) + len(shard.summary.values_files),
+            "files": len(shard.summary.all_files),
             "state_root": None if shard.summary.verified_state_root is None else str(shard.summary.verified_state_root),
             "root_verified": shard.summary.verified_state_root is not None and shard.summary.shard.state_root is not None,
             "memory_usage": shard.summary.memory_usage,

@@ -6,10 +6,13 @@
         shard_uid=s0.v3/
             shard.json                           what the folder holds, written last: no shard.json, no dataset
             flat_state/range-000000-0000.arrow   records of one key range a file, ascending through the files' names
-            values/values-000-0000.arrow         referenced values, ascending by hash
+            values/range-000000-0000-0000.arrow  values that one record alone refers to, in the order of these records
+            shared_values/shared-0000-0000-0000.arrow   values that several records refer to, each once, ascending by hash
             state_header                         the shard's ShardStateSyncResponseHeader, where the node had one or it was computed
-        ranges/range-000000.json             summary of one export task, so that a rerun can skip it
-            ranges/range-000000.references.arrow hashes and lengths of the values that the range refers to
+            ranges/range-000000.json             summary of one export task, so that a rerun can skip it
+            ranges/range-000000.references.arrow keys, hashes and lengths of the values that the range refers to
+            ranges/shared-0000.arrow             hashes and lengths of shared values
+            ranges/shared-0000.rows.arrow        which rows of each range's references are theirs
 
 Parquet files end in ``.parquet`` and are else the same. Nothing here reads or writes a file.
 """
@@ -27,7 +30,7 @@ from schemas.errors import DatasetError, StatecastError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.state_header import HeaderOrigin
 
-DATASET_FORMAT = "statecast.flat_state.1"
+DATASET_FORMAT = "statecast.flat_state.2"
 """Format name in ``shard.json`` and in the files' schema metadata."""
 
 SUMMARY_BYTES_MAX = 256 << 20
@@ -85,15 +88,18 @@ class RecordsFile:
 
 @dataclass(frozen=True, slots=True)
 class ValuesFile:
-    """One file of referenced values."""
+    """One file of referenced values, own or shared."""
 
     name: str
     size: int
     sha256: str
     values: int
     value_bytes: int
-    batch_first_hashes: tuple[bytes, ...]
-    """First hash of each record batch, ascending: which batch holds a hash follows without reading."""
+    batch_starts: tuple[bytes, ...]
+    """Of each record batch, ascending: the key that its first value belongs to, or of shared values the first hash. Which batch can hold
+    a value follows without reading."""
+    batch_offsets: tuple[int, ...] = ()
+    """Where each record batch begins in an IPC file, and where the last one ends; none for Parquet. So they can be read without the footer."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -103,19 +109,23 @@ class ValuesFile:
             "sha256": self.sha256,
             "values": self.values,
             "value_bytes": self.value_bytes,
-            "batch_first_hashes": [value_hash.hex() for value_hash in self.batch_first_hashes],
+            "batch_starts": [start.hex() for start in self.batch_starts],
+            "batch_offsets": list(self.batch_offsets),
         }
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> ValuesFile:
         """Build from decoded JSON values; raises KeyError, TypeError or ValueError on another shape."""
+        if len(document["batch_offsets"]) not in (0, len(document["batch_starts"]) + 1):
+            raise ValueError("batch_offsets has one number more than batch_starts, or none")
         return cls(
             name=str(document["name"]),
             size=int(document["size"]),
             sha256=str(document["sha256"]),
             values=int(document["values"]),
             value_bytes=int(document["value_bytes"]),
-            batch_first_hashes=tuple(bytes.fromhex(value_hash) for value_hash in document["batch_first_hashes"]),
+            batch_starts=tuple(bytes.fromhex(start) for start in document["batch_starts"]),
+            batch_offsets=tuple(int(offset) for offset in document["batch_offsets"]),
         )
 
 
@@ -125,9 +135,9 @@ class RangeSummary:
 
     files: tuple[RecordsFile, ...]
     reference_count: int
-    """Different values that the range refers to."""
+    """Records of the range that refer to a value."""
     reference_bytes: int
-    """Sum of their lengths."""
+    """Sum of these values' lengths, each as often as it is referred to."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -159,7 +169,9 @@ class DatasetShard:
     files: tuple[RecordsFile, ...]
     """Ascending by key; none for an empty shard."""
     values_files: tuple[ValuesFile, ...]
-    """Ascending by hash."""
+    """Own values: one record refers to each; ascending by its key."""
+    shared_values_files: tuple[ValuesFile, ...] = ()
+    """Shared values: several records refer to each; ascending by hash."""
     verified_state_root: CryptoHash | None = None
     """The state root recomputed from these very files; None while that has not been done."""
     memory_usage: int | None = None
@@ -187,8 +199,8 @@ class DatasetShard:
 
     @property
     def all_files(self) -> tuple[RecordsFile | ValuesFile, ...]:
-        """Files of records, then files of values."""
-        return (*self.files, *self.values_files)
+        """Files of records, then files of own and of shared values."""
+        return (*self.files, *self.values_files, *self.shared_values_files)
 
     @property
     def size(self) -> int:
@@ -214,6 +226,7 @@ class DatasetShard:
             "fingerprint": self.fingerprint,
             "files": [file.to_json() for file in self.files],
             "values_files": [file.to_json() for file in self.values_files],
+            "shared_values_files": [file.to_json() for file in self.shared_values_files],
             "verified_state_root": None if self.verified_state_root is None else str(self.verified_state_root),
             "memory_usage": self.memory_usage,
             "has_state_header": self.has_state_header,
@@ -234,7 +247,9 @@ class DatasetShard:
         document = parse_summary(data, where)
         if document.get("format") != DATASET_FORMAT:
             raise DatasetError(
-                problem=f"this is not a dataset of format {DATASET_FORMAT}", where=where, remedy="Export it again with this version."
+                problem=f"this is not a dataset of format {DATASET_FORMAT}, but {_shown_format(document)}",
+                where=where,
+                remedy="It was written by another version; export it again with this one.",
             )
         try:
             context = epoch_context_from_json(document["context"], where)
@@ -253,6 +268,7 @@ class DatasetShard:
                 fingerprint=str(document["fingerprint"]),
                 files=tuple(RecordsFile.from_json(entry) for entry in document["files"]),
                 values_files=tuple(ValuesFile.from_json(entry) for entry in document["values_files"]),
+                shared_values_files=tuple(ValuesFile.from_json(entry) for entry in document["shared_values_files"]),
                 verified_state_root=None
                 if document["verified_state_root"] is None
                 else CryptoHash.from_base58(document["verified_state_root"]),
@@ -288,6 +304,10 @@ def _unpickled(data: bytes) -> DatasetShard:
     return shard
 
 
+def _shown_format(document: dict[str, Any]) -> str:
+    return str(document.get("format", "says no format"))[:80]
+
+
 def _header_origin(document: dict[str, Any]) -> HeaderOrigin | None:
     # Datasets of before the field hold headers that were copied.
     return HeaderOrigin(document.get("state_header_origin") or HeaderOrigin.COPIED) if document["has_state_header"] else None
@@ -320,17 +340,19 @@ def parse_summary(data: bytes, where: str) -> dict[str, Any]:
 
 
 def range_summary_from_bytes(data: bytes, fingerprint: str, where: str) -> RangeSummary | None:
-    """Decode a range's summary; None when it belongs to another fingerprint or can't be decoded, so that the range is done again."""
+    """Decode a range's summary; None when it is of another fingerprint or format, or can't be decoded, so that the range is done again."""
     try:
         document = parse_summary(data, where)
-        return RangeSummary.from_json(document["summary"]) if document["fingerprint"] == fingerprint else None
+        if document["format"] != DATASET_FORMAT or document["fingerprint"] != fingerprint:
+            return None
+        return RangeSummary.from_json(document["summary"])
     except (KeyError, TypeError, ValueError, StatecastError):
         return None
 
 
 def range_summary_to_bytes(summary: RangeSummary, fingerprint: str) -> bytes:
     """Encode a range's summary with the fingerprint of its source."""
-    return json.dumps({"fingerprint": fingerprint, "summary": summary.to_json()}).encode()
+    return json.dumps({"format": DATASET_FORMAT, "fingerprint": fingerprint, "summary": summary.to_json()}).encode()
 
 
 def epoch_folder(context: EpochContext) -> str:

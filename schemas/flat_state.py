@@ -12,6 +12,12 @@ A record batch of values has each referenced value once, strictly ascending by h
     value_hash    fixed_size_binary(32)
     value         binary
 
+One of own values has them beside the keys of the records that refer to them, strictly ascending by key::
+
+    key           binary
+    value_hash    fixed_size_binary(32)
+    value         binary
+
 Source: nearcore core/primitives/src/state.rs, FlatStateValue. Nothing here reads or writes a file.
 """
 
@@ -40,3 +46,6 @@ RECORD_SCHEMA = pa.schema(
 
 VALUE_SCHEMA = pa.schema([pa.field("value_hash", pa.binary(32), nullable=False), pa.field("value", pa.binary(), nullable=False)])
 """Schema of a record batch of referenced values."""
+
+OWN_VALUE_SCHEMA = pa.schema([pa.field("key", pa.binary(), nullable=False), *VALUE_SCHEMA])
+"""Schema of a record batch of own values: values that one record alone refers to."""

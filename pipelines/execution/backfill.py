@@ -36,7 +36,7 @@ from pipelines.stages.export import discard_export
 from pipelines.stages.work_folder import work_folder_for
 from pipelines.stores.open_store import open_store
 from schemas.epoch_context import EpochContext, ShardContext
-from schemas.errors import IntegrityError, SnapshotMismatchError, SourceError, StatecastError, StateRootMismatchError
+from schemas.errors import DatasetError, IntegrityError, SnapshotMismatchError, SourceError, StatecastError, StateRootMismatchError
 from schemas.ids import ShardUId
 
 PARALLEL_MAX = 64
@@ -324,12 +324,11 @@ class _Lane:
 
 
 def find_exported(dataset_url: str, context: EpochContext, shard: ShardContext) -> ShardDataset | None:
-    """Return a shard's dataset when one of its state root is there with all its files.
-
-    Raises:
-        DatasetError: its summary can't be decoded.
-    """
-    found = load_shard(dataset_url, context, shard.shard_uid)
+    """Return a shard's dataset when one of its state root is there with all its files; one of another format is none."""
+    try:
+        found = load_shard(dataset_url, context, shard.shard_uid)
+    except DatasetError:
+        return None
     if found is None or found.summary.shard.state_root != shard.state_root:
         return None
     sizes = {info.name: info.size for info in open_store(found.url).list(found.folder)}

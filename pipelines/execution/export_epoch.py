@@ -15,20 +15,25 @@ from pipelines.sources.protocol import FlatStateSource
 from pipelines.stages.build import HashFileTask, check_state_root
 from pipelines.stages.difference import TrustedTrie, name_difference
 from pipelines.stages.export import (
+    CopiedValues,
     ExportSettings,
+    ShardExport,
     discard_export,
     finish_export,
     plan_export,
-    plan_values,
     store_summary,
 )
-from schemas.dataset import RangeSummary, ValuesFile
+from pipelines.stages.export_values import plan_sharing, plan_values
+from schemas.dataset import RangeSummary
 from schemas.epoch_context import EpochContext, ShardContext
 from schemas.errors import SourceError, StateRootMismatchError, ValueMismatchError
 from schemas.ids import ZERO_HASH, CryptoHash
 
 EXPORT_TASK_MEMORY_BYTES = 600 << 20
 """Most memory of an export task's process: a file being put together, its bytes once more while stored, and the reader's caches."""
+
+SHARING_TASK_MEMORY_BYTES = 600 << 20
+"""Most memory of a process that looks for shared values: a million references, and once more in the order of their hashes."""
 
 HASH_TASK_MEMORY_BYTES = 600 << 20
 """Most memory of a process that hashes dataset files."""
@@ -53,16 +58,34 @@ def export_epoch(runner: StageRunner, source: FlatStateSource, context: EpochCon
         # The last ranges first: contract data ends the key space, and ranges of it are the longest where they had to be guessed. A long one
         # that began last would be waited for by all other machines.
         summaries = runner.run("export", name, export.tasks[::-1], needs, _exported)[::-1]
-        values = runner.run("values", name, plan_values(export, summaries), needs, _copied)
-        datasets.append(finish_export(export, source, settings, summaries, values))
+        values = copy_values(runner, export, summaries, needs)
+        datasets.append(finish_export(export, settings, summaries, values))
     return datasets
+
+
+def copy_values(runner: StageRunner, export: ShardExport, summaries: Sequence[RangeSummary], needs: TaskNeeds) -> list[CopiedValues]:
+    """Copy the values that a shard's records refer to.
+
+    Args:
+        summaries: in the order of the export's tasks.
+        needs: of a task that reads the source.
+    Returns:
+        What `finish_export` takes.
+    Raises:
+        SourceError, IntegrityError, StoreError: as the stages say.
+    """
+    name = str(export.context.shards[0].shard_uid)
+    # Looking for what is shared reads nothing but what the export has left.
+    sharing = runner.run("values", name, plan_sharing(export, summaries), TaskNeeds(SHARING_TASK_MEMORY_BYTES), lambda _: Amount())
+    return runner.run("values", name, plan_values(export, summaries, sharing), needs, _copied)
 
 
 def _exported(summary: RangeSummary) -> Amount:
     return Amount(records=sum(file.records for file in summary.files), size=sum(file.size for file in summary.files))
 
 
-def _copied(files: Sequence[ValuesFile]) -> Amount:
+def _copied(copied: CopiedValues) -> Amount:
+    files = (*copied.own, *copied.shared)
     return Amount(records=sum(file.values for file in files), size=sum(file.size for file in files))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelines.execution.executor import TaskNeeds
-from pipelines.execution.export_epoch import EXPORT_TASK_MEMORY_BYTES, verify_dataset
+from pipelines.execution.export_epoch import EXPORT_TASK_MEMORY_BYTES, copy_values, verify_dataset
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.kernel.protocol import Kernel
 from pipelines.restoring.merge_state import MergeStateTask
@@ -26,7 +26,7 @@ from pipelines.sources import node_columns
 from pipelines.sources.arrow_dataset import ShardDataset
 from pipelines.sources.node_columns import FLAT_STATE, FLAT_STORAGE_STATUS, STATE, STATE_HEADERS
 from pipelines.stages.build import check_state_root
-from pipelines.stages.export import ExportSettings, ShardExport, finish_export, plan_export, plan_values
+from pipelines.stages.export import ExportSettings, ShardExport, finish_export, plan_export
 from pipelines.stores.file_lock import take_lock
 from pipelines.stores.open_store import open_store
 from schemas.errors import ClaimedError, IntegrityError, ObjectExistsError
@@ -116,22 +116,17 @@ def _restore_shard_dataset(
 def _export_parts(runner: StageRunner, source: PartsSource, export: ShardExport, settings: ExportSettings) -> ShardDataset:
     name = str(export.context.shards[0].shard_uid)
     assert len(export.tasks) == len(source.parts), "the export has a task a part"
-    tasks = [replace(task, source=source.of_part(index)) for index, task in enumerate(export.tasks)]
+    # A range's own values are those that its part holds whole.
+    export = replace(export, tasks=tuple(replace(task, source=source.of_part(index)) for index, task in enumerate(export.tasks)))
     summaries = runner.run(
         "apply",
         name,
-        tasks,
+        export.tasks,
         TaskNeeds(APPLY_TASK_MEMORY_BYTES),
         lambda one: Amount(sum(file.records for file in one.files), sum(file.size for file in one.files), 1),
     )
-    values = runner.run(
-        "values",
-        name,
-        plan_values(export, summaries),
-        TaskNeeds(EXPORT_TASK_MEMORY_BYTES),
-        lambda files: Amount(records=sum(file.values for file in files), size=sum(file.size for file in files)),
-    )
-    return finish_export(export, source, settings, summaries, values)
+    values = copy_values(runner, export, summaries, TaskNeeds(EXPORT_TASK_MEMORY_BYTES))
+    return finish_export(export, settings, summaries, values)
 
 
 def restore_database(runner: StageRunner, kernel: Kernel, epoch: EpochParts, target: Path) -> RestoredDatabase:

@@ -8,10 +8,17 @@ from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.sources.arrow_dataset import ShardDataset
 from pipelines.sources.node_state_header import find_node_state_header
-from pipelines.stages.export import ExportSettings, put_state_header, store_summary
-from pipelines.stages.roll_forward import CollectChangesTask, RollRecordsTask, RollValuesTask, ShardChanges, rolled_shard
+from pipelines.stages.export import CopiedValues, ExportSettings, load_replaceable_shard, put_state_header, store_summary
+from pipelines.stages.roll_forward import (
+    CollectChangesTask,
+    RollOwnValuesTask,
+    RollRecordsTask,
+    RollSharedValuesTask,
+    ShardChanges,
+    rolled_shard,
+)
 from pipelines.stores.open_store import open_store
-from schemas.dataset import RecordsFile, ValuesFile
+from schemas.dataset import RecordsFile
 from schemas.epoch_context import EpochContext, ShardContext
 from schemas.shard_layout import ShardLayout
 
@@ -45,13 +52,18 @@ def roll_forward_shard(
     """
     name = str(shard.shard_uid)
     alone = replace(context, shards=(shard,))
+    load_replaceable_shard(settings.dataset_url, alone)
     collecting = [CollectChangesTask(node_home, older, alone, layout, settings, read_limit_bytes_per_s)]
     (changes,) = runner.run("changes", name, collecting, TaskNeeds(COLLECT_TASK_MEMORY_BYTES, node_disk=True), _collected)
     needs = TaskNeeds(ROLL_TASK_MEMORY_BYTES)
     records = [RollRecordsTask(older, changes, alone, settings, index) for index in range(max(1, len(older.summary.files)))]
     files = runner.run("roll forward", name, records, needs, _rolled)
-    rolling = [RollValuesTask(older, changes, alone, settings, index) for index in range(max(1, len(older.summary.values_files)))]
-    values = runner.run("values", name, rolling, needs, lambda found: Amount(size=sum(file.size for file in found)))
+    own, shared = (max(1, len(found)) for found in (older.summary.values_files, older.summary.shared_values_files))
+    rolling: list[RollOwnValuesTask | RollSharedValuesTask] = [
+        *(RollOwnValuesTask(older, changes, alone, settings, index) for index in range(own)),
+        *(RollSharedValuesTask(older, changes, alone, settings, index) for index in range(shared)),
+    ]
+    values = runner.run("values", name, rolling, needs, _copied)
     header = find_node_state_header(node_home, context.chain_id, shard.shard_uid, context.sync_hash)
     put_state_header(settings, alone, header)
     dataset = ShardDataset(
@@ -61,7 +73,7 @@ def roll_forward_shard(
             changes,
             alone,
             files=tuple(file for group in files for file in group),
-            values_files=tuple(file for group in values for file in group),
+            values=values,
             header=header,
         ),
     )
@@ -73,8 +85,12 @@ def _collected(changes: ShardChanges) -> Amount:
     return Amount(records=changes.count, size=changes.dataset.summary.size)
 
 
-def _rolled(files: tuple[RecordsFile | ValuesFile, ...]) -> Amount:
-    return Amount(records=sum(file.records for file in files if isinstance(file, RecordsFile)), size=sum(file.size for file in files))
+def _rolled(files: tuple[RecordsFile, ...]) -> Amount:
+    return Amount(records=sum(file.records for file in files), size=sum(file.size for file in files))
+
+
+def _copied(values: CopiedValues) -> Amount:
+    return Amount(size=sum(file.size for file in (*values.own, *values.shared)))
 
 
 def _remove(changes: ShardChanges) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pipelines.forecasting.epoch_shape import EpochShape
 from pipelines.forecasting.schedule import BOUNDARIES_PER_TASK, DATASET_FILE_BYTES
 from pipelines.forecasting.stage_costs import StageCosts
-from pipelines.forecasting.value_reads import OPEN_READS, VALUES_SHARE, VALUES_TASK_BYTES, ValueReads, value_reads
+from pipelines.forecasting.value_reads import VALUES_SHARE, DatasetValues, ValueReads, value_reads
 
 SHARD_OBJECTS = 2
 """Statement and torrent; the state header comes on top where the source has it."""
@@ -44,6 +44,9 @@ FLAT_STATE_RATIO = 0.245
 
 BATCH_READS = 2
 """Of a record batch above the read-ahead: whole multiples of it, and the rest. A batch that was read ahead with the one before it takes one less."""
+
+OPEN_READS = 3
+"""Of a file that is read by ranges: its size, and twice its footer."""
 
 SMALL_FILE_READS = 4
 """Of a file of some kilobytes that is read by ranges: opened, and its record batch."""
@@ -92,7 +95,7 @@ class _ShardFiles:
     ranges: int
     files: int
     batches: int
-    values_files: int
+    values: DatasetValues
     value_reads: ValueReads
     records_bytes: float
     interiors_bytes: float
@@ -101,7 +104,6 @@ class _ShardFiles:
     @classmethod
     def of(cls, memory_usage: int, num_parts: int, costs: StageCosts) -> _ShardFiles:
         records = memory_usage * costs.dataset_ratio * (1 - VALUES_SHARE)
-        values = memory_usage * costs.dataset_ratio * VALUES_SHARE
         ranges = max(1, math.ceil(memory_usage * FLAT_STATE_RATIO / RANGE_BYTES))
         # Each range ends its last file, full or not.
         files = ranges * max(1, math.ceil(records / ranges / DATASET_FILE_BYTES))
@@ -111,7 +113,7 @@ class _ShardFiles:
             ranges=ranges,
             files=files,
             batches=max(files, math.ceil(records / RECORD_BATCH_BYTES)),
-            values_files=math.ceil(values / VALUES_TASK_BYTES),
+            values=DatasetValues.of(memory_usage, ranges, costs),
             value_reads=value_reads(memory_usage, num_parts, costs),
             records_bytes=records,
             interiors_bytes=memory_usage * costs.decoded_ratio,
@@ -120,12 +122,15 @@ class _ShardFiles:
 
 
 def _export(shard: _ShardFiles, headers: bool) -> EpochRequests:
+    values, sharing = shard.values, shard.values.sharing_tasks
     # A range leaves its files, its references and its summary; a shard its summary, once more with its root, and its header.
-    # In the end the dataset is listed and removed.
-    writes = shard.files + 2 * shard.ranges + shard.values_files + 2 + headers + 1
-    # Earlier summaries are looked for, the shard's and each range's; each task of values reads every range's references.
-    reads = 1 + shard.ranges + shard.values_files * shard.ranges * SMALL_FILE_READS + headers
-    return EpochRequests(writes, reads, 0.0)
+    # Looking for shared values leaves two files, if there are any. In the end the dataset is listed and removed.
+    writes = shard.files + 2 * shard.ranges + values.own_files + values.shared_files + 2 + headers + 1
+    writes += 2 * sharing if values.shared_files else 0
+    # Earlier summaries are looked for, the shard's and each range's. Looking for shared values reads all ranges' references; each task
+    # of own values those of its range and which of them are shared; one of shared values what was found.
+    small_files = sharing * shard.ranges + values.own_files * (1 + bool(values.shared_files)) + values.shared_files
+    return EpochRequests(writes, 1 + shard.ranges + small_files * SMALL_FILE_READS + headers, 0.0)
 
 
 def _plan(shard: _ShardFiles) -> EpochRequests:

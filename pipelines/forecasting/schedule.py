@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from pipelines.forecasting.epoch_shape import EpochShape
 from pipelines.forecasting.stage_costs import GIB, StageCosts
-from pipelines.forecasting.value_reads import FILES_READ_AT_ONCE, ValueReads, value_reads
+from pipelines.forecasting.value_reads import ValueReads, value_reads
 
 TASK_SPREAD = 0.2
 """Tasks of a stage differ from their mean by up to this part of it, drawn evenly."""
@@ -133,6 +133,8 @@ class _Stage:
     """Requests of one task, one after another."""
     side_reads: float = 0.0
     """Bytes that all its tasks read beside, through several connections at once."""
+    side_waits: float = 0.0
+    """Of them those that one connection brings after another."""
     on_node: bool = False
     disk_bytes: float = 0.0
     """Bytes that all its tasks read from the node's disk."""
@@ -200,7 +202,7 @@ def _part_stages(memory_usage: int, num_parts: int, costs: StageCosts, values: V
         _Stage("structure", files, costs.structure_s * gib, reads=memory_usage * costs.key_ratio, requests=2),
         _Stage("boundaries", files, costs.boundaries_s * gib, reads=memory_usage * costs.key_ratio, requests=2),
     )
-    waits = values.reads / max(num_parts, 1) / FILES_READ_AT_ONCE
+    waits = values.waits / max(num_parts, 1)
     sealing = _Stage("seal", 1, costs.seal_s * gib, requests=2)
     # A stored part is put and read back.
     if early:
@@ -216,12 +218,22 @@ def _part_stages(memory_usage: int, num_parts: int, costs: StageCosts, values: V
                 writes=stored,
                 requests=7 + waits,
                 side_reads=values.size,
+                side_waits=values.wait_bytes,
             ),
             sealing,
         )
     return (
         *planning,
-        _Stage("build", num_parts, costs.build_s * gib, reads=size, writes=interiors, requests=4 + waits, side_reads=values.size),
+        _Stage(
+            "build",
+            num_parts,
+            costs.build_s * gib,
+            reads=size,
+            writes=interiors,
+            requests=4 + waits,
+            side_reads=values.size,
+            side_waits=values.wait_bytes,
+        ),
         sealing,
         _Stage("publish", num_parts, costs.publish_s * gib, reads=interiors + stored, writes=stored, requests=5),
     )
@@ -231,7 +243,7 @@ def _run(stage: _Stage, shard: int, began_s: float, cluster: Cluster, spread: ra
     """Return the stage's forecast and the core seconds that its tasks take."""
     cores = cluster.node_cores if stage.on_node else cluster.worker_cores
     mean_s = stage.core_s / stage.tasks + stage.requests * cluster.request_s
-    mean_s += (stage.reads + stage.writes + stage.side_reads / FILES_READ_AT_ONCE) / stage.tasks / cluster.request_bytes_per_s
+    mean_s += (stage.reads + stage.writes + stage.side_waits) / stage.tasks / cluster.request_bytes_per_s
     durations = [mean_s * (1 + TASK_SPREAD * (2 * spread.random() - 1)) for _ in range(stage.tasks)]
     scheduled_s, first_s = _schedule(durations, cores, cluster.driver_task_s)
     if stage.on_node:

@@ -1,33 +1,25 @@
-"""Reads what an export left: dataset summaries, slices of records, and referenced values.
+"""Reads what an export left: dataset summaries, slices of records, and through `pipelines.sources.referenced_values` values.
 
-Files are opened for random access through a store and read by record batch, so a local dataset is memory-mapped and a remote
-one is read in ranges. Nothing is written.
+Nothing is written.
 """
 
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipelines.stores.file_store import FileStore
+from pipelines.sources.dataset_files import opened_batches
+from pipelines.sources.referenced_values import find_shared_values, read_referenced_values, read_whole_values_file
 from pipelines.stores.open_store import open_store
-from pipelines.stores.protocol import Store
-from schemas.dataset import DatasetShard, RecordsFile, ValuesFile, shard_folder
+from schemas.dataset import DatasetShard, RecordsFile, shard_folder
 from schemas.epoch_context import EpochContext
-from schemas.errors import DatasetError, EpochNotReadyError, ObjectNotFoundError, ValueMismatchError
-from schemas.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
+from schemas.errors import DatasetError, EpochNotReadyError, ObjectNotFoundError
+from schemas.flat_state import OWN_VALUE_SCHEMA, RECORD_SCHEMA, VALUE_SCHEMA
 from schemas.ids import ShardUId
-
-VALUES_FILES_READ_AT_ONCE = 16
-"""Files of referenced values that are read from a remote store at once."""
 
 SUMMARY_NAME: Final = "shard.json"
 """In a shard's folder: what it holds, written last."""
@@ -72,7 +64,7 @@ class ShardDataset:
         """
         file = self.summary.files[span.file_index]
         taken = []
-        with _opened(open_store(self.url), f"{self.folder}/{file.name}", file.size) as batches:
+        with opened_batches(open_store(self.url), f"{self.folder}/{file.name}", file.size, RECORD_SCHEMA) as batches:
             row = 0
             for index, rows in enumerate(file.batch_rows):
                 start, stop = max(span.start - row, 0), min(span.stop - row, rows)
@@ -93,50 +85,44 @@ class ShardDataset:
                 remedy="The file was changed after its export; export the shard again.",
             )
 
-    def read_values(self, value_hashes: Sequence[bytes]) -> list[pa.RecordBatch]:
-        """Read referenced values.
+    def read_values(self, records: Sequence[pa.RecordBatch]) -> list[pa.RecordBatch]:
+        """Read the values that some of the shard's records refer to.
 
         Args:
-            value_hashes: unique, ascending.
+            records: ascending by key; needs the columns ``key`` and ``value_hash``.
         Returns:
-            Record batches of ``VALUE_SCHEMA``, one row a hash, in that order.
+            Record batches of ``VALUE_SCHEMA``: each value once, own values in their records' order before shared ones by hash.
         Raises:
             ValueMismatchError: the dataset lacks a value.
             DatasetError: a file is missing or truncated.
         """
-        store = open_store(self.url)
-        by_file = list(self._by_file(value_hashes))
-        if isinstance(store, FileStore) or len(by_file) < 2:
-            return [batch for file, hashes in by_file for batch in self._values_of(store, file, hashes)]
-        # Values are sorted by hash, so those of one part lie in every file: one after the other, a part would wait for its requests
-        # far longer than it computes.
-        with ThreadPoolExecutor(min(VALUES_FILES_READ_AT_ONCE, len(by_file))) as readers:
-            found = readers.map(lambda one: self._values_of(store, *one), by_file)
-            return [batch for batches in found for batch in batches]
+        return read_referenced_values(open_store(self.url), self.folder, self.summary, records)
 
-    def _values_of(self, store: Store, file: ValuesFile, value_hashes: Sequence[bytes]) -> list[pa.RecordBatch]:
-        """Read some values of one file."""
-        found: list[pa.RecordBatch] = []
-        where = f"{self.folder}/{file.name}"
-        with _opened(store, where, file.size) as batches:
-            for batch_index, wanted in _by_batch(file, value_hashes):
-                batch = batches.read(batch_index)
-                rows = {value_hash: row for row, value_hash in enumerate(batch.column("value_hash").to_pylist())}
-                missing = [value_hash for value_hash in wanted if value_hash not in rows]
-                if missing:
-                    raise _missing_value(missing[0], f"{self.url}/{where}")
-                found.append(batch.take(pa.array([rows[value_hash] for value_hash in wanted], pa.int64())).replace_schema_metadata(None))
-        return found
-
-    def read_values_file(self, file_index: int) -> list[pa.RecordBatch]:
-        """Read all record batches of a file of referenced values.
+    def read_own_values_file(self, file_index: int) -> list[pa.RecordBatch]:
+        """Read all record batches of a file of own values, of ``OWN_VALUE_SCHEMA``.
 
         Raises:
             DatasetError: the file is missing, truncated or not what the summary says.
         """
-        file = self.summary.values_files[file_index]
-        with _opened(open_store(self.url), f"{self.folder}/{file.name}", file.size) as batches:
-            return [batches.read(index).replace_schema_metadata(None) for index in range(len(file.batch_first_hashes))]
+        return read_whole_values_file(open_store(self.url), self.folder, self.summary.values_files[file_index], OWN_VALUE_SCHEMA)
+
+    def read_shared_values_file(self, file_index: int) -> list[pa.RecordBatch]:
+        """Read all record batches of a file of shared values, of ``VALUE_SCHEMA``.
+
+        Raises:
+            DatasetError: the file is missing, truncated or not what the summary says.
+        """
+        return read_whole_values_file(open_store(self.url), self.folder, self.summary.shared_values_files[file_index], VALUE_SCHEMA)
+
+    def shared_among(self, value_hashes: Sequence[bytes]) -> set[bytes]:
+        """Tell which values are shared ones of this dataset; reads the record batches that could hold them.
+
+        Args:
+            value_hashes: unique, ascending.
+        Raises:
+            DatasetError: a file is missing or truncated.
+        """
+        return find_shared_values(open_store(self.url), self.folder, self.summary, value_hashes)
 
     def neighbouring_keys(self, file_index: int) -> tuple[bytes | None, bytes | None]:
         """Return the last key before a file and the first key after it; None at the ends of the shard."""
@@ -168,70 +154,6 @@ class ShardDataset:
                 remedy="It was changed after its export; export the shard again.",
             )
         return header
-
-    def _by_file(self, value_hashes: Sequence[bytes]) -> Iterator[tuple[ValuesFile, list[bytes]]]:
-        files = self.summary.values_files
-        starts = [file.batch_first_hashes[0] for file in files]
-        groups: dict[int, list[bytes]] = {}
-        for value_hash in value_hashes:
-            index = bisect_right(starts, value_hash) - 1
-            if index < 0:
-                raise _missing_value(value_hash, f"{self.url}/{self.folder}")
-            groups.setdefault(index, []).append(value_hash)
-        for index, hashes in groups.items():
-            yield files[index], hashes
-
-
-def _by_batch(file: ValuesFile, hashes: Sequence[bytes]) -> Iterator[tuple[int, list[bytes]]]:
-    groups: dict[int, list[bytes]] = {}
-    for value_hash in hashes:
-        groups.setdefault(bisect_right(file.batch_first_hashes, value_hash) - 1, []).append(value_hash)
-    yield from groups.items()
-
-
-def _missing_value(value_hash: bytes, where: str) -> ValueMismatchError:
-    return ValueMismatchError(
-        problem=f"the referenced value {value_hash.hex()} is not in the dataset", where=where, remedy="Export the shard again."
-    )
-
-
-class _IpcBatches:
-    def __init__(self, source: pa.NativeFile) -> None:
-        self._reader = pa.ipc.open_file(source)
-
-    def read(self, index: int) -> pa.RecordBatch:
-        return self._reader.get_batch(index)
-
-
-class _ParquetBatches:
-    def __init__(self, source: pa.NativeFile) -> None:
-        self._file = pq.ParquetFile(source)
-
-    def read(self, index: int) -> pa.RecordBatch:
-        table = self._file.read_row_group(index)
-        schema = RECORD_SCHEMA if "key" in table.column_names else VALUE_SCHEMA
-        return pa.Table.from_batches(table.to_batches()).cast(schema).combine_chunks().to_batches()[0]
-
-
-@contextmanager
-def _opened(store: Store, name: str, size: int) -> Iterator[_IpcBatches | _ParquetBatches]:
-    """Open a dataset file; maps what pyarrow raises on a cut or changed file."""
-    where = f"{store.url}/{name}"
-    try:
-        with store.open(name) as source:
-            if source.size() != size:
-                raise DatasetError(
-                    problem=f"the file has {source.size()} bytes, its summary says {size}",
-                    where=where,
-                    remedy="It was cut off or changed; export the shard again.",
-                )
-            yield _ParquetBatches(source) if name.endswith(".parquet") else _IpcBatches(source)
-    except ObjectNotFoundError as error:
-        raise DatasetError(problem="a file of the dataset is missing", where=where, remedy="Export the shard again.") from error
-    except (pa.ArrowInvalid, pa.ArrowIOError, pa.ArrowTypeError, IndexError) as error:
-        raise DatasetError(
-            problem=f"the file can't be read as Arrow: {error}", where=where, remedy="It was cut off or changed; export the shard again."
-        ) from error
 
 
 def load_shard(url: str, context: EpochContext, shard_uid: ShardUId) -> ShardDataset | None:

@@ -65,7 +65,7 @@ def decoded_spans(dataset: ShardDataset, selection: Selection, pieces_per_file: 
     Args:
         pieces_per_file: how many spans a file is cut into, as far as it has record batches.
     """
-    slim = replace(dataset.summary, values_files=(), context=replace(dataset.summary.context, block_headers=()))
+    slim = replace(dataset.summary, values_files=(), shared_values_files=(), context=replace(dataset.summary.context, block_headers=()))
     for file in dataset.summary.files:
         if not _may_hold(file, selection.kinds):
             continue

@@ -1,6 +1,9 @@
 """Records of an older state and what has changed since, merged.
 
 Changes are kept in a dataset's own form: a record with neither value nor value_hash is a key that is gone. Nothing here reads a node.
+
+Each record's value stays where a reader looks for it: beside its key, or among the shared values. Which older records refer to a value is not
+known here, so one that a changed record and an older one refer to may come to lie beside both.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import pyarrow.compute as pc
 
 from pipelines.sources.arrow_dataset import ShardDataset
 from pipelines.sources.protocol import KeyRange
-from schemas.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
+from schemas.flat_state import OWN_VALUE_SCHEMA, RECORD_SCHEMA, VALUE_SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +33,14 @@ class FileSlots:
         return cls(tuple(file.first_key for file in dataset.summary.files[1:]))
 
     @classmethod
-    def of_values(cls, dataset: ShardDataset) -> FileSlots:
-        """Return the slots of a dataset's files of referenced values."""
-        return cls(tuple(file.batch_first_hashes[0] for file in dataset.summary.values_files[1:]))
+    def of_own_values(cls, dataset: ShardDataset) -> FileSlots:
+        """Return the slots of a dataset's files of own values, by key."""
+        return cls(tuple(file.batch_starts[0] for file in dataset.summary.values_files[1:]))
+
+    @classmethod
+    def of_shared_values(cls, dataset: ShardDataset) -> FileSlots:
+        """Return the slots of a dataset's files of shared values, by hash."""
+        return cls(tuple(file.batch_starts[0] for file in dataset.summary.shared_values_files[1:]))
 
     def __len__(self) -> int:
         return len(self.starts) + 1
@@ -55,8 +63,24 @@ def merge_records(records: Sequence[pa.RecordBatch], changes: Sequence[pa.Record
     return _sorted(pa.concat_tables([kept, there]), "key")
 
 
-def merge_values(values: Sequence[pa.RecordBatch], more: Sequence[pa.RecordBatch]) -> list[pa.RecordBatch]:
-    """Return referenced values of both, each once, ascending by hash."""
+def merge_own_values(
+    values: Sequence[pa.RecordBatch], changes: Sequence[pa.RecordBatch], more: Sequence[pa.RecordBatch]
+) -> list[pa.RecordBatch]:
+    """Return own values without those of changed keys, and with new ones; ascending by key.
+
+    Args:
+        values: of ``OWN_VALUE_SCHEMA``.
+        changes: changed records.
+        more: own values of some of them, of ``OWN_VALUE_SCHEMA``.
+    """
+    older = pa.Table.from_batches(values, OWN_VALUE_SCHEMA)
+    changed = pa.Table.from_batches(changes, RECORD_SCHEMA)["key"].combine_chunks()
+    kept = older.filter(pc.invert(pc.is_in(older["key"], value_set=changed)))
+    return _sorted(pa.concat_tables([kept, pa.Table.from_batches(more, OWN_VALUE_SCHEMA)]), "key")
+
+
+def merge_shared_values(values: Sequence[pa.RecordBatch], more: Sequence[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """Return shared values of both, each once, ascending by hash."""
     older = pa.Table.from_batches(values, VALUE_SCHEMA)
     newer = pa.Table.from_batches(more, VALUE_SCHEMA)
     known = pa.array(older["value_hash"].to_pylist(), pa.binary(32))
@@ -77,14 +101,32 @@ def changes_within(changes: ShardDataset, key_range: KeyRange) -> list[pa.Record
     return [batch.replace_schema_metadata(None) for batch in found if batch.num_rows]
 
 
-def values_within(changes: ShardDataset, hash_range: KeyRange) -> list[pa.RecordBatch]:
-    """Read the changes' referenced values whose hashes lie in a range.
+def own_values_within(changes: ShardDataset, key_range: KeyRange) -> list[pa.RecordBatch]:
+    """Read the changes' own values of a key range.
 
     Raises:
         DatasetError: a file is missing or truncated.
     """
-    batches = [batch for index in range(len(changes.summary.values_files)) for batch in changes.read_values_file(index)]
+    slots = FileSlots.of_own_values(changes)
+    indexes = [index for index in range(len(changes.summary.values_files)) if _meet(slots.key_range(index), key_range)]
+    batches = [batch for index in indexes for batch in changes.read_own_values_file(index)]
+    return [cut for batch in batches if (cut := _cut(batch, "key", key_range)).num_rows]
+
+
+def shared_values_within(changes: ShardDataset, hash_range: KeyRange) -> list[pa.RecordBatch]:
+    """Read the changes' shared values whose hashes lie in a range.
+
+    Raises:
+        DatasetError: a file is missing or truncated.
+    """
+    slots = FileSlots.of_shared_values(changes)
+    indexes = [index for index in range(len(changes.summary.shared_values_files)) if _meet(slots.key_range(index), hash_range)]
+    batches = [batch for index in indexes for batch in changes.read_shared_values_file(index)]
     return [cut for batch in batches if (cut := _cut(batch, "value_hash", hash_range)).num_rows]
+
+
+def _meet(one: KeyRange, other: KeyRange) -> bool:
+    return (one.end is None or one.end > other.begin) and (other.end is None or other.end > one.begin)
 
 
 def _cut(batch: pa.RecordBatch, column: str, key_range: KeyRange) -> pa.RecordBatch:

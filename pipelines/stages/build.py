@@ -101,7 +101,7 @@ class BuildPartTask:
 
     def _build(self, *, keep_interior: bool) -> tuple[Build, list[pa.RecordBatch]]:
         records = [batch for span in self.plan.spans for batch in self.dataset.read_span(span)]
-        values = self.dataset.read_values(_referenced(records)) if keep_interior else ()
+        values = self.dataset.read_values(records) if keep_interior else ()
         kernel = choose_kernel(self.kernel_name)
         return kernel.build(records, values, self.plan.left_key, self.plan.key_end, keep_interior=keep_interior), records
 
@@ -138,15 +138,6 @@ def _count_kinds(records: Sequence[pa.RecordBatch]) -> tuple[tuple[int, int, int
         counts += np.bincount(kinds, minlength=257)
         sizes += np.bincount(kinds, weights=lengths + batch.column(2).to_numpy(), minlength=257).astype(np.int64)
     return tuple((-1 if kind == 256 else kind, int(counts[kind]), int(sizes[kind])) for kind in (256, *range(256)) if counts[kind])
-
-
-def _referenced(records: Sequence[pa.RecordBatch]) -> list[bytes]:
-    hashes: set[bytes] = set()
-    for batch in records:
-        column = batch.column(3)
-        if column.null_count != len(column):
-            hashes.update(column.drop_null().to_pylist())
-    return sorted(hashes)
 
 
 @dataclass(frozen=True, slots=True)

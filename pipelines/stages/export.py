@@ -1,4 +1,4 @@
-"""Export: a source's flat state becomes an Arrow dataset, one task a key range, then one task a range of value hashes.
+"""Export: a source's flat state becomes an Arrow dataset, one task a key range; `pipelines.stages.export_values` then copies values.
 
 The driver (`plan_export`, `finish_export`) sees summaries only. From the moment that a shard's ``shard.json`` is written, nothing
 later needs the source; boundary nodes are still taken from it where it has them.
@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from pipelines.sources.arrow_dataset import ShardDataset, load_shard
 from pipelines.sources.protocol import FlatStateSource, FoundStateHeader, KeyRange, find_state_header
-from pipelines.stages.record_files import RECORDS_FILE_BYTES_TARGET, FileDestination, FileFormat, write_record_files, write_values_files
+from pipelines.stages.record_files import RECORDS_FILE_BYTES_TARGET, FileDestination, FileFormat, write_record_files
+from pipelines.stages.references import put_references, references_in
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
 from schemas.dataset import (
@@ -28,27 +29,14 @@ from schemas.dataset import (
     shard_folder,
 )
 from schemas.epoch_context import EpochContext, ShardContext
-from schemas.errors import DatasetError, ObjectNotFoundError, RecordOrderError, ValueMismatchError
-from schemas.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
+from schemas.errors import DatasetError, ObjectNotFoundError, RecordOrderError
+from schemas.flat_state import RECORD_SCHEMA
 
 RANGE_BYTES_TARGET = 64 << 20
 """Stored bytes that one export task reads, about: small enough that a small shard too keeps several cores busy."""
 
 RECORD_BATCH_BYTES_MAX = 4 << 20
 """Bytes of one record batch of records, about."""
-
-VALUES_BATCH_BYTES_MAX = 512 << 10
-"""Bytes of one record batch of referenced values, about: what reading a single value costs at least. The summary has a hash a batch."""
-
-VALUES_TASK_BYTES_TARGET = 32 << 20
-"""Bytes of referenced values that one task copies, about."""
-
-VALUES_TASKS_MAX = 4096
-"""Most tasks that a shard's referenced values are split into."""
-
-_REFERENCE_SCHEMA = pa.schema(
-    [pa.field("value_hash", pa.binary(32), nullable=False), pa.field("value_length", pa.uint32(), nullable=False)]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +93,7 @@ class ExportRangeTask:
         if earlier is not None:
             return earlier
         schema = RECORD_SCHEMA.with_metadata(schema_metadata(self.context, self.shard, self.memory_usage))
-        references: dict[bytes, int] = {}
+        references: list[pa.RecordBatch] = []
         batches = self.source.records(self.shard, self.key_range, self.settings.record_batch_bytes_max)
         files = tuple(
             write_record_files(
@@ -115,54 +103,28 @@ class ExportRangeTask:
                 self.settings.destination(store, folder),
             )
         )
-        _put_references(store, folder, self.range_index, references)
-        summary = RangeSummary(files, len(references), sum(references.values()))
+        put_references(store, folder, self.range_index, references)
+        lengths = [pc.sum(pc.cast(batch.column("value_length"), pa.uint64())).as_py() for batch in references]
+        summary = RangeSummary(files, sum(batch.num_rows for batch in references), sum(lengths))
         store.put(summary_name, range_summary_to_bytes(summary, self.fingerprint))
         return summary
 
 
 @dataclass(frozen=True, slots=True)
-class ExportValuesTask:
-    """Copies the referenced values whose hashes begin in one interval, each once."""
+class CopiedValues:
+    """Files of values that one task wrote."""
 
-    source: FlatStateSource
-    context: EpochContext
-    settings: ExportSettings
-    task_index: int
-    task_count: int
-    range_count: int
-    fingerprint: str
-
-    def run(self) -> tuple[ValuesFile, ...]:
-        """Write the values' files.
-
-        Raises:
-            ValueMismatchError: a value is missing or does not hash, or two records give one hash two lengths.
-            SourceError, StoreError: as they say.
-        """
-        store = self.settings.open_dataset()
-        shard = self.context.shards[0]
-        folder = shard_folder(self.context, shard.shard_uid)
-        references: dict[bytes, int] = {}
-        for range_index in range(self.range_count):
-            for value_hash, length in _references(store, folder, range_index):
-                if int.from_bytes(value_hash[:2], "big") * self.task_count >> 16 != self.task_index:
-                    continue
-                if references.setdefault(value_hash, length) != length:
-                    raise ValueMismatchError(
-                        problem=f"records give the value {value_hash.hex()} two lengths", where=f"shard {shard.shard_uid}"
-                    )
-        batches = self.source.values(shard, sorted(references), VALUES_BATCH_BYTES_MAX)
-        schema = VALUE_SCHEMA.with_metadata(schema_metadata(self.context, shard, None))
-        stem = f"values/values-{self.task_index:04d}"
-        return tuple(write_values_files(_checking_lengths(batches, references), schema, stem, self.settings.destination(store, folder)))
+    own: tuple[ValuesFile, ...] = ()
+    shared: tuple[ValuesFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ShardExport:
     """The plan of one shard's export; ``done`` is the dataset when an earlier run finished it."""
 
+    source: FlatStateSource
     context: EpochContext
+    """Of this shard alone."""
     fingerprint: str
     tasks: tuple[ExportRangeTask, ...]
     done: ShardDataset | None
@@ -176,48 +138,45 @@ def plan_export(source: FlatStateSource, context: EpochContext, shard: ShardCont
     """
     shard_context = replace(context, shards=(shard,))
     fingerprint = f"{source.fingerprint(shard)}:{settings.range_bytes_target}:{settings.file_format}"
-    earlier = load_shard(settings.dataset_url, context, shard.shard_uid)
+    earlier = load_replaceable_shard(settings.dataset_url, shard_context)
     if (
         earlier is not None
         and earlier.summary.fingerprint == fingerprint
         and earlier.summary.shard.state_root == shard.state_root
         and _is_whole(earlier)
     ):
-        return ShardExport(shard_context, fingerprint, (), earlier)
+        return ShardExport(source, shard_context, fingerprint, (), earlier)
     memory_usage = source.root_memory_usage(shard)
     ranges = source.key_ranges(shard, settings.range_bytes_target)
     tasks = tuple(
         ExportRangeTask(source, shard_context, settings, key_range, index, fingerprint, memory_usage)
         for index, key_range in enumerate(ranges)
     )
-    return ShardExport(shard_context, fingerprint, tasks, None)
+    return ShardExport(source, shard_context, fingerprint, tasks, None)
 
 
-def plan_values(export: ShardExport, summaries: Sequence[RangeSummary]) -> tuple[ExportValuesTask, ...]:
-    """Split the copying of a shard's referenced values into tasks."""
-    reference_bytes = sum(summary.reference_bytes for summary in summaries)
-    if not reference_bytes:
-        return ()
-    first = export.tasks[0]
-    task_count = min(VALUES_TASKS_MAX, -(-reference_bytes // VALUES_TASK_BYTES_TARGET))
-    return tuple(
-        ExportValuesTask(first.source, export.context, first.settings, index, task_count, len(export.tasks), export.fingerprint)
-        for index in range(task_count)
-    )
+def load_replaceable_shard(url: str, context: EpochContext) -> ShardDataset | None:
+    """Return an exported shard, before it is written where there is none; one that can't be decoded is removed, as of another format.
+
+    Args:
+        context: of this shard alone.
+    """
+    shard_uid = context.shards[0].shard_uid
+    try:
+        return load_shard(url, context, shard_uid)
+    except DatasetError:
+        _discard_folder(open_store(url), shard_folder(context, shard_uid))
+        return None
 
 
 def finish_export(
-    export: ShardExport,
-    source: FlatStateSource,
-    settings: ExportSettings,
-    summaries: Sequence[RangeSummary],
-    values: Sequence[Sequence[ValuesFile]],
+    export: ShardExport, settings: ExportSettings, summaries: Sequence[RangeSummary], values: Sequence[CopiedValues]
 ) -> ShardDataset:
     """Write ``shard.json``: from here on the dataset is complete.
 
     Args:
         summaries: in the order of the export's tasks.
-        values: in the order of `plan_values`' tasks.
+        values: in the order of `pipelines.stages.export_values.plan_values`' tasks.
     Raises:
         RecordOrderError: the files of adjacent ranges overlap.
     """
@@ -226,14 +185,15 @@ def finish_export(
         if left.last_key >= right.first_key:
             raise RecordOrderError(problem="key ranges of the export overlap", where=f"{left.name}, {right.name}")
     shard = export.context.shards[0]
-    header = find_state_header(source, shard, export.context.sync_hash)
+    header = find_state_header(export.source, shard, export.context.sync_hash)
     put_state_header(settings, export.context, header)
     summary = DatasetShard(
         context=export.context,
-        source=source.describe(),
+        source=export.source.describe(),
         fingerprint=export.fingerprint,
         files=files,
-        values_files=tuple(file for group in values for file in group),
+        values_files=tuple(file for copied in values for file in copied.own),
+        shared_values_files=tuple(file for copied in values for file in copied.shared),
         state_header_origin=header.origin,
         state_header_reason=header.reason,
         verified_state_header_sha256=header.verified_sha256,
@@ -259,9 +219,12 @@ def store_summary(dataset: ShardDataset) -> ShardDataset:
 
 def discard_export(dataset: ShardDataset) -> None:
     """Remove a shard's dataset, its summary first: from then on it is not taken for one."""
-    store = open_store(dataset.url)
-    store.delete(f"{dataset.folder}/shard.json")
-    for info in list(store.list(dataset.folder)):
+    _discard_folder(open_store(dataset.url), dataset.folder)
+
+
+def _discard_folder(store: Store, folder: str) -> None:
+    store.delete(f"{folder}/shard.json")
+    for info in list(store.list(folder)):
         store.delete(info.name)
 
 
@@ -291,7 +254,7 @@ def _earlier_summary(store: Store, folder: str, name: str, fingerprint: str) -> 
 
 
 def _noting_references(
-    batches: Iterator[pa.RecordBatch], references: dict[bytes, int], key_range: KeyRange, where: str
+    batches: Iterator[pa.RecordBatch], references: list[pa.RecordBatch], key_range: KeyRange, where: str
 ) -> Iterator[pa.RecordBatch]:
     """Pass batches on, collecting references and checking that keys ascend across batches and stay in the range."""
     last_key: bytes | None = None
@@ -304,46 +267,6 @@ def _noting_references(
         last_key = batch.column(0)[batch.num_rows - 1].as_py()
         if key_range.end is not None and last_key >= key_range.end:
             raise RecordOrderError(problem=f"the source gave key {last_key.hex()} past the end of its range", where=where)
-        if batch.column(3).null_count != batch.num_rows:
-            referring = batch.filter(pc.is_valid(batch.column(3)))
-            for value_hash, length in zip(referring.column(3).to_pylist(), referring.column(2).to_pylist(), strict=True):
-                if references.setdefault(value_hash, length) != length:
-                    raise ValueMismatchError(problem=f"records give the value {value_hash.hex()} two lengths", where=where)
+        if (referring := references_in(batch)) is not None:
+            references.append(referring)
         yield batch
-
-
-def _checking_lengths(batches: Iterator[pa.RecordBatch], references: dict[bytes, int]) -> Iterator[pa.RecordBatch]:
-    """Pass value batches on; each must be one that was asked for, in its length, and none may be left out."""
-    left = set(references)
-    for batch in batches:
-        for value_hash, length in zip(batch.column(0).to_pylist(), pc.binary_length(batch.column(1)).to_pylist(), strict=True):
-            if references.get(value_hash) != length:
-                raise ValueMismatchError(
-                    problem=f"the value {value_hash.hex()} has {length} bytes, its records say {references.get(value_hash)}"
-                )
-            left.discard(value_hash)
-        yield batch
-    if left:
-        raise ValueMismatchError(problem=f"{len(left)} referenced values were not found, among them {min(left).hex()}")
-
-
-def _references_name(folder: str, range_index: int) -> str:
-    return f"{folder}/ranges/range-{range_index:06d}.references.arrow"
-
-
-def _put_references(store: Store, folder: str, range_index: int, references: dict[bytes, int]) -> None:
-    hashes = sorted(references)
-    table = pa.table(
-        {"value_hash": pa.array(hashes, pa.binary(32)), "value_length": pa.array([references[h] for h in hashes], pa.uint32())},
-        _REFERENCE_SCHEMA,
-    )
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, _REFERENCE_SCHEMA) as writer:
-        writer.write_table(table)
-    store.put(_references_name(folder, range_index), sink.getvalue())
-
-
-def _references(store: Store, folder: str, range_index: int) -> Iterator[tuple[bytes, int]]:
-    with store.open(_references_name(folder, range_index)) as source:
-        table = pa.ipc.open_file(source).read_all()
-    return zip(table.column("value_hash").to_pylist(), table.column("value_length").to_pylist(), strict=True)

@@ -45,8 +45,12 @@ class FileDestination:
     file_bytes_target: int = RECORDS_FILE_BYTES_TARGET
 
 
-def _encode_file(batches: Sequence[pa.RecordBatch], schema: pa.Schema, file_format: FileFormat) -> pa.Buffer:
-    """Return a whole file's bytes; record batch by record batch, so that readers can take them one by one."""
+def _encode_file(batches: Sequence[pa.RecordBatch], schema: pa.Schema, file_format: FileFormat) -> tuple[pa.Buffer, tuple[int, ...]]:
+    """Return a whole file's bytes; record batch by record batch, so that readers can take them one by one.
+
+    Returns:
+        The bytes, and as `ValuesFile.batch_offsets` where its record batches lie.
+    """
     batches = [batch.replace_schema_metadata(schema.metadata) for batch in batches]
     if file_format is FileFormat.PARQUET:
         sink = pa.BufferOutputStream()
@@ -54,19 +58,23 @@ def _encode_file(batches: Sequence[pa.RecordBatch], schema: pa.Schema, file_form
         with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=False, write_statistics=True) as writer:
             for batch in batches:
                 writer.write_table(pa.Table.from_batches([batch]), row_group_size=batch.num_rows)
-        return sink.getvalue()
+        return sink.getvalue(), ()
     # Measured first and written into a buffer of just that size: a growing stream would hold the file up to three times.
     measured = pa.MockOutputStream()
-    _write_ipc(measured, batches, schema)
+    offsets = _write_ipc(measured, batches, schema)
     data = pa.allocate_buffer(measured.size())
     _write_ipc(pa.FixedSizeBufferWriter(data), batches, schema)
-    return data
+    return data, offsets
 
 
-def _write_ipc(sink: pa.NativeFile, batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> None:
+def _write_ipc(sink: pa.NativeFile, batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> tuple[int, ...]:
+    ends = []
     with pa.ipc.new_file(sink, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
+            ends.append(sink.tell())
+    # The schema goes before the first record batch, and is written with it.
+    return (ends[0] - pa.ipc.get_record_batch_size(batches[0]), *ends)
 
 
 def write_record_files(
@@ -80,7 +88,7 @@ def write_record_files(
         stem: name below the shard's folder, without number and ending.
     """
     for number, group in enumerate(_groups(batches, destination.file_bytes_target)):
-        data = _encode_file(group, schema, destination.file_format)
+        data, _ = _encode_file(group, schema, destination.file_format)
         first_key = group[0].column(0)[0].as_py()
         last_key = group[-1].column(0)[group[-1].num_rows - 1].as_py()
         rows = tuple(batch.num_rows for batch in group)
@@ -93,15 +101,19 @@ def write_record_files(
 def write_values_files(
     batches: Iterable[pa.RecordBatch], schema: pa.Schema, stem: str, destination: FileDestination
 ) -> Iterator[ValuesFile]:
-    """Store record batches of ``VALUE_SCHEMA`` in files, as `write_record_files` does."""
+    """Store record batches of ``OWN_VALUE_SCHEMA`` or ``VALUE_SCHEMA`` in files, as `write_record_files` does.
+
+    Args:
+        batches: strictly ascending by their first column.
+    """
     for number, group in enumerate(_groups(batches, destination.file_bytes_target)):
-        data = _encode_file(group, schema, destination.file_format)
-        first_hashes = tuple(batch.column(0)[0].as_py() for batch in group)
+        data, offsets = _encode_file(group, schema, destination.file_format)
+        starts = tuple(batch.column(0)[0].as_py() for batch in group)
         values = sum(batch.num_rows for batch in group)
-        value_bytes = sum(pc.sum(pc.binary_length(batch.column(1))).as_py() for batch in group)
+        value_bytes = sum(pc.sum(pc.binary_length(batch.column("value"))).as_py() for batch in group)
         name = f"{stem}-{number:04d}{destination.file_format.suffix}"
         destination.store.put(f"{destination.folder}/{name}", data)
-        yield ValuesFile(name, data.size, hashlib.sha256(data).hexdigest(), values, value_bytes, first_hashes)
+        yield ValuesFile(name, data.size, hashlib.sha256(data).hexdigest(), values, value_bytes, starts, offsets)
 
 
 def _groups(batches: Iterable[pa.RecordBatch], bytes_target: int) -> Iterator[list[pa.RecordBatch]]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
@@ -21,19 +22,28 @@ from pipelines.sources.external_sort import ExternalSort, ValueSpill
 from pipelines.sources.node_home import NodeHome, read_node_home
 from pipelines.sources.protocol import FoundStateHeader
 from pipelines.sources.record_batches import bounded
-from pipelines.sources.roll_forward import FileSlots, changes_within, merge_records, merge_values, values_within
+from pipelines.sources.roll_forward import (
+    FileSlots,
+    changes_within,
+    merge_own_values,
+    merge_records,
+    merge_shared_values,
+    own_values_within,
+    shared_values_within,
+)
 from pipelines.sources.state_changes import BlockChanges, KindFilter
 from pipelines.sources.state_column import READ_ROWS, StateColumn
 from pipelines.sources.state_walk import Leaf
 from pipelines.sources.state_walk_difference import trie_difference
-from pipelines.stages.export import VALUES_BATCH_BYTES_MAX, ExportSettings
+from pipelines.stages.export import CopiedValues, ExportSettings
+from pipelines.stages.export_values import OWN_VALUES_BATCH_BYTES_MAX, SHARED_VALUES_BATCH_BYTES_MAX
 from pipelines.stages.record_files import FileFormat, write_record_files, write_values_files
 from pipelines.stores.open_store import open_store
 from pipelines.stores.reuse import reuse_object
 from schemas.dataset import DatasetShard, RecordsFile, ValuesFile, schema_metadata, shard_folder
 from schemas.epoch_context import EpochContext, ShardContext
 from schemas.errors import InvalidInputError, ValueMismatchError
-from schemas.flat_state import INLINED_VALUE_BYTES_MAX, RECORD_SCHEMA, VALUE_SCHEMA
+from schemas.flat_state import INLINED_VALUE_BYTES_MAX, OWN_VALUE_SCHEMA, RECORD_SCHEMA, VALUE_SCHEMA
 from schemas.ids import CryptoHash
 from schemas.shard_layout import ShardLayout
 from schemas.state_changes import RECORDED_KINDS
@@ -58,8 +68,10 @@ class ShardChanges:
     """Of changes, as `pipelines.sources.roll_forward` describes them."""
     touched: tuple[int, ...]
     """Slots of the older dataset's files of records in which something changed, ascending."""
-    values_touched: tuple[int, ...]
-    """The same of its files of referenced values."""
+    own_touched: tuple[int, ...]
+    """The same of its files of own values, where a changed record brings one."""
+    shared_touched: tuple[int, ...]
+    """The same of its files of shared values."""
 
     @property
     def count(self) -> int:
@@ -141,14 +153,20 @@ class CollectChangesTask:
         noted = _Noted(FileSlots.of_records(self.older))
         batches = bounded(noted.batches(sort), self.settings.record_batch_bytes_max)
         files = tuple(write_record_files(batches, RECORD_SCHEMA.with_metadata(metadata), "changes/records", destination))
-        references = sorted(noted.references)
-        values = bounded((_value_batch(value_hash, spill, column) for value_hash in references), VALUES_BATCH_BYTES_MAX)
-        values_files = tuple(write_values_files(values, VALUE_SCHEMA.with_metadata(metadata), "changes/values", destination))
-        slots = FileSlots.of_values(self.older)
+        times = Counter(value_hash for _, value_hash in noted.references)
+        known = self.older.shared_among(sorted(times))
+        own = [(key, value_hash) for key, value_hash in noted.references if times[value_hash] == 1 and value_hash not in known]
+        shared = sorted(value_hash for value_hash, count in times.items() if count > 1 and value_hash not in known)
+        found = bounded((_own_value_batch(key, value_hash, spill, column) for key, value_hash in own), OWN_VALUES_BATCH_BYTES_MAX)
+        own_files = tuple(write_values_files(found, OWN_VALUE_SCHEMA.with_metadata(metadata), "changes/own_values", destination))
+        found = bounded((_value_batch(value_hash, spill, column) for value_hash in shared), SHARED_VALUES_BATCH_BYTES_MAX)
+        shared_files = tuple(write_values_files(found, VALUE_SCHEMA.with_metadata(metadata), "changes/shared_values", destination))
+        own_slots, shared_slots = FileSlots.of_own_values(self.older), FileSlots.of_shared_values(self.older)
         return ShardChanges(
-            dataset=ShardDataset(self.settings.dataset_url, DatasetShard(self.context, "changes", "", files, values_files)),
+            dataset=ShardDataset(self.settings.dataset_url, DatasetShard(self.context, "changes", "", files, own_files, shared_files)),
             touched=tuple(sorted(noted.touched)),
-            values_touched=tuple(sorted({slots.index(value_hash) for value_hash in references})),
+            own_touched=tuple(sorted({own_slots.index(key) for key, _ in own})),
+            shared_touched=tuple(sorted({shared_slots.index(value_hash) for value_hash in shared})),
         )
 
 
@@ -158,14 +176,15 @@ class _Noted:
     def __init__(self, slots: FileSlots) -> None:
         self._slots = slots
         self.touched: set[int] = set()
-        self.references: set[bytes] = set()
+        self.references: list[tuple[bytes, bytes]] = []
+        """Key and hash of each changed record that refers to a value, ascending by key."""
 
     def batches(self, sort: ExternalSort) -> Iterator[pa.RecordBatch]:
         last = (list(group)[-1] for _, group in itertools.groupby(sort.entries(b"", None), key=lambda entry: entry[0]))
         while step := list(itertools.islice(last, CHANGES_BATCH_ROWS)):
             self.touched.update(self._slots.index(key) for key, _, _ in step)
             rows = [_decoded(payload) for _, _, payload in step]
-            self.references.update(value_hash for _, _, value_hash in rows if value_hash is not None)
+            self.references += ((key, row[2]) for (key, _, _), row in zip(step, rows, strict=True) if row[2] is not None)
             values, lengths, hashes = zip(*rows, strict=True)
             keys = pa.array([key for key, _, _ in step], pa.binary())
             yield pa.RecordBatch.from_arrays(
@@ -208,6 +227,12 @@ def _value_batch(value_hash: bytes, spill: ValueSpill, column: StateColumn) -> p
     return pa.RecordBatch.from_arrays([pa.array([value_hash], pa.binary(32)), pa.array([value], pa.binary())], schema=VALUE_SCHEMA)
 
 
+def _own_value_batch(key: bytes, value_hash: bytes, spill: ValueSpill, column: StateColumn) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(
+        [pa.array([key], pa.binary()), *_value_batch(value_hash, spill, column).columns], schema=OWN_VALUE_SCHEMA
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class RollRecordsTask:
     """Makes the files of one slot of an older dataset's records: anew where something changed, else the same file."""
@@ -240,8 +265,11 @@ class RollRecordsTask:
 
 
 @dataclass(frozen=True, slots=True)
-class RollValuesTask:
-    """Makes the files of one slot of an older dataset's referenced values. Values that nothing refers to any more stay."""
+class RollOwnValuesTask:
+    """Makes the files of one slot of an older dataset's own values: anew where a changed record brings one.
+
+    Then those of changed and gone keys are left out; in a file that is used again they stay.
+    """
 
     older: ShardDataset
     changes: ShardChanges
@@ -249,7 +277,7 @@ class RollValuesTask:
     settings: ExportSettings
     index: int
 
-    def run(self) -> tuple[ValuesFile, ...]:
+    def run(self) -> CopiedValues:
         """Write or reuse the slot's files.
 
         Raises:
@@ -258,15 +286,47 @@ class RollValuesTask:
         store = open_store(self.settings.dataset_url)
         shard = self.context.shards[0]
         folder = shard_folder(self.context, shard.shard_uid)
-        stem = f"values/values-{self.index:04d}"
+        stem = f"values/values-{self.index:06d}"
         files = self.older.summary.values_files
-        if self.index not in self.changes.values_touched:
-            return (_reused(self.older, files[self.index], self.settings, folder, stem),) if files else ()
-        older = self.older.read_values_file(self.index) if files else []
-        more = values_within(self.changes.dataset, FileSlots.of_values(self.older).key_range(self.index))
+        if self.index not in self.changes.own_touched:
+            return CopiedValues(own=(_reused(self.older, files[self.index], self.settings, folder, stem),) if files else ())
+        slot = FileSlots.of_own_values(self.older).key_range(self.index)
+        older = self.older.read_own_values_file(self.index) if files else []
+        merged = merge_own_values(older, changes_within(self.changes.dataset, slot), own_values_within(self.changes.dataset, slot))
+        schema = OWN_VALUE_SCHEMA.with_metadata(schema_metadata(self.context, shard, None))
+        batches = bounded(merged, OWN_VALUES_BATCH_BYTES_MAX)
+        return CopiedValues(own=tuple(write_values_files(batches, schema, stem, self.settings.destination(store, folder))))
+
+
+@dataclass(frozen=True, slots=True)
+class RollSharedValuesTask:
+    """Makes the files of one slot of an older dataset's shared values. Values that nothing refers to any more stay."""
+
+    older: ShardDataset
+    changes: ShardChanges
+    context: EpochContext
+    settings: ExportSettings
+    index: int
+
+    def run(self) -> CopiedValues:
+        """Write or reuse the slot's files.
+
+        Raises:
+            DatasetError, StoreError: as they say.
+        """
+        store = open_store(self.settings.dataset_url)
+        shard = self.context.shards[0]
+        folder = shard_folder(self.context, shard.shard_uid)
+        stem = f"shared_values/values-{self.index:06d}"
+        files = self.older.summary.shared_values_files
+        if self.index not in self.changes.shared_touched:
+            return CopiedValues(shared=(_reused(self.older, files[self.index], self.settings, folder, stem),) if files else ())
+        slot = FileSlots.of_shared_values(self.older).key_range(self.index)
+        older = self.older.read_shared_values_file(self.index) if files else []
+        merged = merge_shared_values(older, shared_values_within(self.changes.dataset, slot))
         schema = VALUE_SCHEMA.with_metadata(schema_metadata(self.context, shard, None))
-        batches = bounded(merge_values(older, more), VALUES_BATCH_BYTES_MAX)
-        return tuple(write_values_files(batches, schema, stem, self.settings.destination(store, folder)))
+        batches = bounded(merged, SHARED_VALUES_BATCH_BYTES_MAX)
+        return CopiedValues(shared=tuple(write_values_files(batches, schema, stem, self.settings.destination(store, folder))))
 
 
 def _reused(older: ShardDataset, file: File, settings: ExportSettings, folder: str, stem: str) -> File:
@@ -289,17 +349,20 @@ def rolled_shard(
     context: EpochContext,
     *,
     files: tuple[RecordsFile, ...],
-    values_files: tuple[ValuesFile, ...],
+    values: Sequence[CopiedValues],
     header: FoundStateHeader,
 ) -> DatasetShard:
     """Return the summary of a shard that was rolled forward; of it, only the state header is proved yet."""
-    content = [*(file.sha256 for file in files), *(file.sha256 for file in values_files)]
+    own = tuple(file for copied in values for file in copied.own)
+    shared = tuple(file for copied in values for file in copied.shared)
+    content = [*(file.sha256 for file in files), *(file.sha256 for file in (*own, *shared))]
     return DatasetShard(
         context=context,
         source=f"epoch {older.summary.context.epoch_height} rolled forward by {changes.count} changed keys",
         fingerprint=f"rolled-{hashlib.sha256(' '.join(content).encode()).hexdigest()[:32]}",
         files=files,
-        values_files=values_files,
+        values_files=own,
+        shared_values_files=shared,
         state_header_origin=header.origin,
         state_header_reason=header.reason,
         verified_state_header_sha256=header.verified_sha256,

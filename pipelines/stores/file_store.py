@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 
@@ -56,6 +57,8 @@ class FileStore:
     """The folder is on a file system that every machine of the cluster mounts at this path."""
     durable: bool = True
     """Wait for the disk with every put; without it a power cut may take what was put last."""
+    maps_files: ClassVar[bool] = True
+    """What `open` returns is mapped: reading a piece of it is no request."""
     _cleaned: PerProcess[bool] = field(default_factory=PerProcess, repr=False, compare=False)
 
     @property

@@ -10,7 +10,7 @@ from pipelines.stores.protocol import Data, Store
 from schemas.errors import ObjectNotFoundError
 
 READ_AHEAD_BYTES = 640 << 10
-"""What one read of a remote object fetches at least: a record batch of referenced values and its metadata, so that one value is one read."""
+"""What one read of an opened remote object fetches at least: a small file is one read."""
 
 COMPARE_RANGE_BYTES = 8 << 20
 """How much of a stored object is in memory at once when it is compared."""

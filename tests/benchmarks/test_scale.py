@@ -62,7 +62,7 @@ def test_memory_and_tasks_of_every_stage_are_noted(figure) -> None:  # type: ign
     assert set(figure.stages) == set(figure.stage_peaks) == set(figure.stage_cpu_s) == set(figure.stage_needs)
     assert figure.stage_peaks["publish"] > 0 and figure.stage_needs["publish"] > 100 << 20
     assert 0 < figure.cpu_s <= figure.driver_cpu_s
-    assert figure.tasks == 6 * SHARDS and figure.driver_growth[-1][0] <= figure.tasks
+    assert figure.tasks == 8 * SHARDS and figure.driver_growth[-1][0] <= figure.tasks
     assert len(figure.memory_usages) == SHARDS and list(figure.memory_usages) == sorted(figure.memory_usages, reverse=True)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pyarrow as pa
@@ -64,8 +66,7 @@ def rolled(
 def pairs_in(dataset: ShardDataset) -> list[tuple[bytes, bytes]]:
     """Read a dataset's records with their values."""
     batches = [batch for index in range(len(dataset.summary.files)) for batch in dataset.read_file(index)]
-    hashes = sorted({value_hash for batch in batches for value_hash in batch["value_hash"].drop_null().to_pylist()})
-    return pairs_of(batches, dataset.read_values(hashes))
+    return pairs_of(batches, dataset.read_values(batches))
 
 
 @pytest.mark.parametrize("by_tries", [False, True], ids=["by StateChanges", "by the tries"])
@@ -158,3 +159,46 @@ def test_changed_batches_keep_the_datasets_schema(tmp_path: Path) -> None:
         with pa.memory_map(str(tmp_path / "dataset" / newer.folder / file.name)) as source:
             heights.add(pa.ipc.open_file(source).schema.metadata[b"statecast.epoch_height"])
     assert heights == {b"4", b"5"}
+
+
+def test_values_become_shared_and_are_shared_no_more(tmp_path: Path) -> None:
+    """Each record finds its value over two epochs, whoever else refers to it; what was shared is never stored a second time."""
+    one, two, three, four, five = (bytes([letter]) * 5000 for letter in b"12345")
+    states: list[Pairs] = [
+        [(b"a", one), (b"b", two), (b"c", three), (b"d", three), (b"e", b"short"), (b"x", four)],
+        # One becomes shared, three has one record left, two of the new records share five, one is like what was shared before.
+        [(b"a", one), (b"b", one), (b"c", three), (b"e", five), (b"f", five), (b"g", three), (b"x", four)],
+        # Of one, five and three a single record is left; two comes back.
+        [(b"b", one), (b"c", b"short"), (b"e", two), (b"f", five), (b"g", three), (b"x", four)],
+    ]
+    home, roots = node_of(tmp_path / "node", *states)
+    export = ExportSettings(str(tmp_path / "0"), range_bytes_target=2_000, file_bytes_target=1_000)
+    (dataset,) = exported(context_at(roots[0]), export, home)
+    stored: list[tuple[list[bytes], list[bytes]]] = []
+    for number, (root, state) in enumerate(zip(roots[1:], states[1:], strict=True), 1):
+        there = replace(export, dataset_url=str(tmp_path / str(number)))
+        dataset = verify_dataset(RUNNER, choose_kernel("auto"), rolled(dataset, context_at(root), there, layout=None, home=home), None)
+        assert pairs_in(dataset) == state
+        own = [row for index in range(len(dataset.summary.values_files)) for row in dataset.read_own_values_file(index)]
+        shared = [row for index in range(len(dataset.summary.shared_values_files)) for row in dataset.read_shared_values_file(index)]
+        stored.append(tuple([value[:1] for batch in kind for value in batch["value"].to_pylist()] for kind in (own, shared)))  # type: ignore[arg-type]
+    assert stored[0] == ([b"1", b"1", b"4"], sorted([b"3", b"5"], key=lambda value: sha256(value * 5000).digest()))
+    assert stored[1][0].count(b"2") == 1 and stored[1][1] == stored[0][1]
+
+
+def test_own_values_without_changes_are_the_same_files(tmp_path: Path) -> None:
+    """A changed value rewrites the file that its key belongs to, and no other."""
+    # Two do not fit into a record batch, which is the least that goes into a file.
+    older = [(b"key%03d" % number, b"%03d" % number * 200_000) for number in range(12)]
+    newer = [(key, b"new" * 200_000 if key == b"key007" else value) for key, value in older]
+    home, roots = node_of(tmp_path / "node", older, newer)
+    export = ExportSettings(str(tmp_path / "0"), file_bytes_target=20_000)
+    (dataset,) = exported(context_at(roots[0]), export, home)
+    result = rolled(dataset, context_at(roots[1]), replace(export, dataset_url=str(tmp_path / "1")), layout=None, home=home)
+
+    def files(one: ShardDataset) -> set[int]:
+        return {Path(one.url.removeprefix("file://"), one.folder, file.name).stat().st_ino for file in one.summary.values_files}
+
+    assert len(files(dataset)) == 12
+    assert len(files(dataset) - files(result)) == 1
+    assert pairs_in(result) == newer

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pipelines.forecasting import requests, schedule, value_reads
-from pipelines.sources.arrow_dataset import VALUES_FILES_READ_AT_ONCE
-from pipelines.stages import export
+from pipelines.sources import referenced_values
+from pipelines.stages import export, export_values
 from pipelines.stages.boundary_nodes import BOUNDARIES_PER_FILE
 from pipelines.stages.record_files import RECORDS_FILE_BYTES_TARGET
-from pipelines.stores import ranges
 
 
 def test_the_forecast_shares_its_sizes_with_the_stages() -> None:
@@ -15,8 +14,11 @@ def test_the_forecast_shares_its_sizes_with_the_stages() -> None:
     assert schedule.DATASET_FILE_BYTES == RECORDS_FILE_BYTES_TARGET
     assert schedule.BOUNDARIES_PER_TASK == BOUNDARIES_PER_FILE
     assert requests.RANGE_BYTES == export.RANGE_BYTES_TARGET
-    assert value_reads.VALUES_TASK_BYTES == export.VALUES_TASK_BYTES_TARGET
+    assert value_reads.VALUES_TASK_BYTES == export_values.VALUES_TASK_BYTES_TARGET
+    assert value_reads.SHARING_TASK_REFERENCES == export_values.SHARING_TASK_REFERENCES
     assert requests.RECORD_BATCH_BYTES == export.RECORD_BATCH_BYTES_MAX
-    assert value_reads.VALUES_BATCH_BYTES == export.VALUES_BATCH_BYTES_MAX
-    assert value_reads.READ_AHEAD_BYTES == ranges.READ_AHEAD_BYTES
-    assert value_reads.FILES_READ_AT_ONCE == VALUES_FILES_READ_AT_ONCE
+    assert value_reads.OWN_BATCH_BYTES == export_values.OWN_VALUES_BATCH_BYTES_MAX
+    assert value_reads.SHARED_BATCH_BYTES == export_values.SHARED_VALUES_BATCH_BYTES_MAX
+    assert value_reads.READS_AT_ONCE == referenced_values.VALUES_READS_AT_ONCE
+    assert value_reads.READ_BYTES_MAX == referenced_values.VALUES_READ_BYTES_MAX
+    assert value_reads.GAP_BYTES_MAX == referenced_values.VALUES_GAP_BYTES_MAX

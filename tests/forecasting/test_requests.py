@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.counting_store import WRITES, count_calls, counted_calls, requests, stop_counting
 from pipelines.epochs.node_context import epoch_context_from_node
+from pipelines.forecasting import value_reads
 from pipelines.forecasting.bill import epoch_amounts
 from pipelines.forecasting.epoch_shape import EpochShape, epoch_shape
 from pipelines.forecasting.requests import EPOCH_OBJECTS, epoch_requests, published_objects
@@ -46,11 +47,21 @@ def test_a_shard_without_parts_has_no_torrent() -> None:
 
 
 def test_a_larger_state_asks_for_more_of_everything() -> None:
-    """Objects and writes grow with the parts; reads faster, for a part's referenced values lie all over its shard."""
+    """Objects and writes grow with the parts, and so do reads but for those of shared values."""
     small, large = (epoch_amounts(epoch_shape(8, size), StageCosts()) for size in (80 * GIB, 800 * GIB))
     assert large.objects / small.objects == pytest.approx(10, rel=0.02)
     assert large.write_requests / small.write_requests == pytest.approx(10, rel=0.02)
-    assert large.read_requests > 12 * small.read_requests
+    shared = [value_reads.SHARED_PER_PART_GIB * size for size in (80, 800)]
+    assert large.read_requests - shared[1] < 10 * small.read_requests
+
+
+def test_what_parts_read_of_values_is_bounded_by_what_they_refer_to() -> None:
+    """Shared values cost at most a read each, however large the shard; own values no more reads a part in a larger one."""
+    for gib in (1, 10, 100, 1000, 10_000):
+        (num_parts,) = EpochShape((gib * GIB,)).num_parts
+        found = value_reads.value_reads(gib * GIB, num_parts, StageCosts())
+        assert found.reads < value_reads.SHARED_PER_PART_GIB * gib + 2 * num_parts
+        assert found.waits <= found.reads
 
 
 def test_parts_that_wait_leave_their_interiors() -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import sha256
 
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.sources.roll_forward import FileSlots, merge_records, merge_values
-from schemas.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
+from pipelines.sources.roll_forward import FileSlots, merge_own_values, merge_records, merge_shared_values
+from schemas.flat_state import INLINED_VALUE_BYTES_MAX, OWN_VALUE_SCHEMA, RECORD_SCHEMA, VALUE_SCHEMA
 from tests.support.records import Pairs, keys, pairs_of, record_batches, record_sets, value_batches, values
 
 Changes = dict[bytes, bytes | None]
@@ -45,15 +46,29 @@ def test_nothing_may_be_left() -> None:
 
 
 @given(older=st.lists(st.binary(max_size=3), unique=True), more=st.lists(st.binary(max_size=3), unique=True))
-def test_merged_values_are_there_once(older: list[bytes], more: list[bytes]) -> None:
+def test_merged_shared_values_are_there_once(older: list[bytes], more: list[bytes]) -> None:
     """Ascending by hash, whichever of both has them."""
 
     def batches(some: list[bytes]) -> list[pa.RecordBatch]:
         rows = sorted(({"value_hash": sha256(value).digest(), "value": value} for value in some), key=lambda row: row["value_hash"])
         return [pa.RecordBatch.from_pylist(rows, schema=VALUE_SCHEMA)]
 
-    merged = [row["value"] for batch in merge_values(batches(older), batches(more)) for row in batch.to_pylist()]
+    merged = [row["value"] for batch in merge_shared_values(batches(older), batches(more)) for row in batch.to_pylist()]
     assert merged == sorted({*older, *more}, key=lambda value: sha256(value).digest())
+
+
+@given(older=record_sets(), changes=st.dictionaries(keys(), st.none() | values(), max_size=20))
+def test_merged_own_values_are_those_of_the_newest_records(older: Pairs, changes: Changes) -> None:
+    """Values of changed and gone keys are left out, new ones stand in the order of their keys."""
+
+    def batches(pairs: Iterable[tuple[bytes, bytes]]) -> list[pa.RecordBatch]:
+        rows = [{"key": key, "value_hash": sha256(value).digest(), "value": value} for key, value in pairs]
+        return [pa.RecordBatch.from_pylist(rows, schema=OWN_VALUE_SCHEMA)]
+
+    new = {key: value for key, value in changes.items() if value is not None and len(value) > INLINED_VALUE_BYTES_MAX}
+    merged = merge_own_values(batches(older), change_batches(changes), batches(sorted(new.items())))
+    kept = {key: value for key, value in older if key not in changes}
+    assert [(row["key"], row["value"]) for batch in merged for row in batch.to_pylist()] == sorted({**kept, **new}.items())
 
 
 def test_slots_cover_all_keys() -> None:

@@ -202,26 +202,3 @@ def test_a_summary_that_was_cut_off_is_a_dataset_error(tmp_path: Path) -> None:
 
         with pytest.raises(DatasetError, match=r"shard\.json"):
             list_shards(str(tmp_path))
-
-
-def test_values_are_the_same_and_in_order_out_of_a_remote_store(tmp_path: Path) -> None:
-    """Out of a folder one file after the other, out of other stores several at once; what is not there is named by both."""
-    local = export(tmp_path)
-    settings = ExportSettings(f"memory://{tmp_path.name}", file_bytes_target=40_000)
-    (remote,) = export_epoch(runner(), list_source(PAIRS, [50, 120], 16), context_of(None), settings)
-    assert len(remote.summary.values_files) > 3
-    hashes = sorted(
-        {
-            value_hash
-            for index in range(len(local.summary.files))
-            for batch in local.read_file(index)
-            for value_hash in batch.column(3).drop_null().to_pylist()
-        }
-    )
-    wanted = hashes[::2]
-    read = [[row for batch in dataset.read_values(wanted) for row in batch.to_pylist()] for dataset in (local, remote)]
-    assert read[0] == read[1]
-    assert [row["value_hash"] for row in read[0]] == wanted
-    for dataset in (local, remote):
-        with pytest.raises(ValueMismatchError):
-            dataset.read_values(sorted([*wanted, b"\xff" * 32]))
