@@ -35,6 +35,8 @@ class RpcBlock:
     header: BlockHeader
     prev_height: int | None
     """Height of the block before; None where its header does not say."""
+    latest_protocol_version: int
+    """The newest that its producer's software knows; not below that of the block's epoch."""
     chunk_headers: tuple[ChunkHeader, ...]
     """In shard index order."""
 
@@ -62,7 +64,12 @@ def read_rpc_block(answer: object, where: str) -> RpcBlock:
             problem=f"the chunk headers of block {header.hash} have Merkle root {actual}, its header says {header.chunk_headers_root}",
             where=where,
         )
-    return RpcBlock(header, shown.u64("prev_height") if shown.has("prev_height") else None, chunks)
+    return RpcBlock(
+        header=header,
+        prev_height=shown.u64("prev_height") if shown.has("prev_height") else None,
+        latest_protocol_version=_latest_protocol_version(shown),
+        chunk_headers=chunks,
+    )
 
 
 def read_rpc_header(shown: RpcReader) -> BlockHeader:
@@ -130,7 +137,7 @@ def _inner_rest(shown: RpcReader, version: int) -> bytes:
     writer.u32(len(approvals))
     for approval in approvals:
         writer.option(None if approval is None else shown.key_bytes(approval), writer.fixed)
-    writer.u32(shown.number("latest_protocol_version", 0, 2**32 - 1))
+    writer.u32(_latest_protocol_version(shown))
     if version >= 5:
         endorsements = shown.listed("chunk_endorsements", CHUNK_HEADERS_MAX)
         writer.u32(len(endorsements))
@@ -139,6 +146,10 @@ def _inner_rest(shown: RpcReader, version: int) -> bytes:
     if version >= 6:
         _write_shard_split(writer, shown)
     return writer.to_bytes()
+
+
+def _latest_protocol_version(shown: RpcReader) -> int:
+    return shown.number("latest_protocol_version", 0, 2**32 - 1)
 
 
 def _write_shard_split(writer: BorshWriter, shown: RpcReader) -> None:

@@ -112,7 +112,7 @@ class RpcContextSource:
 
     def _last_block_before(self, chain: RpcChain, block: RpcBlock) -> RpcBlock:
         """Return the last block of the epoch before a block's own: its hash is the id of the epoch after that."""
-        last = chain.block(block.header.next_epoch_id)
+        last = chain.last_block_before(block)
         if last is None:
             raise EpochNotReadyError(
                 problem=f"the endpoint does not have block {block.header.next_epoch_id}, the last one before epoch {block.header.epoch_id}",
@@ -187,7 +187,7 @@ class RpcContextSource:
 
     def _config_before(self, chain: RpcChain, block: RpcBlock) -> RpcProtocolConfig | None:
         """Return the configuration of the epoch before a block's own, where the endpoint still has it."""
-        last = chain.block(block.header.next_epoch_id)
+        last = chain.last_block_before(block)
         return None if last is None else chain.protocol_config(last)
 
 

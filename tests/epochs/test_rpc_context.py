@@ -61,6 +61,31 @@ def test_latest_is_the_newest_epoch_whose_sync_block_is_final() -> None:
     assert look_up(RecordedChain()) == from_database(5)
 
 
+def test_stored_answers_by_height_alone_are_enough() -> None:
+    """Of all epochs, by any name: no block by its hash, and no configuration but that of the final block."""
+    recorded = RecordedChain(as_recorded=True)
+    for height in (3, 4, 5):
+        assert look_up(recorded, str(height)) == look_up(recorded, EPOCH_IDS[height]) == from_database(height)
+    assert look_up(recorded) == from_database(5)
+    with pytest.raises(EpochNotReadyError, match="not known yet"):
+        look_up(recorded, "6")
+
+
+@pytest.mark.parametrize("other", [{"protocol_version": 82}, {"shard_layout": {"V0": {"num_shards": 4, "version": 0}}}])
+def test_the_final_blocks_configuration_must_fit_the_block_that_it_stands_for(other: dict[str, Any]) -> None:
+    """Another version, or other shards: then the endpoint does not know the epoch."""
+    recorded = RecordedChain(as_recorded=True, configs={LOCALNET_EPOCH_ID: other})
+    with pytest.raises(EpochNotReadyError, match="does not have the blocks"):
+        look_up(recorded, "5")
+
+
+def test_a_block_in_the_place_of_an_epochs_last_is_not_taken_for_it() -> None:
+    """By height another block is found than the one whose hash is wanted."""
+    recorded = RecordedChain(as_recorded=True, blocks={240: None})
+    with pytest.raises(EpochNotReadyError, match="the last one before epoch"):
+        look_up(recorded)
+
+
 @pytest.mark.parametrize(("final_height", "height"), [(203, 4), (204, 5), (240, 5), (163, 3), (164, 4)])
 def test_latest_moves_with_the_sync_block(final_height: int, height: int) -> None:
     """From the very block on."""

@@ -53,9 +53,13 @@ class RecordedChain:
     epochs: dict[str, Json] = field(default_factory=dict)
     """Fields of epochs by epoch id, in place of the recorded ones."""
     chain_id: str = ""
+    as_recorded: bool = False
+    """Whether nothing is answered but the very calls that were recorded: blocks by height, the configuration of the final block."""
 
     def answer(self, method: str, params: Json) -> Json:
         """Return ``result`` or ``error``."""
+        if self.as_recorded and params not in [call["params"] for call in recorded_calls() if call["method"] == method]:
+            return error("UNKNOWN_BLOCK")
         match method:
             case "block":
                 return self._block(self.final_height if "finality" in params else params["block_id"])
@@ -79,7 +83,7 @@ class RecordedChain:
         return error("UNKNOWN_EPOCH")
 
     def _config(self, params: Json) -> Json:
-        found = self._block(params["block_id"])
+        found = self._block(params.get("block_id", self.final_height))
         if "error" in found:
             return found
         config = next(call["result"] for call in recorded_calls() if call["method"] == "EXPERIMENTAL_protocol_config")
