@@ -174,7 +174,7 @@ def test_a_node_without_epochs_can_be_used_where_an_endpoint_knows(context: Epoc
 
 def test_where_nobody_knows_each_source_says_why(endpoint: Endpoint) -> None:
     """With a remedy."""
-    with pytest.raises(EpochNotReadyError, match=r"no source knows the epoch: .*no sync hash.*not known yet"):
+    with pytest.raises(EpochNotReadyError, match=r"no source knows the epoch: .*the node does not know epoch 6.*not known yet"):
         agreed_epoch_context((NodeContextSource(str(node_a())),), "6", (endpoint(),))
 
 
