@@ -232,7 +232,7 @@ def _selected(reader: ChainRows, epochs: tuple[NodeEpoch, ...], selector: str, h
         if sync_hash is not None:
             return replace(epoch, sync_hash=sync_hash)
     raise EpochNotReadyError(
-        problem=f"the node has no sync hash of epoch {selector}: the epoch has not come to its sync block, or its blocks are gone",
+        problem=f"the sync hash of epoch {selector} is not known yet: its sync block is not there, or not final; or its blocks are gone",
         where=str(home.data),
         remedy=remedy,
     )

@@ -6,7 +6,11 @@ every shard has had two. Before protocol 74 it was the epoch's first block.
 The blocks may come from a database or from JSON-RPC. They must be a chain, and the first must be the first of the epoch: its
 next_epoch_id is the hash of the block before it, which is what an epoch is named by two epochs later.
 
-Source: nearcore chain/chain/src/state_sync/utils.rs, update_sync_hashes.
+The hash may be used as soon as a block of the same epoch calls the sync block final; before that another block may take its place. A
+database has blocks that are not final, and its FINAL_HEAD moves only when a block is processed, while nearcore records the sync hash when
+the header comes; so finality is told by the headers. RPC's blocks are final ones.
+
+Source: nearcore chain/chain/src/state_sync/utils.rs, update_sync_hashes and on_new_header.
 """
 
 from __future__ import annotations
@@ -31,6 +35,9 @@ CURRENT_EPOCH_SYNC_VERSION: Final = 74
 
 NEW_CHUNKS: Final = 2
 """New chunks that every shard must have had."""
+
+FINAL_BLOCKS: Final = 3
+"""Blocks of consecutive heights, of which the last one calls the first one final."""
 
 HEIGHTS_MAX: Final = 1 << 17
 """Most heights that are looked at; an epoch of mainnet has 43,200."""
@@ -61,8 +68,12 @@ def find_sync_block(blocks: Iterable[Block], epoch_id: CryptoHash, protocol_vers
     Raises:
         IntegrityError: the blocks are not a chain, or the first is not the first of the epoch.
     """
+    return _sync_block(_chained(blocks, epoch_id, where), protocol_version)
+
+
+def _sync_block(blocks: Iterable[Block], protocol_version: int) -> Block | None:
     new_chunks: Counter[int] = Counter()
-    for position, block in enumerate(_chained(blocks, epoch_id, where)):
+    for position, block in enumerate(blocks):
         if protocol_version < CURRENT_EPOCH_SYNC_VERSION:
             return block
         if position == 0:
@@ -78,14 +89,36 @@ def find_sync_block(blocks: Iterable[Block], epoch_id: CryptoHash, protocol_vers
 
 
 def find_sync_hash(reader: ChainRows, epoch_id: CryptoHash, protocol_version: int) -> CryptoHash | None:
-    """Return an epoch's sync hash out of a database; None when the node lacks its blocks, or the epoch has not come to it.
+    """Return an epoch's sync hash out of a database; None when the node lacks its blocks, or it is not known to be final.
 
     Raises:
         IntegrityError: a header or chunk header does not hash, or the blocks are not a chain.
         SourceError: the database can't be read.
     """
-    found = find_sync_block(_database_blocks(reader, epoch_id), epoch_id, protocol_version, str(reader.folder))
-    return None if found is None else found.header.hash
+    blocks = _chained(_database_blocks(reader, epoch_id), epoch_id, str(reader.folder))
+    found = _sync_block(blocks, protocol_version)
+    if found is None or not is_final(found.header, (block.header for block in blocks)):
+        return None
+    return found.header.hash
+
+
+def is_final(header: BlockHeader, descendants: Iterable[BlockHeader]) -> bool:
+    """Tell whether the blocks after a block make it final: it or one of them begins a run of `FINAL_BLOCKS` consecutive heights.
+
+    No header says that with fewer: nodes refuse one whose last_final_block is another than this rule's.
+
+    Args:
+        descendants: the blocks after it, each the child of the one before; no more are taken than are needed.
+
+    Source: nearcore chain/chain/src/chain.rs, Chain::validate_header, expected_last_final_block.
+    """
+    run, height = 1, header.height
+    for descendant in descendants:
+        run = run + 1 if descendant.height == height + 1 else 1
+        if run == FINAL_BLOCKS:
+            return True
+        height = descendant.height
+    return False
 
 
 def _chained(blocks: Iterable[Block], epoch_id: CryptoHash, where: str) -> Iterator[Block]:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from pipelines.epochs.node_context import epoch_context_from_node, list_epochs
-from pipelines.epochs.sync_block import SYNC_BLOCK_COLUMNS, find_sync_block, find_sync_hash
-from pipelines.sources.node_columns import BLOCK, BLOCK_HEIGHT, EPOCH_START
+from pipelines.epochs.sync_block import SYNC_BLOCK_COLUMNS, find_sync_block, find_sync_hash, is_final
+from pipelines.sources.node_columns import BLOCK, BLOCK_HEADER, BLOCK_HEIGHT, EPOCH_START, STATE_SYNC_HASHES
 from pipelines.sources.rocksdb_reader import RocksDbReader
 from schemas.block import BlockHeader, ChunkHeader, decode_block_header
-from schemas.errors import IntegrityError
+from schemas.errors import EpochNotReadyError, IntegrityError
 from schemas.ids import ZERO_HASH, CryptoHash
 from schemas.rpc_block import read_rpc_header
 from schemas.rpc_reader import RpcReader
@@ -37,11 +37,23 @@ def epoch_id(height: int) -> CryptoHash:
 
 
 def test_it_is_the_one_that_the_node_recorded(reader: RocksDbReader) -> None:
-    """For the epochs that StateSyncHashes has."""
-    recorded = [epoch for epoch in list_epochs(localnet_home()) if epoch.sync_hash]
-    assert len(recorded) == 2
-    for epoch in recorded:
-        assert find_sync_hash(reader, epoch.epoch_id, epoch.protocol_version) == epoch.sync_hash
+    """For the epochs that StateSyncHashes has: the newest one's block is not final, though that release of neard had recorded it."""
+    older, newest = [epoch for epoch in list_epochs(localnet_home()) if epoch.sync_hash]
+    assert find_sync_hash(reader, older.epoch_id, older.protocol_version) == older.sync_hash
+    assert find_sync_hash(reader, newest.epoch_id, newest.protocol_version) is None
+    found = find_sync_block(header_blocks(reader, newest.epoch_id), newest.epoch_id, newest.protocol_version, "localnet")
+    assert found is not None
+    assert found.header.hash == newest.sync_hash
+
+
+def header_blocks(reader: RocksDbReader, epoch_id: CryptoHash) -> Iterator[MaskedBlock]:
+    """Yield the blocks of an epoch of the localnet, where no shard ever missed a chunk."""
+    (height,) = struct.unpack("<Q", reader.get(EPOCH_START, epoch_id) or b"")
+    while (block_hash := reader.get(BLOCK_HEIGHT, struct.pack("<Q", height))) is not None:
+        row = reader.get(BLOCK_HEADER, block_hash)
+        assert row is not None
+        yield MaskedBlock(decode_block_header(row, "localnet", CryptoHash(block_hash)), (True,) * 4)
+        height += 1
 
 
 def test_headers_that_neard_dumped_earlier_prove_it() -> None:
@@ -93,6 +105,39 @@ def test_blocks_that_are_no_chain_are_refused(home: Path, reader: RocksDbReader)
     change_rows(home / "data", BLOCK_HEIGHT, {struct.pack("<Q", height): later})
     with RocksDbReader(home / "data", SYNC_BLOCK_COLUMNS) as changed, pytest.raises(IntegrityError, match="does not follow"):
         find_sync_hash(changed, epoch_id(4), 74)
+
+
+@pytest.mark.parametrize(("descendants", "known"), [(0, False), (1, False), (2, True)])
+def test_an_epoch_that_is_asked_for_early_is_not_known_yet(home: Path, descendants: int, known: bool) -> None:
+    """As long as no block calls its sync block final; the second one after it does."""
+    context = epoch_context_from_node(home, "5")
+    sync_height = decode_block_header(context.block_headers[0], "context").height
+    newer: dict[bytes, bytes | None] = {struct.pack("<Q", height): None for height in range(sync_height + descendants + 1, 246)}
+    change_rows(home / "data", BLOCK_HEIGHT, newer)
+    change_rows(home / "data", STATE_SYNC_HASHES, {context.epoch_id: None})
+    if known:
+        assert epoch_context_from_node(home, "5") == context
+        return
+    with pytest.raises(EpochNotReadyError, match="sync hash of epoch 5 is not known yet"):
+        epoch_context_from_node(home, "5")
+
+
+@pytest.mark.parametrize(
+    ("heights", "final"),
+    [
+        ((), False),
+        ((11, 13), False),
+        ((12, 13), False),
+        ((12, 14, 15), False),
+        ((11, 12), True),
+        ((12, 13, 14), True),
+        ((11, 13, 15, 16, 17), True),
+    ],
+)
+def test_three_consecutive_heights_make_a_block_final(heights: tuple[int, ...], final: bool) -> None:
+    """From the block itself or from one after it; a height without a block begins anew."""
+    header = BlockHeader(4, ZERO_HASH, ZERO_HASH, 10, ZERO_HASH, ZERO_HASH, ZERO_HASH, 0, ZERO_HASH, b"")
+    assert is_final(header, (replace(header, height=height) for height in heights)) is final
 
 
 def test_a_context_of_an_older_epoch_chains_to_its_sync_hash() -> None:
