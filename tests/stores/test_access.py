@@ -239,7 +239,8 @@ def use_everything(url: str, endpoint_url: str, *, anonymous: bool = False) -> N
     store.swap("pointer", b"2", pointer)
     assert (store.get("object"), store.get("object", 1, 3)) == (b"paid", b"ai")
     assert [info.name for info in store.list()] == ["object", "pointer"]
-    store.delete("object")
+    for name in ("object", "pointer"):
+        store.delete(name)
     assert store.info("object") is None
 
 

@@ -73,6 +73,12 @@ def faulted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield Faulted(kind, proxy)
 
 
+@pytest.fixture(autouse=True)
+def quiet(faulted: Faulted) -> None:
+    """No test begins with what the one before let go wrong."""
+    faulted.proxy.quiet()
+
+
 def _folder(request: pytest.FixtureRequest) -> str:
     return "".join(character if character.isalnum() else "-" for character in request.node.name)[:100]
 
