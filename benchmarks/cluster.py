@@ -120,6 +120,7 @@ def measure_rounds(state: SyntheticState, folder: Path, machines: Sequence[int],
         cores: a machine a core; at least as many as the most machines.
     Raises:
         MisplacedProcessError: a process was not held to its machine's core.
+        ClusterStartError: a cluster did not start.
     """
     figures = [ClusterFigure(count, [], []) for count in machines]
     for _ in range(rounds):

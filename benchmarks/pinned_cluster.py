@@ -29,12 +29,19 @@ OBJECT_STORE_BYTES: Final = 80 << 20
 MACHINE_MEMORY_BYTES: Final = 8 << 30
 PROJECT: Final = Path(__file__).resolve().parents[1]
 
+STARTS_MAX: Final = 3
+"""Ray gives up on a machine that takes longer than 30 s to start, as one core under load may."""
+
 DRIVER, WORKERS, RAY = "driver", "workers", "Ray's own"
 """What a machine's processes are."""
 
 
 class MisplacedProcessError(Exception):
     """A process may run on another core than its machine's, or a machine has no worker."""
+
+
+class ClusterStartError(Exception):
+    """A machine of the cluster did not start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +126,21 @@ def parse_cores(text: str) -> tuple[int, ...]:
 
 
 def run_pinned(core: int, work: Callable[..., R], *arguments: object) -> R:
-    """Call a function in a new process, all of whose threads and children are held to a core, and return its result."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        with held_to(core):
-            result = process.submit(work, *arguments)
-        return result.result()
+    """Call a function in a new process, all of whose threads and children are held to a core, and return its result.
+
+    Raises:
+        ClusterStartError: the function's cluster did not start, `STARTS_MAX` times.
+    """
+    for attempt in range(1, STARTS_MAX + 1):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            with held_to(core):
+                result = process.submit(work, *arguments)
+            try:
+                return result.result()
+            except ClusterStartError:
+                if attempt == STARTS_MAX:
+                    raise
+    raise AssertionError("the last attempt ended the loop")
 
 
 def hash_on(cores: Sequence[int]) -> float:
@@ -178,14 +195,10 @@ def pinned_cluster(cores: Sequence[int]) -> Iterator[PinnedCluster]:
         "include_dashboard": False,
         "resources": {NODE_DISK_RESOURCE: 1000},
     }
-    cluster = Cluster(initialize_head=True, head_node_args=machine)
+    cluster = Cluster()
     executor: Executor | None = None
     try:
-        nodes = [cluster.head_node]
-        for core in cores[1:]:
-            # The machine's processes inherit this thread's core, and so do threads that are started meanwhile: the check would find one.
-            with held_to(core):
-                nodes.append(cluster.add_node(**machine))
+        nodes = [_started(cluster, core, machine) for core in cores]
         executor = RayExecutor(cluster.address)
         yield PinnedCluster(executor, tuple(cores), tuple(nodes))
     finally:
@@ -193,3 +206,12 @@ def pinned_cluster(cores: Sequence[int]) -> Iterator[PinnedCluster]:
             executor.close()
         cluster.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _started(cluster: Any, core: int, machine: dict[str, Any]) -> Any:
+    try:
+        with held_to(core):
+            return cluster.add_node(**machine)
+    # Whatever Ray raises: it has no class of its own for this.
+    except Exception as error:
+        raise ClusterStartError(f"the machine of core {core} did not start: {error}") from error

@@ -14,7 +14,15 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.cluster import ClusterFigure, ClusterRun, DriverFigure, main, print_figures
-from benchmarks.pinned_cluster import MisplacedProcessError, PinnedCluster, allowed_cores, held_to, parse_cores
+from benchmarks.pinned_cluster import (
+    ClusterStartError,
+    MisplacedProcessError,
+    PinnedCluster,
+    allowed_cores,
+    held_to,
+    parse_cores,
+    run_pinned,
+)
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.kernel.native import is_available
 
@@ -75,6 +83,19 @@ def test_a_machine_without_a_worker_is_found() -> None:
     with held_to(CORES[0]):
         ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "MisplacedProcessError: of 1 machines only [] have a worker" in ended.stderr
+
+
+def _start_second_time(folder: str) -> str:
+    try:
+        os.mkdir(folder)
+    except FileExistsError:
+        return "started"
+    raise ClusterStartError("the first start")
+
+
+def test_a_cluster_that_does_not_start_is_started_again(tmp_path: Path) -> None:
+    """Ray gives up on a machine that is slow to start; another start in a new process may do."""
+    assert run_pinned(CORES[0], _start_second_time, str(tmp_path / "started")) == "started"
 
 
 def _figure(machines: int, seconds: list[float], busy_s: float, hashed: float) -> ClusterFigure:
