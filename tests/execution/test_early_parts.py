@@ -25,13 +25,14 @@ from schemas.epoch_context import EpochContext
 from schemas.errors import SourceError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.state_part import decode_partial_state
+from tests.support.native_wheel import KERNELS
 from tests.support.nodes import NODES, change_rows, context_file, copied, localnet_home, node_a, open_writable, unpacked
 from tests.support.records import Pairs, record_sets
 from tests.support.state_rows import context_at, node_of, walk_source
 from tests.support.whole_productions import WholeProduction
 
 S0 = ShardUId(version=3, shard_id=0)
-both_kernels = pytest.mark.parametrize("kernel_name", ["native", "reference"])
+both_kernels = pytest.mark.parametrize("kernel_name", KERNELS)
 
 
 def node_source(home: Path, context: EpochContext) -> NodeSource:

@@ -35,6 +35,7 @@ from tests.support.fetches import (
     settings_for,
     wrong_final_names,
 )
+from tests.support.native_wheel import needs_headers
 from tests.support.published import signing_key
 from tests.support.servers import aws_environment, fake_gcs_server, make_gcs_bucket, make_s3_bucket, moto_server, versitygw_server
 
@@ -151,6 +152,7 @@ def test_a_key_that_did_not_sign_is_not_enough(tmp_path: Path) -> None:
     assert final_names(tmp_path / "into") == []
 
 
+@needs_headers
 def test_a_trusted_block_is_enough_and_another_is_not(tmp_path: Path) -> None:
     """No key is needed; a hash that is no block's of the manifest proves nothing."""
     settings = settings_for(tmp_path / "into", published_parts(), shard_ids=(0,))

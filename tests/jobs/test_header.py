@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import statecast
-from tests.support.dumped_headers import CACHED_EPOCH_HEIGHT, EPOCH_HEIGHTS, SHARD_IDS, dumped_header, needs_wheel
+from tests.support.dumped_headers import CACHED_EPOCH_HEIGHT, EPOCH_HEIGHTS, SHARD_IDS, dumped_header
+from tests.support.native_wheel import needs_headers
 from tests.support.nodes import localnet_home, tree
 from tests.support.published import signing_key
 
 
-@needs_wheel
+@needs_headers
 @pytest.mark.parametrize("epoch_height", EPOCH_HEIGHTS)
 def test_the_file_is_neards(tmp_path: Path, epoch_height: int) -> None:
     """Copied or computed, it has the bytes that neard dumped; the node's home is left as it was."""
@@ -35,7 +36,7 @@ def test_the_file_is_neards(tmp_path: Path, epoch_height: int) -> None:
     assert tree(localnet_home()) == before
 
 
-@needs_wheel
+@needs_headers
 def test_a_cached_header_can_be_computed_too() -> None:
     """--compute compares the two; without --out the JSON holds the bytes."""
     outcome = statecast("header", "--node-home", localnet_home(), "--shard-id", 0, "--compute", "--json")
@@ -44,7 +45,7 @@ def test_a_cached_header_can_be_computed_too() -> None:
     assert base64.b64decode(outcome.document["base64"]) == dumped_header(CACHED_EPOCH_HEIGHT, 0).data
 
 
-@needs_wheel
+@needs_headers
 def test_people_read_it_in_a_few_lines() -> None:
     """What it is, that it verified, and that nothing was written."""
     outcome = statecast("header", "--node-home", localnet_home(), "--shard-id", 0, "--compute")
@@ -62,7 +63,7 @@ def test_a_header_that_can_not_be_is_an_error(options: tuple[object, ...], code:
     assert statecast("header", "--node-home", localnet_home(), *options, "--json").code == code
 
 
-@needs_wheel
+@needs_headers
 def test_a_file_that_can_not_be_written_is_told(tmp_path: Path) -> None:
     """And nothing half-written is left."""
     outcome = statecast("header", "--node-home", localnet_home(), "--shard-id", 0, "--out", tmp_path / "missing" / "header")
@@ -88,7 +89,7 @@ def produce(to: Path, *options: object) -> list[object]:
     ]
 
 
-@needs_wheel
+@needs_headers
 @pytest.mark.parametrize(("epoch_height", "origin"), [(6, "copied"), (5, "computed")])
 def test_produce_publishes_the_header_and_says_where_it_is_from(tmp_path: Path, epoch_height: int, origin: str) -> None:
     """Of an epoch whose header the node has no more, too."""
@@ -115,7 +116,7 @@ def test_without_the_wheel_an_epoch_has_no_header_and_says_why(tmp_path: Path, m
     assert "native kernel" in reason
 
 
-@needs_wheel
+@needs_headers
 def test_backfilled_epochs_have_their_headers(tmp_path: Path) -> None:
     """Walked, rolled forward or from flat state: every header is the one that neard dumped."""
     outcome = statecast(

@@ -16,11 +16,12 @@ from schemas.dsse import Envelope, parse_envelope
 from schemas.manifest import Manifest
 from schemas.shard_statement import ShardStatement
 from tests.support.commands import Outcome, statecast
-from tests.support.dumped_headers import dumped_header, needs_wheel
+from tests.support.dumped_headers import dumped_header
+from tests.support.native_wheel import needs_headers
 from tests.support.nodes import localnet_home
 from tests.support.published import produce, produce_localnet, session_folder
 
-pytestmark = needs_wheel
+pytestmark = needs_headers
 
 SHARD_ID = 0
 Change = Callable[[Path], None]

@@ -15,6 +15,7 @@ from schemas.ids import PartId
 from schemas.object_layout import EpochLayout
 from schemas.state_part import Encoding, decode_state_part
 from tests.support.commands import epoch_folder, statecast, statecast_process
+from tests.support.native_wheel import KERNELS, needs_headers
 from tests.support.nodes import (
     LOCALNET_EPOCH_HEIGHT,
     LOCALNET_EPOCH_ID,
@@ -45,6 +46,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@needs_headers
 def test_the_localnet_comes_out_as_neard_dumped_it() -> None:
     """With nothing but the node's home: the epoch's folder, the names and bytes of parts and headers are neard's."""
     dumped = dumped_epoch()
@@ -57,6 +59,7 @@ def test_the_localnet_comes_out_as_neard_dumped_it() -> None:
     assert extra == {"manifest.json", "manifests", "statements", "torrents"}
 
 
+@needs_headers
 def test_the_localnet_through_the_real_command(tmp_path: Path) -> None:
     """A process of its own, with the summary as JSON, gives the same objects and changes nothing at the node."""
     before = tree(localnet_home())
@@ -216,22 +219,22 @@ VECTORS = read_vectors(COMMITTED_VECTORS)
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=f"case{case['case']}") for case in VECTORS])
-@pytest.mark.parametrize("kernel", ["native", "reference"])
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_vector_tries_come_out_as_nearcores(tmp_path: Path, case: dict[str, Any], kernel: str) -> None:
     """Root, memory usage and every part of the small tries, through records files and both kernels."""
     check_vector(case, kernel, tmp_path)
 
 
 @pytest.mark.slow
-def test_all_vector_tries_come_out_as_nearcores(tmp_path: Path, shared_fixtures: Path) -> None:
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_all_vector_tries_come_out_as_nearcores(tmp_path: Path, shared_fixtures: Path, kernel: str) -> None:
     """All 48 tries, the committed ones among them."""
     cases = read_vectors(shared_fixtures / "vectors" / "trie-parts.json.gz")
     assert len(cases) == 48
-    for kernel in ("native", "reference"):
-        for case in cases:
-            folder = tmp_path / f"{kernel}-{case['case']}"
-            folder.mkdir()
-            check_vector(case, kernel, folder)
+    for case in cases:
+        folder = tmp_path / str(case["case"])
+        folder.mkdir()
+        check_vector(case, kernel, folder)
 
 
 def test_records_go_straight_to_parts(tmp_path: Path) -> None:

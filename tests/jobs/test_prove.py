@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import statecast
+from tests.support.native_wheel import needs_headers
 from tests.support.nodes import localnet_home
 from tests.support.published import public_key, published_localnet
 
@@ -17,6 +18,7 @@ NODE_KEY = "ed25519:7PGseFbWxvYVgZ89K1uTJKYoKetWs7BJtbyXDzfbAcqX"
 ACCOUNT_ID = "08fb740e3a2727888fcb3ae7a2a9a5c56a82bbf4dcb5098cf238d6c2d997e559"
 
 
+@needs_headers
 def test_a_proof_is_written_and_verified(tmp_path: Path) -> None:
     """A proof out of a bucket is verified offline, tied to what it names, and refused for anything else."""
     file = tmp_path / "proof.json"

@@ -23,6 +23,7 @@ from pipelines.sources.rocksdb_reader import MERGE_DELIMITER, RocksDbReader
 from schemas.epoch_context import parse_epoch_context
 from schemas.flat_storage import decode_flat_storage_status
 from tests.support.commands import Outcome, epoch_folder, kill_when, objects_in, part_names, start_process, statecast
+from tests.support.native_wheel import needs_headers
 from tests.support.nodes import localnet, localnet_home, node_a, snapshot_folder
 from tests.support.published import produce, produce_localnet, published_localnet, published_node_a, session_folder
 
@@ -69,6 +70,7 @@ def database_a() -> Path:
 # what comes out
 
 
+@needs_headers
 def test_the_dataset_gives_the_same_parts_again(parts: Path, tmp_path: Path) -> None:
     """Records and referenced values: producing from the restored dataset publishes the same parts.
 
@@ -85,6 +87,7 @@ def test_the_dataset_gives_the_same_parts_again(parts: Path, tmp_path: Path) -> 
     assert "state header missing, shard 3: the dataset's was not verified in full" in again.stdout
 
 
+@needs_headers
 def test_a_restored_header_is_kept_where_our_key_stands_behind_it(parts: Path, tmp_path: Path) -> None:
     """Produced back into the place that it was fetched from, by the same key: manifest and headers stay; another key is refused."""
     copy = tmp_path / "parts"

@@ -18,10 +18,11 @@ from pipelines.sources.rocksdb_reader import RocksDbReader
 from schemas.errors import IntegrityError, InvalidInputError, SourceError, StatecastError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.state_header import HeaderOrigin, prove_state_root
-from tests.support.dumped_headers import CACHED_EPOCH_HEIGHT, EPOCH_HEIGHTS, SHARD_IDS, DumpedHeader, dumped_header, needs_wheel
+from tests.support.dumped_headers import CACHED_EPOCH_HEIGHT, EPOCH_HEIGHTS, SHARD_IDS, DumpedHeader, dumped_header
+from tests.support.native_wheel import needs_headers
 from tests.support.nodes import change_rows, copied, localnet_home
 
-pytestmark = needs_wheel
+pytestmark = needs_headers
 
 EVERY_HEADER = [(height, shard_id) for height in EPOCH_HEIGHTS for shard_id in SHARD_IDS]
 COLUMNS = ("BlockHeader", "Block", "Chunks", "IncomingReceipts", "EpochInfo", "State")

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-import pytest
-
 from pipelines.epochs.node_context import epoch_context_from_node
-from pipelines.sources.native_state_header import can_verify
 from schemas.epoch_context import EpochContext
 from schemas.ids import CryptoHash, ShardUId
 from tests.support.nodes import localnet, localnet_home
@@ -18,8 +15,6 @@ CACHED_EPOCH_HEIGHT = 6
 """The only epoch whose headers the node still has in StateHeaders."""
 
 SHARD_IDS = (0, 1, 2, 3)
-
-needs_wheel = pytest.mark.skipif(not can_verify(), reason="state headers need the native wheel")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from schemas.ids import CryptoHash
 from schemas.manifest import MissingKind, MissingObject
 from schemas.shard_statement import ShardStatement
 from tests.support.fetches import layout_of, published_manifest, published_parts
+from tests.support.native_wheel import needs_headers
 from tests.support.nodes import localnet
 
 MANIFEST = published_manifest(published_parts())
@@ -33,6 +34,7 @@ def header_of(shard_id: int) -> bytes:
     return (published_parts() / LAYOUT.state_header(shard_id)).read_bytes()
 
 
+@needs_headers
 @pytest.mark.parametrize("trusted", [MANIFEST.sync_hash, PARENT])
 def test_both_trusted_blocks_prove_every_shard(trusted: CryptoHash) -> None:
     """The sync block's hash, and its parent's."""
@@ -85,6 +87,7 @@ def test_a_manifest_of_another_epoch_is_refused() -> None:
         prove_blocks(MANIFEST.sync_hash, replace(MANIFEST, epoch_id=CryptoHash(b"\2" * 32)), "test")
 
 
+@needs_headers
 def test_a_statement_of_another_state_root_shard_or_size_is_refused() -> None:
     """All three are in what the chain proves."""
     blocks = prove_blocks(MANIFEST.sync_hash, MANIFEST, "test")
@@ -99,6 +102,7 @@ def test_a_statement_of_another_state_root_shard_or_size_is_refused() -> None:
             prove_statement(blocks, false, header, "test")
 
 
+@needs_headers
 def test_a_state_header_of_another_shard_or_epoch_is_refused() -> None:
     """Real ones, only not of this shard and block."""
     blocks = prove_blocks(MANIFEST.sync_hash, MANIFEST, "test")
