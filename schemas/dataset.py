@@ -116,8 +116,10 @@ class ValuesFile:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> ValuesFile:
         """Build from decoded JSON values; raises KeyError, TypeError or ValueError on another shape."""
-        if len(document["batch_offsets"]) not in (0, len(document["batch_starts"]) + 1):
-            raise ValueError("batch_offsets has one number more than batch_starts, or none")
+        offsets = [int(offset) for offset in document["batch_offsets"]]
+        within = [0, *offsets, int(document["size"])]
+        if len(offsets) not in (0, len(document["batch_starts"]) + 1) or within != sorted(within):
+            raise ValueError("batch_offsets ascends within the file and has one number more than batch_starts, or none")
         return cls(
             name=str(document["name"]),
             size=int(document["size"]),
@@ -125,7 +127,7 @@ class ValuesFile:
             values=int(document["values"]),
             value_bytes=int(document["value_bytes"]),
             batch_starts=tuple(bytes.fromhex(start) for start in document["batch_starts"]),
-            batch_offsets=tuple(int(offset) for offset in document["batch_offsets"]),
+            batch_offsets=tuple(offsets),
         )
 
 

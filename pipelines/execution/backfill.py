@@ -27,16 +27,16 @@ from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.protocol import Kernel
 from pipelines.publishing.claim import remove_dead_claim
 from pipelines.publishing.epoch_publisher import EpochPublisher
-from pipelines.sources.arrow_dataset import ShardDataset, load_shard
+from pipelines.sources.arrow_dataset import ShardDataset
 from pipelines.sources.node_home import read_node_home
 from pipelines.sources.node_store import NodeSource
 from pipelines.sources.state_changes import find_shard_layout
 from pipelines.sources.state_walk_source import StateWalk, StateWalkSource, choose_node_source
-from pipelines.stages.export import discard_export
+from pipelines.stages.export import discard_export, find_readable_shard
 from pipelines.stages.work_folder import work_folder_for
 from pipelines.stores.open_store import open_store
 from schemas.epoch_context import EpochContext, ShardContext
-from schemas.errors import DatasetError, IntegrityError, SnapshotMismatchError, SourceError, StatecastError, StateRootMismatchError
+from schemas.errors import IntegrityError, SnapshotMismatchError, SourceError, StatecastError, StateRootMismatchError
 from schemas.ids import ShardUId
 
 PARALLEL_MAX = 64
@@ -325,10 +325,7 @@ class _Lane:
 
 def find_exported(dataset_url: str, context: EpochContext, shard: ShardContext) -> ShardDataset | None:
     """Return a shard's dataset when one of its state root is there with all its files; one of another format is none."""
-    try:
-        found = load_shard(dataset_url, context, shard.shard_uid)
-    except DatasetError:
-        return None
+    found = find_readable_shard(dataset_url, replace(context, shards=(shard,)))
     if found is None or found.summary.shard.state_root != shard.state_root:
         return None
     sizes = {info.name: info.size for info in open_store(found.url).list(found.folder)}

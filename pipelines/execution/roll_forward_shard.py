@@ -8,7 +8,7 @@ from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.sources.arrow_dataset import ShardDataset
 from pipelines.sources.node_state_header import find_node_state_header
-from pipelines.stages.export import CopiedValues, ExportSettings, load_replaceable_shard, put_state_header, store_summary
+from pipelines.stages.export import CopiedValues, ExportSettings, discard_unreadable_shard, put_state_header, store_summary
 from pipelines.stages.roll_forward import (
     CollectChangesTask,
     RollOwnValuesTask,
@@ -52,7 +52,7 @@ def roll_forward_shard(
     """
     name = str(shard.shard_uid)
     alone = replace(context, shards=(shard,))
-    load_replaceable_shard(settings.dataset_url, alone)
+    discard_unreadable_shard(settings.dataset_url, alone)
     collecting = [CollectChangesTask(node_home, older, alone, layout, settings, read_limit_bytes_per_s)]
     (changes,) = runner.run("changes", name, collecting, TaskNeeds(COLLECT_TASK_MEMORY_BYTES, node_disk=True), _collected)
     needs = TaskNeeds(ROLL_TASK_MEMORY_BYTES)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.sources.arrow_dataset import ShardDataset, load_shard
+from pipelines.sources.arrow_dataset import SUMMARY_NAME, ShardDataset, load_shard
 from pipelines.sources.protocol import FlatStateSource, FoundStateHeader, KeyRange, find_state_header
 from pipelines.stages.record_files import RECORDS_FILE_BYTES_TARGET, FileDestination, FileFormat, write_record_files
 from pipelines.stages.references import put_references, references_in
@@ -138,7 +138,7 @@ def plan_export(source: FlatStateSource, context: EpochContext, shard: ShardCont
     """
     shard_context = replace(context, shards=(shard,))
     fingerprint = f"{source.fingerprint(shard)}:{settings.range_bytes_target}:{settings.file_format}"
-    earlier = load_replaceable_shard(settings.dataset_url, shard_context)
+    earlier = find_readable_shard(settings.dataset_url, shard_context)
     if (
         earlier is not None
         and earlier.summary.fingerprint == fingerprint
@@ -148,6 +148,9 @@ def plan_export(source: FlatStateSource, context: EpochContext, shard: ShardCont
         return ShardExport(source, shard_context, fingerprint, (), earlier)
     memory_usage = source.root_memory_usage(shard)
     ranges = source.key_ranges(shard, settings.range_bytes_target)
+    if earlier is None:
+        # Only now: the source can give the shard.
+        discard_unreadable_shard(settings.dataset_url, shard_context)
     tasks = tuple(
         ExportRangeTask(source, shard_context, settings, key_range, index, fingerprint, memory_usage)
         for index, key_range in enumerate(ranges)
@@ -155,18 +158,27 @@ def plan_export(source: FlatStateSource, context: EpochContext, shard: ShardCont
     return ShardExport(source, shard_context, fingerprint, tasks, None)
 
 
-def load_replaceable_shard(url: str, context: EpochContext) -> ShardDataset | None:
-    """Return an exported shard, before it is written where there is none; one that can't be decoded is removed, as of another format.
+def find_readable_shard(url: str, context: EpochContext) -> ShardDataset | None:
+    """Return an exported shard; None when it is not there, or can't be decoded, as one of another format.
 
     Args:
         context: of this shard alone.
     """
-    shard_uid = context.shards[0].shard_uid
     try:
-        return load_shard(url, context, shard_uid)
+        return load_shard(url, context, context.shards[0].shard_uid)
     except DatasetError:
-        _discard_folder(open_store(url), shard_folder(context, shard_uid))
         return None
+
+
+def discard_unreadable_shard(url: str, context: EpochContext) -> None:
+    """Remove what has been exported of a shard in another format, before it is exported again: names of files differ.
+
+    Args:
+        context: of this shard alone.
+    """
+    store, folder = open_store(url), shard_folder(context, context.shards[0].shard_uid)
+    if store.info(f"{folder}/{SUMMARY_NAME}") is not None and find_readable_shard(url, context) is None:
+        _discard_folder(store, folder)
 
 
 def finish_export(

@@ -18,11 +18,13 @@ from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.sources.arrow_dataset import RowSpan, ShardDataset, list_shards
+from pipelines.sources.protocol import KeyRange
 from pipelines.stages import export_values
 from pipelines.stages.export import ExportSettings
 from pipelines.stages.record_files import FileFormat
 from schemas.dataset import ValuesFile
-from schemas.errors import DatasetError, ValueMismatchError
+from schemas.errors import DatasetError, SourceError, ValueMismatchError
+from tests.support.commands import objects_in
 from tests.support.list_source import ListSource, context_of, list_source
 from tests.support.records import Pairs, pairs_of, record_batches, record_sets
 
@@ -260,3 +262,33 @@ def test_ranges_that_another_version_has_exported_are_exported_again(tmp_path: P
     for path in (tmp_path / dataset.folder / "ranges").glob("*.references.arrow"):
         path.write_bytes(b"of the older format")
     assert export(tmp_path).summary == dataset.summary
+
+
+class _SourceThatIsGone(ListSource):
+    def key_ranges(self, shard: object, range_bytes_target: int) -> tuple[KeyRange, ...]:
+        raise SourceError(problem="the node is gone")
+
+
+def test_a_dataset_of_another_format_stays_until_there_is_something_to_replace_it(tmp_path: Path) -> None:
+    """A source that can't be read costs nothing."""
+    dataset = export(tmp_path)
+    summary = tmp_path / dataset.folder / "shard.json"
+    summary.write_text('{"format": "statecast.flat_state.1"}')
+    before = objects_in(tmp_path)
+    with pytest.raises(SourceError, match="gone"):
+        export_epoch(
+            StageRunner(InProcessExecutor(), SilentProgress()),
+            _SourceThatIsGone(tuple(PAIRS)),
+            context_of(None),
+            ExportSettings(str(tmp_path)),
+        )
+    assert objects_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("offsets", [[8, 16], [8, 16, 1 << 40], [-8, 16, 24], [24, 16, 32]])
+def test_offsets_that_can_not_be_are_refused(offsets: list[int]) -> None:
+    """Too few, past the end, before the begin, out of order."""
+    file = ValuesFile("a", 1000, "00", 2, 10_000, (b"a", b"b"), (8, 16, 24))
+    assert ValuesFile.from_json(file.to_json()) == file
+    with pytest.raises(ValueError, match="batch_offsets"):
+        ValuesFile.from_json(file.to_json() | {"batch_offsets": offsets})
