@@ -26,7 +26,7 @@ from pipelines.execution.process_exit import end_at_once
 from pipelines.execution.released_memory import TaskOfStage
 from pipelines.execution.scaling_hints import Bundles, ScalingHints
 from pipelines.execution.window import window_size
-from schemas.errors import InvalidInputError, PartialResultError, TransientStoreError
+from schemas.errors import InvalidInputError, PartialResultError, StatecastError, TransientStoreError
 
 # Set before ray is imported: `uv run` drivers would else make every worker resolve its environment anew, token authentication
 # would depend on whether an earlier run left a token file, and usage reports would be sent.
@@ -70,6 +70,9 @@ HEAD_TIMEOUT_S = 5.0
 PROBE_TIMEOUT_S = 60.0
 """How long machines are waited for that are asked one by one; a machine that is starting or dying does not answer."""
 
+STARTS_MAX = 3
+"""Ray gives up a start after half a minute, which a machine that is busy with other things may well take."""
+
 _STAGES = count()
 """Numbers stages for the workers, which belong to this process alone."""
 
@@ -90,6 +93,7 @@ class RayExecutor:
             patience_s: how long a run waits for a machine that can run its tasks before it ends with an error.
         Raises:
             InvalidInputError: the cluster can't be reached.
+            PartialResultError: Ray's processes did not come up in time.
         """
         if address is None and cpus is None:
             address = os.environ.get(ADDRESS_VARIABLE) or None
@@ -347,6 +351,24 @@ def _result(reference: Any) -> Any:
 
 
 def _initialise(address: str | None, cpus: int | None) -> None:
+    for attempt in range(1, STARTS_MAX + 1):
+        try:
+            _initialise_once(address, cpus)
+        except StatecastError:
+            raise
+        except Exception as error:
+            # Of no class of its own: what Ray raises when its processes were not up within its own half a minute.
+            if attempt == STARTS_MAX:
+                raise PartialResultError(
+                    problem=f"Ray gave up its start {STARTS_MAX} times: {_first_line(error)}",
+                    where=f"--ray-address {address}" if address else "embedded Ray",
+                    remedy="Run the same command again when the machine has less to do, or with --in-process.",
+                ) from error
+        else:
+            return
+
+
+def _initialise_once(address: str | None, cpus: int | None) -> None:
     environment = {"PYTHONPATH": os.pathsep.join(_import_roots())}
     try:
         if address:
@@ -365,10 +387,14 @@ def _initialise(address: str | None, cpus: int | None) -> None:
             )
     except (OSError, RuntimeError, ValueError) as error:
         raise InvalidInputError(
-            problem=f"Ray did not start: {str(error).splitlines()[0]}",
+            problem=f"Ray did not start: {_first_line(error)}",
             where=f"--ray-address {address}" if address else "embedded Ray",
             remedy="Check the address with `ray status --address …`; versions of Ray and Python must agree.",
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _import_roots() -> list[str]:
