@@ -81,7 +81,12 @@ class Claimant:
             StoreError: the store can't be written.
         """
         held = HeldClaim(self, self._moment())
-        held.renew()
+        try:
+            held.renew()
+        except BaseException:
+            # The reply may be lost, and the claim there: nobody would renew it, and who tries again is another run.
+            held.release()
+            raise
         return held
 
     def _moment(self) -> datetime:
@@ -126,6 +131,7 @@ class HeldClaim:
         self._acquired = acquired
         self._lost: ClaimedError | None = None
         self._released = False
+        self._maybe_written = False
         self._lock = threading.Lock()
 
     def renew(self) -> None:
@@ -160,8 +166,9 @@ class HeldClaim:
         try:
             if not self._released:
                 self._released = True
-                with suppress(StatecastError):
-                    self._remove()
+                if self._maybe_written:
+                    with suppress(StatecastError):
+                        self._remove()
         finally:
             self._lock.release()
 
@@ -177,6 +184,7 @@ class HeldClaim:
                 )
             ours = Lease(claimant.holder, claimant.shard_ids, self._acquired, claimant._moment(), round(claimant.ttl_s, 3))
             data = Claim(claimant.layout, (*others, ours)[-LEASES_MAX:]).to_bytes()
+            self._maybe_written = True
             with suppress(ObjectExistsError):
                 if info is None:
                     claimant.store.put(claimant.layout.claim, data, create_only=True)
@@ -232,13 +240,14 @@ def heartbeat(claim: HeldClaim, ttl_s: float, note: Callable[[str], None]) -> It
                 note(f"the claim can't be renewed: {error.problem}")
 
     thread = threading.Thread(target=beat, name="claim-heartbeat", daemon=True)
-    thread.start()
     try:
+        thread.start()
         yield
     finally:
         stop.set()
         claim.release()
-        thread.join(JOIN_S_MAX)
+        if thread.ident is not None:
+            thread.join(JOIN_S_MAX)
 
 
 def check_ttl(ttl_s: float) -> None:

@@ -29,8 +29,8 @@ HEARTBEATS_PER_TTL: Final = 3
 RETRY_S: Final = 20.0
 """A lease that could not be written for the moment is tried again after this."""
 
-END_WAIT_S: Final = 2.0
-"""How long the end of the reading waits for the lease to be removed."""
+END_WAIT_S: Final = 10.0
+"""How long the end of the reading waits for the lease to be removed: a few requests to a slow store, of which one may be on its way."""
 
 
 class LeaseState(StrEnum):
@@ -86,7 +86,7 @@ class EpochLease:
             self.store.put(self.name, lease.to_bytes())
         except StoreDeniedError:
             raise
-        except StatecastError:
+        except BaseException:
             # The reply may be lost, and the lease there.
             self._written = True
             raise
@@ -111,7 +111,7 @@ class EpochLease:
 
 @contextmanager
 def held_epoch(leases: Sequence[EpochLease], tell: Callable[[EpochLease, LeaseState], None] = lambda *_: None) -> Iterator[None]:
-    """Hold an epoch in some stores for as long as the block runs.
+    """Hold an epoch in some stores for as long as the block runs. However it ends, the leases are removed.
 
     Args:
         tell: told, in another thread, what a lease came to whenever that changes.
@@ -120,28 +120,33 @@ def held_epoch(leases: Sequence[EpochLease], tell: Callable[[EpochLease, LeaseSt
     threads = [
         threading.Thread(target=_keep, args=(lease, stop, tell), name=f"lease-{lease.lease_id[:8]}", daemon=True) for lease in leases
     ]
-    for thread in threads:
-        thread.start()
+    started: list[threading.Thread] = []
     try:
+        for thread in threads:
+            thread.start()
+            started.append(thread)
         yield
     finally:
         stop.set()
-        for thread in threads:
-            thread.join(END_WAIT_S / max(len(threads), 1))
+        for thread in started:
+            thread.join(END_WAIT_S / len(started))
 
 
 def _keep(lease: EpochLease, stop: threading.Event, tell: Callable[[EpochLease, LeaseState], None]) -> None:
     last: LeaseState | None = None
-    while not stop.is_set():
-        state = lease.renew()
-        if state is not last:
-            tell(lease, state)
-        last = state
-        if state in (LeaseState.GONE, LeaseState.REFUSED):
-            break
-        beat_s = lease.ttl_s / HEARTBEATS_PER_TTL
-        stop.wait(min(beat_s, RETRY_S) if state is LeaseState.FAILED else beat_s)
-    lease.release()
+    try:
+        while not stop.is_set():
+            state = lease.renew()
+            if state is not last:
+                tell(lease, state)
+            last = state
+            if state in (LeaseState.GONE, LeaseState.REFUSED):
+                break
+            beat_s = lease.ttl_s / HEARTBEATS_PER_TTL
+            stop.wait(min(beat_s, RETRY_S) if state is LeaseState.FAILED else beat_s)
+    finally:
+        # Also where this thread dies of what nobody foresaw: nobody else knows of the lease.
+        lease.release()
 
 
 def _this_process() -> str:

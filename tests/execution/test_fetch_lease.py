@@ -113,6 +113,26 @@ def test_an_epoch_that_is_fetched_is_not_collected(root: Path, tmp_path: Path) -
     assert len(collect_epochs(str(root), CHAIN_ID, 1).collected) == 1
 
 
+@dataclass
+class Dying(Collector):
+    """A watcher that fails in a way that nobody foresaw once the lease is there."""
+
+    def event(self, name: str, facts: dict[str, object]) -> None:
+        """Fail at the first part."""
+        super().event(name, facts)
+        if name == "part":
+            raise NameError
+
+
+def test_a_fetch_that_dies_of_what_nobody_foresaw_leaves_no_lease(root: Path, tmp_path: Path) -> None:
+    """A collection need not wait for its end."""
+    watcher = Dying(str(root))
+    with pytest.raises(NameError):
+        fetch(tmp_path / "into", watcher, str(root))
+    assert len(watcher.leases) == 1
+    assert list(open_store(str(root)).list(LAYOUT.leases_folder)) == []
+
+
 def test_without_a_lease_the_epoch_goes(root: Path, tmp_path: Path) -> None:
     """What is asked for is done: no lease is written, and the collection sees nobody."""
     watcher = Collector(str(root), wait_for_lease=False)

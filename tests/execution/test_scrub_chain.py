@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress
 from pipelines.execution.repair_epoch import OWN_STORE
 from pipelines.execution.scrub_chain import ChainScrub, ScrubOutcome, ScrubResult, ScrubSettings
+from pipelines.execution.scrub_epoch import EpochScrub
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.stores.open_store import open_store
 from pipelines.trust.signatures import TrustRule
@@ -30,6 +32,7 @@ from tests.support.stored_epochs import CHAIN_ID, NUM_PARTS, epoch_layout, publi
 pytest.importorskip("libtorrent", reason="the extra p2p is not installed")
 
 LAYOUT = epoch_layout(1)
+WAIT_S = 120
 WEB_SEED = "https://mirror.example/epoch/"
 
 
@@ -394,6 +397,25 @@ def test_an_epoch_of_another_publisher_hides_no_other(root: Path) -> None:
     delete(root, part(1))
     result = scrub_chain(root, 2, 1)
     assert [finding.object_name for finding in result.harmful] == [epoch_layout(2).manifest, part(1)]
+
+
+def test_a_scrub_that_dies_of_what_nobody_foresaw_leaves_no_lease(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collection need not wait for its end."""
+    monkeypatch.setattr("pipelines.publishing.lease_keeper.END_WAIT_S", WAIT_S)
+    store, seen = open_store(str(root)), []
+
+    def fail(_scrub: EpochScrub) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while not seen:
+            assert time.monotonic() < deadline, "no lease came"
+            seen.extend(info.name for info in store.list(LAYOUT.leases_folder))
+        raise NameError("name 'x' is not defined")
+
+    monkeypatch.setattr(EpochScrub, "run", fail)
+    with pytest.raises(NameError):
+        scrub(root)
+    assert len(seen) == 1
+    assert list(store.list(LAYOUT.leases_folder)) == []
 
 
 def test_an_epoch_that_is_collected_meanwhile_is_passed_over(root: Path) -> None:

@@ -20,6 +20,7 @@ from pipelines.publishing.holders import find_holders
 from pipelines.publishing.lease_rule import CLOCK_SKEW_S, LeaseSightings
 from pipelines.stores.file_store import FileStore
 from pipelines.stores.memory_store import MemoryStore
+from pipelines.stores.protocol import Data, ObjectInfo
 from schemas.claim import LEASE_TTL_S_MAX, Claim, Holder
 from schemas.errors import ClaimedError, InvalidInputError, ManifestError, TransientStoreError
 from schemas.ids import CryptoHash
@@ -276,13 +277,49 @@ def test_a_claim_that_somebody_deleted_is_made_again(store: MemoryStore) -> None
 
 
 def test_a_reply_that_was_lost_is_our_own_claim(store: MemoryStore) -> None:
-    """The claim that a lost reply leaves behind is known again by its run."""
-    faulty = FaultyStore(store, lambda method, name, number: Fault.REPLY_LOST if method == "put" else None)
+    """The claim that a lost reply leaves behind, and that could not be removed, is known again by its run."""
+    faults = {"put": Fault.REPLY_LOST, "delete": Fault.FAIL_BEFORE}
+    faulty = FaultyStore(store, lambda method, name, number: faults.get(method))
     one = claimant(faulty, Clock())
     with pytest.raises(TransientStoreError):
         one.acquire()
     one.acquire()
     assert len(stored(store).leases) == 1
+
+
+def test_a_claim_whose_reply_was_lost_is_given_up(store: MemoryStore) -> None:
+    """Who tries again is another run, and would wait for the lease's end."""
+    faulty = FaultyStore(store, lambda method, name, number: Fault.REPLY_LOST if (method, number) == ("put", 0) else None)
+    with pytest.raises(TransientStoreError):
+        claimant(faulty, Clock()).acquire()
+    assert store.info(LAYOUT.claim) is None
+    claimant(faulty, Clock()).acquire()
+
+
+def test_what_ends_the_taking_of_a_claim_leaves_none(store: MemoryStore) -> None:
+    """A fault that nobody foresaw, or an interrupt, while the claim was on its way into the store."""
+
+    class Dying(MemoryStore):
+        def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
+            super().put(name, data, create_only=create_only)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        claimant(Dying(store.url.removeprefix("memory://")), Clock()).acquire()
+    assert store.info(LAYOUT.claim) is None
+
+
+def test_a_claim_without_a_heartbeat_is_given_up(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the thread can't be started."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    held = claimant(store, Clock()).acquire()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="new thread"), heartbeat(held, TTL_S, print):
+        pass
+    assert store.info(LAYOUT.claim) is None
 
 
 @pytest.mark.parametrize("ttl_s", [0.5, LEASE_TTL_S_MAX + 1])

@@ -210,6 +210,38 @@ def test_an_error_of_the_reader_comes_through(store: Store) -> None:
     assert leases_in(store) == []
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_in_its_own_thread_leaves_no_lease(store: Store) -> None:
+    """What nobody foresaw ends the heartbeat; nobody else knows the lease's name."""
+    reached = threading.Event()
+
+    def fail(_lease: EpochLease, _state: LeaseState) -> None:
+        reached.set()
+        raise NameError
+
+    with held_epoch([EpochLease(store, LAYOUT, "scrub")], fail):
+        assert reached.wait(WAIT_S)
+    assert leases_in(store) == []
+
+
+def test_a_thread_that_can_not_be_started_leaves_no_lease(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the others, which hold theirs already."""
+    heard, leases = Heard(), [EpochLease(store, LAYOUT, "fetch") for _ in range(2)]
+    start = threading.Thread.start
+
+    def start_one(thread: threading.Thread) -> None:
+        if thread.name == f"lease-{leases[1].lease_id[:8]}":
+            assert heard.some.wait(WAIT_S)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    with pytest.raises(RuntimeError, match="new thread"), held_epoch(leases, heard.tell):
+        pass
+    assert heard.states == [LeaseState.HELD]
+    assert leases_in(store) == []
+
+
 def test_a_live_claim_holds_an_epoch(store: Store) -> None:
     """A producer is at work in it."""
     held = Claimant(store, LAYOUT, (0,), this_holder()).acquire()
