@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -21,7 +22,7 @@ from pipelines.publishing.holders import Holders, find_holders, judge_holders
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import ObjectInfo, Store
 from schemas.catalogue import Catalogue
-from schemas.errors import ManifestError, ObjectNotFoundError
+from schemas.errors import ManifestError, ObjectNotFoundError, StatecastError
 from schemas.latest_pointer import POINTER_BYTES_MAX, LatestPointer
 from schemas.object_layout import EpochLayout, ObjectKind, chain_folder, latest_name, parse_epoch_folder, parse_object_name
 
@@ -238,7 +239,14 @@ class _Collection:
         marked = self.now().replace(microsecond=0)
         change = writer.change(lambda catalogue: catalogue.marked(layout, marked))
         self._note(change.note)
-        kept = self._kept_after_all(decision)
+        try:
+            kept = self._kept_after_all(decision)
+        except (Exception, KeyboardInterrupt):
+            # Nothing is deleted yet, unless by an earlier run; a mark without a collector would keep producers away for long.
+            if decision.phase is not EpochPhase.LEAVING:
+                with suppress(StatecastError):
+                    writer.change(lambda catalogue: self._unmarked(catalogue, layout))
+            raise
         if kept:
             writer.change(lambda catalogue: self._unmarked(catalogue, layout))
             self._note(f"epoch {layout.epoch_height} ({layout.epoch_id}) stays after all: {kept}")

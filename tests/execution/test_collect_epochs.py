@@ -73,6 +73,29 @@ def test_old_epochs_go_and_new_ones_stay() -> None:
     assert heights_in(url) == listed(url) == [3, 4]
 
 
+@pytest.mark.parametrize("failure", [NameError, KeyboardInterrupt])
+def test_a_collection_that_dies_before_it_deletes_takes_its_mark_back(
+    monkeypatch: pytest.MonkeyPatch, failure: type[BaseException]
+) -> None:
+    """Else producers would be kept away from an epoch that nobody deletes."""
+    url, looks = store_with(1, 2), []
+
+    def fail(*_arguments: object) -> None:
+        catalogue = read_catalogue(open_store(url), CHAIN_ID)
+        assert catalogue is not None
+        looks.append([entry.epoch_height for entry in catalogue.epochs if entry.leaving_since is not None])
+        raise failure
+
+    monkeypatch.setattr(collections, "find_holders", fail)
+    with pytest.raises(failure):
+        collect_epochs(url, CHAIN_ID, 1)
+    assert looks == [[1]]
+    catalogue = read_catalogue(open_store(url), CHAIN_ID)
+    assert catalogue is not None
+    assert [entry.leaving_since for entry in catalogue.epochs] == [None, None]
+    assert heights_in(url) == [1, 2]
+
+
 def test_a_plan_deletes_nothing() -> None:
     """It names what would go, and how much that is."""
     url = store_with(1, 2)
