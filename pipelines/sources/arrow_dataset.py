@@ -84,6 +84,8 @@ class ShardDataset:
                 where=f"{self.url}/{self.folder}/{file.name}",
                 remedy="The file was changed after its export; export the shard again.",
             )
+        # A changed offset would lead out of the file's bytes, which ends the process.
+        batch.validate(full=True)
 
     def read_values(self, records: Sequence[pa.RecordBatch]) -> list[pa.RecordBatch]:
         """Read the values that some of the shard's records refer to.

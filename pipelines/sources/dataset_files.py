@@ -54,7 +54,7 @@ def opened_batches(store: Store, name: str, size: int, schema: pa.Schema) -> Ite
         DatasetError: the file is missing, or cut or changed; also where that shows only inside the context.
     """
     where = f"{store.url}/{name}"
-    with _naming_damage(where), store.open(name) as source:
+    with naming_damage(where), store.open(name) as source:
         if source.size() != size:
             raise DatasetError(problem=f"the file has {source.size()} bytes, its summary says {size}", where=where, remedy=_DAMAGED)
         yield ParquetBatches(source, schema) if name.endswith(".parquet") else IpcBatches(source)
@@ -71,7 +71,7 @@ def read_adjacent_batches(store: Store, name: str, offsets: Sequence[int], schem
         DatasetError: the file is missing, or cut or changed.
     """
     where = f"{store.url}/{name}"
-    with _naming_damage(where):
+    with naming_damage(where):
         data = pa.py_buffer(store.get(name, offsets[0], offsets[-1]))
         if data.size != offsets[-1] - offsets[0]:
             raise DatasetError(problem=f"the file ends before byte {offsets[-1]}", where=where, remedy=_DAMAGED)
@@ -83,11 +83,15 @@ _DAMAGED = "It was cut off or changed; export the shard again."
 
 
 @contextmanager
-def _naming_damage(where: str) -> Iterator[None]:
-    """Map what a store and pyarrow raise on a missing, cut or changed file."""
+def naming_damage(where: str) -> Iterator[None]:
+    """Map what a store and pyarrow raise on a missing, cut or changed file.
+
+    Raises:
+        DatasetError: in their place.
+    """
     try:
         yield
     except ObjectNotFoundError as error:
         raise DatasetError(problem="a file of the dataset is missing", where=where, remedy="Export the shard again.") from error
-    except (pa.ArrowInvalid, pa.ArrowIOError, pa.ArrowTypeError, IndexError, EOFError) as error:
+    except (pa.ArrowException, OSError, ValueError, IndexError, EOFError) as error:
         raise DatasetError(problem=f"the file can't be read as Arrow: {error}", where=where, remedy=_DAMAGED) from error

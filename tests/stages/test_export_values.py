@@ -230,6 +230,18 @@ def test_a_damaged_file_of_values_is_named(tmp_path: Path, file_format: FileForm
     assert file.name in str(caught.value)
 
 
+def test_an_offset_that_leads_out_of_a_file_of_records_is_named(tmp_path: Path) -> None:
+    """Before it is followed: that would end the process."""
+    dataset = export(tmp_path)
+    path = tmp_path / dataset.folder / dataset.summary.files[0].name
+    data = pa.py_buffer(path.read_bytes())
+    offsets = pa.ipc.open_file(data).get_batch(0).column("key").buffers()[1]
+    begin = offsets.address - data.address
+    path.write_bytes(data[:begin].to_pybytes() + (-8).to_bytes(4, "little", signed=True) + data[begin + 4 :].to_pybytes())
+    with pytest.raises(DatasetError, match=path.name):
+        dataset.read_values(dataset.read_file(0))
+
+
 @pytest.mark.parametrize("remote", [False, True])
 def test_a_value_that_is_not_there_is_named(tmp_path: Path, remote: bool) -> None:
     """Its hash lies before, between or behind those that are there."""
