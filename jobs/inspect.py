@@ -11,12 +11,14 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from jobs.epoch_url import locate_epoch
 from jobs.options import Json
 from jobs.terminal import format_bytes, open_console
-from pipelines.epochs.node_context import NodeEpoch, epoch_context_from_node, list_epochs
+from pipelines.epochs.node_context import epoch_context_from_node, list_epochs
+from pipelines.epochs.node_epochs import NodeEpoch
 from pipelines.publishing.published_epoch import read_manifest
 from pipelines.sources.arrow_dataset import list_shards
 from pipelines.sources.node_home import read_node_home
@@ -76,12 +78,16 @@ def _document(what: str) -> dict[str, Any]:
 
 
 def _node(home: Path) -> dict[str, Any]:
-    epochs = list_epochs(home)
-    first = len(epochs) - EPOCHS_EXAMINED_MAX
+    listing = list_epochs(home)
+    first = len(listing.epochs) - EPOCHS_EXAMINED_MAX
     return {
         "kind": "node",
         "node_home": str(home),
-        "epochs": [_node_epoch(home, epoch, index >= first) for index, epoch in enumerate(epochs)],
+        "epochs": [_node_epoch(home, epoch, index >= first) for index, epoch in enumerate(listing.epochs)],
+        "unreadable_epochs": [
+            {"epoch_height": epoch.epoch_height, "epoch_id": str(epoch.epoch_id), "problem": epoch.failure.problem}
+            for epoch in listing.unreadable
+        ],
     }
 
 
@@ -265,6 +271,10 @@ def _print_node(console: Console, document: dict[str, Any]) -> None:
         answer = _answer(epoch)
         table.add_row(str(epoch["epoch_height"]), epoch["epoch_id"], str(epoch["protocol_version"]), shards, answer)
     console.print(table)
+    for epoch in document["unreadable_epochs"]:
+        height = "?" if epoch["epoch_height"] is None else epoch["epoch_height"]
+        line = f"not listed: epoch {height} ({epoch['epoch_id']}), whose EpochInfo can't be read: {escape(epoch['problem'])}"
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _answer(epoch: dict[str, Any]) -> str:

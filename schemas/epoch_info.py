@@ -38,6 +38,14 @@ def decode_epoch_info(row: bytes, where: str) -> EpochInfo:
     return _read_head(BorshReader(row, where, IntegrityError))[0]
 
 
+def peek_epoch_height(row: bytes) -> int | None:
+    """Return what stands where every version so far has the epoch's height; None when the row is too short.
+
+    For a row that can't be decoded: enough to say which epoch that may be, and for nothing else.
+    """
+    return int.from_bytes(row[1:9], "little") if len(row) >= 9 else None
+
+
 def decode_epoch_shard_layout(row: bytes, where: str) -> ShardLayout | None:
     """Decode the shard layout of an EpochInfo; None before V5.
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pipelines.epochs.chain_rows import ChainRows, open_chain_rows
 from pipelines.epochs.context_agreement import compare_contexts, mismatch
+from pipelines.epochs.node_epochs import EpochListing, NodeEpoch, UnreadableEpoch, list_all_epochs, list_recorded_epochs
 from pipelines.epochs.node_shards import (
     USE_CONTEXT,
     find_parents,
@@ -34,35 +35,23 @@ from pipelines.sources.node_home import NodeHome, read_node_home
 from pipelines.sources.rocksdb_reader import list_columns
 from schemas.block import BlockHeader, decode_block_chunks, decode_block_header
 from schemas.epoch_context import EpochContext, ShardContext
-from schemas.epoch_info import decode_epoch_info, decode_epoch_shard_layout
+from schemas.epoch_info import decode_epoch_shard_layout
 from schemas.errors import EpochNotReadyError, IntegrityError, SourceError
-from schemas.ids import HASH_BYTES, CryptoHash
+from schemas.ids import CryptoHash
 from schemas.shard_layout import ShardLayout
 
 _CHAIN_COLUMNS = (*SYNC_BLOCK_COLUMNS, CHUNK_EXTRA, EPOCH_INFO)
 _OPTIONAL_COLUMNS = (STATE_SHARD_UID_MAPPING, STATE_SYNC_HASHES)
 
 
-@dataclass(frozen=True, slots=True)
-class NodeEpoch:
-    """An epoch that a node knows."""
-
-    epoch_height: int
-    epoch_id: CryptoHash
-    protocol_version: int
-    sync_hash: CryptoHash | None
-    """None when the epoch has not reached its sync block, or is too old for the node to keep it ready."""
-
-
-def list_epochs(node_home: str | Path) -> tuple[NodeEpoch, ...]:
-    """Return the epochs that the database has rows of, ascending by height; also the next ones, that have not begun.
+def list_epochs(node_home: str | Path) -> EpochListing:
+    """Return the epochs that the database has rows of; also the next ones, that have not begun.
 
     Raises:
         SourceError: the database can't be read.
-        IntegrityError: a row can't be decoded.
     """
     with _open(read_node_home(node_home)) as reader:
-        return _list_epochs(reader)
+        return list_all_epochs(reader)
 
 
 def newest_epoch(node_home: str | Path) -> NodeEpoch | None:
@@ -73,16 +62,13 @@ def newest_epoch(node_home: str | Path) -> NodeEpoch | None:
 
     Raises:
         SourceError: the database can't be read.
-        IntegrityError: a row can't be decoded.
+        IntegrityError: its row can't be decoded.
     """
     with open_chain_rows(read_node_home(node_home), (EPOCH_INFO, STATE_SYNC_HASHES)) as reader:
-        epochs = [
-            _node_epoch(reader, CryptoHash(key), info, CryptoHash(row))
-            for rows in reader.scan(STATE_SYNC_HASHES, b"", None)
-            for key, row in rows
-            if (info := reader.get(EPOCH_INFO, key)) is not None
-        ]
-    return max(epochs, key=lambda epoch: (epoch.epoch_height, epoch.epoch_id), default=None)
+        newest = next(iter(list_recorded_epochs(reader).newest_recorded), None)
+    if isinstance(newest, UnreadableEpoch):
+        raise newest.failure
+    return newest
 
 
 def flat_state_failure(node_home: str | Path, context: EpochContext) -> SourceError | None:
@@ -111,13 +97,15 @@ def epoch_context_from_node(node_home: str | Path, selector: str = LATEST) -> Ep
     """
     home = read_node_home(node_home)
     with _open(home) as reader:
-        epochs = _list_epochs(reader)
+        listing = list_all_epochs(reader)
         if selector != LATEST:
-            return _epoch_context(home, reader, _selected(reader, epochs, selector, home))
-        if not any(epoch.sync_hash for epoch in epochs):
+            return _epoch_context(home, reader, _selected(reader, listing, selector, home))
+        if not listing.newest_recorded:
             raise EpochNotReadyError(problem="the node's database has no sync hash of any epoch", where=str(home.data), remedy=USE_CONTEXT)
         failure: SourceError | None = None
-        for epoch in reversed([epoch for epoch in epochs if epoch.sync_hash]):
+        for epoch in listing.newest_recorded:
+            if isinstance(epoch, UnreadableEpoch):
+                raise epoch.failure
             context = _epoch_context(home, reader, epoch)
             failure = _unreachable(home, context)
             if failure is None:
@@ -165,7 +153,9 @@ class NodeContextSource:
         if home.genesis_file is not None and (chain_id := genesis_head(home, context.protocol_version)[0]) != context.chain_id:
             raise mismatch("chain_id", context.chain_id, source_id, chain_id, self.source_id, of_given=of_given)
         with _open(home) as reader:
-            known = next((epoch for epoch in _list_epochs(reader) if epoch.epoch_id == context.epoch_id), None)
+            known = list_all_epochs(reader).of_id(context.epoch_id)
+            if isinstance(known, UnreadableEpoch):
+                raise known.failure
             sync_hash = None if known is None else known.sync_hash or find_sync_hash(reader, known.epoch_id, known.protocol_version)
             if known is None or sync_hash is None:
                 row = reader.get(BLOCK_HEADER, context.sync_hash)
@@ -199,38 +189,24 @@ def _open(home: NodeHome) -> AbstractContextManager[ChainRows]:
     return open_chain_rows(home, (*_CHAIN_COLUMNS, *(column for column in _OPTIONAL_COLUMNS if column in there)))
 
 
-def _list_epochs(reader: ChainRows) -> tuple[NodeEpoch, ...]:
-    recorded = reader.scan(STATE_SYNC_HASHES, b"", None) if STATE_SYNC_HASHES in reader.columns else ()
-    sync_hashes = {key: CryptoHash(row) for rows in recorded for key, row in rows}
-    epochs = []
-    for rows in reader.scan(EPOCH_INFO, b"", None):
-        for key, row in rows:
-            # The column also holds an aggregator under a text key.
-            if len(key) == HASH_BYTES:
-                epochs.append(_node_epoch(reader, CryptoHash(key), row, sync_hashes.get(key)))
-    return tuple(sorted(epochs, key=lambda epoch: (epoch.epoch_height, epoch.sync_hash is not None, epoch.epoch_id)))
-
-
-def _node_epoch(reader: ChainRows, epoch_id: CryptoHash, row: bytes, sync_hash: CryptoHash | None) -> NodeEpoch:
-    info = decode_epoch_info(row, f"EpochInfo of epoch {epoch_id}, {reader.folder}")
-    return NodeEpoch(info.epoch_height, epoch_id, info.protocol_version, sync_hash)
-
-
-def _selected(reader: ChainRows, epochs: tuple[NodeEpoch, ...], selector: str, home: NodeHome) -> NodeEpoch:
+def _selected(reader: ChainRows, listing: EpochListing, selector: str, home: NodeHome) -> NodeEpoch:
     if selector.isdecimal() and len(selector) <= 20:
-        found = [epoch for epoch in epochs if epoch.epoch_height == int(selector)]
+        found = listing.of_height(int(selector))
     else:
-        epoch_id = CryptoHash.from_base58(selector)
-        found = [epoch for epoch in epochs if epoch.epoch_id == epoch_id]
-    known = ", ".join(f"{epoch.epoch_height} ({epoch.epoch_id})" for epoch in epochs if epoch.sync_hash)
-    remedy = f"It has the sync hash of {known}. {USE_CONTEXT}" if known else USE_CONTEXT
-    if not found:
-        raise EpochNotReadyError(problem=f"the node does not know epoch {selector}", where=str(home.data), remedy=remedy)
+        named = listing.of_id(CryptoHash.from_base58(selector))
+        found = [] if named is None else [named]
     # Of several epochs of one height, as there are before the chain's second, the one that can be had is meant.
     for epoch in reversed(found):
+        if isinstance(epoch, UnreadableEpoch):
+            raise epoch.failure
         sync_hash = epoch.sync_hash or find_sync_hash(reader, epoch.epoch_id, epoch.protocol_version)
         if sync_hash is not None:
             return replace(epoch, sync_hash=sync_hash)
+    known = ", ".join(f"{epoch.epoch_height} ({epoch.epoch_id})" for epoch in listing.epochs if epoch.sync_hash)
+    remedy = f"It has the sync hash of {known}. {USE_CONTEXT}" if known else USE_CONTEXT
+    if not found:
+        hidden = f", unless it is one of {len(listing.unreadable)} whose rows can't be read" if listing.unreadable else ""
+        raise EpochNotReadyError(problem=f"the node does not know epoch {selector}{hidden}", where=str(home.data), remedy=remedy)
     raise EpochNotReadyError(
         problem=f"the sync hash of epoch {selector} is not known yet: its sync block is not there, or not final; or its blocks are gone",
         where=str(home.data),

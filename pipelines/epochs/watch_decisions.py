@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
-from pipelines.epochs.node_context import NodeEpoch
+from pipelines.epochs.node_epochs import NodeEpoch
 from pipelines.epochs.watch_poll import NodeView
 from schemas.errors import IntegrityError, StatecastError
 from schemas.ids import CryptoHash

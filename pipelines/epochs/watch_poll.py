@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pipelines.epochs.node_context import NodeEpoch
+from pipelines.epochs.node_epochs import NodeEpoch, UnreadableEpoch, list_recorded_epochs
 from pipelines.sources.genesis_head import read_genesis_fields
 from pipelines.sources.node_columns import BLOCK_HEADER, BLOCK_MISC, EPOCH_INFO, STATE_SYNC_HASHES
 from pipelines.sources.node_home import read_node_home
 from pipelines.sources.rocksdb_reader import RocksDbReader
 from schemas.block import decode_block_header
-from schemas.epoch_info import decode_epoch_info
 from schemas.errors import SourceError
 from schemas.ids import HASH_BYTES, CryptoHash
 
@@ -36,6 +35,8 @@ class NodeView:
     """Block hash of the snapshot that the node calls complete."""
     has_snapshot_folder: bool
     """Whether there is a folder of some snapshot, complete or not."""
+    unreadable: tuple[UnreadableEpoch, ...] = ()
+    """Those with a recorded sync hash whose EpochInfo can't be decoded."""
 
 
 def look_at_node(node_home: str | Path) -> NodeView:
@@ -43,24 +44,17 @@ def look_at_node(node_home: str | Path) -> NodeView:
 
     Raises:
         SourceError: the database can't be read.
-        IntegrityError: a row can't be decoded.
     """
     home = read_node_home(node_home)
     with RocksDbReader(home.data, (BLOCK_MISC, EPOCH_INFO, STATE_SYNC_HASHES)) as reader:
-        epochs = []
-        for rows in reader.scan(STATE_SYNC_HASHES, b"", None):
-            for key, row in rows:
-                info = reader.get(EPOCH_INFO, key)
-                if info is not None and len(key) == len(row) == HASH_BYTES:
-                    decoded = decode_epoch_info(info, f"EpochInfo of epoch {CryptoHash(key)}, {reader.folder}")
-                    epochs.append(NodeEpoch(decoded.epoch_height, CryptoHash(key), decoded.protocol_version, CryptoHash(row)))
+        listing = list_recorded_epochs(reader)
         recorded = reader.get(BLOCK_MISC, _STATE_SNAPSHOT_KEY)
     snapshot = CryptoHash(recorded) if recorded is not None and len(recorded) == HASH_BYTES else None
     try:
         has_folder = any(entry.is_dir() for entry in home.snapshots.iterdir())
     except OSError:
         has_folder = False
-    return NodeView(tuple(sorted(epochs, key=lambda epoch: (epoch.epoch_height, epoch.epoch_id))), snapshot, has_folder)
+    return NodeView(listing.epochs, snapshot, has_folder, listing.unreadable)
 
 
 def snapshot_block(node_home: str | Path, sync_hash: CryptoHash) -> CryptoHash | None:

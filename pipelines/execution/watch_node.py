@@ -158,18 +158,16 @@ class Watcher:
         try:
             view = self.work.look()
         except StatecastError as error:
-            # The node may be down, or be making its database anew: an outage is told once, however its problem changes.
-            if not self._poll_problem or self._poll_problem == NOT_LOOKED_YET:
-                self.metrics.failed(error.kind)
-                message = f"the node can't be read, and is asked again and again: {_line(error)}"
-                self.on_event("poll_failed", message, {"error": error.to_json()})
-            self._poll_problem = error.problem
+            self._note_poll_failure("the node can't be read, and is asked again and again", error)
             return
         finally:
             self._beat_s = time.monotonic()
-        if self._poll_problem not in ("", NOT_LOOKED_YET):
-            self.on_event("poll_recovered", "the node can be read again", {})
-        self._poll_problem = ""
+        if view.unreadable:
+            self._note_poll_failure("an epoch of the node can't be read; the others are published", view.unreadable[0].failure)
+        elif self._poll_problem:
+            if self._poll_problem != NOT_LOOKED_YET:
+                self.on_event("poll_recovered", "the node can be read again", {})
+            self._poll_problem = ""
         self.metrics.polled_at = time.time()
         with self._changed:
             news = self._view != view
@@ -177,6 +175,13 @@ class Watcher:
             self._makes_snapshots |= view.has_snapshot_folder or view.complete_snapshot is not None
             if news:
                 self._changed.notify_all()
+
+    def _note_poll_failure(self, what: str, error: StatecastError) -> None:
+        # The node may be down, or be making its database anew: an outage is told once, however its problem changes.
+        if not self._poll_problem or self._poll_problem == NOT_LOOKED_YET:
+            self.metrics.failed(error.kind)
+            self.on_event("poll_failed", f"{what}: {_line(error)}", {"error": error.to_json()})
+        self._poll_problem = error.problem
 
     def _work_once(self) -> None:
         with self._changed:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.epochs.node_context import check_context_against_node, list_epochs
+from pipelines.epochs.node_epochs import UnreadableEpoch
 from pipelines.importing.load_command import ShardLoad
 from pipelines.importing.load_journal import LoadJournal
 from pipelines.importing.neard_program import NeardProgram, Way
@@ -139,8 +140,11 @@ def _check_epoch_row(home: NodeHome, context: EpochContext) -> None:
 
     Source: nearcore tools/state-viewer/src/state_parts.rs, EpochSelection::to_epoch_id.
     """
-    at_height = [epoch for epoch in list_epochs(home.home) if epoch.epoch_height == context.epoch_height]
-    if not any(epoch.epoch_id == context.epoch_id for epoch in at_height):
+    listing = list_epochs(home.home)
+    at_height, named = listing.of_height(context.epoch_height), listing.of_id(context.epoch_id)
+    if isinstance(named, UnreadableEpoch):
+        raise named.failure
+    if named not in at_height:
         raise EpochNotReadyError(
             problem=f"the node does not know epoch {context.epoch_id}",
             where=f"EpochInfo (col11), {home.data}",

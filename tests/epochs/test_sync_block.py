@@ -33,12 +33,12 @@ def reader() -> Iterator[RocksDbReader]:
 
 def epoch_id(height: int) -> CryptoHash:
     """Return the real chain's last epoch of a height."""
-    return next(epoch.epoch_id for epoch in reversed(list_epochs(localnet_home())) if epoch.epoch_height == height)
+    return next(epoch.epoch_id for epoch in reversed(list_epochs(localnet_home()).epochs) if epoch.epoch_height == height)
 
 
 def test_it_is_the_one_that_the_node_recorded(reader: RocksDbReader) -> None:
     """For the epochs that StateSyncHashes has: the newest one's block is not final, though that release of neard had recorded it."""
-    older, newest = [epoch for epoch in list_epochs(localnet_home()) if epoch.sync_hash]
+    older, newest = [epoch for epoch in list_epochs(localnet_home()).epochs if epoch.sync_hash]
     assert find_sync_hash(reader, older.epoch_id, older.protocol_version) == older.sync_hash
     assert find_sync_hash(reader, newest.epoch_id, newest.protocol_version) is None
     found = find_sync_block(header_blocks(reader, newest.epoch_id), newest.epoch_id, newest.protocol_version, "localnet")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.epochs.node_context import NodeEpoch
+from pipelines.epochs.node_epochs import NodeEpoch
 from pipelines.epochs.watch_decisions import (
     LEDGER_EPOCHS_MAX,
     RETRY_S,

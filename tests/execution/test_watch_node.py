@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.epochs.node_context import NodeEpoch
+from pipelines.epochs.node_epochs import NodeEpoch, UnreadableEpoch
 from pipelines.epochs.watch_decisions import WatchedEpoch, WatchLedger
 from pipelines.epochs.watch_poll import NodeView
 from pipelines.execution.produce_epoch import EpochResult
@@ -20,7 +20,15 @@ from pipelines.execution.watch_node import LEDGER_NAME, Watcher, WatchSettings
 from pipelines.publishing.claim import HeldClaim
 from pipelines.publishing.epoch_publisher import PublishedEpoch
 from pipelines.stores.memory_store import MemoryStore
-from schemas.errors import ClaimedError, SourceError, StatecastError, StateRootMismatchError, StoreDeniedError, TransientStoreError
+from schemas.errors import (
+    ClaimedError,
+    IntegrityError,
+    SourceError,
+    StatecastError,
+    StateRootMismatchError,
+    StoreDeniedError,
+    TransientStoreError,
+)
 from schemas.ids import CryptoHash
 from tests.support.list_source import context_of
 
@@ -53,13 +61,16 @@ class ScriptedWork:
     now: float = 1_700_000_000.0
     attempts: list[int] = field(default_factory=list)
     discarded: list[int] = field(default_factory=list)
+    unreadable: list[tuple[UnreadableEpoch, ...]] = field(default_factory=lambda: [()])
+    """What can't be read, by look; the last one stays."""
 
     def look(self) -> NodeView:
         """A minute passes."""
         self.now += 60
         if self.looks and (error := self.looks.pop(0)) is not None:
             raise error
-        return NodeView(tuple(NodeEpoch(height, epoch_id(height), 80, epoch_id(1000 + height)) for height in self.heights), None, False)
+        epochs = tuple(NodeEpoch(height, epoch_id(height), 80, epoch_id(1000 + height)) for height in self.heights)
+        return NodeView(epochs, None, False, self.unreadable.pop(0) if len(self.unreadable) > 1 else self.unreadable[0])
 
     def snapshot_block(self, sync_hash: CryptoHash) -> CryptoHash | None:
         """The node makes no snapshots."""
@@ -217,6 +228,18 @@ def test_a_node_that_can_not_be_read_is_told_once() -> None:
     work = ScriptedWork([7], looks=[away, away, locked, locked, None, locked], outcomes={7: [away] * 1000})
     run = run_until(work, "poll_recovered", times=2)
     assert [kind for kind in run.kinds() if kind.startswith("poll")] == ["poll_failed", "poll_recovered"] * 2
+
+
+def test_an_epoch_that_can_not_be_read_is_told_and_the_others_are_published() -> None:
+    """Once, and it keeps the watcher from being well until it is gone."""
+    hidden = UnreadableEpoch(epoch_id(8), 8, epoch_id(1008), IntegrityError(problem="V6 is no known version"))
+    run = run_until(ScriptedWork([7], unreadable=[(hidden,)]), "epoch_published")
+    assert [kind for kind in run.kinds() if kind.startswith("poll")] == ["poll_failed"]
+    assert next(facts["error"]["kind"] for kind, facts in run.events if kind == "poll_failed") == "integrity"
+    gone = run_until(
+        ScriptedWork([7], unreadable=[(hidden,), (hidden,), ()], outcomes={7: [SourceError(problem="away")] * 1000}), "poll_recovered"
+    )
+    assert [kind for kind in gone.kinds() if kind.startswith("poll")] == ["poll_failed", "poll_recovered"]
 
 
 def test_parts_are_counted_and_timed() -> None:

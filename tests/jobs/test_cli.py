@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from jobs import cli
-from pipelines.sources.node_columns import FLAT_STORAGE_STATUS, STATE
+from pipelines.sources.node_columns import EPOCH_INFO, FLAT_STORAGE_STATUS, STATE
 from pipelines.sources.rocksdb_reader import RocksDbReader
 from schemas.errors import EXIT_CODES
-from schemas.ids import ShardUId
+from schemas.ids import CryptoHash, ShardUId
 from tests.support.commands import epoch_folder, lasting_objects_in, objects_in, statecast, statecast_process
 from tests.support.native_wheel import needs_headers
 from tests.support.nodes import change_rows, copied, localnet, localnet_home, node_a, snapshot_folder, tree
@@ -224,6 +224,21 @@ def test_inspect_tells_which_shards_of_a_node_can_be_produced(tmp_path: Path) ->
     assert (epochs[6]["can_produce"], epochs[6]["can_walk"]) == (True, [])
     assert "no flat state of shard s0.v0" in epochs[6]["problem"]
     assert (epochs[5]["can_produce"], epochs[5]["can_walk"]) == (False, ["s2.v0"])
+
+
+def test_inspect_names_epochs_that_can_not_be_read(tmp_path: Path) -> None:
+    """One row of a later release hides no other epoch."""
+    home = copied(localnet_home(), tmp_path)
+    epoch_id = CryptoHash(bytes(31) + b"\1")
+    change_rows(home / "data", EPOCH_INFO, {epoch_id: b"\5" + (8).to_bytes(8, "little") + bytes(9)})
+    document = statecast("inspect", home, "--json").document
+    assert [epoch["epoch_height"] for epoch in document["epochs"]] == [1, 1, 2, 3, 4, 5, 6, 7]
+    (hidden,) = document["unreadable_epochs"]
+    assert (hidden["epoch_height"], hidden["epoch_id"]) == (8, str(epoch_id))
+    assert "V6" in hidden["problem"]
+    shown = statecast("inspect", home)
+    assert shown.code == 0
+    assert f"epoch 8 ({epoch_id}), whose EpochInfo can't be read" in shown.stdout
 
 
 def test_inspect_shows_what_is_published() -> None:
