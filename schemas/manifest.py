@@ -123,6 +123,11 @@ class Manifest:
         """Whether every part of every shard is there."""
         return not any(found.kind in (MissingKind.SHARD, MissingKind.STATE_PART) for found in self.missing)
 
+    @property
+    def missing_shard_ids(self) -> frozenset[int]:
+        """Shards of the epoch that are not listed, as far as the publisher knows them."""
+        return frozenset(found.shard_id for found in self.missing if found.kind is MissingKind.SHARD and found.shard_id is not None)
+
     def shard(self, shard_id: int) -> ManifestShard | None:
         """Return one shard; None when it is not listed."""
         return next((shard for shard in self.shards if shard.shard_id == shard_id), None)
@@ -236,11 +241,10 @@ class Manifest:
         if self.shard_layout is None:
             return None
         shard_uids = {shard.shard_id: shard.shard_uid for shard in self.shards}
-        missing = {found.shard_id for found in self.missing if found.kind is MissingKind.SHARD}
         other = sorted(set(shard_uids.values()) - set(self.shard_layout.shard_uids))
         if other:
             return f"shard {other[0]} is listed and not in the shard layout"
-        differing = sorted(map(str, {*shard_uids, *missing} ^ set(self.shard_layout.shard_ids)))
+        differing = sorted(map(str, {*shard_uids, *self.missing_shard_ids} ^ set(self.shard_layout.shard_ids)))
         if differing:
             return f"the shards of the shard layout and those that are listed or missing differ in shard {', '.join(differing[:3])}"
         return None

@@ -26,7 +26,6 @@ from schemas.block import decode_block_header
 from schemas.dsse import ENVELOPE_BYTES_MAX
 from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, ObjectMismatchError, ObjectNotFoundError
 from schemas.ids import ZERO_HASH, PartId, ShardUId
-from schemas.manifest import MissingKind
 from schemas.manifest_shard import ManifestShard
 from schemas.object_layout import EpochLayout
 from schemas.proof import KeyClaim, PrefixClaim, ShardChoice, TrieProof
@@ -112,7 +111,7 @@ class _Proving:
         wanted = request.wanted
         shard_uid, chosen_by = choose_shard(
             offered=[shard.shard_uid for shard in manifest.shards],
-            num_shards=len(manifest.shards) + sum(found.kind is MissingKind.SHARD for found in manifest.missing),
+            num_shards=len(manifest.shards) + len(manifest.missing_shard_ids),
             shard_id=request.shard_id,
             account_id=wanted.account_id,
             shard_layout=request.shard_layout or manifest.shard_layout,

@@ -19,9 +19,10 @@ from pipelines.publishing.shard_publisher import ProducedShard, PublishedShard, 
 from pipelines.publishing.signing import Signer, merge_signatures, sign_payload
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
+from schemas.block import decode_block_header
 from schemas.dsse import Envelope
 from schemas.epoch_context import EpochContext
-from schemas.errors import InvalidInputError, ManifestError, ObjectExistsError, StatecastError
+from schemas.errors import IntegrityError, InvalidInputError, ManifestError, ObjectExistsError, StatecastError
 from schemas.ids import CryptoHash, PartId, ShardUId
 from schemas.latest_pointer import POINTER_BYTES_MAX, LatestPointer
 from schemas.manifest import Manifest, MissingKind, MissingObject, ZstdSettings, check_urls
@@ -140,23 +141,28 @@ class EpochPublisher:
     def finish(self, context: EpochContext, shards: Sequence[PublishedShard], epoch_shard_ids: Sequence[int]) -> PublishedEpoch:
         """Write the manifest, then move the latest pointer forward and enter the epoch in the catalogue.
 
-        Shards that an earlier revision lists and this run did not make stay listed, and so does its shard layout where the context has
-        none.
+        Shards that an earlier revision lists and this run did not make stay listed, and so do its shard layout, the shards that it misses
+        and its block headers where the context has none.
 
         Args:
-            epoch_shard_ids: all shards that the epoch is known to have, but for those that a shard layout names.
+            epoch_shard_ids: all shards that the epoch is known to have, but for those that a shard layout or an earlier revision names.
         Raises:
-            ManifestError: somebody has published a shard with a state header meanwhile, and it is one of ours without; or the shards do
-                not fit the shard layout.
+            ManifestError: somebody has published the epoch in another form meanwhile, or a shard with a state header that is one of ours
+                without; or the shards do not fit the shard layout.
+            InvalidInputError: it is published in another encoding or another number of parts meanwhile.
             ObjectExistsError: other producers were faster each time.
         """
         store, layout = open_store(self.store_url), self.layout(context)
+        where = f"{store.url}/{layout.manifest}"
         for _ in range(SWAP_ATTEMPTS_MAX):
             stored = read_manifest(store, layout)
             if stored is not None:
-                _refuse_lost_headers(stored.manifest, shards, f"{store.url}/{layout.manifest}")
-            manifest = self._manifest(context, shards, epoch_shard_ids, stored, f"{store.url}/{layout.manifest}")
-            if stored is not None and _same_content(stored.manifest, manifest):
+                self._check_same_form(stored.manifest, context, None, where)
+                for shard in shards:
+                    _check_same_shard(stored.manifest, shard.listing.shard_uid, shard.listing.state_root, shard.listing.num_parts, where)
+                _refuse_lost_headers(stored.manifest, shards, where)
+            manifest = self._manifest(context, shards, epoch_shard_ids, stored, where)
+            if stored is not None and _takes_up(stored, manifest):
                 # Nothing new to say; perhaps our signature.
                 manifest = stored.manifest
             envelope = sign_payload(manifest.to_payload(), self._signers())
@@ -208,10 +214,14 @@ class EpochPublisher:
                 if kept.shard_id not in listings:
                     listings[kept.shard_id] = kept
                     missing += [found for found in stored.manifest.missing if found.shard_id == kept.shard_id]
-        known = {*epoch_shard_ids, *(() if shard_layout is None else shard_layout.shard_ids)}
+        if shard_layout is not None:
+            known = set(shard_layout.shard_ids)
+        else:
+            known = {*epoch_shard_ids, *(() if stored is None else stored.manifest.missing_shard_ids)}
         absent = sorted(known - set(listings))
         missing += [MissingObject(MissingKind.SHARD, "not produced here so far", shard_id) for shard_id in absent]
-        if not context.block_headers:
+        block_headers = context.block_headers or (() if stored is None else _kept_block_headers(stored.manifest))
+        if not block_headers:
             missing.append(MissingObject(MissingKind.BLOCK_HEADERS, "the source has none"))
         return Manifest(
             chain_id=context.chain_id,
@@ -228,7 +238,7 @@ class EpochPublisher:
             shards=tuple(listings[shard_id] for shard_id in sorted(listings)),
             web_seeds=self.web_seeds,
             trackers=self.trackers,
-            block_headers=context.block_headers,
+            block_headers=block_headers,
             missing=tuple(sorted(missing, key=lambda found: (-1 if found.shard_id is None else found.shard_id, found.kind))),
             shard_layout=shard_layout,
         )
@@ -306,6 +316,22 @@ def _same_content(left: Manifest, right: Manifest) -> bool:
     return replace(left, revision=1, created=right.created, producer_version="") == replace(right, revision=1, producer_version="")
 
 
+def _takes_up(stored: StoredManifest, manifest: Manifest) -> bool:
+    """Tell whether a stored manifest says what we would, in our bytes: what a newer producer added to them is nothing that we can sign."""
+    return _same_content(stored.manifest, manifest) and stored.manifest.to_payload() == stored.envelope.payload
+
+
+def _kept_block_headers(manifest: Manifest) -> tuple[bytes, ...]:
+    """Return a published manifest's block headers for the next revision; none where they are not those of its sync hash."""
+    try:
+        sync_block = decode_block_header(manifest.block_headers[0], "block_headers", manifest.sync_hash) if manifest.block_headers else None
+        if sync_block is not None:
+            decode_block_header(manifest.block_headers[1], "block_headers", sync_block.prev_hash)
+    except IntegrityError:
+        return ()
+    return manifest.block_headers
+
+
 def _claim_revision(store: Store, layout: EpochLayout, manifest: Manifest, signers: Sequence[Signer]) -> tuple[Manifest, Envelope]:
     """Store a manifest under the next free revision; a revision that a killed run left behind with the same content is taken up.
 
@@ -314,14 +340,13 @@ def _claim_revision(store: Store, layout: EpochLayout, manifest: Manifest, signe
     """
     for _ in range(SWAP_ATTEMPTS_MAX):
         left_behind = read_manifest_revision(store, layout, manifest.revision)
-        if left_behind is not None and not _same_content(left_behind.manifest, manifest):
+        if left_behind is not None and not _takes_up(left_behind, manifest):
             manifest = replace(manifest, revision=manifest.revision + 1)
             continue
         if left_behind is not None:
             manifest = left_behind.manifest
+            return manifest, merge_signatures(sign_payload(manifest.to_payload(), signers), left_behind.envelope, layout.manifest)
         envelope = sign_payload(manifest.to_payload(), signers)
-        if left_behind is not None and left_behind.envelope.payload == envelope.payload:
-            return manifest, merge_signatures(envelope, left_behind.envelope, layout.manifest)
         try:
             store.put(layout.manifest_revision(manifest.revision), envelope.to_bytes(), create_only=True)
         except ObjectExistsError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from pipelines.execution.build_shard import BuiltShard
 from pipelines.publishing import shard_publisher
 from pipelines.publishing.published_epoch import StoredManifest, read_manifest, read_manifest_revision, read_statement
+from pipelines.publishing.signing import sign_payload
 from pipelines.sources.dataset_header import VerifyStateHeader
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
@@ -17,11 +19,13 @@ from pipelines.trust.signatures import TrustRule, verified_signers
 from schemas.dsse import Envelope
 from schemas.errors import IntegrityError, InvalidInputError, ManifestError, ObjectExistsError
 from schemas.ids import CryptoHash
+from schemas.json_document import encode_json
 from schemas.latest_pointer import LatestPointer
 from schemas.object_layout import EpochLayout, latest_name
 from schemas.shard_layout import ShardLayout
 from schemas.shard_statement import ShardStatement
 from schemas.state_header import HeaderOrigin
+from tests.support.dumped_headers import dumped_header
 from tests.support.productions import Producer, context, fitting_header, inject, meanwhile, new_store_url, producer, signer, small_shard
 
 
@@ -368,6 +372,69 @@ def test_a_shard_layout_must_have_what_is_published(built: BuiltShard, store_url
     producing.publish()
     with pytest.raises(ManifestError, match=r"has no shard s0\.v0"):
         producing.publisher.finish(replace(context(built), shard_layout=replace(ALONE, version=1)), [], [0])
+
+
+# What a revision keeps
+
+
+def test_a_revision_remembers_the_shards_that_are_missing(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
+    """Who knows one shard of the epoch alone, as a dataset of one does, does not make it complete."""
+    producing = producer(built, store_url)
+    shard = producing.put_shard()
+    producing.publisher.finish(context(built), [shard], [0, 4])
+    informed = replace(producing.publisher, trackers=("udp://tracker.example:6969/announce",))
+    assert informed.finish(context(built), [shard], [0]).revision == 2
+    manifest = manifest_of(store, layout).manifest
+    assert manifest.missing_shard_ids == {4}
+    assert not manifest.is_complete
+
+
+def test_a_revision_keeps_the_block_headers(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
+    """A producer that has none adds to the epoch, and readers can still hold it to a block."""
+    dumped = dumped_header(6, 0).context
+    bare = replace(context(built), sync_hash=dumped.sync_hash)
+    producing = producer(built, store_url)
+    shard = producing.publisher.put_shard(bare, producing.produced())
+    producing.publisher.finish(replace(bare, block_headers=dumped.block_headers), [shard], [0])
+    assert producing.publisher.finish(bare, [shard], [0, 4]).revision == 2
+    assert manifest_of(store, layout).manifest.block_headers == dumped.block_headers
+
+
+def test_block_headers_that_do_not_hash_are_not_passed_on(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
+    """Whoever wrote them, the next revision is ours."""
+    producing = producer(built, store_url)
+    shard = producing.put_shard()
+    producing.publisher.finish(replace(context(built), block_headers=(b"\1", b"\2")), [shard], [0])
+    producing.publisher.finish(context(built), [shard], [0, 4])
+    assert manifest_of(store, layout).manifest.block_headers == ()
+
+
+def test_a_newer_manifest_gets_a_revision_in_our_words(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
+    """What a newer producer added is not known here: it is neither signed nor in the way."""
+    producer(built, store_url, "first").publish()
+    stored = manifest_of(store, layout)
+    document = json.loads(stored.envelope.payload)
+    document["predicate"]["of_a_newer_version"] = True
+    newer = sign_payload(encode_json(document), (signer("first"),)).to_bytes()
+    store.put(layout.manifest, newer)
+    store.put(layout.manifest_revision(1), newer)
+    assert producer(built, store_url, "second").publish().revision == 2
+    assert signers_of(manifest_of(store, layout).envelope, "first", "second") == {"second"}
+
+
+@pytest.mark.parametrize("other", [{"state_root": CryptoHash(b"\7" * 32)}, {"num_parts": 0, "parts": (), "torrent": None}])
+def test_what_is_published_meanwhile_never_changes(
+    built: BuiltShard, store_url: str, store: Store, layout: EpochLayout, other: dict[str, object]
+) -> None:
+    """Who was slower with another state root or number of parts does not write the next revision."""
+    producing = producer(built, store_url)
+    shard = producing.put_shard()
+    producing.publisher.finish(context(built), [shard], [0])
+    before = store.get(layout.manifest)
+    unknown = replace(context(built), shards=tuple(replace(known, state_root=None) for known in context(built).shards))
+    with pytest.raises((ManifestError, InvalidInputError), match="shard 0 is published"):
+        producing.publisher.finish(unknown, [replace(shard, listing=replace(shard.listing, **other))], [0])
+    assert store.get(layout.manifest) == before
 
 
 # What a rerun finds
