@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pipelines.sources.arrow_dataset import SUMMARY_NAME, ShardDataset, load_shard
 from pipelines.sources.protocol import FlatStateSource, FoundStateHeader, KeyRange, find_state_header
 from pipelines.stages.record_files import RECORDS_FILE_BYTES_TARGET, FileDestination, FileFormat, write_record_files
-from pipelines.stages.references import put_references, references_in
+from pipelines.stages.references import has_references, put_references, references_in
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
 from schemas.dataset import (
@@ -90,7 +90,7 @@ class ExportRangeTask:
         folder = shard_folder(self.context, self.shard.shard_uid)
         summary_name = f"{folder}/ranges/range-{self.range_index:06d}.json"
         earlier = _earlier_summary(store, folder, summary_name, self.fingerprint)
-        if earlier is not None:
+        if earlier is not None and has_references(store, folder, self.range_index, earlier.reference_count):
             return earlier
         schema = RECORD_SCHEMA.with_metadata(schema_metadata(self.context, self.shard, self.memory_usage))
         references: list[pa.RecordBatch] = []

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.sources.dataset_files import naming_damage
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
 from schemas.dataset import shard_folder
 from schemas.epoch_context import EpochContext
-from schemas.errors import ValueMismatchError
+from schemas.errors import DatasetError, ValueMismatchError
 
 REFERENCE_SCHEMA = pa.schema(
     [
@@ -52,8 +53,20 @@ def put_references(store: Store, folder: str, range_index: int, references: Sequ
 
 
 def read_references(store: Store, folder: str, range_index: int) -> pa.Table:
-    """Read a range's references: a table of ``REFERENCE_SCHEMA``, ascending by key."""
-    return _read(store, _references_name(folder, range_index))
+    """Read a range's references: a table of ``REFERENCE_SCHEMA``, ascending by key.
+
+    Raises:
+        DatasetError: the file is missing, or cut or changed.
+    """
+    return _read(store, _references_name(folder, range_index), REFERENCE_SCHEMA)
+
+
+def has_references(store: Store, folder: str, range_index: int, count: int) -> bool:
+    """Tell whether a range's references are there, as many as its summary says; reads them."""
+    try:
+        return read_references(store, folder, range_index).num_rows == count
+    except DatasetError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +99,7 @@ class FindSharedTask:
 
         Raises:
             ValueMismatchError: records give one hash two lengths.
-            StoreError: as it says.
+            DatasetError, StoreError: as they say.
         """
         store = open_store(self.dataset_url)
         folder = shard_folder(self.context, self.context.shards[0].shard_uid)
@@ -163,8 +176,12 @@ def _rows_by_range(found: pa.Table, range_count: int) -> list[pa.RecordBatch]:
 
 
 def read_shared(store: Store, folder: str, interval: int) -> pa.Table:
-    """Read the shared values of an interval: a table of ``SHARED_SCHEMA``, ascending by hash."""
-    return _read(store, _shared_name(folder, interval))
+    """Read the shared values of an interval: a table of ``SHARED_SCHEMA``, ascending by hash.
+
+    Raises:
+        DatasetError: the file is missing, or cut or changed.
+    """
+    return _read(store, _shared_name(folder, interval), SHARED_SCHEMA)
 
 
 def read_own_references(store: Store, folder: str, range_index: int, intervals: Sequence[int]) -> pa.Table:
@@ -172,11 +189,14 @@ def read_own_references(store: Store, folder: str, range_index: int, intervals: 
 
     Args:
         intervals: in which the range refers to shared values.
+    Raises:
+        DatasetError: a file is missing, or cut or changed.
     """
     references = read_references(store, folder, range_index)
     own = [True] * references.num_rows
     for interval in intervals:
-        with store.open(_rows_name(folder, interval)) as source:
+        name = _rows_name(folder, interval)
+        with naming_damage(f"{store.url}/{name}"), store.open(name) as source:
             for row in pa.ipc.open_file(source).get_batch(range_index).column(0).to_pylist():
                 own[row] = False
     return references.filter(pa.array(own, pa.bool_()))
@@ -202,6 +222,11 @@ def _put(store: Store, name: str, schema: pa.Schema, batches: Sequence[pa.Record
     store.put(name, sink.getvalue())
 
 
-def _read(store: Store, name: str) -> pa.Table:
-    with store.open(name) as source:
-        return pa.ipc.open_file(source).read_all()
+def _read(store: Store, name: str, schema: pa.Schema) -> pa.Table:
+    with naming_damage(f"{store.url}/{name}"), store.open(name) as source:
+        table = pa.ipc.open_file(source).read_all()
+        if not table.schema.equals(schema):
+            raise pa.ArrowInvalid(f"the columns are {', '.join(table.column_names)}")
+        # A changed offset would lead out of the file's bytes.
+        table.validate(full=True)
+        return table

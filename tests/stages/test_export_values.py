@@ -22,6 +22,7 @@ from pipelines.sources.protocol import KeyRange
 from pipelines.stages import export_values
 from pipelines.stages.export import ExportSettings
 from pipelines.stages.record_files import FileFormat
+from pipelines.stages.references import read_own_references, read_shared
 from schemas.dataset import ValuesFile
 from schemas.errors import DatasetError, SourceError, ValueMismatchError
 from tests.support.commands import objects_in
@@ -88,7 +89,7 @@ def test_own_values_lie_in_their_records_order_and_shared_ones_once_by_hash(tmp_
     dataset = export(tmp_path, file_format=file_format)
     assert own_rows(dataset) == [(key, sha256(value).digest()) for key, value in PAIRS if len(value) == 5000]
     assert shared_hashes(dataset) == sorted(sha256(value).digest() for value in SHARED)
-    assert len(dataset.summary.values_files) > 3 < len(dataset.summary.all_files) - len(dataset.summary.files)
+    assert len(dataset.summary.values_files) > 3 and len(dataset.summary.shared_values_files) > 1
 
 
 def test_the_same_records_give_the_same_files(tmp_path: Path) -> None:
@@ -274,6 +275,28 @@ def test_ranges_that_another_version_has_exported_are_exported_again(tmp_path: P
     for path in (tmp_path / dataset.folder / "ranges").glob("*.references.arrow"):
         path.write_bytes(b"of the older format")
     assert export(tmp_path).summary == dataset.summary
+
+
+@pytest.mark.parametrize("damage", [_cut, _blank, Path.unlink])
+def test_a_range_whose_references_are_damaged_is_exported_again(tmp_path: Path, damage) -> None:  # type: ignore[no-untyped-def]
+    """The next run mends what a power cut left of an interrupted one."""
+    dataset = export(tmp_path)
+    (tmp_path / dataset.folder / "shard.json").unlink()
+    for path in (tmp_path / dataset.folder / "ranges").glob("*.references.arrow"):
+        damage(path)
+    assert export(tmp_path).summary == dataset.summary
+
+
+@pytest.mark.parametrize("damage", [_cut, _blank, Path.unlink])
+@pytest.mark.parametrize("name", ["range-000000.references.arrow", "shared-0000.arrow", "shared-0000.rows.arrow"])
+def test_damaged_references_are_named(tmp_path: Path, name: str, damage) -> None:  # type: ignore[no-untyped-def]
+    """By tasks that find them so while an export runs."""
+    dataset = export(tmp_path)
+    store = ExportSettings(str(tmp_path)).open_dataset()
+    damage(tmp_path / dataset.folder / "ranges" / name)
+    with pytest.raises(DatasetError, match=name):
+        read_own_references(store, dataset.folder, 0, (0,))
+        read_shared(store, dataset.folder, 0)
 
 
 class _SourceThatIsGone(ListSource):
