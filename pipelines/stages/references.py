@@ -64,7 +64,7 @@ def read_references(store: Store, folder: str, range_index: int) -> pa.Table:
 def has_references(store: Store, folder: str, range_index: int, count: int) -> bool:
     """Tell whether a range's references are there, as many as its summary says; reads them."""
     try:
-        return read_references(store, folder, range_index).num_rows == count
+        return bool(read_references(store, folder, range_index).num_rows == count)
     except DatasetError:
         return False
 
