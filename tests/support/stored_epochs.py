@@ -14,6 +14,7 @@ from pipelines.publishing.shard_publisher import ProducedShard
 from schemas.epoch_context import EpochContext
 from schemas.ids import CryptoHash, ShardUId
 from schemas.object_layout import EpochLayout
+from schemas.shard_layout import SINGLE_SHARD
 from schemas.state_part import Encoding
 from tests.support.list_source import context_of
 from tests.support.productions import PIECE_LENGTH, fitting_header, publish_tasks, signer, small_shard
@@ -44,8 +45,13 @@ def epoch_layout(epoch_height: int) -> EpochLayout:
 def publish_epoch(
     store_url: str, epoch_height: int, *, complete: bool = True, key: str | None = "first", web_seeds: tuple[str, ...] = ()
 ) -> PublishedEpoch:
-    """Publish the small shard as the epoch of a height; an incomplete epoch has one more shard that nobody made."""
+    """Publish the small shard as the epoch of a height; an incomplete epoch has one more shard that nobody made.
+
+    It may be published as a complete one after that: the shard layout has no such shard.
+    """
     built, of_epoch = _built(), epoch_context(epoch_height)
+    if complete:
+        of_epoch = replace(of_epoch, shard_layout=SINGLE_SHARD)
     layout = EpochLayout.of(of_epoch)
     tasks = publish_tasks(built, store_url)
     parts = tuple(replace(task, object_name=layout.state_part(0, task.plan.part_id)).run() for task in tasks)
