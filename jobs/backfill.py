@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.epoch_input import DATASET_SCHEME, node_context, rpc_sources
+from jobs.epoch_input import DATASET_SCHEME, open_node_context, rpc_sources
 from jobs.options import (
     InProcess,
     Json,
@@ -103,7 +103,7 @@ def backfill(
     limit = None if read_limit is None else max(1, parse_byte_count(read_limit, "--read-limit") // reader_count(workers, in_process))
     older = _older_datasets(source, heights.start)
     endpoints = rpc_sources(tuple(rpc or ()), rpc_rate)
-    wanted = find_epochs(home, heights, tuple(shard_id or ()), lambda selector: node_context(home, selector, endpoints))
+    wanted = find_epochs(home, heights, tuple(shard_id or ()), lambda node, selector: open_node_context(node, selector, endpoints))
     signer = None if plan else choose_signer(signing_key, allow_unsigned)
     work_url = work or default_work_folder(to)
 

@@ -11,7 +11,7 @@ import structlog
 from jobs.options import epoch_selector, parse_byte_count
 from pipelines.epochs.context_agreement import agreed_epoch_context
 from pipelines.epochs.given_context import GivenContextSource, read_context_file
-from pipelines.epochs.node_context import NodeContextSource
+from pipelines.epochs.node_context import OpenNode, open_node
 from pipelines.epochs.protocol import EpochContextSource
 from pipelines.epochs.rpc_client import REQUESTS_PER_S, RpcClient, RpcLimits
 from pipelines.epochs.rpc_context import RpcContextSource
@@ -118,7 +118,18 @@ def node_context(
     Raises:
         EpochNotReadyError, ContextMismatchError, InvalidInputError, SourceError, IntegrityError: as `agreed_epoch_context`.
     """
-    node = NodeContextSource(str(home))
+    with open_node(home) as node:
+        return open_node_context(node, selector, endpoints, given)
+
+
+def open_node_context(
+    node: OpenNode, selector: str, endpoints: Sequence[RpcContextSource], given: Sequence[GivenContextSource] = ()
+) -> EpochContext:
+    """Do what `node_context` does, of a node that is open: for several epochs.
+
+    Raises:
+        As `node_context`.
+    """
     return node.with_parents(agreed_context((*given, node), selector, endpoints))
 
 

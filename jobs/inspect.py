@@ -17,7 +17,7 @@ from rich.table import Table
 from jobs.epoch_url import locate_epoch
 from jobs.options import Json
 from jobs.terminal import format_bytes, open_console
-from pipelines.epochs.node_context import epoch_context_from_node, list_epochs
+from pipelines.epochs.node_context import OpenNode, open_node
 from pipelines.epochs.node_epochs import NodeEpoch
 from pipelines.publishing.published_epoch import read_manifest
 from pipelines.sources.arrow_dataset import list_shards
@@ -78,12 +78,14 @@ def _document(what: str) -> dict[str, Any]:
 
 
 def _node(home: Path) -> dict[str, Any]:
-    listing = list_epochs(home)
-    first = len(listing.epochs) - EPOCHS_EXAMINED_MAX
+    with open_node(home) as node:
+        listing = node.listing
+        first = len(listing.epochs) - EPOCHS_EXAMINED_MAX
+        epochs = [_node_epoch(node, home, epoch, index >= first) for index, epoch in enumerate(listing.epochs)]
     return {
         "kind": "node",
         "node_home": str(home),
-        "epochs": [_node_epoch(home, epoch, index >= first) for index, epoch in enumerate(listing.epochs)],
+        "epochs": epochs,
         "unreadable_epochs": [
             {"epoch_height": epoch.epoch_height, "epoch_id": str(epoch.epoch_id), "problem": epoch.failure.problem}
             for epoch in listing.unreadable
@@ -91,13 +93,13 @@ def _node(home: Path) -> dict[str, Any]:
     }
 
 
-def _node_epoch(home: Path, epoch: NodeEpoch, is_examined: bool) -> dict[str, Any]:
+def _node_epoch(node: OpenNode, home: Path, epoch: NodeEpoch, is_examined: bool) -> dict[str, Any]:
     context: EpochContext | None = None
     problem: str | None = None if is_examined else "it is long past; `statecast backfill --plan` looks at such epochs"
     flat: list[str] = []
     walked: list[str] = []
     try:
-        context = epoch_context_from_node(home, str(epoch.epoch_id)) if is_examined else None
+        context = node.epoch_context(str(epoch.epoch_id)) if is_examined else None
     except StatecastError as error:
         problem = error.problem
     for shard in context.shards if context else ():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pipelines.epochs.node_context import epoch_context_from_node
+from pipelines.epochs.node_context import OpenNode, open_node
 from pipelines.sources.state_walk_source import tracked_shards
 from schemas.epoch_context import EpochContext
 from schemas.errors import EpochNotReadyError, IntegrityError, InvalidInputError, StatecastError
@@ -56,18 +56,19 @@ def parse_epoch_range(text: str) -> range:
 
 
 def find_epochs(
-    node_home: str | Path, heights: range, shard_ids: tuple[int, ...], context_of: Callable[[str], EpochContext] | None = None
+    node_home: str | Path, heights: range, shard_ids: tuple[int, ...], context_of: Callable[[OpenNode, str], EpochContext] | None = None
 ) -> tuple[WantedEpoch, ...]:
-    """Return the epochs of a range, ascending by height.
+    """Return the epochs of a range, ascending by height. The node's database is opened, and its epochs are listed, once for all.
 
     Args:
         shard_ids: the wanted shards; when empty, all that the node tracks. An epoch that has none of them fails, the others don't.
-        context_of: returns the context of a height given as text, in place of the node's database.
+        context_of: returns the context of a height given as text, in place of the node itself.
     Raises:
         SourceError: the node's home or its database can't be read at all.
     """
-    find = context_of or (lambda selector: epoch_context_from_node(node_home, selector))
-    return tuple(_wanted(node_home, find, height, shard_ids) for height in heights)
+    find = context_of or OpenNode.epoch_context
+    with open_node(node_home) as node:
+        return tuple(_wanted(node_home, lambda selector: find(node, selector), height, shard_ids) for height in heights)
 
 
 def _wanted(node_home: str | Path, find: Callable[[str], EpochContext], height: int, shard_ids: tuple[int, ...]) -> WantedEpoch:

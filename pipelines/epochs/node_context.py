@@ -12,8 +12,10 @@ Source: nearcore chain/chain/src/state_sync/adapter.rs, ChainStateSyncAdapter::c
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from pipelines.epochs.chain_rows import ChainRows, open_chain_rows
@@ -50,8 +52,8 @@ def list_epochs(node_home: str | Path) -> EpochListing:
     Raises:
         SourceError: the database can't be read.
     """
-    with _open(read_node_home(node_home)) as reader:
-        return list_all_epochs(reader)
+    with open_node(node_home) as node:
+        return node.listing
 
 
 def newest_epoch(node_home: str | Path) -> NodeEpoch | None:
@@ -95,26 +97,8 @@ def epoch_context_from_node(node_home: str | Path, selector: str = LATEST) -> Ep
         SourceError: the database or the genesis file can't be read.
         IntegrityError: a row can't be decoded, or a hash is wrong.
     """
-    home = read_node_home(node_home)
-    with _open(home) as reader:
-        listing = list_all_epochs(reader)
-        if selector != LATEST:
-            return _epoch_context(home, reader, _selected(reader, listing, selector, home))
-        if not listing.newest_recorded:
-            raise EpochNotReadyError(problem="the node's database has no sync hash of any epoch", where=str(home.data), remedy=USE_CONTEXT)
-        failure: SourceError | None = None
-        for epoch in listing.newest_recorded:
-            if isinstance(epoch, UnreadableEpoch):
-                raise epoch.failure
-            context = _epoch_context(home, reader, epoch)
-            failure = _unreachable(home, context)
-            if failure is None:
-                return context
-    raise EpochNotReadyError(
-        problem=f"the node has flat state of none of the epochs that it has a sync hash of; of the oldest: {failure}",
-        where=str(home.data),
-        remedy="Wait for the next state snapshot, or name an epoch.",
-    )
+    with open_node(node_home) as node:
+        return node.epoch_context(selector)
 
 
 def check_context_against_node(context: EpochContext, node_home: str | Path) -> None:
@@ -129,14 +113,14 @@ def check_context_against_node(context: EpochContext, node_home: str | Path) -> 
 
 @dataclass(frozen=True, slots=True)
 class NodeContextSource:
-    """An `EpochContextSource`: a node's database."""
+    """An `EpochContextSource`: a node's database, opened anew at each question. `open_node` is for several."""
 
     node_home: str
 
     @property
     def source_id(self) -> str:
         """The node's home."""
-        return f"node {self.node_home}"
+        return _source_id(self.node_home)
 
     @property
     def is_given(self) -> bool:
@@ -149,22 +133,94 @@ class NodeContextSource:
 
     def check(self, context: EpochContext, source_id: str, *, of_given: bool = False) -> EpochContext | None:
         """See `EpochContextSource.check`; a node that does not know the epoch still knows its chain, and the epochs of its blocks."""
-        home = read_node_home(self.node_home)
+        with open_node(self.node_home) as node:
+            return node.check(context, source_id, of_given=of_given)
+
+    def with_parents(self, context: EpochContext) -> EpochContext:
+        """See `OpenNode.with_parents`."""
+        with open_node(self.node_home) as node:
+            return node.with_parents(context)
+
+
+@contextmanager
+def open_node(node_home: str | Path) -> Iterator[OpenNode]:
+    """Open a node's database for as many contexts as are wanted: each sees it as it is now.
+
+    Raises:
+        SourceError: the home is not there, or the database can't be opened.
+    """
+    home = read_node_home(node_home)
+    # Nodes of before resharding without copies have no StateShardUIdMapping, those of before protocol 74 no StateSyncHashes.
+    there = list_columns(home.data)
+    with open_chain_rows(home, (*_CHAIN_COLUMNS, *(column for column in _OPTIONAL_COLUMNS if column in there))) as reader:
+        yield OpenNode(_source_id(node_home), home, reader)
+
+
+class OpenNode:
+    """An `EpochContextSource`: a node's database as it was when it was opened. Its epochs are listed once, when first asked for."""
+
+    def __init__(self, source_id: str, home: NodeHome, reader: ChainRows) -> None:
+        self._source_id = source_id
+        self._home = home
+        self._reader = reader
+
+    @property
+    def source_id(self) -> str:
+        """The node's home."""
+        return self._source_id
+
+    @property
+    def is_given(self) -> bool:
+        """See `EpochContextSource.is_given`."""
+        return False
+
+    @cached_property
+    def listing(self) -> EpochListing:
+        """The epochs that the database has rows of.
+
+        Raises:
+            SourceError: the database can't be read.
+        """
+        return list_all_epochs(self._reader)
+
+    def epoch_context(self, selector: str = LATEST) -> EpochContext:
+        """See `epoch_context_from_node`."""
+        if selector != LATEST:
+            return self._context(self._selected(selector))
+        where = str(self._home.data)
+        if not self.listing.newest_recorded:
+            raise EpochNotReadyError(problem="the node's database has no sync hash of any epoch", where=where, remedy=USE_CONTEXT)
+        failure: SourceError | None = None
+        for epoch in self.listing.newest_recorded:
+            if isinstance(epoch, UnreadableEpoch):
+                raise epoch.failure
+            context = self._context(epoch)
+            failure = _unreachable(self._home, context)
+            if failure is None:
+                return context
+        raise EpochNotReadyError(
+            problem=f"the node has flat state of none of the epochs that it has a sync hash of; of the oldest: {failure}",
+            where=where,
+            remedy="Wait for the next state snapshot, or name an epoch.",
+        )
+
+    def check(self, context: EpochContext, source_id: str, *, of_given: bool = False) -> EpochContext | None:
+        """See `NodeContextSource.check`."""
+        home, reader = self._home, self._reader
         if home.genesis_file is not None and (chain_id := genesis_head(home, context.protocol_version)[0]) != context.chain_id:
             raise mismatch("chain_id", context.chain_id, source_id, chain_id, self.source_id, of_given=of_given)
-        with _open(home) as reader:
-            known = list_all_epochs(reader).of_id(context.epoch_id)
-            if isinstance(known, UnreadableEpoch):
-                raise known.failure
-            sync_hash = None if known is None else known.sync_hash or find_sync_hash(reader, known.epoch_id, known.protocol_version)
-            if known is None or sync_hash is None:
-                row = reader.get(BLOCK_HEADER, context.sync_hash)
-                header = None if row is None else decode_block_header(row, self.source_id, context.sync_hash)
-                if header is not None and header.epoch_id != context.epoch_id:
-                    name = f"epoch of sync_hash {context.sync_hash}"
-                    raise mismatch(name, context.epoch_id, source_id, header.epoch_id, self.source_id, of_given=of_given)
-                return None
-            own = _epoch_context(home, reader, replace(known, sync_hash=sync_hash))
+        known = self.listing.of_id(context.epoch_id)
+        if isinstance(known, UnreadableEpoch):
+            raise known.failure
+        sync_hash = None if known is None else known.sync_hash or find_sync_hash(reader, known.epoch_id, known.protocol_version)
+        if known is None or sync_hash is None:
+            row = reader.get(BLOCK_HEADER, context.sync_hash)
+            header = None if row is None else decode_block_header(row, self.source_id, context.sync_hash)
+            if header is not None and header.epoch_id != context.epoch_id:
+                name = f"epoch of sync_hash {context.sync_hash}"
+                raise mismatch(name, context.epoch_id, source_id, header.epoch_id, self.source_id, of_given=of_given)
+            return None
+        own = self._context(replace(known, sync_hash=sync_hash))
         compare_contexts(context, source_id, own, self.source_id, of_given=of_given)
         return own
 
@@ -176,78 +232,68 @@ class NodeContextSource:
         """
         if all(shard.parent_shard_uid is not None for shard in context.shards):
             return context
-        with _open(read_node_home(self.node_home)) as reader:
-            return with_mapped_parents(context, reader)
+        return with_mapped_parents(context, self._reader)
 
+    def _selected(self, selector: str) -> NodeEpoch:
+        if selector.isdecimal() and len(selector) <= 20:
+            found = self.listing.of_height(int(selector))
+        else:
+            named = self.listing.of_id(CryptoHash.from_base58(selector))
+            found = [] if named is None else [named]
+        # Of several epochs of one height, as there are before the chain's second, the one that can be had is meant.
+        for epoch in reversed(found):
+            if isinstance(epoch, UnreadableEpoch):
+                raise epoch.failure
+            sync_hash = epoch.sync_hash or find_sync_hash(self._reader, epoch.epoch_id, epoch.protocol_version)
+            if sync_hash is not None:
+                return replace(epoch, sync_hash=sync_hash)
+        if found:
+            problem = (
+                f"the sync hash of epoch {selector} is not known yet: its sync block is not there, or not final; or its blocks are gone"
+            )
+        else:
+            hidden = self.listing.unreadable
+            problem = f"the node does not know epoch {selector}"
+            problem += f", unless it is one of {len(hidden)} whose rows can't be read" if hidden else ""
+        known = ", ".join(f"{epoch.epoch_height} ({epoch.epoch_id})" for epoch in reversed(self.listing.newest_recorded))
+        remedy = f"It has the sync hash of {known}. {USE_CONTEXT}" if known else USE_CONTEXT
+        raise EpochNotReadyError(problem=problem, where=str(self._home.data), remedy=remedy)
 
-def _open(home: NodeHome) -> AbstractContextManager[ChainRows]:
-    """Open the rows that contexts are made of.
-
-    Nodes of before resharding without copies have no StateShardUIdMapping, those of before protocol 74 no StateSyncHashes.
-    """
-    there = list_columns(home.data)
-    return open_chain_rows(home, (*_CHAIN_COLUMNS, *(column for column in _OPTIONAL_COLUMNS if column in there)))
-
-
-def _selected(reader: ChainRows, listing: EpochListing, selector: str, home: NodeHome) -> NodeEpoch:
-    if selector.isdecimal() and len(selector) <= 20:
-        found = listing.of_height(int(selector))
-    else:
-        named = listing.of_id(CryptoHash.from_base58(selector))
-        found = [] if named is None else [named]
-    # Of several epochs of one height, as there are before the chain's second, the one that can be had is meant.
-    for epoch in reversed(found):
-        if isinstance(epoch, UnreadableEpoch):
-            raise epoch.failure
-        sync_hash = epoch.sync_hash or find_sync_hash(reader, epoch.epoch_id, epoch.protocol_version)
-        if sync_hash is not None:
-            return replace(epoch, sync_hash=sync_hash)
-    known = ", ".join(f"{epoch.epoch_height} ({epoch.epoch_id})" for epoch in listing.epochs if epoch.sync_hash)
-    remedy = f"It has the sync hash of {known}. {USE_CONTEXT}" if known else USE_CONTEXT
-    if not found:
-        hidden = f", unless it is one of {len(listing.unreadable)} whose rows can't be read" if listing.unreadable else ""
-        raise EpochNotReadyError(problem=f"the node does not know epoch {selector}{hidden}", where=str(home.data), remedy=remedy)
-    raise EpochNotReadyError(
-        problem=f"the sync hash of epoch {selector} is not known yet: its sync block is not there, or not final; or its blocks are gone",
-        where=str(home.data),
-        remedy=remedy,
-    )
-
-
-def _epoch_context(home: NodeHome, reader: ChainRows, epoch: NodeEpoch) -> EpochContext:
-    assert epoch.sync_hash is not None
-    sync_block = _header(reader, epoch.sync_hash)
-    if sync_block.epoch_id != epoch.epoch_id:
-        raise IntegrityError(
-            problem=f"the sync block {epoch.sync_hash} is of epoch {sync_block.epoch_id}, not {epoch.epoch_id}",
-            where=f"StateSyncHashes, {reader.folder}",
+    def _context(self, epoch: NodeEpoch) -> EpochContext:
+        assert epoch.sync_hash is not None, "whoever chooses an epoch has its sync hash"
+        home, reader = self._home, self._reader
+        sync_block = _header(reader, epoch.sync_hash)
+        if sync_block.epoch_id != epoch.epoch_id:
+            raise IntegrityError(
+                problem=f"the sync block {epoch.sync_hash} is of epoch {sync_block.epoch_id}, not {epoch.epoch_id}",
+                where=f"StateSyncHashes, {reader.folder}",
+            )
+        parent = _header(reader, sync_block.prev_hash)
+        where = f"Block {parent.hash}, {reader.folder}"
+        row = reader.get(BLOCK, parent.hash)
+        if row is None:
+            raise EpochNotReadyError(
+                problem=f"the node does not have the block before the sync block, {parent.hash}", where=where, remedy=USE_CONTEXT
+            )
+        chunks = decode_block_chunks(row, parent, where)
+        chain_id, configured = genesis_head(home, epoch.protocol_version)
+        layouts = (_epoch_layout(reader, epoch.epoch_id), configured)
+        shard_uids = find_shard_uids(home, reader, chunks, layouts)
+        parents = find_parents(reader, shard_uids, layouts)
+        shards = [
+            ShardContext(shard_uid, chunk.prev_state_root, chunk.prev_block_hash, parents.get(shard_uid))
+            for shard_uid, chunk in zip(shard_uids, chunks, strict=True)
+        ]
+        return EpochContext(
+            chain_id=chain_id,
+            epoch_height=epoch.epoch_height,
+            epoch_id=epoch.epoch_id,
+            sync_hash=epoch.sync_hash,
+            protocol_version=epoch.protocol_version,
+            shards=tuple(sorted(shards, key=lambda shard: shard.shard_id)),
+            block_headers=(sync_block.encoded, parent.encoded),
+            shard_layout=find_shard_layout(shard_uids, layouts),
         )
-    parent = _header(reader, sync_block.prev_hash)
-    where = f"Block {parent.hash}, {reader.folder}"
-    row = reader.get(BLOCK, parent.hash)
-    if row is None:
-        raise EpochNotReadyError(
-            problem=f"the node does not have the block before the sync block, {parent.hash}", where=where, remedy=USE_CONTEXT
-        )
-    chunks = decode_block_chunks(row, parent, where)
-    chain_id, configured = genesis_head(home, epoch.protocol_version)
-    layouts = (_epoch_layout(reader, epoch.epoch_id), configured)
-    shard_uids = find_shard_uids(home, reader, chunks, layouts)
-    parents = find_parents(reader, shard_uids, layouts)
-    shards = [
-        ShardContext(shard_uid, chunk.prev_state_root, chunk.prev_block_hash, parents.get(shard_uid))
-        for shard_uid, chunk in zip(shard_uids, chunks, strict=True)
-    ]
-    return EpochContext(
-        chain_id=chain_id,
-        epoch_height=epoch.epoch_height,
-        epoch_id=epoch.epoch_id,
-        sync_hash=epoch.sync_hash,
-        protocol_version=epoch.protocol_version,
-        shards=tuple(sorted(shards, key=lambda shard: shard.shard_id)),
-        block_headers=(sync_block.encoded, parent.encoded),
-        shard_layout=find_shard_layout(shard_uids, layouts),
-    )
 
 
 def _epoch_layout(reader: ChainRows, epoch_id: CryptoHash) -> ShardLayout | None:
@@ -271,3 +317,7 @@ def _unreachable(home: NodeHome, context: EpochContext) -> SourceError | None:
         if failure is None:
             return None
     return failure
+
+
+def _source_id(node_home: str | Path) -> str:
+    return f"node {node_home}"

@@ -3,17 +3,43 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from jobs.epoch_input import open_node_context
 from pipelines.epochs.backfill_epochs import EPOCHS_MAX, find_epochs, parse_epoch_range
 from pipelines.epochs.node_context import epoch_context_from_node
-from pipelines.sources.node_columns import BLOCK, BLOCK_HEADER, BLOCK_HEIGHT, CHUNK_EXTRA, FLAT_STORAGE_STATUS
-from pipelines.sources.rocksdb_reader import RocksDbReader
+from pipelines.sources.node_columns import (
+    BLOCK,
+    BLOCK_HEADER,
+    BLOCK_HEIGHT,
+    CHUNK_EXTRA,
+    EPOCH_INFO,
+    FLAT_STORAGE_STATUS,
+    STATE_SYNC_HASHES,
+)
+from pipelines.sources.rocksdb_reader import RocksDbReader, Row
 from schemas.errors import EpochNotReadyError, InvalidInputError
 from schemas.ids import ShardUId
+from tests.support.commands import statecast
 from tests.support.nodes import change_rows, copied, localnet_home, new_database
+
+
+@pytest.fixture
+def listings(monkeypatch: pytest.MonkeyPatch) -> list[RocksDbReader]:
+    """The readers of all scans of EpochInfo that begin from now on."""
+    begun: list[RocksDbReader] = []
+    scan = RocksDbReader.scan
+
+    def note(reader: RocksDbReader, column: str, begin: bytes, end: bytes | None) -> Iterator[list[Row]]:
+        if column == EPOCH_INFO:
+            begun.append(reader)
+        return scan(reader, column, begin, end)
+
+    monkeypatch.setattr(RocksDbReader, "scan", note)
+    return begun
 
 
 @pytest.mark.parametrize(("text", "heights"), [("7", range(7, 8)), ("2900..2950", range(2900, 2951)), (" 3..3 ", range(3, 4))])
@@ -38,6 +64,36 @@ def test_epochs_that_can_be_had_are_found() -> None:
         assert [shard.shard_id for shard in epoch.context.shards] == [0, 2]
         assert sorted(epoch.epoch_shard_ids) == [0, 1, 2, 3]
     assert [type(epoch.failure) for epoch in found[3:]] == [EpochNotReadyError] * 2
+
+
+@pytest.mark.parametrize("heights", [range(4, 5), range(2, 9)])
+def test_a_range_lists_the_nodes_epochs_once(listings: list[RocksDbReader], heights: range) -> None:
+    """However long it is: an archival node has thousands of rows, each to be decoded."""
+    assert len(find_epochs(localnet_home(), heights, ())) == len(heights)
+    assert len(listings) == 1
+
+
+def test_a_range_with_endpoints_lists_the_nodes_epochs_once_too(listings: list[RocksDbReader]) -> None:
+    """The node's own part in it is read from what is open."""
+    found = find_epochs(localnet_home(), range(4, 7), (), lambda node, selector: open_node_context(node, selector, ()))
+    assert found == find_epochs(localnet_home(), range(4, 7), ())
+    assert len(listings) == 2
+
+
+def test_an_inspection_lists_the_nodes_epochs_once(listings: list[RocksDbReader]) -> None:
+    """Though it looks at the newest of them one by one."""
+    assert statecast("inspect", localnet_home(), "--json").code == 0
+    assert len(listings) == 1
+
+
+def test_a_node_that_is_opened_again_is_seen_as_it_is_then(home: Path) -> None:
+    """Nothing is remembered beyond the range that it was opened for."""
+    context = epoch_context_from_node(home, "6")
+    change_rows(home / "data", STATE_SYNC_HASHES, {context.epoch_id: None})
+    (hidden,) = find_epochs(home, range(6, 7), ())
+    change_rows(home / "data", STATE_SYNC_HASHES, {context.epoch_id: context.sync_hash})
+    (seen,) = find_epochs(home, range(6, 7), ())
+    assert (hidden.context, seen.context) == (None, context)
 
 
 def test_an_epoch_without_a_wanted_shard_fails_alone() -> None:
