@@ -8,7 +8,7 @@ from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.sources.arrow_dataset import ShardDataset
 from pipelines.sources.node_state_header import find_node_state_header
-from pipelines.stages.export import CopiedValues, ExportSettings, discard_unreadable_shard, put_state_header, store_summary
+from pipelines.stages.export import CopiedValues, ExportSettings, discard_unreadable_shard, put_state_header, remove_unnamed, store_summary
 from pipelines.stages.roll_forward import (
     CollectChangesTask,
     RollOwnValuesTask,
@@ -17,7 +17,6 @@ from pipelines.stages.roll_forward import (
     ShardChanges,
     rolled_shard,
 )
-from pipelines.stores.open_store import open_store
 from schemas.dataset import RecordsFile
 from schemas.epoch_context import EpochContext, ShardContext
 from schemas.shard_layout import ShardLayout
@@ -77,7 +76,7 @@ def roll_forward_shard(
             header=header,
         ),
     )
-    _remove(changes)
+    remove_unnamed(dataset)
     return store_summary(dataset)
 
 
@@ -91,9 +90,3 @@ def _rolled(files: tuple[RecordsFile, ...]) -> Amount:
 
 def _copied(values: CopiedValues) -> Amount:
     return Amount(size=sum(file.size for file in (*values.own, *values.shared)))
-
-
-def _remove(changes: ShardChanges) -> None:
-    store = open_store(changes.dataset.url)
-    for file in changes.dataset.summary.all_files:
-        store.delete(f"{changes.dataset.folder}/{file.name}")

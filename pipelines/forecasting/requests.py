@@ -124,8 +124,9 @@ class _ShardFiles:
 def _export(shard: _ShardFiles, headers: bool) -> EpochRequests:
     values, sharing = shard.values, shard.values.sharing_tasks
     # A range leaves its files, its references and its summary; a shard its summary, once more with its root, and its header.
-    # Looking for shared values leaves two files, if there are any. In the end the dataset is listed and removed.
-    writes = shard.files + 2 * shard.ranges + values.own_files + values.shared_files + 2 + headers + 1
+    # Looking for shared values leaves two files, if there are any. The dataset is listed for what another plan has left; in the end it is
+    # listed again and removed.
+    writes = shard.files + 2 * shard.ranges + values.own_files + values.shared_files + 2 + headers + 2
     writes += 2 * sharing if values.shared_files else 0
     # Earlier summaries are looked for, the shard's and each range's. Looking for shared values reads all ranges' references; each task
     # of own values those of its range and which of them are shared; one of shared values what was found.

@@ -38,6 +38,9 @@ RANGE_BYTES_TARGET = 64 << 20
 RECORD_BATCH_BYTES_MAX = 4 << 20
 """Bytes of one record batch of records, about."""
 
+_DATA_FOLDERS = ("flat_state", "values", "shared_values", "changes")
+"""In a shard's folder: files that its summary names, and those that a roll forward has while it lasts."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExportSettings:
@@ -210,7 +213,9 @@ def finish_export(
         state_header_reason=header.reason,
         verified_state_header_sha256=header.verified_sha256,
     )
-    return store_summary(ShardDataset(settings.dataset_url, summary))
+    dataset = ShardDataset(settings.dataset_url, summary)
+    remove_unnamed(dataset)
+    return store_summary(dataset)
 
 
 def put_state_header(settings: ExportSettings, context: EpochContext, header: FoundStateHeader) -> None:
@@ -227,6 +232,16 @@ def store_summary(dataset: ShardDataset) -> ShardDataset:
     """Write or replace a shard's ``shard.json``."""
     open_store(dataset.url).put(f"{dataset.folder}/shard.json", dataset.summary.to_bytes())
     return dataset
+
+
+def remove_unnamed(dataset: ShardDataset) -> None:
+    """Remove what the run of another plan has left, before ``shard.json`` is written: who lists a folder would take it for the shard's."""
+    store, folder = open_store(dataset.url), dataset.folder
+    named = {f"{folder}/{file.name}" for file in dataset.summary.all_files}
+    places = tuple(f"{folder}/{place}/" for place in _DATA_FOLDERS)
+    strays = [info.name for info in store.list(folder) if info.name.startswith(places) and info.name not in named]
+    for name in (f"{folder}/{SUMMARY_NAME}", *strays) if strays else ():
+        store.delete(name)
 
 
 def discard_export(dataset: ShardDataset) -> None:

@@ -299,6 +299,18 @@ def test_damaged_references_are_named(tmp_path: Path, name: str, damage) -> None
         read_shared(store, dataset.folder, 0)
 
 
+def test_nothing_is_left_of_an_interrupted_export_by_other_ranges(tmp_path: Path) -> None:
+    """Whoever lists a folder finds the records once."""
+    more = export(tmp_path, cuts=range(5, 120, 5), file_bytes_target=8_000)
+    (tmp_path / more.folder / "shard.json").unlink()
+    dataset = export(tmp_path, cuts=(60,), range_bytes_target=1 << 20)
+    left = {
+        str(path.relative_to(tmp_path / dataset.folder)) for path in (tmp_path / dataset.folder).glob("*/*") if path.parent.name != "ranges"
+    }
+    assert left == {file.name for file in dataset.summary.all_files}
+    assert pairs_of(records_of(dataset), dataset.read_values(records_of(dataset))) == PAIRS
+
+
 class _SourceThatIsGone(ListSource):
     def key_ranges(self, shard: object, range_bytes_target: int) -> tuple[KeyRange, ...]:
         raise SourceError(problem="the node is gone")
