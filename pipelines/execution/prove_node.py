@@ -22,6 +22,7 @@ from pipelines.proofs.node_readers import NodesOfColumn
 from pipelines.proofs.shard_choice import choose_shard
 from pipelines.proofs.verification import VerifiedProof, verify_proof
 from pipelines.proofs.wanted_record import WantedRecord
+from pipelines.sources.configured_layouts import known_layouts
 from pipelines.sources.genesis_head import read_genesis_fields
 from pipelines.sources.node_columns import BLOCK, BLOCK_HEADER, BLOCK_HEIGHT, CHUNK_EXTRA
 from pipelines.sources.node_home import NodeHome, read_node_home
@@ -90,9 +91,8 @@ def prove_from_node(request: NodeProofRequest) -> VerifiedProof:
         IntegrityError: a node of the trie is not there, or something does not hash.
     """
     home = read_node_home(request.node_home.expanduser())
-    genesis = _genesis(home)
     with open_chain_rows(home, _COLUMNS) as rows:
-        state = _state_of_epoch(rows, request) if request.block is None else _state_after_block(rows, request.block, genesis, home)
+        state = _state_of_epoch(rows, request) if request.block is None else _state_after_block(rows, request.block, home)
     shard_uid, chosen_by = choose_shard(
         offered=sorted(state.roots),
         num_shards=len(state.shard_ids),
@@ -122,23 +122,15 @@ def _has_account(home: NodeHome, shard_uid: ShardUId, state_root: CryptoHash, ac
     return account_id is not None and has_key(NodesOfColumn(StateColumn(home, shard_uid)), state_root, account_key(account_id))
 
 
-def _genesis(home: NodeHome) -> Mapping[str, object]:
-    return {} if home.genesis_file is None else read_genesis_fields(home.genesis_file, ("chain_id", "shard_layout"))
-
-
-def _genesis_layout(
-    genesis: Mapping[str, object], shard_uids: Collection[ShardUId], shard_ids: Collection[int], home: NodeHome
-) -> ShardLayout | None:
-    """Return the genesis file's shard layout if the state still has its shards, in its version.
+def _configured_layout(home: NodeHome, shard_uids: Collection[ShardUId], shard_ids: Collection[int]) -> ShardLayout | None:
+    """Return the layout that has the state's shards, in their version, where the genesis file or an epoch configuration has it.
 
     Args:
         shard_uids: of the shards that the node tracks.
         shard_ids: of all.
     """
-    if genesis.get("shard_layout") is None:
-        return None
-    layout = shard_layout_from_json(genesis["shard_layout"], str(home.genesis_file))
-    return layout if set(shard_ids) == set(layout.shard_ids) and set(shard_uids) <= set(layout.shard_uids) else None
+    layouts = (shard_layout_from_json(document, str(file)) for document, file in known_layouts(home))
+    return next((one for one in layouts if set(shard_ids) == set(one.shard_ids) and set(shard_uids) <= set(one.shard_uids)), None)
 
 
 def _state_of_epoch(rows: ChainRows, request: NodeProofRequest) -> _State:
@@ -162,8 +154,8 @@ def _state_of_epoch(rows: ChainRows, request: NodeProofRequest) -> _State:
     )
 
 
-def _state_after_block(rows: ChainRows, block: str, genesis: Mapping[str, object], home: NodeHome) -> _State:
-    chain_id = genesis.get("chain_id")
+def _state_after_block(rows: ChainRows, block: str, home: NodeHome) -> _State:
+    chain_id = None if home.genesis_file is None else read_genesis_fields(home.genesis_file, ("chain_id",)).get("chain_id")
     if not isinstance(chain_id, str):
         raise SourceError(problem="the node's genesis file, which alone has the chain id, is not there", where=str(rows.folder))
     header = _header(rows, _block_hash(rows, block))
@@ -174,8 +166,7 @@ def _state_after_block(rows: ChainRows, block: str, genesis: Mapping[str, object
     roots = {uid: (root, header.hash) for uid, root in _chunk_extras(rows, header.hash).items() if uid.shard_id in shard_ids}
     if not roots:
         raise EpochNotReadyError(problem=f"the node has no state after block {header.hash}", where=f"ChunkExtra, {rows.folder}")
-    shard_layout = _genesis_layout(genesis, roots, shard_ids, home)
-    return _State(chain_id, None, None, roots, shard_ids, _next_block(rows, header), shard_layout)
+    return _State(chain_id, None, None, roots, shard_ids, _next_block(rows, header), _configured_layout(home, roots, shard_ids))
 
 
 def _block_hash(rows: ChainRows, block: str) -> CryptoHash:

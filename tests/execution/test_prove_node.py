@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from schemas.errors import EpochNotReadyError, IntegrityError, InvalidInputError
 from schemas.ids import CryptoHash
 from schemas.proof import KeyClaim, PrefixClaim, ShardChoice
 from schemas.trie_key import contract_data_key
-from tests.support.nodes import localnet, localnet_home
+from tests.support.nodes import copied, localnet, localnet_home
 
 CALLS: list[dict[str, Any]] = json.loads(gzip.decompress((localnet() / "rpc.json.gz").read_bytes()))
 
@@ -117,6 +118,19 @@ def test_the_genesis_layout_names_the_shard_that_has_the_account() -> None:
     assert all(isinstance(proof.claim, KeyClaim) and proof.claim.value is not None for proof in proofs)
     assert {proof.shard_chosen_by for proof in proofs} == {ShardChoice.SHARD_LAYOUT}
     assert len({proof.shard_uid for proof in proofs}) > 1
+
+
+def test_an_epoch_configuration_names_the_shard_after_a_block(tmp_path: Path) -> None:
+    """Where the genesis file has the layout of before a resharding; so what no shard has is proven absent too."""
+    home = copied(localnet_home(), tmp_path)
+    genesis = json.loads((home / "genesis.json").read_text())
+    (home / "genesis.json").write_text(json.dumps({**genesis, "shard_layout": {"V0": {"num_shards": 1, "version": 0}}}))
+    (home / "epoch_configs").mkdir()
+    (home / "epoch_configs" / "74.json").write_text(json.dumps({"epoch_length": 40, "shard_layout": genesis["shard_layout"]}))
+    for account_id in ("node0", "nobody.near"):
+        expected = prove_from_node(NodeProofRequest(localnet_home(), wanted_record(account_id), block="238")).proof
+        proof = prove_from_node(NodeProofRequest(home, wanted_record(account_id), block="238")).proof
+        assert (proof.shard_uid, proof.shard_chosen_by) == (expected.shard_uid, ShardChoice.SHARD_LAYOUT)
 
 
 def test_an_unknown_block_is_refused() -> None:
