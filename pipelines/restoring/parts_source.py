@@ -17,12 +17,13 @@ from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.protocol import AppliedPart
 from pipelines.restoring.part_folder import EpochParts, ShardParts
 from pipelines.restoring.part_object import PartObject, located
+from pipelines.sources.dataset_files import read_table
 from pipelines.sources.protocol import KeyRange
 from pipelines.sources.record_batches import bounded
 from pipelines.stores.open_store import open_store
 from schemas.dataset import shard_folder
 from schemas.epoch_context import EpochContext, ShardContext
-from schemas.errors import IntegrityError, ObjectNotFoundError, ValueMismatchError
+from schemas.errors import DatasetError, IntegrityError, ValueMismatchError
 from schemas.flat_state import VALUE_SCHEMA
 
 
@@ -121,29 +122,31 @@ class PartsSource:
         return applied
 
     def _value_rows(self, value_hashes: Sequence[bytes]) -> Iterator[pa.RecordBatch]:
-        places: dict[bytes, tuple[pa.RecordBatch, int]] = {}
+        found: dict[bytes, pa.RecordBatch] = {}
         wanted = set(value_hashes)
         for part in self.parts:
+            if not wanted:
+                break
             for batch in self._kept_values(part):
-                for row, value_hash in enumerate(batch.column(0).to_pylist()):
-                    if value_hash in wanted:
-                        places[value_hash] = (batch, row)
+                rows = {value_hash: row for row, value_hash in enumerate(batch.column(0).to_pylist()) if value_hash in wanted}
+                # Taken, which copies: a slice would hold all values of its part, of as many parts as there are.
+                found |= {value_hash: batch.take(pa.array([row])) for value_hash, row in rows.items()}
+                wanted -= rows.keys()
+        if wanted:
+            raise ValueMismatchError(problem=f"no part holds the value with sha256 {min(wanted).hex()}", where=self.url)
         for value_hash in value_hashes:
-            if value_hash not in places:
-                raise ValueMismatchError(problem=f"no part holds the value with sha256 {value_hash.hex()}", where=self.url)
-            batch, row = places[value_hash]
-            yield batch.slice(row, 1)
+            yield found[value_hash]
 
     def _kept_values(self, part: PartObject) -> list[pa.RecordBatch]:
         store, name = open_store(self.dataset_url), self._values_name(part)
         try:
-            source = store.open(name)
-        except ObjectNotFoundError:
-            # An earlier run completed the dataset and removed them, and one of its files was lost since.
+            kept = read_table(store, name, VALUE_SCHEMA)
+        except DatasetError:
+            # An earlier run completed the dataset and removed them, and one of its files was lost since; or a power cut has damaged them.
             self._applied(part)
-            source = store.open(name)
-        reader = pa.ipc.open_file(source)
-        return [reader.get_batch(index) for index in range(reader.num_record_batches)]
+            kept = read_table(store, name, VALUE_SCHEMA)
+        batches: list[pa.RecordBatch] = kept.to_batches()
+        return batches
 
     def _values_name(self, part: PartObject) -> str:
         folder = shard_folder(self.context, self.context.shards[0].shard_uid)

@@ -79,6 +79,21 @@ def read_adjacent_batches(store: Store, name: str, offsets: Sequence[int], schem
         return [pa.ipc.read_record_batch(pa.ipc.read_message(piece), schema) for piece in pieces]
 
 
+def read_table(store: Store, name: str, schema: pa.Schema) -> pa.Table:
+    """Read all of an Arrow IPC file whose size no summary says.
+
+    Raises:
+        DatasetError: the file is missing, or cut or changed.
+    """
+    with naming_damage(f"{store.url}/{name}"), store.open(name) as source:
+        table = pa.ipc.open_file(source).read_all()
+        if not table.schema.equals(schema):
+            raise pa.ArrowInvalid(f"the columns are {', '.join(table.column_names)}")
+        # A changed offset would lead out of the file's bytes.
+        table.validate(full=True)
+        return table
+
+
 _DAMAGED = "It was cut off or changed; export the shard again."
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.sources.dataset_files import naming_damage
+from pipelines.sources.dataset_files import naming_damage, read_table
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
 from schemas.dataset import shard_folder
@@ -58,7 +58,7 @@ def read_references(store: Store, folder: str, range_index: int) -> pa.Table:
     Raises:
         DatasetError: the file is missing, or cut or changed.
     """
-    return _read(store, _references_name(folder, range_index), REFERENCE_SCHEMA)
+    return read_table(store, _references_name(folder, range_index), REFERENCE_SCHEMA)
 
 
 def has_references(store: Store, folder: str, range_index: int, count: int) -> bool:
@@ -181,7 +181,7 @@ def read_shared(store: Store, folder: str, interval: int) -> pa.Table:
     Raises:
         DatasetError: the file is missing, or cut or changed.
     """
-    return _read(store, _shared_name(folder, interval), SHARED_SCHEMA)
+    return read_table(store, _shared_name(folder, interval), SHARED_SCHEMA)
 
 
 def read_own_references(store: Store, folder: str, range_index: int, intervals: Sequence[int]) -> pa.Table:
@@ -220,13 +220,3 @@ def _put(store: Store, name: str, schema: pa.Schema, batches: Sequence[pa.Record
         for batch in batches:
             writer.write_batch(batch)
     store.put(name, sink.getvalue())
-
-
-def _read(store: Store, name: str, schema: pa.Schema) -> pa.Table:
-    with naming_damage(f"{store.url}/{name}"), store.open(name) as source:
-        table = pa.ipc.open_file(source).read_all()
-        if not table.schema.equals(schema):
-            raise pa.ArrowInvalid(f"the columns are {', '.join(table.column_names)}")
-        # A changed offset would lead out of the file's bytes.
-        table.validate(full=True)
-        return table
