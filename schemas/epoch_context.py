@@ -149,7 +149,7 @@ def epoch_context_from_json(document: object, where: str) -> EpochContext:
     for left, right in itertools.pairwise(shards):
         if left.shard_id == right.shard_id:
             reader.fail(f"shard {left.shard_id} is listed twice")
-    layout = shard_layout_from_json(reader.value("shard_layout"), where).assignment if reader.has("shard_layout") else None
+    layout = shard_layout_from_json(reader.value("shard_layout"), where, with_parents=False) if reader.has("shard_layout") else None
     foreign = [] if layout is None else sorted({shard.shard_uid for shard in shards} - set(layout.shard_uids))
     if foreign:
         reader.fail(f"shard {foreign[0]} is not in the shard layout")

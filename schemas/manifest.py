@@ -285,7 +285,7 @@ def _read_shard_layout(reader: FieldReader) -> ShardLayout | None:
     if "shard_layout" not in reader.names():
         return None
     try:
-        return shard_layout_from_json(reader.value("shard_layout"), f"{reader.where}: shard_layout").assignment
+        return shard_layout_from_json(reader.value("shard_layout"), f"{reader.where}: shard_layout", with_parents=False)
     except InvalidInputError as error:
         reader.fail(f"field shard_layout: {error.problem}")
 

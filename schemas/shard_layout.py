@@ -104,9 +104,11 @@ SINGLE_SHARD: Final = ShardLayout(kind="V0", version=0, shard_ids=(0,))
 """The layout of a chain that names none."""
 
 
-def shard_layout_from_json(document: object, where: str) -> ShardLayout:
+def shard_layout_from_json(document: object, where: str, *, with_parents: bool = True) -> ShardLayout:
     """Read ``{"V2": {...}}``, as genesis files have it.
 
+    Args:
+        with_parents: False to read the assignment alone; whatever is said of parents is passed over then.
     Raises:
         InvalidInputError: another form, an unknown kind, or lists that don't fit each other.
     """
@@ -131,7 +133,7 @@ def shard_layout_from_json(document: object, where: str) -> ShardLayout:
     if not all(account.isascii() and len(account) <= _ACCOUNT_ID_BYTES_MAX for account in boundary_accounts):
         raise InvalidInputError(problem=f"a boundary account is ASCII of at most {_ACCOUNT_ID_BYTES_MAX} characters", where=where)
     version = _V3_VERSION if kind == "V3" else _number(body.get("version"), where)
-    parents = _parents(shard_ids, _split_map(kind, body.get("shards_split_map"), where), where)
+    parents = _parents(shard_ids, _split_map(kind, body.get("shards_split_map"), where), where) if with_parents else ()
     return ShardLayout(kind=kind, version=version, shard_ids=shard_ids, boundary_accounts=boundary_accounts, parent_shard_ids=parents)
 
 

@@ -93,6 +93,16 @@ def test_the_epochs_shard_layout_comes_back(shard_layout: ShardLayout) -> None:
     assert b"shard_layout" not in make_manifest().to_payload()
 
 
+def test_what_a_shard_layout_says_besides_is_passed_over() -> None:
+    """Whatever form it has: a layout of the manifest assigns accounts, and parents are each shard's own."""
+    manifest = replace(make_manifest(), shard_layout=LAYOUT)
+    document = json.loads(manifest.to_payload())
+    document["predicate"]["shard_layout"]["V2"].update(shards_split_map="of another form", shards_parent_map=None)
+    payload = encode_json(document)
+    assert Manifest.from_payload(payload, "test").shard_layout == LAYOUT
+    jsonschema.validate(document, SCHEMA)
+
+
 LAYOUT_DAMAGE: dict[str, Callable[[dict[str, Any], dict[str, Any]], object]] = {
     "a shard that the layout lacks": lambda p, v2: (v2["shard_ids"].pop(), v2["boundary_accounts"].pop()),
     "a missing shard that the layout lacks": lambda p, v2: (v2["shard_ids"].pop(0), v2["boundary_accounts"].pop()),
