@@ -279,7 +279,7 @@ class DatasetShard:
                 state_header_reason=str(document.get("state_header_reason", "")),
                 verified_state_header_sha256=_digest_or_none(document.get("verified_state_header_sha256")),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DatasetError(problem=f"the dataset's summary lacks or misstates a field: {error}", where=where) from None
 
 
@@ -348,7 +348,7 @@ def range_summary_from_bytes(data: bytes, fingerprint: str, where: str) -> Range
         if document["format"] != DATASET_FORMAT or document["fingerprint"] != fingerprint:
             return None
         return RangeSummary.from_json(document["summary"])
-    except (KeyError, TypeError, ValueError, StatecastError):
+    except (KeyError, TypeError, ValueError, OverflowError, StatecastError):
         return None
 
 

@@ -68,7 +68,7 @@ class FlatStateSource(Protocol):
         """Yield referenced values as ``VALUE_SCHEMA`` batches in the order asked for.
 
         Args:
-            value_hashes: unique, ascending.
+            value_hashes: unique, in any order.
         Raises:
             ValueMismatchError: a value is missing or does not hash.
         """

@@ -197,7 +197,12 @@ def test_a_summary_that_was_cut_off_is_a_dataset_error(tmp_path: Path) -> None:
     dataset = export(tmp_path)
     summary = tmp_path / dataset.folder / "shard.json"
     text = summary.read_text()
-    for damaged in (text[:50], json.dumps({"format": "other"}), text.replace('"files"', '"flies"')):
+    for damaged in (
+        text[:50],
+        json.dumps({"format": "other"}),
+        text.replace('"files"', '"flies"'),
+        text.replace('"size": ', '"size": 1e400'),
+    ):
         summary.write_text(damaged)
 
         with pytest.raises(DatasetError, match=r"shard\.json"):
