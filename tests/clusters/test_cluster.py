@@ -59,8 +59,7 @@ def plan() -> FaultPlan:
 @pytest.fixture(scope="module")
 def cluster(node_disk: Path, plan: FaultPlan) -> Iterator[LocalCluster]:
     """Head, ``disk``, ``one`` and ``two``; each of the latter three with a core. All know an S3 server behind a proxy with faults."""
-    if ray.is_initialized():
-        pytest.skip("this process has another Ray already; these tests connect it to a cluster of their own")
+    assert not ray.is_initialized(), "another module left its Ray running"
     with pytest.MonkeyPatch.context() as patch, aws_environment(), moto_server() as server, fault_proxy(server, plan) as url:
         patch.setenv("AWS_ENDPOINT_URL_S3", url)
         make_s3_bucket(url, BUCKET)

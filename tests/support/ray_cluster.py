@@ -1,6 +1,6 @@
-"""Real Rays: one of two cores for the whole session, and clusters of several on this machine.
+"""Real Rays: one of two cores for a module's tests, and clusters of several on this machine.
 
-Starting Ray takes longer than most tests. A machine of a cluster is one process and all that it starts; it is switched off by
+A process can belong to one Ray at a time, so none outlives its module. A machine of a cluster is one process and all that it starts; it is switched off by
 killing just those. Nothing of a cluster lies outside its own folder: other Rays on this machine neither find it nor are found.
 """
 
@@ -43,9 +43,9 @@ _DEATH_SETTINGS = {"health_check_initial_delay_ms": 1000, "health_check_period_m
 """A machine that is gone is noticed within seconds."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_of_two_cores() -> Iterator[RayExecutor]:
-    """An executor on a Ray inside this process; one that runs already is taken and left running."""
+    """An executor on a Ray inside this process."""
     executor = RayExecutor(cpus=RAY_CPUS)
     yield executor
     executor.close()
