@@ -181,5 +181,7 @@ def _failure(failures: list[SourceError], shard_uid: ShardUId, target: CryptoHas
     return type(telling[0])(
         problem=f"no flat state of shard {shard_uid} can be brought to block {target}: {listed}",
         where=telling[0].where,
-        remedy=telling[0].remedy or "Give the epoch of the node's snapshot, or take a node whose snapshot is of the wanted epoch.",
+        remedy=telling[0].remedy
+        or "Give the epoch of the node's snapshot, take a node whose snapshot is of the wanted epoch, or name with --shard-id the shards "
+        "that this node has of it.",
     )

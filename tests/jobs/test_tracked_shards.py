@@ -62,6 +62,23 @@ def test_a_shard_that_is_named_and_not_tracked_is_refused(home: Path, tmp_path: 
     assert (outcome.code, "no flat state of shard s0.v0" in outcome.stderr) == (10, True)
 
 
+def test_a_shard_that_the_node_has_of_another_block_alone_is_not_left_out(home: Path, tmp_path: Path) -> None:
+    """As while a node begins or ends to track one: the error tells how to go on without it, and with both the manifest grows."""
+    both = copied(home, tmp_path)
+    shard = OTHERS[0].to_bytes()
+    with RocksDbReader(localnet_home() / "data", (FLAT_STORAGE_STATUS,)) as reader:
+        (row,) = [row for rows in reader.scan(FLAT_STORAGE_STATUS, shard, None) for key, row in rows if key == shard]
+    change_rows(both / "data", FLAT_STORAGE_STATUS, {shard: row[:1] + b"\7" * 32 + row[33:]})
+    refused = statecast("produce", *options(both, tmp_path))
+    assert (refused.code, "can't be reached" in refused.stderr, "--shard-id" in refused.stderr) == (10, True, True)
+    assert statecast("produce", *options(both, tmp_path), "--shard-id", "2").code == 0
+    assert [shard.shard_id for shard in manifests(tmp_path)[6].shards] == [2]
+    assert statecast("produce", *options(localnet_home(), tmp_path), "--shard-id", "0", "--shard-id", "2").code == 0
+    manifest = manifests(tmp_path)[6]
+    assert [shard.shard_id for shard in manifest.shards] == [0, 2]
+    assert (manifest.revision, manifest.missing_shard_ids) == (2, {1, 3})
+
+
 def test_backfill_takes_the_shards_that_the_node_tracks(home: Path, tmp_path: Path) -> None:
     """By a walk, as for a node that tracks all."""
     assert statecast("backfill", *options(home, tmp_path), "--epochs", "5").code == 0
