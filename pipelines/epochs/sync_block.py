@@ -8,7 +8,8 @@ next_epoch_id is the hash of the block before it, which is what an epoch is name
 
 The hash may be used as soon as a block of the same epoch calls the sync block final; before that another block may take its place. A
 database has blocks that are not final, and its FINAL_HEAD moves only when a block is processed, while nearcore records the sync hash when
-the header comes; so finality is told by the headers. RPC's blocks are final ones.
+the header comes; so finality is told by the headers. RPC's blocks are final ones. Where the node's own state snapshot is the one for the
+sync block, the node has made up its mind, as releases of neard did that recorded the hash without waiting.
 
 Source: nearcore chain/chain/src/state_sync/utils.rs, update_sync_hashes and on_new_header.
 """
@@ -22,12 +23,12 @@ from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
 from pipelines.epochs.chain_rows import ChainRows
-from pipelines.sources.node_columns import BLOCK, BLOCK_HEADER, BLOCK_HEIGHT, EPOCH_START
+from pipelines.sources.node_columns import BLOCK, BLOCK_HEADER, BLOCK_HEIGHT, BLOCK_MISC, EPOCH_START, STATE_SNAPSHOT_KEY
 from schemas.block import BlockHeader, ChunkHeader, decode_block_chunks, decode_block_header
 from schemas.errors import IntegrityError
 from schemas.ids import CryptoHash
 
-SYNC_BLOCK_COLUMNS: Final = (BLOCK, BLOCK_HEADER, BLOCK_HEIGHT, EPOCH_START)
+SYNC_BLOCK_COLUMNS: Final = (BLOCK, BLOCK_HEADER, BLOCK_HEIGHT, BLOCK_MISC, EPOCH_START)
 """Column families that are read."""
 
 CURRENT_EPOCH_SYNC_VERSION: Final = 74
@@ -89,7 +90,8 @@ def _sync_block(blocks: Iterable[Block], protocol_version: int) -> Block | None:
 
 
 def find_sync_hash(reader: ChainRows, epoch_id: CryptoHash, protocol_version: int) -> CryptoHash | None:
-    """Return an epoch's sync hash out of a database; None when the node lacks its blocks, or it is not known to be final.
+    """Return an epoch's sync hash out of a database; None when the node lacks its blocks, or it is neither known to be final nor what the
+    node's state snapshot was made for.
 
     Raises:
         IntegrityError: a header or chunk header does not hash, or the blocks are not a chain.
@@ -97,9 +99,34 @@ def find_sync_hash(reader: ChainRows, epoch_id: CryptoHash, protocol_version: in
     """
     blocks = _chained(_database_blocks(reader, epoch_id), epoch_id, str(reader.folder))
     found = _sync_block(blocks, protocol_version)
-    if found is None or not is_final(found.header, (block.header for block in blocks)):
+    if found is None:
         return None
-    return found.header.hash
+    sync_hash = found.header.hash
+    is_settled = is_final(found.header, (block.header for block in blocks)) or _has_snapshot_for(reader, sync_hash)
+    return sync_hash if is_settled else None
+
+
+def _has_snapshot_for(reader: ChainRows, sync_hash: CryptoHash) -> bool:
+    snapshot = reader.get(BLOCK_MISC, STATE_SNAPSHOT_KEY)
+    return snapshot is not None and snapshot == snapshot_block_of(reader, sync_hash)
+
+
+def snapshot_block_of(reader: ChainRows, sync_hash: CryptoHash) -> CryptoHash | None:
+    """Return the hash that the snapshot for a sync hash is named by: of the block two before; None when the node lacks a header.
+
+    Source: nearcore core/store/src/trie/shard_tries.rs, ShardTries::get_snapshot_flat_storage_status; the sync block's
+    previous block's prev_hash is what state sync asks for (chain/client/src/sync/state/network.rs).
+
+    Raises:
+        SourceError, IntegrityError: the database can't be read, or a header does not hash.
+    """
+    block_hash = sync_hash
+    for _ in range(2):
+        row = reader.get(BLOCK_HEADER, block_hash)
+        if row is None:
+            return None
+        block_hash = decode_block_header(row, f"BlockHeader {block_hash}, {reader.folder}", block_hash).prev_hash
+    return block_hash
 
 
 def is_final(header: BlockHeader, descendants: Iterable[BlockHeader]) -> bool:

@@ -11,18 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from pipelines.epochs.node_epochs import NodeEpoch, UnreadableEpoch, list_recorded_epochs
+from pipelines.epochs.sync_block import snapshot_block_of
 from pipelines.sources.genesis_head import read_genesis_fields
-from pipelines.sources.node_columns import BLOCK_HEADER, BLOCK_MISC, EPOCH_INFO, STATE_SYNC_HASHES
+from pipelines.sources.node_columns import BLOCK_HEADER, BLOCK_MISC, EPOCH_INFO, STATE_SNAPSHOT_KEY, STATE_SYNC_HASHES
 from pipelines.sources.node_home import read_node_home
 from pipelines.sources.rocksdb_reader import RocksDbReader
-from schemas.block import decode_block_header
 from schemas.errors import SourceError
 from schemas.ids import HASH_BYTES, CryptoHash
-
-_STATE_SNAPSHOT_KEY: Final = b"STATE_SNAPSHOT_KEY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +45,7 @@ def look_at_node(node_home: str | Path) -> NodeView:
     home = read_node_home(node_home)
     with RocksDbReader(home.data, (BLOCK_MISC, EPOCH_INFO, STATE_SYNC_HASHES)) as reader:
         listing = list_recorded_epochs(reader)
-        recorded = reader.get(BLOCK_MISC, _STATE_SNAPSHOT_KEY)
+        recorded = reader.get(BLOCK_MISC, STATE_SNAPSHOT_KEY)
     snapshot = CryptoHash(recorded) if recorded is not None and len(recorded) == HASH_BYTES else None
     try:
         has_folder = any(entry.is_dir() for entry in home.snapshots.iterdir())
@@ -58,23 +55,14 @@ def look_at_node(node_home: str | Path) -> NodeView:
 
 
 def snapshot_block(node_home: str | Path, sync_hash: CryptoHash) -> CryptoHash | None:
-    """Return the hash that the snapshot for a sync hash is named by: of the block two before; None when the node lacks the header.
-
-    Source: nearcore core/store/src/trie/shard_tries.rs, ShardTries::get_snapshot_flat_storage_status; the sync block's
-    previous block's prev_hash is what state sync asks for (chain/client/src/sync/state/network.rs).
+    """Return the hash that the snapshot for a sync hash is named by; None when the node lacks a header that tells.
 
     Raises:
         SourceError, IntegrityError: the database can't be read.
     """
     home = read_node_home(node_home)
-    block_hash = sync_hash
     with RocksDbReader(home.data, (BLOCK_HEADER,)) as reader:
-        for _ in range(2):
-            row = reader.get(BLOCK_HEADER, block_hash)
-            if row is None:
-                return None
-            block_hash = decode_block_header(row, f"BlockHeader {block_hash}, {reader.folder}", block_hash).prev_hash
-    return block_hash
+        return snapshot_block_of(reader, sync_hash)
 
 
 def read_chain_id(node_home: str | Path) -> str:

@@ -27,6 +27,9 @@ FLAT_STORAGE_STATUS: Final = "FlatStorageStatus"
 STATE_SHARD_UID_MAPPING: Final = "StateShardUIdMapping"
 STATE_SYNC_HASHES: Final = "StateSyncHashes"
 
+STATE_SNAPSHOT_KEY: Final = b"STATE_SNAPSHOT_KEY"
+"""Row of BlockMisc with the block hash that the complete state snapshot is named by. Source: nearcore core/store/src/db.rs."""
+
 _NUMBERED_NAMES = {
     BLOCK_MISC: "BlockMisc",
     BLOCK: "Block",

@@ -13,7 +13,15 @@ import pytest
 
 from pipelines.epochs.node_context import epoch_context_from_node, list_epochs
 from pipelines.epochs.sync_block import SYNC_BLOCK_COLUMNS, find_sync_block, find_sync_hash, is_final
-from pipelines.sources.node_columns import BLOCK, BLOCK_HEADER, BLOCK_HEIGHT, EPOCH_START, STATE_SYNC_HASHES
+from pipelines.sources.node_columns import (
+    BLOCK,
+    BLOCK_HEADER,
+    BLOCK_HEIGHT,
+    BLOCK_MISC,
+    EPOCH_START,
+    STATE_SNAPSHOT_KEY,
+    STATE_SYNC_HASHES,
+)
 from pipelines.sources.rocksdb_reader import RocksDbReader
 from schemas.block import BlockHeader, ChunkHeader, decode_block_header
 from schemas.errors import EpochNotReadyError, IntegrityError
@@ -37,11 +45,21 @@ def epoch_id(height: int) -> CryptoHash:
 
 
 def test_it_is_the_one_that_the_node_recorded(reader: RocksDbReader) -> None:
-    """For the epochs that StateSyncHashes has: the newest one's block is not final, though that release of neard had recorded it."""
-    older, newest = [epoch for epoch in list_epochs(localnet_home()).epochs if epoch.sync_hash]
-    assert find_sync_hash(reader, older.epoch_id, older.protocol_version) == older.sync_hash
-    assert find_sync_hash(reader, newest.epoch_id, newest.protocol_version) is None
-    found = find_sync_block(header_blocks(reader, newest.epoch_id), newest.epoch_id, newest.protocol_version, "localnet")
+    """For the epochs that StateSyncHashes has: the newest one's block is not final, but the node has made the snapshot for it."""
+    recorded = [epoch for epoch in list_epochs(localnet_home()).epochs if epoch.sync_hash]
+    assert len(recorded) == 2
+    for epoch in recorded:
+        assert find_sync_hash(reader, epoch.epoch_id, epoch.protocol_version) == epoch.sync_hash
+
+
+@pytest.mark.parametrize("snapshot", [None, b"\7" * 32, b""], ids=["none", "another", "damaged"])
+def test_without_its_snapshot_a_block_that_is_not_final_is_none(home: Path, snapshot: bytes | None) -> None:
+    """That release of neard had recorded it without waiting."""
+    _, newest = [epoch for epoch in list_epochs(localnet_home()).epochs if epoch.sync_hash]
+    change_rows(home / "data", BLOCK_MISC, {STATE_SNAPSHOT_KEY: snapshot})
+    with RocksDbReader(home / "data", SYNC_BLOCK_COLUMNS) as reader:
+        assert find_sync_hash(reader, newest.epoch_id, newest.protocol_version) is None
+        found = find_sync_block(header_blocks(reader, newest.epoch_id), newest.epoch_id, newest.protocol_version, "localnet")
     assert found is not None
     assert found.header.hash == newest.sync_hash
 

@@ -18,15 +18,13 @@ from typing import Any, Self
 
 from pipelines.epochs.node_context import epoch_context_from_node
 from pipelines.epochs.watch_poll import snapshot_block
-from pipelines.sources.node_columns import BLOCK_MISC, STATE_SYNC_HASHES
+from pipelines.sources.node_columns import BLOCK_MISC, STATE_SNAPSHOT_KEY, STATE_SYNC_HASHES
 from schemas.ids import CryptoHash
 from tests.support.commands import PROJECT
 from tests.support.nodes import change_rows, copied, localnet_home, open_writable, snapshot_folder
 
 HEIGHTS = (4, 5, 6)
 """Epochs that can be added, ascending."""
-
-_KEY = b"STATE_SNAPSHOT_KEY"
 
 
 class GrowingNode:
@@ -45,7 +43,7 @@ class GrowingNode:
         snapshot_folder(self.home).parent.rename(self.kept_snapshot)
         rows: dict[bytes, bytes | None] = {CryptoHash.from_base58(epoch["epoch_id"]): None for epoch in self.epochs.values()}
         change_rows(self.home / "data", STATE_SYNC_HASHES, rows)
-        change_rows(self.home / "data", BLOCK_MISC, {_KEY: None})
+        change_rows(self.home / "data", BLOCK_MISC, {STATE_SNAPSHOT_KEY: None})
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -104,7 +102,7 @@ def _write(home: Path, kept_snapshot: Path) -> None:
         command = json.loads(line)
         if command["step"] == "begin":
             shutil.rmtree(snapshots, ignore_errors=True)
-            del misc[_KEY]
+            del misc[STATE_SNAPSHOT_KEY]
             sync_hashes[CryptoHash.from_base58(command["epoch_id"])] = bytes(CryptoHash.from_base58(command["sync_hash"]))
             folder = snapshots / command["snapshot"]
             folder.mkdir(parents=True)
@@ -112,7 +110,7 @@ def _write(home: Path, kept_snapshot: Path) -> None:
             shutil.copytree(kept_snapshot / "data", folder / "data.tmp")
             (folder / "data.tmp").rename(folder / "data")
         elif command["step"] == "complete":
-            misc[_KEY] = bytes(CryptoHash.from_base58(command["snapshot"]))
+            misc[STATE_SNAPSHOT_KEY] = bytes(CryptoHash.from_base58(command["snapshot"]))
         print("done", flush=True)
     sync_hashes.close()
     misc.close()
