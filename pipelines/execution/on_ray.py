@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from pipelines.execution.executor import Task, TaskNeeds
 from pipelines.execution.placement import NODE_DISK_RESOURCE, Machine, fitting, misfit
 from pipelines.execution.process_exit import end_at_once
+from pipelines.execution.ray_processes import ended_on_failure
 from pipelines.execution.released_memory import TaskOfStage
 from pipelines.execution.scaling_hints import Bundles, ScalingHints
 from pipelines.execution.window import window_size
@@ -353,7 +354,8 @@ def _result(reference: Any) -> Any:
 def _initialise(address: str | None, cpus: int | None) -> None:
     for attempt in range(1, STARTS_MAX + 1):
         try:
-            _initialise_once(address, cpus)
+            with ended_on_failure():
+                _initialise_once(address, cpus)
         except StatecastError:
             raise
         except Exception as error:
