@@ -4,7 +4,7 @@
    fails. It ends where the key's value is referred to, or where the key can't be: that is absence.
 2. The claimed values have the lengths and hashes that the nodes say. Of a prefix, the keys are those that the walk met, and all of them.
 3. Headers, where there are some, hang together by hash and name this shard, state root, block and epoch; with a trusted block, one of
-   them hashes to it.
+   them hashes to it. A shard that is said to be the only one has the block's only chunk.
 
 What no header names (chain id, epoch height, version of the shard layout, how the shard was chosen) is not proven. Where the
 reader brings a shard layout, the shard must be the one that it has the account in.
@@ -19,7 +19,7 @@ from pipelines.proofs.shard_choice import check_shard
 from pipelines.proofs.trie_walk import Ending, check_claim, check_value, walk_prefix, walk_to_key
 from schemas.errors import IntegrityError
 from schemas.ids import CryptoHash
-from schemas.proof import KeyClaim, PrefixClaim, TrieProof
+from schemas.proof import KeyClaim, PrefixClaim, ShardChoice, TrieProof
 from schemas.proof_chain import ProvenChunk
 from schemas.shard_layout import ShardLayout
 
@@ -104,6 +104,11 @@ def _verify_chain(proof: TrieProof, trusted_block: CryptoHash | None, where: str
         raise IntegrityError(
             problem=f"the chain has shard {chunk.shard_id} with state root {chunk.prev_state_root} after block {chunk.prev_block_hash}, "
             f"the proof says shard {said[0]}, {said[1]}, {said[2]}",
+            where=where,
+        )
+    if proof.shard_chosen_by is ShardChoice.ONLY_SHARD and proof.chain.chunk_path:
+        raise IntegrityError(
+            problem=f"the proof says that shard {proof.shard_uid} is the only one, and block {proven.block.hash} has chunks of others",
             where=where,
         )
     if proof.epoch_id is not None and proof.epoch_id not in (proven.block.epoch_id, proven.block.next_epoch_id):

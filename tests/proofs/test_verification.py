@@ -18,7 +18,7 @@ from pipelines.proofs.wanted_record import WantedRecord, wanted_record
 from schemas.errors import IntegrityError
 from schemas.ids import CryptoHash
 from schemas.json_document import encode_json
-from schemas.proof import KeyClaim, PrefixClaim, TrieProof
+from schemas.proof import KeyClaim, PrefixClaim, ShardChoice, TrieProof
 from tests.support.nodes import localnet_home
 from tests.support.proofs import small_proof
 
@@ -106,6 +106,7 @@ def _altered(proof: TrieProof) -> dict[str, TrieProof]:
         "no block": replace(proof, block_hash=None),
         "epoch": replace(proof, epoch_id=other),
         "shard": replace(proof, shard_uid=replace(proof.shard_uid, shard_id=proof.shard_uid.shard_id + 1)),
+        "the only shard": replace(proof, shard_chosen_by=ShardChoice.ONLY_SHARD),
         "node less": replace(proof, nodes=proof.nodes[:-1]),
         "node more": replace(proof, nodes=(*proof.nodes, proof.nodes[-1])),
         "nodes swapped": replace(proof, nodes=(proof.nodes[1], proof.nodes[0], *proof.nodes[2:])),
