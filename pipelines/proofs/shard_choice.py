@@ -33,7 +33,9 @@ def choose_shard(
     """
     if shard_id is not None:
         return _offered(offered, [uid for uid in offered if uid.shard_id == shard_id], f"shard {shard_id}"), ShardChoice.OPTION
-    if num_shards == 1 and len(offered) == 1:
+    # A layout of several shards knows better than who has told of one alone.
+    has_choice = shard_layout is not None and len(shard_layout.shard_ids) > 1 and account_id is not None
+    if num_shards == 1 and len(offered) == 1 and not has_choice:
         return offered[0], ShardChoice.ONLY_SHARD
     if account_id is None:
         raise InvalidInputError(

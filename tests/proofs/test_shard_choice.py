@@ -60,6 +60,13 @@ def test_the_only_shard_needs_no_choice() -> None:
         _choose(offered=(FIRST,), num_shards=2)
 
 
+def test_a_layout_of_several_shards_knows_better_than_one_that_is_offered_alone() -> None:
+    """As where a manifest lists one shard and tells of no other."""
+    assert _choose(offered=(SECOND,), num_shards=1, layout=LAYOUT) == (SECOND, ShardChoice.SHARD_LAYOUT)
+    with pytest.raises(InvalidInputError, match=r"shard s9\.v1, where the shard layout has alice\.near, is not here"):
+        _choose(offered=(FIRST,), num_shards=1, layout=LAYOUT)
+
+
 def test_what_can_not_be_told_is_refused() -> None:
     """An account that no shard has, no account at all, and shards that are not here are refused."""
     for arguments in ({}, {"account_id": None}, {"shard_id": 5}, {"offered": (FIRST,), "layout": LAYOUT}):
