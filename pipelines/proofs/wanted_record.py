@@ -102,7 +102,9 @@ def parse_public_key(text: str, option: str) -> bytes:
             if len(key) == length:
                 return bytes([tag]) + key
     # The text may be a secret key given by mistake: it is not repeated.
-    raise InvalidInputError(problem="this is no public key", where=option, remedy="Write ed25519:…, secp256k1:… or ml-dsa-65-hash:… and base58 characters.")
+    raise InvalidInputError(
+        problem="this is no public key", where=option, remedy="Write ed25519:…, secp256k1:… or ml-dsa-65-hash:… and base58 characters."
+    )
 
 
 def _limited(key: bytes, option: str) -> bytes:
