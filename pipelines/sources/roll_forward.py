@@ -8,16 +8,18 @@ known here, so one that a changed record and an older one refer to may come to l
 
 from __future__ import annotations
 
+import heapq
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.sources.arrow_dataset import ShardDataset
 from pipelines.sources.protocol import KeyRange
-from schemas.flat_state import OWN_VALUE_SCHEMA, RECORD_SCHEMA, VALUE_SCHEMA
+from schemas.flat_state import RECORD_SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,33 +65,29 @@ def merge_records(records: Sequence[pa.RecordBatch], changes: Sequence[pa.Record
     return _sorted(pa.concat_tables([kept, there]), "key")
 
 
-def merge_own_values(
-    values: Sequence[pa.RecordBatch], changes: Sequence[pa.RecordBatch], more: Sequence[pa.RecordBatch]
-) -> list[pa.RecordBatch]:
-    """Return own values without those of changed keys, and with new ones; ascending by key.
+def merge_own_values(values: Iterable[pa.RecordBatch], changed_keys: pa.Array, more: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield own values without those of changed keys, and with new ones; ascending by key, a row a record batch.
 
     Args:
-        values: of ``OWN_VALUE_SCHEMA``.
-        changes: changed records.
-        more: own values of some of them, of ``OWN_VALUE_SCHEMA``.
+        values: of ``OWN_VALUE_SCHEMA``, ascending.
+        more: own values of some changed keys, likewise. Read as far as rows are taken: keys that change together may lie together.
     """
-    older = pa.Table.from_batches(values, OWN_VALUE_SCHEMA)
-    changed = pa.Table.from_batches(changes, RECORD_SCHEMA)["key"].combine_chunks()
-    kept = older.filter(pc.invert(pc.is_in(older["key"], value_set=changed)))
-    return _sorted(pa.concat_tables([kept, pa.Table.from_batches(more, OWN_VALUE_SCHEMA)]), "key")
+    kept = (batch.filter(pc.invert(pc.is_in(batch["key"], value_set=changed_keys))) for batch in values)
+    return _merged(kept, more, "key")
 
 
-def merge_shared_values(values: Sequence[pa.RecordBatch], more: Sequence[pa.RecordBatch]) -> list[pa.RecordBatch]:
-    """Return shared values of both, each once, ascending by hash."""
-    older = pa.Table.from_batches(values, VALUE_SCHEMA)
-    newer = pa.Table.from_batches(more, VALUE_SCHEMA)
-    known = pa.array(older["value_hash"].to_pylist(), pa.binary(32))
-    fresh = newer.filter(pc.invert(pc.is_in(newer["value_hash"], value_set=known)))
-    return _sorted(pa.concat_tables([older, fresh]), "value_hash")
+def merge_shared_values(values: Sequence[pa.RecordBatch], more: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield shared values of both, each once, ascending by hash, a row a record batch."""
+    known = pa.array([value_hash for batch in values for value_hash in batch["value_hash"].to_pylist()], pa.binary(32))
+    fresh = (batch.filter(pc.invert(pc.is_in(batch["value_hash"], value_set=known))) for batch in more)
+    return _merged(values, fresh, "value_hash")
 
 
-def changes_within(changes: ShardDataset, key_range: KeyRange) -> list[pa.RecordBatch]:
+def changes_within(changes: ShardDataset, key_range: KeyRange, columns: Sequence[str] | None = None) -> list[pa.RecordBatch]:
     """Read the changes of a key range.
+
+    Args:
+        columns: of ``RECORD_SCHEMA``, the key among them; all by default.
 
     Raises:
         DatasetError: a file is missing or truncated.
@@ -97,32 +95,52 @@ def changes_within(changes: ShardDataset, key_range: KeyRange) -> list[pa.Record
     found: list[pa.RecordBatch] = []
     for index, file in enumerate(changes.summary.files):
         if file.last_key >= key_range.begin and (key_range.end is None or file.first_key < key_range.end):
-            found += (_cut(batch, "key", key_range) for batch in changes.read_file(index))
+            found += (_cut(batch, "key", key_range) for batch in changes.read_file(index, columns))
     return [batch.replace_schema_metadata(None) for batch in found if batch.num_rows]
 
 
-def own_values_within(changes: ShardDataset, key_range: KeyRange) -> list[pa.RecordBatch]:
-    """Read the changes' own values of a key range.
+def changed_keys_within(changes: ShardDataset, key_range: KeyRange) -> pa.Array:
+    """Read the changed keys of a key range.
+
+    Raises:
+        DatasetError: a file is missing or truncated.
+    """
+    batches = changes_within(changes, key_range, ("key",))
+    return pa.concat_arrays([pa.array([], pa.binary()), *(batch["key"] for batch in batches)])
+
+
+def own_values_within(changes: ShardDataset, key_range: KeyRange) -> Iterator[pa.RecordBatch]:
+    """Yield the changes' own values of a key range.
 
     Raises:
         DatasetError: a file is missing or truncated.
     """
     slots = FileSlots.of_own_values(changes)
-    indexes = [index for index in range(len(changes.summary.values_files)) if _meet(slots.key_range(index), key_range)]
-    batches = [batch for index in indexes for batch in changes.read_own_values_file(index)]
-    return [cut for batch in batches if (cut := _cut(batch, "key", key_range)).num_rows]
+    for index in range(len(changes.summary.values_files)):
+        if _meet(slots.key_range(index), key_range):
+            yield from (_cut(batch, "key", key_range) for batch in changes.read_own_values_file(index))
 
 
-def shared_values_within(changes: ShardDataset, hash_range: KeyRange) -> list[pa.RecordBatch]:
-    """Read the changes' shared values whose hashes lie in a range.
+def shared_values_within(changes: ShardDataset, hash_range: KeyRange) -> Iterator[pa.RecordBatch]:
+    """Yield the changes' shared values whose hashes lie in a range.
 
     Raises:
         DatasetError: a file is missing or truncated.
     """
     slots = FileSlots.of_shared_values(changes)
-    indexes = [index for index in range(len(changes.summary.shared_values_files)) if _meet(slots.key_range(index), hash_range)]
-    batches = [batch for index in indexes for batch in changes.read_shared_values_file(index)]
-    return [cut for batch in batches if (cut := _cut(batch, "value_hash", hash_range)).num_rows]
+    for index in range(len(changes.summary.shared_values_files)):
+        if _meet(slots.key_range(index), hash_range):
+            yield from (_cut(batch, "value_hash", hash_range) for batch in changes.read_shared_values_file(index))
+
+
+def _merged(some: Iterable[pa.RecordBatch], others: Iterable[pa.RecordBatch], column: str) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of two ascending runs, ascending by a column."""
+    return (row for _, row in heapq.merge(_rows(some, column), _rows(others, column), key=itemgetter(0)))
+
+
+def _rows(batches: Iterable[pa.RecordBatch], column: str) -> Iterator[tuple[bytes, pa.RecordBatch]]:
+    for batch in batches:
+        yield from ((key, batch.slice(row, 1)) for row, key in enumerate(batch[column].to_pylist()))
 
 
 def _meet(one: KeyRange, other: KeyRange) -> bool:

@@ -24,6 +24,7 @@ from pipelines.sources.protocol import FoundStateHeader
 from pipelines.sources.record_batches import bounded
 from pipelines.sources.roll_forward import (
     FileSlots,
+    changed_keys_within,
     changes_within,
     merge_own_values,
     merge_records,
@@ -292,7 +293,7 @@ class RollOwnValuesTask:
             return CopiedValues(own=(_reused(self.older, files[self.index], self.settings, folder, stem),) if files else ())
         slot = FileSlots.of_own_values(self.older).key_range(self.index)
         older = self.older.read_own_values_file(self.index) if files else []
-        merged = merge_own_values(older, changes_within(self.changes.dataset, slot), own_values_within(self.changes.dataset, slot))
+        merged = merge_own_values(older, changed_keys_within(self.changes.dataset, slot), own_values_within(self.changes.dataset, slot))
         schema = OWN_VALUE_SCHEMA.with_metadata(schema_metadata(self.context, shard, None))
         batches = bounded(merged, OWN_VALUES_BATCH_BYTES_MAX)
         return CopiedValues(own=tuple(write_values_files(batches, schema, stem, self.settings.destination(store, folder))))

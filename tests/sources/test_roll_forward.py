@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 
 import pyarrow as pa
@@ -66,9 +66,24 @@ def test_merged_own_values_are_those_of_the_newest_records(older: Pairs, changes
         return [pa.RecordBatch.from_pylist(rows, schema=OWN_VALUE_SCHEMA)]
 
     new = {key: value for key, value in changes.items() if value is not None and len(value) > INLINED_VALUE_BYTES_MAX}
-    merged = merge_own_values(batches(older), change_batches(changes), batches(sorted(new.items())))
+    merged = merge_own_values(batches(older), pa.array(changes, pa.binary()), batches(sorted(new.items())))
     kept = {key: value for key, value in older if key not in changes}
     assert [(row["key"], row["value"]) for batch in merged for row in batch.to_pylist()] == sorted({**kept, **new}.items())
+
+
+def test_own_values_are_merged_as_they_are_read() -> None:
+    """However many changed at keys that lie together."""
+    taken: list[int] = []
+
+    def more() -> Iterator[pa.RecordBatch]:
+        for number in range(100):
+            taken.append(number)
+            row = {"key": b"%03d" % number, "value_hash": bytes(32), "value": b""}
+            yield pa.RecordBatch.from_pylist([row], schema=OWN_VALUE_SCHEMA)
+
+    merged = iter(merge_own_values([], pa.array([], pa.binary()), more()))
+    assert next(merged)["key"].to_pylist() == [b"000"]
+    assert len(taken) < 3
 
 
 def test_slots_cover_all_keys() -> None:
