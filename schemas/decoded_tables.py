@@ -123,7 +123,7 @@ class TablesShard:
                 verified_state_root=None if root is None else CryptoHash.from_base58(root),
                 files=tuple(TableFile.from_json(entry) for entry in document["files"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DatasetError(problem=f"the summary lacks or misstates a field: {error}", where=where) from None
 
 
@@ -139,5 +139,5 @@ def written_from_bytes(data: bytes, fingerprint: str, where: str) -> tuple[Table
         if document["fingerprint"] != fingerprint:
             return None
         return tuple(TableFile.from_json(entry) for entry in document["files"])
-    except (KeyError, TypeError, ValueError, StatecastError):
+    except (KeyError, TypeError, ValueError, OverflowError, StatecastError):
         return None

@@ -9,7 +9,6 @@ the run ends with an error after `PATIENCE_S`, where Ray by itself would wait fo
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from typing import Any, TypeVar
 from pipelines.execution.executor import Task, TaskNeeds
 from pipelines.execution.placement import NODE_DISK_RESOURCE, Machine, fitting, misfit
 from pipelines.execution.process_exit import end_at_once
+from pipelines.execution.ray_head import RayHead
 from pipelines.execution.ray_processes import ended_on_failure
 from pipelines.execution.released_memory import TaskOfStage
 from pipelines.execution.scaling_hints import Bundles, ScalingHints
@@ -62,12 +62,6 @@ PATIENCE_S = 600.0
 LOOK_INTERVAL_S = 1.0
 """How often the cluster is looked at while tasks run: it grows and shrinks."""
 
-HEAD_PATIENCE_S = 30.0
-"""How long a run goes on while the cluster's head can't be reached. After a minute Ray ends the process, without a word of ours."""
-
-HEAD_TIMEOUT_S = 5.0
-"""How long the head may take to accept a connection."""
-
 PROBE_TIMEOUT_S = 60.0
 """How long machines are waited for that are asked one by one; a machine that is starting or dying does not answer."""
 
@@ -102,7 +96,7 @@ class RayExecutor:
         if self._owned:
             _initialise(address, cpus)
         self._address = address
-        self._head = _Head(ray.get_runtime_context().gcs_address if address else "")
+        self._head = RayHead(ray.get_runtime_context().gcs_address if address else "")
         self._patience_s = patience_s
         self._run_task = ray.remote(_run_task)
         self._hints = ScalingHints(_request_resources)
@@ -195,49 +189,6 @@ class RayExecutor:
             end_at_once("the head of the Ray cluster is gone")
         elif self._owned:
             ray.shutdown()
-
-
-@dataclass(slots=True)
-class _Head:
-    """The cluster's head, which knows the cluster's state: whether it is there."""
-
-    address: str
-    """Host and port; empty for the embedded Ray, whose head ends with this process."""
-    lost: bool = False
-    _gone_since_s: float | None = None
-
-    def is_there(self) -> bool:
-        """Tell whether the head accepts a connection now."""
-        if not self.address:
-            return True
-        host, _, port = self.address.rpartition(":")
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=HEAD_TIMEOUT_S).close()
-        except OSError:
-            return False
-        return True
-
-    def answers(self) -> bool:
-        """Tell the same, until the patience is over.
-
-        Raises:
-            PartialResultError: the head has not been there for as long as the patience lasts.
-        """
-        if self.is_there():
-            self._gone_since_s = None
-            return True
-        now = time.monotonic()
-        if self._gone_since_s is None:
-            self._gone_since_s = now
-        gone_s = now - self._gone_since_s
-        if gone_s < HEAD_PATIENCE_S:
-            return False
-        self.lost = True
-        raise PartialResultError(
-            problem=f"the head of the Ray cluster does not answer for {gone_s:.0f} s",
-            where=self.address,
-            remedy="What is done is kept: start the cluster again and run the same command.",
-        )
 
 
 @dataclass(slots=True, eq=False)

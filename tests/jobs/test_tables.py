@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +22,8 @@ from schemas.access_key import decode_access_key
 from schemas.account import decode_account
 from schemas.dataset import shard_folder
 from schemas.decoded_record import kind_schema
+from schemas.decoded_tables import TablesShard
+from schemas.errors import DatasetError
 from schemas.trie_key import TrieKeyKind
 from tests.support.commands import Outcome, objects_in, statecast
 from tests.support.exported import exported_genesis, exported_localnet
@@ -78,6 +81,16 @@ def test_kinds_and_records_are_those_of_the_dataset() -> None:
         assert sum(document["records_by_kind"].values()) == document["records"] == shard.summary.records
         assert document["verified_state_root"] == str(shard.summary.shard.state_root)
         assert document["complete"]
+
+
+def test_a_number_that_no_integer_is_makes_a_summary_a_damaged_one() -> None:
+    """JSON has numbers that are too large for one."""
+    (summary, *_) = localnet_tables().glob("chain_id=*/epoch_height=*/epoch_id=*/shard_uid=*/tables.json")
+    text = summary.read_text()
+    assert TablesShard.from_bytes(text.encode(), "here").records > 0
+    changed = re.sub(r'"source_records": \d+', '"source_records": 1e400', text)
+    with pytest.raises(DatasetError, match="lacks or misstates a field"):
+        TablesShard.from_bytes(changed.encode(), "here")
 
 
 def test_balances_add_up_to_the_supply_in_the_block_header() -> None:
