@@ -41,7 +41,7 @@ demo: setup  ## produce, publish and check an epoch out of the bundled node data
 	$(BIN)/python examples/demo.py
 
 check: setup  ## formatting, lint, types, import directions; Rust too where cargo is there
-	$(BIN)/ruff check
+	$(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@if command -v cargo >/dev/null; then cd native && cargo fmt --check && cargo clippy --quiet --workspace --all-targets -- -D warnings && cargo test --quiet --workspace; fi
@@ -56,6 +56,7 @@ test: check $(VENV)/schedulers/.ready  ## the checks and all tests but the long 
 	$(PYTEST) -m 'not slow'
 
 test-all: check $(VENV)/schedulers/.ready  ## the long tests too: chaos, many kills, servers that must be built first
+	$(call again,$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cluster$(,)s3$(,)p2p$(,)dev]')
 	STATECAST_BUILD_SERVERS=1 $(PYTEST)
 
 bench: setup  ## time every stage against its floor on one million records

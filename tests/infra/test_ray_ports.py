@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -51,6 +52,8 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[int]]:
     ray = Path(sys.executable).parent / "ray"
     if os.geteuid() != 0 or shutil.which("unshare") is None or shutil.which("ip") is None:
         pytest.skip("a network of its own needs root, unshare and ip")
+    if importlib.util.find_spec("opencensus") is None:
+        pytest.skip("Ray's agents, as they run on a cluster, need the extra `cluster`")
     cluster = _rayjob()
     given = cluster["headGroupSpec"]["rayStartParams"]
     options = " ".join(f"--{name}={value}" for name, value in given.items())
