@@ -38,7 +38,7 @@ from pipelines.sources.state_walk import Leaf
 from pipelines.sources.state_walk_difference import trie_difference
 from pipelines.stages.export import CopiedValues, ExportSettings
 from pipelines.stages.export_values import OWN_VALUES_BATCH_BYTES_MAX, SHARED_VALUES_BATCH_BYTES_MAX
-from pipelines.stages.record_files import FileFormat, write_record_files, write_values_files
+from pipelines.stages.record_files import FileDestination, FileFormat, write_record_files, write_values_files
 from pipelines.stores.open_store import open_store
 from pipelines.stores.reuse import reuse_object
 from schemas.dataset import DatasetShard, RecordsFile, ValuesFile, schema_metadata, shard_folder
@@ -235,14 +235,45 @@ def _own_value_batch(key: bytes, value_hash: bytes, spill: ValueSpill, column: S
 
 
 @dataclass(frozen=True, slots=True)
-class RollRecordsTask:
-    """Makes the files of one slot of an older dataset's records: anew where something changed, else the same file."""
+class _SlotTask:
+    """What the tasks of all kinds of slots are given, and how they write."""
 
     older: ShardDataset
     changes: ShardChanges
     context: EpochContext
     settings: ExportSettings
     index: int
+
+    @property
+    def _folder(self) -> str:
+        return shard_folder(self.context, self.context.shards[0].shard_uid)
+
+    def _destination(self) -> FileDestination:
+        return self.settings.destination(open_store(self.settings.dataset_url), self._folder)
+
+    def _described(self, schema: pa.Schema) -> pa.Schema:
+        return schema.with_metadata(schema_metadata(self.context, self.context.shards[0], None))
+
+    def _reused(self, files: Sequence[File], stem: str) -> tuple[File, ...]:
+        """Give the slot's file of the older dataset its name in the wanted one; nothing where that has none."""
+        if not files:
+            return ()
+        file = files[self.index]
+        name = f"{stem}-0000{Path(file.name).suffix}"
+        reuse_object(
+            open_store(self.older.url),
+            f"{self.older.folder}/{file.name}",
+            open_store(self.settings.dataset_url),
+            f"{self._folder}/{name}",
+            size=file.size,
+            sha256=file.sha256,
+        )
+        return (replace(file, name=name),)
+
+
+@dataclass(frozen=True, slots=True)
+class RollRecordsTask(_SlotTask):
+    """Makes the files of one slot of an older dataset's records: anew where something changed, else the same file."""
 
     def run(self) -> tuple[RecordsFile, ...]:
         """Write or reuse the slot's files.
@@ -250,64 +281,46 @@ class RollRecordsTask:
         Raises:
             DatasetError, StoreError: as they say.
         """
-        store = open_store(self.settings.dataset_url)
-        shard = self.context.shards[0]
-        folder = shard_folder(self.context, shard.shard_uid)
         stem = f"flat_state/range-{self.index:06d}"
         files = self.older.summary.files
         if self.index not in self.changes.touched:
-            return (_reused(self.older, files[self.index], self.settings, folder, stem),) if files else ()
+            return self._reused(files, stem)
         older = self.older.read_file(self.index) if files else []
         changed = changes_within(self.changes.dataset, FileSlots.of_records(self.older).key_range(self.index))
         merged = merge_records([batch.replace_schema_metadata(None) for batch in older], changed)
-        schema = RECORD_SCHEMA.with_metadata(schema_metadata(self.context, shard, None))
+        schema = self._described(RECORD_SCHEMA)
         batches = bounded(merged, self.settings.record_batch_bytes_max)
-        return tuple(write_record_files(batches, schema, stem, self.settings.destination(store, folder)))
+        return tuple(write_record_files(batches, schema, stem, self._destination()))
 
 
 @dataclass(frozen=True, slots=True)
-class RollOwnValuesTask:
+class RollOwnValuesTask(_SlotTask):
     """Makes the files of one slot of an older dataset's own values: anew where a changed record brings one.
 
     Then those of changed and gone keys are left out; in a file that is used again they stay.
     """
 
-    older: ShardDataset
-    changes: ShardChanges
-    context: EpochContext
-    settings: ExportSettings
-    index: int
-
     def run(self) -> CopiedValues:
         """Write or reuse the slot's files.
 
         Raises:
             DatasetError, StoreError: as they say.
         """
-        store = open_store(self.settings.dataset_url)
-        shard = self.context.shards[0]
-        folder = shard_folder(self.context, shard.shard_uid)
         stem = f"values/values-{self.index:06d}"
         files = self.older.summary.values_files
         if self.index not in self.changes.own_touched:
-            return CopiedValues(own=(_reused(self.older, files[self.index], self.settings, folder, stem),) if files else ())
+            return CopiedValues(own=self._reused(files, stem))
         slot = FileSlots.of_own_values(self.older).key_range(self.index)
         older = self.older.read_own_values_file(self.index) if files else []
         merged = merge_own_values(older, changed_keys_within(self.changes.dataset, slot), own_values_within(self.changes.dataset, slot))
-        schema = OWN_VALUE_SCHEMA.with_metadata(schema_metadata(self.context, shard, None))
+        schema = self._described(OWN_VALUE_SCHEMA)
         batches = bounded(merged, OWN_VALUES_BATCH_BYTES_MAX)
-        return CopiedValues(own=tuple(write_values_files(batches, schema, stem, self.settings.destination(store, folder))))
+        return CopiedValues(own=tuple(write_values_files(batches, schema, stem, self._destination())))
 
 
 @dataclass(frozen=True, slots=True)
-class RollSharedValuesTask:
+class RollSharedValuesTask(_SlotTask):
     """Makes the files of one slot of an older dataset's shared values. Values that nothing refers to any more stay."""
-
-    older: ShardDataset
-    changes: ShardChanges
-    context: EpochContext
-    settings: ExportSettings
-    index: int
 
     def run(self) -> CopiedValues:
         """Write or reuse the slot's files.
@@ -315,33 +328,16 @@ class RollSharedValuesTask:
         Raises:
             DatasetError, StoreError: as they say.
         """
-        store = open_store(self.settings.dataset_url)
-        shard = self.context.shards[0]
-        folder = shard_folder(self.context, shard.shard_uid)
         stem = f"shared_values/values-{self.index:06d}"
         files = self.older.summary.shared_values_files
         if self.index not in self.changes.shared_touched:
-            return CopiedValues(shared=(_reused(self.older, files[self.index], self.settings, folder, stem),) if files else ())
+            return CopiedValues(shared=self._reused(files, stem))
         slot = FileSlots.of_shared_values(self.older).key_range(self.index)
         older = self.older.read_shared_values_file(self.index) if files else []
         merged = merge_shared_values(older, shared_values_within(self.changes.dataset, slot))
-        schema = VALUE_SCHEMA.with_metadata(schema_metadata(self.context, shard, None))
+        schema = self._described(VALUE_SCHEMA)
         batches = bounded(merged, SHARED_VALUES_BATCH_BYTES_MAX)
-        return CopiedValues(shared=tuple(write_values_files(batches, schema, stem, self.settings.destination(store, folder))))
-
-
-def _reused(older: ShardDataset, file: File, settings: ExportSettings, folder: str, stem: str) -> File:
-    """Give a file of the older dataset its name in the wanted one."""
-    name = f"{stem}-0000{Path(file.name).suffix}"
-    reuse_object(
-        open_store(older.url),
-        f"{older.folder}/{file.name}",
-        open_store(settings.dataset_url),
-        f"{folder}/{name}",
-        size=file.size,
-        sha256=file.sha256,
-    )
-    return replace(file, name=name)
+        return CopiedValues(shared=tuple(write_values_files(batches, schema, stem, self._destination())))
 
 
 def rolled_shard(
