@@ -11,13 +11,15 @@ import pytest
 from jobs.epoch_input import open_node_context
 from pipelines.epochs.backfill_epochs import EPOCHS_MAX, find_epochs, parse_epoch_range
 from pipelines.epochs.node_context import epoch_context_from_node
-from pipelines.sources.node_columns import BLOCK_MISC, (
+from pipelines.sources.node_columns import (
     BLOCK,
     BLOCK_HEADER,
     BLOCK_HEIGHT,
+    BLOCK_MISC,
     CHUNK_EXTRA,
     EPOCH_INFO,
     FLAT_STORAGE_STATUS,
+    STATE_SNAPSHOT_KEY,
     STATE_SYNC_HASHES,
 )
 from pipelines.sources.rocksdb_reader import RocksDbReader, Row
