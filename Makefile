@@ -26,7 +26,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt $(shell find native -name '*.rs' 
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(call again,$(BIN)/python -m pip install --quiet --constraint constraints.txt uv)
-	$(call again,$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[s3$(,)p2p$(,)dev]')
+	$(call again,$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[s3$(,)p2p$(,)kms$(,)dev]')
 	@if command -v cargo >/dev/null; then \
 	    echo "Building the native kernel"; \
 	    $(call again,cargo fetch --quiet --locked --manifest-path native/binding/Cargo.toml); \
@@ -56,7 +56,7 @@ test: check $(VENV)/schedulers/.ready  ## the checks and all tests but the long 
 	$(PYTEST) -m 'not slow'
 
 test-all: check $(VENV)/schedulers/.ready  ## the long tests too: chaos, many kills, servers that must be built first
-	$(call again,$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cluster$(,)s3$(,)p2p$(,)dev]')
+	$(call again,$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cluster$(,)s3$(,)p2p$(,)kms$(,)dev]')
 	STATECAST_BUILD_SERVERS=1 $(PYTEST)
 
 bench: setup  ## time every stage against its floor on one million records

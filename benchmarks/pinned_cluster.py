@@ -8,6 +8,7 @@ thread, since a cluster that is wrongly placed gives a figure that looks right.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -179,7 +180,9 @@ def pinned_cluster(cores: Sequence[int]) -> Iterator[PinnedCluster]:
     """
     folder = tempfile.mkdtemp(prefix="rays-")
     os.environ.update(
-        {"RAY_TMPDIR": folder, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"},
+        {"RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"},
+        RAY_AUTH_MODE="token",
+        RAY_AUTH_TOKEN=secrets.token_hex(32),
         PYTHONPATH=str(PROJECT),
     )
     from pipelines.execution.on_ray import RayExecutor

@@ -9,23 +9,33 @@ from typing import Annotated
 import typer
 
 from jobs.options import Json
-from pipelines.publishing.signing import generate_key
+from pipelines.publishing.key_file import generate_key
+from pipelines.publishing.kms_key import SCHEME, open_kms_signer
 
 DEFAULT_SIGNING_KEY = Path("~/.config/statecast/signing_key.json")
 """Where keygen puts the key and produce looks for it."""
 
 
 def keygen(
-    file: Annotated[Path, typer.Argument(help="File to write; never overwritten.")] = DEFAULT_SIGNING_KEY,
+    file: Annotated[str, typer.Argument(help="File to write; never overwritten. Or kms://… of a key in a key service.")] = str(
+        DEFAULT_SIGNING_KEY
+    ),
     as_json: Json = False,
 ) -> None:
     """Make an ed25519 key for signing manifests; the file is readable by you alone.
 
     Example: `statecast keygen`, then give readers the public key that it prints: they pass it as `--trust-key`.
+
+    Of a key in Google's or Amazon's key service, which is made there, the public key is printed: `statecast keygen kms://aws/alias/statecast`
     """
-    path = file.expanduser()
-    public_key = generate_key(path)
-    if as_json:
-        typer.echo(json.dumps({"message_type": "summary", "public_key": public_key, "file": str(path)}))
+    if file.startswith(SCHEME):
+        place, public_key = file, str(open_kms_signer(file).public_key)
+        said = f"secret key in the key service, {file}"
     else:
-        typer.echo(f"public key {public_key}\nsecret key in {path} (mode 0600)")
+        path = Path(file).expanduser()
+        place, public_key = str(path), generate_key(path)
+        said = f"secret key in {path} (mode 0600)"
+    if as_json:
+        typer.echo(json.dumps({"message_type": "summary", "public_key": public_key, "file": place}))
+    else:
+        typer.echo(f"public key {public_key}\n{said}")

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 from pipelines.execution.executor import Executor
@@ -164,7 +165,10 @@ def open_executor(ray_address: str | None, workers: int | None, in_process: bool
         raise InvalidInputError(problem="--workers is for Ray inside this process; a cluster at --ray-address has its own")
     from pipelines.execution.on_ray import PATIENCE_S, RayExecutor
 
-    return RayExecutor(ray_address, workers, patience_s=PATIENCE_S if ray_patience_s is None else ray_patience_s)
+    executor = RayExecutor(ray_address, workers, patience_s=PATIENCE_S if ray_patience_s is None else ray_patience_s)
+    if executor.warning:
+        structlog.get_logger().warning(executor.warning)
+    return executor
 
 
 def reader_count(workers: int | None, in_process: bool) -> int:

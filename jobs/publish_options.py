@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 from jobs.keygen import DEFAULT_SIGNING_KEY
-from pipelines.publishing.signing import Signer, load_signer
+from pipelines.publishing.key_file import STANDARD_INPUT, load_signer, signer_from_standard_input
+from pipelines.publishing.kms_key import SCHEME as KMS_SCHEME
+from pipelines.publishing.kms_key import open_kms_signer
+from pipelines.publishing.signing import Signer
 from schemas.errors import InvalidInputError
 from schemas.state_part import Encoding
 
@@ -30,9 +33,14 @@ EncodingOption = Annotated[
 ]
 ZstdLevel = Annotated[int, typer.Option("--zstd-level", min=1, max=22, help="Level for v1.", rich_help_panel=_OUTPUT)]
 SigningKey = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        "--signing-key", help=f"Key file of statecast keygen. Default: {DEFAULT_SIGNING_KEY} if it exists.", rich_help_panel=_OUTPUT
+        "--signing-key",
+        metavar="FILE|-|kms://…",
+        help="Key file of statecast keygen, - for one on standard input, or a key in a key service (kms://gcp/projects/…, kms://aws/…). "
+        f"Default: {DEFAULT_SIGNING_KEY} if it exists.",
+        rich_help_panel=_OUTPUT,
+        show_default=False,
     ),
 ]
 AllowUnsigned = Annotated[bool, typer.Option("--allow-unsigned", help="Publish without a signature.", rich_help_panel=_OUTPUT)]
@@ -45,15 +53,19 @@ Trackers = Annotated[
 ]
 
 
-def choose_signer(signing_key: Path | None, allow_unsigned: bool) -> Signer | None:
+def choose_signer(signing_key: str | None, allow_unsigned: bool) -> Signer | None:
     """Return who signs.
 
     Raises:
-        InvalidInputError: no key, and unsigned publishing was not asked for.
+        InvalidInputError: no key, and unsigned publishing was not asked for; or the text names no key of a key service.
         SignatureError: the key can't be used.
     """
+    if signing_key == STANDARD_INPUT:
+        return signer_from_standard_input()
+    if signing_key is not None and signing_key.startswith(KMS_SCHEME):
+        return open_kms_signer(signing_key)
     default = DEFAULT_SIGNING_KEY.expanduser()
-    path = signing_key.expanduser() if signing_key else default if default.exists() else None
+    path = Path(signing_key).expanduser() if signing_key else default if default.exists() else None
     if path is not None:
         return load_signer(path)
     if not allow_unsigned:

@@ -11,8 +11,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
-# Before anything imports ray or gcsfs: see pipelines/execution/on_ray.py and pipelines/stores.
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+# Before anything imports ray: see pipelines/execution/on_ray.py.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 # Ray's sockets lie below the folder for temporary files, and no path of a socket has more than 107 bytes; Ray's own part of it has 62.

@@ -33,14 +33,15 @@ CONNECT_FAILURES_MAX: Final = 1_000
 """Failed connections after which a named peer is forgotten: practically never, since nobody else will name it."""
 
 
-ANY_PORT: Final = Address("0.0.0.0", 0)
-
-
 @dataclass(frozen=True, slots=True)
 class SessionSettings:
     """How a session behaves. Rates are None where there is none."""
 
-    listen: Address = ANY_PORT
+    listen: Address | None = None
+    """Where peers may call; None where nobody may: connections are made from here alone."""
+    trackers: bool = False
+    """Whether trackers will be asked: the library asks them from sockets that listen, so some are opened, on any port, though nobody
+    may call."""
     upload_bytes_per_s: int | None = None
     """All peers together, those of private networks too."""
     download_bytes_per_s: int | None = None
@@ -56,18 +57,18 @@ class SessionSettings:
 
 
 def open_session(settings: SessionSettings) -> Any:
-    """Return a session that listens.
+    """Return a session, which listens where it is to.
 
     Raises:
         InvalidInputError: libtorrent is not installed, or the address can't be listened on.
     """
     lt = import_libtorrent()
     listen = settings.listen
-    host = listen.host or "0.0.0.0"
     category = lt.alert.category_t
     session = lt.session(
         {
-            "listen_interfaces": str(Address(host, listen.port)),
+            "listen_interfaces": _interfaces(settings),
+            "enable_incoming_tcp": listen is not None,
             # Another port than the one that was asked for would never be found by anybody.
             "listen_system_port_fallback": False,
             "max_retry_port_bind": 0,
@@ -102,7 +103,8 @@ def open_session(settings: SessionSettings) -> Any:
         }
     )
     _limit_everybody(lt, session)
-    _wait_until_listening(lt, session, listen)
+    if listen is not None:
+        _wait_until_listening(lt, session, listen)
     return session
 
 
@@ -111,6 +113,12 @@ def close_session(session: Any) -> None:
     session.pause()
     for handle in session.get_torrents():
         session.remove_torrent(handle)
+
+
+def _interfaces(settings: SessionSettings) -> str:
+    if settings.listen is None:
+        return "0.0.0.0:0" if settings.trackers else ""
+    return str(Address(settings.listen.host or "0.0.0.0", settings.listen.port))
 
 
 def _limit_everybody(lt: Any, session: Any) -> None:

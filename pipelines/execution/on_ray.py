@@ -8,11 +8,12 @@ the run ends with an error after `PATIENCE_S`, where Ray by itself would wait fo
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -22,6 +23,8 @@ from typing import Any, TypeVar
 from pipelines.execution.executor import Task, TaskNeeds
 from pipelines.execution.placement import NODE_DISK_RESOURCE, Machine, fitting, misfit
 from pipelines.execution.process_exit import end_at_once
+from pipelines.execution.ray_authentication import cluster_settings, embedded_settings, lets_anybody_in
+from pipelines.execution.ray_folder import RayFolder, make_ray_folder
 from pipelines.execution.ray_head import RayHead
 from pipelines.execution.ray_processes import ended_on_failure
 from pipelines.execution.released_memory import TaskOfStage
@@ -29,10 +32,9 @@ from pipelines.execution.scaling_hints import Bundles, ScalingHints
 from pipelines.execution.window import window_size
 from schemas.errors import InvalidInputError, PartialResultError, StatecastError, TransientStoreError
 
-# Set before ray is imported: `uv run` drivers would else make every worker resolve its environment anew, token authentication
-# would depend on whether an earlier run left a token file, and usage reports would be sent.
+# Set before ray is imported: `uv run` drivers would else make every worker resolve its environment anew, and usage reports would be
+# sent.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Ray's new default, set so that the announcement of the change isn't printed to the user.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -93,8 +95,18 @@ class RayExecutor:
         if address is None and cpus is None:
             address = os.environ.get(ADDRESS_VARIABLE) or None
         self._owned = not ray.is_initialized()
-        if self._owned:
-            _initialise(address, cpus)
+        self._folder: RayFolder | None = None
+        if self._owned and address:
+            _initialise(address, None, None)
+        elif self._owned:
+            self._folder = make_ray_folder()
+            # Held for as long as Ray is there, whatever becomes of this object.
+            atexit.register(self._folder.close)
+            try:
+                _initialise(None, cpus, self._folder)
+            except BaseException:
+                self._leave_folder()
+                raise
         self._address = address
         self._head = RayHead(ray.get_runtime_context().gcs_address if address else "")
         self._patience_s = patience_s
@@ -108,6 +120,16 @@ class RayExecutor:
     def description(self) -> str:
         """Where tasks run."""
         return self._description
+
+    @property
+    def warning(self) -> str:
+        """What whoever runs this should know of the cluster; empty where there is nothing."""
+        if not self._head.address or not lets_anybody_in(self._head.address):
+            return ""
+        return (
+            f"anybody who reaches the Ray cluster at {self._head.address} runs code on its machines, with all that they may read: "
+            "it asks for no token. Start it with RAY_AUTH_MODE=token (docs/operations/ray-cluster.md)."
+        )
 
     def run(self, tasks: Iterable[Task[R]], needs: TaskNeeds) -> Iterator[tuple[int, R]]:
         """Run the tasks in a sliding window; see `Executor.run`.
@@ -150,7 +172,7 @@ class RayExecutor:
                 for reference in done:
                     index, node_id = running.pop(reference)
                     room.under_way[node_id] -= 1
-                    result = _result(reference)
+                    result = self._result(reference)
                     left -= 1
                     yield index, result
         finally:
@@ -177,7 +199,7 @@ class RayExecutor:
             done, late = ray.wait(list(asked), num_returns=len(asked), timeout=PROBE_TIMEOUT_S)
             for reference in done:
                 with suppress(PartialResultError):
-                    answers.append((asked[reference], _result(reference)))
+                    answers.append((asked[reference], self._result(reference)))
             for reference in late:
                 ray.cancel(reference, force=True)
         return answers
@@ -189,6 +211,31 @@ class RayExecutor:
             end_at_once("the head of the Ray cluster is gone")
         elif self._owned:
             ray.shutdown()
+            self._leave_folder()
+
+    def _result(self, reference: Any) -> Any:
+        try:
+            return ray.get(reference)
+        except RayTaskError as error:
+            # The task's own exception, as if it had run here; Ray's wrapper carries a traceback of many lines in its text.
+            if error.cause is not None:
+                raise error.cause from None
+            raise
+        except RayError as error:
+            if self._folder is not None:
+                self._folder.keep_logs()
+            raise PartialResultError(
+                problem=f"workers died {TASK_RETRIES_MAX + 1} times on one task: {str(error).splitlines()[0]}",
+                where="Ray"
+                if self._folder is None
+                else f"Ray, whose logs stay in {self._folder.session_folder}/session_latest/logs for a day",
+                remedy="Nothing is lost: run the same command again. If it happens again, give the workers more memory.",
+            ) from error
+
+    def _leave_folder(self) -> None:
+        if self._folder is not None:
+            self._folder.close()
+            atexit.unregister(self._folder.close)
 
 
 @dataclass(slots=True, eq=False)
@@ -286,27 +333,11 @@ def _run_task(task: Task[R]) -> R:
     return task.run()
 
 
-def _result(reference: Any) -> Any:
-    try:
-        return ray.get(reference)
-    except RayTaskError as error:
-        # The task's own exception, as if it had run here; Ray's wrapper carries a traceback of many lines in its text.
-        if error.cause is not None:
-            raise error.cause from None
-        raise
-    except RayError as error:
-        raise PartialResultError(
-            problem=f"workers died {TASK_RETRIES_MAX + 1} times on one task: {str(error).splitlines()[0]}",
-            where="Ray",
-            remedy="Nothing is lost: run the same command again. If it happens again, give the workers more memory (see the Ray logs).",
-        ) from error
-
-
-def _initialise(address: str | None, cpus: int | None) -> None:
+def _initialise(address: str | None, cpus: int | None, folder: RayFolder | None) -> None:
     for attempt in range(1, STARTS_MAX + 1):
         try:
             with ended_on_failure():
-                _initialise_once(address, cpus)
+                _initialise_once(address, cpus, folder)
         except StatecastError:
             raise
         except Exception as error:
@@ -321,23 +352,29 @@ def _initialise(address: str | None, cpus: int | None) -> None:
             return
 
 
-def _initialise_once(address: str | None, cpus: int | None) -> None:
+def _initialise_once(address: str | None, cpus: int | None, folder: RayFolder | None) -> None:
+    """Connect to the cluster at an address, or start Ray in a folder."""
     environment = {"PYTHONPATH": os.pathsep.join(_import_roots())}
     try:
-        if address:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        else:
-            ray.init(
-                # Named, since Ray would else connect to whatever cluster it finds on this machine.
-                address="local",
-                num_cpus=cpus,
-                resources={NODE_DISK_RESOURCE: 1000},
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-                runtime_env={"env_vars": environment},
-            )
+        with ExitStack() as settings:
+            if folder is None:
+                assert address is not None, "a cluster or a folder"
+                settings.enter_context(cluster_settings(address))
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            else:
+                settings.enter_context(embedded_settings(folder.token_file))
+                ray.init(
+                    # Named, since Ray would else connect to whatever cluster it finds on this machine.
+                    address="local",
+                    num_cpus=cpus,
+                    resources={NODE_DISK_RESOURCE: 1000},
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    runtime_env={"env_vars": environment},
+                    _temp_dir=str(folder.session_folder),
+                )
     except (OSError, RuntimeError, ValueError) as error:
         raise InvalidInputError(
             problem=f"Ray did not start: {_first_line(error)}",

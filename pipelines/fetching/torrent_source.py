@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -84,7 +84,7 @@ class TorrentSource:
         self._offer = offer
         self._settings = settings
         self._lt = import_libtorrent()
-        self._session: Any = open_session(settings.session)
+        self._session: Any = open_session(replace(settings.session, trackers=bool(self._trackers())))
         self._downloads: dict[int, Download] = {}
         self._changed = threading.Condition()
         """Guards downloads; notified whenever the library said something."""

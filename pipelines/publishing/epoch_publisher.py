@@ -16,7 +16,7 @@ import zstandard
 from pipelines.publishing.catalogue import record_published
 from pipelines.publishing.published_epoch import StoredManifest, read_manifest, read_manifest_revision, readable_statement
 from pipelines.publishing.shard_publisher import ProducedShard, PublishedShard, ShardPublisher, refuse_unlisting
-from pipelines.publishing.signing import Signer, merge_signatures, sign_payload
+from pipelines.publishing.signing import Signer, add_signatures, sign_payload
 from pipelines.stores.open_store import open_store
 from pipelines.stores.protocol import Store
 from schemas.block import decode_block_header
@@ -165,9 +165,8 @@ class EpochPublisher:
             if stored is not None and _takes_up(stored, manifest):
                 # Nothing new to say; perhaps our signature.
                 manifest = stored.manifest
-            envelope = sign_payload(manifest.to_payload(), self._signers())
-            if stored is not None and stored.envelope.payload == envelope.payload:
-                envelope = merge_signatures(envelope, stored.envelope, layout.manifest)
+            if stored is not None and stored.envelope.payload == manifest.to_payload():
+                envelope = add_signatures(stored.envelope, self._signers(), layout.manifest)
                 if envelope == stored.envelope:
                     return self._finished(store, manifest, envelope.payload_sha256)
             else:
@@ -345,7 +344,7 @@ def _claim_revision(store: Store, layout: EpochLayout, manifest: Manifest, signe
             continue
         if left_behind is not None:
             manifest = left_behind.manifest
-            return manifest, merge_signatures(sign_payload(manifest.to_payload(), signers), left_behind.envelope, layout.manifest)
+            return manifest, add_signatures(left_behind.envelope, signers, layout.manifest)
         envelope = sign_payload(manifest.to_payload(), signers)
         try:
             store.put(layout.manifest_revision(manifest.revision), envelope.to_bytes(), create_only=True)

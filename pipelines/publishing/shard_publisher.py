@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from pipelines.publishing.publish_part import PublishedPart, put_replacing
 from pipelines.publishing.published_epoch import read_manifest, readable_statement
-from pipelines.publishing.signing import Signer, merge_signatures, sign_payload
+from pipelines.publishing.signing import Signer, add_signatures, sign_payload
 from pipelines.publishing.torrents import TorrentFile, build_torrent
 from pipelines.sources.dataset_header import VerifyStateHeader, why_unverified
 from pipelines.sources.protocol import FoundStateHeader
@@ -164,12 +164,12 @@ class ShardPublisher:
         for _ in range(SWAP_ATTEMPTS_MAX):
             info = store.info(name)
             found = None if info is None else readable_statement(store, layout, statement.shard_id)
-            envelope = sign_payload(statement.to_payload(), self.signers)
-            if found is not None:
-                other, theirs = found
-                if theirs.payload == envelope.payload:
-                    envelope = merge_signatures(envelope, theirs, name)
-                elif differing_fields(other, statement):
+            if found is not None and found[1].payload == statement.to_payload():
+                envelope = add_signatures(found[1], self.signers, name)
+            else:
+                envelope = sign_payload(statement.to_payload(), self.signers)
+                if found is not None and differing_fields(found[0], statement):
+                    theirs = found[1]
                     _put_read_back(store, layout.evidence(statement.shard_id, bytes.fromhex(theirs.payload_sha256)), theirs.to_bytes())
             try:
                 store.swap(name, envelope.to_bytes(), info)

@@ -330,7 +330,8 @@ class Seeder:
         return shard
 
     def _magnet(self, torrent: PublishedTorrent) -> str:
-        host = self._settings.session.listen.host
+        listen = self._settings.session.listen
+        host = "" if listen is None else listen.host
         peers = () if host in ("", "0.0.0.0", "::") else (Address(host, self._swarm.listen_port),)
         return magnet_link(torrent.info_hash_v1, torrent.info_hash_v2, shard_folder_name(torrent.shard_id), peers, self._settings.trackers)
 

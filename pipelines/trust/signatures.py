@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from schemas.dsse import Envelope
 from schemas.errors import EquivocationError, InvalidInputError, SignatureError
 from schemas.in_toto import PAYLOAD_TYPE
-from schemas.public_key import PublicKey
+from schemas.public_key import KeyScheme, PublicKey
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import SSlibKey
 
 PINNED_KEYS_MAX = 256
 """Most keys of a trust rule."""
@@ -84,11 +88,30 @@ def agreed_payload(envelopes: Sequence[Envelope], rule: TrustRule, where: str, p
 def _holds(key: PublicKey, signature: bytes, signed: bytes) -> bool:
     # Imported here: the package loads every cloud's key service that is installed, and most commands verify nothing.
     from securesystemslib.exceptions import UnverifiedSignatureError
-    from securesystemslib.signer import Signature, SSlibKey
+    from securesystemslib.signer import Signature
 
-    verifier = SSlibKey(key.key_id, "ed25519", "ed25519", {"public": key.data.hex()})
     try:
-        verifier.verify_signature(Signature(key.key_id, signature.hex()), signed)
+        library_key(key).verify_signature(Signature(key.key_id, signature.hex()), signed)
     except UnverifiedSignatureError:
         return False
     return True
+
+
+def library_key(key: PublicKey) -> SSlibKey:
+    """Return a key as the library takes it, under our key id."""
+    from securesystemslib.signer import SSlibKey
+
+    if key.scheme is KeyScheme.ED25519:
+        return SSlibKey(key.key_id, "ed25519", "ed25519", {"public": key.data.hex()})
+    return SSlibKey(key.key_id, "ecdsa", "ecdsa-sha2-nistp256", {"public": _pem(key)})
+
+
+def _pem(key: PublicKey) -> str:
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    try:
+        point = EllipticCurvePublicKey.from_encoded_point(SECP256R1(), key.data)
+    except ValueError:
+        raise InvalidInputError(problem="this is no point of the curve P-256", where=str(key), remedy="Check the public key.") from None
+    return point.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()

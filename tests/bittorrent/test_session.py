@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import queue
+import socket
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from pipelines.bittorrent.addresses import Address
@@ -61,4 +66,43 @@ def test_the_upload_limit_holds_for_a_local_peer(tmp_path: Path) -> None:
         client.event("done")
     # Half a second's worth is given before the limit takes hold.
     assert size / (time.monotonic() - began_s) < 1.4 * rate
+    close_session(session)
+
+
+def test_a_session_that_nobody_may_call_does_not_listen() -> None:
+    """No port is open, so a fetch needs none."""
+    session = open_session(SessionSettings())
+    assert not [found for found in psutil.Process().net_connections() if found.laddr and found.laddr.port == session.listen_port()]
+    assert not session.is_listening()
+    close_session(session)
+
+
+def test_trackers_are_asked_though_nobody_may_call(tmp_path: Path) -> None:
+    """The library asks them from a socket that listens; who calls there is turned away."""
+    asked: queue.Queue[str] = queue.Queue()
+
+    class Tracker(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.put(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"d8:intervali60e5:peers0:e")
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    epoch = publish_random_epoch(tmp_path / "bucket", shards={0: [100_000]}, piece_bytes=1 << 18)
+    parameters = read_torrent(epoch.torrent(), epoch.manifest.shards[0], "here").parameters()
+    parameters.save_path = str(epoch.folder)
+    parameters.flags |= lt.torrent_flags.seed_mode
+    with ThreadingHTTPServer(("127.0.0.1", 0), Tracker) as tracker:
+        threading.Thread(target=tracker.serve_forever, daemon=True).start()
+        parameters.trackers = [f"http://127.0.0.1:{tracker.server_port}/announce"]
+        session = open_session(SessionSettings(trackers=True))
+        session.add_torrent(parameters)
+        assert "event=started" in asked.get(timeout=60)
+        tracker.shutdown()
+    with socket.create_connection(("127.0.0.1", session.listen_port()), timeout=60) as caller:
+        caller.settimeout(60)
+        assert caller.recv(1) == b"", "the connection is closed before a word"
     close_session(session)

@@ -15,7 +15,8 @@ import pytest
 
 from pipelines.execution.fetch_epoch import EpochFetch
 from pipelines.fetching.fetch_folder import WORK_FOLDER, FetchFolder
-from pipelines.publishing.signing import load_signer, sign_payload
+from pipelines.publishing.key_file import load_signer
+from pipelines.publishing.signing import sign_payload
 from pipelines.stores.open_store import open_store
 from pipelines.trust.policy import TrustPolicy
 from schemas.errors import ClaimedError, EpochNotReadyError, EquivocationError, IntegrityError, ManifestError, RollbackError, SignatureError

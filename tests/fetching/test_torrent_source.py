@@ -25,7 +25,7 @@ from tests.support.random_epochs import PART_SIZES, RandomEpoch, publish_random_
 
 lt = pytest.importorskip("libtorrent", reason="the extra p2p is not installed")
 
-SESSION = SessionSettings(Address("127.0.0.1", 0))
+SESSION = SessionSettings()
 NUM_PARTS = len(PART_SIZES)
 
 

@@ -164,6 +164,27 @@ def test_only_pods_that_drive_a_run_have_the_signing_key(overlay: str) -> None:
 
 
 @each_overlay
+def test_with_a_key_service_no_pod_holds_a_key(overlay: str, tmp_path: Path) -> None:
+    """The component takes the secret, its copy and the mounts out of an overlay; nothing else changes."""
+    copied = tmp_path / "kubernetes"
+    shutil.copytree(KUBERNETES, copied)
+    file = copied / "overlays" / overlay / "kustomization.yaml"
+    document = yaml.safe_load(file.read_text())
+    document.setdefault("components", []).append("../../key-service")
+    document["configMapGenerator"][0]["literals"].append("SIGNING_KEY=kms://aws/alias/statecast")
+    file.write_text(yaml.safe_dump(document))
+    before, after = (dict(_pods(documents)) for documents in (_built(overlay), _build(file.parent)))
+    assert before.keys() == after.keys()
+    for name, pod in after.items():
+        volumes = {volume["name"] for volume in pod["spec"].get("volumes", ())}
+        assert not {"signing-key", "signing-key-secret"} & volumes and "/run/statecast" not in json.dumps(pod), name
+        left = [container["image"] for container in _containers(before[name]) if container["name"] != "signing-key"]
+        assert [container["image"] for container in _containers(pod)] == left, name
+        mounted = {mount["name"] for container in _containers(pod) for mount in container.get("volumeMounts", ())}
+        assert mounted <= volumes, name
+
+
+@each_overlay
 def test_every_setting_that_is_used_is_set(overlay: str) -> None:
     """By name, and not left as the base has it."""
     settings = next(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -59,7 +60,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[int]]:
     options = " ".join(f"--{name}={value}" for name, value in given.items())
     folder = tmp_path_factory.mktemp("r")
     script = f"ip link set lo up && exec {ray} start --head --port=6379 --node-ip-address=127.0.0.1 --temp-dir={folder} --block {options}"
-    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_USAGE_STATS_ENABLED": "0"}
     process = subprocess.Popen(
         ["unshare", "--net", "sh", "-c", script],
         env=environment,

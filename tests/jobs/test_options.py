@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from jobs.options import open_executor, parse_duration_s
@@ -36,7 +38,12 @@ def test_every_command_that_may_run_on_a_cluster_takes_a_patience() -> None:
 def test_the_patience_comes_to_the_executor(monkeypatch: pytest.MonkeyPatch) -> None:
     """In seconds, without one the executor's own, which is what the help says; no machine is waited for without Ray."""
     asked: list[tuple[object, ...]] = []
-    monkeypatch.setattr(on_ray, "RayExecutor", lambda address, cpus, *, patience_s: asked.append((address, cpus, patience_s)))
+
+    def executor(address: str | None, cpus: int | None, *, patience_s: float) -> SimpleNamespace:
+        asked.append((address, cpus, patience_s))
+        return SimpleNamespace(warning="")
+
+    monkeypatch.setattr(on_ray, "RayExecutor", executor)
     open_executor("auto", None, False, 7200.0)
     open_executor(None, 2, False, None)
     assert asked == [("auto", None, 7200.0), (None, 2, on_ray.PATIENCE_S)]

@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from securesystemslib.dsse import Envelope as LibraryEnvelope
 from securesystemslib.signer import SSlibKey
 
-from pipelines.publishing.signing import generate_key, load_signer, merge_signatures, sign_payload
+from pipelines.publishing.key_file import generate_key, load_signer
+from pipelines.publishing.signing import Signer, add_signatures, sign_payload
 from schemas.dsse import EnvelopeSignature
 from schemas.errors import InvalidInputError, ManifestError, SignatureError
 from schemas.ids import base58_decode, base58_encode
-from schemas.public_key import PublicKey
+from schemas.public_key import KeyScheme, PublicKey
 
 RFC_8032_SEED = bytes.fromhex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb")
 RFC_8032_PUBLIC = bytes.fromhex("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c")
@@ -110,17 +116,72 @@ def test_the_library_verifies_our_signatures(key_file: Path) -> None:
     assert sign_payload(b"payload", [signer]) == envelope, "ed25519 signatures are deterministic"
 
 
-def test_signatures_of_identical_payloads_merge(tmp_path: Path) -> None:
-    """The union, ours kept where both have one; other payloads and endless lists are refused."""
+def test_a_signature_is_added_to_those_of_others(tmp_path: Path) -> None:
+    """A forged one under our key id is replaced; another type and endless lists are refused."""
     for name in ("a", "b"):
         generate_key(tmp_path / name)
     ours, theirs = load_signer(tmp_path / "a"), load_signer(tmp_path / "b")
-    mine = sign_payload(b"payload", [ours])
-    forged = mine.with_signatures((EnvelopeSignature(ours.public_key.key_id, b"forged"),))
-    merged = merge_signatures(mine, theirs.sign(forged), "test")
-    assert merged == sign_payload(b"payload", [theirs, ours])
-    with pytest.raises(ManifestError, match="differ"):
-        merge_signatures(mine, sign_payload(b"other", [theirs]), "test")
-    flood = mine.with_signatures(tuple(EnvelopeSignature(f"{number:064x}", b"") for number in range(256)))
+    forged = sign_payload(b"payload", [theirs]).with_signatures((EnvelopeSignature(ours.public_key.key_id, b"forged"),))
+    assert add_signatures(forged, [ours], "test") == sign_payload(b"payload", [theirs, ours])
+    with pytest.raises(ManifestError, match="type"):
+        add_signatures(sign_payload(b"payload", [theirs], "text/plain"), [ours], "test")
+    flood = sign_payload(b"payload", ()).with_signatures(tuple(EnvelopeSignature(f"{number:064x}", b"") for number in range(256)))
     with pytest.raises(ManifestError, match="at most 256"):
-        merge_signatures(mine, flood, "test")
+        add_signatures(flood, [ours], "test")
+
+
+def test_a_signature_that_is_there_already_stays() -> None:
+    """Not every scheme gives the same signature twice: a rerun with nothing to say must not change a byte."""
+    private_key = generate_private_key(SECP256R1())
+    point = private_key.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    signer = Signer(PublicKey(point, KeyScheme.ECDSA_P256), lambda signed: private_key.sign(signed, ECDSA(SHA256())))
+    envelope = sign_payload(b"payload", [signer])
+    assert sign_payload(b"payload", [signer]) != envelope, "ECDSA takes a random number for each signature"
+    assert add_signatures(envelope, [signer], "test") == envelope
+
+
+def test_a_signature_that_does_not_verify_is_not_taken(key_file: Path) -> None:
+    """As where a key service signs with another version of the key than it showed."""
+    public_key = load_signer(key_file).public_key
+    with pytest.raises(SignatureError, match="does not verify"):
+        sign_payload(b"payload", [Signer(public_key, lambda signed: bytes(64))])
+
+
+def test_a_key_from_standard_input_is_left_to_nobody(key_file: Path) -> None:
+    """The descriptor that it came through is empty for whatever is started later."""
+    script = (
+        "import subprocess, sys\n"
+        "from pipelines.publishing.key_file import signer_from_standard_input\n"
+        "print(signer_from_standard_input().public_key)\n"
+        "sys.stdout.flush()\n"
+        "subprocess.run(['cat'], check=True)\n"
+    )
+    with open(key_file, "rb") as key:
+        done = subprocess.run([sys.executable, "-c", script], stdin=key, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == f"{load_signer(key_file).public_key}\n"
+
+
+@pytest.mark.parametrize("given", [b"", b"{}", b"x" * 70_000])
+def test_standard_input_without_a_key_is_an_error(given: bytes) -> None:
+    """It says how a key is given."""
+    script = "from pipelines.publishing.key_file import signer_from_standard_input as read\nread()"
+    done = subprocess.run([sys.executable, "-c", script], input=given, capture_output=True, timeout=60, check=False)
+    assert b"SignatureError" in done.stderr and b"standard input" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux closes a process to others of its user")
+def test_the_memory_of_a_process_with_a_key_is_closed(key_file: Path) -> None:
+    """Another process of the same user opens nothing of it; one that it starts is as any."""
+    script = (
+        "import os, subprocess, sys\n"
+        "from pathlib import Path\n"
+        "from pipelines.publishing.key_file import load_signer\n"
+        "load_signer(Path(sys.argv[1]))\n"
+        "print(subprocess.run(['cat', f'/proc/{os.getpid()}/environ'], capture_output=True, text=True).stderr, flush=True)\n"
+        "subprocess.run(['sh', '-c', 'test -r /proc/$$/environ && echo open'])\n"
+    )
+    # Root's own powers look into every process.
+    without_powers = ["setpriv", "--bounding-set=-all"] if os.geteuid() == 0 else []
+    command = [*without_powers, sys.executable, "-c", script, str(key_file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "Permission denied" in done.stdout and done.stdout.endswith("open\n"), done.stdout

@@ -10,11 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -54,10 +54,17 @@ def statecast(*arguments: object) -> Outcome:
     return Outcome(code, stdout.getvalue(), stderr.getvalue())
 
 
-def start_process(*arguments: object, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """Start the command as a process."""
+def start_process(
+    *arguments: object, environment: Mapping[str, str] | None = None, before: Sequence[str] = (), stdin: IO[bytes] | None = None
+) -> subprocess.Popen[str]:
+    """Start the command as a process.
+
+    Args:
+        before: a command that runs the command.
+    """
     return subprocess.Popen(
-        [sys.executable, "-c", "from jobs.cli import main; main()", *map(str, arguments)],
+        [*before, sys.executable, "-c", "from jobs.cli import main; main()", *map(str, arguments)],
+        stdin=stdin,
         cwd=PROJECT,
         env={**os.environ, "PYTHONPATH": str(PROJECT), **(environment or {})},
         stdout=subprocess.PIPE,

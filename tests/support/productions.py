@@ -15,9 +15,10 @@ from pipelines.execution.progress import SilentProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.publishing.epoch_publisher import EpochPublisher, PublishedEpoch
+from pipelines.publishing.key_file import load_signer
 from pipelines.publishing.publish_part import PublishPartTask
 from pipelines.publishing.shard_publisher import ProducedShard, PublishedShard
-from pipelines.publishing.signing import Signer, load_signer
+from pipelines.publishing.signing import Signer
 from pipelines.sources.dataset_header import VerifyStateHeader
 from pipelines.stages.assemble import part_inputs
 from pipelines.stages.export import ExportSettings

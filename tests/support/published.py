@@ -10,7 +10,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from pipelines.publishing.signing import generate_key, load_signer, sign_payload
+from pipelines.publishing.key_file import generate_key, load_signer
+from pipelines.publishing.signing import sign_payload
 from schemas.dsse import parse_envelope
 from schemas.manifest import Manifest
 from tests.support.commands import Outcome, statecast

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
-from pipelines.publishing.signing import load_signer, sign_payload
+from pipelines.publishing.key_file import load_signer
+from pipelines.publishing.signing import sign_payload
 from pipelines.publishing.torrents import build_torrent
 from schemas.ids import CryptoHash, PartId, ShardUId
 from schemas.latest_pointer import LatestPointer

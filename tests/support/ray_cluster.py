@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -74,9 +75,16 @@ class LocalCluster:
     """Folders that only machines with the node's disk see; must exist."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """Environment of all workers."""
+    token: str = ""
+    """What it asks clients for; empty where it asks for nothing."""
     address: str = ""
     """Where drivers connect."""
     machines: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+
+    @property
+    def client_variables(self) -> dict[str, str]:
+        """Environment of those that connect."""
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token} if self.token else {"RAY_AUTH_MODE": "disabled"}
 
     def start_head(self) -> None:
         """Start the head, under the same address again after it was switched off."""
@@ -110,7 +118,7 @@ class LocalCluster:
             command = [*hiding_command(), *map(str, hidden), "--", *command]
         environment = {
             **os.environ,
-            "RAY_AUTH_MODE": "disabled",
+            **self.client_variables,
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             "RAY_TMPDIR": str(self.folder),
@@ -162,14 +170,22 @@ class LocalCluster:
 
 
 @contextlib.contextmanager
-def local_cluster(hidden: Sequence[Path] = (), variables: Mapping[str, str] | None = None) -> Iterator[LocalCluster]:
-    """Run a cluster that has a head and nothing else yet; all its workers have some environment variables."""
+def local_cluster(
+    hidden: Sequence[Path] = (), variables: Mapping[str, str] | None = None, *, with_token: bool = True
+) -> Iterator[LocalCluster]:
+    """Run a cluster that has a head and nothing else yet; all its workers have some environment variables.
+
+    What it asks clients for is in this process' environment meanwhile.
+    """
     # Sockets lie below it, and their paths can't be long: the folder for temporary files may be too deep.
     folder = Path(tempfile.mkdtemp(prefix="rays-", dir="/tmp" if os.access("/tmp", os.W_OK) else None))
-    cluster = LocalCluster(folder, hidden, variables or {})
+    cluster = LocalCluster(folder, hidden, variables or {}, secrets.token_hex(16) if with_token else "")
     try:
-        cluster.start_head()
-        yield cluster
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in cluster.client_variables.items():
+                patch.setenv(name, value)
+            cluster.start_head()
+            yield cluster
     finally:
         cluster.close()
         shutil.rmtree(folder, ignore_errors=True)

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipelines.publishing.signing import Signer, generate_key, load_signer, sign_payload
+from pipelines.publishing.key_file import generate_key, load_signer
+from pipelines.publishing.signing import Signer, sign_payload
 from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.policy import BelievedManifest, Offer, TrustPolicy, check_state_header, choose_manifest, choose_statement
 from pipelines.trust.signatures import TrustRule

@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from pipelines.publishing.signing import Signer, generate_key, load_signer, sign_payload
+from pipelines.publishing.key_file import generate_key, load_signer
+from pipelines.publishing.signing import Signer, sign_payload
 from pipelines.trust.equivocation import differing_fields, find_contradictions
 from pipelines.trust.freshness import check_not_expired, check_revision
 from pipelines.trust.signatures import TrustRule, agreed_payload, verified_signers

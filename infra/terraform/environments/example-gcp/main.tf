@@ -8,6 +8,7 @@ data "google_project" "this" {
 resource "google_project_service" "apis" {
   for_each = toset([
     "artifactregistry.googleapis.com",
+    "cloudkms.googleapis.com",
     "cloudscheduler.googleapis.com",
     "compute.googleapis.com",
     "container.googleapis.com",
@@ -90,6 +91,20 @@ module "identity" {
 
   # The pool of identities comes with the first cluster of a project.
   depends_on = [module.gke]
+}
+
+# Instead of the secret: a key that nobody can take away. Its first version signs where an overlay says so (infra/kubernetes/key-service).
+module "signing_kms" {
+  source = "../../modules/signing_kms"
+  count  = var.sign_in_key_service ? 1 : 0
+
+  project_id = var.project_id
+  name       = module.naming.names.signing_key
+  location   = var.region
+  labels     = module.naming.labels
+  signer     = module.identity.members.producer
+
+  depends_on = [google_project_service.apis]
 }
 
 module "network" {

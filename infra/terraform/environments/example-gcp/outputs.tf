@@ -5,7 +5,7 @@ output "kustomize_settings" {
     STATE_URL=${module.state_bucket.url}/near
     WORK_URL=${module.work_bucket.url}/near
     image: ${module.image_registry.image}:${var.image_tag}
-    signing key: ${module.signing_key.first_version}
+    signing key: ${var.sign_in_key_service ? module.signing_kms[0].signing_key : module.signing_key.first_version}
     seeder address: ${module.seeder_address.name}
     replicas of the group build: ${module.sizing.build_workers}
   EOT

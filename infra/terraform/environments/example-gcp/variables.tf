@@ -79,14 +79,20 @@ variable "readers" {
 }
 
 variable "trust_keys" {
-  description = "Public keys (ed25519:…) of which one must have signed what is in the bucket; the daily scrub holds it to them. With none, signatures are checked against the keys that they name."
+  description = "Public keys (ed25519:…, ecdsa-p256:…) of which one must have signed what is in the bucket; the daily scrub holds it to them. With none, signatures are checked against the keys that they name."
   type        = list(string)
   default     = []
 
   validation {
-    condition     = alltrue([for key in var.trust_keys : can(regex("^ed25519:[1-9A-HJ-NP-Za-km-z]{43,44}$", key))])
-    error_message = "Each of trust_keys is ed25519: and a public key in base58, as statecast keygen prints it."
+    condition     = alltrue([for key in var.trust_keys : can(regex("^(ed25519:[1-9A-HJ-NP-Za-km-z]{43,44}|ecdsa-p256:[1-9A-HJ-NP-Za-km-z]{44,46})$", key))])
+    error_message = "Each of trust_keys is ed25519: or ecdsa-p256: and a public key in base58, as statecast keygen prints it."
   }
+}
+
+variable "sign_in_key_service" {
+  description = "Whether a signing key is made in Google's key service; a key ring can't be deleted again."
+  type        = bool
+  default     = false
 }
 
 variable "image_tag" {

@@ -1,0 +1,135 @@
+"""Signing keys that Google's or Amazon's key service holds: they sign there, and nobody on this machine ever has them.
+
+``kms://gcp/projects/P/locations/L/keyRings/R/cryptoKeys/K/cryptoKeyVersions/V`` and ``kms://aws/KEY``, where KEY is a key's id, its ARN,
+``alias/NAME`` or an alias' ARN. Credentials and region come from the provider's own environment variables, as for its stores. The key
+is of NIST P-256 with SHA-256 (``EC_SIGN_P256_SHA256``, ``ECC_NIST_P256``): the services sign a message of any length by its digest,
+which ed25519 does not take. Only the process that publishes asks the service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from pipelines.publishing.signing import Signer
+from pipelines.trust.signatures import library_key
+from schemas.errors import InvalidInputError, SignatureError
+from schemas.public_key import KeyScheme, PublicKey
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import SSlibKey
+
+SCHEME: Final = "kms://"
+
+_GOOGLE, _AMAZON = "kms://gcp/", "kms://aws/"
+
+
+def open_kms_signer(url: str) -> Signer:
+    """Return the signer of a key in a key service, whose public half is asked for.
+
+    Raises:
+        InvalidInputError: another form, a key of another kind, or the service's package is not installed.
+        SignatureError: the service can't be reached, or refuses.
+    """
+    google = url.startswith(_GOOGLE)
+    name = url.removeprefix(_GOOGLE if google else _AMAZON)
+    if name in (url, ""):
+        raise InvalidInputError(
+            problem="this names no key of a key service",
+            where=url,
+            remedy="Write kms://gcp/projects/…/cryptoKeyVersions/1, or kms://aws/ and a key's id, ARN or alias.",
+        )
+    with _service(url):
+        found = _import_google(name) if google else _import_amazon(name)
+    public_key = _public_key(found, url)
+    with _service(url):
+        service = _google(name, library_key(public_key)) if google else _amazon(name, library_key(public_key))
+
+    def sign(signed: bytes) -> bytes:
+        with _service(url):
+            return bytes.fromhex(service(signed))
+
+    return Signer(public_key, sign)
+
+
+def _import_google(name: str) -> SSlibKey:
+    from securesystemslib.signer import GCPSigner
+
+    return GCPSigner.import_(name)[1]
+
+
+def _import_amazon(name: str) -> SSlibKey:
+    from securesystemslib.signer import AWSSigner
+
+    return AWSSigner.import_(name)[1]
+
+
+def _google(name: str, key: SSlibKey) -> Callable[[bytes], str]:
+    from securesystemslib.signer import GCPSigner
+
+    signer = GCPSigner(name, key)
+    return lambda signed: str(signer.sign(signed).signature)
+
+
+def _amazon(name: str, key: SSlibKey) -> Callable[[bytes], str]:
+    from securesystemslib.signer import AWSSigner
+
+    signer = AWSSigner(name, key)
+    return lambda signed: str(signer.sign(signed).signature)
+
+
+def _public_key(found: SSlibKey, url: str) -> PublicKey:
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+    key: Any = load_pem_public_key(found.keyval["public"].encode())
+    if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):
+        raise InvalidInputError(
+            problem=f"the key is of the kind {found.scheme}",
+            where=url,
+            remedy="Make one that signs with NIST P-256 and SHA-256: EC_SIGN_P256_SHA256 at Google, ECC_NIST_P256 at Amazon.",
+        )
+    return PublicKey(key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint), KeyScheme.ECDSA_P256)
+
+
+@contextmanager
+def _service(url: str) -> Iterator[None]:
+    """Turn what the services' packages raise into errors of ours, which name the key and nothing secret."""
+    from securesystemslib.exceptions import UnsupportedAlgorithmError, UnsupportedLibraryError
+
+    try:
+        yield
+    except UnsupportedLibraryError as error:
+        raise InvalidInputError(
+            problem="the key service's package is not installed", where=url, remedy="pip install 'statecast[kms]'"
+        ) from error
+    except UnsupportedAlgorithmError as error:
+        raise InvalidInputError(
+            problem="the key is of a kind that can't sign manifests",
+            where=url,
+            remedy="Make one that signs with NIST P-256 and SHA-256: EC_SIGN_P256_SHA256 at Google, ECC_NIST_P256 at Amazon.",
+        ) from error
+    except _failures() as error:
+        words = " ".join(str(error).split())[:300]
+        raise SignatureError(
+            problem=f"the key service does not sign: {type(error).__name__}: {words}",
+            where=url,
+            remedy="Check the key's name, region, and that this identity may read its public half and sign with it. "
+            "Nothing is lost: the same command goes on.",
+        ) from error
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what the packages that are installed raise when their service can't be reached or refuses."""
+    failures: list[type[Exception]] = []
+    try:
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        pass
+    else:
+        failures += [BotoCoreError, ClientError]
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+
+    return (*failures, GoogleAPIError, GoogleAuthError)

@@ -1,0 +1,142 @@
+"""The private folder of an embedded Ray: who may look into it, and what becomes of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.execution.ray_folder import FOLDER_BYTES_MAX, LOGS_KEPT_S, PREFIX, UNLOCKED_S, make_ray_folder
+from schemas.errors import InvalidInputError
+from tests.support.commands import PROJECT
+
+HOLD_ONE = """
+from pipelines.execution.ray_folder import make_ray_folder
+folder = make_ray_folder()
+print(folder.path, flush=True)
+input()
+"""
+
+
+@pytest.fixture(autouse=True)
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Let folders be made in one of the test's own, whose path is short."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="s") as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        yield Path(folder)
+
+
+def held_by_another() -> tuple[subprocess.Popen[str], Path]:
+    """Let another process make a folder."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD_ONE], cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, Path(process.stdout.readline().strip())
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """End a process as the kernel does when memory is short."""
+    process.kill()
+    process.communicate()
+
+
+def aged(folder: Path, age_s: float) -> Path:
+    """Let a folder be so old."""
+    then = time.time() - age_s
+    os.utime(folder, (then, then))
+    return folder
+
+
+def test_only_its_user_sees_the_folder_and_its_token() -> None:
+    """Whatever the umask is; each has a token of its own, and nothing of it is left."""
+    before = os.umask(0)
+    try:
+        one, two = make_ray_folder(), make_ray_folder()
+    finally:
+        os.umask(before)
+    assert one.path.stat().st_mode & 0o777 == 0o700
+    assert one.token_file.stat().st_mode & 0o777 == 0o600
+    tokens = {folder.token_file.read_text() for folder in (one, two)}
+    assert len(tokens) == 2 and all(len(token) == 64 for token in tokens)
+    one.close()
+    assert not one.path.exists() and two.path.exists()
+    two.close()
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next() -> None:
+    """What a living one holds stays."""
+    (living, held), (dying, left) = held_by_another(), held_by_another()
+    (left / "r" / "session" / "logs").mkdir(parents=True)
+    kill(dying)
+    make_ray_folder().close()
+    assert held.exists() and not left.exists()
+    kill(living)
+
+
+def test_wanted_logs_stay_for_a_day() -> None:
+    """Since an error has named them."""
+    folder = make_ray_folder()
+    folder.keep_logs()
+    folder.close()
+    make_ray_folder().close()
+    assert folder.path.exists()
+    aged(folder.path, LOGS_KEPT_S + 60)
+    make_ray_folder().close()
+    assert not folder.path.exists()
+
+
+def test_what_is_not_ours_is_left_alone(temporary: Path, tmp_path: Path) -> None:
+    """A link, a file, and a folder that somebody is just making; one that has no lock for an hour is nobody's."""
+    target = tmp_path / "target"
+    target.mkdir()
+    link, file = temporary / f"{PREFIX}link", temporary / f"{PREFIX}file"
+    link.symlink_to(target)
+    file.touch()
+    young = temporary / f"{PREFIX}young"
+    old = temporary / f"{PREFIX}old"
+    for folder in (young, old):
+        folder.mkdir(mode=0o700)
+    aged(old, UNLOCKED_S + 60)
+    make_ray_folder().close()
+    assert link.is_symlink() and target.exists() and file.exists() and young.exists() and not old.exists()
+    for path in (link, file):
+        path.unlink()
+    young.rmdir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+def test_the_folder_of_another_user_is_left_alone(temporary: Path) -> None:
+    """However old it is."""
+    folder = temporary / f"{PREFIX}other"
+    folder.mkdir()
+    os.chown(folder, 65_534, 65_534)
+    aged(folder, UNLOCKED_S + 60)
+    make_ray_folder().close()
+    assert folder.exists()
+    folder.rmdir()
+
+
+def test_a_path_that_is_too_long_for_sockets_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/tmp is, and where that can't be written it is said what is too long."""
+    deep = tmp_path / ("d" * FOLDER_BYTES_MAX)
+    deep.mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(deep))
+    folder = make_ray_folder()
+    assert folder.path.parent == Path("/tmp")
+    folder.close()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != "/tmp")
+    with pytest.raises(InvalidInputError, match=r"too long for Ray's sockets.*TMPDIR"):
+        make_ray_folder()
+
+
+def test_no_place_for_the_folder_is_an_error(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a full disk."""
+    monkeypatch.setattr(os, "access", lambda path, mode: True)
+    monkeypatch.setenv("RAY_TMPDIR", "/proc")
+    with pytest.raises(InvalidInputError, match="can't have a folder there"):
+        make_ray_folder()
