@@ -101,11 +101,11 @@ class RayExecutor:
         elif self._owned:
             self._folder = make_ray_folder()
             # Held for as long as Ray is there, whatever becomes of this object.
-            atexit.register(self._folder.close)
+            atexit.register(_shut_down, self._folder)
             try:
                 _initialise(None, cpus, self._folder)
             except BaseException:
-                self._leave_folder()
+                self._shut_down()
                 raise
         self._address = address
         self._head = RayHead(ray.get_runtime_context().gcs_address if address else "")
@@ -210,8 +210,7 @@ class RayExecutor:
             # Leaving takes the head: Ray would end this process in the midst of saying why the run ended.
             end_at_once("the head of the Ray cluster is gone")
         elif self._owned:
-            ray.shutdown()
-            self._leave_folder()
+            self._shut_down()
 
     def _result(self, reference: Any) -> Any:
         try:
@@ -232,10 +231,10 @@ class RayExecutor:
                 remedy="Nothing is lost: run the same command again. If it happens again, give the workers more memory.",
             ) from error
 
-    def _leave_folder(self) -> None:
+    def _shut_down(self) -> None:
+        _shut_down(self._folder)
         if self._folder is not None:
-            self._folder.close()
-            atexit.unregister(self._folder.close)
+            atexit.unregister(_shut_down)
 
 
 @dataclass(slots=True, eq=False)
@@ -331,6 +330,12 @@ def _of_stage(tasks: Iterable[Task[R]], stage: int, room: _Room) -> Iterator[Tas
 
 def _run_task(task: Task[R]) -> R:
     return task.run()
+
+
+def _shut_down(folder: RayFolder | None) -> None:
+    ray.shutdown()
+    if folder is not None:
+        folder.close()
 
 
 def _initialise(address: str | None, cpus: int | None, folder: RayFolder | None) -> None:

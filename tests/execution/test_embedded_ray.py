@@ -15,6 +15,7 @@ import ray
 import urllib3
 
 from pipelines.execution.on_ray import RayExecutor
+from tests.support.commands import PROJECT
 from tests.support.ray_cluster import ray_of_two_cores
 
 __all__ = ["ray_of_two_cores"]
@@ -103,3 +104,11 @@ def test_the_agent_that_prepares_workers_asks_for_the_token(folder: Path) -> Non
     token = (folder / "token").read_text()
     allowed = urllib3.request("POST", url, retries=False, timeout=60, headers={"authorization": f"Bearer {token}"})
     assert allowed.status not in (401, 403)
+
+
+def test_a_program_that_does_not_close_its_ray_leaves_nothing() -> None:
+    """As one that scans a dataset with Ray Data: what was held ends with it."""
+    script = "from pipelines.execution.on_ray import RayExecutor\nprint(RayExecutor(cpus=1)._folder.path)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, timeout=CLIENT_TIMEOUT_S, check=True)
+    assert done.stdout.startswith("/") and not Path(done.stdout.strip()).exists()
+    assert done.stderr == ""
