@@ -29,7 +29,7 @@ def check(
     ],
     shard_id: ShardIds = None,
     trust_key: Annotated[
-        list[str] | None, typer.Option("--trust-key", help="Public key (ed25519:…) that must have signed; may be repeated.")
+        list[str] | None, typer.Option("--trust-key", help="Public key (ed25519:… or ecdsa-p256:…) that must have signed; may be repeated.")
     ] = None,
     trust_threshold: Annotated[int, typer.Option("--trust-threshold", min=1, help="How many of the trusted keys must have signed.")] = 1,
     trusted_block: Annotated[

@@ -72,7 +72,8 @@ def fetch(
         ),
     ] = None,
     trust_key: Annotated[
-        list[str] | None, typer.Option("--trust-key", help="A publisher's public key (ed25519:…); may be repeated.", rich_help_panel=_TRUST)
+        list[str] | None,
+        typer.Option("--trust-key", help="A publisher's public key (ed25519:… or ecdsa-p256:…); may be repeated.", rich_help_panel=_TRUST),
     ] = None,
     trust_threshold: Annotated[
         int,

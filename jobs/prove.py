@@ -84,7 +84,8 @@ def prove(
         ),
     ] = None,
     trust_key: Annotated[
-        list[str] | None, typer.Option("--trust-key", help="A publisher's public key (ed25519:…); may be repeated.", rich_help_panel=_TRUST)
+        list[str] | None,
+        typer.Option("--trust-key", help="A publisher's public key (ed25519:… or ecdsa-p256:…); may be repeated.", rich_help_panel=_TRUST),
     ] = None,
     trust_threshold: Annotated[
         int, typer.Option("--trust-threshold", min=1, help="How many of the keys must have signed.", rich_help_panel=_TRUST)

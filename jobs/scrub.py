@@ -63,7 +63,9 @@ def scrub(
     ] = None,
     trust_key: Annotated[
         list[str] | None,
-        typer.Option("--trust-key", help="Public key (ed25519:…) that must have signed; may be repeated.", rich_help_panel=_TRUST),
+        typer.Option(
+            "--trust-key", help="Public key (ed25519:… or ecdsa-p256:…) that must have signed; may be repeated.", rich_help_panel=_TRUST
+        ),
     ] = None,
     trust_threshold: Annotated[
         int, typer.Option("--trust-threshold", min=1, help="How many of them must have signed a shard.", rich_help_panel=_TRUST)

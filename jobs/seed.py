@@ -43,7 +43,11 @@ def seed(
     ] = None,
     trust_key: Annotated[
         list[str] | None,
-        typer.Option("--trust-key", help="A publisher's public key (ed25519:…); one of them must have signed.", rich_help_panel=_TRUST),
+        typer.Option(
+            "--trust-key",
+            help="A publisher's public key (ed25519:… or ecdsa-p256:…); one of them must have signed.",
+            rich_help_panel=_TRUST,
+        ),
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Seed whatever the bucket has.", rich_help_panel=_TRUST)] = False,
     listen: Annotated[
