@@ -64,8 +64,13 @@ def choose_signer(signing_key: str | None, allow_unsigned: bool) -> Signer | Non
         return signer_from_standard_input()
     if signing_key is not None and signing_key.startswith(KMS_SCHEME):
         return open_kms_signer(signing_key)
-    default = DEFAULT_SIGNING_KEY.expanduser()
-    path = Path(signing_key).expanduser() if signing_key else default if default.exists() else None
+    if signing_key == "":
+        raise InvalidInputError(problem="it names no key", where="--signing-key", remedy="Name a key, or leave the option out.")
+    try:
+        default = DEFAULT_SIGNING_KEY.expanduser()
+        path = Path(signing_key).expanduser() if signing_key is not None else default if default.exists() else None
+    except RuntimeError as error:
+        raise InvalidInputError(problem=f"this user's home is not known: {error}", where=f"--signing-key {signing_key or ''}") from error
     if path is not None:
         return load_signer(path)
     if not allow_unsigned:

@@ -76,6 +76,13 @@ _STAGES = count()
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 """Environment variable that Ray sets in the jobs that are submitted to a cluster."""
 
+TLS_VARIABLE = "RAY_USE_TLS"
+"""Environment variable by which a cluster asks for certificates, which also keep strangers out."""
+
+
+EMBEDDED = "local"
+"""Ray's own word for a Ray that is started here, which we start in our way."""
+
 
 class RayExecutor:
     """Tasks as Ray tasks, a window of them at a time."""
@@ -84,8 +91,8 @@ class RayExecutor:
         """Start Ray in this process, or connect to a cluster.
 
         Args:
-            address: of a cluster, as ``ray start`` prints it, or ``auto``; None is the cluster that this process is a job of, or, where
-                it is none, starts Ray here.
+            address: of a cluster, as ``ray start`` prints it, or ``auto``; ``local`` starts Ray here; None is the cluster that this
+                process is a job of, or, where it is none, starts Ray here.
             cpus: cores for the embedded Ray, which is started then even within a job; all by default.
             patience_s: how long a run waits for a machine that can run its tasks before it ends with an error.
         Raises:
@@ -94,6 +101,8 @@ class RayExecutor:
         """
         if address is None and cpus is None:
             address = os.environ.get(ADDRESS_VARIABLE) or None
+        if address == EMBEDDED:
+            address = None
         self._owned = not ray.is_initialized()
         self._folder: RayFolder | None = None
         if self._owned and address:
@@ -101,7 +110,8 @@ class RayExecutor:
         elif self._owned:
             self._folder = make_ray_folder()
             # Held for as long as Ray is there, whatever becomes of this object.
-            atexit.register(_shut_down, self._folder)
+            self._at_exit = partial(_shut_down, self._folder)
+            atexit.register(self._at_exit)
             try:
                 _initialise(None, cpus, self._folder)
             except BaseException:
@@ -124,7 +134,12 @@ class RayExecutor:
     @property
     def warning(self) -> str:
         """What whoever runs this should know of the cluster; empty where there is nothing."""
-        if not self._head.address or not lets_anybody_in(self._head.address):
+        if not self._head.address:
+            return ""
+        open_to_all = lets_anybody_in(self._head.address)
+        if open_to_all is None and os.environ.get(TLS_VARIABLE, "0") != "1":
+            return f"it could not be found out whether the Ray cluster at {self._head.address} asks for a token"
+        if not open_to_all:
             return ""
         return (
             f"anybody who reaches the Ray cluster at {self._head.address} runs code on its machines, with all that they may read: "
@@ -234,7 +249,7 @@ class RayExecutor:
     def _shut_down(self) -> None:
         _shut_down(self._folder)
         if self._folder is not None:
-            atexit.unregister(_shut_down)
+            atexit.unregister(self._at_exit)
 
 
 @dataclass(slots=True, eq=False)
@@ -364,8 +379,8 @@ def _initialise_once(address: str | None, cpus: int | None, folder: RayFolder | 
         with ExitStack() as settings:
             if folder is None:
                 assert address is not None, "a cluster or a folder"
-                settings.enter_context(cluster_settings(address))
-                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+                head = settings.enter_context(cluster_settings(address))
+                ray.init(address=head, log_to_driver=False, logging_level="ERROR")
             else:
                 settings.enter_context(embedded_settings(folder.token_file))
                 ray.init(
@@ -380,6 +395,8 @@ def _initialise_once(address: str | None, cpus: int | None, folder: RayFolder | 
                     runtime_env={"env_vars": environment},
                     _temp_dir=str(folder.session_folder),
                 )
+    except StatecastError:
+        raise
     except (OSError, RuntimeError, ValueError) as error:
         raise InvalidInputError(
             problem=f"Ray did not start: {_first_line(error)}",

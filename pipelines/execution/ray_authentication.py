@@ -28,6 +28,9 @@ HEAD_TIMEOUT_S: Final = 5.0
 _CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Off, a Ray takes the loopback address for its machine's, as it does by default on those two systems."""
 
+_KUBERNETES = "RAY_ENABLE_K8S_TOKEN_AUTH"
+"""Lets Kubernetes judge tokens, which knows none of ours."""
+
 _CHECK_ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 """A call of the head that does nothing (src/ray/protobuf/gcs_service.proto)."""
 
@@ -41,41 +44,46 @@ def embedded_settings(token_file: Path) -> Iterator[None]:
     # Read from the environment when Ray was imported, before anybody knew whether it would be embedded.
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
-        with _settings({MODE: "token", TOKEN: None, TOKEN_PATH: str(token_file), _CLUSTER: "0"}):
+        with _settings({MODE: "token", TOKEN: None, TOKEN_PATH: str(token_file), _CLUSTER: "0", _KUBERNETES: None}):
             yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager
-def cluster_settings(address: str) -> Iterator[None]:
-    """Let a connection that is made inside show the token that the environment names, if it names one.
+def cluster_settings(address: str) -> Iterator[str]:
+    """Let a connection that is made inside show the token that the environment names, if it names one; yield the head's address.
 
     Left to itself, what Ray does without ``RAY_AUTH_MODE`` depends on files that earlier runs left and on its version.
 
+    Args:
+        address: of the head, or ``auto`` for the one that the environment names or that was started on this machine.
     Raises:
         InvalidInputError: nobody is at the address; the cluster does not take the token, or asks for one where there is none; or the token
             can't be read.
+        ConnectionError, ValueError: of Ray, where ``auto`` finds none, or it is no address.
     """
     with _settings({MODE: _cluster_mode()}):
-        if _names_head(address) and not RayHead(address).is_there():
+        head = _head_of(address)
+        where = f"--ray-address {address}"
+        if _can_be_asked(head) and not RayHead(head).is_there():
             # Ray by itself would try for minutes.
             raise InvalidInputError(
-                problem="nobody answers there", where=f"--ray-address {address}", remedy="Check the address with `ray status --address …`."
+                problem=f"nobody answers at {head}", where=where, remedy="Check the address with `ray status --address …`."
             )
         token = _token() if os.environ[MODE] == "token" else ""
-        if _answers(address, token) is False:
+        if _answers(head, token) is False:
             raise InvalidInputError(
                 problem="the Ray cluster does not take this token" if token else "the Ray cluster asks for a token, and there is none here",
-                where=f"--ray-address {address}",
+                where=where,
                 remedy=f"Set {MODE}=token, and {TOKEN_PATH} to a file with the token that the cluster was started with.",
             )
-        yield
+        yield head
 
 
-def lets_anybody_in(address: str) -> bool:
-    """Tell whether a cluster runs the code of whoever reaches it."""
-    return _answers(address, "") is True
+def lets_anybody_in(address: str) -> bool | None:
+    """Tell whether a cluster runs the code of whoever reaches it; None where that can't be found out."""
+    return _answers(address, "")
 
 
 def _cluster_mode() -> str:
@@ -98,9 +106,12 @@ def _token() -> str:
     from ray.exceptions import AuthenticationError
 
     try:
-        return str(_raylet().AuthenticationTokenLoader.instance().get_raw_token(ignore_auth_mode=True))
+        token = str(_raylet().AuthenticationTokenLoader.instance().get_raw_token(ignore_auth_mode=True))
     except AuthenticationError as error:
         raise _unreadable(error) from error
+    if not (token.isascii() and token.isprintable()):
+        raise InvalidInputError(problem="the token of the Ray cluster has characters that no token has", where=MODE, remedy="Make another.")
+    return token
 
 
 def _unreadable(error: Exception) -> InvalidInputError:
@@ -113,13 +124,14 @@ def _unreadable(error: Exception) -> InvalidInputError:
 
 
 def _answers(address: str, token: str) -> bool | None:
-    """Tell whether the head answers a caller with this token (empty: without); None where it can't be asked so."""
+    """Tell whether the head answers a caller with this token (empty: without); None where it can't be asked so, as with Ray's TLS."""
     import grpc
 
-    if not _names_head(address):
+    if not _can_be_asked(address):
         return None
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
-    with grpc.insecure_channel(address) as channel:
+    # A proxy would see the token; Ray itself uses none either.
+    with grpc.insecure_channel(address, options=(("grpc.enable_http_proxy", 0),)) as channel:
         try:
             channel.unary_unary(_CHECK_ALIVE)(b"", timeout=HEAD_TIMEOUT_S, metadata=metadata)
         except grpc.RpcError as error:
@@ -127,8 +139,17 @@ def _answers(address: str, token: str) -> bool | None:
     return True
 
 
-def _names_head(address: str) -> bool:
-    """Tell whether an address is a head's host and port, and not one that Ray has to look up or reaches by another way."""
+def _head_of(address: str) -> str:
+    if address != "auto":
+        return address
+    found: str | None = import_module("ray._private.services").canonicalize_bootstrap_address(address)
+    if found is None:
+        raise ConnectionError("no running Ray cluster was found on this machine")
+    return found
+
+
+def _can_be_asked(address: str) -> bool:
+    """Tell whether an address is a head's host and port, and not one that Ray reaches by another way (``ray://``)."""
     return ":" in address and "://" not in address
 
 

@@ -73,11 +73,12 @@ def make_ray_folder() -> RayFolder:
     """Make a folder with a fresh token, and remove those of processes that are gone.
 
     Raises:
-        InvalidInputError: there is no place for it, or only one whose path is too long for Ray's sockets.
+        InvalidInputError: there is no place for it: none that can be written, with a short path, and in which others rename nothing.
     """
     parent = _parent()
     for dead in _dead_folders(parent):
         shutil.rmtree(dead, ignore_errors=True)
+    path: Path | None = None
     try:
         path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         # Locked before it has its name, so that nobody finds it free.
@@ -87,6 +88,8 @@ def make_ray_folder() -> RayFolder:
         with open(os.open(folder.token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
             file.write(secrets.token_hex(TOKEN_BYTES))
     except OSError as error:
+        if path is not None:
+            shutil.rmtree(path, ignore_errors=True)
         raise InvalidInputError(
             problem=f"embedded Ray can't have a folder there: {error.strerror}",
             where=str(parent),
@@ -96,17 +99,30 @@ def make_ray_folder() -> RayFolder:
 
 
 def _parent() -> Path:
-    """Return where the folder is made: where temporary files go, or ``/tmp`` where that path is too long."""
-    name_bytes = len(PREFIX) + 8 + 1
-    wanted = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    for parent in (wanted, "/tmp"):
-        if len(os.fsencode(parent)) + name_bytes <= FOLDER_BYTES_MAX and os.access(parent, os.W_OK | os.X_OK):
-            return Path(parent)
-    raise InvalidInputError(
-        problem=f"the path is too long for Ray's sockets, and /tmp can't be written: {FOLDER_BYTES_MAX - name_bytes} bytes at most",
-        where=f"TMPDIR={wanted}",
-        remedy="Set TMPDIR to a folder with a shorter path, or use --in-process.",
-    )
+    """Return where the folder is made: where temporary files go, or ``/tmp`` where that won't do."""
+    wanted = os.path.abspath(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    reasons = [f"{parent}: {reason}" for parent in (wanted, "/tmp") if (reason := _unfit(parent))]
+    if len(reasons) == 2:
+        raise InvalidInputError(
+            problem="embedded Ray has no place for its folder: " + "; ".join(reasons),
+            where="TMPDIR",
+            remedy="Set TMPDIR to another folder, or use --in-process.",
+        )
+    return Path("/tmp" if reasons else wanted)
+
+
+def _unfit(parent: str) -> str:
+    """Return why the folder can't lie in another one; empty where it can."""
+    bytes_max = FOLDER_BYTES_MAX - len(PREFIX) - 9
+    if len(os.fsencode(parent)) > bytes_max:
+        return f"Ray's sockets need a path of at most {bytes_max} bytes"
+    try:
+        mode = os.stat(parent).st_mode
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    if mode & 0o022 and not mode & stat.S_ISVTX:
+        return "others may rename what is in it"
+    return "" if os.access(parent, os.W_OK | os.X_OK) else "it can't be written"
 
 
 def _dead_folders(parent: Path) -> Iterator[Path]:

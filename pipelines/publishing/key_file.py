@@ -75,6 +75,7 @@ def load_signer(path: Path) -> Signer:
     Raises:
         SignatureError: no such file, readable by others, or not a key whose halves belong together. Never shows what is in it.
     """
+    close_to_others()
     try:
         with open(path, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -94,13 +95,17 @@ def signer_from_standard_input() -> Signer:
     Raises:
         SignatureError: as of a file.
     """
-    where = "standard input"
+    where, remedy = "standard input", "Write `--signing-key - < KEY_FILE`."
+    close_to_others()
+    # A key that is pasted into a terminal stands on the screen.
+    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+        raise SignatureError(problem="no key comes through it", where=where, remedy=remedy)
     try:
         data = sys.stdin.buffer.read(KEY_FILE_BYTES_MAX + 1)
         with open(os.devnull, "rb") as nothing:
             os.dup2(nothing.fileno(), sys.stdin.fileno())
-    except (OSError, ValueError, AttributeError) as error:
-        raise SignatureError(problem=f"no key can be read: {error}", where=where, remedy="Write `--signing-key - < KEY_FILE`.") from error
+    except OSError as error:
+        raise SignatureError(problem=f"no key can be read: {error.strerror}", where=where, remedy=remedy) from error
     return _parse(data, where)
 
 
@@ -138,7 +143,6 @@ def _signer_of(secret: bytes) -> Signer | None:
     if private_key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw) != public:
         return None
     key = PublicKey(public)
-    close_to_others()
 
     def sign(signed: bytes) -> bytes:
         # Imported here: the package loads every cloud's key service that is installed.

@@ -8,13 +8,14 @@ which ed25519 does not take. Only the process that publishes asks the service.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from pipelines.publishing.signing import Signer
 from pipelines.trust.signatures import library_key
-from schemas.errors import InvalidInputError, SignatureError
+from schemas.errors import InvalidInputError, SignatureError, StatecastError
 from schemas.public_key import KeyScheme, PublicKey
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def open_kms_signer(url: str) -> Signer:
 
     Raises:
         InvalidInputError: another form, a key of another kind, or the service's package is not installed.
-        SignatureError: the service can't be reached, or refuses.
+        SignatureError: the service can't be reached, refuses, or what the environment says of it can't be used.
     """
     google = url.startswith(_GOOGLE)
     name = url.removeprefix(_GOOGLE if google else _AMAZON)
@@ -42,8 +43,7 @@ def open_kms_signer(url: str) -> Signer:
         )
     with _service(url):
         found = _import_google(name) if google else _import_amazon(name)
-    public_key = _public_key(found, url)
-    with _service(url):
+        public_key = _public_key(found, url)
         service = _google(name, library_key(public_key)) if google else _amazon(name, library_key(public_key))
 
     def sign(signed: bytes) -> bytes:
@@ -84,13 +84,19 @@ def _public_key(found: SSlibKey, url: str) -> PublicKey:
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
     key: Any = load_pem_public_key(found.keyval["public"].encode())
-    if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):
-        raise InvalidInputError(
-            problem=f"the key is of the kind {found.scheme}",
-            where=url,
-            remedy="Make one that signs with NIST P-256 and SHA-256: EC_SIGN_P256_SHA256 at Google, ECC_NIST_P256 at Amazon.",
-        )
+    if not isinstance(key, EllipticCurvePublicKey):
+        raise _wrong_kind(url, found.keytype)
+    if not isinstance(key.curve, SECP256R1):
+        raise _wrong_kind(url, key.curve.name)
     return PublicKey(key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint), KeyScheme.ECDSA_P256)
+
+
+def _wrong_kind(url: str, kind: str) -> InvalidInputError:
+    return InvalidInputError(
+        problem=f"a key of the kind {kind} can't sign manifests",
+        where=url,
+        remedy="Make one that signs with NIST P-256 and SHA-256: EC_SIGN_P256_SHA256 at Google, ECC_NIST_P256 at Amazon.",
+    )
 
 
 @contextmanager
@@ -98,38 +104,27 @@ def _service(url: str) -> Iterator[None]:
     """Turn what the services' packages raise into errors of ours, which name the key and nothing secret."""
     from securesystemslib.exceptions import UnsupportedAlgorithmError, UnsupportedLibraryError
 
+    # The library says of its own what our error says.
+    logging.getLogger("securesystemslib").setLevel(logging.CRITICAL)
     try:
         yield
+    except StatecastError:
+        raise
     except UnsupportedLibraryError as error:
         raise InvalidInputError(
             problem="the key service's package is not installed", where=url, remedy="pip install 'statecast[kms]'"
         ) from error
     except UnsupportedAlgorithmError as error:
-        raise InvalidInputError(
-            problem="the key is of a kind that can't sign manifests",
-            where=url,
-            remedy="Make one that signs with NIST P-256 and SHA-256: EC_SIGN_P256_SHA256 at Google, ECC_NIST_P256 at Amazon.",
-        ) from error
-    except _failures() as error:
+        raise _wrong_kind(url, "that it has") from error
+    except KeyError as error:
+        # Amazon names no ways to sign of a key that is for something else.
+        raise _wrong_kind(url, f"without {error}") from error
+    except Exception as error:
+        # Of any class: what the clients raise where an address, a credentials file or an answer can't be parsed is their own affair.
         words = " ".join(str(error).split())[:300]
         raise SignatureError(
             problem=f"the key service does not sign: {type(error).__name__}: {words}",
             where=url,
-            remedy="Check the key's name, region, and that this identity may read its public half and sign with it. "
+            remedy="Check the key's name, the region, the credentials, and that this identity may read the key's public half and sign with it. "
             "Nothing is lost: the same command goes on.",
         ) from error
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """Return what the packages that are installed raise when their service can't be reached or refuses."""
-    failures: list[type[Exception]] = []
-    try:
-        from botocore.exceptions import BotoCoreError, ClientError
-    except ImportError:
-        pass
-    else:
-        failures += [BotoCoreError, ClientError]
-    from google.api_core.exceptions import GoogleAPIError
-    from google.auth.exceptions import GoogleAuthError
-
-    return (*failures, GoogleAPIError, GoogleAuthError)

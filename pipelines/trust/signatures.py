@@ -36,6 +36,10 @@ class TrustRule:
             raise InvalidInputError(
                 problem=f"{self.threshold} signatures can't be asked of {len(self.keys)} keys", remedy="1 <= threshold <= number of keys."
             )
+        for key in self.keys:
+            if key.scheme is KeyScheme.ECDSA_P256:
+                # A mistyped one shows here, and not when somebody names it in an envelope.
+                _pem(key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +96,17 @@ def _holds(key: PublicKey, signature: bytes, signed: bytes) -> bool:
 
     try:
         library_key(key).verify_signature(Signature(key.key_id, signature.hex()), signed)
-    except UnverifiedSignatureError:
+    except (UnverifiedSignatureError, InvalidInputError):
         return False
     return True
 
 
 def library_key(key: PublicKey) -> SSlibKey:
-    """Return a key as the library takes it, under our key id."""
+    """Return a key as the library takes it, under our key id.
+
+    Raises:
+        InvalidInputError: it is no point of its curve.
+    """
     from securesystemslib.signer import SSlibKey
 
     if key.scheme is KeyScheme.ED25519:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from jobs.options import open_executor
 from jobs.terminal import configure_logging
 from pipelines.execution.on_ray import RayExecutor
+from pipelines.execution.ray_authentication import lets_anybody_in
 from schemas.errors import InvalidInputError
 from tests.support.commands import epoch_folder, statecast
 from tests.support.published import public_key, published_localnet
@@ -48,7 +51,41 @@ def test_without_the_token_nothing_runs(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     outcome = statecast("check", epoch_folder(published_localnet()), "--trust-key", public_key(), "--ray-address", asking.address)
-    assert outcome.code == 2 and problem in outcome.error_line and "RAY_AUTH" in outcome.error_line
+    assert outcome.code == 2
+    assert re.fullmatch(rf"error: .*{problem}.*", outcome.error_line) and "RAY_AUTH" in outcome.error_line
+    assert "did not start" not in outcome.error_line and "ray status" not in outcome.error_line, "one error, one remedy"
+
+
+def test_the_cluster_that_the_environment_names_is_asked_too(asking: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``auto`` is what manifests and documents name; left to itself, Ray would try for minutes."""
+    monkeypatch.setenv("RAY_ADDRESS", asking.address)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    with pytest.raises(InvalidInputError, match=r"does not take this token \[--ray-address auto\]"):
+        RayExecutor("auto")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", asking.token)
+    executor = RayExecutor("auto")
+    assert executor.warning == "" and "on the Ray cluster" in executor.description
+    executor.close()
+
+
+def test_no_proxy_sees_the_token(asking: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head is on a network of its own, and a proxy would be told the token in clear."""
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        executor = RayExecutor(asking.address)
+        executor.close()
+        proxy.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            proxy.accept()
+
+
+@pytest.mark.parametrize("token", ["a\nb", "schlüssel"])
+def test_what_can_be_no_token_is_said(asking: LocalCluster, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line too many in the file, perhaps."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+    with pytest.raises(InvalidInputError, match="characters that no token has"):
+        RayExecutor(asking.address)
 
 
 @pytest.mark.parametrize("form", ["variables", "token alone", "file"])
@@ -79,10 +116,18 @@ def test_a_cluster_that_lets_anybody_in_is_said_aloud(capsys: pytest.CaptureFixt
     assert f"anybody who reaches the Ray cluster at {cluster.address} runs code" in line and "RAY_AUTH_MODE=token" in line
 
 
-def test_an_embedded_ray_warns_of_nothing() -> None:
-    """It asks for a token, whatever the environment says of clusters."""
-    executor = RayExecutor(cpus=1)
-    assert executor.warning == ""
+@pytest.mark.parametrize("named", ["option", "environment"])
+def test_a_ray_that_is_started_here_by_name_is_as_closed_as_any(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``local`` is Ray's word for it; what the environment says of clusters, and of who judges tokens, is nothing to it."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_ENABLE_K8S_TOKEN_AUTH", "true")
+    if named == "environment":
+        monkeypatch.setenv("RAY_ADDRESS", "local")
+    executor = RayExecutor("local" if named == "option" else None)
+    address = ray.get_runtime_context().gcs_address
+    assert address.startswith("127.0.0.1:")
+    assert lets_anybody_in(address) is False
+    assert executor.description.startswith("on Ray in this process") and executor.warning == ""
     executor.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -121,22 +122,50 @@ def test_the_folder_of_another_user_is_left_alone(temporary: Path) -> None:
     folder.rmdir()
 
 
-def test_a_path_that_is_too_long_for_sockets_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """/tmp is, and where that can't be written it is said what is too long."""
+def test_a_place_that_won_t_do_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path too long for sockets, a folder in which others may rename ours, none at all: then it is in /tmp."""
+    deep, open_to_all = tmp_path / ("d" * FOLDER_BYTES_MAX), Path(tempfile.mkdtemp(dir="/tmp", prefix="s"))
+    deep.mkdir()
+    open_to_all.chmod(0o777)
+    for place in (deep, open_to_all, tmp_path / "missing"):
+        monkeypatch.setenv("RAY_TMPDIR", str(place))
+        folder = make_ray_folder()
+        assert folder.path.parent == Path("/tmp")
+        folder.close()
+    open_to_all.chmod(0o1777)
+    monkeypatch.setenv("RAY_TMPDIR", str(open_to_all))
+    folder = make_ray_folder()
+    assert folder.path.parent == open_to_all, "a sticky folder is as good as /tmp"
+    folder.close()
+    open_to_all.rmdir()
+
+
+def test_a_place_named_from_here_is_one_for_ray(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which takes absolute paths alone."""
+    monkeypatch.chdir(temporary)
+    monkeypatch.setenv("RAY_TMPDIR", ".")
+    folder = make_ray_folder()
+    assert folder.path.is_absolute() and folder.path.parent == temporary
+    folder.close()
+
+
+def test_where_no_place_will_do_each_reason_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the folder that is named, and of /tmp."""
     deep = tmp_path / ("d" * FOLDER_BYTES_MAX)
     deep.mkdir()
     monkeypatch.setenv("RAY_TMPDIR", str(deep))
-    folder = make_ray_folder()
-    assert folder.path.parent == Path("/tmp")
-    folder.close()
-    monkeypatch.setattr(os, "access", lambda path, mode: path != "/tmp")
-    with pytest.raises(InvalidInputError, match=r"too long for Ray's sockets.*TMPDIR"):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(InvalidInputError, match=r"Ray's sockets need a path of at most \d+ bytes; /tmp: it can't be written \[TMPDIR\]"):
         make_ray_folder()
 
 
-def test_no_place_for_the_folder_is_an_error(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a full disk."""
-    monkeypatch.setattr(os, "access", lambda path, mode: True)
-    monkeypatch.setenv("RAY_TMPDIR", "/proc")
-    with pytest.raises(InvalidInputError, match="can't have a folder there"):
+def test_no_room_for_the_folder_is_an_error_and_leaves_nothing(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a full disk, or a file system without locks."""
+
+    def refuse(path: Path) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("pipelines.execution.ray_folder.take_lock", refuse)
+    with pytest.raises(InvalidInputError, match="can't have a folder there: No locks available"):
         make_ray_folder()
+    assert not list(temporary.iterdir())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -32,7 +33,10 @@ def scope(address: str) -> str:
 
 
 def listening(pid: int) -> set[tuple[str, str, int]]:
-    """Return what a process and those that it started listen on: the process' name, who reaches it, the port."""
+    """Return what a process and those that it started listen on: the process' name, who reaches it, the port.
+
+    A UDP socket that is connected to nobody counts, as one of the process' name and ``/udp``.
+    """
     found: set[tuple[str, str, int]] = set()
     try:
         processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
@@ -40,10 +44,14 @@ def listening(pid: int) -> set[tuple[str, str, int]]:
         return found
     for process in processes:
         try:
-            name, connections = process.name(), process.net_connections("tcp")
+            name, connections = process.name(), process.net_connections("inet")
         except psutil.Error:
             continue
-        found |= {(name, scope(one.laddr.ip), one.laddr.port) for one in connections if one.status == psutil.CONN_LISTEN}
+        for one in connections:
+            if one.status == psutil.CONN_LISTEN:
+                found.add((name, scope(one.laddr.ip), one.laddr.port))
+            elif one.type is socket.SOCK_DGRAM and one.laddr and not one.raddr:
+                found.add((f"{name}/udp", scope(one.laddr.ip), one.laddr.port))
     return found
 
 
@@ -98,8 +106,9 @@ def test_a_seeder_listens_for_peers(tmp_path: Path) -> None:
     pytest.importorskip("libtorrent", reason="the extra p2p is not installed")
     arguments = ("seed", published_localnet(), "--data", tmp_path / "data", "--trust-key", public_key())
     status = ("--metrics", "127.0.0.1:0", "--listen", "127.0.0.1:0")
-    seen = observed(start_process(*arguments, *status), lambda seen: len(seen) == 2)
+    seen = observed(start_process(*arguments, *status), lambda seen: len(seen) == 3)
     assert {reach for _, reach, _ in seen} == {LOOPBACK}
+    assert len({port for _, _, port in seen}) == 2, "peers, by TCP and UDP, and the status"
     assert signature(seed).parameters["listen"].default == "0.0.0.0:6881" and "`0.0.0.0:6881`" in options_in(PAGE, "seed")
     assert signature(seed).parameters["metrics"].default is None and "--metrics" in options_in(PAGE, "seed")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -81,7 +82,13 @@ def test_an_epoch_is_signed_in_the_key_service(amazon: Any, tmp_path: Path) -> N
     (manifest,) = (tmp_path / "out").glob("chain_id=*/epoch_height=*/epoch_id=*/manifest.json")
     checked = statecast("check", manifest.parent, "--trust-key", keys[0], "--in-process")
     assert checked.code == 0, checked.stderr
-    assert statecast("check", manifest.parent, "--trust-key", keys[1], "--in-process").code == 21
+    check_second = ("check", manifest.parent, "--trust-key", keys[1], "--in-process")
+    assert statecast(*check_second).code == 21
+    statements = {path: json.loads(path.read_text())["payload"] for path in manifest.parent.rglob("statements/*")}
+    assert statements
+    assert statecast(*produce, "--signing-key", urls[1], "--repair").code == 0
+    assert {path: json.loads(path.read_text())["payload"] for path in statements} == statements
+    assert statecast(*check_second).code == 0 and statecast("check", manifest.parent, "--trust-key", keys[0], "--in-process").code == 0
 
 
 def test_a_key_of_another_kind_is_refused(amazon: Any) -> None:
@@ -107,6 +114,35 @@ def test_a_service_that_is_away_is_an_error_of_ours(amazon: Any, monkeypatch: py
         sign_payload(b"payload", [signer])
     with pytest.raises(SignatureError, match="EndpointConnectionError"):
         open_kms_signer(key_url)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("AWS_ENDPOINT_URL_KMS", "127.0.0.1:9"), ("AWS_MAX_ATTEMPTS", "many"), ("AWS_DEFAULT_REGION", "no region")]
+)
+def test_an_environment_that_can_t_be_used_is_an_error_of_ours(
+    amazon: Any, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """Whatever class the client's own error is of."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SignatureError, match="kms://aws/alias/nobody"):
+        open_kms_signer("kms://aws/alias/nobody")
+
+
+@pytest.mark.parametrize("answer", [{"PublicKey": b"x"}, {"PublicKey": b"x", "SigningAlgorithms": []}])
+def test_a_key_that_is_not_for_signing_is_refused(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]) -> None:
+    """As Amazon answers of one that encrypts."""
+    monkeypatch.setattr(boto3, "client", lambda service: SimpleNamespace(get_public_key=lambda KeyId: answer))
+    with pytest.raises(InvalidInputError, match="ECC_NIST_P256"):
+        open_kms_signer("kms://aws/some")
+
+
+@pytest.mark.parametrize("damaged", [b"", b"junk", b"\xff\xfe", b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"])
+def test_a_public_key_that_is_none_is_an_error_of_ours(google: type[GoogleClient], monkeypatch: pytest.MonkeyPatch, damaged: bytes) -> None:
+    """Whatever a service, or what stands between, answers."""
+    answer = SimpleNamespace(algorithm=GoogleClient.algorithm, public_key=SimpleNamespace(data=damaged))
+    monkeypatch.setattr(google, "get_public_key", lambda client, request: answer)
+    with pytest.raises(SignatureError, match="kms://gcp/"):
+        open_kms_signer(f"kms://gcp/{GOOGLE_KEY}")
 
 
 @pytest.mark.parametrize("url", ["kms://", "kms://azure/x", "kms://aws/", "kms://gcp/"])

@@ -169,6 +169,18 @@ def test_standard_input_without_a_key_is_an_error(given: bytes) -> None:
     assert b"SignatureError" in done.stderr and b"standard input" in done.stderr
 
 
+def test_a_key_is_not_typed_into_a_terminal() -> None:
+    """It would stand on the screen; and nobody knows that something is waited for."""
+    terminal, other_end = os.openpty()
+    script = "from pipelines.publishing.key_file import signer_from_standard_input as read\nread()"
+    for stdin in (other_end, None):
+        command = [sys.executable, "-c", script] if stdin else ["sh", "-c", 'exec "$0" -c "$1" <&-', sys.executable, script]
+        done = subprocess.run(command, stdin=stdin, capture_output=True, timeout=60, check=False)
+        assert b"SignatureError: no key comes through it [standard input]" in done.stderr
+    os.close(terminal)
+    os.close(other_end)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux closes a process to others of its user")
 def test_the_memory_of_a_process_with_a_key_is_closed(key_file: Path) -> None:
     """Another process of the same user opens nothing of it; one that it starts is as any."""

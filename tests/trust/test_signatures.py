@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 
 from pipelines.publishing.key_file import generate_key, load_signer
 from pipelines.publishing.signing import Signer, sign_payload
@@ -15,6 +16,8 @@ from pipelines.trust.signatures import TrustRule, agreed_payload, verified_signe
 from schemas.dsse import Envelope, EnvelopeSignature
 from schemas.errors import InvalidInputError, ManifestError, SignatureError
 from schemas.ids import CryptoHash
+from schemas.in_toto import PAYLOAD_TYPE
+from schemas.public_key import KeyScheme, PublicKey
 from tests.support.published_values import digest, make_manifest, make_statement
 
 
@@ -157,3 +160,22 @@ def test_a_manifest_can_not_be_rolled_back() -> None:
     for other in (replace(seen, revision=1), replace(seen, mirrors=()), replace(seen, epoch_id=CryptoHash(bytes(32)), revision=3)):
         with pytest.raises(ManifestError):
             check_revision(other, seen, "test")
+
+
+def test_a_key_that_is_no_point_of_its_curve_is_refused_when_it_is_pinned() -> None:
+    """A mistyped one; nobody who writes to the store brings it up later."""
+    nowhere = next(
+        key for key in (PublicKey(bytes([2, *bytes(31), number]), KeyScheme.ECDSA_P256) for number in range(8)) if not _is_point(key)
+    )
+    with pytest.raises(InvalidInputError, match="no point of the curve"):
+        TrustRule((nowhere,))
+    envelope = Envelope(b"payload", PAYLOAD_TYPE, (EnvelopeSignature(nowhere.key_id, b"anything"),))
+    assert verified_signers(envelope, (nowhere,)) == frozenset()
+
+
+def _is_point(key: PublicKey) -> bool:
+    try:
+        EllipticCurvePublicKey.from_encoded_point(SECP256R1(), key.data)
+    except ValueError:
+        return False
+    return True
