@@ -31,6 +31,11 @@ _CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _KUBERNETES = "RAY_ENABLE_K8S_TOKEN_AUTH"
 """Lets Kubernetes judge tokens, which knows none of ours."""
 
+_NO_PROXY = "no_grpc_proxy"
+"""Hosts that gRPC reaches without a proxy; where it is set, ``no_proxy`` is not looked at (grpc, doc/environment_variables.md)."""
+
+_LOOPBACK = "127.0.0.1,localhost,::1"
+
 _CHECK_ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 """A call of the head that does nothing (src/ray/protobuf/gcs_service.proto)."""
 
@@ -155,7 +160,12 @@ def _can_be_asked(address: str) -> bool:
 
 @contextmanager
 def _settings(variables: Mapping[str, str | None]) -> Iterator[None]:
-    """Set environment variables, or unset them, and let Ray read them; afterwards they are as before, since only Ray's own need them."""
+    """Set environment variables, or unset them, and let Ray read them; afterwards they are as before, since only Ray's own need them.
+
+    No proxy is between Ray and this machine, either: what Ray tells the agent beside it would go there otherwise.
+    """
+    direct = os.environ.get(_NO_PROXY) or os.environ.get("no_proxy", "")
+    variables = {**variables, _NO_PROXY: ",".join(filter(None, (direct, _LOOPBACK)))}
     before = {name: os.environ.get(name) for name in variables}
     _set(variables)
     try:
