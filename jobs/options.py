@@ -166,8 +166,9 @@ def open_executor(ray_address: str | None, workers: int | None, in_process: bool
     from pipelines.execution.on_ray import PATIENCE_S, RayExecutor
 
     executor = RayExecutor(ray_address, workers, patience_s=PATIENCE_S if ray_patience_s is None else ray_patience_s)
-    if executor.warning:
-        structlog.get_logger().warning(executor.warning)
+    # Asked once: the cluster's head is asked for it.
+    if warning := executor.warning:
+        structlog.get_logger().warning(warning)
     return executor
 
 

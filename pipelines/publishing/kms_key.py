@@ -9,7 +9,7 @@ which ed25519 does not take. Only the process that publishes asks the service.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,42 +41,19 @@ def open_kms_signer(url: str) -> Signer:
             where=url,
             remedy="Write kms://gcp/projects/…/cryptoKeyVersions/1, or kms://aws/ and a key's id, ARN or alias.",
         )
+    # Imported here: the package loads every cloud's key service that is installed.
+    from securesystemslib.signer import AWSSigner, GCPSigner
+
+    library = GCPSigner if google else AWSSigner
     with _service(url):
-        found = _import_google(name) if google else _import_amazon(name)
-        public_key = _public_key(found, url)
-        service = _google(name, library_key(public_key)) if google else _amazon(name, library_key(public_key))
+        public_key = _public_key(library.import_(name)[1], url)
+        signer = library(name, library_key(public_key))
 
     def sign(signed: bytes) -> bytes:
         with _service(url):
-            return bytes.fromhex(service(signed))
+            return bytes.fromhex(signer.sign(signed).signature)
 
     return Signer(public_key, sign)
-
-
-def _import_google(name: str) -> SSlibKey:
-    from securesystemslib.signer import GCPSigner
-
-    return GCPSigner.import_(name)[1]
-
-
-def _import_amazon(name: str) -> SSlibKey:
-    from securesystemslib.signer import AWSSigner
-
-    return AWSSigner.import_(name)[1]
-
-
-def _google(name: str, key: SSlibKey) -> Callable[[bytes], str]:
-    from securesystemslib.signer import GCPSigner
-
-    signer = GCPSigner(name, key)
-    return lambda signed: str(signer.sign(signed).signature)
-
-
-def _amazon(name: str, key: SSlibKey) -> Callable[[bytes], str]:
-    from securesystemslib.signer import AWSSigner
-
-    signer = AWSSigner(name, key)
-    return lambda signed: str(signer.sign(signed).signature)
 
 
 def _public_key(found: SSlibKey, url: str) -> PublicKey:
