@@ -24,18 +24,18 @@ from benchmarks.measure import CPU, interleaved_medians, seconds_of
 from benchmarks.synthetic_records import RECORDS_MIN
 from benchmarks.synthetic_state import SEED_DEFAULT, synthetic_state
 from benchmarks.synthetic_trie import TRIE_RECORDS_MAX, TrieState, trie_state
-from pipelines.execution.export_epoch import export_epoch
+from pipelines.dataset.arrow_dataset import ShardDataset
+from pipelines.dataset.export.export_epoch import export_epoch
+from pipelines.dataset.export.export_records import ExportSettings
+from pipelines.dataset.roll_forward.roll_forward_shard import roll_forward_shard
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress
-from pipelines.execution.roll_forward_shard import roll_forward_shard
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.native import is_available
-from pipelines.sources.arrow_dataset import ShardDataset
-from pipelines.sources.node_store import NodeSource
-from pipelines.sources.rocksdb_reader import forget_readers
-from pipelines.sources.state_walk_source import StateWalkSource
-from pipelines.stages.export import ExportSettings
-from schemas.epoch_context import EpochContext
+from pipelines.near.node.node_store import NodeSource
+from pipelines.near.node.rocksdb_reader import forget_readers
+from pipelines.near.trie.trie_walk_source import StateWalkSource
+from schemas.nearcore.epoch_context import EpochContext
 
 FILE_BYTES_TARGET = 1 << 20
 """Dataset files here: the states are small, and a real shard has as many files of 64 MiB."""

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from pipelines.stores import open_store as stores
 from pipelines.stores.file_store import FileStore
-from pipelines.stores.protocol import Data, ObjectInfo
 from pipelines.stores.ranges import as_view, open_ranges
+from pipelines.stores.store import Data, ObjectInfo
 
 WRITES = ("put", "swap", "list")
 """Methods that providers bill as writes; deleting is free."""

@@ -26,18 +26,18 @@ from benchmarks.synthetic_records import RECORDS_MIN
 from benchmarks.synthetic_state import SEED_DEFAULT, SyntheticState, synthetic_state
 from benchmarks.synthetic_trie import TRIE_RECORDS_MAX, trie_state
 from benchmarks.whole_run import run_whole
-from pipelines.execution.build_shard import plan_shard
+from pipelines.dataset.arrow_dataset import load_shard
+from pipelines.dataset.export.export_records import RANGE_BYTES_TARGET
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress, StageProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.native import NativeKernel, is_available
-from pipelines.sources.arrow_dataset import load_shard
-from pipelines.sources.boundary_walk import walk_to_boundaries
-from pipelines.sources.node_store import NodeSource
-from pipelines.sources.rocksdb_reader import forget_readers
-from pipelines.stages.boundary_nodes import BOUNDARIES_PER_FILE
-from pipelines.stages.export import RANGE_BYTES_TARGET
-from pipelines.stages.work_folder import work_folder_for
+from pipelines.near.node.node_store import NodeSource
+from pipelines.near.node.rocksdb_reader import forget_readers
+from pipelines.near.trie.walk_to_boundaries import walk_to_boundaries
+from pipelines.producing.build.boundary_nodes import BOUNDARIES_PER_FILE
+from pipelines.producing.build.work_folder import work_folder_for
+from pipelines.producing.build_shard import plan_shard
 
 EARLY, LATE = "each part alone", "after the shard's root"
 

@@ -21,26 +21,26 @@ from benchmarks.folder import benchmark_folder
 from benchmarks.limited_server import limited_server
 from benchmarks.measure import CPU, interleaved_medians, usable_cores
 from benchmarks.synthetic_state import SEED_DEFAULT, synthetic_state
-from pipelines.execution.fetch_epoch import EpochFetch
-from pipelines.execution.fetch_settings import FetchSettings
+from pipelines.dataset.export.export_records import ExportSettings
 from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.produce_epoch import EpochProduction, ProductionSettings
 from pipelines.execution.progress import SilentProgress
 from pipelines.execution.stage_runner import StageRunner
+from pipelines.fetching.fetch_epoch import EpochFetch
+from pipelines.fetching.fetch_progress import FetchProgress, SilentWatcher
+from pipelines.fetching.fetch_settings import FetchSettings
 from pipelines.fetching.limits import FetchLimits
-from pipelines.fetching.progress import FetchProgress, SilentWatcher
-from pipelines.fetching.verification import VerifyPartTask
+from pipelines.fetching.verifier import VerifyPartTask
 from pipelines.kernel.choice import choose_kernel
-from pipelines.publishing.epoch_publisher import EpochPublisher
-from pipelines.sources.node_store import NodeSource
-from pipelines.stages.export import ExportSettings
+from pipelines.near.node.node_store import NodeSource
+from pipelines.producing.produce_epoch import EpochProduction, ProductionSettings
+from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.trust.policy import TrustPolicy
-from schemas.dsse import parse_envelope
 from schemas.ids import PartId
-from schemas.manifest import Manifest
-from schemas.object_layout import EpochLayout
-from schemas.shard_statement import ShardStatement
-from schemas.state_part import ZSTD_LEVEL_DEFAULT, Encoding, decode_state_part
+from schemas.nearcore.state_part import ZSTD_LEVEL_DEFAULT, Encoding, decode_state_part
+from schemas.published.dsse import parse_envelope
+from schemas.published.manifest import Manifest
+from schemas.published.object_layout import EpochLayout
+from schemas.published.shard_statement import ShardStatement
 
 SUM_SHARE_MIN = 0.9
 """Share of the sum of the sources' limits that a fetch reaches at least."""

@@ -13,10 +13,10 @@ import zstandard
 from rocksdict import AccessType, Options, Rdict, ReadOptions
 
 from benchmarks.synthetic_state import SHARD_UID, SyntheticState
-from pipelines.sources.arrow_dataset import ShardDataset
-from pipelines.sources.node_columns import FLAT_STATE, STATE
-from schemas.flat_state import OWN_VALUE_SCHEMA, RECORD_SCHEMA, VALUE_SCHEMA
-from schemas.state_part import decode_partial_state
+from pipelines.dataset.arrow_dataset import ShardDataset
+from pipelines.near.node.node_columns import FLAT_STATE, STATE
+from schemas.dataset.flat_state import OWN_VALUE_SCHEMA, RECORD_SCHEMA, VALUE_SCHEMA
+from schemas.nearcore.state_part import decode_partial_state
 
 READAHEAD_BYTES = 4 << 20
 

@@ -28,10 +28,10 @@ from benchmarks.synthetic_records import RECORDS_MAX, RECORDS_MIN
 from benchmarks.synthetic_state import SEED_DEFAULT, SyntheticState, synthetic_state
 from benchmarks.whole_run import run_whole
 from benchmarks.worker_memory import load_and_measure_idle
+from pipelines.dataset.export.export_records import RANGE_BYTES_TARGET
 from pipelines.execution.executor import Task, TaskNeeds
 from pipelines.execution.released_memory import release_memory
 from pipelines.kernel.native import is_available
-from pipelines.stages.export import RANGE_BYTES_TARGET
 
 R = TypeVar("R")
 

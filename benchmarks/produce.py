@@ -22,8 +22,8 @@ from benchmarks.synthetic_records import RECORDS_MAX, RECORDS_MIN
 from benchmarks.synthetic_state import RECORDS_DEFAULT, SEED_DEFAULT, SyntheticState, synthetic_state
 from benchmarks.tables import judge, print_results
 from benchmarks.worker_memory import measure_memory
+from pipelines.dataset.export.export_records import RANGE_BYTES_TARGET
 from pipelines.kernel.native import is_available
-from pipelines.stages.export import RANGE_BYTES_TARGET
 
 SMALLER_STATE = 5
 """Memory is measured on the state and on one of this fraction of its records."""

@@ -8,16 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
-from pipelines.publishing.signing import sign_payload
-from pipelines.publishing.torrents import build_torrent
+from pipelines.bittorrent.torrents import build_torrent
+from pipelines.producing.publish.signing import sign_payload
 from pipelines.stores.file_store import FileStore
 from schemas.ids import CryptoHash, PartId, ShardUId
-from schemas.latest_pointer import LatestPointer
-from schemas.manifest import Manifest, MissingKind, MissingObject
-from schemas.manifest_shard import ManifestPart, ManifestShard, ManifestTorrent
-from schemas.object_layout import EpochLayout, latest_name, part_file_name, shard_folder_name
-from schemas.state_part import Encoding
-from schemas.torrent import PIECE_BYTES_MAX, piece_hashes
+from schemas.nearcore.state_part import Encoding
+from schemas.published.latest_pointer import LatestPointer
+from schemas.published.manifest import Manifest, MissingKind, MissingObject
+from schemas.published.manifest_shard import ManifestPart, ManifestShard, ManifestTorrent
+from schemas.published.object_layout import EpochLayout, latest_name, part_file_name, shard_folder_name
+from schemas.published.torrent import PIECE_BYTES_MAX, piece_hashes
 
 
 def publish_random_epoch(bucket: Path, sizes: Sequence[int]) -> tuple[EpochLayout, Manifest]:

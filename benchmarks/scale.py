@@ -36,9 +36,9 @@ from benchmarks.stage_results import MemoryFigure
 from benchmarks.synthetic_records import RECORDS_MAX
 from benchmarks.synthetic_state import RECORDS_PER_SHARD_MIN, SEED_DEFAULT, SHARDS_MAX, synthetic_state
 from benchmarks.worker_memory import measure_memory
-from pipelines.forecasting.stage_costs import GIB
+from pipelines.dataset.export.export_records import RANGE_BYTES_TARGET
 from pipelines.kernel.native import is_available
-from pipelines.stages.export import RANGE_BYTES_TARGET
+from pipelines.producing.forecast.stage_costs import GIB
 
 STATE_BYTES_PER_RECORD = 150
 """Disk that a state takes, about."""

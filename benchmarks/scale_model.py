@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.scale_run import ScaleFigure
-from pipelines.forecasting.bill import epoch_amounts
-from pipelines.forecasting.epoch_shape import EpochShape
-from pipelines.forecasting.schedule import Cluster, forecast_epoch
-from pipelines.forecasting.stage_costs import StageCosts, stage_costs_from_benchmark
+from pipelines.producing.forecast.bill import epoch_amounts
+from pipelines.producing.forecast.epoch_shape import EpochShape
+from pipelines.producing.forecast.forecast_epoch import Cluster, forecast_epoch
+from pipelines.producing.forecast.stage_costs import StageCosts, stage_costs_from_benchmark
 
 FIRST_EPOCH_WRITES = 1
 """A store's first epoch lists its manifests once, to make the catalogue."""

@@ -18,19 +18,19 @@ from benchmarks.counting_store import READS, WRITES, Calls, count_calls, counted
 from benchmarks.measure import forget_peak_memory, peak_memory_bytes
 from benchmarks.synthetic_state import SyntheticState
 from benchmarks.watched_tasks import WatchingExecutor
-from pipelines.execution.claimed_production import ClaimTerms, claimed
+from pipelines.dataset.export.export_records import ExportSettings
 from pipelines.execution.executor import Executor
 from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.produce_epoch import EpochProduction, EpochResult, ProductionSettings
 from pipelines.execution.progress import SilentProgress, StageProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
-from pipelines.publishing.epoch_publisher import EpochPublisher
-from pipelines.sources.node_store import NodeSource
-from pipelines.stages.export import ExportSettings
+from pipelines.near.node.node_store import NodeSource
+from pipelines.producing.claimed_production import ClaimTerms, claimed
+from pipelines.producing.produce_epoch import EpochProduction, EpochResult, ProductionSettings
+from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.stores.open_store import open_store
-from schemas.object_layout import EpochLayout
-from schemas.state_part import ZSTD_LEVEL_DEFAULT, Encoding
+from schemas.nearcore.state_part import ZSTD_LEVEL_DEFAULT, Encoding
+from schemas.published.object_layout import EpochLayout
 
 DRIVER_LOOK_S = 0.2
 """How often the driver's memory is looked at."""

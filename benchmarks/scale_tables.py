@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from benchmarks.scale_model import Comparison, forecast_s, shape_of, slope
 from benchmarks.scale_run import ScaleFigure
 from benchmarks.stage_results import MemoryFigure
-from pipelines.forecasting.bill import epoch_amounts
-from pipelines.forecasting.stage_costs import GIB, StageCosts
+from pipelines.producing.forecast.bill import epoch_amounts
+from pipelines.producing.forecast.stage_costs import GIB, StageCosts
 
 MIB = 1 << 20
 

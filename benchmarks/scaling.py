@@ -34,8 +34,6 @@ class WarmUpTask:
 
     def run(self) -> int:
         """Return the worker's process id."""
-        import pipelines.publishing.publish_part
-        import pipelines.sources.node_store  # noqa: F401 - loaded for what comes after
 
         time.sleep(self.seconds)
         return os.getpid()

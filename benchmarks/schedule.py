@@ -20,18 +20,18 @@ from benchmarks.measure import usable_cores
 from benchmarks.scaling import measure_scaling
 from benchmarks.synthetic_records import RECORDS_MAX, RECORDS_MIN
 from benchmarks.synthetic_state import SEED_DEFAULT, SyntheticState, synthetic_state
-from pipelines.execution.build_shard import plan_shard
-from pipelines.execution.export_epoch import export_epoch
+from pipelines.dataset.export.export_epoch import export_epoch
+from pipelines.dataset.export.export_records import RANGE_BYTES_TARGET, ExportSettings
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress
 from pipelines.execution.stage_runner import StageRunner
-from pipelines.forecasting.epoch_shape import EpochShape, epoch_shape
-from pipelines.forecasting.schedule import Cluster, EpochForecast, forecast_epoch
-from pipelines.forecasting.stage_costs import GIB, StageCosts, stage_costs_from_benchmark
 from pipelines.kernel.native import NativeKernel, is_available
-from pipelines.sources.node_store import NodeSource
-from pipelines.stages.export import RANGE_BYTES_TARGET, ExportSettings
-from pipelines.stages.work_folder import work_folder_for
+from pipelines.near.node.node_store import NodeSource
+from pipelines.producing.build.work_folder import work_folder_for
+from pipelines.producing.build_shard import plan_shard
+from pipelines.producing.forecast.epoch_shape import EpochShape, epoch_shape
+from pipelines.producing.forecast.forecast_epoch import Cluster, EpochForecast, forecast_epoch
+from pipelines.producing.forecast.stage_costs import GIB, StageCosts, stage_costs_from_benchmark
 
 MAINNET = epoch_shape(9, 180 * GIB, round(38.8 * GIB))
 """Nine shards, the largest of 38.8 GiB in over 1,300 parts, and some 6,000 parts in all."""

@@ -19,20 +19,20 @@ from benchmarks.floors import compress_once, hash_all, hashed_strings, part_entr
 from benchmarks.measure import CPU, WALL, interleaved_medians
 from benchmarks.stage_results import Results, StageFigure
 from benchmarks.synthetic_state import SyntheticState
-from pipelines.execution.build_shard import BuiltShard, build_shard
-from pipelines.execution.export_epoch import export_epoch
+from pipelines.dataset.arrow_dataset import ShardDataset
+from pipelines.dataset.export.export_epoch import export_epoch
+from pipelines.dataset.export.export_records import ExportSettings
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.native import NativeKernel
-from pipelines.sources.arrow_dataset import ShardDataset
-from pipelines.sources.node_store import NodeSource
-from pipelines.stages.assemble import assemble_part, part_inputs
-from pipelines.stages.export import ExportSettings
-from pipelines.stages.plan import PartPlan
-from pipelines.stages.work_folder import work_folder_for
-from schemas.flat_state import INLINED_VALUE_BYTES_MAX
-from schemas.state_part import ZSTD_LEVEL_DEFAULT, Encoding, encode_state_part
+from pipelines.near.node.node_store import NodeSource
+from pipelines.producing.build.assemble import assemble_part, part_inputs
+from pipelines.producing.build.plan_parts import PartPlan
+from pipelines.producing.build.work_folder import work_folder_for
+from pipelines.producing.build_shard import BuiltShard, build_shard
+from schemas.nearcore.flat_state_limits import INLINED_VALUE_BYTES_MAX
+from schemas.nearcore.state_part import ZSTD_LEVEL_DEFAULT, Encoding, encode_state_part
 
 SAMPLES_MAX = 40
 """Most dataset files and most parts that the kernel alone is timed on; spread over the whole state."""

@@ -24,7 +24,7 @@ from typing import Final
 from rocksdict import BlockBasedOptions, DBCompressionType, IngestExternalFileOptions, Options, Rdict, SstFileWriter, WriteOptions
 
 from benchmarks.synthetic_records import RECORDS_MAX, RECORDS_MIN, synthetic_records
-from pipelines.sources.node_columns import (
+from pipelines.near.node.node_columns import (
     BLOCK_MISC,
     FLAT_STATE,
     FLAT_STATE_CHANGES,
@@ -33,11 +33,11 @@ from pipelines.sources.node_columns import (
     STATE,
     STATE_SHARD_UID_MAPPING,
 )
-from schemas.epoch_context import EpochContext, ShardContext, parse_epoch_context
-from schemas.flat_state import INLINED_VALUE_BYTES_MAX
-from schemas.flat_state_value import encode_inlined, encode_ref
-from schemas.flat_storage import FlatBlock, encode_ready_status
+from schemas.dataset.flat_state_value import encode_inlined, encode_ref
 from schemas.ids import CryptoHash, ShardUId
+from schemas.nearcore.epoch_context import EpochContext, ShardContext, parse_epoch_context
+from schemas.nearcore.flat_state_limits import INLINED_VALUE_BYTES_MAX
+from schemas.nearcore.flat_storage import FlatBlock, encode_ready_status
 
 TABLE_ROWS: Final = 1 << 14
 """Rows between two looks at a table file's size."""

@@ -18,13 +18,13 @@ from rocksdict import Rdict, WriteOptions
 
 from benchmarks.synthetic_state import SHARD_UID, SyntheticState, node_options
 from pipelines.kernel.native import NativeKernel
-from pipelines.sources.node_columns import STATE
-from pipelines.sources.node_store import NodeSource
-from pipelines.sources.protocol import KeyRange
-from schemas.epoch_context import EpochContext
-from schemas.flat_state import RECORD_SCHEMA
+from pipelines.near.node.flat_state_source import KeyRange
+from pipelines.near.node.node_columns import STATE
+from pipelines.near.node.node_store import NodeSource
+from schemas.dataset.flat_state import RECORD_SCHEMA
 from schemas.ids import CryptoHash
-from schemas.state_part import decode_partial_state
+from schemas.nearcore.epoch_context import EpochContext
+from schemas.nearcore.state_part import decode_partial_state
 
 TRIE_RECORDS_MAX: Final = 600_000
 """Most records: the whole trie is put together in memory."""

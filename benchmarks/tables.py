@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.stage_results import Results, StageFigure, Target
-from schemas.state_part import STATE_PART_MEMORY_USAGE
+from schemas.nearcore.state_part import STATE_PART_MEMORY_USAGE
 
 BUILD_RATIO_MAX = 2.0
 BUILD_NS_MAX = 1_000

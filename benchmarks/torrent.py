@@ -27,10 +27,10 @@ from rich.table import Table
 from benchmarks.folder import benchmark_folder
 from benchmarks.measure import seconds_of
 from benchmarks.random_epoch import publish_random_epoch
-from pipelines.bittorrent.addresses import Address
 from pipelines.bittorrent.session import SessionSettings
-from pipelines.fetching.protocol import Cancellation, EpochOnOffer, WantedObject
+from pipelines.fetching.source import Cancellation, EpochOnOffer, WantedObject
 from pipelines.fetching.torrent_source import PARTS_AT_ONCE_MAX, TorrentSettings, TorrentSource
+from schemas.address import Address
 from schemas.ids import PartId
 
 PART_BYTES: Final = 25_000_000

@@ -17,7 +17,7 @@ from pipelines.execution.executor import Executor, Task, TaskNeeds
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
-_MODULES = ("pipelines.sources.node_store", "pipelines.publishing.publish_part", "pipelines.kernel.native", "statecast_kernel")
+_MODULES = ("pipelines.near.node.node_store", "pipelines.producing.publish.publish_part", "pipelines.kernel.native", "statecast_kernel")
 """What a worker has loaded before its first task."""
 
 _idle_bytes: dict[int, int] = {}

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.synthetic_state import SyntheticState
+from pipelines.dataset.export.export_records import ExportSettings
 from pipelines.execution.executor import Executor
-from pipelines.execution.produce_epoch import EpochProduction, ProductionSettings
 from pipelines.execution.progress import Progress, SilentProgress
 from pipelines.execution.stage_runner import StageRunner, StageTiming
 from pipelines.kernel.native import NativeKernel
-from pipelines.publishing.epoch_publisher import EpochPublisher
-from pipelines.sources.node_store import NodeSource
-from pipelines.stages.export import ExportSettings
-from schemas.state_part import ZSTD_LEVEL_DEFAULT, Encoding
+from pipelines.near.node.node_store import NodeSource
+from pipelines.producing.produce_epoch import EpochProduction, ProductionSettings
+from pipelines.producing.publish.epoch_publisher import EpochPublisher
+from schemas.nearcore.state_part import ZSTD_LEVEL_DEFAULT, Encoding
 
 
 def run_whole(

@@ -19,7 +19,7 @@ from pipelines.execution.executor import Task, TaskNeeds
 
 R = TypeVar("R")
 
-_MODULES = ("pipelines.sources.node_store", "pipelines.publishing.publish_part", "pipelines.kernel.native", "statecast_kernel")
+_MODULES = ("pipelines.near.node.node_store", "pipelines.producing.publish.publish_part", "pipelines.kernel.native", "statecast_kernel")
 """What a worker has loaded before its first task."""
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 
-from pipelines.execution.export_tables import chosen_shards
-from pipelines.execution.flat_state_datasink import write_flat_state
-from pipelines.execution.flat_state_datasource import read_flat_state
+from pipelines.dataset.tables.export_tables import chosen_shards
+from pipelines.dataset.tables.flat_state_datasink import write_flat_state
+from pipelines.dataset.tables.flat_state_datasource import read_flat_state
 
 YOCTO_PER_NEAR = 10**24
 

@@ -33,24 +33,24 @@ from jobs.options import (
 from jobs.produce import default_work_folder
 from jobs.publish_options import AllowUnsigned, EncodingOption, NumParts, SigningKey, To, ZstdLevel, choose_signer
 from jobs.terminal import format_bytes, format_seconds, open_console, open_progress
-from pipelines.epochs.backfill_epochs import find_epochs, parse_epoch_range
-from pipelines.epochs.rpc_client import REQUESTS_PER_S
-from pipelines.execution.backfill import PARALLEL_MAX, Backfill, NodeInput
-from pipelines.execution.backfill_plan import OBJECTS_PER_EPOCH, PlannedStep, plan_backfill
-from pipelines.execution.backfill_status import BackfillStatus, Step, StepState, Way
+from pipelines.dataset.arrow_dataset import ShardDataset, list_shards
+from pipelines.dataset.export.export_records import ExportSettings
 from pipelines.execution.executor import Executor
-from pipelines.execution.held_work_folder import held_work_folder
 from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.produce_epoch import ProductionSettings
 from pipelines.execution.progress import Progress, SilentProgress
 from pipelines.kernel.choice import choose_kernel
-from pipelines.publishing.epoch_publisher import EpochPublisher
-from pipelines.sources.arrow_dataset import ShardDataset, list_shards
-from pipelines.sources.state_walk_source import StateWalk
-from pipelines.stages.export import ExportSettings
-from schemas.epoch_context import EpochContext
+from pipelines.near.epoch.rpc_client import REQUESTS_PER_S
+from pipelines.near.trie.trie_walk_source import StateWalk
+from pipelines.producing.backfill.backfill_epochs import find_epochs, parse_epoch_range
+from pipelines.producing.backfill.backfill_node import PARALLEL_MAX, Backfill, NodeInput
+from pipelines.producing.backfill.backfill_plan import OBJECTS_PER_EPOCH, PlannedStep, plan_backfill
+from pipelines.producing.backfill.backfill_status import BackfillStatus, Step, StepState, Way
+from pipelines.producing.produce_epoch import ProductionSettings
+from pipelines.producing.publish.epoch_publisher import EpochPublisher
+from pipelines.stores.held_work_folder import held_work_folder
 from schemas.errors import InvalidInputError, PartialResultError
-from schemas.state_part import Encoding, default_encoding
+from schemas.nearcore.epoch_context import EpochContext
+from schemas.nearcore.state_part import Encoding, default_encoding
 
 
 def backfill(

@@ -13,17 +13,17 @@ from rich.table import Table
 from jobs.chain_url import locate_chain
 from jobs.options import Json
 from jobs.terminal import format_bytes, open_console
+from pipelines.bucket.chain_catalogue import CatalogueWriter, read_catalogue
 from pipelines.fetching.documents import DocumentReader
 from pipelines.fetching.epoch_location import parse_epoch_url
 from pipelines.fetching.limits import FetchLimits
-from pipelines.fetching.open_source import open_source
 from pipelines.fetching.pacing import Throttle
 from pipelines.fetching.source_account import open_account
-from pipelines.publishing.catalogue import CatalogueWriter, read_catalogue
+from pipelines.fetching.source_from_url import open_source
 from pipelines.stores.open_store import open_store
-from schemas.catalogue import CATALOGUE_BYTES_MAX, Catalogue, CatalogueEpoch
 from schemas.errors import InvalidInputError, ManifestError, StoreDeniedError
-from schemas.object_layout import catalogue_name
+from schemas.published.catalogue import CATALOGUE_BYTES_MAX, Catalogue, CatalogueEpoch
+from schemas.published.object_layout import catalogue_name
 
 
 def catalogue(

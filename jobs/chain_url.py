@@ -6,7 +6,7 @@ from pipelines.fetching.epoch_location import EpochUrl, parse_epoch_url
 from pipelines.seeding.epoch_feed import find_chain
 from pipelines.stores.open_store import open_store
 from schemas.errors import InvalidInputError
-from schemas.object_layout import EpochLayout
+from schemas.published.object_layout import EpochLayout
 
 
 def locate_chain(url: str, chain_id: str | None) -> tuple[str, str, EpochLayout | None]:

@@ -11,13 +11,13 @@ from rich.table import Table
 from jobs.epoch_url import locate_epoch
 from jobs.options import InProcess, Json, KernelName, RayAddress, RayPatience, ShardIds, Workers, open_executor
 from jobs.terminal import format_bytes, open_console, open_progress
-from pipelines.execution.check_epoch import CheckResult, EpochCheck
 from pipelines.execution.stage_runner import StageRunner
+from pipelines.keeping.check_epoch import CheckResult, EpochCheck
 from pipelines.kernel.choice import choose_kernel
 from pipelines.trust.signatures import TrustRule
 from schemas.errors import InvalidInputError, ObjectMismatchError
 from schemas.ids import CryptoHash
-from schemas.public_key import PublicKey
+from schemas.published.public_key import PublicKey
 
 FINDINGS_SHOWN_MAX = 50
 """Most findings printed for people; ``--json`` has all."""

@@ -9,19 +9,19 @@ from pathlib import Path
 import structlog
 
 from jobs.options import epoch_selector, parse_byte_count
-from pipelines.epochs.context_agreement import agreed_epoch_context
-from pipelines.epochs.given_context import GivenContextSource, read_context_file
-from pipelines.epochs.node_context import OpenNode, open_node
-from pipelines.epochs.protocol import EpochContextSource
-from pipelines.epochs.rpc_client import REQUESTS_PER_S, RpcClient, RpcLimits
-from pipelines.epochs.rpc_context import RpcContextSource
-from pipelines.sources.arrow_dataset import ShardDataset, list_shards, select_epoch
-from pipelines.sources.node_store import NodeSource
-from pipelines.sources.open_source import source_from_url
-from pipelines.sources.protocol import FlatStateSource
-from pipelines.sources.state_walk_source import StateWalk, choose_node_source, tracked_shards
-from schemas.epoch_context import EpochContext
+from pipelines.dataset.arrow_dataset import ShardDataset, list_shards, select_epoch
+from pipelines.near.epoch.context_agreement import agreed_epoch_context
+from pipelines.near.epoch.epoch_context_source import EpochContextSource
+from pipelines.near.epoch.given_context import GivenContextSource, read_context_file
+from pipelines.near.epoch.node_context import OpenNode, open_node
+from pipelines.near.epoch.rpc_client import REQUESTS_PER_S, RpcClient, RpcLimits
+from pipelines.near.epoch.rpc_context import RpcContextSource
+from pipelines.near.flat_state_from_url import source_from_url
+from pipelines.near.node.flat_state_source import FlatStateSource
+from pipelines.near.node.node_store import NodeSource
+from pipelines.near.trie.trie_walk_source import StateWalk, choose_node_source, tracked_shards
 from schemas.errors import InvalidInputError
+from schemas.nearcore.epoch_context import EpochContext
 
 DATASET_SCHEME = "dataset://"
 

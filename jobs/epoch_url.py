@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pipelines.stores.open_store import open_store
 from schemas.errors import EpochNotReadyError, InvalidInputError
-from schemas.latest_pointer import POINTER_BYTES_MAX, LatestPointer
-from schemas.object_layout import EpochLayout, ObjectKind, parse_epoch_folder, parse_object_name
+from schemas.published.latest_pointer import POINTER_BYTES_MAX, LatestPointer
+from schemas.published.object_layout import EpochLayout, ObjectKind, parse_epoch_folder, parse_object_name
 
 
 def locate_epoch(url: str) -> tuple[str, EpochLayout]:

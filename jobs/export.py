@@ -31,16 +31,17 @@ from jobs.options import (
     reader_count,
 )
 from jobs.terminal import format_bytes, format_seconds, open_console, open_progress
-from pipelines.epochs.rpc_client import REQUESTS_PER_S
-from pipelines.execution.export_epoch import export_epoch, verify_dataset
-from pipelines.execution.shared_folders import require_shared
+from pipelines.dataset.arrow_dataset import ShardDataset
+from pipelines.dataset.export.export_epoch import export_epoch
+from pipelines.dataset.export.export_records import ExportSettings
+from pipelines.dataset.record_files import FileFormat
+from pipelines.dataset.verify_dataset import verify_dataset
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
-from pipelines.sources.arrow_dataset import ShardDataset
-from pipelines.sources.state_walk_source import StateWalk
-from pipelines.stages.export import ExportSettings
-from pipelines.stages.record_files import FileFormat
-from schemas.dataset import epoch_folder
+from pipelines.near.epoch.rpc_client import REQUESTS_PER_S
+from pipelines.near.trie.trie_walk_source import StateWalk
+from pipelines.producing.shared_folders import require_shared
+from schemas.dataset.dataset_summary import epoch_folder
 from schemas.errors import InvalidInputError
 
 

@@ -14,18 +14,18 @@ from rich.table import Table
 from jobs.fetch_display import open_fetch_display
 from jobs.options import Json, KernelName, Plan, ShardIds, epoch_selector, parse_byte_count
 from jobs.terminal import format_bytes, format_seconds, open_console
-from pipelines.execution.fetch_epoch import EpochFetch
-from pipelines.execution.fetch_result import FetchPlan, FetchResult
-from pipelines.execution.fetch_settings import FetchSettings
+from pipelines.fetching.fetch_epoch import EpochFetch
+from pipelines.fetching.fetch_result import FetchPlan, FetchResult
+from pipelines.fetching.fetch_settings import FetchSettings
 from pipelines.fetching.limits import FetchLimits
-from pipelines.fetching.open_source import TORRENT
-from pipelines.fetching.protocol import EpochOnOffer, Source
+from pipelines.fetching.source import EpochOnOffer, Source
+from pipelines.fetching.source_from_url import TORRENT
 from pipelines.kernel.choice import choose_kernel
 from pipelines.trust.policy import TrustPolicy
 from pipelines.trust.signatures import TrustRule
 from schemas.errors import InvalidInputError
 from schemas.ids import CryptoHash
-from schemas.public_key import PublicKey
+from schemas.published.public_key import PublicKey
 
 _WHAT = "What"
 _TRUST = "Whom to believe"
@@ -177,10 +177,10 @@ def _policy(trusted_block: str | None, trust_key: list[str] | None, trust_thresh
 
 
 def _open_torrent(offer: EpochOnOffer, peers: tuple[str, ...], magnets: tuple[str, ...], limits: FetchLimits) -> Source:
-    from pipelines.bittorrent.addresses import parse_address
     from pipelines.bittorrent.magnet import parse_magnet
     from pipelines.bittorrent.session import SessionSettings
     from pipelines.fetching.torrent_source import TorrentSettings, TorrentSource, magnet_peers
+    from schemas.address import parse_address
 
     named = [parse_address(text, "--peer") for text in peers]
     linked = [address for text in magnets for address in magnet_peers(parse_magnet(text), offer.manifest)]

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 
 from jobs.terminal import LINE_INTERVAL_S, format_bytes, format_seconds
-from pipelines.fetching.progress import FetchProgress, FetchWatcher
+from pipelines.fetching.fetch_progress import FetchProgress, FetchWatcher
 
 JSON_INTERVAL_S = 1.0
 """How often a program is told where a fetch stands."""

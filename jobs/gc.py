@@ -13,8 +13,8 @@ from rich.table import Table
 from jobs.chain_url import locate_chain
 from jobs.options import Json, Plan, parse_duration_s
 from jobs.terminal import format_bytes, open_console
-from pipelines.epochs.retention import Verdict
-from pipelines.execution.collect_epochs import CollectionResult, collect_epochs
+from pipelines.keeping.collect_epochs import CollectionResult, collect_epochs
+from pipelines.keeping.retention import Verdict
 from schemas.errors import InvalidInputError
 
 FOREIGN_SHOWN_MAX = 20

@@ -15,13 +15,13 @@ import typer
 from jobs.epoch_input import node_context, rpc_sources
 from jobs.options import ContextFile, Epoch, Json, Rpc, RpcRate, epoch_selector
 from jobs.terminal import format_bytes, open_console
-from pipelines.epochs.given_context import read_context_file
-from pipelines.epochs.rpc_client import REQUESTS_PER_S
-from pipelines.sources.native_state_header import VerifiedStateHeader
-from pipelines.sources.node_state_header import NodeStateHeader, open_state_header
-from schemas.epoch_context import EpochContext
+from pipelines.near.epoch.given_context import read_context_file
+from pipelines.near.epoch.rpc_client import REQUESTS_PER_S
+from pipelines.near.node.native_state_header import VerifiedStateHeader
+from pipelines.near.node.node_state_header import NodeStateHeader, open_state_header
 from schemas.errors import IntegrityError, InvalidInputError
-from schemas.state_header import HeaderOrigin
+from schemas.nearcore.epoch_context import EpochContext
+from schemas.nearcore.state_header import HeaderOrigin
 
 
 def header(

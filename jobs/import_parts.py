@@ -25,13 +25,13 @@ from jobs.parts_input import (
 from jobs.terminal import BarProgress, LineProgress, format_seconds, open_progress
 from pipelines.execution.progress import StageProgress
 from pipelines.execution.stage_runner import StageRunner
-from pipelines.importing.external_storage import external_storage_stanza, write_config
-from pipelines.importing.import_plan import ImportPlan, ShardToLoad, plan_import
-from pipelines.importing.load_command import ShardLoad
-from pipelines.importing.load_parts import SILENCE_TIMEOUT_S, load_parts
-from pipelines.importing.neard_program import Way, inspect_neard
-from pipelines.importing.node_guard import check_not_running
 from pipelines.kernel.choice import choose_kernel
+from pipelines.restoring.into_node.external_storage import external_storage_stanza, write_config
+from pipelines.restoring.into_node.import_plan import ImportPlan, ShardToLoad, plan_import
+from pipelines.restoring.into_node.load_command import ShardLoad
+from pipelines.restoring.into_node.load_parts import SILENCE_TIMEOUT_S, load_parts
+from pipelines.restoring.into_node.neard_program import Way, inspect_neard
+from pipelines.restoring.into_node.node_guard import check_not_running
 from pipelines.restoring.part_folder import EpochParts
 from schemas.errors import InvalidInputError
 
@@ -98,7 +98,7 @@ def import_parts(
     try:
         executor = open_executor(ray_address, workers, in_process, ray_patience)
         # Imported here: the command line must start quickly, and this loads RocksDB.
-        from pipelines.execution.restore_epoch import validate_parts
+        from pipelines.restoring.restore_epoch import validate_parts
 
         try:
             progress.note(f"validating every part of {found.url} before neard {program.release} sees any")

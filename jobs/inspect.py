@@ -17,22 +17,22 @@ from rich.table import Table
 from jobs.epoch_url import locate_epoch
 from jobs.options import Json
 from jobs.terminal import format_bytes, open_console
-from pipelines.epochs.node_context import OpenNode, open_node
-from pipelines.epochs.node_epochs import NodeEpoch
-from pipelines.publishing.published_epoch import read_manifest
-from pipelines.sources.arrow_dataset import list_shards
-from pipelines.sources.node_home import read_node_home
-from pipelines.sources.node_store import NodeSource
-from pipelines.sources.state_walk_source import has_state_root
+from pipelines.bucket.published_epoch import read_manifest
+from pipelines.dataset.arrow_dataset import list_shards
+from pipelines.near.epoch.node_context import OpenNode, open_node
+from pipelines.near.epoch.node_epochs import NodeEpoch
+from pipelines.near.node.node_home import read_node_home
+from pipelines.near.node.node_store import NodeSource
+from pipelines.near.trie.trie_walk_source import has_state_root
 from pipelines.stores.open_store import open_store
-from schemas.dsse import parse_envelope
-from schemas.epoch_context import EpochContext
 from schemas.errors import EpochNotReadyError, InvalidInputError, MalformedPartError, StatecastError
-from schemas.manifest import Manifest
-from schemas.object_layout import ObjectKind, parse_object_name
-from schemas.shard_statement import ShardStatement
-from schemas.state_part import Encoding, decode_partial_state, decode_state_part
-from schemas.trie_node import decode_trie_node
+from schemas.nearcore.epoch_context import EpochContext
+from schemas.nearcore.state_part import Encoding, decode_partial_state, decode_state_part
+from schemas.nearcore.trie_node import decode_trie_node
+from schemas.published.dsse import parse_envelope
+from schemas.published.manifest import Manifest
+from schemas.published.object_layout import ObjectKind, parse_object_name
+from schemas.published.shard_statement import ShardStatement
 
 EPOCHS_EXAMINED_MAX: Final = 16
 """Newest epochs of a node that are looked at: it may know thousands, and each costs reads of its blocks."""

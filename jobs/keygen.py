@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from jobs.options import Json
-from pipelines.publishing.key_file import generate_key
-from pipelines.publishing.kms_key import SCHEME, open_kms_signer
+from pipelines.producing.publish.key_file import generate_key
+from pipelines.producing.publish.kms_key import SCHEME, open_kms_signer
 
 DEFAULT_SIGNING_KEY = Path("~/.config/statecast/signing_key.json")
 """Where keygen puts the key and produce looks for it."""

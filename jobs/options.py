@@ -12,7 +12,7 @@ import typer
 
 from pipelines.execution.executor import Executor
 from pipelines.execution.in_process import InProcessExecutor
-from pipelines.sources.state_walk_source import StateWalk
+from pipelines.near.trie.trie_walk_source import StateWalk
 from schemas.errors import InvalidInputError
 
 _SOURCE = "Where records come from"

@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from pipelines.restoring.part_folder import EpochParts, find_epoch, open_epoch_parts
-from schemas.epoch_context import EpochContext, ShardContext, parse_epoch_context
 from schemas.errors import InvalidInputError
 from schemas.ids import CryptoHash, ShardUId
-from schemas.object_layout import EpochLayout
-from schemas.state_part import Encoding
+from schemas.nearcore.epoch_context import EpochContext, ShardContext, parse_epoch_context
+from schemas.nearcore.state_part import Encoding
+from schemas.published.object_layout import EpochLayout
 
 _FOLDER = "What the folder does not say itself (a manifest does)"
 

@@ -13,12 +13,12 @@ from rich.table import Table
 
 from jobs.options import Json, parse_duration_s
 from jobs.terminal import format_bytes, format_seconds, open_console
-from pipelines.forecasting.bill import BillItem, EpochAmounts, epoch_amounts, monthly_bill
-from pipelines.forecasting.epoch_shape import EpochShape, epoch_shape
-from pipelines.forecasting.schedule import Cluster, EpochForecast, forecast_epoch
-from pipelines.forecasting.stage_costs import GIB, StageCosts, stage_costs_from_benchmark
+from pipelines.producing.forecast.bill import BillItem, EpochAmounts, epoch_amounts, monthly_bill
+from pipelines.producing.forecast.epoch_shape import EpochShape, epoch_shape
+from pipelines.producing.forecast.forecast_epoch import Cluster, EpochForecast, forecast_epoch
+from pipelines.producing.forecast.price_list import PRICE_LIST_BYTES_MAX, PriceList
+from pipelines.producing.forecast.stage_costs import GIB, StageCosts, stage_costs_from_benchmark
 from schemas.errors import InvalidInputError
-from schemas.price_list import PRICE_LIST_BYTES_MAX, PriceList
 
 CORES_MAX = 4096
 """Most worker cores that are tried to meet a deadline."""

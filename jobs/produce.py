@@ -41,23 +41,23 @@ from jobs.produce_summary import print_nothing_to_do, print_summary, result_json
 from jobs.publish_options import AllowUnsigned, EncodingOption, NumParts, SigningKey, To, Trackers, WebSeeds, ZstdLevel, choose_signer
 from jobs.report import write_report
 from jobs.terminal import format_bytes, open_console, open_progress
-from pipelines.epochs.rpc_client import REQUESTS_PER_S
-from pipelines.execution.claimed_production import ClaimTerms, claimed
-from pipelines.execution.held_work_folder import held_work_folder
-from pipelines.execution.produce_epoch import EpochProduction, EpochResult, ProductionSettings
-from pipelines.execution.shared_folders import require_readable
+from pipelines.bucket.epoch_claim import remove_dead_claim
+from pipelines.dataset.export.export_records import ExportSettings
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
-from pipelines.publishing.claim import remove_dead_claim
-from pipelines.publishing.epoch_publisher import EpochPublisher
-from pipelines.sources.state_walk_source import StateWalk
-from pipelines.stages.export import ExportSettings
-from pipelines.stages.plan import decide_num_parts
+from pipelines.near.epoch.rpc_client import REQUESTS_PER_S
+from pipelines.near.trie.trie_walk_source import StateWalk
+from pipelines.producing.build.plan_parts import decide_num_parts
+from pipelines.producing.claimed_production import ClaimTerms, claimed
+from pipelines.producing.produce_epoch import EpochProduction, EpochResult, ProductionSettings
+from pipelines.producing.publish.epoch_publisher import EpochPublisher
+from pipelines.producing.shared_folders import require_readable
+from pipelines.stores.held_work_folder import held_work_folder
 from pipelines.stores.open_store import open_store
-from schemas.epoch_context import EpochContext
 from schemas.errors import ClaimedError, EpochNotReadyError
-from schemas.object_layout import EpochLayout
-from schemas.state_part import Encoding, default_encoding
+from schemas.nearcore.epoch_context import EpochContext
+from schemas.nearcore.state_part import Encoding, default_encoding
+from schemas.published.object_layout import EpochLayout
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ import typer
 from rich.table import Table
 
 from jobs.terminal import format_bytes, format_seconds, open_console
-from pipelines.execution.produce_epoch import EpochResult
 from pipelines.execution.stage_runner import StageRunner
+from pipelines.producing.produce_epoch import EpochResult
 
 
 def print_nothing_to_do(reason: str | bool, message: str, as_json: bool, **facts: object) -> None:

@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from pipelines.proofs.trie_walk import Ending
-from pipelines.proofs.verification import VerifiedProof
-from schemas.access_key import AccessKey, decode_access_key
-from schemas.account import Account, decode_account
+from pipelines.proving.verify_trie_proof import VerifiedProof
+from pipelines.proving.walk_proof import Ending
 from schemas.errors import IntegrityError
-from schemas.proof import KeyClaim, PrefixClaim, ShardChoice
-from schemas.record_kind import record_kind_name
+from schemas.nearcore.access_key import AccessKey, decode_access_key
+from schemas.nearcore.account import Account, decode_account
+from schemas.nearcore.record_kind import record_kind_name
+from schemas.published.proof import KeyClaim, PrefixClaim, ShardChoice
 
 UNPROVEN: Final = ("chain_id", "epoch_height", "shard_chosen_by")
 """Fields that are the word of whoever made the proof."""

@@ -14,17 +14,17 @@ from jobs.epoch_url import locate_epoch
 from jobs.options import Epoch, Json, KernelName, NodeHome
 from jobs.proof_display import print_proof, proof_document
 from jobs.terminal import format_bytes, open_console
-from pipelines.execution.prove_node import NodeProofRequest, prove_from_node
-from pipelines.execution.prove_published import PublishedProof, PublishedProofRequest, prove_from_published
-from pipelines.proofs.verification import VerifiedProof, verify_proof
-from pipelines.proofs.wanted_record import WantedRecord, wanted_record
-from pipelines.sources.genesis_head import read_genesis_fields
+from pipelines.near.node.genesis_head import read_genesis_fields
+from pipelines.proving.prove_node import NodeProofRequest, prove_from_node
+from pipelines.proving.prove_published import PublishedProof, PublishedProofRequest, prove_from_published
+from pipelines.proving.verify_trie_proof import VerifiedProof, verify_proof
+from pipelines.proving.wanted_record import WantedRecord, wanted_record
 from pipelines.trust.policy import TrustPolicy
 from pipelines.trust.signatures import TrustRule
 from schemas.errors import InvalidInputError
 from schemas.ids import CryptoHash
-from schemas.public_key import PublicKey
-from schemas.shard_layout import ShardLayout, shard_layout_from_json
+from schemas.nearcore.shard_layout import ShardLayout, shard_layout_from_json
+from schemas.published.public_key import PublicKey
 
 _WHAT = "What is proven"
 _STATE = "At which state"

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from jobs.keygen import DEFAULT_SIGNING_KEY
-from pipelines.publishing.key_file import STANDARD_INPUT, load_signer, signer_from_standard_input
-from pipelines.publishing.kms_key import SCHEME as KMS_SCHEME
-from pipelines.publishing.kms_key import open_kms_signer
-from pipelines.publishing.signing import Signer
+from pipelines.producing.publish.key_file import STANDARD_INPUT, load_signer, signer_from_standard_input
+from pipelines.producing.publish.kms_key import SCHEME as KMS_SCHEME
+from pipelines.producing.publish.kms_key import open_kms_signer
+from pipelines.producing.publish.signing import Signer
 from schemas.errors import InvalidInputError
-from schemas.state_part import Encoding
+from schemas.nearcore.state_part import Encoding
 
 _OUTPUT = "What is published"
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.terminal import format_bytes, format_seconds
-from schemas.record_kind import record_kind_name
+from schemas.nearcore.record_kind import record_kind_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from pipelines.execution.produce_epoch import EpochResult
     from pipelines.execution.stage_runner import StageTiming
+    from pipelines.producing.produce_epoch import EpochResult
 
 _KINDS_SHOWN_MAX = 12
 """Record kinds with a bar of their own; the smaller ones are summed up."""

@@ -23,11 +23,11 @@ from jobs.parts_input import (
     open_parts,
 )
 from jobs.terminal import format_bytes, format_seconds, open_console, open_progress
-from pipelines.execution.shared_folders import require_shared
+from pipelines.dataset.record_files import FileFormat
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
-from pipelines.stages.record_files import FileFormat
-from schemas.dataset import epoch_folder
+from pipelines.producing.shared_folders import require_shared
+from schemas.dataset.dataset_summary import epoch_folder
 from schemas.errors import InvalidInputError
 
 _DATASET = "dataset://"
@@ -74,8 +74,8 @@ def restore(
     executor = open_executor(ray_address, workers, in_process, ray_patience)
     runner = StageRunner(executor, progress)
     # Imported here: the command line must start quickly, and this loads RocksDB.
-    from pipelines.execution.restore_epoch import restore_database, restore_dataset, shard_json
-    from pipelines.stages.export import ExportSettings
+    from pipelines.dataset.export.export_records import ExportSettings
+    from pipelines.restoring.restore_epoch import restore_database, restore_dataset, shard_json
 
     try:
         progress.note(f"restoring from {found.url}, {executor.description}, {chosen_kernel.name} kernel")

@@ -14,15 +14,15 @@ from rich.table import Table
 from jobs.chain_url import locate_chain
 from jobs.options import InProcess, Json, RayAddress, RayPatience, Workers, open_executor
 from jobs.terminal import format_bytes, open_console, open_progress
-from pipelines.execution.check_epoch import Finding
-from pipelines.execution.repair_epoch import Repair
-from pipelines.execution.scrub_chain import ChainScrub, ScrubOutcome, ScrubResult, ScrubSettings, parse_sample_ppm, published_epochs
 from pipelines.execution.stage_runner import StageRunner
+from pipelines.keeping.check_epoch import Finding
+from pipelines.keeping.repair_epoch import Repair
+from pipelines.keeping.scrub_chain import ChainScrub, ScrubOutcome, ScrubResult, ScrubSettings, parse_sample_ppm, published_epochs
 from pipelines.stores.open_store import open_store
 from pipelines.trust.signatures import TrustRule
 from schemas.errors import InvalidInputError, ObjectMismatchError, PartialResultError, StatecastError
-from schemas.public_key import PublicKey
-from schemas.scrub_state import WHOLE_PPM
+from schemas.published.public_key import PublicKey
+from schemas.published.scrub_state import WHOLE_PPM
 
 FINDINGS_SHOWN_MAX = 50
 """Most findings printed for people; ``--json`` has all."""

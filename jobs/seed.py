@@ -12,7 +12,6 @@ import typer
 
 from jobs.options import ShardIds, parse_byte_count
 from jobs.seed_display import open_seed_display
-from pipelines.bittorrent.addresses import parse_address
 from pipelines.bittorrent.session import SessionSettings
 from pipelines.execution.status_server import Health, status_server
 from pipelines.seeding.data_folder import DataFolder, open_data_folder
@@ -21,11 +20,12 @@ from pipelines.seeding.seed_metrics import STUCK_S, SeedMetrics
 from pipelines.seeding.seeder import Seeder, SeedSettings
 from pipelines.seeding.status import SeedEvent, SeedStatus
 from pipelines.stores.open_store import open_store
-from pipelines.stores.protocol import Store
+from pipelines.stores.store import Store
 from pipelines.trust.policy import TrustPolicy
 from pipelines.trust.signatures import TrustRule
+from schemas.address import parse_address
 from schemas.errors import InvalidInputError, PartialResultError
-from schemas.public_key import PublicKey
+from schemas.published.public_key import PublicKey
 
 _TRUST = "Whom to believe"
 _NETWORK = "Network"

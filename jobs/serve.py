@@ -12,8 +12,8 @@ import structlog
 import typer
 
 from jobs.options import parse_byte_count
-from pipelines.bittorrent.addresses import parse_address
 from pipelines.seeding.mirror_values import Access, MirrorLimits
+from schemas.address import parse_address
 
 _DEFAULTS = MirrorLimits()
 

@@ -23,12 +23,12 @@ from jobs.options import (
     open_executor,
 )
 from jobs.terminal import format_bytes, open_console, open_progress
-from pipelines.execution.export_tables import chosen_shards, export_tables, prove_roots
-from pipelines.execution.shared_folders import require_readable, require_shared
+from pipelines.dataset.tables.export_tables import chosen_shards, export_tables, prove_roots
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
-from schemas.dataset import epoch_folder
-from schemas.decoded_tables import TablesShard
+from pipelines.producing.shared_folders import require_readable, require_shared
+from schemas.dataset.dataset_summary import epoch_folder
+from schemas.dataset.tables_summary import TablesShard
 
 
 def tables(

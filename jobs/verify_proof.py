@@ -12,10 +12,10 @@ from jobs.options import Json
 from jobs.proof_display import print_proof, proof_document
 from jobs.prove import read_shard_layout_file
 from jobs.terminal import open_console
-from pipelines.proofs.verification import verify_proof as verify
+from pipelines.proving.verify_trie_proof import verify_proof as verify
 from schemas.errors import InvalidInputError
 from schemas.ids import CryptoHash
-from schemas.proof import PROOF_BYTES_MAX, TrieProof
+from schemas.published.proof import PROOF_BYTES_MAX, TrieProof
 
 
 def verify_proof(

@@ -31,26 +31,26 @@ from jobs.produce import default_work_folder
 from jobs.publish_options import AllowUnsigned, EncodingOption, SigningKey, To, Trackers, WebSeeds, ZstdLevel, choose_signer
 from jobs.watch_log import LogFormat, WatchLog
 from jobs.watch_signals import StopSignals
-from pipelines.bittorrent.addresses import parse_address
-from pipelines.epochs.rpc_client import REQUESTS_PER_S
-from pipelines.execution.claimed_production import ClaimTerms
+from pipelines.dataset.export.export_records import ExportSettings
 from pipelines.execution.executor import Executor
-from pipelines.execution.held_work_folder import held_work_folder
-from pipelines.execution.produce_epoch import ProductionSettings
 from pipelines.execution.status_server import Health, status_server
-from pipelines.execution.watch_metrics import WatchMetrics
-from pipelines.execution.watch_node import Watcher, WatchSettings
-from pipelines.execution.watch_production import WatchProduction
 from pipelines.kernel.choice import choose_kernel
-from pipelines.publishing.epoch_publisher import EpochPublisher
-from pipelines.sources.state_walk_source import StateWalk
-from pipelines.stages.export import ExportSettings
+from pipelines.near.epoch.rpc_client import REQUESTS_PER_S
+from pipelines.near.trie.trie_walk_source import StateWalk
+from pipelines.producing.claimed_production import ClaimTerms
+from pipelines.producing.produce_epoch import ProductionSettings
+from pipelines.producing.publish.epoch_publisher import EpochPublisher
+from pipelines.producing.watch.watch_metrics import WatchMetrics
+from pipelines.producing.watch.watch_node import Watcher, WatchSettings
+from pipelines.producing.watch.watch_production import WatchProduction
+from pipelines.stores.held_work_folder import held_work_folder
 from pipelines.stores.open_store import open_store
-from schemas.epoch_context import EpochContext
+from schemas.address import parse_address
 from schemas.errors import InvalidInputError, TransientStoreError
-from schemas.manifest import check_urls
-from schemas.object_layout import chain_folder
-from schemas.state_part import Encoding, default_encoding
+from schemas.nearcore.epoch_context import EpochContext
+from schemas.nearcore.state_part import Encoding, default_encoding
+from schemas.published.manifest import check_urls
+from schemas.published.object_layout import chain_folder
 
 _WATCH = "How it watches"
 

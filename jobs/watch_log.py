@@ -14,8 +14,8 @@ import structlog
 from structlog.typing import Processor
 
 from jobs.terminal import LINE_INTERVAL_S
-from pipelines.epochs.watch_decisions import WatchedEpoch
 from pipelines.execution.progress import StageProgress
+from pipelines.producing.watch.watch_decisions import WatchedEpoch
 
 _WARNINGS = frozenset({"poll_failed", "waiting_for_other_producer", "attempt_stopped", "memory_lost"})
 _ERRORS = frozenset({"failed", "epoch_failed", "epoch_abandoned"})

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, quote
 
-from pipelines.bittorrent.addresses import Address, parse_address
+from schemas.address import Address, parse_address
 from schemas.errors import InvalidInputError
 
 LINK_LENGTH_MAX: Final = 16_384

@@ -14,8 +14,8 @@ from typing import Any, Final
 from pipelines.bittorrent.library import import_libtorrent
 from schemas.errors import ManifestError
 from schemas.ids import PartId
-from schemas.manifest_shard import ManifestShard, ManifestTorrent
-from schemas.object_layout import part_file_name, shard_folder_name
+from schemas.published.manifest_shard import ManifestShard, ManifestTorrent
+from schemas.published.object_layout import part_file_name, shard_folder_name
 
 TORRENT_BYTES_MAX: Final = 512 << 20
 """Largest torrent file that is read: some 52 bytes a piece, with room for the largest manifest."""

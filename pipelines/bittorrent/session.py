@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pipelines.bittorrent.addresses import Address
 from pipelines.bittorrent.library import import_libtorrent
+from schemas.address import Address
 from schemas.errors import InvalidInputError
 
 CONNECTIONS_MAX: Final = 5_000

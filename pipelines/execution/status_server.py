@@ -17,7 +17,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.registry import Collector
 
-from pipelines.bittorrent.addresses import Address
+from schemas.address import Address
 from schemas.errors import InvalidInputError
 
 REQUEST_TIMEOUT_S: Final = 10.0

@@ -16,8 +16,8 @@ from random import Random
 from typing import Final
 
 from pipelines.fetching.limits import FetchLimits
-from pipelines.fetching.protocol import Cancellation, Source, WantedObject
 from pipelines.fetching.schedule import FailureKind
+from pipelines.fetching.source import Cancellation, Source, WantedObject
 from pipelines.fetching.source_account import SourceAccount
 from pipelines.fetching.transfer import failure_of
 from pipelines.trust.policy import Offer

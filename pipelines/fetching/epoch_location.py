@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from pipelines.fetching.documents import DocumentReader
-from pipelines.fetching.protocol import Source
+from pipelines.fetching.source import Source
 from schemas.errors import EpochNotReadyError, FetchError, InvalidInputError, ManifestError, StoreError
-from schemas.latest_pointer import POINTER_BYTES_MAX, LatestPointer
-from schemas.object_layout import EpochLayout, latest_name, parse_epoch_folder
+from schemas.published.latest_pointer import POINTER_BYTES_MAX, LatestPointer
+from schemas.published.object_layout import EpochLayout, latest_name, parse_epoch_folder
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from pipelines.fetching.protocol import SOURCE_TIMEOUT_S
+from pipelines.fetching.source import SOURCE_TIMEOUT_S
 from schemas.errors import InvalidInputError
 
 SOURCES_MAX: Final = 64

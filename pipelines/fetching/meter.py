@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pipelines.fetching.progress import FetchProgress, FetchWatcher, SourceProgress
+from pipelines.fetching.fetch_progress import FetchProgress, FetchWatcher, SourceProgress
 from pipelines.fetching.source_account import SourceAccount
 
 PROGRESS_INTERVAL_S: Final = 0.5

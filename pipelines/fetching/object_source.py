@@ -8,10 +8,10 @@ from itertools import islice
 from typing import Final
 
 from pipelines.fetching.pacing import Throttle
-from pipelines.fetching.protocol import BUFFER_BYTES_MAX, Buffer, Cancellation, SourceTraits, WantedObject
-from pipelines.stores.protocol import Store
+from pipelines.fetching.source import BUFFER_BYTES_MAX, Buffer, Cancellation, SourceTraits, WantedObject
+from pipelines.stores.store import Store
 from schemas.errors import InvalidInputError, ObjectNotFoundError
-from schemas.object_layout import EpochLayout, ObjectKind, chain_folder, parse_object_name
+from schemas.published.object_layout import EpochLayout, ObjectKind, chain_folder, parse_object_name
 
 RANGE_BYTES_FIRST: Final = 1 << 20
 """What the first request of a transfer asks for."""

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from pipelines.fetching.protocol import Cancellation
+from pipelines.fetching.source import Cancellation
 
 
 class Pace:

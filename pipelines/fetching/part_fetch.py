@@ -17,19 +17,19 @@ from random import Random
 from typing import Final
 
 from pipelines.fetching.fetch_folder import FetchFolder, local_errors
+from pipelines.fetching.fetch_progress import FetchWatcher
 from pipelines.fetching.limits import FetchLimits
 from pipelines.fetching.meter import Meter
 from pipelines.fetching.pacing import Pace, Throttle
-from pipelines.fetching.progress import FetchWatcher
-from pipelines.fetching.protocol import Source, WantedObject
 from pipelines.fetching.schedule import FailureKind, Schedule, Transfer
+from pipelines.fetching.source import Source, WantedObject
 from pipelines.fetching.source_account import SourceAccount
 from pipelines.fetching.transfer import PartialFile, TransferEnd, TransferThread
-from pipelines.fetching.verification import Verifier, VerifyPartTask
+from pipelines.fetching.verifier import Verifier, VerifyPartTask
 from schemas.errors import FetchError, IntegrityError
 from schemas.ids import CryptoHash, PartId
-from schemas.manifest_shard import STORED_BYTES_MAX
-from schemas.state_part import Encoding
+from schemas.nearcore.state_part import Encoding
+from schemas.published.manifest_shard import STORED_BYTES_MAX
 
 TICK_S: Final = 0.1
 """How often transfers are looked at while they run."""

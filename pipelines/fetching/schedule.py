@@ -22,7 +22,7 @@ from typing import Final
 
 from pipelines.fetching.limits import FetchLimits
 from pipelines.fetching.preference import priority_score, weighted_score
-from pipelines.fetching.protocol import WantedObject
+from pipelines.fetching.source import WantedObject
 from pipelines.fetching.source_account import SourceAccount
 
 RATE_SAMPLE_S: Final = 1.0

@@ -7,7 +7,7 @@ from random import Random
 from typing import Final
 
 from pipelines.fetching.limits import FetchLimits
-from pipelines.fetching.protocol import SourceTraits
+from pipelines.fetching.source import SourceTraits
 
 PROBLEMS_KEPT_MAX: Final = 20
 """Most problems of a source that are kept for the report; all are counted."""

@@ -13,12 +13,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
-from pipelines.bittorrent.addresses import Address
 from pipelines.bittorrent.published_torrent import PublishedTorrent, check_torrent, named_torrent
+from schemas.address import Address
 from schemas.errors import IntegrityError, ManifestError, StatecastError, StoreError, StoreFullError
 from schemas.ids import PartId
-from schemas.manifest_shard import ManifestShard
-from schemas.object_layout import part_file_name, shard_folder_name
+from schemas.published.manifest_shard import ManifestShard
+from schemas.published.object_layout import part_file_name, shard_folder_name
 
 READS_MAX: Final = 8
 """Times that a piece is read and found not to be on the disk yet, although the library said so, before that is an error."""

@@ -18,16 +18,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pipelines.bittorrent.addresses import Address
 from pipelines.bittorrent.library import import_libtorrent
 from pipelines.bittorrent.magnet import MagnetLink
 from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX, PublishedTorrent, named_torrent, read_torrent
 from pipelines.bittorrent.session import SessionSettings, close_session, open_session
-from pipelines.fetching.protocol import BUFFER_BYTES_MAX, SOURCE_TIMEOUT_S, Buffer, Cancellation, EpochOnOffer, SourceTraits, WantedObject
+from pipelines.fetching.source import BUFFER_BYTES_MAX, SOURCE_TIMEOUT_S, Buffer, Cancellation, EpochOnOffer, SourceTraits, WantedObject
 from pipelines.fetching.torrent_download import Download
+from schemas.address import Address
 from schemas.errors import FetchError, InvalidInputError, ManifestError, ObjectNotFoundError, StoreError, TransientStoreError
-from schemas.manifest import Manifest
-from schemas.manifest_shard import ManifestShard
+from schemas.published.manifest import Manifest
+from schemas.published.manifest_shard import ManifestShard
 
 PARTS_AT_ONCE_MAX: Final = 8
 """Parts that the swarm is asked for at once: enough pieces for many peers, few enough that parts get finished."""
@@ -73,7 +73,7 @@ def magnet_peers(link: MagnetLink, manifest: Manifest) -> tuple[Address, ...]:
 
 
 class TorrentSource:
-    """See `pipelines.fetching.protocol.Source`."""
+    """See `pipelines.fetching.source.Source`."""
 
     def __init__(self, offer: EpochOnOffer, settings: TorrentSettings) -> None:
         """Open a session; nobody is called before the first part is asked for.

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from pipelines.fetching.fetch_folder import local_errors
 from pipelines.fetching.pacing import Throttle
-from pipelines.fetching.protocol import Cancellation, Source, WantedObject
 from pipelines.fetching.schedule import FailureKind
+from pipelines.fetching.source import Cancellation, Source, WantedObject
 from schemas.errors import (
     IntegrityError,
     ObjectNotFoundError,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.kernel.protocol import Kernel
+from pipelines.kernel.trie_kernel import Kernel
 from schemas.errors import InvalidInputError
 
 KERNEL_NAMES = ("auto", "native", "reference")

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.kernel.protocol import AppliedPart, Build, Sealed, Structure
+from pipelines.kernel.trie_kernel import AppliedPart, Build, Sealed, Structure
 from schemas import errors
 from schemas.ids import CryptoHash, PartId
 
@@ -100,7 +100,7 @@ def _checked(batches: Sequence[pa.RecordBatch], columns: Sequence[str]) -> list[
 
 
 class NativeKernel:
-    """Kernel in Rust; see `pipelines.kernel.protocol.Kernel` for what the methods do. Holds no state and can be pickled."""
+    """Kernel in Rust; see `pipelines.kernel.trie_kernel.Kernel` for what the methods do. Holds no state and can be pickled."""
 
     name = "native"
 

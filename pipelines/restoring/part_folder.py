@@ -13,10 +13,7 @@ from dataclasses import dataclass, replace
 
 from pipelines.restoring.part_object import PartObject
 from pipelines.stores.open_store import open_store
-from pipelines.stores.protocol import Store
-from schemas.block import decode_block_header
-from schemas.dsse import parse_envelope
-from schemas.epoch_context import EpochContext, ShardContext
+from pipelines.stores.store import Store
 from schemas.errors import (
     EpochNotReadyError,
     InvalidInputError,
@@ -25,14 +22,17 @@ from schemas.errors import (
     ObjectNotFoundError,
     StateRootMismatchError,
 )
-from schemas.flat_storage import FlatBlock
 from schemas.ids import ZERO_HASH, CryptoHash, PartId
-from schemas.manifest import Manifest
-from schemas.manifest_shard import ManifestShard
-from schemas.object_layout import EpochLayout, ObjectKind, parse_epoch_folder, parse_object_name
-from schemas.shard_statement import ShardStatement
-from schemas.state_header import decode_state_header, prove_state_root
-from schemas.state_part import Encoding, default_encoding
+from schemas.nearcore.block import decode_block_header
+from schemas.nearcore.epoch_context import EpochContext, ShardContext
+from schemas.nearcore.flat_storage import FlatBlock
+from schemas.nearcore.state_header import decode_state_header, prove_state_root
+from schemas.nearcore.state_part import Encoding, default_encoding
+from schemas.published.dsse import parse_envelope
+from schemas.published.manifest import Manifest
+from schemas.published.manifest_shard import ManifestShard
+from schemas.published.object_layout import EpochLayout, ObjectKind, parse_epoch_folder, parse_object_name
+from schemas.published.shard_statement import ShardStatement
 
 MISSING_SHOWN_MAX = 5
 """Most missing parts that an error names."""

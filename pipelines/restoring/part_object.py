@@ -11,8 +11,8 @@ from pipelines.kernel.choice import choose_kernel
 from pipelines.stores.open_store import open_store
 from schemas.errors import IntegrityError, ObjectMismatchError, StatecastError
 from schemas.ids import CryptoHash, PartId
-from schemas.manifest_shard import STORED_BYTES_MAX
-from schemas.state_part import Encoding, decode_state_part
+from schemas.nearcore.state_part import Encoding, decode_state_part
+from schemas.published.manifest_shard import STORED_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True)

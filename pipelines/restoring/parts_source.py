@@ -13,18 +13,18 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from pipelines.dataset.dataset_files import read_table
 from pipelines.kernel.choice import choose_kernel
-from pipelines.kernel.protocol import AppliedPart
+from pipelines.kernel.trie_kernel import AppliedPart
+from pipelines.near.node.flat_state_source import KeyRange
+from pipelines.near.record_batches import bounded
 from pipelines.restoring.part_folder import EpochParts, ShardParts
 from pipelines.restoring.part_object import PartObject, located
-from pipelines.sources.dataset_files import read_table
-from pipelines.sources.protocol import KeyRange
-from pipelines.sources.record_batches import bounded
 from pipelines.stores.open_store import open_store
-from schemas.dataset import shard_folder
-from schemas.epoch_context import EpochContext, ShardContext
+from schemas.dataset.dataset_summary import shard_folder
+from schemas.dataset.flat_state import VALUE_SCHEMA
 from schemas.errors import DatasetError, IntegrityError, ValueMismatchError
-from schemas.flat_state import VALUE_SCHEMA
+from schemas.nearcore.epoch_context import EpochContext, ShardContext
 
 
 @dataclass(frozen=True, slots=True)

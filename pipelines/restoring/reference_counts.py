@@ -16,10 +16,10 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from pipelines.kernel.protocol import WALK_STEPS_MAX
+from pipelines.kernel.trie_kernel import WALK_STEPS_MAX
 from schemas.errors import MalformedNodeError, PartLimitError
 from schemas.ids import HASH_BYTES, CryptoHash
-from schemas.trie_node import BranchNode, ExtensionNode, LeafNode, decode_nibbles, decode_trie_node, key_to_nibbles
+from schemas.nearcore.trie_node import BranchNode, ExtensionNode, LeafNode, decode_nibbles, decode_trie_node, key_to_nibbles
 
 ReadNode = Callable[[bytes], bytes]
 """Returns the bytes of a node by its hash; raises an IntegrityError when they are not there."""
@@ -114,7 +114,7 @@ def node_references(node: bytes) -> tuple[bytes | None, list[bytes]]:
 
     Raises:
         MalformedNodeError: the bytes are no node.
-    Source: as `schemas.trie_node.decode_trie_node`.
+    Source: as `schemas.nearcore.trie_node.decode_trie_node`.
     """
     try:
         tag = node[0]

@@ -12,15 +12,15 @@ from hashlib import sha256
 import pyarrow as pa
 
 from pipelines.kernel.choice import choose_kernel
-from pipelines.kernel.protocol import AppliedPart
+from pipelines.kernel.trie_kernel import AppliedPart
 from pipelines.restoring.part_object import PartObject, located
 from pipelines.restoring.reference_counts import count_references
 from pipelines.restoring.restore_work import RestoreWork, read_summary, write_summary
 from pipelines.restoring.rocksdb_writer import UNFINISHED_SUFFIX, give_name, write_sorted_file, writing
+from schemas.dataset.flat_state_value import encode_inlined, encode_ref
 from schemas.errors import IntegrityError, MissingTrieValueError
-from schemas.flat_state_value import encode_inlined, encode_ref
 from schemas.ids import ShardUId
-from schemas.state_part import decode_partial_state
+from schemas.nearcore.state_part import decode_partial_state
 
 REFERENCES_SCHEMA = pa.schema(
     [

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.kernel.choice import choose_kernel
+from pipelines.near.node.node_columns import FLAT_STATE, STATE
+from pipelines.near.node.rocksdb_reader import RocksDbReader, cached_reader
 from pipelines.restoring.reference_counts import count_references
 from pipelines.restoring.restore_work import RestoreWork
-from pipelines.sources.node_columns import FLAT_STATE, STATE
-from pipelines.sources.rocksdb_reader import RocksDbReader, cached_reader
+from schemas.dataset.flat_state_value import decode_records
 from schemas.errors import ValueMismatchError
-from schemas.flat_state import KEY_BYTES_MAX
-from schemas.flat_state_value import decode_records
 from schemas.ids import CryptoHash, ShardUId
+from schemas.nearcore.flat_state_limits import KEY_BYTES_MAX
 
 _COLUMNS = (FLAT_STATE, STATE)
 

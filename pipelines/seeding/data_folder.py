@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from pipelines.stores.file_lock import take_lock
 from schemas.errors import InvalidInputError, StoreDeniedError, StoreError, StoreFullError
-from schemas.object_layout import EpochLayout, parse_epoch_folder
+from schemas.published.object_layout import EpochLayout, parse_epoch_folder
 
 OWN_FOLDER: Final = ".seed"
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from pipelines.stores.protocol import Store
+from pipelines.stores.store import Store
 from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.policy import Offer, TrustPolicy, choose_manifest
-from schemas.dsse import ENVELOPE_BYTES_MAX
 from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, ObjectNotFoundError
-from schemas.manifest import Manifest
-from schemas.object_layout import EpochLayout, ObjectKind, chain_folder, latest_name, parse_object_name
+from schemas.published.dsse import ENVELOPE_BYTES_MAX
+from schemas.published.manifest import Manifest
+from schemas.published.object_layout import EpochLayout, ObjectKind, chain_folder, latest_name, parse_object_name
 
 LISTING_INTERVAL_S: Final = 900.0
 """A bucket is listed when its pointer has moved, and this often in any case: epochs without all their shards move no pointer."""

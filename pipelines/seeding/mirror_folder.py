@@ -1,6 +1,6 @@
 """What a mirror shows of a folder: objects of nearcore's layout, and of those only whole files that lie inside the folder.
 
-A name is served if it is spelled exactly as `schemas.object_layout` spells it, so there is no way to temporary files, dotfiles, other
+A name is served if it is spelled exactly as `schemas.published.object_layout` spells it, so there is no way to temporary files, dotfiles, other
 files or out of the folder. Digests are the manifest's word for it; whoever reads verifies.
 """
 
@@ -16,10 +16,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
-from schemas.dsse import ENVELOPE_BYTES_MAX, parse_envelope
 from schemas.errors import ManifestError
-from schemas.manifest import Manifest
-from schemas.object_layout import EpochLayout, ObjectKind, parse_object_name
+from schemas.published.dsse import ENVELOPE_BYTES_MAX, parse_envelope
+from schemas.published.manifest import Manifest
+from schemas.published.object_layout import EpochLayout, ObjectKind, parse_object_name
 
 MANIFESTS_REMEMBERED_MAX: Final = 4
 """Epochs whose digests are kept in memory."""

@@ -18,10 +18,10 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from pipelines.bittorrent.addresses import Address
 from pipelines.fetching.pacing import Pace
 from pipelines.seeding.mirror_folder import MirrorFolder, MirrorObject
 from pipelines.seeding.mirror_values import Access, MirrorLimits
+from schemas.address import Address
 from schemas.errors import InvalidInputError
 
 BUFFER_BYTES: Final = 256 << 10

@@ -16,24 +16,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pipelines.bittorrent.addresses import Address
 from pipelines.bittorrent.magnet import magnet_link
 from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX, PublishedTorrent, named_torrent, read_torrent
 from pipelines.bittorrent.session import SessionSettings
-from pipelines.publishing.lease_keeper import EpochLease, held_epoch
+from pipelines.bucket.lease_keeper import EpochLease, held_epoch
 from pipelines.seeding.data_folder import DataFolder
 from pipelines.seeding.epoch_feed import BelievedEpoch, EpochFeed
-from pipelines.seeding.retention import HeldEpoch, epochs_to_drop
+from pipelines.seeding.kept_epochs import HeldEpoch, epochs_to_drop
 from pipelines.seeding.shard_parts import ShardParts
 from pipelines.seeding.status import OnEvent, SeedEvent, SeedStatus, ShardKey, ShardPhase, ShardStatus
 from pipelines.seeding.swarm import Swarm, Traffic
-from pipelines.stores.protocol import Store
+from pipelines.stores.store import Store
 from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.policy import TrustPolicy
+from schemas.address import Address
 from schemas.errors import InvalidInputError, ManifestError, StatecastError
 from schemas.ids import CryptoHash
-from schemas.manifest_shard import ManifestShard
-from schemas.object_layout import EpochLayout, shard_folder_name
+from schemas.published.manifest_shard import ManifestShard
+from schemas.published.object_layout import EpochLayout, shard_folder_name
 
 TICK_S: Final = 0.25
 """Longest wait of the thread that serves the session."""

@@ -16,10 +16,10 @@ from typing import Final
 
 from pipelines.seeding.data_folder import DataFolder, mapped, write_all
 from pipelines.seeding.status import ShardKey
-from pipelines.stores.protocol import Store
+from pipelines.stores.store import Store
 from schemas.errors import ObjectMismatchError, StatecastError, StoreFullError, TransientStoreError
 from schemas.ids import PartId
-from schemas.manifest_shard import ManifestPart, ManifestShard
+from schemas.published.manifest_shard import ManifestPart, ManifestShard
 
 RANGE_BYTES_MAX: Final = 32 << 20
 """Most bytes asked for at once, and so most that a download holds in memory."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from schemas.object_layout import EpochLayout
+from schemas.published.object_layout import EpochLayout
 
 
 class ShardPhase(StrEnum):

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pipelines.bittorrent.addresses import Address
 from pipelines.bittorrent.library import import_libtorrent
 from pipelines.bittorrent.published_torrent import PublishedTorrent
 from pipelines.bittorrent.session import SessionSettings, close_session, open_session
 from pipelines.seeding.data_folder import DataFolder
 from pipelines.seeding.status import ShardKey
+from schemas.address import Address
 from schemas.errors import StoreError
 
 RESUME_INTERVAL_S: Final = 60.0

@@ -1,1 +1,1 @@
-"""Where objects go: fsspec file systems behind one narrow interface that states its guarantees."""
+"""Where objects go: files, memory, object stores behind one narrow interface."""

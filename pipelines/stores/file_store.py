@@ -24,8 +24,8 @@ import pyarrow as pa
 
 from pipelines.stores.object_names import TEMPORARY_FOLDER, check_object_name, check_prefix, check_range
 from pipelines.stores.per_process import PerProcess
-from pipelines.stores.protocol import Data, ObjectInfo, StoreGuarantees
 from pipelines.stores.ranges import as_view, holds_same_bytes
+from pipelines.stores.store import Data, ObjectInfo, StoreGuarantees
 from schemas.errors import (
     InvalidInputError,
     ObjectExistsError,

@@ -32,8 +32,8 @@ from pipelines.stores.client_environment import (
 from pipelines.stores.gcs_credentials import find_credentials
 from pipelines.stores.object_names import check_range
 from pipelines.stores.per_process import PerProcess
-from pipelines.stores.protocol import Data, ObjectInfo, StoreGuarantees
 from pipelines.stores.ranges import as_view, holds_same_bytes, open_ranges
+from pipelines.stores.store import Data, ObjectInfo, StoreGuarantees
 from schemas.errors import (
     InvalidInputError,
     ObjectExistsError,

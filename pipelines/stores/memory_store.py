@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from pipelines.stores.object_names import check_object_name, check_prefix, check_range
-from pipelines.stores.protocol import Data, ObjectInfo, StoreGuarantees
+from pipelines.stores.store import Data, ObjectInfo, StoreGuarantees
 from schemas.errors import ObjectExistsError, ObjectNotFoundError
 
 

@@ -9,10 +9,10 @@ from pipelines.stores.bucket_folder import BucketFolder
 from pipelines.stores.file_store import FileStore
 from pipelines.stores.gcs_store import GcsStore
 from pipelines.stores.memory_store import MemoryStore
-from pipelines.stores.protocol import Store
 from pipelines.stores.rate_limit import RateLimitedStore
 from pipelines.stores.retrying import RetryingStore, RetryPolicy
 from pipelines.stores.s3_store import S3Store, import_s3fs
+from pipelines.stores.store import Store
 from schemas.errors import InvalidInputError
 
 SCHEMES = ("file", "memory", "gs", "s3")

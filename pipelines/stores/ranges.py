@@ -6,7 +6,7 @@ import io
 
 import pyarrow as pa
 
-from pipelines.stores.protocol import Data, Store
+from pipelines.stores.store import Data, Store
 from schemas.errors import ObjectNotFoundError
 
 READ_AHEAD_BYTES = 640 << 10

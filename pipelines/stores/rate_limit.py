@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from pipelines.stores.per_process import PerProcess
-from pipelines.stores.protocol import Data, ObjectInfo, Store, StoreGuarantees
 from pipelines.stores.ranges import as_view, open_ranges
+from pipelines.stores.store import Data, ObjectInfo, Store, StoreGuarantees
 
 
 class BytePacer:

@@ -13,8 +13,8 @@ from typing import TypeVar
 import pyarrow as pa
 import stamina
 
-from pipelines.stores.protocol import Data, ObjectInfo, Store, StoreGuarantees
 from pipelines.stores.ranges import open_ranges
+from pipelines.stores.store import Data, ObjectInfo, Store, StoreGuarantees
 from schemas.errors import TransientStoreError
 
 T = TypeVar("T")

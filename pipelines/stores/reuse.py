@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipelines.stores.file_store import FileStore
 from pipelines.stores.object_names import check_object_name
-from pipelines.stores.protocol import Store
+from pipelines.stores.store import Store
 from schemas.errors import ObjectMismatchError
 
 

@@ -24,8 +24,8 @@ from pipelines.stores.bucket_folder import BucketFolder
 from pipelines.stores.client_environment import S3_ANONYMOUS_VARIABLE, S3_REQUEST_PAYER_VARIABLE, is_set, s3_requester_pays
 from pipelines.stores.object_names import check_range
 from pipelines.stores.per_process import PerProcess
-from pipelines.stores.protocol import Data, ObjectInfo, StoreGuarantees
 from pipelines.stores.ranges import as_view, holds_same_bytes, open_ranges
+from pipelines.stores.store import Data, ObjectInfo, StoreGuarantees
 from schemas.errors import (
     InvalidInputError,
     ObjectExistsError,

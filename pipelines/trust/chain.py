@@ -23,12 +23,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from schemas.block import BlockHeader, decode_block_header
 from schemas.errors import IntegrityError, ManifestError
 from schemas.ids import CryptoHash
-from schemas.manifest import Manifest
-from schemas.shard_statement import ShardStatement
-from schemas.state_header import StateHeader, prove_chunk
+from schemas.nearcore.block import BlockHeader, decode_block_header
+from schemas.nearcore.state_header import StateHeader, prove_chunk
+from schemas.published.manifest import Manifest
+from schemas.published.shard_statement import ShardStatement
 
 
 @dataclass(frozen=True, slots=True)

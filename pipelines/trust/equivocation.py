@@ -11,9 +11,9 @@ from dataclasses import dataclass, fields
 from itertools import combinations
 
 from pipelines.trust.signatures import verified_signers
-from schemas.dsse import Envelope
-from schemas.public_key import PublicKey
-from schemas.shard_statement import ShardStatement
+from schemas.published.dsse import Envelope
+from schemas.published.public_key import PublicKey
+from schemas.published.shard_statement import ShardStatement
 
 
 @dataclass(frozen=True, slots=True)

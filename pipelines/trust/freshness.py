@@ -10,8 +10,8 @@ from typing import Any, Final
 from schemas.errors import EquivocationError, ManifestError, ManifestExpiredError, RollbackError
 from schemas.ids import CryptoHash
 from schemas.json_document import FieldReader, decode_json, encode_json
-from schemas.manifest import Manifest
-from schemas.object_layout import REVISION_MAX
+from schemas.published.manifest import Manifest
+from schemas.published.object_layout import REVISION_MAX
 
 EPOCHS_REMEMBERED_MAX: Final = 256
 """Epochs whose revision is remembered; the oldest are forgotten first."""

@@ -23,15 +23,15 @@ from pipelines.trust.chain import ProvenBlocks, prove_blocks, prove_statement
 from pipelines.trust.equivocation import Contradiction, find_contradictions
 from pipelines.trust.freshness import AcceptedManifests, check_not_expired
 from pipelines.trust.signatures import TrustRule, agreed_payload, verified_signers
-from schemas.dsse import Envelope, parse_envelope
 from schemas.errors import EquivocationError, InvalidInputError, ManifestError, SignatureError
 from schemas.ids import CryptoHash
-from schemas.in_toto import PAYLOAD_TYPE
-from schemas.manifest import Manifest
-from schemas.manifest_shard import ManifestShard
-from schemas.object_layout import EpochLayout
-from schemas.public_key import PublicKey
-from schemas.shard_statement import ShardStatement
+from schemas.published.dsse import Envelope, parse_envelope
+from schemas.published.in_toto import PAYLOAD_TYPE
+from schemas.published.manifest import Manifest
+from schemas.published.manifest_shard import ManifestShard
+from schemas.published.object_layout import EpochLayout
+from schemas.published.public_key import PublicKey
+from schemas.published.shard_statement import ShardStatement
 
 
 @dataclass(frozen=True, slots=True)

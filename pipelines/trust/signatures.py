@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schemas.dsse import Envelope
 from schemas.errors import EquivocationError, InvalidInputError, SignatureError
-from schemas.in_toto import PAYLOAD_TYPE
-from schemas.public_key import KeyScheme, PublicKey
+from schemas.published.dsse import Envelope
+from schemas.published.in_toto import PAYLOAD_TYPE
+from schemas.published.public_key import KeyScheme, PublicKey
 
 if TYPE_CHECKING:
     from securesystemslib.signer import SSlibKey

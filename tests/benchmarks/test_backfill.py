@@ -35,11 +35,11 @@ def test_what_is_rolled_forward_is_the_changed_state(tmp_path: Path) -> None:
     from benchmarks.backfill import _export, _runner, _settings
     from benchmarks.synthetic_state import synthetic_state
     from benchmarks.synthetic_trie import trie_state
-    from pipelines.execution.export_epoch import verify_dataset
-    from pipelines.execution.roll_forward_shard import roll_forward_shard
+    from pipelines.dataset.roll_forward.roll_forward_shard import roll_forward_shard
+    from pipelines.dataset.verify_dataset import verify_dataset
     from pipelines.kernel.choice import choose_kernel
-    from pipelines.sources.node_store import NodeSource
-    from pipelines.sources.state_walk_source import StateWalkSource
+    from pipelines.near.node.node_store import NodeSource
+    from pipelines.near.trie.trie_walk_source import StateWalkSource
 
     tries = trie_state(synthetic_state(tmp_path, 2000), tmp_path / "home", [(50, True)])
     walk = StateWalkSource(NodeSource(str(tries.home), tries.context), (tries.context.shards[0].shard_uid,))

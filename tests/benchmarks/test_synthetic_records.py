@@ -11,9 +11,9 @@ import pytest
 
 from benchmarks.synthetic_records import ACCOUNTS_PER_CODE, kind_counts, synthetic_records
 from benchmarks.synthetic_state import synthetic_state
-from pipelines.sources.node_store import NodeSource
-from pipelines.sources.protocol import KeyRange
-from schemas.flat_state import INLINED_VALUE_BYTES_MAX
+from pipelines.near.node.flat_state_source import KeyRange
+from pipelines.near.node.node_store import NodeSource
+from schemas.nearcore.flat_state_limits import INLINED_VALUE_BYTES_MAX
 
 RECORDS = 3_000
 

@@ -9,8 +9,8 @@ import pytest
 from benchmarks import synthetic_state as states
 from benchmarks.synthetic_records import RECORDS_MIN
 from benchmarks.synthetic_state import RECORDS_PER_SHARD_MIN, SyntheticState, shard_records, synthetic_state
-from pipelines.sources.node_store import NodeSource
-from pipelines.sources.protocol import KeyRange
+from pipelines.near.node.flat_state_source import KeyRange
+from pipelines.near.node.node_store import NodeSource
 
 RECORDS, SHARDS = 7_000, 3
 

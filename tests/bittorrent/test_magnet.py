@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.bittorrent.addresses import Address, parse_address
 from pipelines.bittorrent.magnet import MagnetLink, magnet_link, parse_magnet
+from schemas.address import Address, parse_address
 from schemas.errors import InvalidInputError
 
 V1, V2 = "ab" * 20, "cd" * 32

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.bittorrent.published_torrent import check_torrent, read_torrent
 from schemas.errors import ManifestError
-from schemas.manifest_shard import ManifestShard, ManifestTorrent
+from schemas.published.manifest_shard import ManifestShard, ManifestTorrent
 from tests.support.random_epochs import PART_SIZES, PIECE_BYTES, RandomEpoch, publish_random_epoch
 
 lt = pytest.importorskip("libtorrent", reason="the extra p2p is not installed")

@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from pipelines.bittorrent.addresses import Address
 from pipelines.bittorrent.published_torrent import read_torrent
 from pipelines.bittorrent.session import SessionSettings, close_session, open_session
+from schemas.address import Address
 from schemas.errors import InvalidInputError
 from tests.support.json_process import running_client
 from tests.support.random_epochs import publish_random_epoch

@@ -15,8 +15,8 @@ import pytest
 
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.on_ray import LOOK_INTERVAL_S, RayExecutor
-from pipelines.execution.shared_folders import SeesFileTask
 from pipelines.execution.window import TASKS_PER_SLOT
+from pipelines.producing.shared_folders import SeesFileTask
 from schemas.errors import InvalidInputError, PartialResultError
 from tests.clusters.chaos import BUCKET, Chaos, check_chaos
 from tests.clusters.cluster_tasks import WAIT_S, MachineTask, MeetTask, WaitForFileTask

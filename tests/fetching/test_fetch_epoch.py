@@ -13,15 +13,15 @@ from random import Random
 
 import pytest
 
-from pipelines.execution.fetch_epoch import EpochFetch
+from pipelines.fetching.fetch_epoch import EpochFetch
 from pipelines.fetching.fetch_folder import WORK_FOLDER, FetchFolder
-from pipelines.publishing.key_file import load_signer
-from pipelines.publishing.signing import sign_payload
+from pipelines.producing.publish.key_file import load_signer
+from pipelines.producing.publish.signing import sign_payload
 from pipelines.stores.open_store import open_store
 from pipelines.trust.policy import TrustPolicy
 from schemas.errors import ClaimedError, EpochNotReadyError, EquivocationError, IntegrityError, ManifestError, RollbackError, SignatureError
-from schemas.manifest import Manifest
-from schemas.object_layout import latest_name
+from schemas.published.manifest import Manifest
+from schemas.published.object_layout import latest_name
 from tests.support.fault_server import fault_server
 from tests.support.fetches import (
     NUM_PARTS,

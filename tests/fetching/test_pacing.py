@@ -6,7 +6,7 @@ import threading
 import time
 
 from pipelines.fetching.pacing import Pace, Throttle
-from pipelines.fetching.protocol import Cancellation
+from pipelines.fetching.source import Cancellation
 
 
 class Clock:

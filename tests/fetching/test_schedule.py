@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pipelines.fetching.limits import FetchLimits
 from pipelines.fetching.preference import priority_score
-from pipelines.fetching.protocol import SourceTraits, WantedObject
 from pipelines.fetching.schedule import FailureKind, Schedule, Transfer
+from pipelines.fetching.source import SourceTraits, WantedObject
 from pipelines.fetching.source_account import SourceAccount, open_account
 from schemas.ids import PartId
 

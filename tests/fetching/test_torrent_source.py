@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from pipelines.bittorrent.addresses import Address
 from pipelines.bittorrent.magnet import magnet_link, parse_magnet
 from pipelines.bittorrent.session import SessionSettings
 from pipelines.fetching import torrent_source
-from pipelines.fetching.protocol import Cancellation, EpochOnOffer, WantedObject
+from pipelines.fetching.source import Cancellation, EpochOnOffer, WantedObject
 from pipelines.fetching.torrent_source import TorrentSettings, TorrentSource, magnet_peers
+from schemas.address import Address
 from schemas.errors import FetchError, InvalidInputError, ObjectNotFoundError, TransientStoreError
 from schemas.ids import PartId
 from tests.support.json_process import WAIT_S, JsonProcess, running_client, running_mirror

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.execution.watch_metrics import WatchMetrics
+from pipelines.producing.watch.watch_metrics import WatchMetrics
 from pipelines.seeding.seed_metrics import SeedMetrics
 from pipelines.seeding.status import SeedStatus
 from tests.support.terraform_files import Module, fields, modules, plain

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from schemas.ids import CryptoHash, PartId
-from schemas.object_layout import EpochLayout, catalogue_name, latest_name
+from schemas.published.object_layout import EpochLayout, catalogue_name, latest_name
 from tests.support.terraform_files import TERRAFORM, Module, modules
 
 TIMEOUT_S = 120

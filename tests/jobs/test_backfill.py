@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipelines.epochs.node_context import epoch_context_from_node
-from pipelines.sources.node_columns import STATE, STATE_CHANGES
-from pipelines.sources.rocksdb_reader import RocksDbReader
+from pipelines.near.epoch.node_context import epoch_context_from_node
+from pipelines.near.node.node_columns import STATE, STATE_CHANGES
+from pipelines.near.node.rocksdb_reader import RocksDbReader
 from schemas.errors import EXIT_CODES
-from schemas.state_changes import decode_last_change
+from schemas.nearcore.state_changes import decode_last_change
 from tests.support.commands import Outcome, kill_when, lasting_objects_in, start_process, statecast
 from tests.support.nodes import change_rows, copied, localnet, localnet_home
 from tests.support.published import produce, public_key, signing_key

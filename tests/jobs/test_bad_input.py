@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.sources.node_columns import FLAT_STATE, FLAT_STORAGE_STATUS, STATE
-from schemas.flat_state_value import encode_inlined
+from pipelines.near.node.node_columns import FLAT_STATE, FLAT_STORAGE_STATUS, STATE
+from schemas.dataset.flat_state_value import encode_inlined
 from schemas.ids import ShardUId
 from tests.support.commands import Outcome, objects_in, statecast
 from tests.support.nodes import change_rows, copied, drop_column, localnet_home, node_a, open_writable, snapshot_folder

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.epochs.node_context import epoch_context_from_node
-from pipelines.execution.export_epoch import export_epoch
-from pipelines.publishing.claim import Claimant, HeldClaim
-from pipelines.publishing.holder_process import this_holder
-from pipelines.sources.node_columns import STATE_SYNC_HASHES
+from pipelines.bucket.epoch_claim import Claimant, HeldClaim
+from pipelines.bucket.holder_process import this_holder
+from pipelines.dataset.export.export_epoch import export_epoch
+from pipelines.near.epoch.node_context import epoch_context_from_node
+from pipelines.near.node.node_columns import STATE_SYNC_HASHES
 from pipelines.stores.file_store import FileStore
 from pipelines.stores.memory_store import MemoryStore
 from pipelines.stores.open_store import open_store
-from pipelines.stores.protocol import Data, ObjectInfo
-from schemas.claim import Claim
+from pipelines.stores.store import Data, ObjectInfo
 from schemas.errors import StoreDeniedError
-from schemas.object_layout import EpochLayout
+from schemas.published.claim import Claim
+from schemas.published.object_layout import EpochLayout
 from tests.support.commands import objects_in, statecast
 from tests.support.nodes import change_rows, copied, localnet_home
 from tests.support.productions import new_store_url
@@ -85,7 +85,7 @@ def test_a_producer_that_lost_its_claim_writes_no_manifest(tmp_path: Path, monke
             taken.append(rival(to))
         return export_epoch(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("pipelines.execution.produce_epoch.export_epoch", take_over)
+    monkeypatch.setattr("pipelines.producing.produce_epoch.export_epoch", take_over)
     assert_refused(produce_localnet(to, "--json"), "claimed", 12, to, "rival.example")
     assert list(to.rglob("state_part_*"))
 
@@ -104,7 +104,7 @@ def test_a_bucket_that_refuses_writes_is_noticed_before_anything_is_read(tmp_pat
     """Exit code 30, and no export was begun."""
     begun: list[object] = []
     monkeypatch.setattr("pipelines.stores.open_store.MemoryStore", DeniedStore)
-    monkeypatch.setattr("pipelines.execution.produce_epoch.export_epoch", lambda *arguments: begun.append(arguments))
+    monkeypatch.setattr("pipelines.producing.produce_epoch.export_epoch", lambda *arguments: begun.append(arguments))
     outcome = produce_localnet(new_store_url(), "--json", work=tmp_path / "work")
     assert (outcome.code, outcome.document["error"]["kind"]) == (30, "store_denied")
     assert not begun

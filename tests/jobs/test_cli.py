@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from jobs import cli
-from pipelines.sources.node_columns import EPOCH_INFO, FLAT_STORAGE_STATUS, STATE
-from pipelines.sources.rocksdb_reader import RocksDbReader
+from pipelines.near.node.node_columns import EPOCH_INFO, FLAT_STORAGE_STATUS, STATE
+from pipelines.near.node.rocksdb_reader import RocksDbReader
 from schemas.errors import EXIT_CODES
 from schemas.ids import CryptoHash, ShardUId
 from tests.support.commands import epoch_folder, lasting_objects_in, objects_in, statecast, statecast_process

@@ -8,7 +8,7 @@ import pytest
 
 from jobs.epoch_url import locate_epoch
 from pipelines.stores.memory_store import MemoryStore
-from pipelines.stores.protocol import ObjectInfo
+from pipelines.stores.store import ObjectInfo
 from schemas.errors import EpochNotReadyError
 from tests.support.productions import new_store_url
 from tests.support.stored_epochs import CHAIN_ID, epoch_layout, publish_epoch

@@ -121,7 +121,7 @@ def test_every_display_takes_every_event(capsys: pytest.CaptureFixture[str]) -> 
     """A terminal's table, log lines and JSON lines."""
     from rich.console import Console
 
-    from pipelines.fetching.progress import FetchProgress, SourceProgress
+    from pipelines.fetching.fetch_progress import FetchProgress, SourceProgress
 
     source = SourceProgress("https://mirror", 3, 1 << 20, 1e6, 2, 1, "banned")
     progress = FetchProgress(3, 9, 1 << 20, 1 << 30, 2 << 20, 1e6, 4.0, 60.0, (source,))

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from schemas.dsse import Envelope, parse_envelope
-from schemas.manifest import Manifest
-from schemas.shard_statement import ShardStatement
+from schemas.published.dsse import Envelope, parse_envelope
+from schemas.published.manifest import Manifest
+from schemas.published.shard_statement import ShardStatement
 from tests.support.commands import Outcome, statecast
 from tests.support.dumped_headers import dumped_header
 from tests.support.native_wheel import needs_headers

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from jobs import import_parts
-from pipelines.epochs.node_context import epoch_context_from_node
+from pipelines.near.epoch.node_context import epoch_context_from_node
 from tests.support.commands import PROCESS_TIMEOUT_S, Outcome, epoch_folder, start_process, statecast
 from tests.support.nodes import localnet, localnet_home, tree
 from tests.support.published import produce_localnet, session_folder

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.publishing.lease_keeper import EpochLease
+from pipelines.bucket.lease_keeper import EpochLease
 from pipelines.stores.open_store import open_store
 from schemas.ids import PartId
-from schemas.object_layout import catalogue_name
+from schemas.published.object_layout import catalogue_name
 from tests.support.commands import Outcome, kill_when, objects_in, start_process, statecast
 from tests.support.fault_server import fault_server
 from tests.support.published import public_key, session_folder

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.dsse import parse_envelope
-from schemas.manifest import Manifest
+from schemas.published.dsse import parse_envelope
+from schemas.published.manifest import Manifest
 from tests.support.commands import statecast
 from tests.support.nodes import node_a
 

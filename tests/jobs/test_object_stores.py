@@ -14,8 +14,8 @@ import pytest
 from pipelines.stores import open_store as stores
 from pipelines.stores.memory_store import MemoryStore
 from pipelines.stores.open_store import open_store
-from pipelines.stores.protocol import Store
 from pipelines.stores.retrying import RetryingStore, RetryPolicy
+from pipelines.stores.store import Store
 from schemas.errors import EXIT_CODES
 from tests.support.commands import Outcome, is_lasting, objects_in, statecast
 from tests.support.faulty_store import Fault, FaultyStore, seeded

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines.sources.node_columns import FLAT_STATE
-from schemas.flat_state_value import encode_inlined
+from pipelines.near.node.node_columns import FLAT_STATE
+from schemas.dataset.flat_state_value import encode_inlined
 from schemas.ids import ShardUId
 from tests.support.commands import Outcome, kill_when, lasting_objects_in, objects_in, start_process, statecast
 from tests.support.nodes import change_rows, copied, localnet_home, node_a, snapshot_folder

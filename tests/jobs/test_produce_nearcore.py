@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from schemas.epoch_context import EpochContext
 from schemas.ids import PartId
-from schemas.object_layout import EpochLayout
-from schemas.state_part import Encoding, decode_state_part
+from schemas.nearcore.epoch_context import EpochContext
+from schemas.nearcore.state_part import Encoding, decode_state_part
+from schemas.published.object_layout import EpochLayout
 from tests.support.commands import epoch_folder, statecast, statecast_process
 from tests.support.native_wheel import KERNELS, needs_headers
 from tests.support.nodes import (

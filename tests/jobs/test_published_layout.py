@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from schemas.dsse import parse_envelope
-from schemas.manifest import Manifest
-from schemas.shard_layout import ShardLayout
+from schemas.nearcore.shard_layout import ShardLayout
+from schemas.published.dsse import parse_envelope
+from schemas.published.manifest import Manifest
 from tests.support.commands import epoch_folder, statecast
 from tests.support.nodes import localnet_home
 from tests.support.published import produce_localnet, published_localnet, revise

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.epochs.node_context import epoch_context_from_node
+from pipelines.dataset.arrow_dataset import list_shards
+from pipelines.near.epoch.node_context import epoch_context_from_node
+from pipelines.near.node.node_columns import FLAT_STATE, FLAT_STORAGE_STATUS, STATE, STATE_SHARD_UID_MAPPING
+from pipelines.near.node.node_store import NodeSource
+from pipelines.near.node.rocksdb_reader import MERGE_DELIMITER, RocksDbReader
 from pipelines.restoring.rocksdb_writer import UNFINISHED_SUFFIX
-from pipelines.sources.arrow_dataset import list_shards
-from pipelines.sources.node_columns import FLAT_STATE, FLAT_STORAGE_STATUS, STATE, STATE_SHARD_UID_MAPPING
-from pipelines.sources.node_store import NodeSource
-from pipelines.sources.rocksdb_reader import MERGE_DELIMITER, RocksDbReader
-from schemas.epoch_context import parse_epoch_context
-from schemas.flat_storage import decode_flat_storage_status
+from schemas.nearcore.epoch_context import parse_epoch_context
+from schemas.nearcore.flat_storage import decode_flat_storage_status
 from tests.support.commands import Outcome, epoch_folder, kill_when, objects_in, part_names, start_process, statecast
 from tests.support.native_wheel import needs_headers
 from tests.support.nodes import localnet, localnet_home, node_a, snapshot_folder

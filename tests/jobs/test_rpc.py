@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.epochs.node_context import epoch_context_from_node
+from pipelines.near.epoch.node_context import epoch_context_from_node
 from tests.support.commands import Outcome, statecast
 from tests.support.nodes import LOCALNET_EPOCH_ID, localnet_home, node_a
 from tests.support.rpc_server import RecordedChain, rpc_server

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.object_layout import latest_name
+from schemas.published.object_layout import latest_name
 from tests.support.commands import Outcome, epoch_folder, has_come, statecast
 from tests.support.json_process import WAIT_S, JsonProcess, running_client, running_command, running_mirror
 from tests.support.published import public_key, published_localnet, signing_key

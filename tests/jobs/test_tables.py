@@ -15,16 +15,16 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
-from pipelines.execution.export_tables import chosen_shards
-from pipelines.sources.arrow_dataset import ShardDataset
-from pipelines.sources.decoded_records import decode_batch
-from schemas.access_key import decode_access_key
-from schemas.account import decode_account
-from schemas.dataset import shard_folder
-from schemas.decoded_record import kind_schema
-from schemas.decoded_tables import TablesShard
+from pipelines.dataset.arrow_dataset import ShardDataset
+from pipelines.dataset.tables.decoded_records import decode_batch
+from pipelines.dataset.tables.export_tables import chosen_shards
+from schemas.dataset.dataset_summary import shard_folder
+from schemas.dataset.decoded_record import kind_schema
+from schemas.dataset.tables_summary import TablesShard
 from schemas.errors import DatasetError
-from schemas.trie_key import TrieKeyKind
+from schemas.nearcore.access_key import decode_access_key
+from schemas.nearcore.account import decode_account
+from schemas.nearcore.trie_key import TrieKeyKind
 from tests.support.commands import Outcome, objects_in, statecast
 from tests.support.exported import exported_genesis, exported_localnet
 from tests.support.nodes import localnet_home

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.sources.flat_state_location import has_flat_storage
-from pipelines.sources.node_columns import CHUNK_EXTRA, FLAT_STORAGE_STATUS, STATE
-from pipelines.sources.node_home import read_node_home
-from pipelines.sources.rocksdb_reader import RocksDbReader
-from schemas.dsse import parse_envelope
+from pipelines.near.node.flat_state_location import has_flat_storage
+from pipelines.near.node.node_columns import CHUNK_EXTRA, FLAT_STORAGE_STATUS, STATE
+from pipelines.near.node.node_home import read_node_home
+from pipelines.near.node.rocksdb_reader import RocksDbReader
 from schemas.ids import ShardUId
-from schemas.manifest import Manifest
+from schemas.published.dsse import parse_envelope
+from schemas.published.manifest import Manifest
 from tests.support.commands import statecast
 from tests.support.nodes import change_rows, copied, localnet_home, snapshot_folder
 from tests.support.published import signing_key

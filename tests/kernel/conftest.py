@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipelines.kernel.choice import choose_kernel
-from pipelines.kernel.protocol import Kernel
+from pipelines.kernel.trie_kernel import Kernel
 from schemas.errors import InvalidInputError
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from pipelines.kernel.choice import choose_kernel
-from pipelines.kernel.protocol import Kernel
+from pipelines.kernel.trie_kernel import Kernel
 from schemas.errors import InvalidInputError
 
 

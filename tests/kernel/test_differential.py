@@ -10,11 +10,11 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.kernel.protocol import Kernel, Sealed
 from pipelines.kernel.reference import ReferenceKernel
+from pipelines.kernel.trie_kernel import Kernel, Sealed
 from schemas.errors import IntegrityError
 from schemas.ids import CryptoHash, PartId
-from schemas.state_part import decode_partial_state, partial_state_bytes
+from schemas.nearcore.state_part import decode_partial_state, partial_state_bytes
 from tests.support.records import Pairs, build_ranges, cut_pairs, parts_of, record_batches, record_sets
 
 CUTS = st.lists(st.integers(0, 2**16), max_size=6)

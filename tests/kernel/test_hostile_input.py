@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.kernel import protocol
-from pipelines.kernel.protocol import Kernel
+from pipelines.kernel import trie_kernel as protocol
 from pipelines.kernel.reference import ReferenceKernel
+from pipelines.kernel.trie_kernel import Kernel
 from schemas.errors import IntegrityError, PartLimitError
 from schemas.ids import CryptoHash, PartId
-from schemas.state_part import Encoding, decode_partial_state, decode_state_part, encode_state_part, partial_state_bytes
-from schemas.trie_node import BranchNode, LeafNode, RawTrieNodeWithSize, ValueRef, encode_nibbles, encode_trie_node, hash_node
+from schemas.nearcore.state_part import Encoding, decode_partial_state, decode_state_part, encode_state_part, partial_state_bytes
+from schemas.nearcore.trie_node import BranchNode, LeafNode, RawTrieNodeWithSize, ValueRef, encode_nibbles, encode_trie_node, hash_node
 from tests.support.records import ShardParts, build_ranges, cut_pairs, parts_of, record_batches
 
 ANSWER_CPU_S_MAX = 20.0

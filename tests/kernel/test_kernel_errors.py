@@ -8,13 +8,14 @@ from hashlib import sha256
 import pyarrow as pa
 import pytest
 
-from pipelines.kernel.protocol import Kernel
-from schemas.edge import decode_edge, encode_edge
+from pipelines.kernel.edge import decode_edge, encode_edge
+from pipelines.kernel.trie_kernel import Kernel
+from schemas.dataset.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
 from schemas.errors import IntegrityError, MalformedNodeError, MalformedPartError, PartLimitError, RecordOrderError, ValueMismatchError
-from schemas.flat_state import KEY_BYTES_MAX, RECORD_SCHEMA, VALUE_SCHEMA
 from schemas.ids import PartId
-from schemas.state_part import decode_partial_state
-from schemas.trie_node import ValueRef
+from schemas.nearcore.flat_state_limits import KEY_BYTES_MAX
+from schemas.nearcore.state_part import decode_partial_state
+from schemas.nearcore.trie_node import ValueRef
 from tests.support.records import build_ranges, cut_pairs, pairs_of, parts_of, record_batches, value_batches
 
 LONG = b"L" * 4001

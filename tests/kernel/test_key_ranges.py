@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.kernel.protocol import Kernel
-from schemas.edge import Charge, Edge, decode_edge
+from pipelines.kernel.edge import Charge, Edge, decode_edge
+from pipelines.kernel.trie_kernel import Kernel
 from schemas.ids import PartId
-from schemas.state_part import decode_partial_state, encode_partial_state
+from schemas.nearcore.state_part import decode_partial_state, encode_partial_state
 from tests.support.records import (
     Pairs,
     build_ranges,

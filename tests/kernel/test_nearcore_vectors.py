@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.kernel.protocol import Kernel
+from pipelines.kernel.trie_kernel import Kernel
 from schemas.ids import CryptoHash, PartId
-from schemas.state_part import decode_partial_state
+from schemas.nearcore.state_part import decode_partial_state
 from tests.support.records import pairs_of, parts_of
 from tests.support.vectors import COMMITTED_VECTORS, DAMAGE_NAMES, damage_part, judged_as, pairs_of_case, read_vectors, verdict_of
 

@@ -7,7 +7,7 @@ from random import Random
 import pyarrow as pa
 import pytest
 
-from pipelines.kernel.protocol import Kernel
+from pipelines.kernel.trie_kernel import Kernel
 from schemas.errors import (
     MalformedNodeError,
     MalformedPartError,
@@ -16,8 +16,8 @@ from schemas.errors import (
     UnexpectedTrieValueError,
 )
 from schemas.ids import ZERO_HASH, CryptoHash, PartId
-from schemas.state_part import decode_partial_state, encode_partial_state, partial_state_bytes
-from schemas.trie_node import (
+from schemas.nearcore.state_part import decode_partial_state, encode_partial_state, partial_state_bytes
+from schemas.nearcore.trie_node import (
     BranchNode,
     ExtensionNode,
     LeafNode,

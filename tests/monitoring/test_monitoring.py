@@ -13,7 +13,7 @@ import promql_parser
 import pytest
 import yaml
 
-from pipelines.execution.watch_metrics import WatchMetrics
+from pipelines.producing.watch.watch_metrics import WatchMetrics
 from pipelines.seeding.seed_metrics import SeedMetrics
 from pipelines.seeding.status import SeedStatus
 from schemas import errors

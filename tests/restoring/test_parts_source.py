@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.near.node.flat_state_source import KeyRange
 from pipelines.restoring.part_folder import find_epoch, open_epoch_parts
 from pipelines.restoring.parts_source import PartsSource
-from pipelines.sources.protocol import KeyRange
 from tests.support.commands import statecast
 
 RECORDS = [(b"\x00account%04d" % number, (b"%08d" % (number % 30)) * 2000) for number in range(60)]

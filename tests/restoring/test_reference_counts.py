@@ -13,8 +13,8 @@ from pipelines.kernel.reference import ReferenceKernel
 from pipelines.restoring.reference_counts import count_references, node_references
 from schemas.errors import MalformedNodeError
 from schemas.ids import CryptoHash, PartId
-from schemas.state_part import decode_partial_state
-from schemas.trie_node import BranchNode, ExtensionNode, LeafNode, decode_trie_node
+from schemas.nearcore.state_part import decode_partial_state
+from schemas.nearcore.trie_node import BranchNode, ExtensionNode, LeafNode, decode_trie_node
 from tests.support.records import Pairs, parts_of
 
 KEYS = st.lists(st.sampled_from([b"", b"a", b"ab", b"abc", b"abd", b"b", b"ba", b"\x61\x61", b"\x01", b"\x10", b"\x11"]), unique=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.near.node.rocksdb_reader import RocksDbReader, list_columns
 from pipelines.restoring.rocksdb_writer import create_database, write_sorted_file
-from pipelines.sources.rocksdb_reader import RocksDbReader, list_columns
 from schemas.errors import RecordOrderError, StoreFullError
 
 ROWS = sorted((hashlib.sha256(bytes([high, low])).digest(), bytes([high]) * 30) for high in range(40) for low in range(250))

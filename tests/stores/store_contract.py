@@ -13,7 +13,7 @@ from random import Random
 import pyarrow as pa
 import pytest
 
-from pipelines.stores.protocol import Data, Store
+from pipelines.stores.store import Data, Store
 from schemas.errors import InvalidInputError, ObjectExistsError, ObjectNotFoundError, StatecastError
 
 RACERS = 6
@@ -49,7 +49,7 @@ def _race(store: Store, racer: int, barrier: Barrier, queue: multiprocessing.Que
 
 
 class StoreContract:
-    """The promises of `pipelines.stores.protocol.Store`."""
+    """The promises of `pipelines.stores.store.Store`."""
 
     @pytest.mark.parametrize("size", SIZES)
     def test_an_object_comes_back_as_it_was_put(self, store: Store, size: int) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from pipelines.stores import s3_store
 from pipelines.stores.open_store import open_store
-from pipelines.stores.protocol import Store
 from pipelines.stores.retrying import RetryPolicy
+from pipelines.stores.store import Store
 from schemas.errors import ObjectExistsError, ObjectMismatchError, StoreDeniedError, StoreError, TransientStoreError
 from tests.support.servers import aws_environment, fake_gcs_server, make_gcs_bucket, make_s3_bucket, moto_server, versitygw_server
 from tests.support.store_proxy import (

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.execution.collect_epochs import collect_epochs
-from pipelines.publishing.catalogue import CatalogueWriter, read_catalogue
-from pipelines.publishing.epoch_publisher import EpochPublisher
-from pipelines.publishing.published_epoch import read_manifest
+from pipelines.bucket.chain_catalogue import CatalogueWriter, read_catalogue
+from pipelines.bucket.published_epoch import read_manifest
+from pipelines.keeping.collect_epochs import collect_epochs
+from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.stores import open_store as stores
 from pipelines.stores.file_store import FileStore
-from schemas.manifest import Encoding
-from schemas.object_layout import latest_name
+from schemas.published.manifest import Encoding
+from schemas.published.object_layout import latest_name
 from tests.support.commands import objects_in, statecast
 from tests.support.faulty_store import LaggingStore
 from tests.support.productions import signer

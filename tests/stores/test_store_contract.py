@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.stores.open_store import open_store
-from pipelines.stores.protocol import Store
+from pipelines.stores.store import Store
 from tests.stores.store_contract import StoreContract
 from tests.support.servers import aws_environment, fake_gcs_server, make_gcs_bucket, make_s3_bucket, moto_server, versitygw_server
 

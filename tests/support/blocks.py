@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from schemas.borsh import BorshWriter
 from schemas.ids import CryptoHash, base58_decode
+from schemas.nearcore.borsh import BorshWriter
 
 Json = dict[str, Any]
 _KEY_TYPES = {"ed25519": 0, "secp256k1": 1}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.sources.flat_state_location import locate_flat_state
-from pipelines.sources.node_columns import FLAT_STATE
-from pipelines.sources.node_home import read_node_home
-from pipelines.sources.rocksdb_reader import forget_readers
-from schemas.flat_state_value import encode_inlined
+from pipelines.near.node.flat_state_location import locate_flat_state
+from pipelines.near.node.node_columns import FLAT_STATE
+from pipelines.near.node.node_home import read_node_home
+from pipelines.near.node.rocksdb_reader import forget_readers
+from schemas.dataset.flat_state_value import encode_inlined
 from schemas.ids import ZERO_HASH, ShardUId
 from tests.support.nodes import change_rows, context_file, open_writable, snapshot_folder
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pipelines.epochs.node_context import epoch_context_from_node
-from schemas.epoch_context import EpochContext
+from pipelines.near.epoch.node_context import epoch_context_from_node
 from schemas.ids import CryptoHash, ShardUId
+from schemas.nearcore.epoch_context import EpochContext
 from tests.support.nodes import localnet, localnet_home
 
 EPOCH_HEIGHTS = (4, 5, 6)

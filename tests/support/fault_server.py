@@ -21,7 +21,7 @@ from urllib.parse import unquote
 
 import zstandard
 
-from schemas.borsh import BorshWriter
+from schemas.nearcore.borsh import BorshWriter
 
 PROJECT = Path(__file__).resolve().parents[2]
 

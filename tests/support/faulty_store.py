@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from pipelines.stores.protocol import Data, ObjectInfo, Store, StoreGuarantees
 from pipelines.stores.ranges import as_view, open_ranges
+from pipelines.stores.store import Data, ObjectInfo, Store, StoreGuarantees
 from schemas.errors import TransientStoreError
 
 T = TypeVar("T")

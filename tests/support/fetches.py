@@ -10,19 +10,19 @@ from functools import lru_cache
 from pathlib import Path
 from random import Random
 
-from pipelines.execution.fetch_epoch import EpochFetch
-from pipelines.execution.fetch_result import FetchResult
-from pipelines.execution.fetch_settings import FetchSettings
+from pipelines.fetching.fetch_epoch import EpochFetch
 from pipelines.fetching.fetch_folder import WORK_FOLDER
+from pipelines.fetching.fetch_progress import FetchProgress
+from pipelines.fetching.fetch_result import FetchResult
+from pipelines.fetching.fetch_settings import FetchSettings
 from pipelines.fetching.limits import FetchLimits
-from pipelines.fetching.progress import FetchProgress
-from pipelines.sources.native_state_header import can_verify
+from pipelines.near.node.native_state_header import can_verify
 from pipelines.trust.policy import TrustPolicy
 from pipelines.trust.signatures import TrustRule
-from schemas.dsse import parse_envelope
-from schemas.manifest import Manifest
-from schemas.object_layout import EpochLayout
-from schemas.public_key import PublicKey
+from schemas.published.dsse import parse_envelope
+from schemas.published.manifest import Manifest
+from schemas.published.object_layout import EpochLayout
+from schemas.published.public_key import PublicKey
 from tests.support.commands import epoch_folder
 from tests.support.published import produce_localnet, public_key, session_folder
 

@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any, Self
 
-from pipelines.epochs.node_context import epoch_context_from_node
-from pipelines.epochs.watch_poll import snapshot_block
-from pipelines.sources.node_columns import BLOCK_MISC, STATE_SNAPSHOT_KEY, STATE_SYNC_HASHES
+from pipelines.near.epoch.node_context import epoch_context_from_node
+from pipelines.near.node.node_columns import BLOCK_MISC, STATE_SNAPSHOT_KEY, STATE_SYNC_HASHES
+from pipelines.producing.watch.watch_poll import snapshot_block
 from schemas.ids import CryptoHash
 from tests.support.commands import PROJECT
 from tests.support.nodes import change_rows, copied, localnet_home, open_writable, snapshot_folder

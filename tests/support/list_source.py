@@ -8,11 +8,11 @@ from hashlib import sha256
 
 import pyarrow as pa
 
-from pipelines.sources.protocol import KeyRange
-from schemas.epoch_context import EpochContext, ShardContext
+from pipelines.near.node.flat_state_source import KeyRange
+from schemas.dataset.flat_state import VALUE_SCHEMA
 from schemas.errors import ValueMismatchError
-from schemas.flat_state import VALUE_SCHEMA
 from schemas.ids import ZERO_HASH, CryptoHash, ShardUId
+from schemas.nearcore.epoch_context import EpochContext, ShardContext
 from tests.support.records import Pairs, record_batches
 
 

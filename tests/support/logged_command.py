@@ -21,7 +21,7 @@ import jobs.produce
 from jobs.cli import main
 from jobs.options import open_executor
 from pipelines.execution.executor import Executor, Task, TaskNeeds
-from pipelines.publishing.publish_part import ProducedPart, ProducePartTask
+from pipelines.producing.publish.publish_part import ProducedPart, ProducePartTask
 from tests.support.ray_cluster import MACHINE_VARIABLE
 
 R = TypeVar("R")

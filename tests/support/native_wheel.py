@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from pipelines.kernel.native import is_available
-from pipelines.sources.native_state_header import can_verify
+from pipelines.near.node.native_state_header import can_verify
 
 needs_native_kernel = pytest.mark.skipif(
     not is_available(), reason="the native kernel's wheel is not installed: `make` builds it where cargo is"

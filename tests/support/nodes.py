@@ -14,7 +14,7 @@ from typing import Any
 
 from rocksdict import Options, Rdict
 
-from schemas.epoch_context import EpochContext, parse_epoch_context
+from schemas.nearcore.epoch_context import EpochContext, parse_epoch_context
 
 NODES = Path(__file__).resolve().parents[1] / "fixtures" / "nodes"
 LOCALNET_EPOCH_HEIGHT = 6

@@ -8,28 +8,28 @@ from dataclasses import dataclass
 
 import pytest
 
-from pipelines.execution.build_shard import BuiltShard, build_shard
-from pipelines.execution.export_epoch import export_epoch
+from pipelines.dataset.dataset_header import VerifyStateHeader
+from pipelines.dataset.export.export_epoch import export_epoch
+from pipelines.dataset.export.export_records import ExportSettings
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
-from pipelines.publishing.epoch_publisher import EpochPublisher, PublishedEpoch
-from pipelines.publishing.key_file import load_signer
-from pipelines.publishing.publish_part import PublishPartTask
-from pipelines.publishing.shard_publisher import ProducedShard, PublishedShard
-from pipelines.publishing.signing import Signer
-from pipelines.sources.dataset_header import VerifyStateHeader
-from pipelines.stages.assemble import part_inputs
-from pipelines.stages.export import ExportSettings
-from pipelines.stages.work_folder import work_folder_for
+from pipelines.producing.build.assemble import part_inputs
+from pipelines.producing.build.work_folder import work_folder_for
+from pipelines.producing.build_shard import BuiltShard, build_shard
+from pipelines.producing.publish.epoch_publisher import EpochPublisher, PublishedEpoch
+from pipelines.producing.publish.key_file import load_signer
+from pipelines.producing.publish.publish_part import PublishPartTask
+from pipelines.producing.publish.shard_publisher import ProducedShard, PublishedShard
+from pipelines.producing.publish.signing import Signer
 from pipelines.stores import open_store as stores
 from pipelines.stores.memory_store import MemoryStore
-from pipelines.stores.protocol import Store
-from schemas.epoch_context import EpochContext
+from pipelines.stores.store import Store
 from schemas.ids import ShardUId
-from schemas.object_layout import EpochLayout
-from schemas.state_part import Encoding
+from schemas.nearcore.epoch_context import EpochContext
+from schemas.nearcore.state_part import Encoding
+from schemas.published.object_layout import EpochLayout
 from tests.support.faulty_store import Fault, FaultyStore, Schedule
 from tests.support.list_source import context_of, list_source
 from tests.support.published import signing_key

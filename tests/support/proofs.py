@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.kernel.choice import choose_kernel
-from pipelines.proofs.making import make_claim
-from pipelines.proofs.node_readers import NodesByHash
-from pipelines.proofs.wanted_record import WantedRecord
+from pipelines.proving.make_proof import make_claim
+from pipelines.proving.node_readers import NodesByHash
+from pipelines.proving.wanted_record import WantedRecord
 from schemas.ids import CryptoHash, ShardUId
-from schemas.proof import ShardChoice, TrieProof
-from schemas.state_part import decode_partial_state
+from schemas.nearcore.state_part import decode_partial_state
+from schemas.published.proof import ShardChoice, TrieProof
 from tests.support.records import parts_of
 
 _FILE = Path(__file__).resolve().parents[1] / "fixtures" / "proofs" / "view_state_proofs.json"

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from pipelines.publishing.key_file import generate_key, load_signer
-from pipelines.publishing.signing import sign_payload
-from schemas.dsse import parse_envelope
-from schemas.manifest import Manifest
+from pipelines.producing.publish.key_file import generate_key, load_signer
+from pipelines.producing.publish.signing import sign_payload
+from schemas.published.dsse import parse_envelope
+from schemas.published.manifest import Manifest
 from tests.support.commands import Outcome, statecast
 from tests.support.nodes import localnet_home, node_a
 

@@ -6,10 +6,10 @@ import hashlib
 from datetime import UTC, datetime
 
 from schemas.ids import ZERO_HASH, CryptoHash, ShardUId
-from schemas.manifest import Manifest, MissingKind, MissingObject, ZstdSettings
-from schemas.manifest_shard import ManifestHeader, ManifestPart, ManifestShard, ManifestTorrent
-from schemas.shard_statement import ShardStatement, StatementPart
-from schemas.state_part import Encoding
+from schemas.nearcore.state_part import Encoding
+from schemas.published.manifest import Manifest, MissingKind, MissingObject, ZstdSettings
+from schemas.published.manifest_shard import ManifestHeader, ManifestPart, ManifestShard, ManifestTorrent
+from schemas.published.shard_statement import ShardStatement, StatementPart
 
 CHAIN_ID = "testnet"
 EPOCH_ID = CryptoHash(b"\x11" * 32)

@@ -9,16 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
-from pipelines.publishing.key_file import load_signer
-from pipelines.publishing.signing import sign_payload
-from pipelines.publishing.torrents import build_torrent
+from pipelines.bittorrent.torrents import build_torrent
+from pipelines.producing.publish.key_file import load_signer
+from pipelines.producing.publish.signing import sign_payload
 from schemas.ids import CryptoHash, PartId, ShardUId
-from schemas.latest_pointer import LatestPointer
-from schemas.manifest import Manifest, MissingKind, MissingObject
-from schemas.manifest_shard import ManifestPart, ManifestShard, ManifestTorrent
-from schemas.object_layout import EpochLayout, latest_name, part_file_name, shard_folder_name
-from schemas.state_part import Encoding
-from schemas.torrent import LEAF_BYTES, piece_hashes
+from schemas.nearcore.state_part import Encoding
+from schemas.published.latest_pointer import LatestPointer
+from schemas.published.manifest import Manifest, MissingKind, MissingObject
+from schemas.published.manifest_shard import ManifestPart, ManifestShard, ManifestTorrent
+from schemas.published.object_layout import EpochLayout, latest_name, part_file_name, shard_folder_name
+from schemas.published.torrent import LEAF_BYTES, piece_hashes
 from tests.support.published import signing_key
 
 CHAIN_ID = "testnet"

@@ -11,10 +11,11 @@ from itertools import accumulate, pairwise
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from pipelines.kernel.protocol import Build, Kernel, Sealed
-from schemas.flat_state import INLINED_VALUE_BYTES_MAX, RECORD_SCHEMA, VALUE_SCHEMA
+from pipelines.kernel.trie_kernel import Build, Kernel, Sealed
+from schemas.dataset.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
 from schemas.ids import ZERO_HASH, CryptoHash
-from schemas.state_part import boundary_threshold, encode_partial_state
+from schemas.nearcore.flat_state_limits import INLINED_VALUE_BYTES_MAX
+from schemas.nearcore.state_part import boundary_threshold, encode_partial_state
 
 Pairs = Sequence[tuple[bytes, bytes]]
 """(key, value), ascending by key, each key once."""

@@ -15,8 +15,8 @@ from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from schemas.block import chunk_headers_root, decode_block_header, read_chunk_header
-from schemas.borsh import BorshReader
+from schemas.nearcore.block import chunk_headers_root, decode_block_header, read_chunk_header
+from schemas.nearcore.borsh import BorshReader
 from tests.support.blocks import encode_block_header, encode_chunk_header
 from tests.support.nodes import localnet
 

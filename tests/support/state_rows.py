@@ -7,14 +7,14 @@ from hashlib import sha256
 from pathlib import Path
 
 from pipelines.kernel.choice import choose_kernel
-from pipelines.sources.node_columns import STATE, STATE_SHARD_UID_MAPPING
-from pipelines.sources.node_home import read_node_home
-from pipelines.sources.node_store import NodeSource
-from pipelines.sources.state_column import StateColumn
-from pipelines.sources.state_walk_source import StateWalkSource
-from schemas.epoch_context import EpochContext, ShardContext
+from pipelines.near.node.node_columns import STATE, STATE_SHARD_UID_MAPPING
+from pipelines.near.node.node_home import read_node_home
+from pipelines.near.node.node_store import NodeSource
+from pipelines.near.node.state_column import StateColumn
+from pipelines.near.trie.trie_walk_source import StateWalkSource
 from schemas.ids import ZERO_HASH, CryptoHash, ShardUId
-from schemas.state_part import decode_partial_state
+from schemas.nearcore.epoch_context import EpochContext, ShardContext
+from schemas.nearcore.state_part import decode_partial_state
 from tests.support.nodes import new_database
 from tests.support.records import Pairs, parts_of
 

@@ -8,14 +8,14 @@ from functools import lru_cache
 from random import Random
 from typing import Final
 
-from pipelines.execution.build_shard import BuiltShard
-from pipelines.publishing.epoch_publisher import EpochPublisher, PublishedEpoch
-from pipelines.publishing.shard_publisher import ProducedShard
-from schemas.epoch_context import EpochContext
+from pipelines.producing.build_shard import BuiltShard
+from pipelines.producing.publish.epoch_publisher import EpochPublisher, PublishedEpoch
+from pipelines.producing.publish.shard_publisher import ProducedShard
 from schemas.ids import CryptoHash, ShardUId
-from schemas.object_layout import EpochLayout
-from schemas.shard_layout import SINGLE_SHARD
-from schemas.state_part import Encoding
+from schemas.nearcore.epoch_context import EpochContext
+from schemas.nearcore.shard_layout import SINGLE_SHARD
+from schemas.nearcore.state_part import Encoding
+from schemas.published.object_layout import EpochLayout
 from tests.support.list_source import context_of
 from tests.support.productions import PIECE_LENGTH, fitting_header, publish_tasks, signer, small_shard
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.kernel.protocol import Kernel
+from pipelines.kernel.trie_kernel import Kernel
 from schemas.errors import MalformedNodeError, MalformedPartError, MissingTrieValueError, UnexpectedTrieValueError
 from schemas.ids import CryptoHash, PartId
-from schemas.state_part import decode_partial_state, partial_state_bytes
+from schemas.nearcore.state_part import decode_partial_state, partial_state_bytes
 
 COMMITTED_VECTORS = Path(__file__).resolve().parents[1] / "fixtures" / "vectors" / "trie-parts.json.gz"
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipelines.dataset.arrow_dataset import ShardDataset
+from pipelines.dataset.export.export_records import ExportSettings
 from pipelines.execution.executor import Executor
 from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.produce_epoch import EpochProduction, EpochResult, ProductionSettings
 from pipelines.execution.progress import StageProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
-from pipelines.publishing.epoch_publisher import EpochPublisher
-from pipelines.sources.arrow_dataset import ShardDataset
-from pipelines.sources.protocol import FlatStateSource
-from pipelines.stages.export import ExportSettings
-from schemas.epoch_context import EpochContext
-from schemas.state_part import Encoding
+from pipelines.near.node.flat_state_source import FlatStateSource
+from pipelines.producing.produce_epoch import EpochProduction, EpochResult, ProductionSettings
+from pipelines.producing.publish.epoch_publisher import EpochPublisher
+from schemas.nearcore.epoch_context import EpochContext
+from schemas.nearcore.state_part import Encoding
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO
 
-from pipelines.sources.node_columns import BLOCK_HEADER, BLOCK_MISC, STATE_SYNC_HASHES
+from pipelines.near.node.node_columns import BLOCK_HEADER, BLOCK_MISC, STATE_SYNC_HASHES
 from tests.support.nodes import open_writable
 
 PROJECT = Path(__file__).resolve().parents[2]

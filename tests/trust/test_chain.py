@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from pipelines.trust.chain import prove_blocks, prove_statement
-from schemas.block import decode_block_header
 from schemas.errors import ManifestError
 from schemas.ids import CryptoHash
-from schemas.manifest import MissingKind, MissingObject
-from schemas.shard_statement import ShardStatement
+from schemas.nearcore.block import decode_block_header
+from schemas.published.manifest import MissingKind, MissingObject
+from schemas.published.shard_statement import ShardStatement
 from tests.support.fetches import layout_of, published_manifest, published_parts
 from tests.support.native_wheel import needs_headers
 from tests.support.nodes import localnet
@@ -23,7 +23,7 @@ PARENT = decode_block_header(MANIFEST.block_headers[1], "test").hash
 
 def statement_of(shard_id: int) -> ShardStatement:
     """The published statement of a shard."""
-    from schemas.dsse import parse_envelope
+    from schemas.published.dsse import parse_envelope
 
     data = (published_parts() / LAYOUT.shard_statement(shard_id)).read_bytes()
     return ShardStatement.from_payload(parse_envelope(data, "test").payload, "test")

@@ -10,7 +10,7 @@ import pytest
 from pipelines.trust.freshness import EPOCHS_REMEMBERED_MAX, AcceptedManifests, check_not_expired, check_revision
 from schemas.errors import EquivocationError, ManifestError, ManifestExpiredError, RollbackError
 from schemas.ids import CryptoHash
-from schemas.manifest import Manifest
+from schemas.published.manifest import Manifest
 from tests.support.published_values import digest, make_manifest
 
 MANIFEST = make_manifest()

@@ -7,16 +7,16 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipelines.publishing.key_file import generate_key, load_signer
-from pipelines.publishing.signing import Signer, sign_payload
+from pipelines.producing.publish.key_file import generate_key, load_signer
+from pipelines.producing.publish.signing import Signer, sign_payload
 from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.policy import BelievedManifest, Offer, TrustPolicy, check_state_header, choose_manifest, choose_statement
 from pipelines.trust.signatures import TrustRule
 from schemas.errors import EquivocationError, InvalidInputError, ManifestError, ManifestExpiredError, RollbackError, SignatureError
 from schemas.ids import CryptoHash
-from schemas.manifest import Manifest
-from schemas.object_layout import EpochLayout
-from schemas.shard_statement import ShardStatement
+from schemas.published.manifest import Manifest
+from schemas.published.object_layout import EpochLayout
+from schemas.published.shard_statement import ShardStatement
 from tests.support.published_values import make_manifest, make_statement
 
 MANIFEST = make_manifest()

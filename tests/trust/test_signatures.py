@@ -8,16 +8,16 @@ from datetime import timedelta
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 
-from pipelines.publishing.key_file import generate_key, load_signer
-from pipelines.publishing.signing import Signer, sign_payload
+from pipelines.producing.publish.key_file import generate_key, load_signer
+from pipelines.producing.publish.signing import Signer, sign_payload
 from pipelines.trust.equivocation import differing_fields, find_contradictions
 from pipelines.trust.freshness import check_not_expired, check_revision
 from pipelines.trust.signatures import TrustRule, agreed_payload, verified_signers
-from schemas.dsse import Envelope, EnvelopeSignature
 from schemas.errors import InvalidInputError, ManifestError, SignatureError
 from schemas.ids import CryptoHash
-from schemas.in_toto import PAYLOAD_TYPE
-from schemas.public_key import KeyScheme, PublicKey
+from schemas.published.dsse import Envelope, EnvelopeSignature
+from schemas.published.in_toto import PAYLOAD_TYPE
+from schemas.published.public_key import KeyScheme, PublicKey
 from tests.support.published_values import digest, make_manifest, make_statement
 
 

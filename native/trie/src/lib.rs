@@ -1,6 +1,6 @@
 //! NEAR's state trie over sorted records: structure, hashing, edges of key ranges, state parts.
 //!
-//! The terms and the edge format are those of `pipelines/kernel/protocol.py`; this crate is one of its two implementations and
+//! The terms and the edge format are those of `pipelines/kernel/trie_kernel.py`; this crate is one of its two implementations and
 //! agrees with the other byte for byte. It works on slices and iterators: it knows neither Python nor Arrow, does no I/O, keeps
 //! no state between calls and holds no `unsafe`.
 

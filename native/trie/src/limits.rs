@@ -1,4 +1,4 @@
-//! Costs and limits, the same as in `pipelines/kernel/protocol.py` and `schemas/flat_state.py`.
+//! Costs and limits, the same as in `pipelines/kernel/trie_kernel.py` and `schemas/dataset/flat_state.py`.
 
 /// Cost of a node, and once more of a value (nearcore TRIE_COSTS.node_cost).
 pub const NODE_MEMORY_USAGE: u64 = 50;

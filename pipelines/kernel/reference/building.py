@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+from pipelines.kernel.edge import Child, Edge, OpenNode
 from pipelines.kernel.reference.closing import ClosedNode, GrowingBranch, close_branch, close_leaf
-from schemas.edge import Child, Edge, OpenNode
-from schemas.trie_node import ValueRef, common_prefix_length, key_to_nibbles
+from schemas.nearcore.trie_node import ValueRef, common_prefix_length, key_to_nibbles
 
 _NO_NEIGHBOUR = -1
 """What a key shares with a neighbour that is not there: less than with any that is."""

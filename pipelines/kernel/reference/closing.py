@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from schemas.edge import Child
+from pipelines.kernel.edge import Child
 from schemas.errors import MalformedNodeError
 from schemas.ids import HASH_BYTES
-from schemas.trie_node import (
+from schemas.nearcore.trie_node import (
     BranchNode,
     ExtensionNode,
     LeafNode,

@@ -7,23 +7,24 @@ from hashlib import sha256
 
 import pyarrow as pa
 
-from pipelines.kernel.protocol import AppliedPart, Build, Sealed, Structure
+from pipelines.kernel.edge import decode_edge, encode_edge
 from pipelines.kernel.reference.building import build_range
 from pipelines.kernel.reference.merging import merge_edges, seal_edges
 from pipelines.kernel.reference.reading import read_keys, read_value_lengths, read_values
 from pipelines.kernel.reference.walking import PartEntries, walk_part
-from schemas.edge import decode_edge, encode_edge
-from schemas.flat_state import INLINED_VALUE_BYTES_MAX, RECORD_SCHEMA, VALUE_SCHEMA
+from pipelines.kernel.trie_kernel import AppliedPart, Build, Sealed, Structure
+from schemas.dataset.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
 from schemas.ids import CryptoHash, PartId
-from schemas.state_part import decode_partial_state, encode_partial_state
-from schemas.trie_node import nibbles_to_key
+from schemas.nearcore.flat_state_limits import INLINED_VALUE_BYTES_MAX
+from schemas.nearcore.state_part import decode_partial_state, encode_partial_state
+from schemas.nearcore.trie_node import nibbles_to_key
 
 RECORD_BATCH_BYTES_TARGET = 32 << 20
 """An applied part's record batches are cut when they reach this; Arrow's binary arrays hold 2 GiB."""
 
 
 class ReferenceKernel:
-    """The executable specification of `pipelines.kernel.protocol.Kernel`."""
+    """The executable specification of `pipelines.kernel.trie_kernel.Kernel`."""
 
     name = "reference"
 

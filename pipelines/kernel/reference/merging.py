@@ -1,6 +1,6 @@
 """Edges of adjacent key ranges joined into one, or into the root.
 
-The rules are those of `pipelines.kernel.protocol`. Prefixes are handled in descending order of their bytes, so that a node is
+The rules are those of `pipelines.kernel.trie_kernel`. Prefixes are handled in descending order of their bytes, so that a node is
 closed before every node above it.
 """
 
@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pipelines.kernel.protocol import Sealed
+from pipelines.kernel.edge import Charge, Child, Edge, OpenNode
 from pipelines.kernel.reference.closing import MEMORY_USAGE_MAX, ClosedNode, GrowingBranch, close_branch
-from schemas.edge import Charge, Child, Edge, OpenNode
+from pipelines.kernel.trie_kernel import Sealed
 from schemas.errors import MalformedNodeError
 from schemas.ids import CryptoHash
-from schemas.trie_node import key_to_nibbles
+from schemas.nearcore.trie_node import key_to_nibbles
 
 
 @dataclass(frozen=True, slots=True)

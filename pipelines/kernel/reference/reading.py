@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from schemas.errors import PartLimitError, RecordOrderError, ValueMismatchError
-from schemas.flat_state import KEY_BYTES_MAX
 from schemas.ids import HASH_BYTES
-from schemas.trie_node import ValueRef
+from schemas.nearcore.flat_state_limits import KEY_BYTES_MAX
+from schemas.nearcore.trie_node import ValueRef
 
 
 @dataclass(frozen=True, slots=True)

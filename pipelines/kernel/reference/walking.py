@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pipelines.kernel import protocol
+from pipelines.kernel import trie_kernel as protocol
 from schemas.errors import MalformedNodeError, MissingTrieValueError, PartLimitError, UnexpectedTrieValueError
 from schemas.ids import ZERO_HASH, CryptoHash, PartId
-from schemas.state_part import boundary_threshold
-from schemas.trie_node import (
+from schemas.nearcore.state_part import boundary_threshold
+from schemas.nearcore.trie_node import (
     BranchNode,
     ExtensionNode,
     LeafNode,

@@ -1,0 +1,191 @@
+"""Keeps a chain's catalogue: changes it beside concurrent writers, and makes it anew from the manifests.
+
+Every change is a compare-and-swap of the whole object, tried again with growing, random pauses: GCS takes about one write a second of
+one name. A catalogue that is missing or can't be parsed is made anew by whoever changes it next. Signatures are not judged here: the
+catalogue saves a listing, and whoever follows it verifies the manifest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+from pipelines.bucket.published_epoch import read_manifest
+from pipelines.stores.store import ObjectInfo, Store
+from schemas.errors import InvalidInputError, ManifestError, ObjectExistsError, ObjectNotFoundError, StatecastError
+from schemas.published.catalogue import CATALOGUE_BYTES_MAX, Catalogue, CatalogueEpoch, PublishedListing
+from schemas.published.manifest import Manifest
+from schemas.published.object_layout import EpochLayout, ObjectKind, catalogue_name, chain_folder, parse_object_name
+
+SWAP_ATTEMPTS_MAX: Final = 40
+"""How often a change is tried again when other writers were faster."""
+
+WAIT_FIRST_S: Final = 0.05
+WAIT_MAX_S: Final = 4.0
+"""A pause is random between nothing and a bound that doubles from the first to the most."""
+
+MARK_STALE_S: Final = 3600
+"""A mark of an epoch that is kept after all is taken back after this: until then it may be another collector's that is at work."""
+
+MANIFESTS_AT_ONCE: Final = 8
+"""Manifests that are read at once when a catalogue is made anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueChange:
+    """What a change came to."""
+
+    catalogue: Catalogue
+    note: str = ""
+    """What was out of the ordinary, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueWriter:
+    """Changes one chain's catalogue."""
+
+    store: Store
+    chain_id: str
+    sleep: Callable[[float], None] = time.sleep
+    random: Random = field(default_factory=Random)
+
+    def record(self, manifest: Manifest, manifest_sha256: str) -> CatalogueChange:
+        """Enter what was just published; an entry of a later revision stays.
+
+        Raises:
+            StoreError: the store can't be read or written, or other writers were faster each time.
+        """
+        listing = PublishedListing.of(manifest, manifest_sha256)
+        epoch = CatalogueEpoch(manifest.epoch_height, manifest.epoch_id, listing)
+        return self.change(lambda catalogue: catalogue.with_published(epoch))
+
+    def rebuild(self) -> CatalogueChange:
+        """Make the catalogue anew from the manifests in the store; marks of epochs that are being deleted stay.
+
+        Raises:
+            As `record`.
+        """
+        return self._swap(lambda there, manifests: _keep_marks(manifests.read(), there))
+
+    def survey(self) -> Catalogue:
+        """Return the catalogue that the manifests in the store make; writes nothing.
+
+        Raises:
+            StoreError: the store can't be read.
+        """
+        return _Manifests(self.store, self.chain_id).read()
+
+    def change(self, change: Callable[[Catalogue], Catalogue]) -> CatalogueChange:
+        """Apply a change, which must be right whatever the catalogue holds by then.
+
+        Raises:
+            As `record`.
+        """
+        return self._swap(lambda there, manifests: change(manifests.read() if there is None else there))
+
+    def _swap(self, make: Callable[[Catalogue | None, _Manifests], Catalogue]) -> CatalogueChange:
+        name, note = catalogue_name(self.chain_id), ""
+        manifests = _Manifests(self.store, self.chain_id)
+        for attempt in range(SWAP_ATTEMPTS_MAX):
+            info = self.store.info(name)
+            there: Catalogue | None = None
+            try:
+                there = None if info is None else _read(self.store, self.chain_id)
+            except ManifestError as error:
+                note = f"the catalogue could not be read and was made anew from the manifests: {error.problem}"
+            except ObjectNotFoundError:
+                continue
+            made = make(there, manifests)
+            if made == there:
+                return CatalogueChange(made, note)
+            try:
+                self.store.swap(name, made.to_bytes(), info)
+            except ObjectExistsError:
+                self.sleep(self.random.uniform(0, min(WAIT_MAX_S, WAIT_FIRST_S * 2**attempt)))
+            else:
+                return CatalogueChange(made, note)
+        raise ObjectExistsError(
+            problem=f"other writers replaced the catalogue {SWAP_ATTEMPTS_MAX} times in a row",
+            where=f"{self.store.url}/{name}",
+            remedy="statecast catalogue --rebuild makes it anew.",
+        )
+
+
+def record_published(store: Store, manifest: Manifest, manifest_sha256: str) -> str:
+    """Enter an epoch that was just published; return a note for people where that failed or was out of the ordinary, else nothing.
+
+    The epoch is published without it, so a failure is no error.
+    """
+    try:
+        return CatalogueWriter(store, manifest.chain_id).record(manifest, manifest_sha256).note
+    except StatecastError as error:
+        return f"the catalogue was not updated ({error.problem}): statecast catalogue --rebuild makes it anew"
+
+
+def read_catalogue(store: Store, chain_id: str) -> Catalogue | None:
+    """Return a chain's catalogue; None where there is none.
+
+    Raises:
+        ManifestError: it can't be parsed, or is another chain's.
+    """
+    try:
+        return _read(store, chain_id)
+    except ObjectNotFoundError:
+        return None
+
+
+def _read(store: Store, chain_id: str) -> Catalogue:
+    name = catalogue_name(chain_id)
+    catalogue = Catalogue.parse(store.get(name, 0, CATALOGUE_BYTES_MAX + 1), f"{store.url}/{name}")
+    if catalogue.chain_id != chain_id:
+        raise ManifestError(problem=f"the catalogue is of {catalogue.chain_id}", where=f"{store.url}/{name}")
+    return catalogue
+
+
+def _keep_marks(made: Catalogue, there: Catalogue | None) -> Catalogue:
+    """Return a catalogue made anew with the marks of the one in place: a killed deletion is known by its mark alone."""
+    for epoch in () if there is None else there.epochs:
+        if epoch.leaving_since is not None:
+            made = made.marked(EpochLayout(made.chain_id, epoch.epoch_height, epoch.epoch_id), epoch.leaving_since)
+    return made
+
+
+@dataclass(slots=True)
+class _Manifests:
+    """The manifests of a chain; one that did not change is read once, however often a swap is lost."""
+
+    store: Store
+    chain_id: str
+    _known: dict[ObjectInfo, CatalogueEpoch | None] = field(default_factory=dict)
+
+    def read(self) -> Catalogue:
+        """Return the catalogue that the manifests make."""
+        found: dict[ObjectInfo, EpochLayout] = {}
+        for info in self.store.list(chain_folder(self.chain_id)):
+            parsed = parse_object_name(info.name)
+            if parsed is not None and parsed.kind is ObjectKind.MANIFEST and parsed.epoch is not None:
+                found[info] = parsed.epoch
+        wanted = [(info, layout) for info, layout in found.items() if not info.version or info not in self._known]
+        with ThreadPoolExecutor(MANIFESTS_AT_ONCE, thread_name_prefix="manifest") as executor:
+            entries = list(executor.map(lambda item: read_entry(self.store, item[1]), wanted))
+        self._known |= {info: entry for (info, _), entry in zip(wanted, entries, strict=True)}
+        there = [entry for info in found if (entry := self._known[info]) is not None]
+        return Catalogue(self.chain_id, tuple(sorted(there, key=lambda epoch: epoch.key)))
+
+
+def read_entry(store: Store, layout: EpochLayout) -> CatalogueEpoch | None:
+    """Return the entry that an epoch's manifest makes, a damaged one too; None where there is no manifest (any more)."""
+    try:
+        stored = read_manifest(store, layout)
+    except ObjectNotFoundError:
+        return None
+    except (ManifestError, InvalidInputError) as error:
+        return CatalogueEpoch.damaged(layout, error.problem)
+    if stored is None:
+        return None
+    listing = PublishedListing.of(stored.manifest, stored.envelope.payload_sha256)
+    return CatalogueEpoch(layout.epoch_height, layout.epoch_id, listing)

@@ -1,0 +1,78 @@
+"""Reads what is published of an epoch: manifest, statements, and whether the objects they list are there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.stores.store import ObjectInfo, Store
+from schemas.errors import ManifestError, ObjectNotFoundError
+from schemas.published.dsse import ENVELOPE_BYTES_MAX, Envelope, parse_envelope
+from schemas.published.manifest import Manifest
+from schemas.published.object_layout import EpochLayout
+from schemas.published.shard_statement import ShardStatement
+
+
+@dataclass(frozen=True, slots=True)
+class StoredManifest:
+    """A manifest as it lies in a store."""
+
+    manifest: Manifest
+    envelope: Envelope
+    info: ObjectInfo
+
+
+def read_manifest(store: Store, layout: EpochLayout) -> StoredManifest | None:
+    """Return an epoch's newest manifest; None where none was written. Signatures are not judged here.
+
+    Raises:
+        ManifestError: it can't be parsed, or is another epoch's.
+    """
+    info = store.info(layout.manifest)
+    if info is None:
+        return None
+    return _parse_manifest(store, layout, layout.manifest, info)
+
+
+def read_manifest_revision(store: Store, layout: EpochLayout, revision: int) -> StoredManifest | None:
+    """Return one revision of an epoch's manifest; None where it was not written.
+
+    Raises:
+        ManifestError: it can't be parsed, or is another epoch's.
+    """
+    name = layout.manifest_revision(revision)
+    info = store.info(name)
+    return None if info is None else _parse_manifest(store, layout, name, info)
+
+
+def _parse_manifest(store: Store, layout: EpochLayout, name: str, info: ObjectInfo) -> StoredManifest:
+    where = f"{store.url}/{name}"
+    envelope = parse_envelope(store.get(name, 0, ENVELOPE_BYTES_MAX + 1), where)
+    manifest = Manifest.from_payload(envelope.payload, where)
+    if EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id) != layout:
+        raise ManifestError(
+            problem=f"the manifest is of epoch {manifest.epoch_height} ({manifest.epoch_id}) of {manifest.chain_id}", where=where
+        )
+    return StoredManifest(manifest, envelope, info)
+
+
+def read_statement(store: Store, layout: EpochLayout, shard_id: int) -> tuple[ShardStatement, Envelope] | None:
+    """Return a shard's statement with its envelope; None where none was written.
+
+    Raises:
+        ManifestError: it can't be parsed.
+    """
+    name = layout.shard_statement(shard_id)
+    where = f"{store.url}/{name}"
+    try:
+        envelope = parse_envelope(store.get(name, 0, ENVELOPE_BYTES_MAX + 1), where)
+    except ObjectNotFoundError:
+        return None
+    return ShardStatement.from_payload(envelope.payload, where), envelope
+
+
+def readable_statement(store: Store, layout: EpochLayout, shard_id: int) -> tuple[ShardStatement, Envelope] | None:
+    """Return the statement in place; None where there is none, or one that is damaged and says nothing: it is made again."""
+    try:
+        return read_statement(store, layout, shard_id)
+    except ManifestError:
+        return None

@@ -1,0 +1,234 @@
+"""Reads what an export left: dataset summaries, slices of records, and through `pipelines.dataset.referenced_values` values.
+
+Nothing is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+
+from pipelines.dataset.dataset_files import opened_batches
+from pipelines.dataset.referenced_values import find_shared_values, read_referenced_values, read_whole_values_file
+from pipelines.stores.open_store import open_store
+from schemas.dataset.dataset_summary import DatasetShard, RecordsFile, shard_folder
+from schemas.dataset.flat_state import OWN_VALUE_SCHEMA, RECORD_SCHEMA, VALUE_SCHEMA
+from schemas.errors import DatasetError, EpochNotReadyError, ObjectNotFoundError
+from schemas.ids import ShardUId
+from schemas.nearcore.epoch_context import EpochContext
+
+SUMMARY_NAME: Final = "shard.json"
+"""In a shard's folder: what it holds, written last."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowSpan:
+    """Rows [start, stop) of the file with this index."""
+
+    file_index: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardDataset:
+    """One exported shard in a store; picklable, opens the store where it is used."""
+
+    url: str
+    """The dataset's root."""
+    summary: DatasetShard
+
+    @property
+    def folder(self) -> str:
+        """Where the shard's files are, relative to the root."""
+        return shard_folder(self.summary.context, self.summary.shard.shard_uid)
+
+    def read_file(self, file_index: int, columns: Sequence[str] | None = None) -> list[pa.RecordBatch]:
+        """Read all record batches of a file.
+
+        Raises:
+            DatasetError: the file is missing, truncated or not what the summary says.
+        """
+        file = self.summary.files[file_index]
+        return self.read_span(RowSpan(file_index, 0, file.records), columns)
+
+    def read_span(self, span: RowSpan, columns: Sequence[str] | None = None) -> list[pa.RecordBatch]:
+        """Read the record batches that hold a span's rows, cut to it.
+
+        Raises:
+            DatasetError: the file is missing, truncated or not what the summary says.
+        """
+        file = self.summary.files[span.file_index]
+        taken = []
+        with opened_batches(open_store(self.url), f"{self.folder}/{file.name}", file.size, RECORD_SCHEMA) as batches:
+            row = 0
+            for index, rows in enumerate(file.batch_rows):
+                start, stop = max(span.start - row, 0), min(span.stop - row, rows)
+                if start < stop:
+                    batch = batches.read(index)
+                    self._check_batch(file, index, batch)
+                    taken.append(
+                        batch.slice(start, stop - start) if columns is None else batch.slice(start, stop - start).select(list(columns))
+                    )
+                row += rows
+        return taken
+
+    def _check_batch(self, file: RecordsFile, index: int, batch: pa.RecordBatch) -> None:
+        if batch.num_rows != file.batch_rows[index] or not batch.schema.equals(RECORD_SCHEMA, check_metadata=False):
+            raise DatasetError(
+                problem=f"record batch {index} does not have the rows and columns that the summary says",
+                where=f"{self.url}/{self.folder}/{file.name}",
+                remedy="The file was changed after its export; export the shard again.",
+            )
+        # A changed offset would lead out of the file's bytes, which ends the process.
+        batch.validate(full=True)
+
+    def read_values(self, records: Sequence[pa.RecordBatch]) -> list[pa.RecordBatch]:
+        """Read the values that some of the shard's records refer to.
+
+        Args:
+            records: ascending by key; needs the columns ``key`` and ``value_hash``.
+        Returns:
+            Record batches of ``VALUE_SCHEMA``: each value once, own values in their records' order before shared ones by hash.
+        Raises:
+            ValueMismatchError: the dataset lacks a value.
+            DatasetError: a file is missing or truncated.
+        """
+        return read_referenced_values(open_store(self.url), self.folder, self.summary, records)
+
+    def read_own_values_file(self, file_index: int) -> list[pa.RecordBatch]:
+        """Read all record batches of a file of own values, of ``OWN_VALUE_SCHEMA``.
+
+        Raises:
+            DatasetError: the file is missing, truncated or not what the summary says.
+        """
+        return read_whole_values_file(open_store(self.url), self.folder, self.summary.values_files[file_index], OWN_VALUE_SCHEMA)
+
+    def read_shared_values_file(self, file_index: int) -> list[pa.RecordBatch]:
+        """Read all record batches of a file of shared values, of ``VALUE_SCHEMA``.
+
+        Raises:
+            DatasetError: the file is missing, truncated or not what the summary says.
+        """
+        return read_whole_values_file(open_store(self.url), self.folder, self.summary.shared_values_files[file_index], VALUE_SCHEMA)
+
+    def shared_among(self, value_hashes: Sequence[bytes]) -> set[bytes]:
+        """Tell which values are shared ones of this dataset; reads the record batches that could hold them.
+
+        Args:
+            value_hashes: unique, ascending.
+        Raises:
+            DatasetError: a file is missing or truncated.
+        """
+        return find_shared_values(open_store(self.url), self.folder, self.summary, value_hashes)
+
+    def neighbouring_keys(self, file_index: int) -> tuple[bytes | None, bytes | None]:
+        """Return the last key before a file and the first key after it; None at the ends of the shard."""
+        files = self.summary.files
+        before = files[file_index - 1].last_key if file_index else None
+        return before, files[file_index + 1].first_key if file_index + 1 < len(files) else None
+
+    def state_header(self) -> bytes | None:
+        """Return the state header that was exported with the shard; None where there was none.
+
+        Whether it may be believed says the summary: without `verified_state_header_sha256` nobody has verified all of it.
+
+        Raises:
+            DatasetError: the summary says that there is one, but it is missing or another.
+        """
+        if not self.summary.has_state_header:
+            return None
+        expected = self.summary.verified_state_header_sha256
+        try:
+            header = open_store(self.url).get(f"{self.folder}/state_header")
+        except ObjectNotFoundError as error:
+            raise DatasetError(
+                problem="the state header is missing", where=f"{self.url}/{self.folder}", remedy="Export the shard again."
+            ) from error
+        if expected is not None and hashlib.sha256(header).hexdigest() != expected:
+            raise DatasetError(
+                problem="the state header does not have the sha256 that the summary says",
+                where=f"{self.url}/{self.folder}/state_header",
+                remedy="It was changed after its export; export the shard again.",
+            )
+        return header
+
+
+def load_shard(url: str, context: EpochContext, shard_uid: ShardUId) -> ShardDataset | None:
+    """Return an exported shard; None when its summary is not there.
+
+    Raises:
+        DatasetError: the summary can't be decoded.
+    """
+    store = open_store(url)
+    name = f"{shard_folder(context, shard_uid)}/{SUMMARY_NAME}"
+    try:
+        data = store.get(name)
+    except ObjectNotFoundError:
+        return None
+    return ShardDataset(url, DatasetShard.from_bytes(data, f"{url}/{name}"))
+
+
+def list_shards(url: str) -> list[ShardDataset]:
+    """Return all exported shards below a URL, which may be the dataset's root or one epoch's or shard's folder.
+
+    Raises:
+        DatasetError: none is there, or a summary can't be decoded.
+    """
+    root, prefix = _split_dataset_url(url)
+    store = open_store(root)
+    names = sorted(info.name for info in store.list(prefix) if info.name.endswith(f"/{SUMMARY_NAME}"))
+    if not names:
+        raise DatasetError(problem="no exported shard is there", where=url, remedy="statecast export --to dataset://… writes one.")
+    return [ShardDataset(root, DatasetShard.from_bytes(store.get(name), f"{root}/{name}")) for name in names]
+
+
+def _split_dataset_url(url: str) -> tuple[str, str]:
+    """Cut ``…/chain_id=C/…`` into the dataset's root and the folder below it."""
+    head, marker, tail = url.partition("/chain_id=")
+    return (head, f"chain_id={tail}".rstrip("/")) if marker else (url.rstrip("/") or "/", "")
+
+
+def select_epoch(shards: Sequence[ShardDataset], selector: str) -> tuple[EpochContext, list[ShardDataset]]:
+    """Pick one epoch's shards out of a dataset.
+
+    Args:
+        selector: ``latest`` (the greatest epoch height), a height, or an epoch id in base58.
+    Raises:
+        EpochNotReadyError: no such epoch in the dataset.
+        DatasetError: two chains in one dataset.
+    """
+    chains = sorted({shard.summary.context.chain_id for shard in shards})
+    if len(chains) > 1:
+        raise DatasetError(
+            problem=f"the dataset holds several chains: {', '.join(chains)}", where=shards[0].url, remedy="Name one: …/chain_id=C."
+        )
+    height_max = max(shard.summary.context.epoch_height for shard in shards)
+    taken = [
+        shard
+        for shard in shards
+        if (selector == "latest" and shard.summary.context.epoch_height == height_max)
+        or selector in (str(shard.summary.context.epoch_height), str(shard.summary.context.epoch_id))
+    ]
+    epoch_ids = {shard.summary.context.epoch_id for shard in taken}
+    if len(epoch_ids) != 1:
+        known = ", ".join(sorted({f"{shard.summary.context.epoch_height} ({shard.summary.context.epoch_id})" for shard in shards}))
+        problem = f"epoch {selector} is not in the dataset" if not taken else f"epoch height {selector} names several epochs"
+        raise EpochNotReadyError(problem=problem, where=shards[0].url, remedy=f"It holds {known}.")
+    taken.sort(key=lambda shard: shard.summary.shard.shard_id)
+    first = taken[0].summary.context
+    context = EpochContext(
+        chain_id=first.chain_id,
+        epoch_height=first.epoch_height,
+        epoch_id=first.epoch_id,
+        sync_hash=first.sync_hash,
+        protocol_version=first.protocol_version,
+        shards=tuple(shard.summary.shard for shard in taken),
+        block_headers=first.block_headers,
+        shard_layout=next((layout for shard in taken if (layout := shard.summary.context.shard_layout) is not None), None),
+    )
+    return context, taken

@@ -1,0 +1,1 @@
+"""A source's flat state becomes an Arrow dataset."""

@@ -1,0 +1,1 @@
+"""A dataset as typed tables: Parquet files, and Ray Data's source and sink."""

@@ -1,0 +1,168 @@
+"""Record batches of flat state with keys and values taken apart, many rows at once.
+
+Accounts of version 1, access keys of ed25519 and contract data, which are nearly all of a chain's records, are decoded by column. Every row
+that is not of the usual form, whatever is wrong or rare about it, goes through `schemas.dataset.decoded_record.decode_record`; both give the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.dataset.tables.access_key_columns import fast_access_keys
+from pipelines.dataset.tables.base58_column import base58_column
+from pipelines.dataset.tables.binary_rows import BinaryRows, Bools, Ints, text_array
+from pipelines.dataset.tables.fast_rows import FastRows, amounts_column, constant_column, fits_amount, where_present
+from schemas.dataset.decoded_record import DECODED_SCHEMA, columns_of, decode_record
+from schemas.errors import MalformedValueError
+from schemas.nearcore.account import ACCOUNT_ID_BYTES_MAX, ACCOUNT_V1_BYTES, AccountVersion, ContractKind
+from schemas.nearcore.trie_key import KINDS_BY_FIRST_BYTE, TrieKeyKind
+
+DECODED_ROWS_MAX: Final = 16384
+"""Rows of a decoded record batch; bounds the temporary columns of indices, and keeps them in the processor's cache."""
+
+_RAW_COLUMNS: Final = ("key", "value", "value_length", "value_hash")
+
+
+def decode_batch(
+    batch: pa.RecordBatch,
+    shard_uid: str,
+    columns: Sequence[str] | None = tuple(DECODED_SCHEMA.names),
+    kinds: Collection[TrieKeyKind] | None = None,
+    strict: bool = False,
+) -> Iterator[pa.RecordBatch]:
+    """Decode records.
+
+    Args:
+        batch: of ``RECORD_SCHEMA``, ascending by key.
+        columns: names of ``DECODED_SCHEMA``, in the order wanted; what is not named is not computed. None for those that the kinds with a
+            record's first byte have.
+        kinds: which records; None for all.
+        strict: raise on a key or value that does not decode, in place of noting it in ``decode_error``.
+    Yields:
+        Record batches of the named columns; each of records with the same first byte, in the order of the input.
+    Raises:
+        MalformedValueError: in strict mode.
+    """
+    keys = BinaryRows(batch.column("key"))
+    # An empty key has no first byte, and is the first if it is there.
+    first_bytes = np.where(keys.lengths > 0, keys.u8_at(keys.starts), -1)
+    changes = np.flatnonzero(np.diff(first_bytes)) + 1
+    for start, stop in zip([0, *changes], [*changes, batch.num_rows], strict=True):
+        if start == stop:
+            continue
+        possible = KINDS_BY_FIRST_BYTE.get(int(first_bytes[start]), (TrieKeyKind.UNKNOWN,))
+        if kinds is not None and not set(possible) & set(kinds):
+            continue
+        names = columns_of(possible) if columns is None else columns
+        for at in range(start, stop, DECODED_ROWS_MAX):
+            run = batch.slice(at, min(DECODED_ROWS_MAX, stop - at))
+            decoded = _decode_run(run, int(first_bytes[start]), shard_uid, names, strict)
+            if kinds is not None and not set(possible) <= set(kinds):
+                kind = decoded["kind"]
+                chosen = pc.is_in(kind, value_set=pa.array([str(wanted) for wanted in kinds]))
+                decoded = {name: column.filter(chosen) for name, column in decoded.items()}
+            result = pa.RecordBatch.from_arrays([decoded[name] for name in names], schema=decoded_schema(names))
+            if result.num_rows:
+                yield result
+
+
+def decoded_schema(columns: Sequence[str]) -> pa.Schema:
+    """Return the schema of some columns, in their order."""
+    return pa.schema([DECODED_SCHEMA.field(name) for name in columns])
+
+
+def _decode_run(run: pa.RecordBatch, first_byte: int, shard_uid: str, columns: Sequence[str], strict: bool) -> dict[str, pa.Array]:
+    """Return the columns of records with one first byte, and their kind in any case."""
+    result = {name: run.column(name) for name in _RAW_COLUMNS}
+    result["shard_uid"] = pa.repeat(pa.scalar(shard_uid), run.num_rows)
+    typed = [name for name in {*columns, "kind"} if name not in result]
+    if typed == ["kind"] and len(KINDS_BY_FIRST_BYTE.get(first_byte, ())) == 1 and not strict:
+        return result | {"kind": pa.repeat(pa.scalar(KINDS_BY_FIRST_BYTE[first_byte][0].value), run.num_rows)}
+    keys, values = BinaryRows(run.column("key")), BinaryRows(run.column("value"))
+    find = _FAST.get(first_byte)
+    fast = None if find is None else find(keys, values)
+    if fast is None:
+        fast = FastRows(np.empty(0, np.int64), {})
+    slow = np.setdiff1d(np.arange(run.num_rows), fast.rows, assume_unique=True)
+    slow_rows = _decode_rows(run, slow, strict)
+    order = None if not slow.size or not fast.rows.size else pa.array(np.argsort(np.concatenate([fast.rows, slow])))
+    for name in typed:
+        kind = DECODED_SCHEMA.field(name).type
+        make = fast.columns.get(name)
+        by_column = pa.nulls(fast.rows.size, kind) if make is None or not fast.rows.size else make()
+        if not slow.size:
+            result[name] = by_column
+            continue
+        by_row = pa.array([row.get(name) for row in slow_rows], kind)
+        result[name] = by_row if order is None else pa.concat_arrays([by_column, by_row]).take(order)
+    return result
+
+
+def _decode_rows(run: pa.RecordBatch, rows: Ints, strict: bool) -> list[dict[str, Any]]:
+    if not rows.size:
+        return []
+    taken = run.take(pa.array(rows))
+    decoded = []
+    for key, value, value_hash in zip(*(taken.column(name).to_pylist() for name in ("key", "value", "value_hash")), strict=True):
+        row = decode_record(key, value, value_hash)
+        error = row.get("decode_error", "")
+        if strict and error.startswith(("key: ", "value: ")):
+            raise MalformedValueError(problem=f"a record does not decode, {error}", where=f"{row['kind']}, key {key[:80].hex()}")
+        decoded.append(row)
+    return decoded
+
+
+def _fast_accounts(keys: BinaryRows, values: BinaryRows) -> FastRows | None:
+    usual = values.valid & (values.lengths == ACCOUNT_V1_BYTES) & (keys.lengths > 1) & (keys.lengths <= 1 + ACCOUNT_ID_BYTES_MAX)
+    rows = np.flatnonzero(usual)
+    data = values.fixed_at(values.starts[rows], ACCOUNT_V1_BYTES)
+    # The sentinel of later encodings is above any amount.
+    fit = fits_amount(data[:, :16]) & fits_amount(data[:, 16:32])
+    rows, data = rows[fit], data[fit]
+    account_ids = text_array(keys, keys.starts[rows] + 1, keys.lengths[rows] - 1)
+    if account_ids is None:
+        return None
+    has_code: Bools = np.asarray(data[:, 32:64].any(axis=1))
+    return FastRows(
+        rows,
+        {
+            "kind": constant_column(TrieKeyKind.ACCOUNT, rows),
+            "account_id": lambda: account_ids,
+            "account_version": constant_column(AccountVersion.V1, rows),
+            "amount": lambda: amounts_column(data[:, :16]),
+            "locked": lambda: amounts_column(data[:, 16:32]),
+            "storage_usage": lambda: pa.array(np.ascontiguousarray(data[:, 64:72]).view("<u8")[:, 0]),
+            "contract_kind": lambda: pc.if_else(pa.array(has_code), ContractKind.LOCAL.value, ContractKind.NONE.value),
+            "code_hash": lambda: where_present(has_code, base58_column(data[has_code, 32:64])),
+        },
+    )
+
+
+def _fast_contract_data(keys: BinaryRows, values: BinaryRows) -> FastRows | None:
+    commas = pc.find_substring(keys.column, b",").to_numpy(zero_copy_only=False).astype(np.int64)
+    rows = np.flatnonzero((commas > 1) & (commas <= 1 + ACCOUNT_ID_BYTES_MAX))
+    starts, commas, lengths = keys.starts[rows], commas[rows], keys.lengths[rows]
+    account_ids = text_array(keys, starts + 1, commas - 1)
+    if account_ids is None:
+        return None
+    return FastRows(
+        rows,
+        {
+            "kind": constant_column(TrieKeyKind.CONTRACT_DATA, rows),
+            "account_id": lambda: account_ids,
+            "data_key": lambda: keys.binary_array(starts + commas + 1, lengths - commas - 1),
+        },
+    )
+
+
+_FAST: Final[dict[int, Callable[[BinaryRows, BinaryRows], FastRows | None]]] = {
+    0: _fast_accounts,
+    2: fast_access_keys,
+    9: _fast_contract_data,
+}
+"""By first byte, how to find and decode the rows of the usual form."""

@@ -1,0 +1,229 @@
+"""Drives a fetch: what to believe, what is here, what is missing, and last the manifest's final name. Also says what it would do.
+
+What was accepted is remembered in the folder before the first part is asked for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from random import Random
+
+from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX, read_torrent
+from pipelines.bucket.lease_keeper import EpochLease, LeaseState, held_epoch
+from pipelines.fetching.believed_epoch import BelievedEpoch, EpochBeliever, FetchSources, has_digest
+from pipelines.fetching.epoch_location import parse_epoch_url
+from pipelines.fetching.fetch_folder import FetchFolder, local_errors
+from pipelines.fetching.fetch_progress import FetchWatcher
+from pipelines.fetching.fetch_result import (
+    FetchedShard,
+    FetchPlan,
+    FetchResult,
+    PlannedShard,
+    PlannedSource,
+    SourceReport,
+    report_source,
+)
+from pipelines.fetching.fetch_settings import FetchSettings
+from pipelines.fetching.part_fetch import FetchedPart, FetchPart, PartFetch
+from pipelines.fetching.preference import priority_score
+from pipelines.fetching.source import EpochOnOffer
+from pipelines.fetching.source_from_url import TORRENT, unique_urls
+from pipelines.fetching.verifier import Verifier
+from pipelines.stores.open_store import open_store
+from schemas.errors import FetchError, InvalidInputError, ManifestError
+from schemas.published.latest_pointer import LatestPointer
+from schemas.published.object_layout import EpochLayout, latest_name
+
+
+@dataclass(slots=True)
+class EpochFetch:
+    """One fetch of one epoch."""
+
+    settings: FetchSettings
+    watcher: FetchWatcher
+    random: Random = field(default_factory=Random)
+    _sources: FetchSources = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._sources = FetchSources(self.settings, self.watcher, self.random)
+
+    def plan(self) -> FetchPlan:
+        """Say what would be fetched from where. Reads documents and what is here, writes nothing.
+
+        Raises:
+            As `run`.
+        """
+        folder = FetchFolder(self.settings.into)
+        try:
+            located = self._sources.open()
+            return self._planned(EpochBeliever(self.settings, self._sources, folder).believe(located), folder)
+        finally:
+            self._sources.close()
+
+    def run(self) -> FetchResult:
+        """Fetch, verify and put in place.
+
+        Raises:
+            ManifestError: the trust policy does not hold; its subclasses say why.
+            EpochNotReadyError: no source has the epoch, or its publisher lacks parts of it.
+            FetchError: no source could give some object; what could be had is in place.
+            IntegrityError: a publisher's part is no part of its state root.
+            ClaimedError, StoreError: the folder is in use, or can't be written.
+            InvalidInputError: what is wanted is not said, or not there.
+        """
+        began_s = time.monotonic()
+        folder = FetchFolder(self.settings.into)
+        with ExitStack() as stack:
+            stack.callback(self._sources.close)
+            located = self._sources.open()
+            stack.enter_context(folder.opened())
+            epoch = EpochBeliever(self.settings, self._sources, folder).believe(located)
+            stack.enter_context(self._held(epoch.layout))
+            folder.remember(epoch.accepted)
+            for shard in epoch.shards:
+                folder.write(epoch.layout.shard_statement(shard.shard_id), shard.statement.envelope.to_bytes())
+                if shard.header is not None:
+                    folder.write(epoch.layout.state_header(shard.shard_id), shard.header)
+            verifier = Verifier(min(self.settings.verify_workers, max(len(epoch.parts), 1)), in_threads=self.settings.verify_in_threads)
+            stack.callback(verifier.close)
+            reused, fetched = self._fetch_parts(epoch, folder, verifier)
+            self._bring_torrents(epoch, folder)
+            folder.write(epoch.layout.manifest, epoch.manifest.envelope.to_bytes())
+            self._point_at(epoch, folder)
+            return self._result(epoch, reused, fetched, folder, seconds=time.monotonic() - began_s)
+
+    @contextmanager
+    def _held(self, layout: EpochLayout) -> Iterator[None]:
+        """Hold leases of the epoch in the stores that were named; whatever becomes of them, the fetch goes on."""
+        told: list[tuple[str, LeaseState, str]] = []
+        leases = []
+        for url in self._store_urls() if self.settings.hold_lease else ():
+            with suppress(InvalidInputError):
+                leases.append(EpochLease(open_store(url), layout, "fetch"))
+        try:
+            with held_epoch(leases, lambda lease, state: told.append((lease.store.url, state, lease.problem))):
+                yield
+        finally:
+            # Told here, since a watcher hears of one thing at a time.
+            for source, state, problem in told:
+                self.watcher.event("lease", {"source": source, "state": str(state), "problem": problem})
+                if state is LeaseState.LEAVING:
+                    self._sources.warn(f"{source} is deleting this epoch: the lease may have come too late")
+
+    def _store_urls(self) -> list[str]:
+        urls = [self.settings.url, *(url for url in self.settings.source_urls if url != TORRENT)]
+        return unique_urls(parse_epoch_url(url).root for url in urls if not url.startswith(("http://", "https://")))
+
+    def source_reports(self) -> tuple[SourceReport, ...]:
+        """Return what came from each source so far; also after an error."""
+        return tuple(report_source(account) for account in self._sources.accounts.values())
+
+    def _fetch_parts(self, epoch: BelievedEpoch, folder: FetchFolder, verifier: Verifier) -> tuple[list[FetchPart], list[FetchedPart]]:
+        settings, sources = self.settings, self._sources
+        fetch = PartFetch(
+            folder, sources.sources, sources.accounts, verifier, settings.kernel_name, settings.limits, self.random, self.watcher
+        )
+        reused = fetch.reuse(epoch.parts)
+        if reused:
+            self.watcher.event("reused", {"parts": len(reused), "bytes": sum(part.size for part in reused)})
+        here = {part.object_name for part in reused}
+        missing = [part for part in epoch.parts if part.object_name not in here]
+        if missing and TORRENT in settings.source_urls:
+            assert settings.open_torrent is not None
+            shard_ids = tuple(sorted({part.shard_id for part in missing}))
+            offer = EpochOnOffer(epoch.layout, epoch.manifest.manifest, shard_ids, folder.scratch, sources.reader.read_any)
+            sources.add(settings.open_torrent(offer))
+        return reused, fetch.run(missing, reused)
+
+    def _bring_torrents(self, epoch: BelievedEpoch, folder: FetchFolder) -> None:
+        """Also put the shards' torrents in place, so that the folder can be seeded; parts do not need them, so a fault is a warning."""
+        for shard in epoch.shards:
+            name = epoch.layout.torrent(shard.shard_id)
+            if shard.listed.torrent is None:
+                continue
+            try:
+                data = self._sources.reader.read_any(name, TORRENT_BYTES_MAX)
+                read_torrent(data, shard.listed, name)
+            except InvalidInputError:
+                self._sources.warn("torrents are left out: libtorrent, which would check them, is not installed (extra p2p)")
+                return
+            except (FetchError, ManifestError) as error:
+                self._sources.warn(f"the torrent of shard {shard.shard_id} is left out: {error.problem}")
+            else:
+                folder.write(name, data)
+
+    def _point_at(self, epoch: BelievedEpoch, folder: FetchFolder) -> None:
+        """Move the folder's own latest pointer forward, so that the folder can be used like a bucket."""
+        layout = epoch.layout
+        path = folder.path(latest_name(layout.chain_id))
+        revision, payload_sha256 = epoch.manifest.manifest.revision, epoch.manifest.envelope.payload_sha256
+        pointer = LatestPointer(layout.chain_id, layout.epoch_height, layout.epoch_id, revision, payload_sha256)
+        with local_errors(path):
+            there = path.read_bytes() if path.is_file() else None
+        try:
+            if there is not None and not pointer.supersedes(LatestPointer.parse(there, str(path))):
+                return
+        except ManifestError:
+            self._sources.warn("the latest pointer in the folder could not be read and is replaced")
+        folder.write(latest_name(layout.chain_id), pointer.to_bytes())
+
+    def _planned(self, epoch: BelievedEpoch, folder: FetchFolder) -> FetchPlan:
+        here = {part.object_name for part in epoch.parts if has_digest(folder.path(part.object_name), part.size, part.sha256)}
+        first_asked: dict[str, list[int]] = {source.source_id: [] for source in self._sources.sources}
+        if TORRENT in self.settings.source_urls:
+            first_asked[TORRENT] = []
+        for part in epoch.parts:
+            if part.object_name not in here:
+                scores = {source_id: priority_score(source_id, part.shard_id, part.part_id.idx) for source_id in first_asked}
+                first_asked[min(scores, key=lambda source_id: scores[source_id])].append(part.size)
+        return FetchPlan(
+            layout=epoch.layout,
+            revision=epoch.manifest.manifest.revision,
+            shards=tuple(
+                PlannedShard(
+                    shard_id=shard.shard_id,
+                    state_root=str(shard.listed.state_root),
+                    num_parts=shard.listed.num_parts,
+                    size=shard.size,
+                    parts_here=sum(part.object_name in here for part in shard.parts),
+                    bytes_here=sum(part.size for part in shard.parts if part.object_name in here),
+                    signers=tuple(map(str, shard.statement.signers)),
+                )
+                for shard in epoch.shards
+            ),
+            sources=tuple(PlannedSource(source_id, len(sizes), sum(sizes)) for source_id, sizes in first_asked.items()),
+            warnings=tuple(self._sources.warnings),
+        )
+
+    def _result(
+        self, epoch: BelievedEpoch, reused: list[FetchPart], fetched: list[FetchedPart], folder: FetchFolder, *, seconds: float
+    ) -> FetchResult:
+        manifest = epoch.manifest
+        return FetchResult(
+            layout=epoch.layout,
+            folder=folder.path(epoch.layout.folder),
+            revision=manifest.manifest.revision,
+            manifest_source=manifest.source_id,
+            manifest_signers=tuple(map(str, manifest.signers)),
+            sync_hash_is_proven=manifest.blocks is not None and manifest.blocks.sync_hash_is_proven,
+            shards=tuple(
+                FetchedShard(
+                    shard_id=shard.shard_id,
+                    state_root=str(shard.listed.state_root),
+                    num_parts=shard.listed.num_parts,
+                    size=shard.size,
+                    parts_fetched=sum(found.part.shard_id == shard.shard_id for found in fetched),
+                    parts_reused=sum(part.shard_id == shard.shard_id for part in reused),
+                    signers=tuple(map(str, shard.statement.signers)),
+                    tied_to_chain=manifest.blocks is not None,
+                    has_header=shard.header is not None,
+                )
+                for shard in epoch.shards
+            ),
+            sources=self.source_reports(),
+            warnings=tuple(self._sources.warnings),
+            seconds=seconds,
+        )

@@ -1,0 +1,36 @@
+"""From what a person writes after ``--source`` to a source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from pipelines.fetching.http_source import HttpSource
+from pipelines.fetching.object_source import ObjectStoreSource
+from pipelines.fetching.pacing import Throttle
+from pipelines.fetching.source import SOURCE_TIMEOUT_S, Source
+from pipelines.stores.open_store import open_store
+
+TORRENT: Final = "torrent"
+"""Names the shards' torrents as a source; it is opened once the manifest is believed."""
+
+
+def open_source(url: str, requests: Throttle, timeout_s: float = SOURCE_TIMEOUT_S) -> Source:
+    """Return the source behind a URL: http, https, gs, s3, file, or a path. Opens no connection.
+
+    Args:
+        url: of the folder that holds ``chain_id=…``.
+        requests: waited for before every request.
+        timeout_s: longest wait for an answer or for bytes; stores wait as long as their clients do.
+    Raises:
+        InvalidInputError: not such a URL.
+    """
+    if url.startswith(("http://", "https://")):
+        return HttpSource(url, requests, timeout_s)
+    # The schedule sees every fault and decides by itself whom to ask again.
+    return ObjectStoreSource(open_store(url, retry=None), requests)
+
+
+def unique_urls(urls: Iterable[str]) -> list[str]:
+    """Return the URLs without what is there before, but for a slash at the end."""
+    return list({url.rstrip("/") or url: url for url in reversed(list(urls))}.values())[::-1]

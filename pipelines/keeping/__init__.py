@@ -1,0 +1,1 @@
+"""What is published stays right: checked, scrubbed, repaired, and deleted when it is no longer kept."""

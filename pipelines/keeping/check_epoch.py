@@ -1,0 +1,298 @@
+"""Drives the check of a published epoch: manifest, signatures, statements, headers, parts, torrents, and what does not belong."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pipelines.bittorrent.torrents import build_torrent
+from pipelines.bucket.published_epoch import StoredManifest, read_manifest, read_statement
+from pipelines.execution.executor import TaskNeeds
+from pipelines.execution.stage_runner import Amount, StageRunner
+from pipelines.keeping.check_part import CheckedPart, CheckPartTask
+from pipelines.stores.open_store import open_store
+from pipelines.stores.store import Store
+from pipelines.trust.chain import ProvenBlocks, prove_blocks
+from pipelines.trust.policy import check_state_header
+from pipelines.trust.signatures import TrustRule, agreed_payload
+from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, ObjectNotFoundError
+from schemas.ids import CryptoHash, PartId
+from schemas.published.manifest import Manifest
+from schemas.published.manifest_shard import ManifestShard
+from schemas.published.object_layout import EpochLayout, ObjectKind, parse_object_name, part_file_name, shard_folder_name
+from schemas.published.public_key import PublicKey
+from schemas.published.shard_statement import ShardStatement
+from schemas.published.torrent import LEAF_BYTES
+
+CHECK_TASK_MEMORY_BYTES = 500 << 20
+"""Peak memory of checking one part: both forms of it and its records."""
+
+
+_NEVER_FOREIGN = (
+    ObjectKind.MANIFEST,
+    ObjectKind.MANIFEST_REVISION,
+    ObjectKind.EVIDENCE,
+    ObjectKind.CLAIM,
+    ObjectKind.LEASE,
+    ObjectKind.SCRUB,
+)
+
+
+class FindingKind(StrEnum):
+    """What a finding says of an object."""
+
+    MISSING = "missing"
+    WRONG = "wrong"
+    FOREIGN = "foreign"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One object that is not as it should be."""
+
+    kind: FindingKind
+    object_name: str
+    problem: str
+    harmless: bool = False
+    """Foreign, but outside the folders whose objects nodes count."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedShard:
+    """What the check of one shard came to."""
+
+    shard_id: int
+    state_root: str
+    num_parts: int
+    parts_right: int
+    records: int
+    size: int
+    has_header: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What the check of an epoch came to."""
+
+    stored: StoredManifest
+    shards: tuple[CheckedShard, ...]
+    findings: tuple[Finding, ...]
+    signers: tuple[str, ...]
+    """Trusted keys that signed the manifest or a statement; none without a trust rule."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is wrong, missing, or in the way."""
+        return all(finding.harmless for finding in self.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class EpochCheck:
+    """A check of one epoch: what its driver needs."""
+
+    runner: StageRunner
+    kernel_name: str
+    store_url: str
+    layout: EpochLayout
+    shard_ids: tuple[int, ...]
+    """Shards to check; none means all."""
+    trust: TrustRule | None
+    trusted_block: CryptoHash | None = None
+    """Hash of the sync block or of its parent, which ties the state roots to the chain."""
+
+    def run(self) -> CheckResult:
+        """Check the epoch.
+
+        Raises:
+            EpochNotReadyError: there is no manifest.
+            ManifestError: the manifest can't be parsed, the trust rule does not hold, or nothing leads from the trusted block to a
+                shard's state root.
+            StoreError: the store can't be read.
+        """
+        store = open_store(self.store_url)
+        stored = read_manifest(store, self.layout)
+        if stored is None:
+            raise EpochNotReadyError(
+                problem="there is no manifest: the epoch is not published, or not yet", where=f"{store.url}/{self.layout.manifest}"
+            )
+        where = f"{store.url}/{self.layout.manifest}"
+        # A manifest is one publisher's word, so one trusted key is enough for it; the threshold counts on the statements.
+        signers: set[PublicKey] | None = None
+        if self.trust is not None:
+            signers = set(agreed_payload([stored.envelope], TrustRule(self.trust.keys), where).signers)
+        blocks = None if self.trusted_block is None else prove_blocks(self.trusted_block, stored.manifest, where)
+        findings: list[Finding] = []
+        shards = []
+        for listed in self._chosen(stored):
+            found = self._statement(store, listed, stored, findings)
+            if found is None:
+                continue
+            statement, statement_signers = found
+            signers = None if signers is None else signers | statement_signers
+            shards.append(self._check_shard(store, stored, listed, statement, findings))
+            self._check_header(store, listed, statement, blocks, findings)
+        findings += find_foreign(self.layout, stored.manifest, (info.name for info in store.list(self.layout.folder)))
+        return CheckResult(stored, tuple(shards), tuple(findings), tuple(sorted(map(str, signers or ()))))
+
+    def _chosen(self, stored: StoredManifest) -> Sequence[ManifestShard]:
+        for shard_id in self.shard_ids:
+            if stored.manifest.shard(shard_id) is None:
+                listed = ", ".join(str(shard.shard_id) for shard in stored.manifest.shards)
+                raise InvalidInputError(problem=f"shard {shard_id} is not in the manifest", remedy=f"It lists {listed}.")
+        return [shard for shard in stored.manifest.shards if not self.shard_ids or shard.shard_id in self.shard_ids]
+
+    def _statement(
+        self, store: Store, listed: ManifestShard, stored: StoredManifest, findings: list[Finding]
+    ) -> tuple[ShardStatement, set[PublicKey]] | None:
+        name = self.layout.shard_statement(listed.shard_id)
+        try:
+            found = read_statement(store, self.layout, listed.shard_id)
+        except ManifestError as error:
+            findings.append(Finding(FindingKind.WRONG, name, str(error)))
+            return None
+        if found is None:
+            findings.append(Finding(FindingKind.MISSING, name, "it is missing"))
+            return None
+        statement, envelope = found
+        problem = statement_problem(statement, listed, stored.manifest)
+        if problem is not None:
+            findings.append(Finding(FindingKind.WRONG, name, problem))
+            return None
+        signers: set[PublicKey] = set()
+        if self.trust is not None:
+            signers = set(agreed_payload([envelope], self.trust, f"{store.url}/{name}").signers)
+        return statement, signers
+
+    def _check_shard(
+        self, store: Store, stored: StoredManifest, listed: ManifestShard, statement: ShardStatement, findings: list[Finding]
+    ) -> CheckedShard:
+        piece_length = LEAF_BYTES if listed.torrent is None else listed.torrent.piece_length
+        tasks = [
+            CheckPartTask(
+                store_url=self.store_url,
+                object_name=self.layout.state_part(listed.shard_id, PartId(part.part_id, listed.num_parts)),
+                stored=part,
+                stated=statement.parts[part.part_id],
+                part_id=PartId(part.part_id, listed.num_parts),
+                state_root=listed.state_root,
+                encoding=stored.manifest.encoding,
+                piece_length=piece_length,
+                kernel_name=self.kernel_name,
+            )
+            for part in listed.parts
+        ]
+        checked = self.runner.run("check", str(listed.shard_uid), tasks, TaskNeeds(CHECK_TASK_MEMORY_BYTES), _amount)
+        for part in checked:
+            if part.problem is not None:
+                findings.append(Finding(FindingKind.MISSING if part.missing else FindingKind.WRONG, part.object_name, part.problem))
+        self._check_torrent(store, stored, listed, checked, findings)
+        return CheckedShard(
+            shard_id=listed.shard_id,
+            state_root=str(listed.state_root),
+            num_parts=listed.num_parts,
+            parts_right=sum(part.problem is None for part in checked),
+            records=sum(part.records for part in checked),
+            size=sum(part.size for part in checked),
+            has_header=listed.header is not None,
+        )
+
+    def _check_header(
+        self, store: Store, listed: ManifestShard, statement: ShardStatement, blocks: ProvenBlocks | None, findings: list[Finding]
+    ) -> None:
+        """Note a published header that is missing or wrong; with a right one, or where none was published, apply the chain rule."""
+        name = self.layout.state_header(listed.shard_id)
+        data = None
+        if listed.header is not None:
+            data = _get_or_miss(store, name, findings)
+            if data is None:
+                return
+            if hashlib.sha256(data).hexdigest() != listed.header.sha256:
+                findings.append(Finding(FindingKind.WRONG, name, "it does not have the sha256 of manifest and statement"))
+                return
+        check_state_header(blocks, statement, data, f"{store.url}/{name}")
+
+    def _check_torrent(
+        self, store: Store, stored: StoredManifest, listed: ManifestShard, checked: Sequence[CheckedPart], findings: list[Finding]
+    ) -> None:
+        """Build the torrent again from the parts' own pieces and compare; needs all parts right, and libtorrent."""
+        if listed.torrent is None:
+            return
+        name = self.layout.torrent(listed.shard_id)
+        data = _get_or_miss(store, name, findings)
+        if data is None:
+            return
+        pieces = [part.pieces for part in checked if part.pieces is not None]
+        if len(pieces) != listed.num_parts:
+            return
+        files = [(part_file_name(PartId(idx, listed.num_parts)), one.size, one) for idx, one in enumerate(pieces)]
+        manifest = stored.manifest
+        try:
+            torrent = build_torrent(
+                shard_folder_name(listed.shard_id), files, listed.torrent.piece_length, manifest.web_seeds, manifest.trackers
+            )
+        except InvalidInputError:
+            self.runner.progress.note(f"torrent of shard {listed.shard_id} not checked: libtorrent is not installed (extra p2p)")
+            return
+        if (torrent.info_hash_v1.hex(), torrent.info_hash_v2.hex()) != (listed.torrent.info_hash_v1, listed.torrent.info_hash_v2):
+            findings.append(Finding(FindingKind.WRONG, name, "the manifest's info hashes are not those of the parts"))
+        elif data != torrent.data:
+            findings.append(Finding(FindingKind.WRONG, name, "it is not the torrent of these parts, web seeds and trackers"))
+
+
+def find_foreign(layout: EpochLayout, manifest: Manifest, names: Iterable[str]) -> list[Finding]:
+    """Find objects in the epoch's folder that neither manifest nor layout know.
+
+    Args:
+        names: of all objects in the epoch's folder.
+    """
+    expected = {f"{layout.folder}/{name}" for name in manifest.subjects()}
+    listed = {shard.shard_id for shard in manifest.shards}
+    findings = []
+    for name in names:
+        if name in expected:
+            continue
+        parsed = parse_object_name(name)
+        if parsed is not None and parsed.kind in _NEVER_FOREIGN:
+            continue
+        if parsed is not None and parsed.kind in (ObjectKind.SHARD_STATEMENT, ObjectKind.TORRENT) and parsed.shard_id in listed:
+            continue
+        inside = name.removeprefix(f"{layout.folder}/").startswith(("shard_id=", "headers/"))
+        problem = "it is not in the manifest, and nodes count every object of this folder" if inside else "it is not of this layout"
+        findings.append(Finding(FindingKind.FOREIGN, name, problem, harmless=not inside))
+    return findings
+
+
+def _get_or_miss(store: Store, name: str, findings: list[Finding]) -> bytes | None:
+    """Read an object; note that it is missing where it is."""
+    try:
+        return store.get(name)
+    except ObjectNotFoundError:
+        findings.append(Finding(FindingKind.MISSING, name, "it is missing"))
+        return None
+
+
+def _amount(part: CheckedPart) -> Amount:
+    return Amount(records=part.records, size=part.size, parts=1)
+
+
+def statement_problem(statement: ShardStatement, listed: ManifestShard, manifest: Manifest) -> str | None:
+    """Return what keeps a statement from being the one that a manifest names, or None."""
+    if statement.payload_sha256 != listed.statement_sha256:
+        return "it is not the statement that the manifest names by its sha256"
+    same = (statement.chain_id, statement.epoch_height, statement.epoch_id, statement.sync_hash) == (
+        manifest.chain_id,
+        manifest.epoch_height,
+        manifest.epoch_id,
+        manifest.sync_hash,
+    )
+    if not same or (statement.shard_uid, statement.state_root, statement.num_parts) != (
+        listed.shard_uid,
+        listed.state_root,
+        listed.num_parts,
+    ):
+        return "it is of another epoch, shard, state root or number of parts than the manifest"
+    if statement.header_sha256 != (None if listed.header is None else listed.header.sha256):
+        return "it names another state header than the manifest, or one where the manifest has none"
+    return None

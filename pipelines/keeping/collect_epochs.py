@@ -1,0 +1,323 @@
+"""Deletes epochs that are no longer kept, and what killed producers and killed deletions left.
+
+The order makes it safe for readers and for a deletion that is killed: an epoch is marked in the catalogue, then leases, claim and pointer
+are looked at once more, then the manifest goes, which makes the epoch invisible, then everything else, the mark last. A reader writes
+its lease first and looks for the mark after that, so of the two at least one sees the other. A rerun ends what a killed run began.
+
+Objects that are not of this layout are reported and left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from pipelines.bucket.chain_catalogue import MARK_STALE_S, CatalogueWriter, read_catalogue, read_entry
+from pipelines.bucket.holders import Holders, find_holders, judge_holders
+from pipelines.keeping.retention import ORPHANS_AFTER_S, Decision, EpochPhase, RetentionRule, StoredEpoch, Verdict, plan_retention
+from pipelines.stores.open_store import open_store
+from pipelines.stores.store import ObjectInfo, Store
+from schemas.errors import ManifestError, ObjectNotFoundError, StatecastError
+from schemas.published.catalogue import Catalogue
+from schemas.published.latest_pointer import POINTER_BYTES_MAX, LatestPointer
+from schemas.published.object_layout import EpochLayout, ObjectKind, chain_folder, latest_name, parse_epoch_folder, parse_object_name
+
+DELETIONS_AT_ONCE: Final = 8
+"""Objects that are deleted at once."""
+
+_LAST: Final = (ObjectKind.LEASE, ObjectKind.CLAIM)
+"""Deleted after everything else: they say who is there."""
+
+_NOT_CONTENT: Final = (ObjectKind.LEASE, ObjectKind.CLAIM, ObjectKind.SCRUB)
+"""Objects whose age says nothing of a production."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectedEpoch:
+    """What became of one epoch."""
+
+    decision: Decision
+    deleted_objects: int = 0
+    """In a plan: how many would be."""
+    deleted_bytes: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        layout = self.decision.layout
+        return {
+            "epoch": layout.folder,
+            "epoch_height": layout.epoch_height,
+            "epoch_id": str(layout.epoch_id),
+            "phase": str(self.decision.phase),
+            "verdict": str(self.decision.verdict),
+            "reason": self.decision.reason,
+            "objects": self.deleted_objects,
+            "size": self.deleted_bytes,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionResult:
+    """What a collection came to, or would."""
+
+    epochs: tuple[CollectedEpoch, ...]
+    """All that the store has, lowest first."""
+    foreign: tuple[str, ...]
+    """Objects under epochs that are not of this layout; left alone."""
+    notes: tuple[str, ...]
+    """What was out of the ordinary, for people."""
+    plan_only: bool
+
+    @property
+    def collected(self) -> tuple[CollectedEpoch, ...]:
+        """Those that are gone, or would be."""
+        return tuple(epoch for epoch in self.epochs if epoch.decision.verdict is Verdict.COLLECT)
+
+    @property
+    def deleted_bytes(self) -> int:
+        """Stored bytes of what is gone, or would be."""
+        return sum(epoch.deleted_bytes for epoch in self.epochs)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return {
+            "plan_only": self.plan_only,
+            "epochs": [epoch.to_json() for epoch in self.epochs],
+            "collected": len(self.collected),
+            "deleted_objects": sum(epoch.deleted_objects for epoch in self.epochs),
+            "deleted_bytes": self.deleted_bytes,
+            "foreign": list(self.foreign),
+            "notes": list(self.notes),
+        }
+
+
+def collect_epochs(
+    store_url: str,
+    chain_id: str,
+    keep_epochs: int,
+    keep_days: float | None = None,
+    plan_only: bool = False,
+    *,
+    orphans_after_s: float = ORPHANS_AFTER_S,
+    on_note: Callable[[str], None] = lambda _: None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> CollectionResult:
+    """Delete the epochs of a chain that are no longer kept; see `pipelines.keeping.retention` for which.
+
+    Args:
+        keep_epochs: complete epochs to keep, at least 1.
+        keep_days: also keep what was published in so many days.
+        plan_only: decide, delete nothing.
+        orphans_after_s: age of the newest object of a folder without a manifest from which on it is deleted.
+        on_note: told what happens, a line at a time.
+        now: the clock, in UTC.
+    Raises:
+        InvalidInputError: a rule that keeps nothing.
+        StoreError: the store can't be read or written. What was begun is ended by the next run.
+    """
+    rule = RetentionRule(keep_epochs, keep_days, orphans_after_s)
+    return _Collection(open_store(store_url), chain_id, rule, on_note, now).run(plan_only)
+
+
+@dataclass(slots=True)
+class _Folder:
+    """An epoch's folder as listed."""
+
+    layout: EpochLayout
+    objects: list[tuple[ObjectInfo, ObjectKind]] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+
+    def changed(self) -> datetime | None:
+        times = [info.modified for info, kind in self.objects if kind not in _NOT_CONTENT]
+        if not times:
+            # Nothing but a lease or so: as old as that.
+            times = [info.modified for info, _ in self.objects]
+        known = [time for time in times if time is not None]
+        return max(known) if known and len(known) == len(times) else None
+
+
+@dataclass(slots=True)
+class _Collection:
+    store: Store
+    chain_id: str
+    rule: RetentionRule
+    on_note: Callable[[str], None]
+    now: Callable[[], datetime]
+    notes: list[str] = field(default_factory=list)
+
+    def run(self, plan_only: bool) -> CollectionResult:
+        folders = self._list()
+        catalogue = self._catalogue()
+        litter: list[str] = []
+        epochs = []
+        for layout in {*folders, *(catalogue.layout(entry) for entry in catalogue.epochs if entry.leaving_since is not None)}:
+            epoch, holders = self._stored(folders.get(layout) or _Folder(layout), catalogue)
+            if epoch is not None:
+                epochs.append(epoch)
+            litter += holders.litter
+        decisions = plan_retention(epochs, self.rule, self._pointed_at(), self.now())
+        collected = []
+        for decision in decisions:
+            if decision.verdict is Verdict.KEEP or plan_only:
+                objects = [] if decision.verdict is Verdict.KEEP else (folders.get(decision.layout) or _Folder(decision.layout)).objects
+                collected.append(CollectedEpoch(decision, len(objects), sum(info.size for info, _ in objects)))
+            else:
+                collected.append(self._collect(decision))
+        if not plan_only:
+            kept = {epoch.decision.layout for epoch in collected if epoch.decision.verdict is Verdict.KEEP}
+            self._delete([name for name in litter if _layout_of(name) in kept])
+            self._mend_catalogue(catalogue, kept, folders)
+        foreign = tuple(name for folder in folders.values() for name in folder.foreign)
+        return CollectionResult(tuple(collected), foreign, tuple(self.notes), plan_only)
+
+    def _list(self) -> dict[EpochLayout, _Folder]:
+        folders: dict[EpochLayout, _Folder] = {}
+        for info in self.store.list(chain_folder(self.chain_id)):
+            layout = _layout_of(info.name)
+            if layout is None:
+                continue
+            folder = folders.setdefault(layout, _Folder(layout))
+            parsed = parse_object_name(info.name)
+            if parsed is None:
+                folder.foreign.append(info.name)
+            else:
+                folder.objects.append((info, parsed.kind))
+        return folders
+
+    def _catalogue(self) -> Catalogue:
+        try:
+            return read_catalogue(self.store, self.chain_id) or Catalogue(self.chain_id)
+        except ManifestError as error:
+            self._note(f"the catalogue can't be read: {error.problem}")
+            return Catalogue(self.chain_id)
+
+    def _stored(self, folder: _Folder, catalogue: Catalogue) -> tuple[StoredEpoch | None, Holders]:
+        """Return what is known of an epoch's folder; None where nothing of this layout is in it and nothing was begun."""
+        entry = catalogue.find(folder.layout)
+        leaving_since = None if entry is None else entry.leaving_since
+        if not folder.objects and leaving_since is None:
+            return None, Holders(())
+        holders = judge_holders(self.store, (info for info, _ in folder.objects), self.now())
+        found = None
+        if any(kind is ObjectKind.MANIFEST for _, kind in folder.objects):
+            found = read_entry(self.store, folder.layout)
+        listing = None if found is None else found.listing
+        if found is None:
+            phase = EpochPhase.UNPUBLISHED if leaving_since is None else EpochPhase.LEAVING
+        else:
+            phase = EpochPhase.DAMAGED if listing is None else EpochPhase.PUBLISHED
+        epoch = StoredEpoch(
+            layout=folder.layout,
+            phase=phase,
+            is_complete=listing is not None and listing.is_complete,
+            created=None if listing is None else listing.created,
+            changed=folder.changed(),
+            leaving_since=leaving_since,
+            held_by=holders.description,
+        )
+        return epoch, holders
+
+    def _pointed_at(self) -> list[EpochLayout]:
+        name = latest_name(self.chain_id)
+        try:
+            return [LatestPointer.parse(self.store.get(name, 0, POINTER_BYTES_MAX + 1), f"{self.store.url}/{name}").layout]
+        except ObjectNotFoundError:
+            return []
+        except ManifestError as error:
+            self._note(f"the latest pointer can't be read: {error.problem}")
+            return []
+
+    def _collect(self, decision: Decision) -> CollectedEpoch:
+        layout, writer = decision.layout, CatalogueWriter(self.store, self.chain_id)
+        marked = self.now().replace(microsecond=0)
+        change = writer.change(lambda catalogue: catalogue.marked(layout, marked))
+        self._note(change.note)
+        try:
+            kept = self._kept_after_all(decision)
+        except (Exception, KeyboardInterrupt):
+            # Nothing is deleted yet, unless by an earlier run; a mark without a collector would keep producers away for long.
+            if decision.phase is not EpochPhase.LEAVING:
+                with suppress(StatecastError):
+                    writer.change(lambda catalogue: self._unmarked(catalogue, layout))
+            raise
+        if kept:
+            writer.change(lambda catalogue: self._unmarked(catalogue, layout))
+            self._note(f"epoch {layout.epoch_height} ({layout.epoch_id}) stays after all: {kept}")
+            return CollectedEpoch(Decision(layout, decision.phase, Verdict.KEEP, kept))
+        # Listed anew: what was put since must go too, or it would stay for ever.
+        objects = [(info, found.kind) for info in self.store.list(layout.folder) if (found := parse_object_name(info.name)) is not None]
+        self.store.delete(layout.manifest)
+        self._delete([info.name for info, kind in objects if kind not in (*_LAST, ObjectKind.MANIFEST)])
+        self._delete([info.name for info, kind in objects if kind in _LAST])
+        writer.change(lambda catalogue: catalogue.without([layout]))
+        size = sum(info.size for info, _ in objects)
+        self._note(f"epoch {layout.epoch_height} ({layout.epoch_id}) is deleted: {len(objects)} objects, {size} bytes")
+        return CollectedEpoch(decision, len(objects), size)
+
+    def _kept_after_all(self, decision: Decision) -> str:
+        """Return why an epoch must stay that was marked a moment ago; empty where nothing speaks against its end."""
+        layout = decision.layout
+        holders = find_holders(self.store, layout, self.now())
+        if holders.live:
+            return f"held by {holders.description}"
+        if layout in self._pointed_at():
+            return "the latest pointer names it"
+        was_published = decision.phase in (EpochPhase.PUBLISHED, EpochPhase.DAMAGED)
+        if not was_published and self.store.info(layout.manifest) is not None:
+            return "it was published in the meantime"
+        return ""
+
+    def _unmarked(self, catalogue: Catalogue, layout: EpochLayout) -> Catalogue:
+        """Take a mark back; an entry that was made for the mark alone goes."""
+        entry = catalogue.find(layout)
+        if entry is not None and entry.listing is None and self.store.info(layout.manifest) is None:
+            return catalogue.without([layout])
+        return catalogue.marked(layout, None)
+
+    def _mend_catalogue(self, catalogue: Catalogue, kept: set[EpochLayout], folders: dict[EpochLayout, _Folder]) -> None:
+        """Take back marks that a killed run left on epochs that stay, and drop entries of epochs that are not there at all."""
+        oldest = self.now() - timedelta(seconds=MARK_STALE_S)
+        stale = [
+            layout
+            for entry in catalogue.epochs
+            if (layout := catalogue.layout(entry)) in kept and entry.leaving_since is not None and entry.leaving_since < oldest
+        ]
+        ghosts = [
+            layout
+            for entry in catalogue.epochs
+            if (layout := catalogue.layout(entry)) not in folders
+            and entry.leaving_since is None
+            and self.store.info(layout.manifest) is None
+        ]
+        if not stale and not ghosts:
+            return
+        writer = CatalogueWriter(self.store, self.chain_id)
+
+        def mend(found: Catalogue) -> Catalogue:
+            for layout in stale:
+                found = self._unmarked(found, layout)
+            return found.without([layout for layout in ghosts if self.store.info(layout.manifest) is None])
+
+        writer.change(mend)
+        for layout in ghosts:
+            self._note(f"the catalogue listed epoch {layout.epoch_height} ({layout.epoch_id}), which is not there")
+
+    def _delete(self, names: list[str]) -> None:
+        with ThreadPoolExecutor(DELETIONS_AT_ONCE, thread_name_prefix="delete") as executor:
+            for _ in executor.map(self.store.delete, names):
+                pass
+
+    def _note(self, text: str) -> None:
+        if text:
+            self.notes.append(text)
+            self.on_note(text)
+
+
+def _layout_of(name: str) -> EpochLayout | None:
+    """Return the epoch in whose folder an object lies, of this layout or not; None where it lies in none."""
+    levels = name.split("/")
+    return parse_epoch_folder("/".join(levels[:3])) if len(levels) > 3 else None

@@ -1,0 +1,251 @@
+"""Puts right what a scrub found wrong or missing, with bytes from mirrors and from the store itself.
+
+Only bytes that the signed manifest vouches for are put: by their digest, a torrent by its info hashes, a revision by a trusted key's
+signature. Each is read back. What a mirror says otherwise is refused, and the mirror is asked for the next object all the same: it may
+be rotten in one place only. Objects that do not belong are never deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX
+from pipelines.bittorrent.torrents import build_torrent, recompose_torrent
+from pipelines.bucket.published_epoch import StoredManifest
+from pipelines.execution.executor import TaskNeeds
+from pipelines.execution.stage_runner import Amount, StageRunner
+from pipelines.fetching.documents import DocumentReader
+from pipelines.fetching.limits import FetchLimits
+from pipelines.fetching.source import Source
+from pipelines.fetching.source_account import open_account
+from pipelines.keeping.check_epoch import CHECK_TASK_MEMORY_BYTES, Finding, FindingKind, statement_problem
+from pipelines.keeping.scrub_epoch import ScrubbedEpoch, part_tasks, torrent_problem
+from pipelines.stores.open_store import open_store
+from pipelines.stores.store import Store
+from pipelines.trust.signatures import TrustRule, agreed_payload, verified_signers
+from schemas.errors import FetchError, InvalidInputError, ManifestError, ObjectExistsError, ObjectMismatchError, StatecastError
+from schemas.ids import PartId
+from schemas.published.dsse import ENVELOPE_BYTES_MAX, parse_envelope
+from schemas.published.manifest import Manifest
+from schemas.published.manifest_shard import ManifestShard
+from schemas.published.object_layout import (
+    REVISION_MAX,
+    EpochLayout,
+    ObjectKind,
+    ObjectName,
+    parse_object_name,
+    part_file_name,
+    shard_folder_name,
+)
+from schemas.published.shard_statement import ShardStatement
+
+OWN_STORE: Final = "the store itself"
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What became of one finding."""
+
+    finding: Finding
+    source_id: str = ""
+    """Where the bytes came from; empty where it was not repaired."""
+    problem: str = ""
+    """Why it was not repaired."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the object is right now."""
+        return bool(self.source_id)
+
+
+@dataclass(slots=True)
+class EpochRepair:
+    """The repair of one epoch."""
+
+    runner: StageRunner
+    store_url: str
+    trust: TrustRule | None
+    sources: Sequence[Source]
+    """Mirrors, in the order in which they are asked."""
+    limits: FetchLimits = field(default_factory=FetchLimits)
+    random: Random = field(default_factory=Random)
+
+    def run(self, scrubbed: ScrubbedEpoch) -> tuple[Repair, ...]:
+        """Repair what can be repaired; return what became of each harmful finding.
+
+        Raises:
+            StoreError: the store can't be written.
+        """
+        store = open_store(self.store_url)
+        # Torrents last: they may be made of parts that were repaired before.
+        ordered = sorted(scrubbed.harmful, key=lambda finding: _kind(finding) is ObjectKind.TORRENT)
+        repairs = []
+        for finding in ordered:
+            repair = self._repair(store, scrubbed.layout, scrubbed.stored, finding)
+            outcome = f"repaired from {repair.source_id}" if repair.is_done else f"not repaired: {repair.problem}"
+            self.runner.progress.note(f"{finding.object_name}: {outcome}")
+            repairs.append(repair)
+        return tuple(repairs)
+
+    def _repair(self, store: Store, layout: EpochLayout, stored: StoredManifest | None, finding: Finding) -> Repair:
+        name = parse_object_name(finding.object_name)
+        if finding.kind is FindingKind.FOREIGN or name is None:
+            return Repair(finding, problem="it does not belong here; delete it by hand")
+        try:
+            source_id, data = self._right_bytes(store, layout, stored, name, finding.object_name)
+        except FetchError as error:
+            return Repair(finding, problem=_attempts(error))
+        except (ManifestError, InvalidInputError) as error:
+            return Repair(finding, problem=error.problem)
+        if name.kind is ObjectKind.MANIFEST:
+            try:
+                store.swap(finding.object_name, data, store.info(finding.object_name))
+            except ObjectExistsError:
+                return Repair(finding, problem="somebody replaced it in the meantime")
+        else:
+            store.put(finding.object_name, data)
+        if store.get(finding.object_name) != data:
+            raise ObjectMismatchError(problem="the store gives back other bytes than it took", where=f"{store.url}/{finding.object_name}")
+        return Repair(finding, source_id)
+
+    def _right_bytes(
+        self, store: Store, layout: EpochLayout, stored: StoredManifest | None, name: ObjectName, object_name: str
+    ) -> tuple[str, bytes]:
+        if name.kind is ObjectKind.MANIFEST:
+            return self._manifest(layout, stored, object_name)
+        if stored is None:
+            raise ManifestError(problem="there is no manifest to go by")
+        manifest = stored.manifest
+        shard = None if name.shard_id is None else manifest.shard(name.shard_id)
+        match name.kind:
+            case ObjectKind.MANIFEST_REVISION:
+                assert name.revision is not None
+                return self._revision(layout, stored, name.revision, object_name)
+            case ObjectKind.SHARD_STATEMENT:
+                assert shard is not None
+                return self._asked(object_name, ENVELOPE_BYTES_MAX, lambda data: self._statement(data, shard, manifest))
+            case ObjectKind.TORRENT:
+                assert shard is not None
+                return self._torrent(layout, manifest, shard, object_name)
+            case ObjectKind.STATE_HEADER:
+                assert shard is not None and shard.header is not None
+                return self._verified(object_name, shard.header.size, shard.header.sha256)
+        assert shard is not None and name.part_id is not None
+        part = next(part for part in shard.parts if part.part_id == name.part_id.idx)
+        return self._verified(object_name, part.size, part.sha256)
+
+    def _verified(self, name: str, size: int, sha256: str) -> tuple[str, bytes]:
+        def judge(data: bytes) -> bytes:
+            if len(data) != size or hashlib.sha256(data).hexdigest() != sha256:
+                raise ManifestError(problem="its bytes do not have the size and sha256 that the manifest says")
+            return data
+
+        return self._asked(name, size, judge)
+
+    def _manifest(self, layout: EpochLayout, stored: StoredManifest | None, name: str) -> tuple[str, bytes]:
+        """Return a mirror's manifest that a trusted key has signed if it is newer than the newest revision here, else that."""
+        try:
+            if self.trust is None and stored is not None:
+                return OWN_STORE, stored.envelope.to_bytes()
+            least = 1 if stored is None else stored.manifest.revision + 1
+            return self._asked(name, ENVELOPE_BYTES_MAX, lambda data: self._signed_manifest(data, layout, range(least, REVISION_MAX + 1)))
+        except FetchError:
+            if stored is None:
+                raise
+            return OWN_STORE, stored.envelope.to_bytes()
+
+    def _revision(self, layout: EpochLayout, stored: StoredManifest, revision: int, name: str) -> tuple[str, bytes]:
+        if revision == stored.manifest.revision:
+            return OWN_STORE, stored.envelope.to_bytes()
+        return self._asked(name, ENVELOPE_BYTES_MAX, lambda data: self._signed_manifest(data, layout, range(revision, revision + 1)))
+
+    def _signed_manifest(self, data: bytes, layout: EpochLayout, revisions: range) -> bytes:
+        """Return the envelope if a trusted key has signed it: no digest says what an older revision was."""
+        if self.trust is None:
+            raise ManifestError(problem="only a trusted key's signature could tell a right one: give --trust-key")
+        envelope = parse_envelope(data, "offer")
+        manifest = Manifest.from_payload(envelope.payload, "offer")
+        if EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id) != layout:
+            raise ManifestError(problem="it is the manifest of another epoch")
+        if manifest.revision not in revisions:
+            raise ManifestError(problem=f"it is revision {manifest.revision}")
+        if not verified_signers(envelope, self.trust.keys):
+            raise ManifestError(problem="no trusted key has signed it")
+        return envelope.to_bytes()
+
+    def _statement(self, data: bytes, shard: ManifestShard, manifest: Manifest) -> bytes:
+        envelope = parse_envelope(data, "offer")
+        problem = statement_problem(ShardStatement.from_payload(envelope.payload, "offer"), shard, manifest)
+        if problem is not None:
+            raise ManifestError(problem=problem)
+        if self.trust is not None:
+            agreed_payload([envelope], self.trust, "offer")
+        return envelope.to_bytes()
+
+    def _torrent(self, layout: EpochLayout, manifest: Manifest, shard: ManifestShard, name: str) -> tuple[str, bytes]:
+        """Return the torrent with a mirror's piece hashes, which the info hashes prove, or made of the parts in the store."""
+
+        def judge(data: bytes) -> bytes:
+            # Web seeds and trackers are the manifest's, whatever a mirror has there.
+            try:
+                made = recompose_torrent(data, manifest.web_seeds, manifest.trackers)
+            except (LookupError, AttributeError, TypeError, RuntimeError) as error:
+                raise ManifestError(problem="it is no torrent file") from error
+            problem = torrent_problem(made, shard, manifest, name)
+            if problem is not None:
+                raise ManifestError(problem=problem)
+            return made
+
+        try:
+            return self._asked(name, TORRENT_BYTES_MAX, judge)
+        except FetchError as error:
+            made = self._made_torrent(layout, manifest, shard)
+            if made is None:
+                raise FetchError(problem="parts are wrong or missing, so that it can't be made of them", attempts=error.attempts) from error
+            return f"the parts in {OWN_STORE}", made
+
+    def _made_torrent(self, layout: EpochLayout, manifest: Manifest, shard: ManifestShard) -> bytes | None:
+        tasks = part_tasks(self.store_url, layout, manifest, [shard])
+        checked = self.runner.run("scrub", str(shard.shard_uid), tasks, TaskNeeds(CHECK_TASK_MEMORY_BYTES), lambda part: Amount(parts=1))
+        pieces = [part.pieces for part in checked if part.pieces is not None]
+        if len(pieces) != shard.num_parts:
+            return None
+        assert shard.torrent is not None
+        files = [(part_file_name(PartId(idx, shard.num_parts)), one.size, one) for idx, one in enumerate(pieces)]
+        folder = shard_folder_name(shard.shard_id)
+        made = build_torrent(folder, files, shard.torrent.piece_length, manifest.web_seeds, manifest.trackers)
+        found = (made.info_hash_v1.hex(), made.info_hash_v2.hex())
+        return made.data if found == (shard.torrent.info_hash_v1, shard.torrent.info_hash_v2) else None
+
+    def _asked(self, name: str, bytes_max: int, judge: Callable[[bytes], bytes]) -> tuple[str, bytes]:
+        """Return the first offer that is judged right, as judged.
+
+        Raises:
+            FetchError: no mirror has it, or what they have is not right.
+        """
+        problems: dict[str, list[str]] = {}
+        for source in self.sources:
+            # A new account an object: what is wrong with one says nothing of the others.
+            accounts = {source.source_id: open_account(source.source_id, source.traits, self.limits)}
+            reader = DocumentReader([source], accounts, self.limits, self.random)
+            try:
+                return source.source_id, judge(reader.read_any(name, bytes_max))
+            except FetchError as error:
+                problems |= error.attempts
+            except StatecastError as error:
+                problems[source.source_id] = [f"refused: {error.problem}"]
+        raise FetchError(problem="no mirror has it" if self.sources else "no mirror was named", where=name, attempts=problems)
+
+
+def _kind(finding: Finding) -> ObjectKind | None:
+    name = parse_object_name(finding.object_name)
+    return None if name is None else name.kind
+
+
+def _attempts(error: FetchError) -> str:
+    tried = "; ".join(f"{source}: {', then '.join(problems)}" for source, problems in error.attempts.items())
+    return f"{error.problem} ({tried})" if tried else error.problem

@@ -1,0 +1,266 @@
+"""Reads back what is stored of an epoch and compares it with the manifest: documents all, parts by sample or all.
+
+Parts are compared by size and digest; what they decode to was judged before they were published, and is `check_epoch`'s to judge
+again. Nothing is written here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX, read_torrent
+from pipelines.bittorrent.torrents import recompose_torrent
+from pipelines.bucket.published_epoch import StoredManifest, read_manifest, read_manifest_revision, read_statement
+from pipelines.execution.executor import TaskNeeds
+from pipelines.execution.stage_runner import Amount, StageRunner
+from pipelines.keeping.check_epoch import CHECK_TASK_MEMORY_BYTES, Finding, FindingKind, find_foreign, statement_problem
+from pipelines.keeping.check_part import CheckedPart, CheckPartTask
+from pipelines.keeping.scrub_sample import SampleWindow
+from pipelines.stores.open_store import open_store
+from pipelines.stores.store import ObjectInfo, Store
+from pipelines.trust.signatures import TrustRule, agreed_payload, verified_signers
+from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, ObjectNotFoundError, SignatureError
+from schemas.ids import PartId
+from schemas.published.dsse import Envelope
+from schemas.published.manifest import Manifest
+from schemas.published.manifest_shard import ManifestShard
+from schemas.published.object_layout import EpochLayout, ObjectKind, parse_object_name
+from schemas.published.torrent import LEAF_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubbedEpoch:
+    """What the scrub of one epoch found."""
+
+    layout: EpochLayout
+    window: SampleWindow
+    stored: StoredManifest | None
+    """The manifest that everything was compared with; None where none can be believed."""
+    parts: int
+    """Listed by the manifest; each was looked up by name and size."""
+    parts_read: int
+    bytes_read: int
+    """Of parts."""
+    findings: tuple[Finding, ...]
+    """By name."""
+
+    @property
+    def harmful(self) -> tuple[Finding, ...]:
+        """What is wrong, missing, or in the way of nodes."""
+        return tuple(finding for finding in self.findings if not finding.harmless)
+
+
+@dataclass(slots=True)
+class EpochScrub:
+    """The scrub of one epoch."""
+
+    runner: StageRunner
+    store_url: str
+    layout: EpochLayout
+    window: SampleWindow
+    trust: TrustRule | None
+    findings: list[Finding] = field(default_factory=list)
+    _told_about_torrents: bool = False
+
+    def run(self) -> ScrubbedEpoch:
+        """Scrub the epoch; what is wrong with it is a result, not an error.
+
+        Raises:
+            EpochNotReadyError: there is no manifest.
+            SignatureError: the manifest can be read, and neither it nor an older revision has a signature of a trusted key.
+            StoreError: the store can't be read.
+        """
+        store = open_store(self.store_url)
+        listed = {info.name: info for info in store.list(self.layout.folder)}
+        if self.layout.manifest not in listed:
+            raise EpochNotReadyError(
+                problem="there is no manifest: the epoch is not published, not yet, or no more", where=f"{store.url}/{self.layout.manifest}"
+            )
+        stored = self._manifest(store, listed)
+        if stored is None:
+            return ScrubbedEpoch(self.layout, self.window, None, 0, 0, 0, tuple(self.findings))
+        self._check_revisions(store, stored, listed)
+        for shard in stored.manifest.shards:
+            self._check_statement(store, shard, stored.manifest)
+            self._check_header(store, shard)
+            self._check_torrent(store, shard, stored.manifest)
+        parts, checked = self._check_parts(stored.manifest, listed)
+        self.findings += find_foreign(self.layout, stored.manifest, listed)
+        findings = tuple(sorted(self.findings, key=lambda finding: finding.object_name))
+        return ScrubbedEpoch(self.layout, self.window, stored, parts, len(checked), sum(part.size for part in checked), findings)
+
+    def _manifest(self, store: Store, listed: dict[str, ObjectInfo]) -> StoredManifest | None:
+        """Return the manifest to compare with: the newest, or where that is damaged the newest revision that can be believed."""
+        try:
+            stored = read_manifest(store, self.layout)
+            if stored is None:
+                raise EpochNotReadyError(problem="the manifest was just deleted", where=self.layout.manifest)
+            self._judge(stored)
+            return stored
+        except (ManifestError, InvalidInputError) as error:
+            self.findings.append(Finding(FindingKind.WRONG, self.layout.manifest, error.problem))
+            refusal = error
+        for revision in sorted(_revisions(listed), reverse=True):
+            try:
+                older = read_manifest_revision(store, self.layout, revision)
+                if older is not None and older.manifest.revision == revision:
+                    self._judge(older)
+                    return older
+            except (ManifestError, InvalidInputError):
+                continue
+        if isinstance(refusal, SignatureError):
+            raise refusal
+        return None
+
+    def _judge(self, stored: StoredManifest) -> None:
+        """Raise ManifestError where none of the trusted keys has signed: one is enough for a manifest."""
+        if self.trust is not None:
+            agreed_payload([stored.envelope], TrustRule(self.trust.keys), self.layout.manifest)
+
+    def _check_revisions(self, store: Store, stored: StoredManifest, listed: dict[str, ObjectInfo]) -> None:
+        revisions = _revisions(listed)
+        for revision in range(1, stored.manifest.revision + 1):
+            if revision not in revisions:
+                self._find(FindingKind.MISSING, self.layout.manifest_revision(revision), "it is missing")
+        for revision in sorted(revisions):
+            name = self.layout.manifest_revision(revision)
+            try:
+                found = read_manifest_revision(store, self.layout, revision)
+            except ManifestError as error:
+                self._find(FindingKind.WRONG, name, error.problem)
+                continue
+            problem = None if found is None else self._revision_problem(found, revision, stored)
+            if problem is not None:
+                self._find(FindingKind.WRONG, name, problem)
+
+    def _revision_problem(self, found: StoredManifest, revision: int, stored: StoredManifest) -> str | None:
+        if found.manifest.revision != revision:
+            return f"it is revision {found.manifest.revision}"
+        if revision == stored.manifest.revision and found.envelope.payload != stored.envelope.payload:
+            return "it is another manifest than the newest of the same revision"
+        return None if signatures_hold(found.envelope, self.trust) else "the signature of a trusted key does not hold"
+
+    def _check_statement(self, store: Store, shard: ManifestShard, manifest: Manifest) -> None:
+        name = self.layout.shard_statement(shard.shard_id)
+        try:
+            found = read_statement(store, self.layout, shard.shard_id)
+            if found is None:
+                self._find(FindingKind.MISSING, name, "it is missing")
+                return
+            problem = statement_problem(found[0], shard, manifest)
+            if problem is None and self.trust is not None:
+                agreed_payload([found[1]], self.trust, f"{store.url}/{name}")
+        except ManifestError as error:
+            problem = error.problem
+        if problem is not None:
+            self._find(FindingKind.WRONG, name, problem)
+
+    def _check_header(self, store: Store, shard: ManifestShard) -> None:
+        if shard.header is None:
+            return
+        name = self.layout.state_header(shard.shard_id)
+        data = self._get(store, name, shard.header.size + 1)
+        if data is not None and hashlib.sha256(data).hexdigest() != shard.header.sha256:
+            self._find(FindingKind.WRONG, name, "it does not have the manifest's sha256")
+
+    def _check_torrent(self, store: Store, shard: ManifestShard, manifest: Manifest) -> None:
+        if shard.torrent is None:
+            return
+        name = self.layout.torrent(shard.shard_id)
+        data = self._get(store, name, TORRENT_BYTES_MAX + 1)
+        if data is None:
+            return
+        try:
+            problem = torrent_problem(data, shard, manifest, name)
+        except InvalidInputError:
+            if not self._told_about_torrents:
+                self.runner.progress.note("torrents are not compared: libtorrent is not installed (extra p2p)")
+                self._told_about_torrents = True
+            return
+        if problem is not None:
+            self._find(FindingKind.WRONG, name, problem)
+
+    def _check_parts(self, manifest: Manifest, listed: dict[str, ObjectInfo]) -> tuple[int, list[CheckedPart]]:
+        """Look every part up by name and size; read those of the sample that are there with the right size."""
+        tasks = part_tasks(self.store_url, self.layout, manifest, manifest.shards)
+        chosen = self.window.choose(_relative(task.object_name, self.layout) for task in tasks)
+        to_read = []
+        for task in tasks:
+            info = listed.get(task.object_name)
+            if info is None:
+                self._find(FindingKind.MISSING, task.object_name, "it is missing")
+            elif info.size != task.stored.size:
+                self._find(FindingKind.WRONG, task.object_name, f"it has {info.size} bytes, the manifest says {task.stored.size}")
+            elif _relative(task.object_name, self.layout) in chosen:
+                to_read.append(task)
+        checked = self.runner.run("scrub", "", to_read, TaskNeeds(CHECK_TASK_MEMORY_BYTES), _amount)
+        for part in checked:
+            if part.problem is not None:
+                self._find(FindingKind.MISSING if part.missing else FindingKind.WRONG, part.object_name, part.problem)
+        return len(tasks), checked
+
+    def _get(self, store: Store, name: str, bytes_max: int) -> bytes | None:
+        try:
+            return store.get(name, 0, bytes_max)
+        except ObjectNotFoundError:
+            self._find(FindingKind.MISSING, name, "it is missing")
+            return None
+
+    def _find(self, kind: FindingKind, name: str, problem: str) -> None:
+        self.findings.append(Finding(kind, name, problem))
+
+
+def part_tasks(store_url: str, layout: EpochLayout, manifest: Manifest, shards: Sequence[ManifestShard]) -> list[CheckPartTask]:
+    """Return tasks that compare the stored bytes of the shards' parts, and hash their pieces."""
+    return [
+        CheckPartTask(
+            store_url=store_url,
+            object_name=layout.state_part(shard.shard_id, PartId(part.part_id, shard.num_parts)),
+            stored=part,
+            stated=None,
+            part_id=PartId(part.part_id, shard.num_parts),
+            state_root=shard.state_root,
+            encoding=manifest.encoding,
+            piece_length=LEAF_BYTES if shard.torrent is None else shard.torrent.piece_length,
+            kernel_name="",
+        )
+        for shard in shards
+        for part in shard.parts
+    ]
+
+
+def torrent_problem(data: bytes, shard: ManifestShard, manifest: Manifest, where: str) -> str | None:
+    """Return what keeps a torrent file from being the published one, or None.
+
+    Raises:
+        InvalidInputError: libtorrent is not installed.
+    """
+    try:
+        read_torrent(data, shard, where)
+    except ManifestError as error:
+        return error.problem
+    same = recompose_torrent(data, manifest.web_seeds, manifest.trackers) == data
+    return None if same else "it has other web seeds or trackers than the manifest, or something else besides them"
+
+
+def signatures_hold(envelope: Envelope, trust: TrustRule | None) -> bool:
+    """Whether no signature that names a trusted key is broken; one of a key that is not (or no longer) trusted says nothing."""
+    if trust is None:
+        return True
+    claimed = {key for key in trust.keys if key.key_id in {found.key_id for found in envelope.signatures}}
+    return verified_signers(envelope, trust.keys) == claimed
+
+
+def _revisions(names: Iterable[str]) -> set[int]:
+    found = (parse_object_name(name) for name in names)
+    return {name.revision for name in found if name is not None and name.kind is ObjectKind.MANIFEST_REVISION and name.revision is not None}
+
+
+def _relative(name: str, layout: EpochLayout) -> str:
+    return name.removeprefix(f"{layout.folder}/")
+
+
+def _amount(part: CheckedPart) -> Amount:
+    return Amount(size=part.size, parts=1)

@@ -1,0 +1,67 @@
+"""Looks at what lies beside a chain's epochs, the latest pointer and the catalogue, and makes a damaged one anew from the manifests.
+
+Readers trust neither; a damaged pointer stops those who ask for the newest epoch all the same.
+"""
+
+from __future__ import annotations
+
+from pipelines.bucket.chain_catalogue import CatalogueWriter, read_catalogue
+from pipelines.keeping.check_epoch import Finding, FindingKind
+from pipelines.keeping.repair_epoch import OWN_STORE, Repair
+from pipelines.stores.store import Store
+from schemas.errors import ManifestError, ObjectExistsError, ObjectNotFoundError
+from schemas.published.latest_pointer import POINTER_BYTES_MAX, LatestPointer
+from schemas.published.object_layout import catalogue_name, latest_name
+
+
+def scrub_pointers(store: Store, chain_id: str) -> tuple[Finding, ...]:
+    """Return what is wrong with a chain's latest pointer and catalogue; one that is not there is not wrong.
+
+    Raises:
+        StoreError: the store can't be read.
+    """
+    findings = []
+    name = latest_name(chain_id)
+    try:
+        pointer = LatestPointer.parse(store.get(name, 0, POINTER_BYTES_MAX + 1), f"{store.url}/{name}")
+        if pointer.chain_id != chain_id or store.info(pointer.layout.manifest) is None:
+            findings.append(Finding(FindingKind.WRONG, name, "it names an epoch that is not published here"))
+    except ObjectNotFoundError:
+        pass
+    except ManifestError as error:
+        findings.append(Finding(FindingKind.WRONG, name, error.problem))
+    try:
+        read_catalogue(store, chain_id)
+    except ManifestError as error:
+        findings.append(Finding(FindingKind.WRONG, catalogue_name(chain_id), error.problem))
+    return tuple(findings)
+
+
+def repair_pointers(store: Store, chain_id: str, findings: tuple[Finding, ...]) -> tuple[Repair, ...]:
+    """Make what is wrong anew from the manifests in the store.
+
+    Raises:
+        StoreError: the store can't be read or written.
+    """
+    repairs = []
+    for finding in findings:
+        if finding.object_name == catalogue_name(chain_id):
+            CatalogueWriter(store, chain_id).rebuild()
+            repairs.append(Repair(finding, OWN_STORE))
+        else:
+            repairs.append(_repair_latest(store, chain_id, finding))
+    return tuple(repairs)
+
+
+def _repair_latest(store: Store, chain_id: str, finding: Finding) -> Repair:
+    found = store.info(finding.object_name)
+    catalogue = CatalogueWriter(store, chain_id).survey()
+    newest = next((epoch for epoch in reversed(catalogue.epochs) if epoch.listing is not None and epoch.listing.is_complete), None)
+    if newest is None or newest.listing is None:
+        return Repair(finding, problem="no complete epoch is published")
+    pointer = LatestPointer(chain_id, newest.epoch_height, newest.epoch_id, newest.listing.revision, newest.listing.manifest_sha256)
+    try:
+        store.swap(finding.object_name, pointer.to_bytes(), found)
+    except ObjectExistsError:
+        return Repair(finding, problem="somebody replaced it in the meantime")
+    return Repair(finding, OWN_STORE)

@@ -1,0 +1,1 @@
+"""What NEAR says: a node's database, its tries, genesis files, JSON-RPC, and which epoch it is."""

@@ -1,0 +1,293 @@
+"""Flat state out of a nearcore node's own database, read-only.
+
+Records come from a state snapshot or the hot store, rolled forward where needed; referenced values and the root node from the State
+column, headers from StateHeaders. Everything that has a hash is checked by it. No row is ever written.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.near.node.counted_value import find_payload
+from pipelines.near.node.flat_state_location import FlatStateLocation, locate_flat_state
+from pipelines.near.node.flat_state_source import FoundStateHeader, KeyRange
+from pipelines.near.node.key_split import ExistingKeys, split_keys
+from pipelines.near.node.node_columns import FLAT_STATE, STATE, STATE_HEADERS, STATE_SHARD_UID_MAPPING
+from pipelines.near.node.node_home import NodeHome, read_node_home
+from pipelines.near.node.node_state_header import find_node_state_header, open_state_header
+from pipelines.near.node.read_limit import process_read_limit
+from pipelines.near.node.rocksdb_reader import MERGE_DELIMITER, RocksDbReader, Row, cached_reader, table_files
+from pipelines.near.node.state_column import StateColumnPlace
+from pipelines.near.record_batches import bounded
+from schemas.dataset.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
+from schemas.dataset.flat_state_value import decode_records
+from schemas.errors import ColumnMissingError, InvalidInputError, ValueMismatchError
+from schemas.ids import ZERO_HASH, CryptoHash, ShardUId
+from schemas.nearcore.epoch_context import EpochContext, ShardContext
+from schemas.nearcore.flat_state_limits import INLINED_VALUE_BYTES_MAX, KEY_BYTES_MAX
+
+_STATE_COLUMNS: Final = (STATE, STATE_SHARD_UID_MAPPING)
+_NODE_MEMORY_USAGE_BYTES: Final = 8
+_VALUES_STEP_BYTES: Final = 1 << 20
+"""Values are handed on in batches of this many bytes: a batch a value costs more than the value's read."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSource:
+    """A node's flat state as a `FlatStateSource`."""
+
+    node_home: str
+    context: EpochContext
+    read_limit_bytes_per_s: int | None = None
+    """Bytes of keys and values that each process reads a second at most; None for no limit."""
+    on_node_disk: bool = True
+
+    def describe(self) -> str:
+        """Return what is read, for people."""
+        return f"node at {self.node_home}, epoch {self.context.epoch_height} of {self.context.chain_id}"
+
+    def fingerprint(self, shard: ShardContext) -> str:
+        """Return a text that changes when the records could.
+
+        What a chain's block leaves behind never changes, so of a running node's hot store only the database's identity counts; a
+        snapshot's files stand still, so they count as well.
+
+        Raises:
+            SourceError: as `key_ranges`.
+        """
+        location = self._locate(shard)
+        digest = hashlib.sha256(f"{shard.shard_uid} {_target(shard)} {shard.state_root}".encode())
+        for file in sorted(location.folder.iterdir()):
+            if file.name == "IDENTITY":
+                digest.update(file.read_bytes())
+            elif location.is_snapshot and file.suffix in (".sst", ".log") and (stat := file.stat()).st_size:
+                digest.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        return f"node-{digest.hexdigest()[:32]}"
+
+    def key_ranges(self, shard: ShardContext, range_bytes_target: int) -> tuple[KeyRange, ...]:
+        """Split a shard by its SST files.
+
+        Raises:
+            SourceError: a column is missing, the flat storage is not ready or stands at the wrong block.
+        """
+        location = self._locate(shard)
+        prefix = shard.shard_uid.to_bytes()
+        first_key = location.reader.first_key(FLAT_STATE, prefix)
+        last_key = location.reader.last_key(FLAT_STATE, _after(prefix))
+        if first_key is None or last_key is None or not first_key.startswith(prefix) or not last_key.startswith(prefix):
+            return (KeyRange(b"", None),)
+        files = table_files(location.folder, FLAT_STATE)
+        keys = ExistingKeys(partial(location.reader.first_key, FLAT_STATE), partial(location.reader.last_key, FLAT_STATE))
+        cuts = split_keys(files, first_key, last_key, range_bytes_target, keys)
+        begins = [b"", *(cut[len(prefix) :] for cut in cuts)]
+        return tuple(KeyRange(begin, end) for begin, end in zip(begins, [*begins[1:], None], strict=True))
+
+    def records(self, shard: ShardContext, key_range: KeyRange, record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
+        """Yield the records of a key range at the wanted block.
+
+        Raises:
+            SourceError: as `key_ranges`, or a file is damaged.
+            IntegrityError: a row can't be decoded.
+            ValueMismatchError: a short value that the node keeps by reference only is missing.
+        """
+        location = self._locate(shard)
+        prefix = shard.shard_uid.to_bytes()
+        begin = prefix + key_range.begin
+        end = _after(prefix) if key_range.end is None else prefix + key_range.end
+        changes = {prefix + key: row for key, row in location.changes(shard.shard_uid).items() if begin <= prefix + key < end}
+        steps = _apply_changes(location.reader.scan(FLAT_STATE, begin, end), changes)
+        yield from bounded(self._decoded(steps, shard, location), record_batch_bytes_max)
+
+    def values(self, shard: ShardContext, value_hashes: Sequence[bytes], record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
+        """Yield referenced values from the State column, in the order asked for.
+
+        Raises:
+            ValueMismatchError: a value is missing or does not hash.
+            ColumnMissingError, SourceError: the State column can't be read.
+        """
+        yield from bounded(self._value_rows(shard, value_hashes), record_batch_bytes_max)
+
+    def state_header(self, shard: ShardContext, sync_hash: bytes) -> bytes | None:
+        """Return the StateHeaders row of this shard as it is, not verified; None when the node has none.
+
+        Raises:
+            SourceError: the database can't be read.
+        """
+        try:
+            reader = cached_reader(self._home().data, (STATE_HEADERS,))
+        except ColumnMissingError:
+            return None
+        return reader.get(STATE_HEADERS, shard.shard_id.to_bytes(8, "little") + sync_hash)
+
+    def find_state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
+        """Return the shard's verified header: the StateHeaders row, else one computed; else say why there is none.
+
+        Raises:
+            SourceError: the database can't be opened.
+        """
+        return find_node_state_header(self.node_home, self.context.chain_id, shard.shard_uid, CryptoHash(sync_hash))
+
+    def verify_state_header(self, shard: ShardContext, sync_hash: bytes, header: bytes) -> None:
+        """Verify all of a header, as `NodeStateHeader.verify`.
+
+        Raises:
+            InvalidInputError: the native wheel is not installed.
+            SourceError: the node lacks a row, or the database can't be read.
+            IntegrityError: it is not the header of this shard at this block.
+        """
+        with open_state_header(self.node_home, self.context.chain_id, shard.shard_uid, CryptoHash(sync_hash)) as state_header:
+            state_header.verify(header)
+
+    def root_memory_usage(self, shard: ShardContext) -> int | None:
+        """Return the memory usage in the state root's node; None when the node does not have that node, or no root is given.
+
+        Raises:
+            SourceError: the database can't be read.
+        """
+        if shard.state_root is None:
+            return None
+        if shard.state_root == ZERO_HASH:
+            return 0
+        try:
+            node = self._state_value(self._state_readers(), shard.shard_uid, shard.state_root)
+        except ColumnMissingError:
+            return None
+        return None if node is None else int.from_bytes(node[-_NODE_MEMORY_USAGE_BYTES:], "little")
+
+    def state_column(self, shard: ShardContext) -> StateColumnPlace:
+        """Say where the shard's trie nodes are."""
+        return StateColumnPlace(self.node_home, shard.shard_uid, self.read_limit_bytes_per_s)
+
+    def _home(self) -> NodeHome:
+        return read_node_home(Path(self.node_home))
+
+    def _locate(self, shard: ShardContext) -> FlatStateLocation:
+        return locate_flat_state(self._home(), shard.shard_uid, _target(shard))
+
+    def _decoded(self, steps: Iterable[list[Row]], shard: ShardContext, location: FlatStateLocation) -> Iterator[pa.RecordBatch]:
+        limit = None if self.read_limit_bytes_per_s is None else process_read_limit(self.read_limit_bytes_per_s)
+        where = f"FlatState of shard {shard.shard_uid}, {location.folder}"
+        for step in steps:
+            keys, rows = zip(*step, strict=True)
+            if limit is not None:
+                limit.spend(sum(map(len, keys)) + sum(map(len, rows)))
+            yield self._with_short_values(decode_records(keys, rows, 8, where), shard)
+
+    def _with_short_values(self, batch: pa.RecordBatch, shard: ShardContext) -> pa.RecordBatch:
+        """Look up values that are short enough to be inlined but are kept by reference, as nodes of before the inlining did."""
+        if batch["value"].null_count == 0:
+            return batch
+        short = batch["value"].is_null().to_numpy(zero_copy_only=False) & (batch["value_length"].to_numpy() <= INLINED_VALUE_BYTES_MAX)
+        if not short.any():
+            return batch
+        values = batch["value"].to_pylist()
+        hashes = batch["value_hash"].to_pylist()
+        readers = self._state_readers()
+        for index in np.flatnonzero(short):
+            values[index] = self._required_value(readers, shard.shard_uid, hashes[index])
+            hashes[index] = None
+        columns = [batch["key"], pa.array(values, pa.binary()), batch["value_length"], pa.array(hashes, pa.binary(32))]
+        return pa.RecordBatch.from_arrays(columns, schema=RECORD_SCHEMA)
+
+    def _value_rows(self, shard: ShardContext, value_hashes: Sequence[bytes]) -> Iterator[pa.RecordBatch]:
+        limit = None if self.read_limit_bytes_per_s is None else process_read_limit(self.read_limit_bytes_per_s)
+        readers = self._state_readers()
+        hashes: list[bytes] = []
+        values: list[bytes] = []
+        size = 0
+        for value_hash in value_hashes:
+            value = self._required_value(readers, shard.shard_uid, value_hash)
+            if limit is not None:
+                limit.spend(len(value))
+            hashes.append(value_hash)
+            values.append(value)
+            size += len(value)
+            if size >= _VALUES_STEP_BYTES:
+                yield _values_batch(hashes, values)
+                hashes, values, size = [], [], 0
+        if hashes:
+            yield _values_batch(hashes, values)
+
+    def _state_readers(self) -> tuple[RocksDbReader, ...]:
+        """Return the databases that may have a State row: the hot store, then an archival node's cold store."""
+        home = self._home()
+        hot = cached_reader(home.data, _STATE_COLUMNS)
+        return (hot,) if home.cold_data is None else (hot, cached_reader(home.cold_data, _STATE_COLUMNS))
+
+    def _required_value(self, readers: tuple[RocksDbReader, ...], shard_uid: ShardUId, value_hash: bytes) -> bytes:
+        value = self._state_value(readers, shard_uid, value_hash)
+        if value is None:
+            raise ValueMismatchError(
+                problem=f"the value with sha256 {value_hash.hex()} is not in the State column, or its row does not hash to it",
+                where=f"shard {shard_uid}, {readers[0].folder}",
+                remedy="The node has dropped the value since, or its database is damaged.",
+            )
+        return value
+
+    def _state_value(self, readers: tuple[RocksDbReader, ...], shard_uid: ShardUId, value_hash: bytes) -> bytes | None:
+        for reader in readers:
+            # After a resharding the rows of a child lie under its parent's uid.
+            prefix = reader.get(STATE_SHARD_UID_MAPPING, shard_uid.to_bytes()) or shard_uid.to_bytes()
+            row = reader.get(STATE, prefix + value_hash)
+            payload = None if row is None else find_payload(row, value_hash, MERGE_DELIMITER)
+            if payload is not None:
+                return payload
+        return None
+
+
+def open_node_source(node_home: str | Path, context: EpochContext, read_limit_bytes_per_s: int | None = None) -> NodeSource:
+    """Return the source of a node, after a look at its home.
+
+    Raises:
+        SourceError: there is no database.
+        InvalidInputError: the limit is below one byte a second.
+    """
+    if read_limit_bytes_per_s is not None and read_limit_bytes_per_s < 1:
+        raise InvalidInputError(problem="a read limit is at least one byte a second", where=str(read_limit_bytes_per_s))
+    read_node_home(node_home)
+    return NodeSource(str(node_home), context, read_limit_bytes_per_s)
+
+
+def _target(shard: ShardContext) -> CryptoHash:
+    if shard.flat_head_target is None:
+        raise InvalidInputError(
+            problem=f"the epoch context does not say at which block the flat state of shard {shard.shard_uid} must stand",
+            remedy="Add prev_block_hash to the context, or let it be read from the node's database.",
+        )
+    return shard.flat_head_target
+
+
+def _after(prefix: bytes) -> bytes:
+    """Return a key above all keys with a prefix and below all with a later one; no trie key is made of so many bytes 0xff."""
+    return prefix + b"\xff" * (KEY_BYTES_MAX + 1)
+
+
+def _apply_changes(steps: Iterable[list[Row]], changes: dict[bytes, bytes | None]) -> Iterator[list[Row]]:
+    """Merge changes into ascending rows: an inserted or changed key gets the new row, a deleted one is left out."""
+    changed = sorted(changes)
+    done = 0
+    for step in steps:
+        upto = bisect.bisect_right(changed, step[-1][0], done)
+        if upto == done:
+            yield step
+            continue
+        rows: dict[bytes, bytes | None] = dict(step)
+        rows.update((key, changes[key]) for key in changed[done:upto])
+        done = upto
+        if kept := [(key, row) for key, row in sorted(rows.items()) if row is not None]:
+            yield kept
+    if rest := [(key, row) for key in changed[done:] if (row := changes[key]) is not None]:
+        yield rest
+
+
+def _values_batch(hashes: list[bytes], values: list[bytes]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.array(hashes, pa.binary(32)), pa.array(values, pa.binary())], schema=VALUE_SCHEMA)

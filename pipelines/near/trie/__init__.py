@@ -1,0 +1,1 @@
+"""A trie in a node's State column, walked from a state root."""

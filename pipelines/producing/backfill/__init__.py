@@ -1,0 +1,1 @@
+"""Many past epochs of one node, each published."""

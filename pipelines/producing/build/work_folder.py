@@ -1,0 +1,70 @@
+"""Names of what the stages leave for each other between the dataset and the published objects.
+
+Everything lies under a name computed from the dataset's own files, so results of another dataset are never taken for this one's.
+The whole folder may be deleted at any time; a rerun makes it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from pipelines.dataset.arrow_dataset import ShardDataset
+from pipelines.stores.open_store import open_store
+from pipelines.stores.store import Store
+from schemas.dataset.dataset_summary import shard_folder
+from schemas.ids import PartId
+
+
+@dataclass(frozen=True, slots=True)
+class WorkFolder:
+    """Where one shard's intermediate results are."""
+
+    url: str
+    folder: str
+
+    def store(self) -> Store:
+        """Open the store that the folder is in; a power cut may take what was put last, and damage shows before anything is published."""
+        return open_store(self.url, durable=False)
+
+    def charges(self, file_index: int) -> str:
+        """Return the name of a dataset file's charges."""
+        return f"{self.folder}/plan/charges-{file_index:06d}.arrow"
+
+    def structure(self, file_index: int) -> str:
+        """Return the name of a dataset file's structure summary."""
+        return f"{self.folder}/plan/structure-{file_index:06d}.json"
+
+    def interior(self, part_id: PartId) -> str:
+        """Return the name of a part's interior, PartialState bytes without the boundary nodes; not left where parts are published at once."""
+        return f"{self._parts(part_id.total)}/interior-{part_id.idx:06d}"
+
+    def edge(self, part_id: PartId) -> str:
+        """Return the name of a part's edge."""
+        return f"{self._parts(part_id.total)}/edge-{part_id.idx:06d}"
+
+    def build_summary(self, part_id: PartId) -> str:
+        """Return the name of a part's build summary, written last."""
+        return f"{self._parts(part_id.total)}/build-{part_id.idx:06d}.json"
+
+    def boundary_nodes(self, num_parts: int, group: int) -> str:
+        """Return the name of a file of boundary nodes: a record batch for each of some parts that have records."""
+        return f"{self._parts(num_parts)}/boundary_nodes-{group:06d}.arrow"
+
+    def _parts(self, num_parts: int) -> str:
+        return f"{self.folder}/parts-of-{num_parts:06d}"
+
+    def remove(self) -> None:
+        """Delete everything in the folder."""
+        store = self.store()
+        for info in list(store.list(self.folder)):
+            store.delete(info.name)
+
+
+def work_folder_for(url: str, dataset: ShardDataset) -> WorkFolder:
+    """Return the work folder of a dataset, named by the digest of the dataset's files."""
+    summary = dataset.summary
+    content = [[file.name, file.sha256] for file in summary.all_files]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    return WorkFolder(url, f"{shard_folder(summary.context, summary.shard.shard_uid)}/work-{digest}")

@@ -1,0 +1,170 @@
+"""Drives plan, build and seal of one shard: from its dataset to interiors and boundary nodes, with the state root proved.
+
+That is the way of a shard whose parts wait for its root; `pipelines.producing.early_parts` has the other one, which shares plan and seal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.dataset.arrow_dataset import ShardDataset
+from pipelines.dataset.verify_dataset import RootExplanation, check_state_root, settle_root
+from pipelines.execution.executor import TaskNeeds
+from pipelines.execution.stage_runner import Amount, StageRunner
+from pipelines.kernel.trie_kernel import Kernel
+from pipelines.near.node.flat_state_source import FlatStateSource
+from pipelines.producing.build.build_part import BuildPartTask, BuildSummary, SealTask
+from pipelines.producing.build.plan_parts import PartPlan, StructureTask, decide_num_parts, plan_boundaries, plan_parts, seal_structure
+from pipelines.producing.build.work_folder import WorkFolder
+from schemas.ids import ZERO_HASH, CryptoHash
+
+STRUCTURE_TASK_MEMORY_BYTES = 300 << 20
+"""Most memory of a structure task's process: one dataset file's keys and their charges."""
+
+BUILD_TASK_MEMORY_BYTES = 600 << 20
+"""Most memory of a process that builds parts of 30 MiB memory usage, with what the kernel keeps for the next part."""
+
+SEAL_TASK_MEMORY_BYTES = 800 << 20
+"""Most memory of a process that seals a shard of over 1,300 parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedShard:
+    """One shard whose parts' intervals are known, and nothing else of them."""
+
+    dataset: ShardDataset
+    work: WorkFolder
+    memory_usage: int
+    plans: tuple[PartPlan, ...]
+
+    @property
+    def name(self) -> str:
+        """The shard, for people."""
+        return str(self.dataset.summary.shard.shard_uid)
+
+    @property
+    def with_records(self) -> tuple[PartPlan, ...]:
+        """Parts that have records, ascending."""
+        return tuple(plan for plan in self.plans if plan.spans)
+
+    @property
+    def built(self) -> tuple[int, ...]:
+        """part_id of each part that has records, ascending."""
+        return tuple(plan.part_id.idx for plan in self.with_records)
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltShard:
+    """One shard whose parts are built and whose state root has come out as the chain says."""
+
+    dataset: ShardDataset
+    work: WorkFolder
+    state_root: CryptoHash
+    root_was_known: bool
+    """False where the source knew no state root: then ``state_root`` is what the records hash to, and nothing vouches for it."""
+    memory_usage: int
+    root_node: bytes
+    plans: tuple[PartPlan, ...]
+    builds: dict[int, BuildSummary]
+    """part_id of each part that has records, to its summary."""
+
+    @property
+    def built(self) -> tuple[int, ...]:
+        """part_id of each part that has records, ascending."""
+        return tuple(sorted(self.builds))
+
+
+def build_shard(
+    runner: StageRunner,
+    kernel: Kernel,
+    dataset: ShardDataset,
+    work: WorkFolder,
+    *,
+    num_parts_wanted: int | None,
+    source: FlatStateSource | None,
+) -> BuiltShard:
+    """Plan and build all parts of a shard and prove its state root.
+
+    Args:
+        num_parts_wanted: None for as many as nearcore makes.
+        source: what this run exported the dataset from; None for a dataset that was there before.
+    Raises:
+        StateRootMismatchError: the records do not hash to the trusted root.
+        IntegrityError, DatasetError, StoreError: as the stages say.
+    """
+    planned = plan_shard(runner, kernel, dataset, work, num_parts_wanted)
+    return build_planned(runner, kernel, planned, source)
+
+
+def plan_shard(runner: StageRunner, kernel: Kernel, dataset: ShardDataset, work: WorkFolder, num_parts_wanted: int | None) -> PlannedShard:
+    """Find where the parts of a shard begin.
+
+    Raises:
+        IntegrityError, DatasetError, StoreError: as the stages say.
+    """
+    summary = dataset.summary
+    name = str(summary.shard.shard_uid)
+    tasks = [StructureTask(dataset, work, kernel.name, index) for index in range(len(summary.files))]
+    structures = runner.run("structure", name, tasks, TaskNeeds(STRUCTURE_TASK_MEMORY_BYTES), lambda _: Amount())
+    structure = seal_structure(kernel, structures)
+    num_parts = decide_num_parts(structure.memory_usage, num_parts_wanted)
+    locating = plan_boundaries(dataset, work, structure, num_parts)
+    located = runner.run("boundaries", name, locating, TaskNeeds(STRUCTURE_TASK_MEMORY_BYTES), lambda found: Amount(parts=len(found)))
+    plans = plan_parts(dataset, num_parts, [boundary for group in located for boundary in group])
+    return PlannedShard(dataset, work, structure.memory_usage, plans)
+
+
+def build_planned(runner: StageRunner, kernel: Kernel, planned: PlannedShard, source: FlatStateSource | None) -> BuiltShard:
+    """Build all parts of a planned shard and prove its state root.
+
+    Raises:
+        As `build_shard`.
+    """
+    building = [BuildPartTask(planned.dataset, planned.work, kernel.name, plan) for plan in planned.with_records]
+    needs = TaskNeeds(BUILD_TASK_MEMORY_BYTES)
+    built = runner.run("build", planned.name, building, needs, lambda one: Amount(one.records, one.hashed_bytes, 1))
+    return seal_shard(runner, kernel, planned, source, dict(zip(planned.built, built, strict=True)), leave_boundary_nodes=True)
+
+
+def seal_shard(
+    runner: StageRunner,
+    kernel: Kernel,
+    planned: PlannedShard,
+    source: FlatStateSource | None,
+    builds: dict[int, BuildSummary],
+    *,
+    leave_boundary_nodes: bool,
+) -> BuiltShard:
+    """Merge the edges of all parts and compare the state root.
+
+    Args:
+        builds: part_id of each part that has records, to its summary; their edges are in the work folder.
+    Raises:
+        StateRootMismatchError: the records do not hash to the trusted root.
+        StoreError: as it says.
+    """
+    dataset, work = planned.dataset, planned.work
+    state_root, memory_usage, root_node = ZERO_HASH, 0, b""
+    if builds:
+        sealing = [SealTask(work, kernel.name, len(planned.plans), planned.built, leave_boundary_nodes)]
+        (sealed,) = runner.run("seal", planned.name, sealing, TaskNeeds(SEAL_TASK_MEMORY_BYTES), lambda _: Amount())
+        state_root, memory_usage, root_node = sealed.state_root, sealed.memory_usage, sealed.root_node
+        assert memory_usage == planned.memory_usage, "hashing and structure agree on the memory usage"
+    summary = dataset.summary
+    if source is None:
+        check_state_root(summary.shard.state_root, state_root, f"shard {planned.name} of {summary.source}")
+    else:
+        dataset = settle_root(dataset, state_root, memory_usage, explain_parts(kernel, source, planned, planned.with_records))
+    return BuiltShard(dataset, work, state_root, summary.shard.state_root is not None, memory_usage, root_node, planned.plans, builds)
+
+
+def explain_parts(kernel: Kernel, source: FlatStateSource, planned: PlannedShard, plans: Sequence[PartPlan]) -> RootExplanation:
+    """Return what can say where some adjacent parts, whose edges are left, differ from the trusted state."""
+    store = planned.work.store()
+    return RootExplanation(
+        kernel=kernel,
+        source=source,
+        read_edges=lambda: [store.get(planned.work.edge(plan.part_id)) for plan in plans],
+        read_range=lambda index: [batch for span in plans[index].spans for batch in planned.dataset.read_span(span)],
+    )

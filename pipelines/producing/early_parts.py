@@ -1,0 +1,113 @@
+"""Drives a shard whose parts are published one by one, before its state root has come out of the records.
+
+The boundary nodes come from the source's State column, by hash from the trusted state root, so each part is built, validated against that
+root and put on its own. The shard's statement still waits until the root that the parts' edges merge to is the trusted one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pipelines.dataset.export.export_records import discard_export
+from pipelines.execution.executor import TaskNeeds
+from pipelines.execution.stage_runner import Amount, StageRunner
+from pipelines.kernel.trie_kernel import Kernel
+from pipelines.near.node.flat_state_source import FlatStateSource, TrieSource
+from pipelines.producing.build.boundary_nodes import boundary_nodes_tasks
+from pipelines.producing.build.build_part import BuildPartTask
+from pipelines.producing.build_shard import BUILD_TASK_MEMORY_BYTES, BuiltShard, PlannedShard, explain_parts, seal_shard
+from pipelines.producing.publish.publish_part import ProducedPart, ProducePartTask, PublishedPart, PublishPartTask
+from schemas.errors import IntegrityError, SourceError, StateRootMismatchError
+from schemas.ids import ZERO_HASH
+
+BOUNDARY_NODES_TASK_MEMORY_BYTES = 300 << 20
+"""Most memory of a process that reads some boundaries' nodes: a few thousand nodes, and the reader's caches."""
+
+PRODUCE_TASK_MEMORY_BYTES = BUILD_TASK_MEMORY_BYTES + (100 << 20)
+"""Most memory of a process that builds and publishes parts, one at a time: a part's records go before its pieces come."""
+
+
+def has_boundary_nodes(runner: StageRunner, planned: PlannedShard, source: FlatStateSource) -> bool:
+    """Read the nodes on the parts' boundaries from the source's State column into the work folder, where that can be done.
+
+    Returns:
+        False when the parts must wait for the shard's root: the source has no trie nodes, the root is not given or that of an empty
+        trie, a node is missing or damaged, or the trusted root's memory usage is not that of the records.
+    Raises:
+        StoreError: the work folder can't be written.
+    """
+    shard = planned.dataset.summary.shard
+    if not isinstance(source, TrieSource) or shard.state_root in (None, ZERO_HASH) or not planned.built:
+        return False
+    assert shard.state_root is not None, "looked at above"
+    tasks = boundary_nodes_tasks(source.state_column(shard), planned.work, shard.state_root, len(planned.plans), _first_keys(planned))
+    needs = TaskNeeds(BOUNDARY_NODES_TASK_MEMORY_BYTES, node_disk=source.on_node_disk)
+    try:
+        summaries = runner.run("boundary nodes", planned.name, tasks, needs, lambda one: Amount(parts=one.boundaries))
+    except (IntegrityError, SourceError) as error:
+        problem = error.problem
+    else:
+        memory_usage = summaries[0].memory_usage
+        if memory_usage == planned.memory_usage:
+            return True
+        problem = f"the state root's memory usage is {memory_usage}, that of the records {planned.memory_usage}"
+    runner.progress.note(
+        f"shard {planned.name}: its parts wait for its state root, for the State column gives no boundary nodes: {problem}"
+    )
+    return False
+
+
+def _first_keys(planned: PlannedShard) -> list[bytes]:
+    """Return the first key of each part that has records; the first one's interval may begin before it."""
+    return [planned.dataset.summary.files[0].first_key, *(plan.key_begin for plan in planned.with_records[1:])]
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyShard:
+    """A planned shard whose boundary nodes are in the work folder."""
+
+    runner: StageRunner
+    kernel: Kernel
+    planned: PlannedShard
+    source: FlatStateSource
+
+    def publish(self, publishing: Sequence[PublishPartTask]) -> tuple[BuiltShard, list[PublishedPart]]:
+        """Build and publish every part, then prove the shard's root.
+
+        Args:
+            publishing: a task a part, in order, with the trusted state root.
+        Raises:
+            StateRootMismatchError: a part's records contradict the trusted root, and nothing of that part is put; or, where parts
+                were there before, all parts together do.
+            DatasetError, IntegrityError, StoreError: as the tasks say.
+        """
+        planned = self.planned
+        building = {plan.part_id.idx: BuildPartTask(planned.dataset, planned.work, self.kernel.name, plan) for plan in planned.with_records}
+        tasks = [ProducePartTask(task, building.get(task.plan.part_id.idx)) for task in publishing]
+        try:
+            produced = self.runner.run("publish", planned.name, tasks, TaskNeeds(PRODUCE_TASK_MEMORY_BYTES), _produced)
+        except StateRootMismatchError as error:
+            raise self._explained(error) from None
+        builds = {one.part.plan.part_id.idx: one.build for one in produced if one.build is not None}
+        try:
+            built = seal_shard(self.runner, self.kernel, planned, self.source, builds, leave_boundary_nodes=False)
+        except StateRootMismatchError as error:
+            remedy = (
+                "A record is changed, in a part that was published before and was not made again. No statement of this shard was written."
+            )
+            raise replace(error, remedy=remedy) from None
+        return built, [one.part for one in produced]
+
+    def _explained(self, error: StateRootMismatchError) -> StateRootMismatchError:
+        """Name the differing keys, as narrow as the trusted trie tells, and remove the dataset, so that a rerun exports anew."""
+        planned = self.planned
+        if error.part_id is not None:
+            explanation = explain_parts(self.kernel, self.source, planned, [planned.plans[error.part_id]])
+            error = replace(error, where=error.where + explanation.difference(planned.dataset.summary.shard))
+        discard_export(planned.dataset)
+        return error
+
+
+def _produced(one: ProducedPart) -> Amount:
+    return Amount(records=one.part.plan.records, size=one.part.digests.stored_size, parts=1)

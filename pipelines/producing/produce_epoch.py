@@ -1,0 +1,311 @@
+"""Drives a whole production: export, build, publish, shard by shard, the manifest last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from pipelines.dataset.arrow_dataset import ShardDataset
+from pipelines.dataset.dataset_header import VerifyStateHeader, verified_dataset_header
+from pipelines.dataset.export.export_epoch import export_epoch
+from pipelines.dataset.export.export_order import export_steps
+from pipelines.dataset.export.export_records import ExportSettings, discard_export
+from pipelines.execution.executor import TaskNeeds
+from pipelines.execution.stage_runner import Amount, StageRunner
+from pipelines.kernel.trie_kernel import Kernel
+from pipelines.near.node.flat_state_source import FlatStateSource, StateHeaderSource
+from pipelines.producing.build.assemble import part_inputs
+from pipelines.producing.build.work_folder import work_folder_for
+from pipelines.producing.build_shard import BuiltShard, PlannedShard, build_planned, plan_shard
+from pipelines.producing.early_parts import EarlyShard, has_boundary_nodes
+from pipelines.producing.publish.epoch_publisher import EpochPublisher, PublishedEpoch
+from pipelines.producing.publish.publish_part import PublishedPart, PublishPartTask
+from pipelines.producing.publish.shard_publisher import ProducedShard, PublishedShard
+from pipelines.producing.shared_folders import require_shared
+from schemas.ids import CryptoHash, ShardUId
+from schemas.nearcore.epoch_context import EpochContext
+from schemas.nearcore.state_header import HeaderOrigin
+from schemas.nearcore.state_part import Encoding
+from schemas.published.torrent import LEAF_BYTES, piece_length_for
+
+PUBLISH_TASK_MEMORY_BYTES = 600 << 20
+"""Most memory of a process that publishes parts, one at a time: a part's pieces, both forms, and what is read back."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProductionSettings:
+    """What to make of an epoch."""
+
+    export: ExportSettings
+    work_url: str
+    encoding: Encoding
+    zstd_level: int
+    num_parts: int | None
+    """None for as many as nearcore makes."""
+    validate: bool = True
+    """Validate a part before it is put, where its shard's root has come out; before that it is validated always."""
+    publish_early: bool = True
+    """Publish each part as soon as it alone is validated, where the source has the trie nodes that this takes."""
+    keep_work: bool = False
+    """Leave interiors and edges in the work folder after the epoch is published."""
+    keep_dataset: bool = True
+    """Leave the exported dataset; False where nobody asked for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartResult:
+    """One published part, for summary and report."""
+
+    part_id: int
+    records: int
+    decoded_size: int
+    stored_size: int
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """One published shard, for summary and report."""
+
+    shard_uid: ShardUId
+    state_root: CryptoHash
+    root_was_known: bool
+    memory_usage: int
+    records: int
+    record_bytes: int
+    """Keys and values."""
+    parts: tuple[PartResult, ...]
+    kinds: tuple[tuple[int, int, int], ...]
+    """(first byte of the key or -1, records, bytes)."""
+    header_origin: HeaderOrigin | None
+    """Where its state header is from; None where there is none."""
+    seconds: float
+    node_count: int
+
+    @property
+    def has_header(self) -> bool:
+        """Whether its state header is published."""
+        return self.header_origin is not None
+
+    @property
+    def stored_size(self) -> int:
+        """Bytes of all its objects."""
+        return sum(part.stored_size for part in self.parts)
+
+    @property
+    def decoded_size(self) -> int:
+        """Bytes of all its parts decoded."""
+        return sum(part.decoded_size for part in self.parts)
+
+    @property
+    def compression_ratio(self) -> float:
+        """Decoded bytes to stored bytes; 1 for an empty shard."""
+        return self.decoded_size / self.stored_size if self.stored_size else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class EpochResult:
+    """What a production came to."""
+
+    context: EpochContext
+    source: str
+    epoch_url: str
+    kernel_name: str
+    executor: str
+    shards: tuple[ShardResult, ...]
+    published: PublishedEpoch
+    seconds: float
+    exported_s: float
+    """From the start until no record was left to read from the source."""
+
+    @property
+    def records(self) -> int:
+        """Records of all shards."""
+        return sum(shard.records for shard in self.shards)
+
+    @property
+    def part_count(self) -> int:
+        """Parts of all shards."""
+        return sum(len(shard.parts) for shard in self.shards)
+
+    @property
+    def stored_size(self) -> int:
+        """Bytes of all parts' objects."""
+        return sum(shard.stored_size for shard in self.shards)
+
+    @property
+    def manifest_revision(self) -> int:
+        """Revision that was written, or found to be right already."""
+        return self.published.revision
+
+    @property
+    def signed_by(self) -> str | None:
+        """Public key of the signature; None where unsigned."""
+        return self.published.signed_by
+
+
+@dataclass(frozen=True, slots=True)
+class EpochProduction:
+    """A production: everything that its driver needs."""
+
+    runner: StageRunner
+    kernel: Kernel
+    context: EpochContext
+    source: FlatStateSource | None
+    datasets: tuple[ShardDataset, ...]
+    """Exported before; empty where a source is given."""
+    publisher: EpochPublisher
+    settings: ProductionSettings
+    described: str
+    """What is read, in one line for people."""
+    epoch_shard_ids: tuple[int, ...]
+    """All shards that the epoch is known to have, produced here or not."""
+    header_source: StateHeaderSource | None = None
+    """Verifies state headers that nobody vouches for; None for what is produced from, where that can."""
+    before_manifest: Callable[[], None] | None = None
+    """Called when all that the manifest lists is published; what it raises keeps the manifest from being written."""
+
+    def run(self) -> EpochResult:
+        """Produce and publish all shards of the context.
+
+        Raises:
+            StatecastError: as the stages say; what is done stays, and a rerun does the rest.
+        """
+        began = time.monotonic()
+        exporting = {"--dataset": self.settings.export.dataset_url} if self.source is not None else {}
+        require_shared(self.runner.executor, {"--work": self.settings.work_url, "--to": self.publisher.store_url, **exporting})
+        datasets: list[ShardDataset] = []
+        results: dict[ShardUId, ShardResult] = {}
+        published: list[PublishedShard] = []
+        exported_s = 0.0
+        for exported in self._exported():
+            datasets += exported
+            if len(datasets) == len(self.context.shards):
+                exported_s = time.monotonic() - began
+                self._note_exported(exported_s)
+            # The largest shard first: its parts are what a new node waits for longest.
+            for dataset in sorted(exported, key=lambda one: -one.summary.records):
+                shard_began = time.monotonic()
+                built, shard = self._produce_shard(dataset)
+                published.append(shard)
+                results[dataset.summary.shard.shard_uid] = _shard_result(built, shard, time.monotonic() - shard_began)
+        if self.before_manifest is not None:
+            self.before_manifest()
+        epoch = self.publisher.finish(self.context, published, self.epoch_shard_ids)
+        for dataset in datasets:
+            if not self.settings.keep_work:
+                work_folder_for(self.settings.work_url, dataset).remove()
+            if not self.settings.keep_dataset and self.source is not None:
+                discard_export(dataset)
+        return EpochResult(
+            context=self.context,
+            source=self.described,
+            epoch_url=self.publisher.epoch_url(self.context),
+            kernel_name=self.kernel.name,
+            executor=self.runner.executor.description,
+            shards=tuple(results[shard.shard_uid] for shard in self.context.shards),
+            published=epoch,
+            seconds=time.monotonic() - began,
+            exported_s=exported_s,
+        )
+
+    def _exported(self) -> Iterator[Sequence[ShardDataset]]:
+        """Yield the shards' datasets, exported as they are asked for."""
+        if self.source is None:
+            yield self.datasets
+            return
+        for context in export_steps(self.source, self.context) if self.settings.publish_early else (self.context,):
+            yield export_epoch(self.runner, self.source, context, self.settings.export)
+
+    def _note_exported(self, exported_s: float) -> None:
+        if self.source is not None and self.source.on_node_disk:
+            self.runner.progress.note(f"every record and value is exported after {exported_s:.1f} s: the snapshot is no longer needed")
+
+    def _produce_shard(self, dataset: ShardDataset) -> tuple[BuiltShard, PublishedShard]:
+        work = work_folder_for(self.settings.work_url, dataset)
+        verify_header = self._header_verifier(dataset)
+        header = verified_dataset_header(dataset, verify_header)
+        planned = plan_shard(self.runner, self.kernel, dataset, work, self.settings.num_parts)
+        source = self.source
+        if self.settings.publish_early and source is not None and has_boundary_nodes(self.runner, planned, source):
+            state_root = dataset.summary.shard.state_root
+            assert state_root is not None, "boundary nodes come from a trusted root"
+            tasks = self._publish_tasks(planned, state_root)
+            built, parts = EarlyShard(self.runner, self.kernel, planned, source).publish(tasks)
+        else:
+            built = build_planned(self.runner, self.kernel, planned, source)
+            tasks = self._publish_tasks(planned, built.state_root)
+            parts = self.runner.run("publish", planned.name, tasks, TaskNeeds(PUBLISH_TASK_MEMORY_BYTES), _published)
+        produced = ProducedShard(
+            shard_uid=dataset.summary.shard.shard_uid,
+            state_root=built.state_root,
+            memory_usage=built.memory_usage,
+            root_node=built.root_node,
+            parts=tuple(parts),
+            piece_length=_piece_length(planned),
+            state_header=header.data,
+            header_origin=header.origin,
+            header_reason=header.reason,
+            verify_header=verify_header,
+        )
+        return built, self.publisher.put_shard(self.context, produced)
+
+    def _header_verifier(self, dataset: ShardDataset) -> VerifyStateHeader | None:
+        source = self.header_source or self.source
+        if not isinstance(source, StateHeaderSource):
+            return None
+        return partial(source.verify_state_header, dataset.summary.shard, self.context.sync_hash)
+
+    def _publish_tasks(self, planned: PlannedShard, state_root: CryptoHash) -> list[PublishPartTask]:
+        """Return a task a part, once it is sure that no manifest lists the shard in another form."""
+        settings, shard = self.settings, planned.dataset.summary.shard
+        self.publisher.refuse_other_shard(self.context, shard.shard_uid, state_root, len(planned.plans))
+        return [
+            PublishPartTask(
+                inputs=part_inputs(planned.work, plan.part_id, planned.built),
+                plan=plan,
+                state_root=state_root,
+                store_url=self.publisher.store_url,
+                object_name=self.publisher.layout(self.context).state_part(shard.shard_id, plan.part_id),
+                encoding=settings.encoding,
+                zstd_level=settings.zstd_level,
+                kernel_name=self.kernel.name,
+                piece_length=_piece_length(planned),
+                validate=settings.validate,
+            )
+            for plan in planned.plans
+        ]
+
+
+def _piece_length(planned: PlannedShard) -> int:
+    return piece_length_for(planned.memory_usage, len(planned.plans)) if planned.plans else LEAF_BYTES
+
+
+def _published(part: PublishedPart) -> Amount:
+    return Amount(records=part.plan.records, size=part.digests.stored_size, parts=1)
+
+
+def _shard_result(built: BuiltShard, shard: PublishedShard, seconds: float) -> ShardResult:
+    kinds: dict[int, tuple[int, int]] = {}
+    for build in built.builds.values():
+        for kind, count, size in build.kinds:
+            counted, sized = kinds.get(kind, (0, 0))
+            kinds[kind] = (counted + count, sized + size)
+    return ShardResult(
+        shard_uid=built.dataset.summary.shard.shard_uid,
+        state_root=built.state_root,
+        root_was_known=built.root_was_known,
+        memory_usage=built.memory_usage,
+        records=built.dataset.summary.records,
+        record_bytes=sum(size for _, size in kinds.values()),
+        parts=tuple(
+            PartResult(part.plan.part_id.idx, part.plan.records, part.digests.decoded_size, part.digests.stored_size, part.reused)
+            for part in shard.parts
+        ),
+        kinds=tuple((kind, *counts) for kind, counts in sorted(kinds.items())),
+        header_origin=shard.header_origin,
+        seconds=seconds,
+        node_count=sum(build.node_count for build in built.builds.values()),
+    )

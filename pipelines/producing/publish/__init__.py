@@ -1,0 +1,1 @@
+"""From built parts to a published epoch: objects, shard statements, manifest, signatures."""

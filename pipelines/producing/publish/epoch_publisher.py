@@ -1,0 +1,377 @@
+"""Publishes an epoch: its shards, then the manifest, then the latest pointer and the catalogue.
+
+The order is what makes it safe: a shard's statement is written when all its parts were read back and validated, the manifest when
+all statements are there, pointer and catalogue last. A producer that dies leaves no manifest, or the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+import zstandard
+
+from pipelines.bucket.chain_catalogue import record_published
+from pipelines.bucket.published_epoch import StoredManifest, read_manifest, read_manifest_revision, readable_statement
+from pipelines.producing.publish.shard_publisher import ProducedShard, PublishedShard, ShardPublisher, refuse_unlisting
+from pipelines.producing.publish.signing import Signer, add_signatures, sign_payload
+from pipelines.stores.open_store import open_store
+from pipelines.stores.store import Store
+from schemas.errors import IntegrityError, InvalidInputError, ManifestError, ObjectExistsError, StatecastError
+from schemas.ids import CryptoHash, PartId, ShardUId
+from schemas.nearcore.block import decode_block_header
+from schemas.nearcore.epoch_context import EpochContext
+from schemas.nearcore.shard_layout import ShardLayout
+from schemas.nearcore.state_part import Encoding, num_parts_for
+from schemas.published.dsse import Envelope
+from schemas.published.latest_pointer import POINTER_BYTES_MAX, LatestPointer
+from schemas.published.manifest import Manifest, MissingKind, MissingObject, ZstdSettings, check_urls
+from schemas.published.object_layout import EpochLayout, latest_name
+
+SWAP_ATTEMPTS_MAX = 8
+"""How often the manifest or the pointer is tried again when another producer was faster."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedEpoch:
+    """An epoch with its manifest stored."""
+
+    revision: int
+    signed_by: str | None
+    """Our public key where we signed."""
+    notes: tuple[str, ...]
+    """What is missing or out of the ordinary, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochPublisher:
+    """Where an epoch is published, and who signs."""
+
+    store_url: str
+    signer: Signer | None
+    encoding: Encoding
+    zstd_level: int
+    web_seeds: tuple[str, ...] = ()
+    trackers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_urls(web_seeds=self.web_seeds, trackers=self.trackers)
+
+    def layout(self, context: EpochContext) -> EpochLayout:
+        """Return the names of the epoch's objects."""
+        return EpochLayout.of(context)
+
+    def epoch_url(self, context: EpochContext) -> str:
+        """Return the epoch's folder, for people."""
+        return f"{open_store(self.store_url).url}/{self.layout(context).folder}"
+
+    def find_published(self, context: EpochContext, num_parts: int | None) -> PublishedEpoch | None:
+        """Return the published epoch when nothing is missing of what a production would make; else None.
+
+        Sizes are looked up, bytes are not read: that is what a check is for. The latest pointer is moved forward, and the catalogue
+        brought up to date, where a killed run did not come to it.
+
+        Raises:
+            ManifestError: there is a manifest that can't be parsed.
+            InvalidInputError: it is published in another encoding or another number of parts.
+        """
+        store, layout = open_store(self.store_url), self.layout(context)
+        stored = read_manifest(store, layout)
+        if stored is None:
+            return None
+        self._check_same_form(stored.manifest, context, num_parts, f"{store.url}/{layout.manifest}")
+        if self.signer is not None and self.signer.public_key.key_id not in {found.key_id for found in stored.envelope.signatures}:
+            return None
+        sizes = {info.name: info.size for info in store.list(layout.folder)}
+        for shard in context.shards:
+            listed = stored.manifest.shard(shard.shard_id)
+            if listed is None or shard.state_root is None or len(listed.parts) != listed.num_parts:
+                return None
+            objects = [(layout.state_part(shard.shard_id, PartId(part.part_id, listed.num_parts)), part.size) for part in listed.parts]
+            if listed.header is not None:
+                objects.append((layout.state_header(shard.shard_id), listed.header.size))
+            if any(sizes.get(name) != size for name, size in objects):
+                return None
+            if listed.torrent is not None and layout.torrent(shard.shard_id) not in sizes:
+                return None
+            found = readable_statement(store, layout, shard.shard_id)
+            if found is None or found[1].payload_sha256 != listed.statement_sha256:
+                return None
+            if num_parts is None and listed.num_parts != num_parts_for(found[0].memory_usage):
+                return None
+        return self._finished(store, stored.manifest, stored.envelope.payload_sha256)
+
+    def _check_same_form(self, manifest: Manifest, context: EpochContext, num_parts: int | None, where: str) -> None:
+        """Refuse to add to an epoch that is published in another form: its readers hold the manifest to be one thing."""
+        if manifest.encoding != self.encoding:
+            raise InvalidInputError(
+                problem=f"the epoch is published in encoding {manifest.encoding}, not {self.encoding}",
+                where=where,
+                remedy=f"Pass --encoding {manifest.encoding}, or publish to another place.",
+            )
+        if manifest.sync_hash != context.sync_hash:
+            raise ManifestError(
+                problem=f"the epoch is published with sync hash {manifest.sync_hash}, the source says {context.sync_hash}", where=where
+            )
+        _agreed_layout(context, [shard.shard_id for shard in context.shards], manifest, where)
+        for shard in context.shards:
+            _check_same_shard(manifest, shard.shard_uid, shard.state_root, num_parts, where)
+
+    def refuse_other_shard(self, context: EpochContext, shard_uid: ShardUId, state_root: CryptoHash, num_parts: int) -> None:
+        """Refuse to write parts over published ones of another state root or number: what a manifest lists never changes.
+
+        Raises:
+            ManifestError: it is published with another state root, or the epoch with another shard layout.
+            InvalidInputError: it is published in another number of parts.
+        """
+        store, layout = open_store(self.store_url), self.layout(context)
+        stored = read_manifest(store, layout)
+        if stored is not None:
+            where = f"{store.url}/{layout.manifest}"
+            _agreed_layout(context, [shard_uid.shard_id], stored.manifest, where)
+            _check_same_shard(stored.manifest, shard_uid, state_root, num_parts, where)
+
+    def put_shard(self, context: EpochContext, shard: ProducedShard) -> PublishedShard:
+        """Store a shard's header, statement and torrent; see `ShardPublisher.put`."""
+        publisher = ShardPublisher(open_store(self.store_url), self.layout(context), self._signers(), self.web_seeds, self.trackers)
+        return publisher.put(context, shard)
+
+    def finish(self, context: EpochContext, shards: Sequence[PublishedShard], epoch_shard_ids: Sequence[int]) -> PublishedEpoch:
+        """Write the manifest, then move the latest pointer forward and enter the epoch in the catalogue.
+
+        Shards that an earlier revision lists and this run did not make stay listed, and so do its shard layout, the shards that it misses
+        and its block headers where the context has none.
+
+        Args:
+            epoch_shard_ids: all shards that the epoch is known to have, but for those that a shard layout or an earlier revision names.
+        Raises:
+            ManifestError: somebody has published the epoch in another form meanwhile, or a shard with a state header that is one of ours
+                without; or the shards do not fit the shard layout.
+            InvalidInputError: it is published in another encoding or another number of parts meanwhile.
+            ObjectExistsError: other producers were faster each time.
+        """
+        store, layout = open_store(self.store_url), self.layout(context)
+        where = f"{store.url}/{layout.manifest}"
+        for _ in range(SWAP_ATTEMPTS_MAX):
+            stored = read_manifest(store, layout)
+            if stored is not None:
+                self._check_same_form(stored.manifest, context, None, where)
+                for shard in shards:
+                    _check_same_shard(stored.manifest, shard.listing.shard_uid, shard.listing.state_root, shard.listing.num_parts, where)
+                _refuse_lost_headers(stored.manifest, shards, where)
+            manifest = self._manifest(context, shards, epoch_shard_ids, stored, where)
+            if stored is not None and _takes_up(stored, manifest):
+                # Nothing new to say; perhaps our signature.
+                manifest = stored.manifest
+            if stored is not None and stored.envelope.payload == manifest.to_payload():
+                envelope = add_signatures(stored.envelope, self._signers(), layout.manifest)
+                if envelope == stored.envelope:
+                    return self._finished(store, manifest, envelope.payload_sha256)
+            else:
+                manifest, envelope = _claim_revision(store, layout, manifest, self._signers())
+            try:
+                store.swap(layout.manifest, envelope.to_bytes(), None if stored is None else stored.info)
+            except ObjectExistsError:
+                continue
+            if store.get(layout.manifest) == envelope.to_bytes():
+                return self._finished(store, manifest, envelope.payload_sha256)
+        raise ObjectExistsError(
+            problem="other producers replaced the manifest again and again",
+            where=f"{store.url}/{layout.manifest}",
+            remedy="Let one of them finish, then rerun.",
+        )
+
+    def _finished(self, store: Store, manifest: Manifest, payload_sha256: str) -> PublishedEpoch:
+        notes = [
+            f"{found.kind.replace('_', ' ')} missing"
+            + ("" if found.shard_id is None else f", shard {found.shard_id}")
+            + f": {found.reason}"
+            for found in manifest.missing
+        ]
+        if manifest.is_complete:
+            _move_latest(
+                store, LatestPointer(manifest.chain_id, manifest.epoch_height, manifest.epoch_id, manifest.revision, payload_sha256), notes
+            )
+        note = record_published(store, manifest, payload_sha256)
+        return PublishedEpoch(manifest.revision, self._signed_by(), (*notes, note) if note else tuple(notes))
+
+    def _manifest(
+        self,
+        context: EpochContext,
+        shards: Sequence[PublishedShard],
+        epoch_shard_ids: Sequence[int],
+        stored: StoredManifest | None,
+        where: str,
+    ) -> Manifest:
+        shard_layout = _agreed_layout(context, epoch_shard_ids, None if stored is None else stored.manifest, where)
+        listings = {shard.listing.shard_id: shard.listing for shard in shards}
+        missing = [found for shard in shards for found in shard.missing]
+        if stored is not None:
+            for kept in stored.manifest.shards:
+                if kept.shard_id not in listings:
+                    listings[kept.shard_id] = kept
+                    missing += [found for found in stored.manifest.missing if found.shard_id == kept.shard_id]
+        if shard_layout is not None:
+            known = set(shard_layout.shard_ids)
+        else:
+            known = {*epoch_shard_ids, *(() if stored is None else stored.manifest.missing_shard_ids)}
+        absent = sorted(known - set(listings))
+        missing += [MissingObject(MissingKind.SHARD, "not produced here so far", shard_id) for shard_id in absent]
+        block_headers = context.block_headers or (() if stored is None else _kept_block_headers(stored.manifest))
+        if not block_headers:
+            missing.append(MissingObject(MissingKind.BLOCK_HEADERS, "the source has none"))
+        return Manifest(
+            chain_id=context.chain_id,
+            epoch_height=context.epoch_height,
+            epoch_id=context.epoch_id,
+            sync_hash=context.sync_hash,
+            protocol_version=context.protocol_version,
+            revision=1 if stored is None else stored.manifest.revision + 1,
+            created=datetime.now(UTC).replace(microsecond=0),
+            expires=None,
+            producer_version=f"statecast {_own_version()}",
+            encoding=self.encoding,
+            zstd=ZstdSettings(".".join(map(str, zstandard.ZSTD_VERSION)), self.zstd_level) if self.encoding is Encoding.V1 else None,
+            shards=tuple(listings[shard_id] for shard_id in sorted(listings)),
+            web_seeds=self.web_seeds,
+            trackers=self.trackers,
+            block_headers=block_headers,
+            missing=tuple(sorted(missing, key=lambda found: (-1 if found.shard_id is None else found.shard_id, found.kind))),
+            shard_layout=shard_layout,
+        )
+
+    def _signers(self) -> tuple[Signer, ...]:
+        return () if self.signer is None else (self.signer,)
+
+    def _signed_by(self) -> str | None:
+        return None if self.signer is None else str(self.signer.public_key)
+
+
+def _own_version() -> str:
+    try:
+        return version("statecast")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _agreed_layout(context: EpochContext, shard_ids: Sequence[int], manifest: Manifest | None, where: str) -> ShardLayout | None:
+    """Return the epoch's shard layout, the context's or the published manifest's, once every shard that is known is one of it.
+
+    Args:
+        shard_ids: of the epoch, besides those of the context and the manifest.
+    Raises:
+        ManifestError: two layouts, or a shard that the layout does not have.
+    """
+    published = None if manifest is None else manifest.shard_layout
+    layout = published if context.shard_layout is None else context.shard_layout
+    if layout is None:
+        return None
+    if published not in (None, layout):
+        raise ManifestError(
+            problem="the epoch is published with another shard layout than the source's",
+            where=where,
+            remedy="One of them is of another chain or epoch: find out which, or publish to another place.",
+        )
+    known = {shard.shard_uid for shard in context.shards} | {shard.shard_uid for shard in (manifest.shards if manifest else ())}
+    foreign = [*map(str, sorted(known - set(layout.shard_uids))), *map(str, sorted(set(shard_ids) - set(layout.shard_ids)))]
+    if foreign:
+        raise ManifestError(
+            problem=f"the epoch's shard layout has no shard {foreign[0]}",
+            where=where,
+            remedy="The shard or the layout is of another chain or epoch: correct the context, or publish to another place.",
+        )
+    return layout
+
+
+def _check_same_shard(manifest: Manifest, shard_uid: ShardUId, state_root: CryptoHash | None, num_parts: int | None, where: str) -> None:
+    listed = manifest.shard(shard_uid.shard_id)
+    if listed is None:
+        return
+    if state_root is not None and listed.state_root != state_root:
+        raise ManifestError(
+            problem=f"shard {shard_uid.shard_id} is published with state root {listed.state_root}, the source says {state_root}",
+            where=where,
+            remedy="One of them is of another chain or block: find out which, or publish to another place.",
+        )
+    if num_parts is not None and listed.num_parts != num_parts:
+        raise InvalidInputError(
+            problem=f"shard {shard_uid.shard_id} is published in {listed.num_parts} parts, not {num_parts}",
+            where=where,
+            remedy="Publish to another place.",
+        )
+
+
+def _refuse_lost_headers(manifest: Manifest, shards: Sequence[PublishedShard], where: str) -> None:
+    for shard in shards:
+        if not shard.has_header:
+            reason = next((found.reason for found in shard.missing if found.kind is MissingKind.STATE_HEADER), "")
+            refuse_unlisting(manifest, shard.listing.shard_id, reason, where)
+
+
+def _same_content(left: Manifest, right: Manifest) -> bool:
+    """Tell whether two manifests say the same but for their revision, time and producer."""
+    return replace(left, revision=1, created=right.created, producer_version="") == replace(right, revision=1, producer_version="")
+
+
+def _takes_up(stored: StoredManifest, manifest: Manifest) -> bool:
+    """Tell whether a stored manifest says what we would, in our bytes: what a newer producer added to them is nothing that we can sign."""
+    return _same_content(stored.manifest, manifest) and stored.manifest.to_payload() == stored.envelope.payload
+
+
+def _kept_block_headers(manifest: Manifest) -> tuple[bytes, ...]:
+    """Return a published manifest's block headers for the next revision; none where they are not those of its sync hash."""
+    try:
+        sync_block = decode_block_header(manifest.block_headers[0], "block_headers", manifest.sync_hash) if manifest.block_headers else None
+        if sync_block is not None:
+            decode_block_header(manifest.block_headers[1], "block_headers", sync_block.prev_hash)
+    except IntegrityError:
+        return ()
+    return manifest.block_headers
+
+
+def _claim_revision(store: Store, layout: EpochLayout, manifest: Manifest, signers: Sequence[Signer]) -> tuple[Manifest, Envelope]:
+    """Store a manifest under the next free revision; a revision that a killed run left behind with the same content is taken up.
+
+    Raises:
+        ObjectExistsError: every revision tried was taken in the meantime.
+    """
+    for _ in range(SWAP_ATTEMPTS_MAX):
+        left_behind = read_manifest_revision(store, layout, manifest.revision)
+        if left_behind is not None and not _takes_up(left_behind, manifest):
+            manifest = replace(manifest, revision=manifest.revision + 1)
+            continue
+        if left_behind is not None:
+            manifest = left_behind.manifest
+            return manifest, add_signatures(left_behind.envelope, signers, layout.manifest)
+        envelope = sign_payload(manifest.to_payload(), signers)
+        try:
+            store.put(layout.manifest_revision(manifest.revision), envelope.to_bytes(), create_only=True)
+        except ObjectExistsError:
+            continue
+        return manifest, envelope
+    raise ObjectExistsError(
+        problem="other producers took every revision tried", where=f"{store.url}/{layout.folder}/manifests", remedy="Run again."
+    )
+
+
+def _move_latest(store: Store, pointer: LatestPointer, notes: list[str]) -> None:
+    """Move the chain's latest pointer forward, never back; a pointer that can't be read is replaced."""
+    name = latest_name(pointer.chain_id)
+    for _ in range(SWAP_ATTEMPTS_MAX):
+        info = store.info(name)
+        if info is not None:
+            try:
+                there = LatestPointer.parse(store.get(name, 0, POINTER_BYTES_MAX + 1), f"{store.url}/{name}")
+            except StatecastError as error:
+                notes.append(f"the latest pointer was replaced: {error.problem}")
+            else:
+                if not pointer.supersedes(there):
+                    return
+        try:
+            store.swap(name, pointer.to_bytes(), info)
+            return
+        except ObjectExistsError:
+            continue
+    notes.append("the latest pointer was not moved: other producers replaced it again and again")

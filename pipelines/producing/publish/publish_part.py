@@ -1,0 +1,214 @@
+"""Publishes one state part: assemble, encode, validate, put, read back and compare.
+
+An object that is already there is kept if it validates against the state root for its (part_id, num_parts), else replaced. Of
+two producers at once the first valid object stays. A part whose boundary nodes came from a State column is built here as well, and put
+before its shard's root has come out: it has validated alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipelines.kernel.choice import choose_kernel
+from pipelines.kernel.part_check import PartDigests, verify_part
+from pipelines.kernel.trie_kernel import Kernel
+from pipelines.producing.build.assemble import PartInputs, assemble_part, assemble_with
+from pipelines.producing.build.build_part import BuildPartTask, BuildSummary
+from pipelines.producing.build.plan_parts import PartPlan
+from pipelines.stores.open_store import open_store
+from pipelines.stores.store import Store
+from schemas.errors import IntegrityError, ObjectExistsError, ObjectMismatchError, ObjectNotFoundError, StateRootMismatchError
+from schemas.ids import CryptoHash
+from schemas.nearcore.state_part import Encoding, encode_state_part
+from schemas.published.torrent import PartPieces, piece_hashes
+
+PUT_ATTEMPTS_MAX = 4
+"""How often a part is tried again when another producer was faster."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedPart:
+    """One part as it lies in the store."""
+
+    plan: PartPlan
+    digests: PartDigests
+    pieces: PartPieces
+    reused: bool
+    """The object was already there, whole and right."""
+
+
+MakePart = Callable[[Kernel], tuple[bytes, PartDigests]]
+"""Makes a part's object and its digests."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishPartTask:
+    """Publishes one part of a shard whose state root has come out right."""
+
+    inputs: PartInputs
+    plan: PartPlan
+    state_root: CryptoHash
+    store_url: str
+    object_name: str
+    encoding: Encoding
+    zstd_level: int
+    kernel_name: str
+    piece_length: int
+    validate: bool = True
+    """Validate the trie before the part is put; what is read back is compared always."""
+
+    def run(self) -> PublishedPart:
+        """Publish the part.
+
+        Raises:
+            ObjectMismatchError: the store gave back other bytes than it was given.
+            ObjectExistsError: other producers replaced the object again and again.
+            IntegrityError, StoreError: as they say.
+        """
+        return self.publish(self._make)
+
+    def publish(self, make: MakePart) -> PublishedPart:
+        """Publish the part, made only where nothing right is there already.
+
+        Raises:
+            As `run`.
+        """
+        kernel = choose_kernel(self.kernel_name)
+        store = open_store(self.store_url)
+        made: tuple[bytes, PartDigests] | None = None
+        for _ in range(PUT_ATTEMPTS_MAX):
+            info = store.info(self.object_name)
+            existing = None if info is None else self._existing(kernel, store)
+            if existing is not None:
+                digests, pieces = existing
+                return PublishedPart(self.plan, digests, pieces, reused=True)
+            data, digests = made = made or make(kernel)
+            try:
+                if info is None:
+                    store.put(self.object_name, data, create_only=True)
+                else:
+                    store.swap(self.object_name, data, info)
+            except ObjectExistsError:
+                # Another producer was faster: what it left is judged like anything that is found.
+                continue
+            if store.get(self.object_name) != data:
+                raise ObjectMismatchError(
+                    problem="the store gave back other bytes than it was given",
+                    where=f"{store.url}/{self.object_name}",
+                    remedy="Run again; if it stays so, distrust the store.",
+                )
+            return PublishedPart(self.plan, digests, piece_hashes(data, self.piece_length), reused=False)
+        raise ObjectExistsError(
+            problem="other producers replaced the part again and again",
+            where=f"{store.url}/{self.object_name}",
+            remedy="Let one of them finish, then rerun.",
+        )
+
+    def _make(self, kernel: Kernel) -> tuple[bytes, PartDigests]:
+        """Assemble, encode and validate the part. What is put was validated, and what is read back is compared with it byte by byte."""
+        partial_state = assemble_part(kernel, self.inputs)
+        if not self.validate:
+            data = encode_state_part(partial_state, self.encoding, self.zstd_level)
+            return data, PartDigests(
+                len(data), hashlib.sha256(data).hexdigest(), partial_state.size, hashlib.sha256(partial_state).hexdigest()
+            )
+        try:
+            return self.encode_validated(kernel, partial_state)
+        except IntegrityError as error:
+            # Its records hash to the state root, so what the build left for this part is damaged, not the source.
+            folder = f"{self.inputs.work.url}/{self.inputs.work.folder}"
+            error.where = f"part {self.plan.part_id}, made from {folder}" + (f": {error.where}" if error.where else "")
+            error.remedy = "What an earlier stage left in that folder is damaged: delete it and run again. Nothing of this part was put."
+            raise
+
+    def encode_validated(self, kernel: Kernel, partial_state: pa.Buffer) -> tuple[bytes, PartDigests]:
+        """Encode the part, and validate what the object decodes to.
+
+        Raises:
+            IntegrityError: the bytes are not this part of the state root.
+        """
+        data = encode_state_part(partial_state, self.encoding, self.zstd_level)
+        digests = verify_part(kernel, data, self.encoding, self.state_root, self.plan.part_id)
+        assert digests.decoded_size == partial_state.size, "what decodes is what was encoded"
+        return data, digests
+
+    def _existing(self, kernel: Kernel, store: Store) -> tuple[PartDigests, PartPieces] | None:
+        try:
+            data = store.get(self.object_name)
+            return verify_part(kernel, data, self.encoding, self.state_root, self.plan.part_id), piece_hashes(data, self.piece_length)
+        except (ObjectNotFoundError, IntegrityError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class ProducedPart:
+    """One part that was built and published in one go."""
+
+    part: PublishedPart
+    build: BuildSummary | None
+    """None for a part without records."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProducePartTask:
+    """Builds and publishes one part of a shard whose boundary nodes come from a State column, by hash from the trusted state root.
+
+    The part is always validated, for its shard's root is still to come out. Its edge is left for that.
+    """
+
+    publishing: PublishPartTask
+    build: BuildPartTask | None
+    """None for a part without records."""
+
+    def run(self) -> ProducedPart:
+        """Build and publish the part; one that is there and validates is kept, and only its edge made where that is not left.
+
+        Raises:
+            StateRootMismatchError: the part does not validate: its records are not those of the trusted state root. Nothing is put.
+            DatasetError, IntegrityError, StoreError: as `BuildPartTask` and `PublishPartTask`.
+        """
+        built: list[BuildSummary] = []
+        part = self.publishing.publish(lambda kernel: self._make(kernel, built))
+        if self.build is None:
+            return ProducedPart(part, None)
+        return ProducedPart(part, built[0] if built else self.build.edge())
+
+    def _make(self, kernel: Kernel, built: list[BuildSummary]) -> tuple[bytes, PartDigests]:
+        partial_state = self._assembled(kernel, built)
+        try:
+            return self.publishing.encode_validated(kernel, partial_state)
+        except IntegrityError as error:
+            raise self._contradiction(error) from None
+
+    def _assembled(self, kernel: Kernel, built: list[BuildSummary]) -> pa.Buffer:
+        # The interior is gone when this returns: the part takes its place in memory.
+        interior = None
+        if self.build is not None:
+            summary, interior = self.build.interior()
+            built.append(summary)
+        return assemble_with(kernel, self.publishing.inputs, interior)
+
+    def _contradiction(self, error: IntegrityError) -> StateRootMismatchError:
+        plan = self.publishing.plan
+        begin = plan.key_begin.hex() or "the first"
+        end = "the last" if plan.key_end is None else f"before {plan.key_end.hex()}"
+        return StateRootMismatchError(
+            problem=f"the records of part {plan.part_id} contradict state root {self.publishing.state_root}: {error.problem}",
+            where=f"{self.publishing.object_name}, keys {begin} to {end}",
+            remedy="The source does not hold this epoch's state: a record is changed, missing or too many. Nothing of this part was put; "
+            "parts that were put have validated against the state root, each alone.",
+            expected=str(self.publishing.state_root),
+            part_id=plan.part_id.idx,
+        )
+
+
+def put_replacing(store: Store, name: str, data: bytes) -> None:
+    """Put an object, create-only where nothing is in the way; what is there and other is replaced, for the caller found it wrong."""
+    try:
+        store.put(name, data, create_only=True)
+    except ObjectExistsError:
+        store.put(name, data)

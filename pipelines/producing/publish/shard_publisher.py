@@ -1,0 +1,272 @@
+"""Publishes what surrounds one shard's parts: its state header, its statement, its torrent."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+from pipelines.bittorrent.torrents import TorrentFile, build_torrent
+from pipelines.bucket.published_epoch import read_manifest, readable_statement
+from pipelines.dataset.dataset_header import VerifyStateHeader, why_unverified
+from pipelines.near.node.flat_state_source import FoundStateHeader
+from pipelines.producing.publish.publish_part import PublishedPart, put_replacing
+from pipelines.producing.publish.signing import Signer, add_signatures, sign_payload
+from pipelines.stores.store import Store
+from pipelines.trust.equivocation import differing_fields
+from pipelines.trust.signatures import verified_signers
+from schemas.errors import IntegrityError, InvalidInputError, ManifestError, ObjectExistsError, ObjectMismatchError, ObjectNotFoundError
+from schemas.ids import CryptoHash, ShardUId
+from schemas.nearcore.epoch_context import EpochContext
+from schemas.nearcore.state_header import HeaderOrigin, prove_state_root
+from schemas.published.manifest import REASON_CHARACTERS_MAX, Manifest, MissingKind, MissingObject
+from schemas.published.manifest_shard import ManifestHeader, ManifestPart, ManifestShard, ManifestTorrent
+from schemas.published.object_layout import EpochLayout, part_file_name, shard_folder_name
+from schemas.published.shard_statement import ShardStatement, StatementPart
+
+_UNFIT_HEADER = "the source's own does not fit the state root or the blocks"
+
+SWAP_ATTEMPTS_MAX = 8
+"""How often a statement is tried again when another producer was faster."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProducedShard:
+    """A shard whose state root came out right and whose parts are all stored and validated."""
+
+    shard_uid: ShardUId
+    state_root: CryptoHash
+    memory_usage: int
+    root_node: bytes
+    """Node bytes of the state root; empty for an empty trie."""
+    parts: tuple[PublishedPart, ...]
+    piece_length: int
+    state_header: bytes | None
+    """Verified in full; the publisher only looks whether it is of this state."""
+    header_origin: HeaderOrigin | None = HeaderOrigin.COPIED
+    """Where the state header is from, if there is one."""
+    header_reason: str = ""
+    """Why there is none."""
+    verify_header: VerifyStateHeader | None = None
+    """Verifies one that lies in the store; None where this run reads nothing that could."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedShard:
+    """A shard with its statement and torrent stored."""
+
+    parts: tuple[PublishedPart, ...]
+    listing: ManifestShard
+    missing: tuple[MissingObject, ...]
+    header_origin: HeaderOrigin | None
+    """Where the published state header is from; None where there is none."""
+
+    @property
+    def has_header(self) -> bool:
+        """Whether the state header is published."""
+        return self.listing.header is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPublisher:
+    """Where the shards of an epoch are published, and who signs."""
+
+    store: Store
+    layout: EpochLayout
+    signers: tuple[Signer, ...]
+    web_seeds: tuple[str, ...]
+    trackers: tuple[str, ...]
+
+    def put(self, context: EpochContext, shard: ProducedShard) -> PublishedShard:
+        """Store a shard's header, statement and torrent.
+
+        Raises:
+            ManifestError: the manifest lists a state header that this run can't stand behind. Nothing is changed.
+            StoreError: as it says.
+        """
+        store, layout = self.store, self.layout
+        shard_id = shard.shard_uid.shard_id
+        missing: list[MissingObject] = []
+        found = self._header(context, shard)
+        header = found.data
+        if header is None:
+            stored = read_manifest(store, layout)
+            if stored is not None:
+                refuse_unlisting(stored.manifest, shard_id, found.reason, f"{store.url}/{layout.manifest}")
+            missing.append(MissingObject(MissingKind.STATE_HEADER, found.reason, shard_id))
+        else:
+            _put_read_back(store, layout.state_header(shard_id), header)
+        statement = _statement(context, shard, header)
+        self._put_statement(statement)
+        torrent = self._put_torrent(shard, missing)
+        listing = ManifestShard(
+            shard_uid=shard.shard_uid,
+            state_root=shard.state_root,
+            num_parts=len(shard.parts),
+            statement_sha256=statement.payload_sha256,
+            parts=tuple(
+                ManifestPart(
+                    part.plan.part_id.idx,
+                    part.digests.stored_size,
+                    part.digests.stored_sha256,
+                    part.pieces.v2_root.hex() if torrent is not None and part.pieces.v2_root else None,
+                )
+                for part in shard.parts
+            ),
+            header=None if header is None else ManifestHeader(len(header), hashlib.sha256(header).hexdigest()),
+            torrent=None
+            if torrent is None
+            else ManifestTorrent(torrent.info_hash_v1.hex(), torrent.info_hash_v2.hex(), torrent.piece_length),
+            parent_shard_uid=next((known.parent_shard_uid for known in context.shards if known.shard_uid == shard.shard_uid), None),
+        )
+        return PublishedShard(shard.parts, listing, tuple(missing), found.origin)
+
+    def _header(self, context: EpochContext, shard: ProducedShard) -> FoundStateHeader:
+        """Return the header that a statement of ours may name: the source's, or the one in place if it is known to be right; else why none."""
+        own = _fitting_header(context, shard)
+        if own is not None:
+            return FoundStateHeader(own, shard.header_origin, is_verified=True)
+        reason = (shard.header_reason or "the source has none") if shard.state_header is None else _UNFIT_HEADER
+        try:
+            in_place = self.store.get(self.layout.state_header(shard.shard_uid.shard_id))
+        except ObjectNotFoundError:
+            return FoundStateHeader(None, reason=_for_manifest(reason))
+        problem = self._disbelief(context, replace(shard, state_header=in_place), in_place)
+        if problem is not None:
+            return FoundStateHeader(None, reason=_for_manifest(f"{reason}; the one in place is not kept: {problem}"))
+        return FoundStateHeader(in_place, HeaderOrigin.KEPT)
+
+    def _disbelief(self, context: EpochContext, shard: ProducedShard, header: bytes) -> str | None:
+        """Return why a header that lies in the store is not believed; None where it is.
+
+        What a statement there says of it counts only with a signature of ours over all that we would say now: then we have stood
+        behind this header before. Anybody may have written anything else.
+        """
+        if _fitting_header(context, shard) is None:
+            return "it does not fit the state root or the blocks"
+        stated = readable_statement(self.store, self.layout, shard.shard_uid.shard_id)
+        if (
+            stated is not None
+            and stated[0] == _statement(context, shard, header)
+            and verified_signers(stated[1], [signer.public_key for signer in self.signers])
+        ):
+            return None
+        problem = why_unverified(header, shard.verify_header)
+        return None if problem is None else f"{problem}, and no signature of ours is on a statement that names it"
+
+    def _put_statement(self, statement: ShardStatement) -> None:
+        """Store a statement; signatures of others over the same payload stay, a contradicting one is kept as evidence.
+
+        Raises:
+            ObjectExistsError: other producers replaced it each time.
+        """
+        store, layout = self.store, self.layout
+        name = layout.shard_statement(statement.shard_id)
+        for _ in range(SWAP_ATTEMPTS_MAX):
+            info = store.info(name)
+            found = None if info is None else readable_statement(store, layout, statement.shard_id)
+            if found is not None and found[1].payload == statement.to_payload():
+                envelope = add_signatures(found[1], self.signers, name)
+            else:
+                envelope = sign_payload(statement.to_payload(), self.signers)
+                if found is not None and differing_fields(found[0], statement):
+                    theirs = found[1]
+                    _put_read_back(store, layout.evidence(statement.shard_id, bytes.fromhex(theirs.payload_sha256)), theirs.to_bytes())
+            try:
+                store.swap(name, envelope.to_bytes(), info)
+            except ObjectExistsError:
+                continue
+            if store.get(name) == envelope.to_bytes():
+                return
+        raise ObjectExistsError(
+            problem="other producers replaced the shard statement again and again",
+            where=f"{store.url}/{name}",
+            remedy="Let one of them finish, then rerun.",
+        )
+
+    def _put_torrent(self, shard: ProducedShard, missing: list[MissingObject]) -> TorrentFile | None:
+        shard_id = shard.shard_uid.shard_id
+        if not shard.parts:
+            return None
+        files = [(part_file_name(part.plan.part_id), part.digests.stored_size, part.pieces) for part in shard.parts]
+        try:
+            torrent = build_torrent(shard_folder_name(shard_id), files, shard.piece_length, self.web_seeds, self.trackers)
+        except InvalidInputError as error:
+            missing.append(MissingObject(MissingKind.TORRENT, error.problem, shard_id))
+            return None
+        _put_read_back(self.store, self.layout.torrent(shard_id), torrent.data)
+        return torrent
+
+
+def refuse_unlisting(manifest: Manifest, shard_id: int, reason: str, where: str) -> None:
+    """Refuse to publish a shard without a state header where the manifest lists one: what is published does not get poorer.
+
+    Args:
+        reason: why there is none to publish.
+    Raises:
+        ManifestError: the manifest lists one.
+    """
+    listed = manifest.shard(shard_id)
+    if listed is not None and listed.header is not None:
+        raise ManifestError(
+            problem=f"shard {shard_id} is published with a state header that this run can't stand behind: {reason}",
+            where=where,
+            remedy="Produce from a node that still has the blocks, with the native wheel, or publish to another place. "
+            "A header that was lost or damaged there comes back by statecast scrub --repair-from.",
+        )
+
+
+def _for_manifest(reason: str) -> str:
+    """Return a reason as a manifest can hold it."""
+    return "".join(char if " " <= char <= "~" else "?" for char in reason)[:REASON_CHARACTERS_MAX]
+
+
+def _fitting_header(context: EpochContext, shard: ProducedShard) -> bytes | None:
+    """Return the state header if it ends in this shard's state root node, and its chunk is in the block before the sync block; else None.
+
+    That is by far not all of it: whoever gives the header has verified it, or `ShardPublisher` lets it be verified.
+
+    Source: nearcore core/primitives/src/state_sync.rs, ShardStateSyncResponseHeaderV2: state_root_node (node bytes, memory usage) is last.
+    """
+    header = shard.state_header
+    ending = len(shard.root_node).to_bytes(4, "little") + shard.root_node + shard.memory_usage.to_bytes(8, "little")
+    if header is None or not header.endswith(ending):
+        return None
+    if context.block_headers:
+        try:
+            proven = prove_state_root(header, context.sync_hash, context.block_headers, f"state header of shard {shard.shard_uid}")
+        except IntegrityError:
+            return None
+        if proven.chunk.shard_id != shard.shard_uid.shard_id or proven.state_root != shard.state_root:
+            return None
+    return header
+
+
+def _statement(context: EpochContext, shard: ProducedShard, header: bytes | None) -> ShardStatement:
+    return ShardStatement(
+        chain_id=context.chain_id,
+        epoch_height=context.epoch_height,
+        epoch_id=context.epoch_id,
+        sync_hash=context.sync_hash,
+        shard_uid=shard.shard_uid,
+        state_root=shard.state_root,
+        memory_usage=shard.memory_usage,
+        num_parts=len(shard.parts),
+        header_sha256=None if header is None else hashlib.sha256(header).hexdigest(),
+        parts=tuple(
+            StatementPart(
+                part.plan.part_id.idx, part.plan.key_begin, part.plan.key_end, part.digests.decoded_size, part.digests.decoded_sha256
+            )
+            for part in shard.parts
+        ),
+    )
+
+
+def _put_read_back(store: Store, name: str, data: bytes) -> None:
+    """Put an object that may replace another, and compare what the store gives back.
+
+    Raises:
+        ObjectMismatchError: the store gave back other bytes.
+    """
+    put_replacing(store, name, data)
+    if store.get(name) != data:
+        raise ObjectMismatchError(problem="the store gave back other bytes than it was given", where=f"{store.url}/{name}")

@@ -1,0 +1,1 @@
+"""Each new epoch of a node, published once."""

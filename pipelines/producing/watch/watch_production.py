@@ -1,0 +1,169 @@
+"""What a watcher does to one epoch: finds it published, or claims and produces it; and what it does to old ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
+
+from pipelines.bucket.epoch_claim import HeldClaim, remove_dead_claim
+from pipelines.execution.executor import Executor
+from pipelines.execution.progress import Progress
+from pipelines.execution.stage_runner import StageRunner
+from pipelines.keeping.collect_epochs import collect_epochs
+from pipelines.kernel.trie_kernel import Kernel
+from pipelines.near.node.node_store import NodeSource
+from pipelines.near.node.rocksdb_reader import forget_readers
+from pipelines.near.trie.trie_walk_source import StateWalk, choose_node_source, tracked_shards
+from pipelines.producing.claimed_production import ClaimTerms, claimed
+from pipelines.producing.produce_epoch import EpochProduction, EpochResult, ProductionSettings
+from pipelines.producing.publish.epoch_publisher import EpochPublisher
+from pipelines.producing.watch.watch_poll import NodeView, look_at_node, read_chain_id, snapshot_block
+from pipelines.stores.open_store import open_store
+from schemas.errors import ManifestError, ObjectNotFoundError
+from schemas.ids import CryptoHash
+from schemas.nearcore.epoch_context import EpochContext
+from schemas.published.latest_pointer import POINTER_BYTES_MAX, LatestPointer
+from schemas.published.object_layout import EpochLayout, latest_name
+
+CONTEXTS_MAX: Final = 8
+"""Most epoch contexts that are kept."""
+
+
+class EpochWork(Protocol):
+    """What a watcher needs done; every method may raise a StatecastError."""
+
+    def look(self) -> NodeView:
+        """Look at the node."""
+        ...
+
+    def snapshot_block(self, sync_hash: CryptoHash) -> CryptoHash | None:
+        """Return what the state snapshot for a sync hash is named by."""
+        ...
+
+    def latest_published(self) -> int | None:
+        """Return the height of the store's newest complete epoch of the node's chain; None where the store does not say."""
+        ...
+
+    def find_published(self, epoch_id: CryptoHash) -> str | None:
+        """Return the URL of an epoch when nothing of it is missing."""
+        ...
+
+    def produce(self, epoch_id: CryptoHash, progress: Progress, on_claim: Callable[[HeldClaim | None], None]) -> EpochResult:
+        """Claim and produce an epoch.
+
+        Args:
+            on_claim: given the claim while it is held, then None.
+        """
+        ...
+
+    def discard(self, epoch_height: int, epoch_id: CryptoHash) -> None:
+        """Remove what attempts at an epoch have left in the work folder."""
+        ...
+
+    def collect(self) -> int:
+        """Remove epochs that are no longer kept; return how many."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WatchProduction:
+    """An `EpochWork` over a node and a store."""
+
+    node_home: str
+    context_of: Callable[[str], EpochContext]
+    """Gives the context of an epoch id in base58."""
+    shard_ids: tuple[int, ...]
+    state_walk: StateWalk
+    read_limit_bytes_per_s: int | None
+    kernel: Kernel
+    publisher_for: Callable[[EpochContext], EpochPublisher]
+    store_url: str
+    settings: ProductionSettings
+    """Its encoding is not looked at: each epoch's publisher has its own."""
+    open_executor: Callable[[], Executor]
+    """Called for each attempt: what a dead executor leaves behind does not outlive its epoch."""
+    terms: ClaimTerms
+    keep_epochs: int | None = None
+    """None to delete nothing."""
+    _contexts: dict[CryptoHash, EpochContext] = field(default_factory=dict)
+
+    def look(self) -> NodeView:
+        """See `EpochWork.look`."""
+        return look_at_node(self.node_home)
+
+    def snapshot_block(self, sync_hash: CryptoHash) -> CryptoHash | None:
+        """See `EpochWork.snapshot_block`."""
+        return snapshot_block(self.node_home, sync_hash)
+
+    def latest_published(self) -> int | None:
+        """See `EpochWork.latest_published`."""
+        store, name = open_store(self.store_url), latest_name(read_chain_id(self.node_home))
+        try:
+            return LatestPointer.parse(store.get(name, 0, POINTER_BYTES_MAX + 1), f"{store.url}/{name}").epoch_height
+        except (ObjectNotFoundError, ManifestError):
+            # One that can't be read is replaced by whoever publishes next; a watcher that waited for that would wait for ever.
+            return None
+
+    def find_published(self, epoch_id: CryptoHash) -> str | None:
+        """See `EpochWork.find_published`."""
+        # What is open from an earlier attempt shows the node as it was then.
+        forget_readers()
+        context = self._context(epoch_id)
+        chosen = tracked_shards(self.node_home, context, self.shard_ids)
+        publisher = self.publisher_for(chosen)
+        if publisher.find_published(chosen, self.settings.num_parts) is None:
+            return None
+        remove_dead_claim(open_store(self.store_url), publisher.layout(chosen))
+        return publisher.epoch_url(chosen)
+
+    def produce(self, epoch_id: CryptoHash, progress: Progress, on_claim: Callable[[HeldClaim | None], None]) -> EpochResult:
+        """See `EpochWork.produce`."""
+        context = self._context(epoch_id)
+        chosen = tracked_shards(self.node_home, context, self.shard_ids)
+        publisher = self.publisher_for(chosen)
+        with claimed(self.store_url, chosen, self.terms, progress) as run:
+            on_claim(run.claim)
+            try:
+                source = choose_node_source(NodeSource(self.node_home, chosen, self.read_limit_bytes_per_s), self.state_walk)
+                with closing(self.open_executor()) as executor:
+                    return EpochProduction(
+                        runner=StageRunner(executor, run),
+                        kernel=self.kernel,
+                        context=chosen,
+                        source=source,
+                        datasets=(),
+                        publisher=publisher,
+                        settings=replace(self.settings, encoding=publisher.encoding),
+                        described=source.describe(),
+                        epoch_shard_ids=tuple(shard.shard_id for shard in context.shards),
+                        before_manifest=run.confirm,
+                    ).run()
+            finally:
+                on_claim(None)
+
+    def discard(self, epoch_height: int, epoch_id: CryptoHash) -> None:
+        """See `EpochWork.discard`."""
+        self._contexts.pop(epoch_id, None)
+        # Datasets and work folders have the levels of nearcore's object names too.
+        folder = EpochLayout(read_chain_id(self.node_home), epoch_height, epoch_id).folder
+        for url in (self.settings.export.dataset_url, self.settings.work_url):
+            store = open_store(url, durable=False)
+            for info in list(store.list(folder)):
+                store.delete(info.name)
+
+    def collect(self) -> int:
+        """See `EpochWork.collect`."""
+        if self.keep_epochs is None:
+            return 0
+        return len(collect_epochs(self.store_url, read_chain_id(self.node_home), self.keep_epochs).collected)
+
+    def _context(self, epoch_id: CryptoHash) -> EpochContext:
+        found = self._contexts.get(epoch_id)
+        if found is None:
+            # A few attempts at a few epochs ask for the same again and again, perhaps of a distant endpoint.
+            if len(self._contexts) >= CONTEXTS_MAX:
+                self._contexts.clear()
+            found = self._contexts[epoch_id] = self.context_of(str(epoch_id))
+        return found

@@ -1,0 +1,1 @@
+"""Our formats in Arrow: record batches of flat state, datasets, tables."""

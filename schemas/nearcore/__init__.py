@@ -1,0 +1,1 @@
+"""NEAR's own formats: what nearcore writes, sends and hashes."""

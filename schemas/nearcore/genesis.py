@@ -1,0 +1,286 @@
+"""Values of a genesis file's records, from JSON to the bytes that are in the state.
+
+Source: nearcore core/primitives/src/{state_record,receipt}.rs, core/primitives/src/action/mod.rs, core/primitives-core/src/account.rs
+(their serde and borsh forms). Receipts of kinds that a genesis never had (delegated actions, global contracts) are refused by name.
+Nothing here knows of tries or files.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final, Never
+
+from schemas.errors import InvalidInputError, SourceError
+from schemas.ids import ZERO_HASH, CryptoHash, base58_decode
+from schemas.nearcore.access_key import AccessKey, FunctionCallLimits, PermissionKind
+from schemas.nearcore.account import (
+    ACCOUNT_ID_BYTES_MAX,
+    ACCOUNT_SENTINEL,
+    Account,
+    AccountContract,
+    AccountVersion,
+    ContractKind,
+    local_contract,
+)
+from schemas.nearcore.borsh import BorshWriter
+
+_KEY_TYPES: Final = {"ed25519": (0, 32), "secp256k1": (1, 64)}
+_LISTED_MAX: Final = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class GenesisReceipt:
+    """What making the state needs of a receipt."""
+
+    kind: str
+    """Name of the ReceiptEnum variant."""
+    receiver_id: str
+    receipt_id: CryptoHash
+    input_data_ids: tuple[CryptoHash, ...]
+    """Of Action and PromiseYield receipts."""
+    encoded: bytes
+
+
+class JsonFields:
+    """Takes typed fields out of a record's JSON, naming the field in every complaint."""
+
+    def __init__(self, document: object, where: str) -> None:
+        """Wrap a JSON object.
+
+        Raises:
+            SourceError: it is no object.
+        """
+        self.where = where
+        if not isinstance(document, dict):
+            self.fail("a JSON object is expected")
+        self._document: dict[str, Any] = document
+
+    def fail(self, problem: str) -> Never:
+        """Raise with the record's place."""
+        raise SourceError(problem=problem, where=self.where)
+
+    def has(self, name: str) -> bool:
+        """Tell whether a field is there and not null."""
+        return self._document.get(name) is not None
+
+    def value(self, name: str) -> Any:
+        """Return a field as it is."""
+        if name not in self._document:
+            self.fail(f"field {name} is missing")
+        return self._document[name]
+
+    def text(self, name: str) -> str:
+        """Return a text."""
+        value = self.value(name)
+        if not isinstance(value, str):
+            self.fail(f"field {name} must be text")
+        return value
+
+    def account_id(self, name: str) -> str:
+        """Return an account id."""
+        value = self.text(name)
+        if not value.isascii() or len(value) > ACCOUNT_ID_BYTES_MAX:
+            self.fail(f"field {name} must be an account id of at most {ACCOUNT_ID_BYTES_MAX} characters")
+        return value
+
+    def number(self, name: str, bits: int) -> int:
+        """Return a whole number; large ones are text in NEAR's JSON."""
+        value = self.value(name)
+        if isinstance(value, str) and value.isdecimal() and len(value) <= 40:
+            value = int(value)
+        if isinstance(value, Decimal) and value == value.to_integral_value():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**bits:
+            self.fail(f"field {name} must be a whole number of {bits} bits")
+        return value
+
+    def hash(self, name: str) -> CryptoHash:
+        """Return a hash in base58."""
+        try:
+            return CryptoHash.from_base58(self.text(name))
+        except InvalidInputError as error:
+            self.fail(f"field {name}: {error.problem}")
+
+    def data(self, name: str) -> bytes:
+        """Return bytes in base64."""
+        try:
+            return base64.b64decode(self.text(name), validate=True)
+        except (binascii.Error, ValueError) as error:
+            self.fail(f"field {name} is not base64: {error}")
+
+    def public_key(self, name: str) -> bytes:
+        """Return a public key in borsh: its type and bytes."""
+        prefix, _, encoded = self.text(name).rpartition(":")
+        key_type, length = _KEY_TYPES.get(prefix or "ed25519", (0, 0))
+        try:
+            key = base58_decode(encoded) if length and len(encoded) <= 2 * length else b""
+        except InvalidInputError:
+            key = b""
+        if not length or len(key) != length:
+            self.fail(f"field {name} is no public key of the kinds {', '.join(_KEY_TYPES)}")
+        return bytes([key_type]) + key
+
+    def items(self, name: str) -> list[Any]:
+        """Return a list."""
+        value = self.value(name)
+        if not isinstance(value, list) or len(value) > _LISTED_MAX:
+            self.fail(f"field {name} must be a list of at most {_LISTED_MAX}")
+        return value
+
+    def fields(self, name: str) -> JsonFields:
+        """Return a nested object."""
+        return JsonFields(self.value(name), f"{self.where}, {name}")
+
+    def only_variant(self) -> tuple[str, Any]:
+        """Return the one key and its value, as enums are written."""
+        if len(self._document) != 1:
+            self.fail("an object with one key is expected")
+        return next(iter(self._document.items()))
+
+
+def account_from_json(fields: JsonFields) -> Account:
+    """Read an account; its storage usage is left at 0, since nearcore computes it anew from the account's records.
+
+    Raises:
+        SourceError: a field is missing or of the wrong form.
+    """
+    version = fields.text("version") if fields.has("version") else "V1"
+    has_global = fields.has("global_contract_hash") or fields.has("global_contract_account_id")
+    has_later = fields.has("permanent_storage_bytes") or fields.has("bootstrap_nonce")
+    if version not in ("V1", "V2") or has_later or (version == "V1" and has_global):
+        fields.fail(f"an account of version {version:.20} with these fields is not known")
+    amount = fields.number("amount", 128)
+    if amount == ACCOUNT_SENTINEL:
+        fields.fail("field amount is the number that marks an account's later encodings")
+    return Account(AccountVersion(version.lower()), amount, fields.number("locked", 128), 0, _account_contract(fields))
+
+
+def _account_contract(fields: JsonFields) -> AccountContract:
+    code_hash = fields.hash("code_hash")
+    given = (code_hash != ZERO_HASH) + fields.has("global_contract_hash") + fields.has("global_contract_account_id")
+    if given > 1:
+        fields.fail("an account has one contract at most")
+    if fields.has("global_contract_hash"):
+        return AccountContract(ContractKind.GLOBAL, fields.hash("global_contract_hash"))
+    if fields.has("global_contract_account_id"):
+        return AccountContract(ContractKind.GLOBAL_BY_ACCOUNT, account_id=fields.account_id("global_contract_account_id"))
+    return local_contract(code_hash)
+
+
+def access_key_from_json(fields: JsonFields) -> AccessKey:
+    """Read an access key.
+
+    Raises:
+        SourceError: a field is missing or of the wrong form, or a permission that is not known.
+    """
+    nonce = fields.number("nonce", 64)
+    permission = fields.value("permission")
+    if permission == "FullAccess":
+        return AccessKey(nonce, PermissionKind.FULL_ACCESS)
+    kind, body = JsonFields(permission, fields.where).only_variant()
+    if kind != "FunctionCall":
+        fields.fail(f"access keys with permission {kind:.40} are not known")
+    call = JsonFields(body, fields.where)
+    limits = FunctionCallLimits(
+        allowance=call.number("allowance", 128) if call.has("allowance") else None,
+        receiver_id=call.text("receiver_id"),
+        method_names=tuple(_text(name, call) for name in call.items("method_names")),
+    )
+    return AccessKey(nonce, PermissionKind.FUNCTION_CALL, limits)
+
+
+def received_data_from_json(fields: JsonFields) -> bytes:
+    """Return a ReceivedData in borsh: an optional byte string."""
+    writer = BorshWriter()
+    return writer.option(fields.data("data") if fields.has("data") else None, writer.byte_vec).to_bytes()
+
+
+def receipt_from_json(fields: JsonFields) -> GenesisReceipt:
+    """Read a receipt, V0 or (with a priority) V1.
+
+    Raises:
+        SourceError: a field is missing or of the wrong form, or a kind of receipt or action that is not known.
+    """
+    writer = BorshWriter()
+    if fields.has("priority"):
+        writer.u8(1)
+    receiver_id = fields.account_id("receiver_id")
+    receipt_id = fields.hash("receipt_id")
+    writer.byte_vec(fields.account_id("predecessor_id").encode()).byte_vec(receiver_id.encode()).fixed(receipt_id)
+    kind, body = fields.fields("receipt").only_variant()
+    if kind not in _RECEIPT_KINDS:
+        fields.fail(f"receipts of kind {kind:.40} are not known in a genesis")
+    writer.u8(_RECEIPT_KINDS.index(kind))
+    content = JsonFields(body, f"{fields.where}, receipt {receipt_id}")
+    if kind in ("Action", "PromiseYield"):
+        input_data_ids = _write_action_receipt(writer, content)
+    else:
+        input_data_ids = ()
+        writer.fixed(content.hash("data_id")).option(content.data("data") if content.has("data") else None, writer.byte_vec)
+    if fields.has("priority"):
+        writer.u64(fields.number("priority", 64))
+    return GenesisReceipt(kind, receiver_id, receipt_id, input_data_ids, writer.to_bytes())
+
+
+_RECEIPT_KINDS: Final = ("Action", "Data", "PromiseYield", "PromiseResume")
+
+
+def _write_action_receipt(writer: BorshWriter, content: JsonFields) -> tuple[CryptoHash, ...]:
+    writer.byte_vec(content.account_id("signer_id").encode()).fixed(content.public_key("signer_public_key")).u128(
+        content.number("gas_price", 128)
+    )
+    receivers = [JsonFields(item, f"{content.where}, output_data_receivers") for item in content.items("output_data_receivers")]
+    _write_list(writer, receivers, lambda item: writer.fixed(item.hash("data_id")).byte_vec(item.account_id("receiver_id").encode()))
+    input_data_ids = tuple(
+        JsonFields({"input_data_ids": item}, content.where).hash("input_data_ids") for item in content.items("input_data_ids")
+    )
+    _write_list(writer, list(input_data_ids), writer.fixed)
+    _write_list(writer, content.items("actions"), lambda action: _write_action(writer, action, content.where))
+    return input_data_ids
+
+
+def _write_action(writer: BorshWriter, action: object, where: str) -> None:
+    # A variant without fields may be written as its bare name.
+    kind, body = (action, {}) if isinstance(action, str) else JsonFields(action, where).only_variant()
+    fields = JsonFields(body, f"{where}, action {kind:.40}")
+    if kind not in _ACTIONS:
+        fields.fail("actions of this kind are not known in a genesis")
+    writer.u8(list(_ACTIONS).index(kind))
+    _ACTIONS[kind](writer, fields)
+
+
+# In the order of nearcore's enum, which is their borsh tag.
+_ACTIONS: Final[dict[str, Callable[[BorshWriter, JsonFields], object]]] = {
+    "CreateAccount": lambda writer, fields: None,
+    "DeployContract": lambda writer, fields: writer.byte_vec(fields.data("code")),
+    "FunctionCall": lambda writer, fields: (
+        writer.byte_vec(fields.text("method_name").encode())
+        .byte_vec(fields.data("args"))
+        .u64(fields.number("gas", 64))
+        .u128(fields.number("deposit", 128))
+    ),
+    "Transfer": lambda writer, fields: writer.u128(fields.number("deposit", 128)),
+    "Stake": lambda writer, fields: writer.u128(fields.number("stake", 128)).fixed(fields.public_key("public_key")),
+    "AddKey": lambda writer, fields: writer.fixed(fields.public_key("public_key")).fixed(
+        access_key_from_json(fields.fields("access_key")).to_bytes()
+    ),
+    "DeleteKey": lambda writer, fields: writer.fixed(fields.public_key("public_key")),
+    "DeleteAccount": lambda writer, fields: writer.byte_vec(fields.account_id("beneficiary_id").encode()),
+}
+
+
+def _write_list(writer: BorshWriter, items: list[Any], write_item: Callable[[Any], object]) -> BorshWriter:
+    writer.u32(len(items))
+    for item in items:
+        write_item(item)
+    return writer
+
+
+def _text(value: object, fields: JsonFields) -> str:
+    if not isinstance(value, str):
+        fields.fail("a text is expected")
+    return value

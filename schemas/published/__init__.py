@@ -1,0 +1,1 @@
+"""Our formats in a bucket: manifest, statements, proofs, catalogue, claim, leases."""

@@ -1,0 +1,124 @@
+"""Record batches, decoded by column and row by row."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines.dataset.tables.base58_column import base58_column
+from pipelines.dataset.tables.decoded_records import decode_batch
+from schemas.dataset.decoded_record import AMOUNT_MAX, DECODED_SCHEMA, decode_record
+from schemas.dataset.flat_state import RECORD_SCHEMA
+from schemas.errors import MalformedValueError
+from schemas.ids import base58_encode
+from schemas.nearcore.trie_key import TrieKeyKind
+from tests.support.state_records import state_records
+
+
+def batch_of(rows: list[tuple[bytes, bytes | None]]) -> pa.RecordBatch:
+    """Return records in key order; None makes a reference."""
+    rows = sorted(rows, key=lambda row: row[0])
+    arrays = [
+        pa.array([key for key, _ in rows], pa.binary()),
+        pa.array([value for _, value in rows], pa.binary()),
+        pa.array([5000 if value is None else len(value) for _, value in rows], pa.uint32()),
+        pa.array([hashlib.sha256(key).digest() if value is None else None for key, value in rows], pa.binary(32)),
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=RECORD_SCHEMA)
+
+
+def decoded(batch: pa.RecordBatch, **options: Any) -> list[dict[str, Any]]:
+    """Decode by column."""
+    return [row for result in decode_batch(batch, "s1.v3", **options) for row in result.to_pylist()]
+
+
+def one_by_one(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Decode row by row, as the module that is written to be read does."""
+    rows = []
+    for record in batch.to_pylist():
+        row = dict.fromkeys(DECODED_SCHEMA.names) | {"shard_uid": "s1.v3"} | record
+        rows.append(row | decode_record(record["key"], record["value"], record["value_hash"]))
+    return rows
+
+
+def damaged(value: bytes, chance: random.Random) -> bytes | None:
+    """Return a value as it is, cut, grown, with a byte changed, or as a reference."""
+    choice = chance.randrange(8)
+    if choice == 0 and value:
+        return value[: chance.randrange(len(value))]
+    if choice == 1:
+        return value + bytes([chance.randrange(256)])
+    if choice in (2, 3, 4) and value:
+        at = chance.randrange(len(value))
+        return value[:at] + bytes([chance.choice((0, 1, 2, 3, 127, 128, 255))]) + value[at + 1 :]
+    return None if choice == 5 else value
+
+
+def test_nearcores_records_decode_by_column_as_one_by_one() -> None:
+    """All kinds in one batch."""
+    batch = batch_of([(record.key, record.value) for record in state_records()])
+    assert decoded(batch) == one_by_one(batch)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damaged_and_rare_records_decode_by_column_as_one_by_one(seed: int) -> None:
+    """Whatever is wrong with a key or value: rows of the usual form among it stay right."""
+    chance = random.Random(seed)
+    rows = [(damaged(record.key, chance) or b"", damaged(record.value, chance)) for _ in range(6) for record in state_records()]
+    batch = batch_of(rows)
+    start = chance.randrange(len(rows) // 2)
+    sliced = batch.slice(start, len(rows) - start - 3)
+    assert decoded(sliced) == one_by_one(sliced)
+
+
+def test_an_empty_batch_decodes_to_nothing() -> None:
+    """No rows, no batches."""
+    assert not decoded(batch_of([]))
+
+
+def test_columns_come_in_the_order_asked_for() -> None:
+    """And no others."""
+    batch = batch_of([(record.key, record.value) for record in state_records()])
+    (first, *_) = decode_batch(batch, "s1.v3", columns=["amount", "account_id"])
+    assert first.schema.names == ["amount", "account_id"]
+
+
+def test_kinds_that_share_a_first_byte_are_told_apart() -> None:
+    """Nonces of gas keys lie between access keys."""
+    batch = batch_of([(record.key, record.value) for record in state_records()])
+    nonces = decoded(batch, columns=["kind", "nonce"], kinds=[TrieKeyKind.GAS_KEY_NONCE])
+    assert nonces == [{"kind": "gas_key_nonce", "nonce": 99}] * 3
+
+
+def test_strict_decoding_raises_with_the_key() -> None:
+    """In place of a note."""
+    batch = batch_of([(b"\0alice.near", b"\1")])
+    assert decoded(batch)[0]["decode_error"].startswith("value: ")
+    with pytest.raises(MalformedValueError, match=b"\0alice.near".hex()):
+        decoded(batch, strict=True)
+
+
+def test_an_amount_too_large_for_its_column_is_no_malformed_value() -> None:
+    """An allowance may be any number; strict decoding lets it pass and the note has it exactly."""
+    limits = b"\1" + (AMOUNT_MAX + 1).to_bytes(16, "little") + b"\1\0\0\0a" + bytes(4)
+    batch = batch_of([(b"\2alice.near\2\0" + bytes(32), bytes(8) + b"\0" + limits)])
+    (row,) = decoded(batch, strict=True)
+    assert row["allowance"] is None
+    assert row["receiver_id"] == "a"
+    assert row["decode_error"] == f"allowance {10**38} has more than 38 digits"
+
+
+@pytest.mark.parametrize("width", [32, 64])
+def test_base58_of_a_column_is_base58_of_its_rows(width: int) -> None:
+    """Leading zeros too."""
+    data = np.random.default_rng(width).integers(0, 256, (300, width), dtype=np.uint8)
+    data[:40] = 0
+    data[1:20, -1] = np.arange(19)
+    data[40:80, :5] = 0
+    data[80:90] = 255
+    assert base58_column(data, "k:").to_pylist() == ["k:" + base58_encode(bytes(row)) for row in data]

@@ -1,0 +1,87 @@
+"""Parts that have the digest that their publisher signed, and are judged all the same."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines.fetching.verifier import Verifier, VerifyPartTask
+from schemas.errors import StoreError
+from schemas.ids import CryptoHash, PartId
+from schemas.published.dsse import parse_envelope
+from schemas.published.shard_statement import ShardStatement
+from tests.support.fault_server import BOMB_DECODED_BYTES, zstd_bomb
+from tests.support.fetches import layout_of, published_manifest, published_parts
+
+MANIFEST = published_manifest(published_parts())
+LAYOUT = layout_of(MANIFEST)
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> VerifyPartTask:
+    """A right part in a file of its own."""
+    shard = MANIFEST.shards[1]
+    data = (published_parts() / LAYOUT.shard_statement(shard.shard_id)).read_bytes()
+    statement = ShardStatement.from_payload(parse_envelope(data, "test").payload, "test")
+    part_id = PartId(2, shard.num_parts)
+    path = tmp_path / "part"
+    path.write_bytes((published_parts() / LAYOUT.state_part(shard.shard_id, part_id)).read_bytes())
+    part, stated = shard.parts[2], statement.parts[2]
+    return VerifyPartTask(
+        path, part_id, MANIFEST.encoding, part.size, part.sha256, shard.state_root, stated.decoded_size, stated.sha256, "auto", True
+    )
+
+
+def test_a_right_part_is_right(task: VerifyPartTask) -> None:
+    """By every rule."""
+    assert task.run() is None
+
+
+def test_each_rule_is_asked(task: VerifyPartTask) -> None:
+    """Size, stored digest, decoded size and digest, state root, part id."""
+    wrong = {
+        "size": replace(task, size=task.size + 1),
+        "manifest's sha256": replace(task, sha256="0" * 64),
+        "limit": replace(task, decoded_size=task.decoded_size - 1),
+        "statement's size": replace(task, decoded_size=task.decoded_size + 1),
+        "statement's size and sha256": replace(task, decoded_sha256="0" * 64),
+    }
+    for expected, changed in wrong.items():
+        assert expected in str(changed.run())
+    assert replace(task, state_root=CryptoHash(b"\1" * 32)).run() is not None
+    assert replace(task, part_id=PartId(3, task.part_id.total)).run() is not None
+
+
+def test_a_bomb_with_the_right_digest_is_not_decoded(task: VerifyPartTask) -> None:
+    """The statement says how large the part is; no more is ever allocated."""
+    bomb = zstd_bomb()
+    task.path.write_bytes(bomb)
+    problem = replace(task, size=len(bomb), sha256=hashlib.sha256(bomb).hexdigest()).run()
+    assert problem is not None and str(BOMB_DECODED_BYTES) in problem
+
+
+def test_a_file_that_is_gone_is_no_verdict(task: VerifyPartTask) -> None:
+    """It is an error of this machine."""
+    task.path.unlink()
+    with pytest.raises(StoreError):
+        task.run()
+
+
+@pytest.mark.parametrize("in_threads", [True, False])
+def test_both_kinds_of_workers_bring_verdicts_and_errors(in_threads: bool, task: VerifyPartTask, tmp_path: Path) -> None:
+    """Processes as well as threads."""
+    answers: queue.SimpleQueue[tuple[str, str | None, BaseException | None]] = queue.SimpleQueue()
+    verifier = Verifier(1, in_threads=in_threads)
+    try:
+        for name, one in (("right", task), ("wrong", replace(task, size=1)), ("gone", replace(task, path=tmp_path / "gone"))):
+            verifier.submit(one, lambda problem, error, name=name: answers.put((name, problem, error)))  # type: ignore[misc]
+        found = {name: (problem, error) for name, problem, error in (answers.get(timeout=60) for _ in range(3))}
+    finally:
+        verifier.close()
+    assert found["right"] == (None, None)
+    assert found["wrong"][0] is not None and found["wrong"][1] is None
+    assert isinstance(found["gone"][1], StoreError)

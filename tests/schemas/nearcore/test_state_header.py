@@ -1,0 +1,118 @@
+"""State headers that a real node dumped, tied to block hashes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.near.epoch.node_context import epoch_context_from_node
+from schemas.errors import IntegrityError
+from schemas.ids import CryptoHash
+from schemas.nearcore.state_header import decode_state_header, prove_state_root
+from schemas.nearcore.trie_node import decode_trie_node
+from tests.support.nodes import localnet, localnet_home
+
+
+@dataclass(frozen=True)
+class Dumped:
+    """A header that neard's dumper wrote, and what it belongs to."""
+
+    shard_id: int
+    data: bytes = field(repr=False)
+    state_root: CryptoHash
+    sync_hash: CryptoHash
+    block_headers: tuple[bytes, ...] = field(repr=False)
+
+
+def dumped(epoch_height: int) -> list[Dumped]:
+    """Return the headers of an epoch."""
+    context = epoch_context_from_node(localnet_home(), str(epoch_height))
+    (folder,) = (localnet() / "dump").glob(f"*/epoch_height={epoch_height}/*/headers")
+    found = []
+    for shard in context.shards:
+        assert shard.state_root is not None
+        data = (folder / f"shard_id={shard.shard_id}" / "header").read_bytes()
+        found.append(Dumped(shard.shard_id, data, shard.state_root, context.sync_hash, context.block_headers))
+    return found
+
+
+NEWEST = dumped(6)
+
+
+@pytest.mark.parametrize("epoch_height", [5, 6])
+def test_real_headers_are_proven_by_the_sync_hash(epoch_height: int) -> None:
+    """Shard, state root and memory usage of both epochs whose blocks the node has."""
+    for header in dumped(epoch_height):
+        proven = prove_state_root(header.data, header.sync_hash, header.block_headers, "dump")
+        assert proven.chunk.shard_id == header.shard_id
+        assert proven.state_root == header.state_root
+        assert proven == decode_state_header(header.data, "dump")
+        assert proven.memory_usage > 300_000
+
+
+def test_headers_of_an_epoch_whose_blocks_are_gone_still_decode() -> None:
+    """Their root node hashes to the state root, and has the memory usage that they give."""
+    paths: list[Path] = sorted((localnet() / "dump").glob("*/epoch_height=4/*/headers/*/header"))
+    assert len(paths) == 4
+    for path in paths:
+        header = decode_state_header(path.read_bytes(), path.name)
+        assert path.parent.name == f"shard_id={header.chunk.shard_id}"
+
+
+def test_a_header_of_another_epoch_is_not_proven() -> None:
+    """Its chunk is in another block."""
+    older = dumped(5)
+    for old, new in zip(older, NEWEST, strict=True):
+        with pytest.raises(IntegrityError, match="no proof"):
+            prove_state_root(old.data, new.sync_hash, new.block_headers, "old")
+
+
+def test_another_sync_hash_is_not_believed() -> None:
+    """The block headers must hash to what is trusted."""
+    header = NEWEST[0]
+    with pytest.raises(IntegrityError, match="hash"):
+        prove_state_root(header.data, CryptoHash(b"\1" * 32), header.block_headers, "dump")
+    with pytest.raises(IntegrityError, match="hash"):
+        prove_state_root(header.data, header.sync_hash, header.block_headers[::-1], "dump")
+    with pytest.raises(IntegrityError, match="parent"):
+        prove_state_root(header.data, header.sync_hash, header.block_headers[:1], "dump")
+
+
+@given(st.sampled_from(NEWEST), st.data())
+def test_a_changed_chunk_header_is_never_proven(header: Dumped, data: st.DataObject) -> None:
+    """Whatever byte of the hashed part is changed: state root, shard, the block that it builds on."""
+    changed = bytearray(header.data)
+    position = data.draw(st.integers(2, 250))
+    changed[position] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(IntegrityError):
+        prove_state_root(bytes(changed), header.sync_hash, header.block_headers, "changed")
+
+
+@given(st.sampled_from(NEWEST), st.data())
+def test_a_changed_root_node_is_refused(header: Dumped, data: st.DataObject) -> None:
+    """The memory usage is as sure as the state root."""
+    changed = bytearray(header.data)
+    position = data.draw(st.integers(len(changed) - 50, len(changed) - 1))
+    changed[position] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(IntegrityError):
+        decode_state_header(bytes(changed), "changed")
+
+
+@given(st.binary(max_size=300) | st.integers(0, 500).map(lambda length: NEWEST[0].data[:length]))
+def test_arbitrary_bytes_are_refused(data: bytes) -> None:
+    """No other error escapes, whatever is read."""
+    with pytest.raises(IntegrityError):
+        prove_state_root(data, NEWEST[0].sync_hash, NEWEST[0].block_headers, "arbitrary")
+
+
+def test_the_root_node_is_a_trie_node() -> None:
+    """What the memory usage is taken from is the node that parts begin with."""
+    for header in NEWEST:
+        node_length = next(
+            length for length in range(8, 1000) if header.data[-8 - length - 4 : -8 - length] == length.to_bytes(4, "little")
+        )
+        assert decode_trie_node(header.data[-8 - node_length : -8]).memory_usage == decode_state_header(header.data, "dump").memory_usage
