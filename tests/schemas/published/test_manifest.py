@@ -22,7 +22,7 @@ from schemas.published.latest_pointer import LatestPointer
 from schemas.published.manifest import Manifest, MissingKind, MissingObject, check_urls
 from tests.support.published_values import digest, make_manifest
 
-SCHEMA = json.loads((Path(schemas.__file__).parent / "manifest.schema.json").read_text())
+SCHEMA = json.loads((Path(schemas.__file__).parent / "published" / "manifest.schema.json").read_text())
 
 
 def _sparse_manifest() -> Manifest:

@@ -20,7 +20,7 @@ from schemas.nearcore.merkle import MerklePathItem
 from schemas.published.proof import NODE_BYTES_MAX, PROOF_NODES_MAX, KeyClaim, PrefixClaim, ShardChoice, TrieProof
 from schemas.published.proof_chain import ChainEvidence
 
-SCHEMA = json.loads((Path(schemas.__file__).parent / "proof.schema.json").read_text())
+SCHEMA = json.loads((Path(schemas.__file__).parent / "published" / "proof.schema.json").read_text())
 
 PROOF = TrieProof(
     chain_id="test",

@@ -18,7 +18,7 @@ from schemas.json_document import encode_json
 from schemas.published.shard_statement import ShardStatement, StatementPart
 from tests.support.published_values import digest, make_empty_statement, make_statement
 
-SCHEMA = json.loads((Path(schemas.__file__).parent / "shard_statement.schema.json").read_text())
+SCHEMA = json.loads((Path(schemas.__file__).parent / "published" / "shard_statement.schema.json").read_text())
 EMPTY_IN_PARTS = replace(
     make_empty_statement(), num_parts=2, parts=tuple(StatementPart(idx, b"", None, 5, digest("empty")) for idx in range(2))
 )
