@@ -41,10 +41,10 @@ from pipelines.execution.progress import Progress, SilentProgress
 from pipelines.kernel.choice import choose_kernel
 from pipelines.near.epoch.rpc_client import REQUESTS_PER_S
 from pipelines.near.trie.trie_walk_source import StateWalk
-from pipelines.producing.backfill.backfill_epochs import find_epochs, parse_epoch_range
+from pipelines.producing.backfill.backfill_epochs import find_node_epochs, parse_epoch_range
 from pipelines.producing.backfill.backfill_node import PARALLEL_MAX, Backfill, NodeInput
 from pipelines.producing.backfill.backfill_plan import OBJECTS_PER_EPOCH, PlannedStep, plan_backfill
-from pipelines.producing.backfill.backfill_status import BackfillStatus, Step, StepState, Way
+from pipelines.producing.backfill.backfill_status import BackfillStatus, RecordsWay, Step, StepState
 from pipelines.producing.produce_epoch import ProductionSettings
 from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.stores.held_work_folder import held_work_folder
@@ -103,7 +103,7 @@ def backfill(
     limit = None if read_limit is None else max(1, parse_byte_count(read_limit, "--read-limit") // reader_count(workers, in_process))
     older = _older_datasets(source, heights.start)
     endpoints = rpc_sources(tuple(rpc or ()), rpc_rate)
-    wanted = find_epochs(home, heights, tuple(shard_id or ()), lambda node, selector: open_node_context(node, selector, endpoints))
+    wanted = find_node_epochs(home, heights, tuple(shard_id or ()), lambda node, selector: open_node_context(node, selector, endpoints))
     signer = None if plan else choose_signer(signing_key, allow_unsigned)
     work_url = work or default_work_folder(to)
 
@@ -214,7 +214,7 @@ def _print_result(steps: Sequence[Step], as_json: bool) -> None:
             str(step.epoch_height),
             step.shard,
             f"[{colour}]{step.state}[/]",
-            str(step.way or Way.PUBLISHED if step.state is StepState.PUBLISHED else step.way or "-"),
+            str(step.way or RecordsWay.PUBLISHED if step.state is StepState.PUBLISHED else step.way or "-"),
             "-" if step.records is None else f"{step.records:,}",
             "-" if step.num_parts is None else f"{step.num_parts:,}",
             "-" if step.stored_size is None else format_bytes(step.stored_size),

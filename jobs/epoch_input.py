@@ -13,7 +13,7 @@ from pipelines.dataset.arrow_dataset import ShardDataset, list_shards, select_ep
 from pipelines.near.epoch.context_agreement import agreed_epoch_context
 from pipelines.near.epoch.epoch_context_source import EpochContextSource
 from pipelines.near.epoch.given_context import GivenContextSource, read_context_file
-from pipelines.near.epoch.node_context import OpenNode, open_node
+from pipelines.near.epoch.node_context import OpenedNode, open_node
 from pipelines.near.epoch.rpc_client import REQUESTS_PER_S, RpcClient, RpcLimits
 from pipelines.near.epoch.rpc_context import RpcContextSource
 from pipelines.near.flat_state_from_url import source_from_url
@@ -123,7 +123,7 @@ def node_context(
 
 
 def open_node_context(
-    node: OpenNode, selector: str, endpoints: Sequence[RpcContextSource], given: Sequence[GivenContextSource] = ()
+    node: OpenedNode, selector: str, endpoints: Sequence[RpcContextSource], given: Sequence[GivenContextSource] = ()
 ) -> EpochContext:
     """Do what `node_context` does, of a node that is open: for several epochs.
 

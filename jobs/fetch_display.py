@@ -58,7 +58,7 @@ class LiveDisplay:
             self._live.stop()
 
 
-class LineDisplay:
+class FetchLineDisplay:
     """Log lines where there is no terminal."""
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class LineDisplay:
         """Do nothing."""
 
 
-class JsonDisplay:
+class FetchJsonDisplay:
     """JSON lines for programs."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -123,8 +123,8 @@ class JsonDisplay:
 def open_fetch_display(as_json: bool) -> FetchDisplay:
     """Return the display that fits."""
     if as_json:
-        return JsonDisplay()
-    return LiveDisplay(Console(stderr=True)) if sys.stderr.isatty() else LineDisplay()
+        return FetchJsonDisplay()
+    return LiveDisplay(Console(stderr=True)) if sys.stderr.isatty() else FetchLineDisplay()
 
 
 def _event_text(name: str, facts: dict[str, object]) -> str | None:

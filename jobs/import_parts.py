@@ -30,7 +30,7 @@ from pipelines.restoring.into_node.external_storage import external_storage_stan
 from pipelines.restoring.into_node.import_plan import ImportPlan, ShardToLoad, plan_import
 from pipelines.restoring.into_node.load_command import ShardLoad
 from pipelines.restoring.into_node.load_parts import SILENCE_TIMEOUT_S, load_parts
-from pipelines.restoring.into_node.neard_program import Way, inspect_neard
+from pipelines.restoring.into_node.neard_program import LoadWay, inspect_neard
 from pipelines.restoring.into_node.node_guard import check_not_running
 from pipelines.restoring.part_folder import EpochParts
 from schemas.errors import InvalidInputError
@@ -80,7 +80,7 @@ def import_parts(
         PartsOptions(parts, epoch, tuple(shard_id or ()), context, state_root, shard_uid, sync_hash, protocol_version, encoding)
     )
     program = inspect_neard(neard)
-    if write_config_file and program.way is Way.TOOL:
+    if write_config_file and program.way is LoadWay.TOOL:
         raise InvalidInputError(problem=f"neard {program.release} does not read parts from a folder", where="--write-config")
     planned = plan_import(
         found.context,
@@ -108,7 +108,7 @@ def import_parts(
         # Validating takes its time, and somebody may have started the node meanwhile.
         check_not_running(planned.home, planned.data)
         loaded, backup = 0, None
-        if program.way is Way.TOOL:
+        if program.way is LoadWay.TOOL:
             loaded = load_parts(planned, _Loaded(progress), timeout_s)
         elif write_config_file:
             backup = write_config(planned.config_file, planned.parts_root)
@@ -139,7 +139,7 @@ def _local_root(found: EpochParts) -> Path:
 
 def _print_plan(planned: ImportPlan, as_json: bool) -> None:
     commands = planned.commands()
-    stanza = external_storage_stanza(planned.parts_root) if planned.neard.way is Way.CONFIG else None
+    stanza = external_storage_stanza(planned.parts_root) if planned.neard.way is LoadWay.CONFIG else None
     if as_json:
         document = {
             "message_type": "plan",
@@ -175,11 +175,11 @@ def _print_result(planned: ImportPlan, loaded: int, backup: Path | None, wrote: 
             "parts_loaded": loaded,
             "config_written": backup is not None,
             "config_backup": None if backup is None else str(backup),
-            "stanza": external_storage_stanza(planned.parts_root) if planned.neard.way is Way.CONFIG else None,
+            "stanza": external_storage_stanza(planned.parts_root) if planned.neard.way is LoadWay.CONFIG else None,
             "seconds": round(seconds, 3),
         }
         typer.echo(json.dumps(document))
-    elif planned.neard.way is Way.TOOL:
+    elif planned.neard.way is LoadWay.TOOL:
         typer.echo(
             f"neard {planned.neard.release} loaded {loaded} parts in {format_seconds(seconds)}; it has not finished the state sync itself"
         )

@@ -19,7 +19,7 @@ from jobs.options import Json
 from jobs.terminal import format_bytes, open_console
 from pipelines.bucket.published_epoch import read_manifest
 from pipelines.dataset.arrow_dataset import list_shards
-from pipelines.near.epoch.node_context import OpenNode, open_node
+from pipelines.near.epoch.node_context import OpenedNode, open_node
 from pipelines.near.epoch.node_epochs import NodeEpoch
 from pipelines.near.node.node_home import read_node_home
 from pipelines.near.node.node_store import NodeSource
@@ -93,7 +93,7 @@ def _node(home: Path) -> dict[str, Any]:
     }
 
 
-def _node_epoch(node: OpenNode, home: Path, epoch: NodeEpoch, is_examined: bool) -> dict[str, Any]:
+def _node_epoch(node: OpenedNode, home: Path, epoch: NodeEpoch, is_examined: bool) -> dict[str, Any]:
     context: EpochContext | None = None
     problem: str | None = None if is_examined else "it is long past; `statecast backfill --plan` looks at such epochs"
     flat: list[str] = []

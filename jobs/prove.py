@@ -17,7 +17,7 @@ from jobs.terminal import format_bytes, open_console
 from pipelines.near.node.genesis_head import read_genesis_fields
 from pipelines.proving.prove_node import NodeProofRequest, prove_from_node
 from pipelines.proving.prove_published import PublishedProof, PublishedProofRequest, prove_from_published
-from pipelines.proving.verify_trie_proof import VerifiedProof, verify_proof
+from pipelines.proving.verify_trie_proof import VerifiedProof, verify_trie_proof
 from pipelines.proving.wanted_record import WantedRecord, wanted_record
 from pipelines.trust.policy import TrustPolicy
 from pipelines.trust.signatures import TrustRule
@@ -121,7 +121,7 @@ def prove(
         request = NodeProofRequest(node_home, wanted, epoch or "latest", block, shard_id, layout)
         verified = prove_from_node(request)
         if trusted is not None:
-            verified = verify_proof(verified.proof, f"proof from {node_home}", trusted)
+            verified = verify_trie_proof(verified.proof, f"proof from {node_home}", trusted)
         _finish(verified, None, out, as_json)
         return
     assert url is not None, "one of the two is given"

@@ -55,7 +55,7 @@ class TableDisplay:
         self._live.stop()
 
 
-class LineDisplay:
+class SeedLineDisplay:
     """Log lines on standard error."""
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class LineDisplay:
         """Do nothing."""
 
 
-class JsonDisplay:
+class SeedJsonDisplay:
     """JSON objects, one a line, on standard output."""
 
     def __init__(self) -> None:
@@ -111,8 +111,8 @@ class JsonDisplay:
 def open_seed_display(as_json: bool) -> SeedDisplay:
     """Return the display that fits."""
     if as_json:
-        return JsonDisplay()
-    return TableDisplay() if sys.stderr.isatty() else LineDisplay()
+        return SeedJsonDisplay()
+    return TableDisplay() if sys.stderr.isatty() else SeedLineDisplay()
 
 
 def _write_line(document: dict[str, Any]) -> None:

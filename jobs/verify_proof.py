@@ -12,7 +12,7 @@ from jobs.options import Json
 from jobs.proof_display import print_proof, proof_document
 from jobs.prove import read_shard_layout_file
 from jobs.terminal import open_console
-from pipelines.proving.verify_trie_proof import verify_proof as verify
+from pipelines.proving.verify_trie_proof import verify_trie_proof
 from schemas.errors import InvalidInputError
 from schemas.ids import CryptoHash
 from schemas.published.proof import PROOF_BYTES_MAX, TrieProof
@@ -45,7 +45,7 @@ def verify_proof(
     block = None if trusted_block is None else CryptoHash.from_base58(trusted_block)
     root = None if state_root is None else CryptoHash.from_base58(state_root)
     layout = None if shard_layout is None else read_shard_layout_file(shard_layout)
-    verified = verify(TrieProof.parse(_read(file), str(file)), str(file), block, root, layout)
+    verified = verify_trie_proof(TrieProof.parse(_read(file), str(file)), str(file), block, root, layout)
     if as_json:
         typer.echo(json.dumps({"message_type": "summary", **proof_document(verified)}))
     else:

@@ -28,7 +28,7 @@ from schemas.errors import (
     StatecastError,
     StoreError,
 )
-from schemas.published.claim import CLAIM_BYTES_MAX, LEASE_TTL_S_MAX, LEASES_MAX, Claim, Holder, Lease, format_time
+from schemas.published.claim import CLAIM_BYTES_MAX, LEASE_TTL_S_MAX, LEASES_MAX, Claim, Holder, ProducerLease, format_time
 from schemas.published.object_layout import EpochLayout
 
 LEASE_TTL_S: Final = 600.0
@@ -94,7 +94,7 @@ class Claimant:
         moment = self.now()
         return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
-    def read(self) -> tuple[ObjectInfo | None, tuple[Lease, ...]]:
+    def read(self) -> tuple[ObjectInfo | None, tuple[ProducerLease, ...]]:
         """Return the stored claim's version and the leases in it that count, ours included.
 
         Raises:
@@ -118,7 +118,7 @@ class Claimant:
             ) from error
         return info, tuple(lease for lease in claim.leases if self._counts(lease, info))
 
-    def _counts(self, lease: Lease, info: ObjectInfo) -> bool:
+    def _counts(self, lease: ProducerLease, info: ObjectInfo) -> bool:
         is_ours = lease.holder.run_id == self.holder.run_id
         return is_ours or producer_counts(lease, info, self.now(), self.holder.machine, self.sightings)
 
@@ -182,7 +182,7 @@ class HeldClaim:
                 raise ClaimedError(
                     problem=f"{taken.holder} holds the epoch until {format_time(taken.expires)}", where=claimant.where, remedy=_REMEDY
                 )
-            ours = Lease(claimant.holder, claimant.shard_ids, self._acquired, claimant._moment(), round(claimant.ttl_s, 3))
+            ours = ProducerLease(claimant.holder, claimant.shard_ids, self._acquired, claimant._moment(), round(claimant.ttl_s, 3))
             data = Claim(claimant.layout, (*others, ours)[-LEASES_MAX:]).to_bytes()
             self._maybe_written = True
             with suppress(ObjectExistsError):

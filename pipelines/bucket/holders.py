@@ -15,7 +15,7 @@ from pipelines.bucket.lease_rule import lease_counts, producer_counts, unreadabl
 from pipelines.stores.store import ObjectInfo, Store
 from schemas.errors import InvalidInputError, ManifestError, ObjectNotFoundError
 from schemas.published.claim import CLAIM_BYTES_MAX, LEASE_TTL_S_MAX, Claim
-from schemas.published.lease import LEASE_BYTES_MAX, LEASE_TTL_MAX_S, Lease
+from schemas.published.lease import LEASE_BYTES_MAX, LEASE_TTL_MAX_S, ReaderLease
 from schemas.published.object_layout import EpochLayout, ObjectKind, parse_object_name
 
 LITTER_AFTER_S: Final = 86_400
@@ -67,7 +67,7 @@ def judge_holders(store: Store, infos: Iterable[ObjectInfo], now: datetime) -> H
             if kind is ObjectKind.CLAIM:
                 live += _live_producers(store, info, now)
                 continue
-            lease = Lease.parse(store.get(info.name, 0, LEASE_BYTES_MAX + 1), f"{store.url}/{info.name}")
+            lease = ReaderLease.parse(store.get(info.name, 0, LEASE_BYTES_MAX + 1), f"{store.url}/{info.name}")
         except ObjectNotFoundError:
             continue
         except (ManifestError, InvalidInputError):

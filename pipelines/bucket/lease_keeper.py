@@ -20,7 +20,7 @@ from typing import Final
 from pipelines.bucket.chain_catalogue import read_catalogue
 from pipelines.stores.store import Store
 from schemas.errors import ManifestError, StatecastError, StoreDeniedError, TransientStoreError
-from schemas.published.lease import LEASE_TTL_S, TEXT_LENGTH_MAX, Lease
+from schemas.published.lease import LEASE_TTL_S, TEXT_LENGTH_MAX, ReaderLease
 from schemas.published.object_layout import EpochLayout
 
 HEARTBEATS_PER_TTL: Final = 3
@@ -74,14 +74,14 @@ class EpochLease:
                 self.problem = "the epoch has no manifest there"
                 return LeaseState.GONE
             now = self.now().replace(microsecond=0)
-            lease = Lease(_this_process(), self.purpose, now, now + timedelta(seconds=self.ttl_s))
+            lease = ReaderLease(_this_process(), self.purpose, now, now + timedelta(seconds=self.ttl_s))
             self._put(lease)
             return LeaseState.LEAVING if self._is_leaving() else LeaseState.HELD
         except StatecastError as error:
             self.problem = error.problem
             return LeaseState.FAILED if isinstance(error, TransientStoreError) else LeaseState.REFUSED
 
-    def _put(self, lease: Lease) -> None:
+    def _put(self, lease: ReaderLease) -> None:
         try:
             self.store.put(self.name, lease.to_bytes())
         except StoreDeniedError:

@@ -24,8 +24,7 @@ from typing import Final
 
 from pipelines.bucket.holder_process import is_gone
 from pipelines.stores.store import ObjectInfo
-from schemas.published.claim import Lease as ProducerLease
-from schemas.published.claim import format_time
+from schemas.published.claim import ProducerLease, format_time
 
 CLOCK_SKEW_S: Final = 300.0
 """How far the clocks of producers, readers, collectors and stores are assumed to differ at most. Long, since a collection that takes

@@ -13,8 +13,8 @@ from pathlib import Path
 from random import Random
 
 from pipelines.fetching.documents import DocumentReader
-from pipelines.fetching.epoch_location import EpochUrl, find_epochs, parse_epoch_url
-from pipelines.fetching.fetch_folder import FetchFolder, local_errors
+from pipelines.fetching.epoch_location import EpochUrl, find_published_epochs, parse_epoch_url
+from pipelines.fetching.fetch_folder import FetchFolder
 from pipelines.fetching.fetch_progress import FetchWatcher
 from pipelines.fetching.fetch_settings import FetchSettings
 from pipelines.fetching.limits import SOURCES_MAX
@@ -23,6 +23,7 @@ from pipelines.fetching.part_fetch import FetchPart
 from pipelines.fetching.source import Source
 from pipelines.fetching.source_account import SourceAccount, open_account
 from pipelines.fetching.source_from_url import TORRENT, open_source, unique_urls
+from pipelines.stores.durable_file import disk_errors
 from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.policy import BelievedManifest, BelievedStatement, check_state_header, choose_manifest, choose_statement
 from schemas.errors import EpochNotReadyError, FetchError, InvalidInputError, ManifestError, StatecastError
@@ -169,7 +170,7 @@ class EpochBeliever:
             self._check_named(located.layout)
             layouts = [located.layout]
         else:
-            layouts = find_epochs(settings.epoch, chain_id, self.sources.sources, reader)
+            layouts = find_published_epochs(settings.epoch, chain_id, self.sources.sources, reader)
         accepted = self.folder.accepted(chain_id)
         must_be_newest = located.layout is None and settings.epoch == "latest"
         first_error: StatecastError | None = None
@@ -249,14 +250,14 @@ class EpochBeliever:
         name = layout.state_header(listed.shard_id)
         path = self.folder.path(name)
         if has_digest(path, listed.header.size, listed.header.sha256):
-            with local_errors(path):
+            with disk_errors(path):
                 return path.read_bytes()
         return self.sources.reader.read_verified(name, listed.header.size, listed.header.sha256)
 
 
 def has_digest(path: Path, size: int, sha256: str) -> bool:
     """Tell whether a file is there and has these bytes."""
-    with local_errors(path):
+    with disk_errors(path):
         if not path.is_file() or path.stat().st_size != size:
             return False
         with open(path, "rb") as file:

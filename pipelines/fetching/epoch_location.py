@@ -58,7 +58,7 @@ def parse_epoch_url(url: str) -> EpochUrl:
     return EpochUrl(root, layout.chain_id, layout)
 
 
-def find_epochs(selector: str, chain_id: str, sources: Sequence[Source], reader: DocumentReader) -> list[EpochLayout]:
+def find_published_epochs(selector: str, chain_id: str, sources: Sequence[Source], reader: DocumentReader) -> list[EpochLayout]:
     """Return the epochs that a selector can mean, the best first. What sources say of it is not believed: whoever follows verifies.
 
     Args:

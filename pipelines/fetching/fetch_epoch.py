@@ -15,7 +15,7 @@ from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX, read_torre
 from pipelines.bucket.lease_keeper import EpochLease, LeaseState, held_epoch
 from pipelines.fetching.believed_epoch import BelievedEpoch, EpochBeliever, FetchSources, has_digest
 from pipelines.fetching.epoch_location import parse_epoch_url
-from pipelines.fetching.fetch_folder import FetchFolder, local_errors
+from pipelines.fetching.fetch_folder import FetchFolder
 from pipelines.fetching.fetch_progress import FetchWatcher
 from pipelines.fetching.fetch_result import (
     FetchedShard,
@@ -32,6 +32,7 @@ from pipelines.fetching.preference import priority_score
 from pipelines.fetching.source import EpochOnOffer
 from pipelines.fetching.source_from_url import TORRENT, unique_urls
 from pipelines.fetching.verifier import Verifier
+from pipelines.stores.durable_file import disk_errors
 from pipelines.stores.open_store import open_store
 from schemas.errors import FetchError, InvalidInputError, ManifestError
 from schemas.published.latest_pointer import LatestPointer
@@ -161,7 +162,7 @@ class EpochFetch:
         path = folder.path(latest_name(layout.chain_id))
         revision, payload_sha256 = epoch.manifest.manifest.revision, epoch.manifest.envelope.payload_sha256
         pointer = LatestPointer(layout.chain_id, layout.epoch_height, layout.epoch_id, revision, payload_sha256)
-        with local_errors(path):
+        with disk_errors(path):
             there = path.read_bytes() if path.is_file() else None
         try:
             if there is not None and not pointer.supersedes(LatestPointer.parse(there, str(path))):

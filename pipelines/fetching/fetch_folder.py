@@ -15,15 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from pipelines.stores.durable_file import disk_errors, give_name, make_folder, sync_file, sync_folder
 from pipelines.stores.file_lock import take_lock
 from pipelines.trust.freshness import AcceptedManifests
-from schemas.errors import ClaimedError, StoreDeniedError, StoreError, StoreFullError
+from schemas.errors import ClaimedError
 
 WORK_FOLDER: Final = ".statecast-fetch"
 """Folder at the root that holds what has no final name."""
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class FetchFolder:
@@ -47,7 +45,7 @@ class FetchFolder:
             ClaimedError: another fetch holds it.
             StoreError: it can't be written.
         """
-        with local_errors(self.root):
+        with disk_errors(self.root):
             make_folder(self._work)
             try:
                 lock = take_lock(self._work / "lock")
@@ -56,7 +54,7 @@ class FetchFolder:
                     problem="another fetch is at work in this folder", where=str(self.root), remedy="Wait for it, or fetch into another."
                 ) from None
         with lock:
-            with local_errors(self.root):
+            with disk_errors(self.root):
                 self._clean()
                 make_folder(self._incoming)
             try:
@@ -80,7 +78,7 @@ class FetchFolder:
             StoreError: as it says.
         """
         target = self.path(name)
-        with local_errors(target):
+        with disk_errors(target):
             make_folder(target.parent)
             os.replace(temporary, target)
             sync_folder(target.parent)
@@ -92,11 +90,12 @@ class FetchFolder:
             StoreError: as it says.
         """
         target = self.path(name)
-        with local_errors(target):
+        with disk_errors(target):
             if target.is_file() and target.stat().st_size == len(data) and target.read_bytes() == data:
                 return
             temporary = self.temporary()
-            write_synced(temporary, data)
+            temporary.write_bytes(data)
+            sync_file(temporary)
         self.land(temporary, name)
 
     def remove(self, name: str) -> None:
@@ -106,7 +105,7 @@ class FetchFolder:
             StoreError: as it says.
         """
         target = self.path(name)
-        with local_errors(target):
+        with disk_errors(target):
             if target.is_dir() and not target.is_symlink():
                 raise IsADirectoryError(errno.EISDIR, "a folder has the name of an object", str(target))
             target.unlink(missing_ok=True)
@@ -120,7 +119,7 @@ class FetchFolder:
             StoreError: it can't be read.
         """
         path = self._memory(chain_id)
-        with local_errors(path):
+        with disk_errors(path):
             return AcceptedManifests.parse(path.read_bytes(), str(path)) if path.exists() else AcceptedManifests(chain_id)
 
     def remember(self, accepted: AcceptedManifests) -> None:
@@ -130,11 +129,10 @@ class FetchFolder:
             StoreError: as it says.
         """
         path = self._memory(accepted.chain_id)
-        with local_errors(path):
+        with disk_errors(path):
             temporary = self.temporary()
-            write_synced(temporary, accepted.to_bytes())
-            os.replace(temporary, path)
-            sync_folder(path.parent)
+            temporary.write_bytes(accepted.to_bytes())
+            give_name(temporary, path)
 
     @property
     def _incoming(self) -> Path:
@@ -146,52 +144,3 @@ class FetchFolder:
     def _clean(self) -> None:
         for folder in (self._incoming, self.scratch):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def local_errors(path: Path) -> Iterator[None]:
-    """Turn errors of the local disk into errors of a store: they are nobody's fault but this machine's.
-
-    Raises:
-        StoreFullError, StoreDeniedError, StoreError: as they say.
-    """
-    try:
-        yield
-    except OSError as error:
-        problem = error.strerror or str(error)
-        where = str(error.filename or path)
-        if error.errno in _FULL:
-            raise StoreFullError(
-                problem=f"the disk is full: {problem}", where=where, remedy="Free space, then run again: what is here is kept."
-            ) from error
-        if error.errno in _DENIED:
-            raise StoreDeniedError(
-                problem=f"the folder can't be written: {problem}", where=where, remedy="Check its owner and mode."
-            ) from error
-        raise StoreError(problem=f"the disk failed: {problem}", where=where) from error
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, each synced into its own parent."""
-    if folder.is_dir():
-        return
-    make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the disk confirm the names in a folder."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and have the disk confirm it."""
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from pipelines.fetching.fetch_folder import FetchFolder, local_errors
+from pipelines.fetching.fetch_folder import FetchFolder
 from pipelines.fetching.fetch_progress import FetchWatcher
 from pipelines.fetching.limits import FetchLimits
 from pipelines.fetching.meter import Meter
@@ -26,6 +26,7 @@ from pipelines.fetching.source import Source, WantedObject
 from pipelines.fetching.source_account import SourceAccount
 from pipelines.fetching.transfer import PartialFile, TransferEnd, TransferThread
 from pipelines.fetching.verifier import Verifier, VerifyPartTask
+from pipelines.stores.durable_file import disk_errors
 from schemas.errors import FetchError, IntegrityError
 from schemas.ids import CryptoHash, PartId
 from schemas.nearcore.state_part import Encoding
@@ -106,7 +107,7 @@ class PartFetch:
         Raises:
             StoreError: a file can't be read or removed.
         """
-        with local_errors(self.folder.root):
+        with disk_errors(self.folder.root):
             present = [part for part in parts if self.folder.path(part.object_name).is_file()]
         answers: queue.SimpleQueue[tuple[FetchPart, str | None, BaseException | None]] = queue.SimpleQueue()
         window, right = deque(present), []
@@ -299,7 +300,7 @@ class _Run:
 
     def _drop(self, partial: PartialFile | None) -> None:
         if partial is not None:
-            with local_errors(partial.path):
+            with disk_errors(partial.path):
                 partial.path.unlink(missing_ok=True)
 
     def _raise_failed(self) -> None:

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.fetching.fetch_folder import local_errors
 from pipelines.fetching.pacing import Throttle
 from pipelines.fetching.schedule import FailureKind
 from pipelines.fetching.source import Cancellation, Source, WantedObject
+from pipelines.stores.durable_file import disk_errors, write_all
 from schemas.errors import (
     IntegrityError,
     ObjectNotFoundError,
@@ -142,7 +142,7 @@ class TransferThread:
                     return
                 view = memoryview(buffer)[: self._wanted.size + 1 - self.partial.size]
                 with _local(self.partial.path):
-                    _write_all(file.fileno(), view)
+                    write_all(file.fileno(), view)
                 self.partial.digest.update(view)
                 self.partial.size += view.nbytes
                 self.received += view.nbytes
@@ -182,13 +182,7 @@ class _LocalError(Exception):
 def _local(path: Path) -> Iterator[None]:
     """Mark errors of the local disk."""
     try:
-        with local_errors(path):
+        with disk_errors(path):
             yield
     except StoreError as error:
         raise _LocalError(error) from error
-
-
-def _write_all(descriptor: int, view: memoryview) -> None:
-    position = 0
-    while position < view.nbytes:
-        position += os.write(descriptor, view[position:])

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pipelines.fetching.fetch_folder import local_errors
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.part_check import validate_sorted
+from pipelines.stores.durable_file import disk_errors
 from schemas.errors import IntegrityError, PartialResultError, StatecastError
 from schemas.ids import CryptoHash, PartId
 from schemas.nearcore.state_part import Encoding, decode_state_part
@@ -52,7 +52,7 @@ class VerifyPartTask:
         Raises:
             StoreError: the file can't be read.
         """
-        with local_errors(self.path), open(self.path, "rb") as file:
+        with disk_errors(self.path), open(self.path, "rb") as file:
             if os.fstat(file.fileno()).st_size != self.size:
                 return "it does not have the manifest's size"
             data = file.read(self.size + 1)

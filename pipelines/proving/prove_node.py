@@ -25,7 +25,7 @@ from pipelines.near.node.state_column import StateColumn
 from pipelines.proving.make_proof import has_key, make_claim
 from pipelines.proving.node_readers import NodesOfColumn
 from pipelines.proving.shard_choice import choose_shard
-from pipelines.proving.verify_trie_proof import VerifiedProof, verify_proof
+from pipelines.proving.verify_trie_proof import VerifiedProof, verify_trie_proof
 from pipelines.proving.wanted_record import WantedRecord
 from schemas.errors import EpochNotReadyError, IntegrityError, SourceError
 from schemas.ids import HASH_BYTES, CryptoHash, ShardUId
@@ -115,7 +115,7 @@ def prove_from_node(request: NodeProofRequest) -> VerifiedProof:
         nodes=nodes,
         chain=_evidence(state.including, shard_uid, state_root, block_hash),
     )
-    return verify_proof(proof, f"proof from {home.home}")
+    return verify_trie_proof(proof, f"proof from {home.home}")
 
 
 def _has_account(home: NodeHome, shard_uid: ShardUId, state_root: CryptoHash, account_id: str | None) -> bool:

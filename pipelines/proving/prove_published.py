@@ -16,7 +16,7 @@ from pipelines.kernel.part_check import digest_part
 from pipelines.proving.make_proof import has_key, make_claim
 from pipelines.proving.node_readers import NodesByHash
 from pipelines.proving.shard_choice import choose_shard
-from pipelines.proving.verify_trie_proof import VerifiedProof, verify_proof
+from pipelines.proving.verify_trie_proof import VerifiedProof, verify_trie_proof
 from pipelines.proving.wanted_record import WantedRecord
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
@@ -135,7 +135,7 @@ class _Proving:
             nodes=nodes,
             chain=chain,
         )
-        verified = verify_proof(proof, f"proof from {self.store.url}/{request.layout.folder}", request.policy.trusted_block)
+        verified = verify_trie_proof(proof, f"proof from {self.store.url}/{request.layout.folder}", request.policy.trusted_block)
         layout_signers = tuple(map(str, self.believed.signers)) if by_manifest else None
         return PublishedProof(verified, self._statement(shard)[1], tuple(self.parts_read), self.bytes_read, layout_signers)
 

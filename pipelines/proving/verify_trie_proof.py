@@ -39,7 +39,7 @@ class VerifiedProof:
     """Whether the reader's own shard layout assigns the account to this shard."""
 
 
-def verify_proof(
+def verify_trie_proof(
     proof: TrieProof,
     where: str,
     trusted_block: CryptoHash | None = None,

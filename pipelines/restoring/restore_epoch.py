@@ -25,8 +25,9 @@ from pipelines.restoring.part_object import ValidatePartTask
 from pipelines.restoring.parts_source import PartsSource
 from pipelines.restoring.restore_part import RestoredPart, RestorePartTask
 from pipelines.restoring.restore_work import RestoreWork, read_summary, shard_work, work_folder, write_summary
-from pipelines.restoring.rocksdb_writer import create_database, sync_folder, writing
+from pipelines.restoring.rocksdb_writer import create_database, writing
 from pipelines.restoring.verify_database import VerifyBucketTask, VerifyRangeTask
+from pipelines.stores.durable_file import sync_folder
 from pipelines.stores.file_lock import take_lock
 from pipelines.stores.open_store import open_store
 from schemas.errors import ClaimedError, IntegrityError, ObjectExistsError

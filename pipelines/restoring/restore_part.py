@@ -16,7 +16,8 @@ from pipelines.kernel.trie_kernel import AppliedPart
 from pipelines.restoring.part_object import PartObject, located
 from pipelines.restoring.reference_counts import count_references
 from pipelines.restoring.restore_work import RestoreWork, read_summary, write_summary
-from pipelines.restoring.rocksdb_writer import UNFINISHED_SUFFIX, give_name, write_sorted_file, writing
+from pipelines.restoring.rocksdb_writer import UNFINISHED_SUFFIX, write_sorted_file, writing
+from pipelines.stores.durable_file import give_name
 from schemas.dataset.flat_state_value import encode_inlined, encode_ref
 from schemas.errors import IntegrityError, MissingTrieValueError
 from schemas.ids import ShardUId

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.restoring.part_folder import ShardParts
-from pipelines.restoring.rocksdb_writer import UNFINISHED_SUFFIX, give_name, writing
+from pipelines.restoring.rocksdb_writer import UNFINISHED_SUFFIX, writing
+from pipelines.stores.durable_file import give_name
 
 WORK_FORMAT = 1
 """Counts up when what the tasks leave changes."""

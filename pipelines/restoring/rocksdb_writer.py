@@ -6,7 +6,6 @@ in a folder of its own, which its caller renames when it is proved. Knows nothin
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
@@ -19,6 +18,7 @@ from typing import Final
 
 from rocksdict import DBCompressionType, IngestExternalFileOptions, Options, Rdict, SstFileWriter
 
+from pipelines.stores.durable_file import give_name, sync_folder
 from schemas.errors import RecordOrderError, StoreDeniedError, StoreError, StoreFullError
 
 UNFINISHED_SUFFIX: Final = ".unfinished"
@@ -30,14 +30,14 @@ _DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True, slots=True)
-class SortedFile:
+class WrittenTableFile:
     """What was written."""
 
     rows: int
     size: int
 
 
-def write_sorted_file(path: Path, rows: Iterable[tuple[bytes, bytes]]) -> SortedFile:
+def write_sorted_file(path: Path, rows: Iterable[tuple[bytes, bytes]]) -> WrittenTableFile:
     """Write rows into an SST file; no file where there are none. The name is there only once all is on disk.
 
     Args:
@@ -63,11 +63,11 @@ def write_sorted_file(path: Path, rows: Iterable[tuple[bytes, bytes]]) -> Sorted
             last_key = key
             count += 1
         if not count:
-            return SortedFile(0, 0)
+            return WrittenTableFile(0, 0)
         writer.finish()
         del writer
         give_name(unfinished, path)
-    return SortedFile(count, path.stat().st_size)
+    return WrittenTableFile(count, path.stat().st_size)
 
 
 def create_database(
@@ -121,33 +121,6 @@ def _fill(database: Rdict, column: str, files: Sequence[Path], rows: Mapping[byt
         family.flush()
     finally:
         family.close()
-
-
-def give_name(unfinished: Path, path: Path) -> None:
-    """Sync a file that was written, and give it its name."""
-    sync_file(unfinished)
-    unfinished.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_file(path: Path) -> None:
-    """Put a file's bytes on disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Put a folder's names on disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        # Some network file systems know no sync of a folder.
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

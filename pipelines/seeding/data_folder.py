@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pipelines.stores.durable_file import disk_errors, sync_folder, write_all
 from pipelines.stores.file_lock import take_lock
-from schemas.errors import InvalidInputError, StoreDeniedError, StoreError, StoreFullError
+from schemas.errors import InvalidInputError
 from schemas.published.object_layout import EpochLayout, parse_epoch_folder
 
 OWN_FOLDER: Final = ".seed"
 
-_FULL = (28, 122)
-"""ENOSPC and EDQUOT."""
+WHEN_FULL: Final = "Free space; it goes on by itself."
+"""What a seeder says of a full disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class DataFolder:
     def write(self, path: Path, data: bytes) -> None:
         """Write a file whole and synced, or not at all."""
         with self.temporary(path) as file:
-            write_all(file, data)
+            write_all(file, memoryview(data))
 
     @contextmanager
     def temporary(self, path: Path) -> Iterator[int]:
@@ -53,7 +54,7 @@ class DataFolder:
             StoreError: the disk is full or refuses.
         """
         temporary = self.own("tmp") / uuid.uuid4().hex
-        with mapped(path):
+        with disk_errors(path, WHEN_FULL):
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             try:
@@ -67,7 +68,7 @@ class DataFolder:
                 with suppress(OSError):
                     os.unlink(temporary)
                 raise
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
     def read_own_json(self, name: str) -> dict[str, Any]:
         """Return a JSON object that was remembered; empty where there is none, or a damaged one: all of it can be made again."""
@@ -86,8 +87,8 @@ class DataFolder:
 
     def drop(self, layout: EpochLayout) -> None:
         """Delete an epoch: its manifest first, so that a killed deletion is finished by the next start."""
-        with suppress(FileNotFoundError), mapped(self.path(layout.manifest)):
-            self.path(layout.manifest).unlink()
+        with disk_errors(self.path(layout.manifest), WHEN_FULL):
+            self.path(layout.manifest).unlink(missing_ok=True)
         shutil.rmtree(self.path(layout.folder), ignore_errors=True)
         with suppress(OSError):
             self.path(layout.folder).parent.rmdir()
@@ -95,13 +96,6 @@ class DataFolder:
     def free_bytes(self) -> int:
         """Return how much fits."""
         return shutil.disk_usage(self.root).free
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write bytes to a file that `DataFolder.temporary` opened."""
-    view = memoryview(data)
-    while view.nbytes:
-        view = view[os.write(descriptor, view) :]
 
 
 @contextmanager
@@ -120,7 +114,7 @@ def open_data_folder(root: Path) -> Iterator[DataFolder]:
             where=str(root),
             remedy="Give --data a folder of its own; files that are already here are seeded in place with --local.",
         )
-    with mapped(root):
+    with disk_errors(root, WHEN_FULL):
         own.mkdir(parents=True, exist_ok=True)
         try:
             lock = take_lock(folder.own("lock"))
@@ -129,7 +123,7 @@ def open_data_folder(root: Path) -> Iterator[DataFolder]:
                 problem="another seeder has this folder", where=str(root), remedy="Give each a folder of its own."
             ) from error
     with lock:
-        with mapped(root):
+        with disk_errors(root, WHEN_FULL):
             shutil.rmtree(folder.own("tmp"), ignore_errors=True)
             folder.own("tmp").mkdir()
             _finish_drops(folder)
@@ -141,27 +135,3 @@ def _finish_drops(folder: DataFolder) -> None:
     for path in folder.root.glob("chain_id=*/epoch_height=*/epoch_id=*"):
         if str(path.relative_to(folder.root)) not in held:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def mapped(path: Path) -> Iterator[None]:
-    """Turn errors of the operating system into errors of a store."""
-    try:
-        yield
-    except OSError as error:
-        problem = error.strerror or str(error)
-        if error.errno in _FULL:
-            raise StoreFullError(
-                problem=f"the disk is full: {problem}", where=str(path), remedy="Free space; it goes on by itself."
-            ) from error
-        if isinstance(error, PermissionError):
-            raise StoreDeniedError(problem=f"the disk refuses: {problem}", where=str(path), remedy="Check owner and mode.") from error
-        raise StoreError(problem=f"the disk failed: {problem}", where=str(path)) from error

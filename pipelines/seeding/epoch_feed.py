@@ -23,7 +23,7 @@ EPOCHS_TRIED_MAX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class BelievedEpoch:
+class EpochToSeed:
     """An epoch whose manifest passed."""
 
     layout: EpochLayout
@@ -36,7 +36,7 @@ class BelievedEpoch:
 class Look:
     """What a look at the bucket came to."""
 
-    epochs: tuple[BelievedEpoch, ...]
+    epochs: tuple[EpochToSeed, ...]
     """Newest first."""
     refused: tuple[tuple[str, ManifestError], ...]
     """Manifests that were not believed, by name."""
@@ -55,7 +55,7 @@ class EpochFeed:
         self._pointer_version = ""
         self._listed_at_s = -LISTING_INTERVAL_S
         self._layouts: list[EpochLayout] = []
-        self._read: dict[EpochLayout, tuple[str, BelievedEpoch]] = {}
+        self._read: dict[EpochLayout, tuple[str, EpochToSeed]] = {}
         """By layout: the stored version that was read, and what came of it."""
 
     def look(self) -> Look:
@@ -65,7 +65,7 @@ class EpochFeed:
             StoreError: the bucket can't be read.
         """
         self._list_again()
-        epochs: list[BelievedEpoch] = []
+        epochs: list[EpochToSeed] = []
         refused = []
         for layout in self._layouts[:EPOCHS_TRIED_MAX]:
             try:
@@ -80,7 +80,7 @@ class EpochFeed:
         self._read = {layout: entry for layout, entry in self._read.items() if layout in {epoch.layout for epoch in epochs}}
         return Look(tuple(epochs), tuple(refused))
 
-    def believe(self, layout: EpochLayout, data: bytes, where: str) -> BelievedEpoch:
+    def believe(self, layout: EpochLayout, data: bytes, where: str) -> EpochToSeed:
         """Judge a manifest's envelope.
 
         Raises:
@@ -89,7 +89,7 @@ class EpochFeed:
         offer = Offer(where, data)
         believed = choose_manifest(self._policy, [offer], layout, datetime.now(UTC), self.accepted, must_be_newest=False)
         self.accepted = self.accepted.with_accepted(believed.manifest, believed.envelope.payload_sha256)
-        return BelievedEpoch(layout, believed.manifest, data)
+        return EpochToSeed(layout, believed.manifest, data)
 
     def _list_again(self) -> None:
         """List the manifests if there may be others than last time."""
@@ -103,7 +103,7 @@ class EpochFeed:
         self._layouts = sorted(layouts, key=lambda layout: (layout.epoch_height, str(layout.epoch_id)), reverse=True)
         self._pointer_version, self._listed_at_s = version, now_s
 
-    def _believed(self, layout: EpochLayout) -> BelievedEpoch | None:
+    def _believed(self, layout: EpochLayout) -> EpochToSeed | None:
         """Return an epoch as it is now; None when its manifest went away."""
         info = self._store.info(layout.manifest)
         if info is None:

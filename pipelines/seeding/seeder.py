@@ -21,7 +21,7 @@ from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX, PublishedT
 from pipelines.bittorrent.session import SessionSettings
 from pipelines.bucket.lease_keeper import EpochLease, held_epoch
 from pipelines.seeding.data_folder import DataFolder
-from pipelines.seeding.epoch_feed import BelievedEpoch, EpochFeed
+from pipelines.seeding.epoch_feed import EpochFeed, EpochToSeed
 from pipelines.seeding.kept_epochs import HeldEpoch, epochs_to_drop
 from pipelines.seeding.shard_parts import ShardParts
 from pipelines.seeding.status import OnEvent, SeedEvent, SeedStatus, ShardKey, ShardPhase, ShardStatus
@@ -95,7 +95,7 @@ class Seeder:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._lock = threading.Lock()
-        self._epochs: dict[EpochLayout, BelievedEpoch] = {}
+        self._epochs: dict[EpochLayout, EpochToSeed] = {}
         self._shards: dict[ShardKey, ShardStatus] = {}
         self._damaged: deque[ShardKey] = deque()
         self._polled_at: float | None = None
@@ -207,7 +207,7 @@ class Seeder:
         for name, refusal in look.refused:
             self._on_event(SeedEvent("manifest_refused", f"{name}: {refusal}", {"where": name, "problem": refusal.problem}))
 
-    def _accept(self, epoch: BelievedEpoch) -> None:
+    def _accept(self, epoch: EpochToSeed) -> None:
         """Take up an epoch, or a new revision of one."""
         known = self._epochs.get(epoch.layout)
         if known is not None and known.envelope == epoch.envelope:
@@ -235,7 +235,7 @@ class Seeder:
             SeedEvent("epoch_found", f"epoch {manifest.epoch_height}, revision {manifest.revision}, {len(wanted)} shards", facts)
         )
 
-    def _wanted(self, epoch: BelievedEpoch) -> list[ManifestShard]:
+    def _wanted(self, epoch: EpochToSeed) -> list[ManifestShard]:
         """Return the shards of an epoch that are seeded: an empty shard has no torrent, and needs none."""
         chosen = self._settings.shard_ids
         return [shard for shard in epoch.manifest.shards if shard.num_parts and (not chosen or shard.shard_id in chosen)]

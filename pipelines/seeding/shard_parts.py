@@ -14,8 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from pipelines.seeding.data_folder import DataFolder, mapped, write_all
+from pipelines.seeding.data_folder import WHEN_FULL, DataFolder
 from pipelines.seeding.status import ShardKey
+from pipelines.stores.durable_file import disk_errors, write_all
 from pipelines.stores.store import Store
 from schemas.errors import ObjectMismatchError, StatecastError, StoreFullError, TransientStoreError
 from schemas.ids import PartId
@@ -108,7 +109,7 @@ class ShardParts:
                     raise TransientStoreError(problem="stopped", where=name)
                 data = store.get(name, start, min(start + RANGE_BYTES_MAX, part.size))
                 digest.update(data)
-                write_all(descriptor, data)
+                write_all(descriptor, memoryview(data))
             if digest.hexdigest() != part.sha256:
                 raise ObjectMismatchError(
                     problem="the bucket has other bytes than the manifest says",
@@ -128,7 +129,7 @@ class ShardParts:
         if self._ledger.get(str(path)) == [found.st_mtime_ns, found.st_size, part.sha256]:
             return True
         digest = hashlib.sha256()
-        with mapped(path), open(path, "rb") as file:
+        with disk_errors(path, WHEN_FULL), open(path, "rb") as file:
             while data := file.read(1 << 20):
                 if self._stop.is_set():
                     return False

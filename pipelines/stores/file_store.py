@@ -22,6 +22,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
+from pipelines.stores.durable_file import make_folder, sync_folder, write_all
 from pipelines.stores.object_names import TEMPORARY_FOLDER, check_object_name, check_prefix, check_range
 from pipelines.stores.per_process import PerProcess
 from pipelines.stores.ranges import as_view, holds_same_bytes
@@ -38,9 +39,6 @@ from schemas.errors import (
 
 TEMPORARY_FILE_AGE_S_MAX = 6 * 3600
 """A temporary file older than this belongs to a writer that was killed, and is removed."""
-
-WRITE_BYTES_MAX = 64 << 20
-"""Most bytes handed to one write call; Linux takes less than 2 GiB."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -75,7 +73,7 @@ class FileStore:
         """See `Store.put`."""
         target = self._path(name)
         with self._mapped(name), self._temporary(data, after_ns=0) as temporary:
-            _make_folder(target.parent)
+            make_folder(target.parent)
             if target.is_dir():
                 raise ObjectExistsError(problem="the name is taken by a folder", where=str(target))
             if not create_only:
@@ -132,7 +130,7 @@ class FileStore:
                 raise ObjectExistsError(problem="the object is not what was expected", where=str(target))
             # Versions hold the modification time: made to rise, so that a version never comes back within one clock tick.
             with self._temporary(data, after_ns=os.stat(target).st_mtime_ns if current else 0) as temporary:
-                _make_folder(target.parent)
+                make_folder(target.parent)
                 os.replace(temporary, target)
                 self._sync_folder(target.parent)
                 return _info(name, os.stat(target))
@@ -167,19 +165,19 @@ class FileStore:
 
     def _sync_folder(self, folder: Path) -> None:
         if self.durable:
-            _sync_folder(folder)
+            sync_folder(folder)
 
     @contextmanager
     def _temporary(self, data: Data, after_ns: int) -> Iterator[Path]:
         """Hold the bytes in a temporary file, synced where that was promised, modified later than ``after_ns``, that is gone afterwards."""
         self._cleaned.get(self._clean)
         folder = Path(self.root, TEMPORARY_FOLDER)
-        _make_folder(folder)
+        make_folder(folder)
         path = folder / uuid.uuid4().hex
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             try:
-                _write_all(descriptor, as_view(data))
+                write_all(descriptor, as_view(data))
                 modified_ns = max(time.time_ns(), after_ns + 1)
                 os.utime(descriptor, ns=(modified_ns, modified_ns))
                 if self.durable:
@@ -204,7 +202,7 @@ class FileStore:
     @contextmanager
     def _swap_lock(self) -> Iterator[None]:
         folder = Path(self.root, TEMPORARY_FOLDER)
-        _make_folder(folder)
+        make_folder(folder)
         descriptor = os.open(folder / _SWAP_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -244,32 +242,6 @@ def _store_error(error: OSError, where: str) -> StoreError | InvalidInputError:
     if error.errno in _TRANSIENT:
         return TransientStoreError(problem=f"the file system failed for the moment: {problem}", where=where)
     return StoreError(problem=f"the file system failed: {problem}", where=where)
-
-
-def _write_all(descriptor: int, view: memoryview) -> None:
-    position = 0
-    while position < view.nbytes:
-        position += os.write(descriptor, view[position : position + WRITE_BYTES_MAX])
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and its parents, each synced into its own parent."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    with suppress(FileExistsError):
-        os.mkdir(folder)
-    if not folder.is_dir():
-        raise FileExistsError(errno.EEXIST, "a file is where a folder is needed", str(folder))
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _info(name: str, status: os.stat_result) -> ObjectInfo:

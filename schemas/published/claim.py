@@ -57,7 +57,7 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class ProducerLease:
     """One producer's share of a claim."""
 
     holder: Holder
@@ -93,9 +93,9 @@ class Claim:
     """What ``claim.json`` says."""
 
     layout: EpochLayout
-    leases: tuple[Lease, ...]
+    leases: tuple[ProducerLease, ...]
 
-    def lease_of(self, run_id: str) -> Lease | None:
+    def lease_of(self, run_id: str) -> ProducerLease | None:
         """Return a run's lease."""
         return next((lease for lease in self.leases if lease.holder.run_id == run_id), None)
 
@@ -126,12 +126,12 @@ class Claim:
         return cls(layout, tuple(_read_lease(lease) for lease in reader.inners("leases", LEASES_MAX)))
 
 
-def _read_lease(reader: FieldReader) -> Lease:
+def _read_lease(reader: FieldReader) -> ProducerLease:
     shard_ids = reader.listed("shard_ids", LEASE_SHARDS_MAX)
     if any(isinstance(shard_id, bool) or not isinstance(shard_id, int) for shard_id in shard_ids):
         reader.fail("field shard_ids must be a list of numbers")
     holder = reader.inner("holder")
-    lease = Lease(
+    lease = ProducerLease(
         holder=Holder(
             host=holder.text("host", 255),
             pid=holder.number("pid", 0, 2**63 - 1),

@@ -27,7 +27,7 @@ _FORMAT = "urn:statecast:lease:v1"
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class ReaderLease:
     """What ``leases/ID.json`` says."""
 
     holder: str
@@ -52,7 +52,7 @@ class Lease:
         )
 
     @classmethod
-    def parse(cls, data: bytes, where: str) -> Lease:
+    def parse(cls, data: bytes, where: str) -> ReaderLease:
         """Parse the wire form; unknown fields are ignored.
 
         Raises:

@@ -18,7 +18,7 @@ from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Data, ObjectInfo, Store
 from schemas.errors import ManifestError, StoreDeniedError, TransientStoreError
 from schemas.json_document import encode_json
-from schemas.published.lease import LEASE_TTL_MAX_S, LEASE_TTL_S, Lease
+from schemas.published.lease import LEASE_TTL_MAX_S, LEASE_TTL_S, ReaderLease
 from tests.support.faulty_store import Fault
 from tests.support.productions import inject, new_store_url
 from tests.support.stored_epochs import CHAIN_ID, epoch_layout, publish_epoch
@@ -73,7 +73,7 @@ def test_a_lease_is_there_while_somebody_reads(store: Store) -> None:
         assert heard.some.wait(WAIT_S)
         assert heard.states == [LeaseState.HELD]
         (name,) = leases_in(store)
-        lease = Lease.parse(store.get(name), name)
+        lease = ReaderLease.parse(store.get(name), name)
         assert (lease.purpose, lease.renewed, lease.expires) == ("fetch", NOW, NOW + timedelta(seconds=LEASE_TTL_S))
         assert "a fetch of process" in find_holders(store, LAYOUT, NOW).description
     assert leases_in(store) == []
@@ -85,7 +85,7 @@ def test_a_lease_is_renewed(store: Store) -> None:
     lease = EpochLease(store, LAYOUT, "fetch", now=lambda: next(clock))
     assert lease.renew() is LeaseState.HELD
     assert lease.renew() is LeaseState.HELD
-    found = Lease.parse(store.get(lease.name), lease.name)
+    found = ReaderLease.parse(store.get(lease.name), lease.name)
     assert found.renewed == NOW + timedelta(minutes=1)
 
 
@@ -267,6 +267,6 @@ def test_a_lease_at_the_end_of_all_times_is_none(store: Store) -> None:
     end = "9999-12-31T23:59:59Z"
     document = {"format": "urn:statecast:lease:v1", "holder": "x", "purpose": "fetch", "renewed": end, "expires": end}
     with pytest.raises(ManifestError):
-        Lease.parse(encode_json(document), "lease")
+        ReaderLease.parse(encode_json(document), "lease")
     store.put(LAYOUT.lease("ab" * 16), encode_json(document))
     assert "can't be read" in find_holders(store, LAYOUT, NOW).description

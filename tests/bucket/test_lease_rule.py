@@ -16,7 +16,7 @@ from pipelines.stores.memory_store import MemoryStore
 from pipelines.stores.store import ObjectInfo
 from schemas.errors import ClaimedError
 from schemas.ids import CryptoHash
-from schemas.published.claim import LEASE_TTL_S_MAX, Holder, Lease
+from schemas.published.claim import LEASE_TTL_S_MAX, Holder, ProducerLease
 from schemas.published.object_layout import EpochLayout
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -80,7 +80,7 @@ def test_a_process_that_is_gone_holds_nothing_for_anybody(store: StoreWithClock)
     """Neither for a producer nor for a collector of its machine, however long its lease has left."""
     ours = this_holder()
     dead = replace(ours, started=ours.started - 1)
-    lease = Lease(dead, (0,), NOW, NOW, TTL_S)
+    lease = ProducerLease(dead, (0,), NOW, NOW, TTL_S)
     assert not producer_counts(lease, stored(0.0), NOW, this_machine())
     assert producer_counts(lease, stored(0.0), NOW, "another")
     Claimant(store, LAYOUT, (0,), dead, TTL_S, now=lambda: NOW).acquire()

@@ -23,7 +23,7 @@ from pipelines.near.epoch.node_context import epoch_context_from_node
 from pipelines.near.node.node_columns import STATE_CHANGES
 from pipelines.near.node.node_home import read_node_home
 from pipelines.near.node.rocksdb_reader import RocksDbReader
-from pipelines.near.trie.changed_records import find_shard_layout
+from pipelines.near.trie.changed_records import find_known_layout
 from schemas.errors import SnapshotMismatchError
 from schemas.nearcore.epoch_context import EpochContext
 from schemas.nearcore.shard_layout import ShardLayout
@@ -51,7 +51,7 @@ def exported(context: EpochContext, export: ExportSettings, home: Path | None = 
 
 def layout_of(context: EpochContext) -> ShardLayout:
     """Return the real chain's shard layout."""
-    layout = find_shard_layout(read_node_home(localnet_home()), frozenset(shard.shard_uid for shard in context.shards))
+    layout = find_known_layout(read_node_home(localnet_home()), frozenset(shard.shard_uid for shard in context.shards))
     assert layout is not None
     return layout
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.fetch_display import JsonDisplay, LineDisplay, LiveDisplay
+from jobs.fetch_display import FetchJsonDisplay, FetchLineDisplay, LiveDisplay
 from tests.support.commands import Outcome, objects_in, statecast, statecast_process
 from tests.support.fault_server import fault_server
 from tests.support.fetches import NUM_PARTS, is_whole, published_manifest, published_parts
@@ -126,7 +126,7 @@ def test_every_display_takes_every_event(capsys: pytest.CaptureFixture[str]) -> 
     source = SourceProgress("https://mirror", 3, 1 << 20, 1e6, 2, 1, "banned")
     progress = FetchProgress(3, 9, 1 << 20, 1 << 30, 2 << 20, 1e6, 4.0, 60.0, (source,))
     console = Console(force_terminal=True, width=120)
-    for display in (LiveDisplay(console), LineDisplay(), JsonDisplay()):
+    for display in (LiveDisplay(console), FetchLineDisplay(), FetchJsonDisplay()):
         display.progress(progress)
         display.event("note", {"text": "noted"})
         display.event("banned", {"source": "https://mirror", "problem": "a wrong byte"})

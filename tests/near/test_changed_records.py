@@ -12,7 +12,7 @@ from pipelines.near.epoch.node_context import epoch_context_from_node
 from pipelines.near.node.node_columns import BLOCK_HEADER, CHUNK_EXTRA, STATE, STATE_CHANGES
 from pipelines.near.node.node_home import read_node_home
 from pipelines.near.node.rocksdb_reader import RocksDbReader
-from pipelines.near.trie.changed_records import BlockChanges, KindFilter, find_shard_layout
+from pipelines.near.trie.changed_records import BlockChanges, KindFilter, find_known_layout
 from pipelines.near.trie.walk_difference import trie_difference
 from schemas.errors import SnapshotMismatchError
 from schemas.ids import CryptoHash, ShardUId
@@ -31,7 +31,7 @@ def context(height: int) -> EpochContext:
 def block_changes(home: Path, shard: ShardContext) -> BlockChanges:
     """Return the changes up to a shard's block."""
     node = read_node_home(home)
-    layout = find_shard_layout(node, frozenset(one.shard_uid for one in context(NEWER).shards))
+    layout = find_known_layout(node, frozenset(one.shard_uid for one in context(NEWER).shards))
     assert layout is not None
     return BlockChanges(node, shard, layout)
 
@@ -136,9 +136,9 @@ def test_a_layout_of_other_shards_is_not_used() -> None:
     """After a resharding the genesis file no longer tells; without one nothing does."""
     shards = frozenset(one.shard_uid for one in context(NEWER).shards)
     node = read_node_home(localnet_home())
-    assert find_shard_layout(node, shards | {ShardUId(version=0, shard_id=9)}) is None
-    assert find_shard_layout(node, frozenset(list(shards)[1:])) is None
-    assert find_shard_layout(read_node_home(node_a()), shards) is None
+    assert find_known_layout(node, shards | {ShardUId(version=0, shard_id=9)}) is None
+    assert find_known_layout(node, frozenset(list(shards)[1:])) is None
+    assert find_known_layout(read_node_home(node_a()), shards) is None
 
 
 @pytest.mark.parametrize(("prefix", "expected"), [(b"", True), (b"\0", True), (b"\1", False), (b"\0\x09", True), (b"\0\x08\x01", False)])

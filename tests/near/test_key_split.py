@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.near.node.key_split import RANGES_MAX, ExistingKeys, split_keys
-from pipelines.near.node.rocksdb_reader import TableFile
+from pipelines.near.node.rocksdb_reader import DatabaseFile
 
 
 def look_ups(keys: list[bytes]) -> ExistingKeys:
@@ -28,7 +28,7 @@ def test_cuts_are_ascending_existing_keys_after_the_first(keys: list[bytes], dat
     """Whatever files there are, ranges that begin at the cuts tile the shard."""
     ends = st.sampled_from([b"\0" * 13, *keys, b"\xff" * 13])
     files = data.draw(
-        st.lists(st.builds(lambda a, b, size: TableFile(min(a, b), max(a, b), size), ends, ends, st.integers(1, 20_000)), max_size=8)
+        st.lists(st.builds(lambda a, b, size: DatabaseFile(min(a, b), max(a, b), size), ends, ends, st.integers(1, 20_000)), max_size=8)
     )
 
     cuts = split_keys(files, keys[0], keys[-1], target, look_ups(keys))
@@ -38,21 +38,21 @@ def test_cuts_are_ascending_existing_keys_after_the_first(keys: list[bytes], dat
 
 def test_files_that_follow_each_other_are_cut_between() -> None:
     """Where files tile the shard, each cut is a file's first key and ranges have about the target."""
-    files = [TableFile(bytes([index]), bytes([index, 255]), 100) for index in range(50)]
+    files = [DatabaseFile(bytes([index]), bytes([index, 255]), 100) for index in range(50)]
     assert split_keys(files, b"\0", b"\xff", 500, look_ups([])) == tuple(bytes([index]) for index in range(5, 50, 5))
 
 
 def test_one_large_file_is_cut_by_interpolation() -> None:
     """A single file over the whole shard still gives ranges."""
     keys = [bytes(8) + b"\x02" + index.to_bytes(2, "big") for index in range(1000)]
-    cuts = split_keys([TableFile(keys[0], keys[-1], 1000)], keys[0], keys[-1], 100, look_ups(keys))
+    cuts = split_keys([DatabaseFile(keys[0], keys[-1], 1000)], keys[0], keys[-1], 100, look_ups(keys))
     assert len(cuts) == 9
     assert max(int.from_bytes(b, "big") - int.from_bytes(a, "big") for a, b in pairwise(cuts)) < 120
 
 
 def test_a_tiny_target_does_not_cut_without_end() -> None:
     """The number of ranges is bounded whatever is asked for."""
-    files = [TableFile(b"\0", b"\xff", 1 << 40)]
+    files = [DatabaseFile(b"\0", b"\xff", 1 << 40)]
     assert len(split_keys(files, b"\0", b"\xff", 1, ExistingKeys(lambda key: key, lambda key: key))) <= RANGES_MAX
 
 
@@ -60,7 +60,7 @@ def test_kinds_of_records_are_cut_apart_before_they_are_interpolated() -> None:
     """A file over several kinds is cut where each begins, and every kind for itself, so that clustered keys still spread."""
     keys = sorted(bytes(8) + bytes([kind]) + b"name%03d" % number for kind in (0, 2, 9, 255) for number in range(200))
 
-    cuts = split_keys([TableFile(keys[0], keys[-1], 400)], keys[0], keys[-1], 100, look_ups(keys))
+    cuts = split_keys([DatabaseFile(keys[0], keys[-1], 400)], keys[0], keys[-1], 100, look_ups(keys))
 
     firsts = {next(key for key in keys if key[8] == kind) for kind in (2, 9, 255)}
     assert firsts <= set(cuts)

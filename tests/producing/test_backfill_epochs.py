@@ -22,7 +22,7 @@ from pipelines.near.node.node_columns import (
     STATE_SYNC_HASHES,
 )
 from pipelines.near.node.rocksdb_reader import RocksDbReader, Row
-from pipelines.producing.backfill.backfill_epochs import EPOCHS_MAX, find_epochs, parse_epoch_range
+from pipelines.producing.backfill.backfill_epochs import EPOCHS_MAX, find_node_epochs, parse_epoch_range
 from schemas.errors import EpochNotReadyError, InvalidInputError
 from schemas.ids import ShardUId
 from tests.support.commands import statecast
@@ -59,7 +59,7 @@ def test_what_is_no_range_is_refused(text: str) -> None:
 
 def test_epochs_that_can_be_had_are_found() -> None:
     """The others are listed with what is wrong, without stopping the search."""
-    found = find_epochs(localnet_home(), range(4, 9), (2, 0))
+    found = find_node_epochs(localnet_home(), range(4, 9), (2, 0))
     assert [epoch.epoch_height for epoch in found] == [4, 5, 6, 7, 8]
     for epoch in found[:3]:
         assert epoch.context is not None
@@ -71,14 +71,14 @@ def test_epochs_that_can_be_had_are_found() -> None:
 @pytest.mark.parametrize("heights", [range(4, 5), range(2, 9)])
 def test_a_range_lists_the_nodes_epochs_once(listings: list[RocksDbReader], heights: range) -> None:
     """However long it is: an archival node has thousands of rows, each to be decoded."""
-    assert len(find_epochs(localnet_home(), heights, ())) == len(heights)
+    assert len(find_node_epochs(localnet_home(), heights, ())) == len(heights)
     assert len(listings) == 1
 
 
 def test_a_range_with_endpoints_lists_the_nodes_epochs_once_too(listings: list[RocksDbReader]) -> None:
     """The node's own part in it is read from what is open."""
-    found = find_epochs(localnet_home(), range(4, 7), (), lambda node, selector: open_node_context(node, selector, ()))
-    assert found == find_epochs(localnet_home(), range(4, 7), ())
+    found = find_node_epochs(localnet_home(), range(4, 7), (), lambda node, selector: open_node_context(node, selector, ()))
+    assert found == find_node_epochs(localnet_home(), range(4, 7), ())
     assert len(listings) == 2
 
 
@@ -94,15 +94,15 @@ def test_a_node_that_is_opened_again_is_seen_as_it_is_then(home: Path) -> None:
     # Nothing settles the sync block then: it is not final yet.
     change_rows(home / "data", BLOCK_MISC, {STATE_SNAPSHOT_KEY: None})
     change_rows(home / "data", STATE_SYNC_HASHES, {context.epoch_id: None})
-    (hidden,) = find_epochs(home, range(6, 7), ())
+    (hidden,) = find_node_epochs(home, range(6, 7), ())
     change_rows(home / "data", STATE_SYNC_HASHES, {context.epoch_id: context.sync_hash})
-    (seen,) = find_epochs(home, range(6, 7), ())
+    (seen,) = find_node_epochs(home, range(6, 7), ())
     assert (hidden.context, seen.context) == (None, context)
 
 
 def test_an_epoch_without_a_wanted_shard_fails_alone() -> None:
     """As happens across a resharding."""
-    (epoch,) = find_epochs(localnet_home(), range(4, 5), (17,))
+    (epoch,) = find_node_epochs(localnet_home(), range(4, 5), (17,))
     assert isinstance(epoch.failure, InvalidInputError)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.proving.node_readers import NodesByHash
-from pipelines.proving.verify_trie_proof import verify_proof
+from pipelines.proving.verify_trie_proof import verify_trie_proof
 from pipelines.proving.walk_proof import check_claim, walk_to_key
 from schemas.errors import IntegrityError, MissingTrieValueError
 from schemas.ids import CryptoHash, ShardUId
@@ -42,7 +42,7 @@ def _as_document(answer: dict[str, Any]) -> TrieProof:
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: answer["id"])
 def test_the_answers_of_nodes_hold_as_they_are(answer: dict[str, Any]) -> None:
     """A node's answer to view_state, nodes in the node's order, is a proof of the prefix."""
-    verified = verify_proof(_as_document(answer), answer["id"], state_root=CryptoHash.from_base58(answer["state_root"]))
+    verified = verify_trie_proof(_as_document(answer), answer["id"], state_root=CryptoHash.from_base58(answer["state_root"]))
     assert verified.tied_to == (f"state root {answer['state_root']}",)
 
 

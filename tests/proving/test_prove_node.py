@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipelines.proving.prove_node import NodeProofRequest, prove_from_node
-from pipelines.proving.verify_trie_proof import verify_proof
+from pipelines.proving.verify_trie_proof import verify_trie_proof
 from pipelines.proving.wanted_record import wanted_record
 from schemas.errors import EpochNotReadyError, IntegrityError, InvalidInputError
 from schemas.ids import CryptoHash
@@ -78,10 +78,10 @@ def test_the_state_after_a_block_is_named_in_the_next() -> None:
     proof = prove_from_node(NodeProofRequest(localnet_home(), wanted, block=_block(238)["header"]["hash"])).proof
     (chunk,) = [chunk for chunk in _block(239)["chunks"] if chunk["shard_id"] == proof.shard_uid.shard_id]
     assert str(proof.state_root) == chunk["prev_state_root"]
-    assert verify_proof(proof, "", CryptoHash.from_base58(_block(239)["header"]["hash"])).tied_to
+    assert verify_trie_proof(proof, "", CryptoHash.from_base58(_block(239)["header"]["hash"])).tied_to
     for height in (238, 240):
         with pytest.raises(IntegrityError):
-            verify_proof(proof, "", CryptoHash.from_base58(_block(height)["header"]["hash"]))
+            verify_trie_proof(proof, "", CryptoHash.from_base58(_block(height)["header"]["hash"]))
 
 
 def test_an_epoch_is_tied_to_its_sync_block_and_to_the_parent() -> None:
@@ -91,7 +91,7 @@ def test_an_epoch_is_tied_to_its_sync_block_and_to_the_parent() -> None:
     assert verified.chunk.child is not None
     assert verified.proof.shard_chosen_by is ShardChoice.SHARD_LAYOUT
     for block in (verified.chunk.block.hash, verified.chunk.child.hash):
-        assert verify_proof(verified.proof, "", block).tied_to == (f"block {block}",)
+        assert verify_trie_proof(verified.proof, "", block).tied_to == (f"block {block}",)
 
 
 def test_the_newest_block_has_no_headers_after_it() -> None:
@@ -107,7 +107,7 @@ def test_the_newest_block_has_no_headers_after_it() -> None:
     verified = prove_from_node(NodeProofRequest(localnet_home(), wanted_record("node0"), block=str(height)))
     assert verified.chunk is None
     with pytest.raises(IntegrityError, match="no headers"):
-        verify_proof(verified.proof, "", verified.proof.block_hash)
+        verify_trie_proof(verified.proof, "", verified.proof.block_hash)
 
 
 def test_the_genesis_layout_names_the_shard_that_has_the_account() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.proving.prove_node import NodeProofRequest, prove_from_node
-from pipelines.proving.verify_trie_proof import verify_proof
+from pipelines.proving.verify_trie_proof import verify_trie_proof
 from pipelines.proving.wanted_record import WantedRecord, wanted_record
 from schemas.errors import IntegrityError
 from schemas.ids import CryptoHash
@@ -41,7 +41,7 @@ def _real(contract_prefix: str | None) -> TrieProof:
 
 def _holds(data: bytes, trusted_block: CryptoHash | None = None) -> bool:
     try:
-        verify_proof(TrieProof.parse(data, "proof"), "proof", trusted_block)
+        verify_trie_proof(TrieProof.parse(data, "proof"), "proof", trusted_block)
     except IntegrityError:
         return False
     return True
@@ -146,7 +146,7 @@ def _altered(proof: TrieProof) -> dict[str, TrieProof]:
 def test_forgeries_fail(contract_prefix: str | None) -> None:
     """A forger who writes the right sha256 still can't change what a proof says, with or without a trusted block."""
     proof = _real(contract_prefix)
-    block = verify_proof(proof, "proof").chunk
+    block = verify_trie_proof(proof, "proof").chunk
     assert block is not None
     for name, forged in _altered(proof).items():
         assert not _holds(forged.to_bytes()), name
@@ -160,14 +160,14 @@ def test_every_byte_of_a_node_counts() -> None:
         for position in range(len(node)):
             changed = node[:position] + bytes([node[position] ^ 0xFF]) + node[position + 1 :]
             with pytest.raises(IntegrityError):
-                verify_proof(dataclasses.replace(proof, nodes=(*proof.nodes[:index], changed, *proof.nodes[index + 1 :])), "proof")
+                verify_trie_proof(dataclasses.replace(proof, nodes=(*proof.nodes[:index], changed, *proof.nodes[index + 1 :])), "proof")
 
 
 def test_every_hashed_byte_of_the_headers_counts() -> None:
     """With a trusted block no byte of the headers can be changed but those of the signatures, which no hash covers."""
     proof = _real(None)
     assert proof.chain is not None
-    proven = verify_proof(proof, "proof").chunk
+    proven = verify_trie_proof(proof, "proof").chunk
     assert proven is not None
     assert proven.child is not None
     signature_bytes = 65
@@ -181,12 +181,12 @@ def test_every_hashed_byte_of_the_headers_counts() -> None:
             changed = header[:position] + bytes([header[position] ^ 0xFF]) + header[position + 1 :]
             forged = dataclasses.replace(proof, chain=dataclasses.replace(proof.chain, **{field: changed}))
             with pytest.raises(IntegrityError):
-                verify_proof(forged, "proof", proven.child.hash)
+                verify_trie_proof(forged, "proof", proven.child.hash)
     for position in range(len(proof.chain.chunk_header) - signature_bytes):
         header = proof.chain.chunk_header
         changed = header[:position] + bytes([header[position] ^ 0xFF]) + header[position + 1 :]
         with pytest.raises(IntegrityError):
-            verify_proof(dataclasses.replace(proof, chain=dataclasses.replace(proof.chain, chunk_header=changed)), "proof")
+            verify_trie_proof(dataclasses.replace(proof, chain=dataclasses.replace(proof.chain, chunk_header=changed)), "proof")
 
 
 def test_what_is_trusted_must_be_what_is_proven() -> None:
@@ -194,10 +194,10 @@ def test_what_is_trusted_must_be_what_is_proven() -> None:
     proof = _real(None)
     other = CryptoHash(bytes(range(32)))
     with pytest.raises(IntegrityError, match=str(proof.state_root)):
-        verify_proof(proof, "proof", state_root=other)
+        verify_trie_proof(proof, "proof", state_root=other)
     with pytest.raises(IntegrityError, match="neither of them the trusted"):
-        verify_proof(proof, "proof", other)
+        verify_trie_proof(proof, "proof", other)
     with pytest.raises(IntegrityError, match="no headers"):
-        verify_proof(SMALL[0], "proof", other)
-    assert verify_proof(proof, "proof").tied_to == ()
-    assert verify_proof(proof, "proof", state_root=proof.state_root).tied_to == (f"state root {proof.state_root}",)
+        verify_trie_proof(SMALL[0], "proof", other)
+    assert verify_trie_proof(proof, "proof").tied_to == ()
+    assert verify_trie_proof(proof, "proof", state_root=proof.state_root).tied_to == (f"state root {proof.state_root}",)

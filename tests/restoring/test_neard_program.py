@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.restoring.into_node import neard_program
-from pipelines.restoring.into_node.neard_program import Way, inspect_neard
+from pipelines.restoring.into_node.neard_program import LoadWay, inspect_neard
 from schemas.errors import InvalidInputError, NodeError
 from tests.support.stand_in_neard import calls_of, write_program
 
@@ -15,14 +15,14 @@ from tests.support.stand_in_neard import calls_of, write_program
 @pytest.mark.parametrize(
     ("release", "version", "way"),
     [
-        ("2.12.1", (2, 12, 1), Way.CONFIG),
-        ("1.40.0", (1, 40, 0), Way.CONFIG),
-        ("2.13.0-rc.1", (2, 13, 0), Way.TOOL),
-        ("3.0.0", (3, 0, 0), Way.TOOL),
-        ("trunk", None, Way.TOOL),
+        ("2.12.1", (2, 12, 1), LoadWay.CONFIG),
+        ("1.40.0", (1, 40, 0), LoadWay.CONFIG),
+        ("2.13.0-rc.1", (2, 13, 0), LoadWay.TOOL),
+        ("3.0.0", (3, 0, 0), LoadWay.TOOL),
+        ("trunk", None, LoadWay.TOOL),
     ],
 )
-def test_the_release_decides_the_way(tmp_path: Path, release: str, version: tuple[int, int, int] | None, way: Way) -> None:
+def test_the_release_decides_the_way(tmp_path: Path, release: str, version: tuple[int, int, int] | None, way: LoadWay) -> None:
     """Before 2.13 it is config.json, from then on the tool; a build without a number is judged by its help."""
     found = inspect_neard(write_program(tmp_path, release))
     assert (found.release, found.version, found.way) == (release, version, way)

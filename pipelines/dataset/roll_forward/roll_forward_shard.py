@@ -51,7 +51,7 @@ def roll_forward_shard(
     The caller proves the result against the state root, as it does a fresh export.
 
     Args:
-        layout: as `pipelines.near.trie.changed_records.find_shard_layout` found it.
+        layout: as `pipelines.near.trie.changed_records.find_known_layout` found it.
     Raises:
         SnapshotMismatchError: headers or state changes of a block are gone.
         SourceError, IntegrityError, StoreError: as the tasks say.

@@ -24,8 +24,8 @@ from pipelines.near.epoch.epoch_context_source import LATEST
 from pipelines.near.epoch.node_epochs import EpochListing, NodeEpoch, UnreadableEpoch, list_all_epochs, list_recorded_epochs
 from pipelines.near.epoch.node_shards import (
     USE_CONTEXT,
+    choose_shard_layout,
     find_parents,
-    find_shard_layout,
     find_shard_uids,
     genesis_head,
     location_failure,
@@ -137,13 +137,13 @@ class NodeContextSource:
             return node.check(context, source_id, of_given=of_given)
 
     def with_parents(self, context: EpochContext) -> EpochContext:
-        """See `OpenNode.with_parents`."""
+        """See `OpenedNode.with_parents`."""
         with open_node(self.node_home) as node:
             return node.with_parents(context)
 
 
 @contextmanager
-def open_node(node_home: str | Path) -> Iterator[OpenNode]:
+def open_node(node_home: str | Path) -> Iterator[OpenedNode]:
     """Open a node's database for as many contexts as are wanted: each sees it as it is now.
 
     Raises:
@@ -153,10 +153,10 @@ def open_node(node_home: str | Path) -> Iterator[OpenNode]:
     # Nodes of before resharding without copies have no StateShardUIdMapping, those of before protocol 74 no StateSyncHashes.
     there = list_columns(home.data)
     with open_chain_rows(home, (*_CHAIN_COLUMNS, *(column for column in _OPTIONAL_COLUMNS if column in there))) as reader:
-        yield OpenNode(_source_id(node_home), home, reader)
+        yield OpenedNode(_source_id(node_home), home, reader)
 
 
-class OpenNode:
+class OpenedNode:
     """An `EpochContextSource`: a node's database as it was when it was opened. Its epochs are listed once, when first asked for."""
 
     def __init__(self, source_id: str, home: NodeHome, reader: ChainRows) -> None:
@@ -292,7 +292,7 @@ class OpenNode:
             protocol_version=epoch.protocol_version,
             shards=tuple(sorted(shards, key=lambda shard: shard.shard_id)),
             block_headers=(sync_block.encoded, parent.encoded),
-            shard_layout=find_shard_layout(shard_uids, layouts),
+            shard_layout=choose_shard_layout(shard_uids, layouts),
         )
 
 

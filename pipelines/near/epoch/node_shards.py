@@ -107,7 +107,7 @@ def find_parents(reader: ChainRows, shard_uids: Sequence[ShardUId], layouts: Lay
     return found
 
 
-def find_shard_layout(shard_uids: Sequence[ShardUId], layouts: Layouts) -> ShardLayout | None:
+def choose_shard_layout(shard_uids: Sequence[ShardUId], layouts: Layouts) -> ShardLayout | None:
     """Return the one of the layouts that has exactly an epoch's shards, without parents; None where none is the epoch's.
 
     Equal shard uids make equal layouts: a resharding gives all shards another version (V1) or the new ones new ids.

@@ -27,7 +27,7 @@ import ijson
 import pyarrow as pa
 
 from pipelines.near.files.external_sort import Entry
-from pipelines.near.files.sorted_file import SortedFile, content_fingerprint, inlined, record_batches, sorted_file, value_batches
+from pipelines.near.files.sorted_file import SortedFile, content_fingerprint, encode_records, inlined, sorted_file, value_batches
 from pipelines.near.node.flat_state_source import KeyRange
 from pipelines.near.node.genesis_head import open_maybe_gzip, read_genesis_fields
 from schemas.errors import InvalidInputError, SourceError
@@ -131,7 +131,7 @@ class GenesisSource:
         # Held for as long as rows are read: its folder goes with it.
         opened = self._sorted(head)
         entries = opened.sort.entries(prefix + key_range.begin, end)
-        yield from record_batches(_resolved(entries, head, self.path), record_batch_bytes_max)
+        yield from encode_records(_resolved(entries, head, self.path), record_batch_bytes_max)
 
     def values(self, shard: ShardContext, value_hashes: Sequence[bytes], record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
         """Yield referenced values, in the order asked for.

@@ -13,7 +13,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from pipelines.near.files.sorted_file import SortedFile, content_fingerprint, record_batches, sorted_file, value_batches
+from pipelines.near.files.sorted_file import SortedFile, content_fingerprint, encode_records, sorted_file, value_batches
 from pipelines.near.node.flat_state_source import KeyRange
 from pipelines.near.node.genesis_head import open_maybe_gzip
 from schemas.errors import SourceError
@@ -65,7 +65,7 @@ class RecordsFileSource:
         # Held for as long as rows are read: its folder goes with it.
         opened = self._sorted()
         entries = opened.sort.entries(key_range.begin, key_range.end)
-        yield from record_batches(_unique(entries, self.path), record_batch_bytes_max)
+        yield from encode_records(_unique(entries, self.path), record_batch_bytes_max)
 
     def values(self, shard: ShardContext, value_hashes: Sequence[bytes], record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
         """Yield referenced values, in the order asked for.

@@ -86,7 +86,7 @@ def sorted_file(paths: Sequence[Path], read: Callable[[SortedFile], None]) -> So
         return found
 
 
-def record_batches(rows: Iterable[tuple[bytes, bytes]], record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
+def encode_records(rows: Iterable[tuple[bytes, bytes]], record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
     """Yield record batches of ``RECORD_SCHEMA`` from ascending keys and encoded values (`SortedFile.encode_value`)."""
     yield from bounded(_batches(rows), record_batch_bytes_max)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from pipelines.near.node.rocksdb_reader import TableFile
+from pipelines.near.node.rocksdb_reader import DatabaseFile
 
 RANGES_MAX: Final = 1 << 16
 """Most key ranges that a shard is cut into."""
@@ -34,7 +34,7 @@ class ExistingKeys:
 
 
 def split_keys(
-    files: Iterable[TableFile],
+    files: Iterable[DatabaseFile],
     first_key: bytes,
     last_key: bytes,
     range_bytes_target: int,

@@ -77,7 +77,7 @@ Opened = TypeVar("Opened")
 
 
 @dataclass(frozen=True, slots=True)
-class TableFile:
+class DatabaseFile:
     """One SST file of a column family."""
 
     first_key: bytes
@@ -220,7 +220,7 @@ def list_columns(folder: Path) -> tuple[str, ...]:
     return _attempt(folder, lambda links: tuple(Rdict.list_cf(links)))
 
 
-def table_files(folder: Path, column: str) -> tuple[TableFile, ...]:
+def table_files(folder: Path, column: str) -> tuple[DatabaseFile, ...]:
     """Return the SST files of one column family, by first key.
 
     rocksdict lists the files of all open families without saying whose they are, so this opens the one alone.
@@ -235,7 +235,9 @@ def table_files(folder: Path, column: str) -> tuple[TableFile, ...]:
         ]
     finally:
         database.close()
-    return tuple(sorted((TableFile(file["start_key"], file["end_key"], file["size"]) for file in listed), key=lambda file: file.first_key))
+    return tuple(
+        sorted((DatabaseFile(file["start_key"], file["end_key"], file["size"]) for file in listed), key=lambda file: file.first_key)
+    )
 
 
 def cached_reader(folder: Path, columns: Sequence[str], *, reopen: bool = False) -> RocksDbReader:

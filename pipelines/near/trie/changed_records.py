@@ -136,7 +136,7 @@ class KindFilter:
         return not prefix or any(kind >> 4 == prefix[0] for kind in self.kinds)
 
 
-def find_shard_layout(home: NodeHome, shard_uids: frozenset[ShardUId]) -> ShardLayout | None:
+def find_known_layout(home: NodeHome, shard_uids: frozenset[ShardUId]) -> ShardLayout | None:
     """Return the layout that has exactly these shards, where the genesis file or an epoch configuration has it; None where none does.
 
     Raises:

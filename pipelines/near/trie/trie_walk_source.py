@@ -89,7 +89,7 @@ class StateWalkSource:
             return
         column = self._column(shard)
         leaves = walk_leaves(column, _root(shard), within(key_range))
-        yield from bounded(record_batches(column, leaves), record_batch_bytes_max)
+        yield from bounded(read_leaves(column, leaves), record_batch_bytes_max)
 
     def values(self, shard: ShardContext, value_hashes: Sequence[bytes], record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
         """Yield referenced values from the State column, in the order asked for.
@@ -140,7 +140,7 @@ class StateWalkSource:
         return self.state_column(shard).open()
 
 
-def record_batches(column: StateColumn, leaves: Iterator[list[Leaf]]) -> Iterator[pa.RecordBatch]:
+def read_leaves(column: StateColumn, leaves: Iterator[list[Leaf]]) -> Iterator[pa.RecordBatch]:
     """Turn records of a walk into record batches, reading the values that are short enough to be inlined.
 
     Raises:

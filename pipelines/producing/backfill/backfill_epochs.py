@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pipelines.near.epoch.node_context import OpenNode, open_node
+from pipelines.near.epoch.node_context import OpenedNode, open_node
 from pipelines.near.trie.trie_walk_source import tracked_shards
 from schemas.errors import EpochNotReadyError, IntegrityError, InvalidInputError, StatecastError
 from schemas.ids import ShardUId
@@ -55,8 +55,8 @@ def parse_epoch_range(text: str) -> range:
     return range(low, high + 1)
 
 
-def find_epochs(
-    node_home: str | Path, heights: range, shard_ids: tuple[int, ...], context_of: Callable[[OpenNode, str], EpochContext] | None = None
+def find_node_epochs(
+    node_home: str | Path, heights: range, shard_ids: tuple[int, ...], context_of: Callable[[OpenedNode, str], EpochContext] | None = None
 ) -> tuple[WantedEpoch, ...]:
     """Return the epochs of a range, ascending by height. The node's database is opened, and its epochs are listed, once for all.
 
@@ -66,7 +66,7 @@ def find_epochs(
     Raises:
         SourceError: the node's home or its database can't be read at all.
     """
-    find = context_of or OpenNode.epoch_context
+    find = context_of or OpenedNode.epoch_context
     with open_node(node_home) as node:
         return tuple(_wanted(node_home, lambda selector: find(node, selector), height, shard_ids) for height in heights)
 

@@ -25,10 +25,10 @@ from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.near.node.node_home import read_node_home
 from pipelines.near.node.node_store import NodeSource
-from pipelines.near.trie.changed_records import find_shard_layout
+from pipelines.near.trie.changed_records import find_known_layout
 from pipelines.near.trie.trie_walk_source import StateWalk, StateWalkSource, choose_node_source
 from pipelines.producing.backfill.backfill_epochs import WantedEpoch
-from pipelines.producing.backfill.backfill_status import BackfillStatus, Step, StepState, Way
+from pipelines.producing.backfill.backfill_status import BackfillStatus, RecordsWay, Step, StepState
 from pipelines.producing.build.work_folder import work_folder_for
 from pipelines.producing.claimed_production import ClaimedProgress, ClaimTerms, claimed
 from pipelines.producing.produce_epoch import EpochProduction, EpochResult, ProductionSettings
@@ -210,7 +210,7 @@ class _Lane:
         except StateRootMismatchError as error:
             # What an earlier step left may be damaged, and StateChanges are believed without proof: once more from the node itself.
             ways = [backfill.status.steps[epoch.epoch_height, shard].way for shard in shards]
-            if not any(way in (Way.DATASET, Way.ROLL_FORWARD) for way in ways):
+            if not any(way in (RecordsWay.DATASET, RecordsWay.ROLL_FORWARD) for way in ways):
                 raise
             self.progress.note(f"{error.problem} [{error.where}]; reading the epoch from the node again")
             for dataset in datasets.values():
@@ -255,16 +255,16 @@ class _Lane:
         began = time.monotonic()
         there = self._exported(context, shard)
         if there is not None:
-            return self._noted(context, there, Way.DATASET, began)
+            return self._noted(context, there, RecordsWay.DATASET, began)
         older = base.get(shard.shard_uid) if self.backfill.node.roll_forward else None
         rolled = None if older is None else self._rolled(context, shard, older)
-        return self._from_node(context, shard) if rolled is None else self._noted(context, rolled, Way.ROLL_FORWARD, began)
+        return self._from_node(context, shard) if rolled is None else self._noted(context, rolled, RecordsWay.ROLL_FORWARD, began)
 
     def _rolled(self, context: EpochContext, shard: ShardContext, older: ShardDataset) -> ShardDataset | None:
         """Roll forward by StateChanges, by the difference of the tries where those are gone; None where neither is possible."""
         backfill = self.backfill
         wanted = next(epoch for epoch in backfill.epochs if epoch.context is context)
-        layout = find_shard_layout(read_node_home(backfill.node.node_home), frozenset(wanted.epoch_shard_uids))
+        layout = find_known_layout(read_node_home(backfill.node.node_home), frozenset(wanted.epoch_shard_uids))
         for attempt in dict.fromkeys((layout, None)):
             try:
                 return roll_forward_shard(
@@ -289,10 +289,10 @@ class _Lane:
         alone = replace(context, shards=(shard,))
         source = self.backfill.node.source(alone)
         (dataset,) = export_epoch(self._runner(), source, alone, self.backfill.settings.export)
-        way = Way.STATE_WALK if isinstance(source, StateWalkSource) else Way.FLAT_STATE
+        way = RecordsWay.STATE_WALK if isinstance(source, StateWalkSource) else RecordsWay.FLAT_STATE
         return self._noted(context, dataset, way, began)
 
-    def _noted(self, context: EpochContext, dataset: ShardDataset, way: Way, began: float) -> ShardDataset:
+    def _noted(self, context: EpochContext, dataset: ShardDataset, way: RecordsWay, began: float) -> ShardDataset:
         self._made.append(dataset)
         self.backfill.status.note(
             context.epoch_height,

@@ -11,7 +11,7 @@ from typing import Any
 from pipelines.near.trie.trie_walk_source import StateWalkSource
 from pipelines.producing.backfill.backfill_epochs import WantedEpoch
 from pipelines.producing.backfill.backfill_node import Backfill, find_exported
-from pipelines.producing.backfill.backfill_status import Way
+from pipelines.producing.backfill.backfill_status import RecordsWay
 from pipelines.producing.build.plan_parts import decide_num_parts
 from schemas.errors import StatecastError
 from schemas.ids import ShardUId
@@ -20,7 +20,7 @@ from schemas.nearcore.epoch_context import EpochContext, ShardContext
 PRODUCE_BYTES_PER_S = 40e6
 """Memory usage that one core builds, encodes, publishes and validates in a second, about."""
 
-READ_BYTES_PER_S = {Way.FLAT_STATE: 100e6, Way.STATE_WALK: 8e6}
+READ_BYTES_PER_S = {RecordsWay.FLAT_STATE: 100e6, RecordsWay.STATE_WALK: 8e6}
 """Memory usage that one core exports in a second, about; the other ways read no whole shard."""
 
 OBJECTS_PER_EPOCH = 2
@@ -36,7 +36,7 @@ class PlannedStep:
 
     epoch_height: int
     shard: str
-    way: Way | None
+    way: RecordsWay | None
     """None where it can't be done."""
     memory_usage: int | None
     """None where the node can't tell before reading."""
@@ -46,12 +46,12 @@ class PlannedStep:
     @property
     def objects(self) -> int:
         """Objects that would be written for the shard."""
-        return 0 if self.way in (None, Way.PUBLISHED) else (self.num_parts or 0) + OBJECTS_PER_SHARD
+        return 0 if self.way in (None, RecordsWay.PUBLISHED) else (self.num_parts or 0) + OBJECTS_PER_SHARD
 
     @property
     def size(self) -> int:
         """Bytes that would be written, about: a part's decoded bytes are near its memory usage."""
-        return 0 if self.way in (None, Way.PUBLISHED) else self.memory_usage or 0
+        return 0 if self.way in (None, RecordsWay.PUBLISHED) else self.memory_usage or 0
 
     @property
     def core_seconds(self) -> float:
@@ -101,29 +101,29 @@ def _epoch_steps(backfill: Backfill, epoch: WantedEpoch, base: set[ShardUId]) ->
     there = {
         shard.shard_uid
         for shard, step in zip(context.shards, steps, strict=True)
-        if step.way not in (None, Way.PUBLISHED) or find_exported(backfill.settings.export.dataset_url, context, shard) is not None
+        if step.way not in (None, RecordsWay.PUBLISHED) or find_exported(backfill.settings.export.dataset_url, context, shard) is not None
     }
     return steps, there or base
 
 
 def _shard_step(backfill: Backfill, context: EpochContext, shard: ShardContext, published: bool, has_older: bool) -> PlannedStep:
-    way: Way | None = None
+    way: RecordsWay | None = None
     problem, memory_usage = "", None
     try:
         source = backfill.node.source(context.only((shard.shard_id,)))
         memory_usage = source.root_memory_usage(shard)
         if published:
-            way = Way.PUBLISHED
+            way = RecordsWay.PUBLISHED
         elif find_exported(backfill.settings.export.dataset_url, context, shard) is not None:
-            way = Way.DATASET
+            way = RecordsWay.DATASET
         elif has_older and backfill.node.roll_forward:
-            way = Way.ROLL_FORWARD
+            way = RecordsWay.ROLL_FORWARD
         elif isinstance(source, StateWalkSource):
-            way = Way.STATE_WALK
+            way = RecordsWay.STATE_WALK
         else:
             # Says what is wrong where there is no flat state of the wanted block either.
             source.fingerprint(shard)
-            way = Way.FLAT_STATE
+            way = RecordsWay.FLAT_STATE
     except StatecastError as error:
         problem = str(error)
     num_parts = None if memory_usage is None else decide_num_parts(memory_usage, backfill.settings.num_parts)

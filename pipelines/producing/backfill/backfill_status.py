@@ -28,7 +28,7 @@ class StepState(StrEnum):
     FAILED = "failed"
 
 
-class Way(StrEnum):
+class RecordsWay(StrEnum):
     """How a shard's records were had, or will be."""
 
     PUBLISHED = "published before"
@@ -46,7 +46,7 @@ class Step:
     shard: str
     """Shard uid; ``-`` for an epoch that has no context."""
     state: StepState = StepState.WAITING
-    way: Way | None = None
+    way: RecordsWay | None = None
     records: int | None = None
     num_parts: int | None = None
     stored_size: int | None = None
@@ -73,7 +73,7 @@ class BackfillStatus:
         try:
             document = json.loads(open_store(self.work_url).get(STATUS_NAME))
             for entry in document["steps"]:
-                step = Step(**{**entry, "state": StepState(entry["state"]), "way": Way(entry["way"]) if entry.get("way") else None})
+                step = Step(**{**entry, "state": StepState(entry["state"]), "way": RecordsWay(entry["way"]) if entry.get("way") else None})
                 if step.state is StepState.PUBLISHED:
                     self.steps[step.epoch_height, step.shard] = step
         except (ObjectNotFoundError, ValueError, TypeError, KeyError):

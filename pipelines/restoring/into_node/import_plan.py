@@ -16,7 +16,7 @@ from pipelines.near.node.node_home import NodeHome, read_node_home
 from pipelines.near.node.node_store import NodeSource
 from pipelines.restoring.into_node.load_command import ShardLoad
 from pipelines.restoring.into_node.load_journal import LoadJournal
-from pipelines.restoring.into_node.neard_program import NeardProgram, Way
+from pipelines.restoring.into_node.neard_program import LoadWay, NeardProgram
 from pipelines.restoring.into_node.node_guard import check_not_running
 from schemas.errors import EpochNotReadyError, InvalidInputError, SourceError
 from schemas.nearcore.epoch_context import EpochContext
@@ -75,7 +75,7 @@ def plan_import(
     home = _home(node_home, neard)
     check_not_running(home.home, home.data if home.data.is_dir() else None)
     if not _has_database(home):
-        if neard.way is Way.TOOL:
+        if neard.way is LoadWay.TOOL:
             raise EpochNotReadyError(
                 problem="the node has no database yet, and neard's tool loads parts only where the epoch's headers are",
                 where=str(home.data),
@@ -84,7 +84,7 @@ def plan_import(
         _check_genesis(home, context)
         return ImportPlan(home.home, None, neard, parts_root, (), None)
     check_context_against_node(context, home.home)
-    if neard.way is Way.CONFIG:
+    if neard.way is LoadWay.CONFIG:
         return ImportPlan(home.home, home.data, neard, parts_root, (), None)
     _check_epoch_row(home, context)
     loads = []
@@ -116,7 +116,7 @@ def _home(node_home: Path, neard: NeardProgram) -> NodeHome:
         return read_node_home(resolved)
     except SourceError:
         # A node that was only initialised has a configuration and no data.
-        if neard.way is Way.TOOL or not (resolved / "config.json").is_file() or (resolved / "data").exists():
+        if neard.way is LoadWay.TOOL or not (resolved / "config.json").is_file() or (resolved / "data").exists():
             raise
     return NodeHome(resolved, resolved / "data", None, resolved / "genesis.json")
 

@@ -33,7 +33,7 @@ _RELEASE = re.compile(r"\(release ([^)\s]+)")
 _NEEDED_LOAD_OPTIONS: Final = ("--action", "--part-id", "--state-root", "--sync-hash", "epoch-height")
 
 
-class Way(StrEnum):
+class LoadWay(StrEnum):
     """How parts get into a node."""
 
     TOOL = "tool"
@@ -51,9 +51,9 @@ class NeardProgram:
     """As it says itself."""
     version: tuple[int, int, int] | None
     """None where it has no number, as builds between releases."""
-    way: Way
+    way: LoadWay
     write_option: str | None
-    """The option of ``view-state`` that lets it write; its name has changed between releases. None with `Way.CONFIG`."""
+    """The option of ``view-state`` that lets it write; its name has changed between releases. None with `LoadWay.CONFIG`."""
 
 
 def inspect_neard(path: str | Path) -> NeardProgram:
@@ -73,8 +73,8 @@ def inspect_neard(path: str | Path) -> NeardProgram:
     found = _VERSION.search(answer)
     version = None if found is None else (int(found[1]), int(found[2]), int(found[3] or 0))
     if version is not None and version[:2] < FIRST_VERSION_WITHOUT_EXTERNAL_STORAGE:
-        return NeardProgram(program, release[1], version, Way.CONFIG, None)
-    return NeardProgram(program, release[1], version, Way.TOOL, _write_option(program, release[1]))
+        return NeardProgram(program, release[1], version, LoadWay.CONFIG, None)
+    return NeardProgram(program, release[1], version, LoadWay.TOOL, _write_option(program, release[1]))
 
 
 def _write_option(program: str, release: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from schemas.errors import InvalidInputError, ManifestError
 from schemas.published.catalogue import CATALOGUE_BYTES_MAX, Catalogue, CatalogueEpoch, PublishedListing
-from schemas.published.lease import LEASE_TTL_MAX_S, Lease
+from schemas.published.lease import LEASE_TTL_MAX_S, ReaderLease
 from schemas.published.object_layout import EpochLayout, ObjectKind, parse_object_name
 from schemas.published.scrub_state import WHOLE_PPM, ScrubState
 from tests.support.published_values import CHAIN_ID, EPOCH_ID, make_manifest
@@ -110,15 +110,15 @@ def test_a_mark_is_set_and_taken_back() -> None:
 
 def test_a_lease_comes_back() -> None:
     """What is parsed is what was written."""
-    lease = Lease("process 1 on host", "fetch", NOW, NOW + timedelta(minutes=15))
-    assert Lease.parse(lease.to_bytes(), "test") == lease
+    lease = ReaderLease("process 1 on host", "fetch", NOW, NOW + timedelta(minutes=15))
+    assert ReaderLease.parse(lease.to_bytes(), "test") == lease
 
 
 @pytest.mark.parametrize("ttl_s", [-1, LEASE_TTL_MAX_S + 1])
 def test_a_lease_without_end_is_refused(ttl_s: int) -> None:
     """Nobody holds an epoch for ever, or before the lease was written."""
     with pytest.raises(ManifestError):
-        Lease.parse(Lease("x", "fetch", NOW, NOW + timedelta(seconds=ttl_s)).to_bytes(), "test")
+        ReaderLease.parse(ReaderLease("x", "fetch", NOW, NOW + timedelta(seconds=ttl_s)).to_bytes(), "test")
 
 
 def test_the_memory_of_a_scrub_comes_back() -> None:
