@@ -26,7 +26,7 @@ from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.fetching.fetch_epoch import EpochFetch
-from pipelines.fetching.fetch_progress import FetchProgress, SilentWatcher
+from pipelines.fetching.fetch_progress import FetchProgress
 from pipelines.fetching.fetch_settings import FetchSettings
 from pipelines.fetching.limits import FetchLimits
 from pipelines.fetching.verifier import VerifyPartTask
@@ -75,12 +75,15 @@ class VerificationFigure:
     """Times the floor's time."""
 
 
-class _LastProgress(SilentWatcher):
+class _LastProgress:
     def __init__(self) -> None:
         self.last: FetchProgress | None = None
 
     def progress(self, progress: FetchProgress) -> None:
         self.last = progress
+
+    def event(self, name: str, facts: dict[str, object]) -> None:
+        pass
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

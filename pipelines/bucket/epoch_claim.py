@@ -1,8 +1,7 @@
 """The claim of an epoch in a store: made, renewed by a heartbeat, taken over when its holder is gone, released.
 
 A claim keeps a second producer from doing the same work at the same time. Nothing rests on it: whatever happens to it, two producers
-publish the same bytes and the store decides whose manifest is which revision. On a store whose `StoreGuarantees` lack ``create_only`` or
-``swap``, two producers may both believe that they hold it, and then both produce.
+publish the same bytes and the store decides whose manifest is which revision.
 
 Whose lease no longer counts, `pipelines.bucket.lease_rule` decides.
 """

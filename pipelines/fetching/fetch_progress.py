@@ -56,13 +56,3 @@ class FetchWatcher(Protocol):
         ``lease`` (source, state, problem).
         """
         ...
-
-
-class SilentWatcher:
-    """Hears nothing."""
-
-    def progress(self, progress: FetchProgress) -> None:
-        """Pass over it."""
-
-    def event(self, name: str, facts: dict[str, object]) -> None:
-        """Pass over it."""

@@ -21,9 +21,9 @@ class FetchSettings:
     """More sources; `TORRENT` among them for the shards' torrents."""
     chain_id: str | None
     epoch: str
-    """``latest``, a height or an id; of no meaning where the URL names the epoch."""
+    """``latest``, a height or an id; where the URL names an epoch, ``latest`` or that epoch."""
     shard_ids: tuple[int, ...]
-    """None for all that the manifest lists."""
+    """Empty for all that the manifest lists."""
     into: Path
     policy: TrustPolicy
     limits: FetchLimits

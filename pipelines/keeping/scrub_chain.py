@@ -58,11 +58,6 @@ class ScrubOutcome:
         """How many findings are right now."""
         return sum(repair.is_done for repair in self.repairs)
 
-    @property
-    def unrepaired(self) -> int:
-        """How many harmful findings are left."""
-        return len(self.scrubbed.harmful) - self.repaired
-
 
 @dataclass(frozen=True, slots=True)
 class ScrubResult:

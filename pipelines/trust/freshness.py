@@ -38,22 +38,6 @@ def check_not_expired(manifest: Manifest, now: datetime, where: str) -> None:
         )
 
 
-def check_revision(manifest: Manifest, seen: Manifest, where: str) -> None:
-    """Refuse a manifest that does not follow one that was seen of the same epoch.
-
-    Raises:
-        ManifestError: another epoch.
-        RollbackError: a lower revision.
-        EquivocationError: another content under the same revision.
-    """
-    if (manifest.chain_id, manifest.epoch_id) != (seen.chain_id, seen.epoch_id):
-        raise ManifestError(problem="the manifest is of another epoch than the one seen before", where=where)
-    if manifest.revision < seen.revision:
-        raise _rolled_back(manifest.revision, seen.revision, where)
-    if manifest.revision == seen.revision and manifest != seen:
-        raise _equivocates(seen.revision, where)
-
-
 @dataclass(frozen=True, slots=True)
 class AcceptedRevision:
     """A manifest that was accepted."""

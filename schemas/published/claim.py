@@ -95,10 +95,6 @@ class Claim:
     layout: EpochLayout
     leases: tuple[ProducerLease, ...]
 
-    def lease_of(self, run_id: str) -> ProducerLease | None:
-        """Return a run's lease."""
-        return next((lease for lease in self.leases if lease.holder.run_id == run_id), None)
-
     def to_bytes(self) -> bytes:
         """Return the wire form, canonical JSON."""
         return encode_json(

@@ -14,12 +14,13 @@ import pytest
 from pipelines.near.epoch.node_context import (
     check_context_against_node,
     epoch_context_from_node,
-    flat_state_failure,
     list_epochs,
-    newest_epoch,
 )
+from pipelines.near.epoch.node_shards import location_failure
 from pipelines.near.node.node_columns import BLOCK, BLOCK_HEADER, FLAT_STORAGE_STATUS, STATE_SYNC_HASHES
+from pipelines.near.node.node_home import read_node_home
 from pipelines.near.node.rocksdb_reader import RocksDbReader
+from pipelines.producing.watch.watch_poll import look_at_node
 from schemas.errors import ColumnMissingError, EpochNotReadyError, IntegrityError, InvalidInputError, SourceError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.nearcore.block import decode_block_header
@@ -274,18 +275,19 @@ def test_a_node_that_knows_nothing_has_no_objection() -> None:
 
 def test_the_newest_epoch_is_polled_without_building_its_context(context: EpochContext) -> None:
     """It is the one that latest means, and its flat state can be reached."""
-    newest = newest_epoch(localnet_home())
-    assert newest is not None
+    newest = look_at_node(localnet_home()).epochs[-1]
     assert (newest.epoch_height, newest.epoch_id, newest.sync_hash) == (context.epoch_height, context.epoch_id, context.sync_hash)
-    assert flat_state_failure(localnet_home(), context) is None
+    assert epoch_context_from_node(localnet_home()) == context
 
 
 def test_a_node_that_recorded_no_sync_hash_has_no_newest_epoch() -> None:
     """As before its first sync block."""
-    assert newest_epoch(node_a()) is None
+    assert look_at_node(node_a()).epochs == ()
 
 
 def test_an_epoch_that_flat_state_has_passed_is_unreachable() -> None:
     """Where it stands is told."""
-    failure = flat_state_failure(localnet_home(), epoch_context_from_node(localnet_home(), "5"))
+    shard = epoch_context_from_node(localnet_home(), "5").shards[0]
+    assert shard.flat_head_target is not None
+    failure = location_failure(read_node_home(localnet_home()), shard.shard_uid, shard.flat_head_target)
     assert isinstance(failure, SourceError)

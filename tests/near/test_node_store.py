@@ -29,7 +29,8 @@ from pipelines.near.node.node_columns import (
     STATE,
     STATE_SHARD_UID_MAPPING,
 )
-from pipelines.near.node.node_store import NodeSource, open_node_source
+from pipelines.near.node.node_home import read_node_home
+from pipelines.near.node.node_store import NodeSource
 from pipelines.near.node.rocksdb_reader import RocksDbReader, cached_reader
 from schemas.dataset.flat_state_value import encode_inlined, encode_ref
 from schemas.errors import (
@@ -237,18 +238,12 @@ def test_a_read_limit_is_charged_for_what_is_read(monkeypatch: pytest.MonkeyPatc
 
     limit = Counting()
     monkeypatch.setattr(node_store, "process_read_limit", lambda bytes_per_s: limit)
-    source = open_node_source(node_a(), context_file(node_a()), read_limit_bytes_per_s=1_000_000)
+    source = NodeSource(str(node_a()), context_file(node_a()), read_limit_bytes_per_s=1_000_000)
     records = records_of(source, first_shard(source))
     scanned = limit.spent
     assert scanned > sum(len(row["key"]) + len(row["value"] or b"") for batch in records for row in batch.to_pylist())
     values_of(source, first_shard(source), records)
     assert limit.spent > scanned
-
-
-def test_a_limit_of_nothing_is_refused() -> None:
-    """A read limit is at least one byte a second."""
-    with pytest.raises(InvalidInputError):
-        open_node_source(node_a(), context_file(node_a()), read_limit_bytes_per_s=0)
 
 
 # where the flat state is taken from
@@ -380,9 +375,9 @@ def test_a_dropped_column_is_named(home: Path) -> None:
 def test_a_home_without_a_database_is_named(tmp_path: Path) -> None:
     """The node's home is expected, not a folder inside it."""
     with pytest.raises(SourceError, match="no database folder"):
-        open_node_source(tmp_path, context_file(node_a()))
+        read_node_home(tmp_path)
     with pytest.raises(SourceError, match="not a folder"):
-        open_node_source(tmp_path / "nowhere", context_file(node_a()))
+        read_node_home(tmp_path / "nowhere")
 
 
 def test_a_newer_block_is_seen_through_an_open_handle(home: Path, kernel: Kernel) -> None:

@@ -16,7 +16,6 @@ from pipelines.fetching.fetch_progress import FetchProgress
 from pipelines.fetching.fetch_result import FetchResult
 from pipelines.fetching.fetch_settings import FetchSettings
 from pipelines.fetching.limits import FetchLimits
-from pipelines.near.node.native_state_header import can_verify
 from pipelines.trust.policy import TrustPolicy
 from pipelines.trust.signatures import TrustRule
 from schemas.published.dsse import parse_envelope
@@ -24,6 +23,7 @@ from schemas.published.manifest import Manifest
 from schemas.published.object_layout import EpochLayout
 from schemas.published.public_key import PublicKey
 from tests.support.commands import epoch_folder
+from tests.support.native_wheel import can_verify
 from tests.support.published import produce_localnet, public_key, session_folder
 
 NUM_PARTS = 6

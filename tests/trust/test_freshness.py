@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from pipelines.trust.freshness import EPOCHS_REMEMBERED_MAX, AcceptedManifests, check_not_expired, check_revision
+from pipelines.trust.freshness import EPOCHS_REMEMBERED_MAX, AcceptedManifests, check_not_expired
 from schemas.errors import EquivocationError, ManifestError, ManifestExpiredError, RollbackError
 from schemas.ids import CryptoHash
 from schemas.published.manifest import Manifest
@@ -23,17 +23,6 @@ def test_a_manifest_expires_at_its_second() -> None:
     check_not_expired(MANIFEST, MANIFEST.expires - timedelta(seconds=1), "test")
     with pytest.raises(ManifestExpiredError):
         check_not_expired(MANIFEST, MANIFEST.expires, "test")
-
-
-def test_revisions_only_go_up() -> None:
-    """Between two manifests at hand."""
-    newer = replace(MANIFEST, revision=2)
-    check_revision(newer, MANIFEST, "test")
-    check_revision(MANIFEST, MANIFEST, "test")
-    with pytest.raises(RollbackError):
-        check_revision(MANIFEST, newer, "test")
-    with pytest.raises(EquivocationError):
-        check_revision(replace(MANIFEST, mirrors=()), MANIFEST, "test")
 
 
 def test_the_memory_refuses_a_lower_revision_and_another_payload_of_the_same() -> None:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from pipelines.producing.publish.key_file import generate_key, load_signer
 from pipelines.producing.publish.signing import Signer, sign_payload
 from pipelines.trust.equivocation import differing_fields, find_contradictions
-from pipelines.trust.freshness import check_not_expired, check_revision
+from pipelines.trust.freshness import check_not_expired
 from pipelines.trust.signatures import TrustRule, agreed_payload, verified_signers
 from schemas.errors import InvalidInputError, ManifestError, SignatureError
 from schemas.ids import CryptoHash
@@ -150,16 +150,6 @@ def test_a_manifest_expires() -> None:
     with pytest.raises(ManifestError, match="expired at 2026-12-23 08:30 UTC"):
         check_not_expired(manifest, manifest.expires, "test")
     check_not_expired(replace(manifest, expires=None), manifest.expires + timedelta(days=9999), "test")
-
-
-def test_a_manifest_can_not_be_rolled_back() -> None:
-    """A lower revision, another content of the same, and another epoch are refused; the same again and the next are not."""
-    seen = replace(make_manifest(), revision=2)
-    check_revision(seen, seen, "test")
-    check_revision(replace(seen, revision=3, mirrors=()), seen, "test")
-    for other in (replace(seen, revision=1), replace(seen, mirrors=()), replace(seen, epoch_id=CryptoHash(bytes(32)), revision=3)):
-        with pytest.raises(ManifestError):
-            check_revision(other, seen, "test")
 
 
 def test_a_key_that_is_no_point_of_its_curve_is_refused_when_it_is_pinned() -> None:

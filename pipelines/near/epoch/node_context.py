@@ -21,7 +21,7 @@ from pathlib import Path
 from pipelines.near.epoch.chain_rows import ChainRows, open_chain_rows
 from pipelines.near.epoch.context_agreement import compare_contexts, mismatch
 from pipelines.near.epoch.epoch_context_source import LATEST
-from pipelines.near.epoch.node_epochs import EpochListing, NodeEpoch, UnreadableEpoch, list_all_epochs, list_recorded_epochs
+from pipelines.near.epoch.node_epochs import EpochListing, NodeEpoch, UnreadableEpoch, list_all_epochs
 from pipelines.near.epoch.node_shards import (
     USE_CONTEXT,
     choose_shard_layout,
@@ -54,36 +54,6 @@ def list_epochs(node_home: str | Path) -> EpochListing:
     """
     with open_node(node_home) as node:
         return node.listing
-
-
-def newest_epoch(node_home: str | Path) -> NodeEpoch | None:
-    """Return the newest epoch that the node has recorded a sync hash of; None when it has recorded none yet.
-
-    Meant for polling: two column families are opened, and StateSyncHashes has a row or two, each followed by one EpochInfo. Whether
-    the epoch can be produced from flat state is `flat_state_failure` of its context.
-
-    Raises:
-        SourceError: the database can't be read.
-        IntegrityError: its row can't be decoded.
-    """
-    with open_chain_rows(read_node_home(node_home), (EPOCH_INFO, STATE_SYNC_HASHES)) as reader:
-        newest = next(iter(list_recorded_epochs(reader).newest_recorded), None)
-    if isinstance(newest, UnreadableEpoch):
-        raise newest.failure
-    return newest
-
-
-def flat_state_failure(node_home: str | Path, context: EpochContext) -> SourceError | None:
-    """Return why flat state of no shard can be brought to an epoch; None when that of some shard can.
-
-    A node may track a few shards only, so one is enough. Costs a few point reads a shard, of an open view that is renewed when it is
-    older than the epoch.
-
-    Raises:
-        SourceError: the node's home is not there.
-        IntegrityError: a row can't be decoded.
-    """
-    return _unreachable(read_node_home(node_home), context)
 
 
 def epoch_context_from_node(node_home: str | Path, selector: str = LATEST) -> EpochContext:

@@ -44,15 +44,6 @@ class VerifiedStateHeader:
     """Incoming receipts that it holds, all blocks together."""
 
 
-def can_verify() -> bool:
-    """Tell whether the wheel is installed and knows state headers."""
-    try:
-        _module()
-    except InvalidInputError:
-        return False
-    return True
-
-
 def compute_state_header(read_row: ReadRow, chain: HeaderChain, sync_hash: CryptoHash, shard_id: int) -> bytes:
     """Compute a shard's ShardStateSyncResponseHeader as neard would, byte for byte, and verify it.
 

@@ -244,19 +244,6 @@ class NodeSource:
         return None
 
 
-def open_node_source(node_home: str | Path, context: EpochContext, read_limit_bytes_per_s: int | None = None) -> NodeSource:
-    """Return the source of a node, after a look at its home.
-
-    Raises:
-        SourceError: there is no database.
-        InvalidInputError: the limit is below one byte a second.
-    """
-    if read_limit_bytes_per_s is not None and read_limit_bytes_per_s < 1:
-        raise InvalidInputError(problem="a read limit is at least one byte a second", where=str(read_limit_bytes_per_s))
-    read_node_home(node_home)
-    return NodeSource(str(node_home), context, read_limit_bytes_per_s)
-
-
 def _target(shard: ShardContext) -> CryptoHash:
     if shard.flat_head_target is None:
         raise InvalidInputError(
