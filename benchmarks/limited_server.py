@@ -17,7 +17,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, Any
 
-from pipelines.stores.rate_limit import BytePacer
+from pipelines.stores.pace import Pace
 
 WRITE_BYTES = 16 << 10
 
@@ -37,27 +37,27 @@ def limited_server(folder: Path, bytes_per_s: float) -> Iterator[str]:
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    def __init__(self, *arguments: Any, pacer: BytePacer, **named: Any) -> None:
-        self._pacer = pacer
+    def __init__(self, *arguments: Any, pace: Pace, **named: Any) -> None:
+        self._pace = pace
         super().__init__(*arguments, **named)
 
     def copyfile(self, source: Any, outputfile: Any) -> None:
-        _copy_paced(source, outputfile, self._pacer)
+        _copy_paced(source, outputfile, self._pace)
 
     def log_message(self, format: str, *arguments: object) -> None:
         pass
 
 
-def _copy_paced(source: IO[bytes], target: IO[bytes], pacer: BytePacer) -> None:
+def _copy_paced(source: IO[bytes], target: IO[bytes], pace: Pace) -> None:
     while data := source.read(WRITE_BYTES):
-        pacer.wait_for(len(data))
+        time.sleep(pace.book(len(data)))
         target.write(data)
 
 
 def main() -> None:
     """Serve."""
     folder, bytes_per_s = sys.argv[1:]
-    handler = partial(_Handler, directory=folder, pacer=BytePacer(float(bytes_per_s), time.monotonic, time.sleep))
+    handler = partial(_Handler, directory=folder, pace=Pace(float(bytes_per_s)))
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     print(server.server_port, flush=True)
     server.serve_forever()

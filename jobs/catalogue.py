@@ -17,9 +17,9 @@ from pipelines.bucket.chain_catalogue import CatalogueWriter, read_catalogue
 from pipelines.fetching.documents import DocumentReader
 from pipelines.fetching.epoch_location import parse_epoch_url
 from pipelines.fetching.limits import FetchLimits
-from pipelines.fetching.pacing import Throttle
 from pipelines.fetching.source_account import open_account
 from pipelines.fetching.source_from_url import open_source
+from pipelines.fetching.throttle import Throttle
 from pipelines.stores.open_store import open_store
 from schemas.errors import InvalidInputError, ManifestError, StoreDeniedError
 from schemas.published.catalogue import CATALOGUE_BYTES_MAX, Catalogue, CatalogueEpoch

@@ -18,12 +18,13 @@ from pipelines.fetching.fetch_folder import FetchFolder
 from pipelines.fetching.fetch_progress import FetchWatcher
 from pipelines.fetching.fetch_settings import FetchSettings
 from pipelines.fetching.limits import SOURCES_MAX
-from pipelines.fetching.pacing import Pace, Throttle
 from pipelines.fetching.part_fetch import FetchPart
 from pipelines.fetching.source import Source
 from pipelines.fetching.source_account import SourceAccount, open_account
 from pipelines.fetching.source_from_url import TORRENT, open_source, unique_urls
+from pipelines.fetching.throttle import Throttle
 from pipelines.stores.durable_file import disk_errors
+from pipelines.stores.pace import Pace
 from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.policy import BelievedManifest, BelievedStatement, check_state_header, choose_manifest, choose_statement
 from schemas.errors import EpochNotReadyError, FetchError, InvalidInputError, ManifestError, StatecastError

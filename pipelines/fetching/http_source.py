@@ -19,8 +19,8 @@ import urllib3
 from urllib3.exceptions import HTTPError, LocationParseError, SSLError
 
 from pipelines.fetching.limits import CONNECTIONS_MAX
-from pipelines.fetching.pacing import Throttle
 from pipelines.fetching.source import SOURCE_TIMEOUT_S, Buffer, Cancellation, SourceTraits, WantedObject
+from pipelines.fetching.throttle import Throttle
 from schemas.errors import (
     InvalidInputError,
     ObjectNotFoundError,

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from pipelines.fetching.pacing import Throttle
 from pipelines.fetching.source import BUFFER_BYTES_MAX, Buffer, Cancellation, SourceTraits, WantedObject
+from pipelines.fetching.throttle import Throttle
 from pipelines.stores.store import Store
 from schemas.errors import InvalidInputError, ObjectNotFoundError
 from schemas.published.object_layout import EpochLayout, ObjectKind, chain_folder, parse_object_name

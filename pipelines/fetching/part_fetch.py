@@ -20,13 +20,14 @@ from pipelines.fetching.fetch_folder import FetchFolder
 from pipelines.fetching.fetch_progress import FetchWatcher
 from pipelines.fetching.limits import FetchLimits
 from pipelines.fetching.meter import Meter
-from pipelines.fetching.pacing import Pace, Throttle
 from pipelines.fetching.schedule import FailureKind, Schedule, Transfer
 from pipelines.fetching.source import Source, WantedObject
 from pipelines.fetching.source_account import SourceAccount
+from pipelines.fetching.throttle import Throttle
 from pipelines.fetching.transfer import PartialFile, TransferEnd, TransferThread
 from pipelines.fetching.verifier import Verifier, VerifyPartTask
 from pipelines.stores.durable_file import disk_errors
+from pipelines.stores.pace import Pace
 from schemas.errors import FetchError, IntegrityError
 from schemas.ids import CryptoHash, PartId
 from schemas.nearcore.state_part import Encoding

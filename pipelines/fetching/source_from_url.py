@@ -7,8 +7,8 @@ from typing import Final
 
 from pipelines.fetching.http_source import HttpSource
 from pipelines.fetching.object_source import ObjectStoreSource
-from pipelines.fetching.pacing import Throttle
 from pipelines.fetching.source import SOURCE_TIMEOUT_S, Source
+from pipelines.fetching.throttle import Throttle
 from pipelines.stores.open_store import open_store
 
 TORRENT: Final = "torrent"

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.fetching.pacing import Throttle
 from pipelines.fetching.schedule import FailureKind
 from pipelines.fetching.source import Cancellation, Source, WantedObject
+from pipelines.fetching.throttle import Throttle
 from pipelines.stores.durable_file import disk_errors, write_all
 from schemas.errors import (
     IntegrityError,

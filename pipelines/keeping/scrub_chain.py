@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pipelines.bucket.lease_keeper import EpochLease, held_epoch
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.fetching.epoch_location import parse_epoch_url
-from pipelines.fetching.pacing import Throttle
 from pipelines.fetching.source import Source
 from pipelines.fetching.source_from_url import open_source, unique_urls
+from pipelines.fetching.throttle import Throttle
 from pipelines.keeping.check_epoch import Finding, FindingKind
 from pipelines.keeping.repair_epoch import EpochRepair, Repair
 from pipelines.keeping.scrub_epoch import EpochScrub, ScrubbedEpoch

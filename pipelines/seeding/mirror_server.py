@@ -18,9 +18,9 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from pipelines.fetching.pacing import Pace
 from pipelines.seeding.mirror_folder import MirrorFolder, MirrorObject
 from pipelines.seeding.mirror_values import Access, MirrorLimits
+from pipelines.stores.pace import Pace
 from schemas.address import Address
 from schemas.errors import InvalidInputError
 

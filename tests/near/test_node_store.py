@@ -233,8 +233,9 @@ def test_a_read_limit_is_charged_for_what_is_read(monkeypatch: pytest.MonkeyPatc
     class Counting:
         spent = 0
 
-        def spend(self, byte_count: int) -> None:
-            self.spent += byte_count
+        def book_passed(self, amount: int) -> float:
+            self.spent += amount
+            return 0.0
 
     limit = Counting()
     monkeypatch.setattr(node_store, "process_read_limit", lambda bytes_per_s: limit)

@@ -2,47 +2,29 @@
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+import pytest
 
-from pipelines.near.node.read_limit import BURST_S, ReadLimit
-
-
-class Clock:
-    """A clock that only sleeping and the test move."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def read(self) -> float:
-        """Return the time."""
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        """Let time pass."""
-        assert seconds > 0
-        self.now += seconds
+from pipelines.near.node import read_limit
+from pipelines.near.node.read_limit import BURST_S, keep_read_limit, process_read_limit
+from pipelines.stores.pace import Pace
 
 
-@given(st.lists(st.tuples(st.integers(0, 5000), st.floats(0, 2)), min_size=1, max_size=30))
-def test_no_more_than_the_limit_is_read_in_any_time(steps: list[tuple[int, float]]) -> None:
-    """All bytes up to any moment fit the rate and one burst."""
-    clock = Clock()
-    limit = ReadLimit(1000, clock.read, clock.sleep)
-    spent = 0
-    for byte_count, pause_s in steps:
-        limit.spend(byte_count)
-        spent += byte_count
-        assert spent <= 1000 * (clock.now + BURST_S) + 1e-3
-        clock.now += pause_s
+def test_a_process_has_one_pace_a_limit_with_a_short_burst() -> None:
+    """All sources of a process share the rate; what is read within the burst costs no wait, what is beyond is waited for."""
+    limit = process_read_limit(1000)
+    assert process_read_limit(1000) is limit
+    assert process_read_limit(1001) is not limit
+    assert limit.book_passed(1000 * BURST_S) == 0
+    assert 0 < limit.book_passed(1000 * 3600) <= 3600
 
 
-def test_reading_below_the_limit_never_sleeps() -> None:
-    """A reader that is slow anyway is not slowed down."""
-    clock = Clock()
-    limit = ReadLimit(1000, clock.read, clock.sleep)
-    for _ in range(50):
-        clock.now += 0.1
-        before = clock.now
-        limit.spend(100)
-        assert clock.now == before
+def test_reading_beyond_the_limit_sleeps_for_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And never where there is no limit, or where it is kept anyway."""
+    slept: list[float] = []
+    monkeypatch.setattr(read_limit.time, "sleep", slept.append)
+    keep_read_limit(None, 1 << 40)
+    limit = Pace(1000, burst_s=BURST_S, clock=lambda: 0.0)
+    keep_read_limit(limit, 250)
+    assert slept == []
+    keep_read_limit(limit, 500)
+    assert slept == [0.5]

@@ -21,6 +21,7 @@ from urllib.parse import unquote
 
 import zstandard
 
+from pipelines.stores.pace import Pace
 from schemas.nearcore.borsh import BorshWriter
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -88,19 +89,6 @@ def fault_server(
         server.stdout.close()
 
 
-class _Pacer:
-    def __init__(self, bytes_per_s: float) -> None:
-        self._bytes_per_s = bytes_per_s
-        self._lock = threading.Lock()
-        self._free_at_s = time.monotonic()
-
-    def wait_for(self, size: int) -> None:
-        with self._lock:
-            begin_s = max(time.monotonic(), self._free_at_s)
-            self._free_at_s = begin_s + size / self._bytes_per_s
-        time.sleep(max(0.0, self._free_at_s - time.monotonic()))
-
-
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     root: Path
@@ -108,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
     fault: str
     only: str
     everything: bool
-    pacer: _Pacer | None
+    pace: Pace | None
     seen: set[str]
     lock: threading.Lock
 
@@ -218,8 +206,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _write(self, body: bytes) -> None:
         for begin in range(0, len(body), WRITE_BYTES):
             piece = body[begin : begin + WRITE_BYTES]
-            if self.pacer is not None:
-                self.pacer.wait_for(len(piece))
+            if self.pace is not None:
+                time.sleep(self.pace.book_passed(len(piece)))
             self.wfile.write(piece)
 
 
@@ -266,7 +254,7 @@ def main() -> None:
     options = parser.parse_args()
     _Handler.root, _Handler.log, _Handler.fault, _Handler.only = options.root, options.log, options.fault, options.only
     _Handler.everything = options.everything
-    _Handler.pacer = None if options.rate is None else _Pacer(options.rate)
+    _Handler.pace = None if options.rate is None else Pace(options.rate)
     _Handler.seen, _Handler.lock = set(), threading.Lock()
     if options.fault == "bomb":
         # Made before the first request, or the server would seem to stall.

@@ -18,7 +18,7 @@ import stamina
 import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError, SSLError, TimeoutError
 
-from pipelines.stores.rate_limit import BytePacer
+from pipelines.stores.pace import Pace
 from schemas.errors import InvalidInputError, SourceError
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -98,7 +98,8 @@ class RpcClient:
         has_more = bool(parts.path.strip("/") or parts.query)
         self.source_id: Final = f"JSON-RPC {parts.scheme}://{netloc}{'/…' if has_more else ''}"
         """The endpoint without what may be secret."""
-        self._pacer = BytePacer(limits.requests_per_s, clock, sleep)
+        self._sleep = sleep
+        self._requests = Pace(limits.requests_per_s, clock=clock)
         self._pool = urllib3.PoolManager(
             num_pools=1, retries=False, timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, limits.timeout_s), read=limits.timeout_s)
         )
@@ -142,7 +143,8 @@ class RpcClient:
         self._pool.clear()
 
     def _attempt(self, method: str, params: object) -> RpcAnswer:
-        self._pacer.wait_for(1)
+        if wait_s := self._requests.book(1):
+            self._sleep(wait_s)
         request = json.dumps({"jsonrpc": "2.0", "id": "statecast", "method": method, "params": params}).encode()
         deadline_s = self._clock() + self._limits.timeout_s
         try:

@@ -24,7 +24,7 @@ from pipelines.near.node.key_split import ExistingKeys, split_keys
 from pipelines.near.node.node_columns import FLAT_STATE, STATE, STATE_HEADERS, STATE_SHARD_UID_MAPPING
 from pipelines.near.node.node_home import NodeHome, read_node_home
 from pipelines.near.node.node_state_header import find_node_state_header, open_state_header
-from pipelines.near.node.read_limit import process_read_limit
+from pipelines.near.node.read_limit import keep_read_limit, process_read_limit
 from pipelines.near.node.rocksdb_reader import MERGE_DELIMITER, RocksDbReader, Row, cached_reader, table_files
 from pipelines.near.node.state_column import StateColumnPlace
 from pipelines.near.record_batches import bounded
@@ -178,8 +178,7 @@ class NodeSource:
         where = f"FlatState of shard {shard.shard_uid}, {location.folder}"
         for step in steps:
             keys, rows = zip(*step, strict=True)
-            if limit is not None:
-                limit.spend(sum(map(len, keys)) + sum(map(len, rows)))
+            keep_read_limit(limit, sum(map(len, keys)) + sum(map(len, rows)))
             yield self._with_short_values(decode_records(keys, rows, 8, where), shard)
 
     def _with_short_values(self, batch: pa.RecordBatch, shard: ShardContext) -> pa.RecordBatch:
@@ -206,8 +205,7 @@ class NodeSource:
         size = 0
         for value_hash in value_hashes:
             value = self._required_value(readers, shard.shard_uid, value_hash)
-            if limit is not None:
-                limit.spend(len(value))
+            keep_read_limit(limit, len(value))
             hashes.append(value_hash)
             values.append(value)
             size += len(value)

@@ -15,7 +15,7 @@ from typing import Final
 from pipelines.near.node.counted_value import find_payload
 from pipelines.near.node.node_columns import STATE, STATE_SHARD_UID_MAPPING
 from pipelines.near.node.node_home import NodeHome, read_node_home
-from pipelines.near.node.read_limit import process_read_limit
+from pipelines.near.node.read_limit import keep_read_limit, process_read_limit
 from pipelines.near.node.rocksdb_reader import MERGE_DELIMITER, RocksDbReader, cached_reader
 from schemas.errors import ColumnMissingError
 from schemas.ids import ShardUId
@@ -81,8 +81,7 @@ class StateColumn:
             for index, row in zip(missing, rows, strict=True):
                 if row is not None:
                     found[index] = _payload(row, hashes[index])
-            if self._limit is not None:
-                self._limit.spend(sum(len(row) for row in rows if row is not None))
+            keep_read_limit(self._limit, sum(len(row) for row in rows if row is not None))
             missing = [index for index in missing if found[index] is None]
             if not missing:
                 break
