@@ -65,7 +65,8 @@ def seed(
         typer.Option("--upload-limit", help="Most bytes a second to all peers, e.g. 200MB/s. Default: none.", rich_help_panel=_NETWORK),
     ] = None,
     download_limit: Annotated[
-        str | None, typer.Option("--download-limit", help="Most bytes a second from the bucket. Default: none.", rich_help_panel=_NETWORK)
+        str | None,
+        typer.Option("--download-limit", help="Most bytes of parts a second from the bucket. Default: none.", rich_help_panel=_NETWORK),
     ] = None,
     connections: Annotated[int, typer.Option("--connections", help="Most peers at once.", rich_help_panel=_NETWORK)] = 200,
     downloads: Annotated[int, typer.Option("--downloads", help="Parts to download at once.", rich_help_panel=_NETWORK)] = 4,
@@ -89,9 +90,8 @@ def seed(
 
     Example: `statecast seed gs://bucket/prefix --epochs 2 --data /data/seed --upload-limit 200MB/s --trust-key ed25519:…`
     """
-    download_bytes_per_s = None if download_limit is None else parse_byte_count(download_limit, "--download-limit")
     root, named = _split_chain(url)
-    store = open_store(root, bytes_per_s=download_bytes_per_s)
+    store = open_store(root)
     trust = _policy(trust_key, insecure)
     session = SessionSettings(
         listen=parse_address(listen, "--listen", every_host=True, any_port=True),
@@ -112,6 +112,7 @@ def seed(
             peers=peers,
             trackers=tuple(dict.fromkeys(tracker or ())),
             downloads=downloads,
+            download_bytes_per_s=None if download_limit is None else parse_byte_count(download_limit, "--download-limit"),
             poll_interval_s=poll_interval,
             hold_lease=lease,
         )

@@ -26,6 +26,7 @@ from pipelines.seeding.kept_epochs import HeldEpoch, epochs_to_drop
 from pipelines.seeding.shard_parts import ShardParts
 from pipelines.seeding.status import OnEvent, SeedEvent, SeedStatus, ShardKey, ShardPhase, ShardStatus
 from pipelines.seeding.swarm import Swarm, Traffic
+from pipelines.stores.pace import Pace
 from pipelines.stores.store import Store
 from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.policy import TrustPolicy
@@ -65,6 +66,8 @@ class SeedSettings:
     """Besides those of the manifests."""
     downloads: int = 4
     """Parts that are downloaded at once."""
+    download_bytes_per_s: float | None = None
+    """Most bytes of parts a second from the bucket; None for no limit."""
     poll_interval_s: float = 60.0
     hold_lease: bool = True
     """Write a lease of an epoch into the bucket while parts of it are brought from there, where it can be written."""
@@ -73,6 +76,8 @@ class SeedSettings:
         for name, value, most in (("epochs", self.epochs, EPOCHS_KEPT_MAX), ("downloads", self.downloads, DOWNLOADS_MAX)):
             if not 1 <= value <= most:
                 raise InvalidInputError(problem=f"{name} lie between 1 and {most}", where=str(value))
+        if self.download_bytes_per_s is not None and not self.download_bytes_per_s > 0:
+            raise InvalidInputError(problem="a rate limit must be above 0 bytes a second", where=str(self.download_bytes_per_s))
         if not self.poll_interval_s > 0:
             raise InvalidInputError(problem="the poll interval must be above 0 s", where=str(self.poll_interval_s))
 
@@ -92,6 +97,7 @@ class Seeder:
         self._on_event = on_event
         self._swarm = Swarm(settings.session, data, settings.peers, settings.trackers)
         self._feed = EpochFeed(store, settings.chain_id, settings.epochs, settings.trust, self._read_accepted())
+        self._download_pace = None if settings.download_bytes_per_s is None else Pace(settings.download_bytes_per_s)
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._lock = threading.Lock()
@@ -270,7 +276,9 @@ class Seeder:
             self._change(key, phase=ShardPhase.DOWNLOADING)
             leases = [EpochLease(self._store, key.layout, "seed")] if self._settings.hold_lease else []
             with held_epoch(leases):
-                folder = parts.bring(self._store, executor, lambda size, downloaded: self._count_part(key, size, downloaded))
+                folder = parts.bring(
+                    self._store, executor, lambda size, downloaded: self._count_part(key, size, downloaded), self._download_pace
+                )
         if self._stop.is_set():
             return
         self._change(key, parts_complete=len(shard.parts), bytes_complete=sum(part.size for part in shard.parts))

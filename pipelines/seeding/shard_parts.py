@@ -17,6 +17,7 @@ from typing import Final
 from pipelines.seeding.data_folder import WHEN_FULL, DataFolder
 from pipelines.seeding.status import ShardKey
 from pipelines.stores.durable_file import disk_errors, write_all
+from pipelines.stores.pace import Pace
 from pipelines.stores.store import Store
 from schemas.errors import ObjectMismatchError, StatecastError, StoreFullError, TransientStoreError
 from schemas.ids import PartId
@@ -65,17 +66,19 @@ class ShardParts:
         self._save_ledger()
         return folder
 
-    def bring(self, store: Store, executor: ThreadPoolExecutor, on_part: OnPart) -> Path:
+    def bring(self, store: Store, executor: ThreadPoolExecutor, on_part: OnPart, pace: Pace | None = None) -> Path:
         """Make sure that every part is in the seeder's folder; return the epoch's folder.
 
         What is there and right is kept. Parts are downloaded side by side; the first failure ends those that have not begun.
 
+        Args:
+            pace: of the bytes that come from the store, all threads together; None for as fast as they come.
         Raises:
             ObjectMismatchError: the bucket has other bytes than were published.
             StoreError: the bucket can't be read, the disk can't be written.
         """
         self._check_room()
-        futures = [executor.submit(self._bring_part, store, part, on_part) for part in self._shard.parts]
+        futures = [executor.submit(self._bring_part, store, part, on_part, pace) for part in self._shard.parts]
         failure: StatecastError | None = None
         for future in futures:
             if failure is not None:
@@ -96,7 +99,7 @@ class ShardParts:
             self._ledger.clear()
         self._data.own(self._ledger_name).unlink(missing_ok=True)
 
-    def _bring_part(self, store: Store, part: ManifestPart, on_part: OnPart) -> None:
+    def _bring_part(self, store: Store, part: ManifestPart, on_part: OnPart, pace: Pace | None) -> None:
         name = self._name(part)
         path = self._data.path(name)
         if self._is_verified(path, part):
@@ -105,9 +108,10 @@ class ShardParts:
         digest = hashlib.sha256()
         with self._data.temporary(path) as descriptor:
             for start in range(0, part.size, RANGE_BYTES_MAX):
-                if self._stop.is_set():
+                stop = min(start + RANGE_BYTES_MAX, part.size)
+                if self._stop.wait(0.0 if pace is None else pace.book(stop - start)):
                     raise TransientStoreError(problem="stopped", where=name)
-                data = store.get(name, start, min(start + RANGE_BYTES_MAX, part.size))
+                data = store.get(name, start, stop)
                 digest.update(data)
                 write_all(descriptor, memoryview(data))
             if digest.hexdigest() != part.sha256:

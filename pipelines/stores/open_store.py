@@ -9,7 +9,6 @@ from pipelines.stores.bucket_folder import BucketFolder
 from pipelines.stores.file_store import FileStore
 from pipelines.stores.gcs_store import GcsStore
 from pipelines.stores.memory_store import MemoryStore
-from pipelines.stores.rate_limit import RateLimitedStore
 from pipelines.stores.retrying import RetryingStore, RetryPolicy
 from pipelines.stores.s3_store import S3Store, import_s3fs
 from pipelines.stores.store import Store
@@ -29,7 +28,6 @@ def open_store(
     token: str | None = None,
     anonymous: bool = False,
     retry: RetryPolicy | None = RetryPolicy(),  # noqa: B008 - a frozen value
-    bytes_per_s: float | None = None,
 ) -> Store:
     """Return the store behind a URL. Opens no connection and touches no folder.
 
@@ -41,7 +39,6 @@ def open_store(
         project, token: GCS: as gcsfs takes them.
         anonymous: GCS and S3: use no credentials (public buckets).
         retry: how transient faults of GCS and S3 are retried; None to see each of them.
-        bytes_per_s: rate limit of each process; None for none.
     Raises:
         InvalidInputError: not such a URL, or the client of its scheme is not installed.
     """
@@ -66,11 +63,7 @@ def open_store(
         )
     if retry is not None and isinstance(store, (GcsStore, S3Store)):
         store = RetryingStore(store, retry)
-    if bytes_per_s is None:
-        return store
-    if not bytes_per_s > 0:
-        raise InvalidInputError(problem="a rate limit must be above 0 bytes a second", where=str(bytes_per_s))
-    return RateLimitedStore(store, bytes_per_s)
+    return store
 
 
 def _local_path(url: str) -> str:

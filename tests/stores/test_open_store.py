@@ -11,8 +11,7 @@ from pipelines.stores.file_store import FileStore
 from pipelines.stores.gcs_store import GcsStore
 from pipelines.stores.memory_store import MemoryStore
 from pipelines.stores.open_store import open_store
-from pipelines.stores.rate_limit import RateLimitedStore
-from pipelines.stores.retrying import RetryingStore, RetryPolicy
+from pipelines.stores.retrying import RetryingStore
 from pipelines.stores.s3_store import S3Store
 from schemas.errors import InvalidInputError
 
@@ -44,13 +43,6 @@ def test_memory_stores_of_one_name_are_one_folder() -> None:
     assert isinstance(open_store("memory://open"), MemoryStore)
 
 
-def test_a_rate_limit_wraps_any_store() -> None:
-    """The limit lies outside the retries, so that what is sent again is not paid for twice."""
-    store = open_store("gs://bucket", bytes_per_s=1e6, retry=RetryPolicy(attempts_max=2))
-    assert isinstance(store, RateLimitedStore)
-    assert isinstance(store.inner, RetryingStore)
-
-
 @pytest.mark.parametrize(
     "url",
     [
@@ -79,9 +71,3 @@ def test_s3_without_s3fs_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(InvalidInputError, match=r"statecast\[s3\]"):
         open_store("s3://bucket/folder")
-
-
-def test_a_rate_of_nothing_is_refused() -> None:
-    """A limit is above zero."""
-    with pytest.raises(InvalidInputError):
-        open_store("memory://x", bytes_per_s=0)

@@ -1,14 +1,12 @@
-"""Retries and the rate limit, over a store that fails by script and by seed."""
+"""Retries, over a store that fails by script and by seed."""
 
 from __future__ import annotations
 
-import pickle
 import random
 
 import pytest
 
 from pipelines.stores.memory_store import MemoryStore
-from pipelines.stores.rate_limit import BytePacer, RateLimitedStore
 from pipelines.stores.retrying import RetryingStore, RetryPolicy
 from schemas.errors import ObjectExistsError, ObjectNotFoundError, TransientStoreError
 from tests.support.faulty_store import Fault, FaultyStore, scripted, seeded
@@ -100,35 +98,3 @@ def test_torn_and_stale_faults_do_what_they_say(memory: MemoryStore) -> None:
     assert (memory.get("torn"), memory.get("whole")) == (b"1234", b"12345678")
     assert [info.name for info in faulty.list()] == ["torn"]
     assert [info.name for info in faulty.list()] == ["torn", "whole"]
-
-
-def test_transfers_are_spaced_by_their_size() -> None:
-    """Each transfer waits until the ones before it are paid for, and idle time is not saved up."""
-    now_s = 0.0
-    waits: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        nonlocal now_s
-        waits.append(seconds)
-        now_s += seconds
-
-    pacer = BytePacer(100, clock=lambda: now_s, sleep=sleep)
-    pacer.wait_for(200)
-    pacer.wait_for(50)
-    assert waits == [2.0]
-    now_s += 100
-    pacer.wait_for(1000)
-    pacer.wait_for(1)
-    assert waits == [2.0, 10.0]
-
-
-def test_a_rate_limited_store_moves_the_same_bytes(memory: MemoryStore) -> None:
-    """The wrapper changes nothing but the pace, and travels to other processes."""
-    store = RateLimitedStore(memory, 1e9)
-    store.put("object", b"x", create_only=True)
-    store.swap("object", b"y", store.info("object"))
-    assert (store.get("object"), [info.name for info in store.list()], pickle.loads(pickle.dumps(store))) == (b"y", ["object"], store)
-    with store.open("object") as file:
-        assert file.read() == b"y"
-    store.delete("object")
-    assert store.info("object") is None
