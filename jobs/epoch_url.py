@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pipelines.bucket.read_latest import read_latest
 from pipelines.stores.open_store import open_store
 from schemas.errors import EpochNotReadyError, InvalidInputError
-from schemas.published.latest_pointer import POINTER_BYTES_MAX, LatestPointer
 from schemas.published.object_layout import EpochLayout, ObjectKind, parse_epoch_folder, parse_object_name
 
 
@@ -28,9 +28,14 @@ def locate_epoch(url: str) -> tuple[str, EpochLayout]:
     store = open_store(root or ".")
     # Where the chain is named, so is its pointer; a bucket's epochs may be very many objects.
     listed = store.list() if not marker else filter(None, [store.info(f"chain_id={tail}/latest.json")])
-    names = [info.name for info in listed if (parsed := parse_object_name(info.name)) is not None and parsed.kind is ObjectKind.LATEST]
-    if len(names) > 1:
-        raise InvalidInputError(problem="several chains are published there", where=url, remedy=f"Name one: {', '.join(sorted(names))}.")
-    if not names:
+    chains = {
+        info.name: parsed.chain_id
+        for info in listed
+        if (parsed := parse_object_name(info.name)) is not None and parsed.kind is ObjectKind.LATEST
+    }
+    if len(chains) > 1:
+        raise InvalidInputError(problem="several chains are published there", where=url, remedy=f"Name one: {', '.join(sorted(chains))}.")
+    pointer = read_latest(store, *chains.values()) if chains else None
+    if pointer is None:
         raise EpochNotReadyError(problem="no complete epoch is published there", where=url)
-    return root or ".", LatestPointer.parse(store.get(names[0], 0, POINTER_BYTES_MAX + 1), f"{store.url}/{names[0]}").layout
+    return root or ".", pointer.layout

@@ -18,13 +18,13 @@ from typing import Any, Final
 
 from pipelines.bucket.chain_catalogue import MARK_STALE_S, CatalogueWriter, read_catalogue, read_entry
 from pipelines.bucket.holders import Holders, find_holders, judge_holders
+from pipelines.bucket.read_latest import read_latest
 from pipelines.keeping.retention import ORPHANS_AFTER_S, Decision, EpochPhase, RetentionRule, StoredEpoch, Verdict, plan_retention
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import ObjectInfo, Store
-from schemas.errors import ManifestError, ObjectNotFoundError, StatecastError
+from schemas.errors import ManifestError, StatecastError
 from schemas.published.catalogue import Catalogue
-from schemas.published.latest_pointer import POINTER_BYTES_MAX, LatestPointer
-from schemas.published.object_layout import EpochLayout, ObjectKind, chain_folder, latest_name, parse_epoch_folder, parse_object_name
+from schemas.published.object_layout import EpochLayout, ObjectKind, chain_folder, parse_epoch_folder, parse_object_name
 
 DELETIONS_AT_ONCE: Final = 8
 """Objects that are deleted at once."""
@@ -222,14 +222,12 @@ class _Collection:
         return epoch, holders
 
     def _pointed_at(self) -> list[EpochLayout]:
-        name = latest_name(self.chain_id)
         try:
-            return [LatestPointer.parse(self.store.get(name, 0, POINTER_BYTES_MAX + 1), f"{self.store.url}/{name}").layout]
-        except ObjectNotFoundError:
-            return []
+            pointer = read_latest(self.store, self.chain_id)
         except ManifestError as error:
             self._note(f"the latest pointer can't be read: {error.problem}")
             return []
+        return [] if pointer is None else [pointer.layout]
 
     def _collect(self, decision: Decision) -> CollectedEpoch:
         layout, writer = decision.layout, CatalogueWriter(self.store, self.chain_id)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pipelines.bucket.lease_keeper import EpochLease, held_epoch
+from pipelines.bucket.read_latest import read_latest
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.fetching.epoch_location import parse_epoch_url
 from pipelines.fetching.source import Source
@@ -22,7 +23,6 @@ from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
 from pipelines.trust.signatures import TrustRule
 from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, ObjectNotFoundError, SignatureError, StatecastError
-from schemas.published.latest_pointer import POINTER_BYTES_MAX, LatestPointer
 from schemas.published.object_layout import EpochLayout, ObjectKind, chain_folder, latest_name, parse_object_name
 from schemas.published.scrub_state import SCRUB_STATE_BYTES_MAX, WHOLE_PPM, ScrubState
 
@@ -192,11 +192,10 @@ def published_epochs(store: Store, chain_id: str, selectors: Sequence[str]) -> t
 
 
 def _latest(store: Store, chain_id: str) -> EpochLayout:
-    name = latest_name(chain_id)
-    try:
-        return LatestPointer.parse(store.get(name, 0, POINTER_BYTES_MAX + 1), f"{store.url}/{name}").layout
-    except ObjectNotFoundError as error:
-        raise EpochNotReadyError(problem="no complete epoch is published there", where=f"{store.url}/{name}") from error
+    pointer = read_latest(store, chain_id)
+    if pointer is None:
+        raise EpochNotReadyError(problem="no complete epoch is published there", where=f"{store.url}/{latest_name(chain_id)}")
+    return pointer.layout
 
 
 def parse_sample_ppm(text: str, option: str) -> int:

@@ -6,11 +6,12 @@ Readers trust neither; a damaged pointer stops those who ask for the newest epoc
 from __future__ import annotations
 
 from pipelines.bucket.chain_catalogue import CatalogueWriter, read_catalogue
+from pipelines.bucket.read_latest import read_latest
 from pipelines.keeping.check_epoch import Finding, FindingKind
 from pipelines.keeping.repair_epoch import OWN_STORE, Repair
 from pipelines.stores.store import Store
-from schemas.errors import ManifestError, ObjectExistsError, ObjectNotFoundError
-from schemas.published.latest_pointer import POINTER_BYTES_MAX, LatestPointer
+from schemas.errors import ManifestError, ObjectExistsError
+from schemas.published.latest_pointer import LatestPointer
 from schemas.published.object_layout import catalogue_name, latest_name
 
 
@@ -21,15 +22,12 @@ def scrub_pointers(store: Store, chain_id: str) -> tuple[Finding, ...]:
         StoreError: the store can't be read.
     """
     findings = []
-    name = latest_name(chain_id)
     try:
-        pointer = LatestPointer.parse(store.get(name, 0, POINTER_BYTES_MAX + 1), f"{store.url}/{name}")
-        if pointer.chain_id != chain_id or store.info(pointer.layout.manifest) is None:
-            findings.append(Finding(FindingKind.WRONG, name, "it names an epoch that is not published here"))
-    except ObjectNotFoundError:
-        pass
+        pointer = read_latest(store, chain_id)
+        if pointer is not None and store.info(pointer.layout.manifest) is None:
+            findings.append(Finding(FindingKind.WRONG, latest_name(chain_id), "it names an epoch that is not published here"))
     except ManifestError as error:
-        findings.append(Finding(FindingKind.WRONG, name, error.problem))
+        findings.append(Finding(FindingKind.WRONG, latest_name(chain_id), error.problem))
     try:
         read_catalogue(store, chain_id)
     except ManifestError as error:

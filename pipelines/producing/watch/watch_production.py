@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from pipelines.bucket.epoch_claim import HeldClaim, remove_dead_claim
+from pipelines.bucket.read_latest import read_latest
 from pipelines.execution.executor import Executor
 from pipelines.execution.progress import Progress
 from pipelines.execution.stage_runner import StageRunner
@@ -21,11 +22,10 @@ from pipelines.producing.produce_epoch import EpochProduction, EpochResult, Prod
 from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.producing.watch.watch_poll import NodeView, look_at_node, read_chain_id, snapshot_block
 from pipelines.stores.open_store import open_store
-from schemas.errors import ManifestError, ObjectNotFoundError
+from schemas.errors import ManifestError
 from schemas.ids import CryptoHash
 from schemas.nearcore.epoch_context import EpochContext
-from schemas.published.latest_pointer import POINTER_BYTES_MAX, LatestPointer
-from schemas.published.object_layout import EpochLayout, latest_name
+from schemas.published.object_layout import EpochLayout
 
 CONTEXTS_MAX: Final = 8
 """Most epoch contexts that are kept."""
@@ -99,12 +99,12 @@ class WatchProduction:
 
     def latest_published(self) -> int | None:
         """See `EpochWork.latest_published`."""
-        store, name = open_store(self.store_url), latest_name(read_chain_id(self.node_home))
         try:
-            return LatestPointer.parse(store.get(name, 0, POINTER_BYTES_MAX + 1), f"{store.url}/{name}").epoch_height
-        except (ObjectNotFoundError, ManifestError):
-            # One that can't be read is replaced by whoever publishes next; a watcher that waited for that would wait for ever.
+            pointer = read_latest(open_store(self.store_url), read_chain_id(self.node_home))
+        except ManifestError:
+            # It is replaced by whoever publishes next; a watcher that waited for that would wait for ever.
             return None
+        return None if pointer is None else pointer.epoch_height
 
     def find_published(self, epoch_id: CryptoHash) -> str | None:
         """See `EpochWork.find_published`."""
