@@ -1,7 +1,6 @@
 """Keeps a chain's catalogue: changes it beside concurrent writers, and makes it anew from the manifests.
 
-Every change is a compare-and-swap of the whole object, tried again with growing, random pauses: GCS takes about one write a second of
-one name. A catalogue that is missing or can't be parsed is made anew by whoever changes it next. Signatures are not judged here: the
+Every change is a compare-and-swap of the whole object. A catalogue that is missing or can't be parsed is made anew by whoever changes it next. Signatures are not judged here: the
 catalogue saves a listing, and whoever follows it verifies the manifest.
 """
 
@@ -15,18 +14,12 @@ from random import Random
 from typing import Final
 
 from pipelines.bucket.published_epoch import read_manifest
+from pipelines.stores.compare_and_swap import swapped
 from pipelines.stores.store import ObjectInfo, Store
-from schemas.errors import InvalidInputError, ManifestError, ObjectExistsError, ObjectNotFoundError, StatecastError
+from schemas.errors import InvalidInputError, ManifestError, ObjectNotFoundError, StatecastError
 from schemas.published.catalogue import CATALOGUE_BYTES_MAX, Catalogue, CatalogueEpoch, PublishedListing
 from schemas.published.manifest import Manifest
 from schemas.published.object_layout import EpochLayout, ObjectKind, catalogue_name, chain_folder, parse_object_name
-
-SWAP_ATTEMPTS_MAX: Final = 40
-"""How often a change is tried again when other writers were faster."""
-
-WAIT_FIRST_S: Final = 0.05
-WAIT_MAX_S: Final = 4.0
-"""A pause is random between nothing and a bound that doubles from the first to the most."""
 
 MARK_STALE_S: Final = 3600
 """A mark of an epoch that is kept after all is taken back after this: until then it may be another collector's that is at work."""
@@ -90,29 +83,18 @@ class CatalogueWriter:
     def _swap(self, make: Callable[[Catalogue | None, _Manifests], Catalogue]) -> CatalogueChange:
         name, note = catalogue_name(self.chain_id), ""
         manifests = _Manifests(self.store, self.chain_id)
-        for attempt in range(SWAP_ATTEMPTS_MAX):
-            info = self.store.info(name)
+
+        def changed(info: ObjectInfo | None) -> tuple[bytes | None, CatalogueChange]:
+            nonlocal note
             there: Catalogue | None = None
             try:
-                there = None if info is None else _read(self.store, self.chain_id)
+                there = None if info is None else read_catalogue(self.store, self.chain_id)
             except ManifestError as error:
                 note = f"the catalogue could not be read and was made anew from the manifests: {error.problem}"
-            except ObjectNotFoundError:
-                continue
             made = make(there, manifests)
-            if made == there:
-                return CatalogueChange(made, note)
-            try:
-                self.store.swap(name, made.to_bytes(), info)
-            except ObjectExistsError:
-                self.sleep(self.random.uniform(0, min(WAIT_MAX_S, WAIT_FIRST_S * 2**attempt)))
-            else:
-                return CatalogueChange(made, note)
-        raise ObjectExistsError(
-            problem=f"other writers replaced the catalogue {SWAP_ATTEMPTS_MAX} times in a row",
-            where=f"{self.store.url}/{name}",
-            remedy="statecast catalogue --rebuild makes it anew.",
-        )
+            return None if made == there else made.to_bytes(), CatalogueChange(made, note)
+
+        return swapped(self.store, name, changed, sleep=self.sleep, random=self.random)
 
 
 def record_published(store: Store, manifest: Manifest, manifest_sha256: str) -> str:
@@ -132,15 +114,11 @@ def read_catalogue(store: Store, chain_id: str) -> Catalogue | None:
     Raises:
         ManifestError: it can't be parsed, or is another chain's.
     """
+    name = catalogue_name(chain_id)
     try:
-        return _read(store, chain_id)
+        catalogue = Catalogue.parse(store.get(name, 0, CATALOGUE_BYTES_MAX + 1), f"{store.url}/{name}")
     except ObjectNotFoundError:
         return None
-
-
-def _read(store: Store, chain_id: str) -> Catalogue:
-    name = catalogue_name(chain_id)
-    catalogue = Catalogue.parse(store.get(name, 0, CATALOGUE_BYTES_MAX + 1), f"{store.url}/{name}")
     if catalogue.chain_id != chain_id:
         raise ManifestError(problem=f"the catalogue is of {catalogue.chain_id}", where=f"{store.url}/{name}")
     return catalogue

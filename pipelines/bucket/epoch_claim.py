@@ -17,6 +17,7 @@ from typing import Final
 
 from pipelines.bucket.holder_process import this_holder
 from pipelines.bucket.lease_rule import LeaseSightings, producer_counts, unreadable_counts
+from pipelines.stores.compare_and_swap import swapped
 from pipelines.stores.store import ObjectInfo, Store
 from schemas.errors import (
     ClaimedError,
@@ -38,9 +39,6 @@ LEASE_TTL_S_MIN: Final = 1.0
 
 HEARTBEATS_PER_TTL: Final = 3
 """A lease is renewed so often within its time to live."""
-
-CLAIM_ATTEMPTS_MAX: Final = 8
-"""How often a swap of the claim is tried again when another producer was faster."""
 
 JOIN_S_MAX: Final = 5.0
 """Longest wait for a heartbeat that is under way when the claim is released, and once more for its thread."""
@@ -93,29 +91,30 @@ class Claimant:
         moment = self.now()
         return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
-    def read(self) -> tuple[ObjectInfo | None, tuple[ProducerLease, ...]]:
-        """Return the stored claim's version and the leases in it that count, ours included.
+    def leases(self, info: ObjectInfo | None) -> tuple[ProducerLease, ...]:
+        """Return the leases that count in the stored claim, ours included.
 
+        Args:
+            info: what is stored; None where nothing is.
         Raises:
             ClaimedError: it can't be read, and nobody has looked on for long enough.
             StoreError: the store can't be read.
         """
-        info = self.store.info(self.layout.claim)
         if info is None:
-            return None, ()
+            return ()
         try:
             claim = Claim.parse(self.store.get(self.layout.claim, 0, CLAIM_BYTES_MAX + 1), self.where)
         except ObjectNotFoundError:
-            return None, ()
+            return ()
         except ManifestError as error:
             if not unreadable_counts(LEASE_TTL_S_MAX, info, self.now(), self.sightings.unchanged_s(self.layout.claim, info.version)):
-                return info, ()
+                return ()
             raise ClaimedError(
                 problem=f"the claim can't be read, so that somebody may hold it: {error.problem}",
                 where=self.where,
                 remedy=f"It is left alone for {LEASE_TTL_S_MAX} s. Delete it, or pass --ignore-claim, if nobody produces this epoch.",
             ) from error
-        return info, tuple(lease for lease in claim.leases if self._counts(lease, info))
+        return tuple(lease for lease in claim.leases if self._counts(lease, info))
 
     def _counts(self, lease: ProducerLease, info: ObjectInfo) -> bool:
         is_ours = lease.holder.run_id == self.holder.run_id
@@ -173,9 +172,9 @@ class HeldClaim:
 
     def _renew(self) -> None:
         claimant = self._claimant
-        for _ in range(CLAIM_ATTEMPTS_MAX):
-            info, leases = claimant.read()
-            others = tuple(lease for lease in leases if lease.holder.run_id != claimant.holder.run_id)
+
+        def renewed(info: ObjectInfo | None) -> tuple[bytes, None]:
+            others = tuple(lease for lease in claimant.leases(info) if lease.holder.run_id != claimant.holder.run_id)
             taken = next((lease for lease in others if lease.overlaps(claimant.shard_ids)), None)
             if taken is not None:
                 raise ClaimedError(
@@ -184,28 +183,28 @@ class HeldClaim:
             ours = ProducerLease(claimant.holder, claimant.shard_ids, self._acquired, claimant._moment(), round(claimant.ttl_s, 3))
             data = Claim(claimant.layout, (*others, ours)[-LEASES_MAX:]).to_bytes()
             self._maybe_written = True
-            with suppress(ObjectExistsError):
-                if info is None:
-                    claimant.store.put(claimant.layout.claim, data, create_only=True)
-                else:
-                    claimant.store.swap(claimant.layout.claim, data, info)
-                return
-        raise ClaimedError(problem="other producers replaced the claim again and again", where=claimant.where, remedy=_REMEDY)
+            return data, None
+
+        try:
+            swapped(claimant.store, claimant.layout.claim, renewed)
+        except ObjectExistsError as error:
+            raise ClaimedError(problem=error.problem, where=claimant.where, remedy=_REMEDY) from error
 
     def _remove(self) -> None:
         claimant = self._claimant
-        for _ in range(CLAIM_ATTEMPTS_MAX):
-            info, leases = claimant.read()
+
+        def without_ours(info: ObjectInfo | None) -> tuple[bytes | None, None]:
+            leases = claimant.leases(info)
             others = tuple(lease for lease in leases if lease.holder.run_id != claimant.holder.run_id)
-            if info is None or len(others) == len(leases):
-                return
+            if len(others) == len(leases):
+                return None, None
             if not others:
                 # Who has added a lease in this moment adds it again at the next heartbeat.
                 claimant.store.delete(claimant.layout.claim)
-                return
-            with suppress(ObjectExistsError):
-                claimant.store.swap(claimant.layout.claim, Claim(claimant.layout, others).to_bytes(), info)
-                return
+                return None, None
+            return Claim(claimant.layout, others).to_bytes(), None
+
+        swapped(claimant.store, claimant.layout.claim, without_ours)
 
 
 def remove_dead_claim(store: Store, layout: EpochLayout) -> None:
@@ -214,8 +213,8 @@ def remove_dead_claim(store: Store, layout: EpochLayout) -> None:
     What can't be removed stays: nobody minds it.
     """
     with suppress(StatecastError):
-        info, leases = Claimant(store, layout, (), this_holder()).read()
-        if info is not None and not leases:
+        info = store.info(layout.claim)
+        if info is not None and not Claimant(store, layout, (), this_holder()).leases(info):
             store.delete(layout.claim)
 
 

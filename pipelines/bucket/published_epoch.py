@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.stores.store import ObjectInfo, Store
+from pipelines.stores.store import Store
 from schemas.errors import ManifestError, ObjectNotFoundError
 from schemas.published.dsse import ENVELOPE_BYTES_MAX, Envelope, parse_envelope
 from schemas.published.manifest import Manifest
@@ -18,7 +18,6 @@ class StoredManifest:
 
     manifest: Manifest
     envelope: Envelope
-    info: ObjectInfo
 
 
 def read_manifest(store: Store, layout: EpochLayout) -> StoredManifest | None:
@@ -27,10 +26,7 @@ def read_manifest(store: Store, layout: EpochLayout) -> StoredManifest | None:
     Raises:
         ManifestError: it can't be parsed, or is another epoch's.
     """
-    info = store.info(layout.manifest)
-    if info is None:
-        return None
-    return _parse_manifest(store, layout, layout.manifest, info)
+    return _parse_manifest(store, layout, layout.manifest)
 
 
 def read_manifest_revision(store: Store, layout: EpochLayout, revision: int) -> StoredManifest | None:
@@ -39,20 +35,21 @@ def read_manifest_revision(store: Store, layout: EpochLayout, revision: int) -> 
     Raises:
         ManifestError: it can't be parsed, or is another epoch's.
     """
-    name = layout.manifest_revision(revision)
-    info = store.info(name)
-    return None if info is None else _parse_manifest(store, layout, name, info)
+    return _parse_manifest(store, layout, layout.manifest_revision(revision))
 
 
-def _parse_manifest(store: Store, layout: EpochLayout, name: str, info: ObjectInfo) -> StoredManifest:
+def _parse_manifest(store: Store, layout: EpochLayout, name: str) -> StoredManifest | None:
     where = f"{store.url}/{name}"
-    envelope = parse_envelope(store.get(name, 0, ENVELOPE_BYTES_MAX + 1), where)
+    try:
+        envelope = parse_envelope(store.get(name, 0, ENVELOPE_BYTES_MAX + 1), where)
+    except ObjectNotFoundError:
+        return None
     manifest = Manifest.from_payload(envelope.payload, where)
     if EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id) != layout:
         raise ManifestError(
             problem=f"the manifest is of epoch {manifest.epoch_height} ({manifest.epoch_id}) of {manifest.chain_id}", where=where
         )
-    return StoredManifest(manifest, envelope, info)
+    return StoredManifest(manifest, envelope)
 
 
 def read_statement(store: Store, layout: EpochLayout, shard_id: int) -> tuple[ShardStatement, Envelope] | None:

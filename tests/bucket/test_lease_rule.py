@@ -104,7 +104,7 @@ def test_producers_and_collectors_agree(store: StoreWithClock, readable: bool, h
         now = NOW + timedelta(seconds=after_s)
         onlooker = Claimant(store, LAYOUT, (0,), Holder("here", 1, "cd" * 16), TTL_S, LeaseSightings(lambda: 0.0), lambda now=now: now)  # type: ignore[misc]
         try:
-            is_held = bool(onlooker.read()[1])
+            is_held = bool(onlooker.leases(store.info(LAYOUT.claim)))
         except ClaimedError:
             is_held = True
         assert is_held is bool(find_holders(store, LAYOUT, now).live), after_s

@@ -27,7 +27,7 @@ LAYOUT = EpochLayout("testnet", 7, CryptoHash(bytes(range(32))))
         (LAYOUT.manifest, lambda store: read_manifest(store, LAYOUT), ENVELOPE_BYTES_MAX),
         (LAYOUT.manifest_revision(1), lambda store: read_manifest_revision(store, LAYOUT, 1), ENVELOPE_BYTES_MAX),
         (LAYOUT.shard_statement(0), lambda store: read_statement(store, LAYOUT, 0), ENVELOPE_BYTES_MAX),
-        (LAYOUT.claim, lambda store: Claimant(store, LAYOUT, (0,), this_holder()).read(), CLAIM_BYTES_MAX),
+        (LAYOUT.claim, lambda store: Claimant(store, LAYOUT, (0,), this_holder()).leases(store.info(LAYOUT.claim)), CLAIM_BYTES_MAX),
     ],
 )
 def test_no_more_is_read_than_a_document_can_have(

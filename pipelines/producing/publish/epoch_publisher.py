@@ -15,23 +15,25 @@ import zstandard
 
 from pipelines.bucket.chain_catalogue import record_published
 from pipelines.bucket.published_epoch import StoredManifest, read_manifest, read_manifest_revision, readable_statement
+from pipelines.bucket.read_latest import read_latest
 from pipelines.producing.publish.shard_publisher import ProducedShard, PublishedShard, ShardPublisher, refuse_unlisting
 from pipelines.producing.publish.signing import Signer, add_signatures, sign_payload
+from pipelines.stores.compare_and_swap import swapped
 from pipelines.stores.open_store import open_store
-from pipelines.stores.store import Store
-from schemas.errors import IntegrityError, InvalidInputError, ManifestError, ObjectExistsError, StatecastError
+from pipelines.stores.store import ObjectInfo, Store
+from schemas.errors import IntegrityError, InvalidInputError, ManifestError, ObjectExistsError
 from schemas.ids import CryptoHash, PartId, ShardUId
 from schemas.nearcore.block import decode_block_header
 from schemas.nearcore.epoch_context import EpochContext
 from schemas.nearcore.shard_layout import ShardLayout
 from schemas.nearcore.state_part import Encoding, num_parts_for
 from schemas.published.dsse import Envelope
-from schemas.published.latest_pointer import POINTER_BYTES_MAX, LatestPointer
+from schemas.published.latest_pointer import LatestPointer
 from schemas.published.manifest import Manifest, MissingKind, MissingObject, ZstdSettings, check_urls
 from schemas.published.object_layout import EpochLayout, latest_name
 
-SWAP_ATTEMPTS_MAX = 8
-"""How often the manifest or the pointer is tried again when another producer was faster."""
+REVISIONS_TRIED_MAX = 8
+"""How many revisions are tried when other producers take them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +156,9 @@ class EpochPublisher:
         """
         store, layout = open_store(self.store_url), self.layout(context)
         where = f"{store.url}/{layout.manifest}"
-        for _ in range(SWAP_ATTEMPTS_MAX):
-            stored = read_manifest(store, layout)
+
+        def revised(info: ObjectInfo | None) -> tuple[bytes | None, tuple[Manifest, Envelope]]:
+            stored = None if info is None else read_manifest(store, layout)
             if stored is not None:
                 self._check_same_form(stored.manifest, context, None, where)
                 for shard in shards:
@@ -167,21 +170,12 @@ class EpochPublisher:
                 manifest = stored.manifest
             if stored is not None and stored.envelope.payload == manifest.to_payload():
                 envelope = add_signatures(stored.envelope, self._signers(), layout.manifest)
-                if envelope == stored.envelope:
-                    return self._finished(store, manifest, envelope.payload_sha256)
-            else:
-                manifest, envelope = _claim_revision(store, layout, manifest, self._signers())
-            try:
-                store.swap(layout.manifest, envelope.to_bytes(), None if stored is None else stored.info)
-            except ObjectExistsError:
-                continue
-            if store.get(layout.manifest) == envelope.to_bytes():
-                return self._finished(store, manifest, envelope.payload_sha256)
-        raise ObjectExistsError(
-            problem="other producers replaced the manifest again and again",
-            where=f"{store.url}/{layout.manifest}",
-            remedy="Let one of them finish, then rerun.",
-        )
+                return None if envelope == stored.envelope else envelope.to_bytes(), (manifest, envelope)
+            manifest, envelope = _claim_revision(store, layout, manifest, self._signers())
+            return envelope.to_bytes(), (manifest, envelope)
+
+        manifest, envelope = swapped(store, layout.manifest, revised, read_back=True)
+        return self._finished(store, manifest, envelope.payload_sha256)
 
     def _finished(self, store: Store, manifest: Manifest, payload_sha256: str) -> PublishedEpoch:
         notes = [
@@ -337,7 +331,7 @@ def _claim_revision(store: Store, layout: EpochLayout, manifest: Manifest, signe
     Raises:
         ObjectExistsError: every revision tried was taken in the meantime.
     """
-    for _ in range(SWAP_ATTEMPTS_MAX):
+    for _ in range(REVISIONS_TRIED_MAX):
         left_behind = read_manifest_revision(store, layout, manifest.revision)
         if left_behind is not None and not _takes_up(left_behind, manifest):
             manifest = replace(manifest, revision=manifest.revision + 1)
@@ -358,20 +352,16 @@ def _claim_revision(store: Store, layout: EpochLayout, manifest: Manifest, signe
 
 def _move_latest(store: Store, pointer: LatestPointer, notes: list[str]) -> None:
     """Move the chain's latest pointer forward, never back; a pointer that can't be read is replaced."""
-    name = latest_name(pointer.chain_id)
-    for _ in range(SWAP_ATTEMPTS_MAX):
-        info = store.info(name)
-        if info is not None:
-            try:
-                there = LatestPointer.parse(store.get(name, 0, POINTER_BYTES_MAX + 1), f"{store.url}/{name}")
-            except StatecastError as error:
-                notes.append(f"the latest pointer was replaced: {error.problem}")
-            else:
-                if not pointer.supersedes(there):
-                    return
+
+    def moved(info: ObjectInfo | None) -> tuple[bytes | None, None]:
+        there = None
         try:
-            store.swap(name, pointer.to_bytes(), info)
-            return
-        except ObjectExistsError:
-            continue
-    notes.append("the latest pointer was not moved: other producers replaced it again and again")
+            there = None if info is None else read_latest(store, pointer.chain_id)
+        except ManifestError as error:
+            notes.append(f"the latest pointer was replaced: {error.problem}")
+        return pointer.to_bytes() if there is None or pointer.supersedes(there) else None, None
+
+    try:
+        swapped(store, latest_name(pointer.chain_id), moved)
+    except ObjectExistsError as error:
+        notes.append(f"the latest pointer was not moved: {error.problem}")

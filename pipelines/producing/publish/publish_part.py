@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import pyarrow as pa
 
@@ -19,15 +20,13 @@ from pipelines.kernel.trie_kernel import Kernel
 from pipelines.producing.build.assemble import PartInputs, assemble_part, assemble_with
 from pipelines.producing.build.build_part import BuildPartTask, BuildSummary
 from pipelines.producing.build.plan_parts import PartPlan
+from pipelines.stores.compare_and_swap import swapped
 from pipelines.stores.open_store import open_store
-from pipelines.stores.store import Store
+from pipelines.stores.store import ObjectInfo, Store
 from schemas.errors import IntegrityError, ObjectExistsError, ObjectMismatchError, ObjectNotFoundError, StateRootMismatchError
 from schemas.ids import CryptoHash
 from schemas.nearcore.state_part import Encoding, encode_state_part
 from schemas.published.torrent import PartPieces, piece_hashes
-
-PUT_ATTEMPTS_MAX = 4
-"""How often a part is tried again when another producer was faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class PublishPartTask:
 
         Raises:
             ObjectMismatchError: the store gave back other bytes than it was given.
-            ObjectExistsError: other producers replaced the object again and again.
+            ObjectExistsError: other producers were faster each time.
             IntegrityError, StoreError: as they say.
         """
         return self.publish(self._make)
@@ -79,34 +78,24 @@ class PublishPartTask:
         """
         kernel = choose_kernel(self.kernel_name)
         store = open_store(self.store_url)
-        made: tuple[bytes, PartDigests] | None = None
-        for _ in range(PUT_ATTEMPTS_MAX):
-            info = store.info(self.object_name)
+        made = cache(lambda: make(kernel))
+
+        def needed(info: ObjectInfo | None) -> tuple[bytes | None, PublishedPart | None]:
+            # Where another producer was faster, what it left is judged like anything that is found.
             existing = None if info is None else self._existing(kernel, store)
-            if existing is not None:
-                digests, pieces = existing
-                return PublishedPart(self.plan, digests, pieces, reused=True)
-            data, digests = made = made or make(kernel)
-            try:
-                if info is None:
-                    store.put(self.object_name, data, create_only=True)
-                else:
-                    store.swap(self.object_name, data, info)
-            except ObjectExistsError:
-                # Another producer was faster: what it left is judged like anything that is found.
-                continue
-            if store.get(self.object_name) != data:
-                raise ObjectMismatchError(
-                    problem="the store gave back other bytes than it was given",
-                    where=f"{store.url}/{self.object_name}",
-                    remedy="Run again; if it stays so, distrust the store.",
-                )
-            return PublishedPart(self.plan, digests, piece_hashes(data, self.piece_length), reused=False)
-        raise ObjectExistsError(
-            problem="other producers replaced the part again and again",
-            where=f"{store.url}/{self.object_name}",
-            remedy="Let one of them finish, then rerun.",
-        )
+            return (made()[0], None) if existing is None else (None, PublishedPart(self.plan, *existing, reused=True))
+
+        reused = swapped(store, self.object_name, needed)
+        if reused is not None:
+            return reused
+        data, digests = made()
+        if store.get(self.object_name) != data:
+            raise ObjectMismatchError(
+                problem="the store gave back other bytes than it was given",
+                where=f"{store.url}/{self.object_name}",
+                remedy="Run again; if it stays so, distrust the store.",
+            )
+        return PublishedPart(self.plan, digests, piece_hashes(data, self.piece_length), reused=False)
 
     def _make(self, kernel: Kernel) -> tuple[bytes, PartDigests]:
         """Assemble, encode and validate the part. What is put was validated, and what is read back is compared with it byte by byte."""

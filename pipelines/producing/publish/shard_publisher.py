@@ -11,10 +11,11 @@ from pipelines.dataset.dataset_header import VerifyStateHeader, why_unverified
 from pipelines.near.node.flat_state_source import FoundStateHeader
 from pipelines.producing.publish.publish_part import PublishedPart, put_replacing
 from pipelines.producing.publish.signing import Signer, add_signatures, sign_payload
-from pipelines.stores.store import Store
+from pipelines.stores.compare_and_swap import swapped
+from pipelines.stores.store import ObjectInfo, Store
 from pipelines.trust.equivocation import differing_fields
 from pipelines.trust.signatures import verified_signers
-from schemas.errors import IntegrityError, InvalidInputError, ManifestError, ObjectExistsError, ObjectMismatchError, ObjectNotFoundError
+from schemas.errors import IntegrityError, InvalidInputError, ManifestError, ObjectMismatchError, ObjectNotFoundError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.nearcore.epoch_context import EpochContext
 from schemas.nearcore.state_header import HeaderOrigin, prove_state_root
@@ -24,9 +25,6 @@ from schemas.published.object_layout import EpochLayout, part_file_name, shard_f
 from schemas.published.shard_statement import ShardStatement, StatementPart
 
 _UNFIT_HEADER = "the source's own does not fit the state root or the blocks"
-
-SWAP_ATTEMPTS_MAX = 8
-"""How often a statement is tried again when another producer was faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,27 +159,17 @@ class ShardPublisher:
         """
         store, layout = self.store, self.layout
         name = layout.shard_statement(statement.shard_id)
-        for _ in range(SWAP_ATTEMPTS_MAX):
-            info = store.info(name)
+
+        def signed(info: ObjectInfo | None) -> tuple[bytes, None]:
             found = None if info is None else readable_statement(store, layout, statement.shard_id)
             if found is not None and found[1].payload == statement.to_payload():
-                envelope = add_signatures(found[1], self.signers, name)
-            else:
-                envelope = sign_payload(statement.to_payload(), self.signers)
-                if found is not None and differing_fields(found[0], statement):
-                    theirs = found[1]
-                    _put_read_back(store, layout.evidence(statement.shard_id, bytes.fromhex(theirs.payload_sha256)), theirs.to_bytes())
-            try:
-                store.swap(name, envelope.to_bytes(), info)
-            except ObjectExistsError:
-                continue
-            if store.get(name) == envelope.to_bytes():
-                return
-        raise ObjectExistsError(
-            problem="other producers replaced the shard statement again and again",
-            where=f"{store.url}/{name}",
-            remedy="Let one of them finish, then rerun.",
-        )
+                return add_signatures(found[1], self.signers, name).to_bytes(), None
+            if found is not None and differing_fields(found[0], statement):
+                theirs = found[1]
+                _put_read_back(store, layout.evidence(statement.shard_id, bytes.fromhex(theirs.payload_sha256)), theirs.to_bytes())
+            return sign_payload(statement.to_payload(), self.signers).to_bytes(), None
+
+        swapped(store, name, signed, read_back=True)
 
     def _put_torrent(self, shard: ProducedShard, missing: list[MissingObject]) -> TorrentFile | None:
         shard_id = shard.shard_uid.shard_id
