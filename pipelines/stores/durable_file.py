@@ -15,6 +15,9 @@ _NO_SYNC: Final = (errno.EINVAL, errno.ENOTSUP, errno.EROFS)
 """What file systems answer that know no sync of a folder."""
 
 
+_WRITE_BYTES_MAX: Final = 64 << 20
+"""Most bytes handed to one write call: macOS refuses 2 GiB."""
+
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -50,7 +53,7 @@ def write_all(descriptor: int, data: memoryview) -> None:
         OSError: as the operating system says.
     """
     while data:
-        data = data[os.write(descriptor, data) :]
+        data = data[os.write(descriptor, data[:_WRITE_BYTES_MAX]) :]
 
 
 def sync_file(path: Path) -> None:

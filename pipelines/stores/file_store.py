@@ -13,7 +13,7 @@ import os
 import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -39,6 +39,9 @@ from schemas.errors import (
 
 TEMPORARY_FILE_AGE_S_MAX = 6 * 3600
 """A temporary file older than this belongs to a writer that was killed, and is removed."""
+
+NAME_ATTEMPTS_MAX = 8
+"""How often a folder is made again that somebody deletes before a file has its name in it."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -77,10 +80,10 @@ class FileStore:
             if target.is_dir():
                 raise ObjectExistsError(problem="the name is taken by a folder", where=str(target))
             if not create_only:
-                os.replace(temporary, target)
+                _name(os.replace, temporary, target)
             else:
                 try:
-                    os.link(temporary, target)
+                    _name(os.link, temporary, target)
                 except FileExistsError:
                     if not holds_same_bytes(self, name, data):
                         raise ObjectExistsError(problem="the name is taken by other bytes", where=str(target)) from None
@@ -131,7 +134,7 @@ class FileStore:
             # Versions hold the modification time: made to rise, so that a version never comes back within one clock tick.
             with self._temporary(data, after_ns=os.stat(target).st_mtime_ns if current else 0) as temporary:
                 make_folder(target.parent)
-                os.replace(temporary, target)
+                _name(os.replace, temporary, target)
                 self._sync_folder(target.parent)
                 return _info(name, os.stat(target))
 
@@ -141,6 +144,19 @@ class FileStore:
         with suppress(ObjectNotFoundError), self._mapped(name):
             os.unlink(path)
             self._sync_folder(path.parent)
+
+    def delete_folder(self, folder: str) -> None:
+        """See `Store.delete_folder`: the folders go too, but for those that something was put in meanwhile."""
+        path = self._path(folder)
+        for info in tuple(self.list(folder)):
+            with suppress(ObjectNotFoundError), self._mapped(info.name):
+                os.unlink(self._path(info.name))
+        for found, _, _ in os.walk(path, topdown=False):
+            with suppress(OSError):
+                os.rmdir(found)
+        if path.parent.is_dir():
+            with self._mapped(folder):
+                self._sync_folder(path.parent)
 
     def _path(self, name: str) -> Path:
         return Path(self.root, check_object_name(name))
@@ -242,6 +258,18 @@ def _store_error(error: OSError, where: str) -> StoreError | InvalidInputError:
     if error.errno in _TRANSIENT:
         return TransientStoreError(problem=f"the file system failed for the moment: {problem}", where=where)
     return StoreError(problem=f"the file system failed: {problem}", where=where)
+
+
+def _name(give: Callable[[Path, Path], None], temporary: Path, target: Path) -> None:
+    """Give a file its name, in a folder that was there and that somebody else may have deleted since."""
+    for _ in range(NAME_ATTEMPTS_MAX):
+        try:
+            return give(temporary, target)
+        except FileNotFoundError:
+            if not temporary.exists():
+                raise
+            make_folder(target.parent)
+    raise TransientStoreError(problem="the folder is deleted again and again", where=str(target.parent))
 
 
 def _info(name: str, status: os.stat_result) -> ObjectInfo:

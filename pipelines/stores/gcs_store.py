@@ -29,6 +29,7 @@ from pipelines.stores.client_environment import (
     is_plain_http_elsewhere,
     is_set,
 )
+from pipelines.stores.delete_listed import delete_listed
 from pipelines.stores.gcs_credentials import find_credentials
 from pipelines.stores.object_names import check_range
 from pipelines.stores.per_process import PerProcess
@@ -165,6 +166,10 @@ class GcsStore:
         """See `Store.delete`."""
         with suppress(ObjectNotFoundError), self._mapped(name):
             self._fs().rm_file(self.location.path(name))
+
+    def delete_folder(self, folder: str) -> None:
+        """See `Store.delete_folder`."""
+        delete_listed(self, folder)
 
     def _upload(self, path: str, view: memoryview, mode: str) -> None:
         # `open` without autocommit would also enter the file into the file system's transaction, which keeps it, and its buffer, for

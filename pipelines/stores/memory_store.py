@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from pipelines.stores.delete_listed import delete_listed
 from pipelines.stores.object_names import check_object_name, check_prefix, check_range
 from pipelines.stores.store import Data, ObjectInfo, StoreGuarantees
 from schemas.errors import ObjectExistsError, ObjectNotFoundError
@@ -86,6 +87,10 @@ class MemoryStore:
     def delete(self, name: str) -> None:
         """See `Store.delete`."""
         self._folder.objects.pop(check_object_name(name), None)
+
+    def delete_folder(self, folder: str) -> None:
+        """See `Store.delete_folder`."""
+        delete_listed(self, folder)
 
     @property
     def _folder(self) -> _Folder:

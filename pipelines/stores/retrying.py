@@ -13,6 +13,7 @@ from typing import TypeVar
 import pyarrow as pa
 import stamina
 
+from pipelines.stores.delete_listed import delete_listed
 from pipelines.stores.ranges import open_ranges
 from pipelines.stores.store import Data, ObjectInfo, Store, StoreGuarantees
 from schemas.errors import TransientStoreError
@@ -76,6 +77,10 @@ class RetryingStore:
     def delete(self, name: str) -> None:
         """See `Store.delete`."""
         self._retry(lambda: self.inner.delete(name))
+
+    def delete_folder(self, folder: str) -> None:
+        """See `Store.delete_folder`: every object's deletion is retried by itself."""
+        delete_listed(self, folder)
 
     def _retry(self, call: Callable[[], T]) -> T:
         policy = self.policy

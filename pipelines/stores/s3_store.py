@@ -22,6 +22,7 @@ import pyarrow as pa
 from pipelines.stores.answers import retry_after_s, shown
 from pipelines.stores.bucket_folder import BucketFolder
 from pipelines.stores.client_environment import S3_ANONYMOUS_VARIABLE, S3_REQUEST_PAYER_VARIABLE, is_set, s3_requester_pays
+from pipelines.stores.delete_listed import delete_listed
 from pipelines.stores.object_names import check_range
 from pipelines.stores.per_process import PerProcess
 from pipelines.stores.ranges import as_view, holds_same_bytes, open_ranges
@@ -126,6 +127,10 @@ class S3Store:
         """See `Store.delete`."""
         with suppress(ObjectNotFoundError), self._mapped(name):
             self._call("delete_object", name)
+
+    def delete_folder(self, folder: str) -> None:
+        """See `Store.delete_folder`."""
+        delete_listed(self, folder)
 
     def _write(self, name: str, view: memoryview, condition: dict[str, str], problem: str) -> ObjectInfo:
         try:

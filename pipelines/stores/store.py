@@ -116,3 +116,10 @@ class Store(Protocol):
     def delete(self, name: str) -> None:
         """Remove an object; a name that is not there is no error."""
         ...
+
+    def delete_folder(self, folder: str) -> None:
+        """Remove all objects below a folder, at any depth; one that is not there is no error.
+
+        What is put meanwhile may stay. Whoever is killed or fails half-way calls it again. The whole store is no folder.
+        """
+        ...

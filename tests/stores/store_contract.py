@@ -218,6 +218,25 @@ class StoreContract:
         assert list(store.list()) == []
         store.put("folder/object", b"y", create_only=True)
 
+    def test_a_folder_is_deleted_with_all_below_it_and_nothing_else(self, store: Store) -> None:
+        """Objects beside it and folders whose names begin like its own stay; a name in it can be taken again."""
+        for name in ("epoch=1/a", "epoch=1/b/c", "epoch=1/b/d/e", "epoch=10/a", "epoch=1.txt", "other"):
+            store.put(name, b"1")
+        store.delete_folder("epoch=1")
+        assert [info.name for info in store.list()] == ["epoch=1.txt", "epoch=10/a", "other"]
+        store.put("epoch=1/b/c", b"2", create_only=True)
+        assert [info.name for info in store.list("epoch=1")] == ["epoch=1/b/c"]
+
+    def test_a_deletion_of_a_folder_can_be_repeated(self, store: Store) -> None:
+        """Of what a killed one has left, of nothing, and of an object's own name, which is no folder."""
+        store.put("folder/deep/a", b"1")
+        store.put("folder/deep/b", b"1")
+        store.put("object", b"1")
+        store.delete("folder/deep/a")
+        for folder in ("folder", "folder", "missing/folder", "object"):
+            store.delete_folder(folder)
+        assert [info.name for info in store.list()] == ["object"]
+
     def test_what_is_no_name_is_refused(self, store: Store) -> None:
         """No name leaves the store's folder or needs quoting."""
         for name in NO_NAMES:
@@ -227,6 +246,7 @@ class StoreContract:
                 lambda name=name: store.info(name),
                 lambda name=name: store.swap(name, b"x", None),
                 lambda name=name: store.delete(name),
+                lambda name=name: store.delete_folder(name),
                 lambda name=name: store.open(name),
             )
             assert [type(_outcome(call)) for call in calls] == [InvalidInputError] * len(calls), name

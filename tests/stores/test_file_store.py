@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -47,6 +48,39 @@ def test_an_object_is_memory_mapped(tmp_path: Path) -> None:
     with store.open("object") as file:
         assert isinstance(file, pa.MemoryMappedFile)
         assert file.read_at(2, 3) == b"45"
+
+
+def test_a_deleted_folder_leaves_no_folder(tmp_path: Path) -> None:
+    """The folders below it go too, those without objects as well; what lies beside it stays."""
+    store = FileStore(str(tmp_path / "store"))
+    for name in ("epoch=1/shard=0/part", "epoch=1/shard=1/deep/part", "epoch=2/part"):
+        store.put(name, b"1")
+    (tmp_path / "store/epoch=1/empty").mkdir()
+    store.delete_folder("epoch=1")
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == [TEMPORARY_FOLDER, "epoch=2"]
+    store.delete_folder("epoch=1")
+
+
+def test_a_folder_that_is_deleted_under_a_put_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who deletes and who writes may be two."""
+    store, deletions = FileStore(str(tmp_path)), []
+
+    def late(give: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+        def give_late(temporary: Path, target: Path) -> None:
+            if len(deletions) % 2 == 0:
+                deletions.append(target)
+                os.rmdir(target.parent)
+            else:
+                deletions.append(None)
+            give(temporary, target)
+
+        return give_late
+
+    for name in ("replace", "link"):
+        monkeypatch.setattr(os, name, late(getattr(os, name)))
+    store.put("folder/a", b"1")
+    store.put("other/b", b"2", create_only=True)
+    assert (len(deletions), store.get("folder/a"), store.get("other/b")) == (4, b"1", b"2")
 
 
 def test_only_the_object_is_left_after_a_put(tmp_path: Path) -> None:

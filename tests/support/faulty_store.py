@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from pipelines.stores.delete_listed import delete_listed
 from pipelines.stores.ranges import as_view, open_ranges
 from pipelines.stores.store import Data, ObjectInfo, Store, StoreGuarantees
 from schemas.errors import TransientStoreError
@@ -115,6 +116,10 @@ class FaultyStore:
     def delete(self, name: str) -> None:
         """See `Store.delete`."""
         self._call("delete", name, lambda: self.inner.delete(name))
+
+    def delete_folder(self, folder: str) -> None:
+        """See `Store.delete_folder`: by `list` and `delete`, so that those faults count."""
+        delete_listed(self, folder)
 
     def _write(self, method: str, name: str, data: Data, write: Callable[[Data], ObjectInfo]) -> ObjectInfo:
         fault = self._begin(method, name)

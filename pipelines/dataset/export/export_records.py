@@ -251,8 +251,7 @@ def discard_export(dataset: ShardDataset) -> None:
 
 def _discard_folder(store: Store, folder: str) -> None:
     store.delete(f"{folder}/shard.json")
-    for info in list(store.list(folder)):
-        store.delete(info.name)
+    store.delete_folder(folder)
 
 
 def _is_whole(dataset: ShardDataset) -> bool:

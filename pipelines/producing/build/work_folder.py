@@ -57,9 +57,7 @@ class WorkFolder:
 
     def remove(self) -> None:
         """Delete everything in the folder."""
-        store = self.store()
-        for info in list(store.list(self.folder)):
-            store.delete(info.name)
+        self.store().delete_folder(self.folder)
 
 
 def work_folder_for(url: str, dataset: ShardDataset) -> WorkFolder:

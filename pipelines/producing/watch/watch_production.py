@@ -149,9 +149,7 @@ class WatchProduction:
         # Datasets and work folders have the levels of nearcore's object names too.
         folder = EpochLayout(read_chain_id(self.node_home), epoch_height, epoch_id).folder
         for url in (self.settings.export.dataset_url, self.settings.work_url):
-            store = open_store(url, durable=False)
-            for info in list(store.list(folder)):
-                store.delete(info.name)
+            open_store(url, durable=False).delete_folder(folder)
 
     def collect(self) -> int:
         """See `EpochWork.collect`."""
