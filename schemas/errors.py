@@ -49,8 +49,8 @@ This module raises nothing and prints nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Self
 
 EXIT_CODES: dict[int, str] = {
     0: "done",
@@ -97,6 +97,14 @@ class StatecastError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), {field.name: getattr(self, field.name) for field in fields(self)})
+
+    def at(self, where: str, remedy: str | None = None) -> Self:
+        """Return the same error for whoever knows better where it is.
+
+        Args:
+            remedy: what to do about it there; None for what was known before.
+        """
+        return replace(self, where=where, remedy=self.remedy if remedy is None else remedy)
 
     def to_json(self) -> dict[str, Any]:
         """Return the error as plain JSON values, for ``--json``."""

@@ -122,7 +122,7 @@ def settle_root(dataset: ShardDataset, state_root: CryptoHash, memory_usage: int
     except StateRootMismatchError as error:
         where = _named(dataset) + explanation.difference(summary.shard)
         discard_export(dataset)
-        raise replace(error, where=where) from None
+        raise error.at(where) from None
     if summary.verified_state_root is not None:
         return dataset
     return store_summary(ShardDataset(dataset.url, replace(summary, verified_state_root=state_root, memory_usage=memory_usage)))

@@ -7,7 +7,7 @@ root and put on its own. The shard's statement still waits until the root that t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pipelines.dataset.export.export_records import discard_export
 from pipelines.execution.executor import TaskNeeds
@@ -96,7 +96,7 @@ class EarlyShard:
             remedy = (
                 "A record is changed, in a part that was published before and was not made again. No statement of this shard was written."
             )
-            raise replace(error, remedy=remedy) from None
+            raise error.at(error.where, remedy) from None
         return built, [one.part for one in produced]
 
     def _explained(self, error: StateRootMismatchError) -> StateRootMismatchError:
@@ -104,7 +104,7 @@ class EarlyShard:
         planned = self.planned
         if error.part_id is not None:
             explanation = explain_parts(self.kernel, self.source, planned, [planned.plans[error.part_id]])
-            error = replace(error, where=error.where + explanation.difference(planned.dataset.summary.shard))
+            error = error.at(error.where + explanation.difference(planned.dataset.summary.shard))
         discard_export(planned.dataset)
         return error
 

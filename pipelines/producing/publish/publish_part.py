@@ -40,8 +40,8 @@ class PublishedPart:
     """The object was already there, whole and right."""
 
 
-MakePart = Callable[[Kernel], tuple[bytes, PartDigests]]
-"""Makes a part's object and its digests."""
+MakePart = Callable[[Kernel], tuple[bytes, PartDigests, BuildSummary | None]]
+"""Makes a part's object, its digests, and the summary of its build where it was built for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +68,13 @@ class PublishPartTask:
             ObjectExistsError: other producers were faster each time.
             IntegrityError, StoreError: as they say.
         """
-        return self.publish(self._make)
+        return self.publish(self._make)[0]
 
-    def publish(self, make: MakePart) -> PublishedPart:
+    def publish(self, make: MakePart) -> tuple[PublishedPart, BuildSummary | None]:
         """Publish the part, made only where nothing right is there already.
 
+        Returns:
+            The part, and the summary that `make` gave; None where what was there is kept.
         Raises:
             As `run`.
         """
@@ -87,32 +89,32 @@ class PublishPartTask:
 
         reused = swapped(store, self.object_name, needed)
         if reused is not None:
-            return reused
-        data, digests = made()
+            return reused, None
+        data, digests, summary = made()
         if store.get(self.object_name) != data:
             raise ObjectMismatchError(
                 problem="the store gave back other bytes than it was given",
                 where=f"{store.url}/{self.object_name}",
                 remedy="Run again; if it stays so, distrust the store.",
             )
-        return PublishedPart(self.plan, digests, piece_hashes(data, self.piece_length), reused=False)
+        return PublishedPart(self.plan, digests, piece_hashes(data, self.piece_length), reused=False), summary
 
-    def _make(self, kernel: Kernel) -> tuple[bytes, PartDigests]:
+    def _make(self, kernel: Kernel) -> tuple[bytes, PartDigests, None]:
         """Assemble, encode and validate the part. What is put was validated, and what is read back is compared with it byte by byte."""
         partial_state = assemble_part(kernel, self.inputs)
         if not self.validate:
             data = encode_state_part(partial_state, self.encoding, self.zstd_level)
-            return data, PartDigests(
-                len(data), hashlib.sha256(data).hexdigest(), partial_state.size, hashlib.sha256(partial_state).hexdigest()
-            )
+            stored, decoded = hashlib.sha256(data).hexdigest(), hashlib.sha256(partial_state).hexdigest()
+            return data, PartDigests(len(data), stored, partial_state.size, decoded), None
         try:
-            return self.encode_validated(kernel, partial_state)
+            return *self.encode_validated(kernel, partial_state), None
         except IntegrityError as error:
             # Its records hash to the state root, so what the build left for this part is damaged, not the source.
             folder = f"{self.inputs.work.url}/{self.inputs.work.folder}"
-            error.where = f"part {self.plan.part_id}, made from {folder}" + (f": {error.where}" if error.where else "")
-            error.remedy = "What an earlier stage left in that folder is damaged: delete it and run again. Nothing of this part was put."
-            raise
+            raise error.at(
+                f"part {self.plan.part_id}, made from {folder}" + (f": {error.where}" if error.where else ""),
+                "What an earlier stage left in that folder is damaged: delete it and run again. Nothing of this part was put.",
+            ) from None
 
     def encode_validated(self, kernel: Kernel, partial_state: pa.Buffer) -> tuple[bytes, PartDigests]:
         """Encode the part, and validate what the object decodes to.
@@ -160,26 +162,22 @@ class ProducePartTask:
             StateRootMismatchError: the part does not validate: its records are not those of the trusted state root. Nothing is put.
             DatasetError, IntegrityError, StoreError: as `BuildPartTask` and `PublishPartTask`.
         """
-        built: list[BuildSummary] = []
-        part = self.publishing.publish(lambda kernel: self._make(kernel, built))
+        part, summary = self.publishing.publish(self._make)
         if self.build is None:
             return ProducedPart(part, None)
-        return ProducedPart(part, built[0] if built else self.build.edge())
+        return ProducedPart(part, summary or self.build.edge())
 
-    def _make(self, kernel: Kernel, built: list[BuildSummary]) -> tuple[bytes, PartDigests]:
-        partial_state = self._assembled(kernel, built)
+    def _make(self, kernel: Kernel) -> tuple[bytes, PartDigests, BuildSummary | None]:
+        partial_state, summary = self._assembled(kernel)
         try:
-            return self.publishing.encode_validated(kernel, partial_state)
+            return *self.publishing.encode_validated(kernel, partial_state), summary
         except IntegrityError as error:
             raise self._contradiction(error) from None
 
-    def _assembled(self, kernel: Kernel, built: list[BuildSummary]) -> pa.Buffer:
+    def _assembled(self, kernel: Kernel) -> tuple[pa.Buffer, BuildSummary | None]:
         # The interior is gone when this returns: the part takes its place in memory.
-        interior = None
-        if self.build is not None:
-            summary, interior = self.build.interior()
-            built.append(summary)
-        return assemble_with(kernel, self.publishing.inputs, interior)
+        summary, interior = (None, None) if self.build is None else self.build.interior()
+        return assemble_with(kernel, self.publishing.inputs, interior), summary
 
     def _contradiction(self, error: IntegrityError) -> StateRootMismatchError:
         plan = self.publishing.plan
