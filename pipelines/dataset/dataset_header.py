@@ -9,7 +9,7 @@ from pipelines.near.node.flat_state_source import FoundStateHeader
 from schemas.errors import IntegrityError, InvalidInputError, SourceError
 
 VerifyStateHeader = Callable[[bytes], None]
-"""Verifies all of one shard's state header; raises InvalidInputError, SourceError or IntegrityError, as `StateHeaderSource` says."""
+"""Verifies all of one shard's state header; raises InvalidInputError, SourceError or IntegrityError, as `StateHeaderVerifier` says."""
 
 
 def why_unverified(header: bytes, verify: VerifyStateHeader | None) -> str | None:

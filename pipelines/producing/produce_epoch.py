@@ -15,7 +15,7 @@ from pipelines.dataset.export.export_records import ExportSettings, discard_expo
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.kernel.trie_kernel import Kernel
-from pipelines.near.node.flat_state_source import FlatStateSource, StateHeaderSource
+from pipelines.near.node.flat_state_source import FlatStateSource, StateHeaderVerifier
 from pipelines.producing.build.assemble import part_inputs
 from pipelines.producing.build.work_folder import work_folder_for
 from pipelines.producing.build_shard import BuiltShard, PlannedShard, build_planned, plan_shard
@@ -162,7 +162,7 @@ class EpochProduction:
     """What is read, in one line for people."""
     epoch_shard_ids: tuple[int, ...]
     """All shards that the epoch is known to have, produced here or not."""
-    header_source: StateHeaderSource | None = None
+    header_source: StateHeaderVerifier | None = None
     """Verifies state headers that nobody vouches for; None for what is produced from, where that can."""
     before_manifest: Callable[[], None] | None = None
     """Called when all that the manifest lists is published; what it raises keeps the manifest from being written."""
@@ -254,7 +254,7 @@ class EpochProduction:
 
     def _header_verifier(self, dataset: ShardDataset) -> VerifyStateHeader | None:
         source = self.header_source or self.source
-        if not isinstance(source, StateHeaderSource):
+        if not isinstance(source, StateHeaderVerifier):
             return None
         return partial(source.verify_state_header, dataset.summary.shard, self.context.sync_hash)
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pipelines.dataset.dataset_files import read_table
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.trie_kernel import AppliedPart
-from pipelines.near.node.flat_state_source import KeyRange
+from pipelines.near.node.flat_state_source import NO_STATE_HEADER, FoundStateHeader, KeyRange
 from pipelines.near.record_batches import bounded
 from pipelines.restoring.part_folder import EpochParts, ShardParts
 from pipelines.restoring.part_object import PartObject, located
@@ -25,6 +25,7 @@ from schemas.dataset.dataset_summary import shard_folder
 from schemas.dataset.flat_state import VALUE_SCHEMA
 from schemas.errors import DatasetError, IntegrityError, ValueMismatchError
 from schemas.nearcore.epoch_context import EpochContext, ShardContext
+from schemas.nearcore.state_header import HeaderOrigin
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,11 @@ class PartsSource:
         """
         yield from bounded(self._value_rows(value_hashes), record_batch_bytes_max)
 
-    def state_header(self, shard: ShardContext, sync_hash: bytes) -> bytes | None:
+    def state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
         """Return the state header that lies beside the parts."""
-        return None if self.header_name is None else open_store(self.store_url).get(self.header_name)
+        if self.header_name is None:
+            return NO_STATE_HEADER
+        return FoundStateHeader(open_store(self.store_url).get(self.header_name), HeaderOrigin.COPIED)
 
     def root_memory_usage(self, shard: ShardContext) -> int | None:
         """Return what a statement or the state header says."""

@@ -309,6 +309,6 @@ def test_a_file_that_is_no_genesis_is_named(tmp_path: Path, content: bytes) -> N
 def test_it_has_neither_headers_nor_nodes(genesis: Callable[..., GenesisSource]) -> None:
     """What only a node has is not there."""
     source = genesis(account("alice"))
-    assert source.state_header(only_shard(source), bytes(32)) is None
+    assert source.state_header(only_shard(source), bytes(32)).data is None
     assert source.root_memory_usage(only_shard(source)) is None
     assert "genesis.json" in source.describe()

@@ -169,7 +169,7 @@ def test_sorting_leaves_no_folder_when_its_records_are_no_longer_kept(tmp_path: 
 def test_it_has_neither_headers_nor_nodes() -> None:
     """What only a node has is not there."""
     source = RecordsFileSource("anywhere")
-    assert source.state_header(SHARD, bytes(32)) is None
+    assert source.state_header(SHARD, bytes(32)).data is None
     assert source.root_memory_usage(SHARD) is None
 
 

@@ -8,7 +8,7 @@ from hashlib import sha256
 
 import pyarrow as pa
 
-from pipelines.near.node.flat_state_source import KeyRange
+from pipelines.near.node.flat_state_source import NO_STATE_HEADER, FoundStateHeader, KeyRange
 from schemas.dataset.flat_state import VALUE_SCHEMA
 from schemas.errors import ValueMismatchError
 from schemas.ids import ZERO_HASH, CryptoHash, ShardUId
@@ -51,9 +51,9 @@ class ListSource:
                 raise ValueMismatchError(problem=f"the list has no value {value_hash.hex()}")
             yield pa.RecordBatch.from_pylist([{"value_hash": value_hash, "value": by_hash[value_hash]}], schema=VALUE_SCHEMA)
 
-    def state_header(self, shard: ShardContext, sync_hash: bytes) -> bytes | None:
+    def state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
         """Have none."""
-        return None
+        return NO_STATE_HEADER
 
     def root_memory_usage(self, shard: ShardContext) -> int | None:
         """Know none."""

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pipelines.dataset.arrow_dataset import SUMMARY_NAME, ShardDataset, load_shard
 from pipelines.dataset.export.references import has_references, put_references, references_in
 from pipelines.dataset.record_files import RECORDS_FILE_BYTES_TARGET, FileDestination, FileFormat, write_record_files
-from pipelines.near.node.flat_state_source import FlatStateSource, FoundStateHeader, KeyRange, find_state_header
+from pipelines.near.node.flat_state_source import FlatStateSource, FoundStateHeader, KeyRange
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
 from schemas.dataset.dataset_summary import (
@@ -200,7 +200,7 @@ def finish_export(
         if left.last_key >= right.first_key:
             raise RecordOrderError(problem="key ranges of the export overlap", where=f"{left.name}, {right.name}")
     shard = export.context.shards[0]
-    header = find_state_header(export.source, shard, export.context.sync_hash)
+    header = export.source.state_header(shard, export.context.sync_hash)
     put_state_header(settings, export.context, header)
     summary = DatasetShard(
         context=export.context,

@@ -27,8 +27,15 @@ import ijson
 import pyarrow as pa
 
 from pipelines.near.files.external_sort import Entry
-from pipelines.near.files.sorted_file import SortedFile, content_fingerprint, encode_records, inlined, sorted_file, value_batches
-from pipelines.near.node.flat_state_source import KeyRange
+from pipelines.near.files.sorted_file import (
+    SortedFile,
+    content_fingerprint,
+    encode_records,
+    inlined,
+    sorted_file,
+    value_batches,
+)
+from pipelines.near.node.flat_state_source import NO_STATE_HEADER, FoundStateHeader, KeyRange
 from pipelines.near.node.genesis_head import open_maybe_gzip, read_genesis_fields
 from schemas.errors import InvalidInputError, SourceError
 from schemas.ids import ZERO_HASH, ShardUId
@@ -144,9 +151,9 @@ class GenesisSource:
         opened = self._sorted(head)
         yield from value_batches(opened.values, value_hashes, record_batch_bytes_max, self.path)
 
-    def state_header(self, shard: ShardContext, sync_hash: bytes) -> bytes | None:
-        """Return None: a genesis has no headers."""
-        return None
+    def state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
+        """Have none: a genesis has no headers."""
+        return NO_STATE_HEADER
 
     def root_memory_usage(self, shard: ShardContext) -> int | None:
         """Return None: a genesis has no nodes."""

@@ -14,7 +14,7 @@ from typing import Final
 import pyarrow as pa
 
 from pipelines.near.files.sorted_file import SortedFile, content_fingerprint, encode_records, sorted_file, value_batches
-from pipelines.near.node.flat_state_source import KeyRange
+from pipelines.near.node.flat_state_source import NO_STATE_HEADER, FoundStateHeader, KeyRange
 from pipelines.near.node.genesis_head import open_maybe_gzip
 from schemas.errors import SourceError
 from schemas.ids import ZERO_HASH, ShardUId
@@ -77,9 +77,9 @@ class RecordsFileSource:
         opened = self._sorted()
         yield from value_batches(opened.values, value_hashes, record_batch_bytes_max, self.path)
 
-    def state_header(self, shard: ShardContext, sync_hash: bytes) -> bytes | None:
-        """Return None: a records file has no headers."""
-        return None
+    def state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
+        """Have none: a records file has no headers."""
+        return NO_STATE_HEADER
 
     def root_memory_usage(self, shard: ShardContext) -> int | None:
         """Return None: a records file has no nodes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -20,6 +20,27 @@ class KeyRange:
 
     begin: bytes
     end: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundStateHeader:
+    """A shard's state header, or why there is none."""
+
+    data: bytes | None
+    origin: HeaderOrigin | None = None
+    """None without a header."""
+    reason: str = ""
+    """Why there is none; empty with a header."""
+    is_verified: bool = False
+    """Whether who gives it has verified all of it against the blocks: only then may a statement name it."""
+
+    @property
+    def verified_sha256(self) -> str | None:
+        """SHA-256 of the header in hexadecimal where it was verified; else None."""
+        return hashlib.sha256(self.data).hexdigest() if self.data is not None and self.is_verified else None
+
+
+NO_STATE_HEADER: Final = FoundStateHeader(None, reason="the source has none")
 
 
 class FlatStateSource(Protocol):
@@ -74,8 +95,12 @@ class FlatStateSource(Protocol):
         """
         ...
 
-    def state_header(self, shard: ShardContext, sync_hash: bytes) -> bytes | None:
-        """Return the node's own ShardStateSyncResponseHeader bytes for this shard, where it has them."""
+    def state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
+        """Return the shard's state header, copied or computed; else say why there is none.
+
+        Raises:
+            SourceError: the source can't be opened.
+        """
         ...
 
     def root_memory_usage(self, shard: ShardContext) -> int | None:
@@ -83,27 +108,9 @@ class FlatStateSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class FoundStateHeader:
-    """A shard's state header, or why there is none."""
-
-    data: bytes | None
-    origin: HeaderOrigin | None = None
-    """None without a header."""
-    reason: str = ""
-    """Why there is none; empty with a header."""
-    is_verified: bool = False
-    """Whether who gives it has verified all of it against the blocks: only then may a statement name it."""
-
-    @property
-    def verified_sha256(self) -> str | None:
-        """SHA-256 of the header in hexadecimal where it was verified; else None."""
-        return hashlib.sha256(self.data).hexdigest() if self.data is not None and self.is_verified else None
-
-
 @runtime_checkable
-class StateHeaderSource(Protocol):
-    """A source that can verify state headers, and compute those that it does not keep."""
+class StateHeaderVerifier(Protocol):
+    """A source that can verify state headers."""
 
     def verify_state_header(self, shard: ShardContext, sync_hash: bytes, header: bytes) -> None:
         """Verify all of a header of this shard, whoever made it.
@@ -114,26 +121,6 @@ class StateHeaderSource(Protocol):
             IntegrityError: it is not the header of this shard at this block.
         """
         ...
-
-    def find_state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
-        """Return the shard's verified header, copied or computed; else say why there is none.
-
-        Raises:
-            SourceError: the source can't be opened.
-        """
-        ...
-
-
-def find_state_header(source: FlatStateSource, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
-    """Return a shard's state header out of any source.
-
-    Raises:
-        SourceError: the source can't be read.
-    """
-    if isinstance(source, StateHeaderSource):
-        return source.find_state_header(shard, sync_hash)
-    header = source.state_header(shard, sync_hash)
-    return FoundStateHeader(None, reason="the source has none") if header is None else FoundStateHeader(header, HeaderOrigin.COPIED)
 
 
 @runtime_checkable

@@ -116,7 +116,7 @@ class NodeSource:
         """
         yield from bounded(self._value_rows(shard, value_hashes), record_batch_bytes_max)
 
-    def state_header(self, shard: ShardContext, sync_hash: bytes) -> bytes | None:
+    def state_header_row(self, shard: ShardContext, sync_hash: bytes) -> bytes | None:
         """Return the StateHeaders row of this shard as it is, not verified; None when the node has none.
 
         Raises:
@@ -128,7 +128,7 @@ class NodeSource:
             return None
         return reader.get(STATE_HEADERS, shard.shard_id.to_bytes(8, "little") + sync_hash)
 
-    def find_state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
+    def state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
         """Return the shard's verified header: the StateHeaders row, else one computed; else say why there is none.
 
         Raises:

@@ -101,17 +101,13 @@ class StateWalkSource:
         column = self._column(shard)
         yield from bounded((_value_batch(column, value_hash) for value_hash in value_hashes), record_batch_bytes_max)
 
-    def state_header(self, shard: ShardContext, sync_hash: bytes) -> bytes | None:
-        """Return the StateHeaders row of this shard, as `NodeSource.state_header`."""
-        return self.node.state_header(shard, sync_hash)
-
-    def find_state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
-        """Return the shard's verified header, as `NodeSource.find_state_header`.
+    def state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
+        """Return the shard's verified header, as `NodeSource.state_header`.
 
         Raises:
             SourceError: the database can't be opened.
         """
-        return self.node.find_state_header(shard, sync_hash)
+        return self.node.state_header(shard, sync_hash)
 
     def verify_state_header(self, shard: ShardContext, sync_hash: bytes, header: bytes) -> None:
         """Verify all of a header, as `NodeSource.verify_state_header`.

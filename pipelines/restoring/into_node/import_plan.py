@@ -91,7 +91,7 @@ def plan_import(
     for shard in shards:
         known = context.shard(shard.shard_id)
         assert known.state_root is not None, "a shard of parts has a state root"
-        if NodeSource(str(home.home), context).state_header(known, context.sync_hash) is None:
+        if NodeSource(str(home.home), context).state_header_row(known, context.sync_hash) is None:
             raise EpochNotReadyError(
                 problem=f"the node has no state header of shard {shard.shard_id} for this sync hash; neard's tool takes no part without it",
                 where=f"StateHeaders (col18), {home.data}",
