@@ -41,8 +41,8 @@ from pipelines.kernel.choice import choose_kernel
 from pipelines.near.epoch.rpc_client import REQUESTS_PER_S
 from pipelines.near.trie.trie_walk_source import StateWalk
 from pipelines.producing.shared_folders import require_shared
-from schemas.dataset.dataset_summary import epoch_folder
 from schemas.errors import InvalidInputError
+from schemas.published.object_layout import EpochLayout
 
 
 def export(
@@ -106,7 +106,7 @@ def export(
     finally:
         progress.close()
         executor.close()
-    where = f"{url}/{epoch_folder(found.context)}"
+    where = f"{url}/{EpochLayout.of(found.context).folder}"
     if as_json:
         document = {
             "message_type": "summary",

@@ -27,8 +27,8 @@ from pipelines.dataset.record_files import FileFormat
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.producing.shared_folders import require_shared
-from schemas.dataset.dataset_summary import epoch_folder
 from schemas.errors import InvalidInputError
+from schemas.published.object_layout import EpochLayout
 
 _DATASET = "dataset://"
 _ROCKSDB = "rocksdb://"
@@ -83,7 +83,7 @@ def restore(
             url = to.removeprefix(_DATASET)
             require_shared(executor, {"--to": url})
             datasets = restore_dataset(runner, chosen_kernel, found, ExportSettings(url, file_format))
-            where = f"{_DATASET}{url}/{epoch_folder(found.context)}"
+            where = f"{_DATASET}{url}/{EpochLayout.of(found.context).folder}"
             rows: list[dict[str, object]] = [
                 {
                     "shard_uid": str(dataset.summary.shard.shard_uid),

@@ -27,8 +27,8 @@ from pipelines.dataset.tables.export_tables import chosen_shards, export_tables,
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.producing.shared_folders import require_readable, require_shared
-from schemas.dataset.dataset_summary import epoch_folder
 from schemas.dataset.tables_summary import TablesShard
+from schemas.published.object_layout import EpochLayout
 
 
 def tables(
@@ -68,7 +68,7 @@ def tables(
     finally:
         progress.close()
         executor.close()
-    where = f"{to}/{epoch_folder(shards[0].summary.context)}"
+    where = f"{to}/{EpochLayout.of(shards[0].summary.context).folder}"
     if as_json:
         document = {
             "message_type": "summary",

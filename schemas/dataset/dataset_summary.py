@@ -28,6 +28,7 @@ from typing import Any
 from schemas.errors import DatasetError, StatecastError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.nearcore.epoch_context import EpochContext, ShardContext, epoch_context_from_json
+from schemas.nearcore.epoch_folder import epoch_folder
 from schemas.nearcore.state_header import HeaderOrigin
 
 DATASET_FORMAT = "statecast.flat_state.2"
@@ -357,14 +358,9 @@ def range_summary_to_bytes(summary: RangeSummary, fingerprint: str) -> bytes:
     return json.dumps({"format": DATASET_FORMAT, "fingerprint": fingerprint, "summary": summary.to_json()}).encode()
 
 
-def epoch_folder(context: EpochContext) -> str:
-    """Return the folder of an epoch; the same levels as nearcore's object names."""
-    return f"chain_id={context.chain_id}/epoch_height={context.epoch_height}/epoch_id={context.epoch_id}"
-
-
 def shard_folder(context: EpochContext, shard_uid: ShardUId) -> str:
     """Return the folder of one shard's dataset."""
-    return f"{epoch_folder(context)}/shard_uid={shard_uid}"
+    return f"{epoch_folder(context.chain_id, context.epoch_height, context.epoch_id)}/shard_uid={shard_uid}"
 
 
 def schema_metadata(context: EpochContext, shard: ShardContext, memory_usage: int | None) -> dict[bytes, bytes]:

@@ -29,6 +29,7 @@ from enum import Enum
 from schemas.errors import InvalidInputError
 from schemas.ids import CryptoHash, PartId
 from schemas.nearcore.epoch_context import CHAIN_ID_PATTERN, EpochContext
+from schemas.nearcore.epoch_folder import epoch_folder
 
 NUM_PARTS_MAX = 999_999
 """nearcore's part names have six digits, and its reader takes exactly six."""
@@ -78,7 +79,7 @@ class EpochLayout:
     @property
     def folder(self) -> str:
         """The epoch's folder, without a trailing slash."""
-        return f"{chain_folder(self.chain_id)}/epoch_height={self.epoch_height}/epoch_id={self.epoch_id}"
+        return epoch_folder(self.chain_id, self.epoch_height, self.epoch_id)
 
     @property
     def manifest(self) -> str:
