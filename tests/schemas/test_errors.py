@@ -92,6 +92,16 @@ def test_the_text_has_problem_place_and_remedy() -> None:
     assert str(StatecastError(problem="it broke")) == "it broke"
 
 
+def test_an_error_can_be_told_with_a_better_place() -> None:
+    """The first one stays as it is; all else is kept, and the remedy too where none is given."""
+    first = errors.StateRootMismatchError(problem="wrong", where="here", remedy="Look.", expected="a", part_id=3)
+    second, third = first.at("there"), first.at("there", "Go.")
+    assert (first.where, first.remedy) == ("here", "Look.")
+    assert second.to_json() == {**first.to_json(), "where": "there"}
+    assert third.to_json() == {**first.to_json(), "where": "there", "remedy": "Go."}
+    assert type(second) is errors.StateRootMismatchError
+
+
 def test_json_leaves_out_what_is_not_known() -> None:
     """Kind and exit code are always there."""
     assert StatecastError(problem="it broke").to_json() == {"kind": "unexpected", "exit_code": 1, "problem": "it broke"}
