@@ -157,6 +157,15 @@ class ShardDataset:
             )
         return header
 
+    def is_whole(self) -> bool:
+        """Tell whether all files are there in their sizes, and the state header as it was put; of the files nothing is read."""
+        try:
+            self.state_header()
+        except DatasetError:
+            return False
+        sizes = {info.name: info.size for info in open_store(self.url).list(self.folder)}
+        return all(sizes.get(f"{self.folder}/{file.name}") == file.size for file in self.summary.all_files)
+
 
 def load_shard(url: str, context: EpochContext, shard_uid: ShardUId) -> ShardDataset | None:
     """Return an exported shard; None when its summary is not there.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -113,6 +114,19 @@ def test_an_older_dataset_is_begun_from(tmp_path: Path) -> None:
     assert ways(outcome, 5) == ways(outcome, 6) == ["roll forward"] * len(SHARDS)
     assert_as_dumped(tmp_path / "out", (5, 6))
     assert lasting_objects_in(tmp_path / "older") == before
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"), Path.unlink], ids=["changed", "gone"])
+def test_a_dataset_whose_state_header_is_damaged_is_made_again(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    """It is as little whole as one that lacks a file; the others are used as they are."""
+    assert backfill(tmp_path / "one", "--dataset", tmp_path / "kept", epochs="6..6").code == 0
+    (header,) = (tmp_path / "kept").glob("*/*/*/shard_uid=s1.v0/state_header")
+    right = header.read_bytes()
+    damage(header)
+    outcome = backfill(tmp_path / "other", "--dataset", tmp_path / "kept", epochs="6..6")
+    assert outcome.code == 0, outcome.stderr
+    assert ways(outcome, 6) == ["exported before", "flat state", "exported before", "exported before"]
+    assert header.read_bytes() == right
 
 
 def test_only_some_shards(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def plan_export(source: FlatStateSource, context: EpochContext, shard: ShardCont
         earlier is not None
         and earlier.summary.fingerprint == fingerprint
         and earlier.summary.shard.state_root == shard.state_root
-        and _is_whole(earlier)
+        and earlier.is_whole()
     ):
         return ShardExport(source, shard_context, fingerprint, (), earlier)
     memory_usage = source.root_memory_usage(shard)
@@ -252,17 +252,6 @@ def discard_export(dataset: ShardDataset) -> None:
 def _discard_folder(store: Store, folder: str) -> None:
     store.delete(f"{folder}/shard.json")
     store.delete_folder(folder)
-
-
-def _is_whole(dataset: ShardDataset) -> bool:
-    """Tell whether all files of a dataset are there in their sizes, and its state header as it was put."""
-    try:
-        dataset.state_header()
-    except DatasetError:
-        return False
-    store = open_store(dataset.url)
-    sizes = {info.name: info.size for info in store.list(dataset.folder)}
-    return all(sizes.get(f"{dataset.folder}/{file.name}") == file.size for file in dataset.summary.all_files)
 
 
 def _earlier_summary(store: Store, folder: str, name: str, fingerprint: str) -> RangeSummary | None:

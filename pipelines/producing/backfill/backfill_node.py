@@ -324,10 +324,8 @@ class _Lane:
 
 
 def find_exported(dataset_url: str, context: EpochContext, shard: ShardContext) -> ShardDataset | None:
-    """Return a shard's dataset when one of its state root is there with all its files; one of another format is none."""
+    """Return a shard's dataset when one of its state root is there and whole; one of another format is none."""
     found = find_readable_shard(dataset_url, replace(context, shards=(shard,)))
     if found is None or found.summary.shard.state_root != shard.state_root:
         return None
-    sizes = {info.name: info.size for info in open_store(found.url).list(found.folder)}
-    whole = all(sizes.get(f"{found.folder}/{file.name}") == file.size for file in found.summary.all_files)
-    return found if whole else None
+    return found if found.is_whole() else None
