@@ -1,6 +1,7 @@
 """Reads what an export left: dataset summaries, slices of records, and through `pipelines.dataset.referenced_values` values.
 
-Nothing is written.
+A summary has some 700 bytes a file and there are as many tasks as files, so tasks carry a `DatasetReference` alone, and each worker reads the
+summary once (`open_dataset`). Nothing is written.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import pyarrow as pa
@@ -24,6 +26,9 @@ from schemas.nearcore.epoch_context import EpochContext
 SUMMARY_NAME: Final = "shard.json"
 """In a shard's folder: what it holds, written last."""
 
+SUMMARIES_KEPT: Final = 4
+"""Summaries that a process keeps: of the shard at work, of the older one and its changes in a roll forward, and one to spare."""
+
 
 @dataclass(frozen=True, slots=True)
 class RowSpan:
@@ -35,17 +40,41 @@ class RowSpan:
 
 
 @dataclass(frozen=True, slots=True)
-class ShardDataset:
-    """One exported shard in a store; picklable, opens the store where it is used."""
+class DatasetReference:
+    """Names one exported shard in a store: what a task carries, of one size whatever the dataset's."""
 
     url: str
     """The dataset's root."""
+    folder: str
+    """Where the shard's files are, relative to the root."""
+    content_sha256: str
+    """Of the summary (`DatasetShard.content_sha256`): a dataset that was exported anew is another, one whose root was noted is the same."""
+    summary_name: str = SUMMARY_NAME
+    """In the folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardDataset:
+    """One exported shard in a store, with its summary; opens the store where it is used."""
+
+    reference: DatasetReference
     summary: DatasetShard
+
+    @classmethod
+    def of(cls, url: str, summary: DatasetShard, summary_name: str = SUMMARY_NAME) -> ShardDataset:
+        """Return the dataset of a summary that is in its place below a root."""
+        folder = shard_folder(summary.context, summary.shard.shard_uid)
+        return cls(DatasetReference(url, folder, summary.content_sha256(), summary_name), summary)
+
+    @property
+    def url(self) -> str:
+        """The dataset's root."""
+        return self.reference.url
 
     @property
     def folder(self) -> str:
         """Where the shard's files are, relative to the root."""
-        return shard_folder(self.summary.context, self.summary.shard.shard_uid)
+        return self.reference.folder
 
     def read_file(self, file_index: int, columns: Sequence[str] | None = None) -> list[pa.RecordBatch]:
         """Read all record batches of a file.
@@ -167,6 +196,32 @@ class ShardDataset:
         return all(sizes.get(f"{self.folder}/{file.name}") == file.size for file in self.summary.all_files)
 
 
+@lru_cache(maxsize=SUMMARIES_KEPT)
+def open_dataset(reference: DatasetReference) -> ShardDataset:
+    """Return the dataset that a task names; its summary is read once for all tasks that a process runs one after another.
+
+    Raises:
+        DatasetError: the summary is gone, can't be decoded, or is of another dataset than the reference.
+        StoreError: it can't be read.
+    """
+    name = f"{reference.folder}/{reference.summary_name}"
+    where = f"{reference.url}/{name}"
+    try:
+        data = open_store(reference.url).get(name)
+    except ObjectNotFoundError as error:
+        raise DatasetError(
+            problem="the summary of the dataset that is read is gone", where=where, remedy="Another run removed the dataset; run again."
+        ) from error
+    summary = DatasetShard.from_bytes(data, where)
+    if summary.content_sha256() != reference.content_sha256:
+        raise DatasetError(
+            problem="the summary is of another dataset than the one that this run has begun to read",
+            where=where,
+            remedy="Another run exported the shard anew; run again.",
+        )
+    return ShardDataset(reference, summary)
+
+
 def load_shard(url: str, context: EpochContext, shard_uid: ShardUId) -> ShardDataset | None:
     """Return an exported shard; None when its summary is not there.
 
@@ -179,7 +234,7 @@ def load_shard(url: str, context: EpochContext, shard_uid: ShardUId) -> ShardDat
         data = store.get(name)
     except ObjectNotFoundError:
         return None
-    return ShardDataset(url, DatasetShard.from_bytes(data, f"{url}/{name}"))
+    return ShardDataset.of(url, DatasetShard.from_bytes(data, f"{url}/{name}"))
 
 
 def list_shards(url: str) -> list[ShardDataset]:
@@ -193,7 +248,7 @@ def list_shards(url: str) -> list[ShardDataset]:
     names = sorted(info.name for info in store.list(prefix) if info.name.endswith(f"/{SUMMARY_NAME}"))
     if not names:
         raise DatasetError(problem="no exported shard is there", where=url, remedy="statecast export --to dataset://… writes one.")
-    return [ShardDataset(root, DatasetShard.from_bytes(store.get(name), f"{root}/{name}")) for name in names]
+    return [ShardDataset.of(root, DatasetShard.from_bytes(store.get(name), f"{root}/{name}")) for name in names]
 
 
 def _split_dataset_url(url: str) -> tuple[str, str]:

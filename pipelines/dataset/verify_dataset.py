@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from pipelines.dataset.arrow_dataset import ShardDataset
+from pipelines.dataset.arrow_dataset import DatasetReference, ShardDataset, open_dataset
 from pipelines.dataset.difference import TrustedTrie, name_difference
 from pipelines.dataset.export.export_records import discard_export, store_summary
 from pipelines.execution.executor import TaskNeeds
@@ -27,7 +27,7 @@ HASH_TASK_MEMORY_BYTES = 600 << 20
 class HashFileTask:
     """Hashes one dataset file's key range without keeping nodes: what a root check of a dataset needs."""
 
-    dataset: ShardDataset
+    dataset: DatasetReference
     kernel_name: str
     file_index: int
 
@@ -37,8 +37,9 @@ class HashFileTask:
         Raises:
             DatasetError, IntegrityError: as they say.
         """
-        left_key, right_key = self.dataset.neighbouring_keys(self.file_index)
-        records = self.dataset.read_file(self.file_index)
+        dataset = open_dataset(self.dataset)
+        left_key, right_key = dataset.neighbouring_keys(self.file_index)
+        records = dataset.read_file(self.file_index)
         return choose_kernel(self.kernel_name).build(records, (), left_key, right_key, keep_interior=False).edge
 
 
@@ -58,6 +59,31 @@ def check_state_root(expected: CryptoHash | None, actual: CryptoHash, what: str)
         )
 
 
+@dataclass(frozen=True, slots=True)
+class RecomputedRoot:
+    """What a dataset's records hash to."""
+
+    state_root: CryptoHash
+    memory_usage: int
+    edges: tuple[bytes, ...]
+    """Of the files, in order."""
+
+
+def recompute_root(runner: StageRunner, kernel: Kernel, dataset: ShardDataset) -> RecomputedRoot:
+    """Hash all files of a dataset.
+
+    Raises:
+        DatasetError, StoreError: as the tasks say.
+    """
+    summary = dataset.summary
+    if not summary.files:
+        return RecomputedRoot(ZERO_HASH, 0, ())
+    tasks = [HashFileTask(dataset.reference, kernel.name, index) for index in range(len(summary.files))]
+    edges = runner.run("hash", str(summary.shard.shard_uid), tasks, TaskNeeds(HASH_TASK_MEMORY_BYTES), lambda _: Amount())
+    sealed = kernel.seal(edges)
+    return RecomputedRoot(sealed.state_root, sealed.memory_usage, tuple(edges))
+
+
 def verify_dataset(runner: StageRunner, kernel: Kernel, dataset: ShardDataset, source: FlatStateSource | None) -> ShardDataset:
     """Recompute a dataset's state root, compare it with the trusted one, and note both root and memory usage in its summary.
 
@@ -66,21 +92,14 @@ def verify_dataset(runner: StageRunner, kernel: Kernel, dataset: ShardDataset, s
     Raises:
         StateRootMismatchError: it differs.
     """
-    summary = dataset.summary
-    if summary.verified_state_root is not None:
+    if dataset.summary.verified_state_root is not None:
         return dataset
-    name = str(summary.shard.shard_uid)
-    state_root, memory_usage = ZERO_HASH, 0
-    edges: list[bytes] = []
-    if summary.files:
-        tasks = [HashFileTask(dataset, kernel.name, index) for index in range(len(summary.files))]
-        edges = runner.run("hash", name, tasks, TaskNeeds(HASH_TASK_MEMORY_BYTES), lambda _: Amount())
-        sealed = kernel.seal(edges)
-        state_root, memory_usage = sealed.state_root, sealed.memory_usage
+    recomputed = recompute_root(runner, kernel, dataset)
     if source is None:
-        check_state_root(summary.shard.state_root, state_root, _named(dataset))
+        check_state_root(dataset.summary.shard.state_root, recomputed.state_root, dataset_name(dataset))
         return dataset
-    return settle_root(dataset, state_root, memory_usage, RootExplanation(kernel, source, lambda: edges, dataset.read_file))
+    explanation = RootExplanation(kernel, source, lambda: recomputed.edges, dataset.read_file)
+    return settle_root(dataset, recomputed.state_root, recomputed.memory_usage, explanation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +137,16 @@ def settle_root(dataset: ShardDataset, state_root: CryptoHash, memory_usage: int
     """
     summary = dataset.summary
     try:
-        check_state_root(summary.shard.state_root, state_root, _named(dataset))
+        check_state_root(summary.shard.state_root, state_root, dataset_name(dataset))
     except StateRootMismatchError as error:
-        where = _named(dataset) + explanation.difference(summary.shard)
+        where = dataset_name(dataset) + explanation.difference(summary.shard)
         discard_export(dataset)
         raise error.at(where) from None
     if summary.verified_state_root is not None:
         return dataset
-    return store_summary(ShardDataset(dataset.url, replace(summary, verified_state_root=state_root, memory_usage=memory_usage)))
+    return store_summary(dataset.url, replace(summary, verified_state_root=state_root, memory_usage=memory_usage))
 
 
-def _named(dataset: ShardDataset) -> str:
+def dataset_name(dataset: ShardDataset) -> str:
+    """Return shard and source of a dataset, for errors."""
     return f"shard {dataset.summary.shard.shard_uid} of {dataset.summary.source}"

@@ -105,7 +105,7 @@ def plan_shard(runner: StageRunner, kernel: Kernel, dataset: ShardDataset, work:
     """
     summary = dataset.summary
     name = str(summary.shard.shard_uid)
-    tasks = [StructureTask(dataset, work, kernel.name, index) for index in range(len(summary.files))]
+    tasks = [StructureTask(dataset.reference, work, kernel.name, index) for index in range(len(summary.files))]
     structures = runner.run("structure", name, tasks, TaskNeeds(STRUCTURE_TASK_MEMORY_BYTES), lambda _: Amount())
     structure = seal_structure(kernel, structures)
     num_parts = decide_num_parts(structure.memory_usage, num_parts_wanted)
@@ -121,7 +121,7 @@ def build_planned(runner: StageRunner, kernel: Kernel, planned: PlannedShard, so
     Raises:
         As `build_shard`.
     """
-    building = [BuildPartTask(planned.dataset, planned.work, kernel.name, plan) for plan in planned.with_records]
+    building = [BuildPartTask(planned.dataset.reference, planned.work, kernel.name, plan) for plan in planned.with_records]
     needs = TaskNeeds(BUILD_TASK_MEMORY_BYTES)
     built = runner.run("build", planned.name, building, needs, lambda one: Amount(one.records, one.hashed_bytes, 1))
     return seal_shard(runner, kernel, planned, source, dict(zip(planned.built, built, strict=True)), leave_boundary_nodes=True)

@@ -83,7 +83,10 @@ class EarlyShard:
             DatasetError, IntegrityError, StoreError: as the tasks say.
         """
         planned = self.planned
-        building = {plan.part_id.idx: BuildPartTask(planned.dataset, planned.work, self.kernel.name, plan) for plan in planned.with_records}
+        building = {
+            plan.part_id.idx: BuildPartTask(planned.dataset.reference, planned.work, self.kernel.name, plan)
+            for plan in planned.with_records
+        }
         tasks = [ProducePartTask(task, building.get(task.plan.part_id.idx)) for task in publishing]
         try:
             produced = self.runner.run("publish", planned.name, tasks, TaskNeeds(PRODUCE_TASK_MEMORY_BYTES), _produced)

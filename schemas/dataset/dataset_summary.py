@@ -19,10 +19,9 @@ Parquet files end in ``.parquet`` and are else the same. Nothing here reads or w
 
 from __future__ import annotations
 
+import hashlib
 import json
-import pickle
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from schemas.errors import DatasetError, StatecastError
@@ -186,10 +185,6 @@ class DatasetShard:
     verified_state_header_sha256: str | None = None
     """Of the state header in the shard's folder, in hexadecimal, where who wrote it had verified all of it; else None."""
 
-    def __reduce__(self) -> tuple[Callable[[bytes], DatasetShard], tuple[bytes]]:
-        """Pickle through bytes that are made once: every task of a stage carries the summary, of some 700 bytes a file."""
-        return _unpickled, (_pickled(self),)
-
     @property
     def shard(self) -> ShardContext:
         """The one shard of the context."""
@@ -222,7 +217,15 @@ class DatasetShard:
 
     def to_bytes(self) -> bytes:
         """Encode as JSON, the same bytes for the same content."""
-        document = {
+        return json.dumps(self._to_json(), indent=1).encode()
+
+    def content_sha256(self) -> str:
+        """Return the digest of all but what is noted later, root and memory usage: in hexadecimal, the same for as long as the dataset is."""
+        noted_later = {"verified_state_root": None, "memory_usage": None}
+        return hashlib.sha256(json.dumps(self._to_json() | noted_later).encode()).hexdigest()
+
+    def _to_json(self) -> dict[str, Any]:
+        return {
             "format": DATASET_FORMAT,
             "context": self.context.to_json(),
             "source": self.source,
@@ -238,7 +241,6 @@ class DatasetShard:
             "verified_state_header_sha256": self.verified_state_header_sha256,
             "block_headers": [header.hex() for header in self.context.block_headers],
         }
-        return json.dumps(document, indent=1).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str) -> DatasetShard:
@@ -282,29 +284,6 @@ class DatasetShard:
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DatasetError(problem=f"the dataset's summary lacks or misstates a field: {error}", where=where) from None
-
-
-_last_pickled: list[tuple[DatasetShard, bytes]] = []
-_last_unpickled: list[tuple[bytes, DatasetShard]] = []
-"""The last one alone, if any: a driver sends one shard's tasks after the other, and a worker gets them so."""
-
-
-def _pickled(shard: DatasetShard) -> bytes:
-    for last, data in _last_pickled:
-        if last is shard:
-            return data
-    data = pickle.dumps(tuple(getattr(shard, field.name) for field in fields(shard)), pickle.HIGHEST_PROTOCOL)
-    _last_pickled[:] = [(shard, data)]
-    return data
-
-
-def _unpickled(data: bytes) -> DatasetShard:
-    for last, shard in _last_unpickled:
-        if last == data:
-            return shard
-    shard = DatasetShard(*pickle.loads(data))
-    _last_unpickled[:] = [(data, shard)]
-    return shard
 
 
 def _shown_format(document: dict[str, Any]) -> str:

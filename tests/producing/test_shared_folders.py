@@ -94,7 +94,7 @@ def test_a_dataset_that_is_only_read_is_looked_for_and_left_alone(tmp_path: Path
     require_readable(machines, "--from", datasets)
     assert [Path(path).name for path in machines.asked] == ["shard.json"] * 2
     require_readable(InProcessExecutor(), "--from", datasets)
-    require_readable(machines, "--from", [replace(datasets[0], url="gs://bucket/data")])
+    require_readable(machines, "--from", [replace(datasets[0], reference=replace(datasets[0].reference, url="gs://bucket/data"))])
     assert len(machines.asked) == 2
     assert sorted(tmp_path.rglob("*")) == before
     with pytest.raises(

@@ -213,9 +213,8 @@ def finish_export(
         state_header_reason=header.reason,
         verified_state_header_sha256=header.verified_sha256,
     )
-    dataset = ShardDataset(settings.dataset_url, summary)
-    remove_unnamed(dataset)
-    return store_summary(dataset)
+    remove_unnamed(settings.dataset_url, summary)
+    return store_summary(settings.dataset_url, summary)
 
 
 def put_state_header(settings: ExportSettings, context: EpochContext, header: FoundStateHeader) -> None:
@@ -228,16 +227,17 @@ def put_state_header(settings: ExportSettings, context: EpochContext, header: Fo
         settings.open_dataset().put(f"{shard_folder(context, context.shards[0].shard_uid)}/state_header", header.data)
 
 
-def store_summary(dataset: ShardDataset) -> ShardDataset:
-    """Write or replace a shard's ``shard.json``."""
-    open_store(dataset.url).put(f"{dataset.folder}/shard.json", dataset.summary.to_bytes())
+def store_summary(url: str, summary: DatasetShard, summary_name: str = SUMMARY_NAME) -> ShardDataset:
+    """Write or replace a shard's ``shard.json``, or another summary in its folder."""
+    dataset = ShardDataset.of(url, summary, summary_name)
+    open_store(url).put(f"{dataset.folder}/{summary_name}", summary.to_bytes())
     return dataset
 
 
-def remove_unnamed(dataset: ShardDataset) -> None:
+def remove_unnamed(url: str, summary: DatasetShard) -> None:
     """Remove what the run of another plan has left, before ``shard.json`` is written: who lists a folder would take it for the shard's."""
-    store, folder = open_store(dataset.url), dataset.folder
-    named = {f"{folder}/{file.name}" for file in dataset.summary.all_files}
+    store, folder = open_store(url), shard_folder(summary.context, summary.shard.shard_uid)
+    named = {f"{folder}/{file.name}" for file in summary.all_files}
     places = tuple(f"{folder}/{place}/" for place in _DATA_FOLDERS)
     strays = [info.name for info in store.list(folder) if info.name.startswith(places) and info.name not in named]
     for name in (f"{folder}/{SUMMARY_NAME}", *strays) if strays else ():

@@ -59,36 +59,27 @@ def roll_forward_shard(
     name = str(shard.shard_uid)
     alone = replace(context, shards=(shard,))
     discard_unreadable_shard(settings.dataset_url, alone)
-    collecting = [CollectChangesTask(node_home, older, alone, layout, settings, read_limit_bytes_per_s)]
+    collecting = [CollectChangesTask(node_home, older.reference, alone, layout, settings, read_limit_bytes_per_s)]
     (changes,) = runner.run("changes", name, collecting, TaskNeeds(COLLECT_TASK_MEMORY_BYTES, node_disk=True), _collected)
     needs = TaskNeeds(ROLL_TASK_MEMORY_BYTES)
-    records = [RollRecordsTask(older, changes, alone, settings, index) for index in range(max(1, len(older.summary.files)))]
+    given = (older.reference, changes.dataset, alone, settings)
+    records = [RollRecordsTask(*given, index, index in changes.touched) for index in range(max(1, len(older.summary.files)))]
     files = runner.run("roll forward", name, records, needs, _rolled)
     own, shared = (max(1, len(found)) for found in (older.summary.values_files, older.summary.shared_values_files))
     rolling: list[RollOwnValuesTask | RollSharedValuesTask] = [
-        *(RollOwnValuesTask(older, changes, alone, settings, index) for index in range(own)),
-        *(RollSharedValuesTask(older, changes, alone, settings, index) for index in range(shared)),
+        *(RollOwnValuesTask(*given, index, index in changes.own_touched) for index in range(own)),
+        *(RollSharedValuesTask(*given, index, index in changes.shared_touched) for index in range(shared)),
     ]
     values = runner.run("values", name, rolling, needs, _copied)
     header = find_node_state_header(node_home, context.chain_id, shard.shard_uid, context.sync_hash)
     put_state_header(settings, alone, header)
-    dataset = ShardDataset(
-        settings.dataset_url,
-        rolled_shard(
-            older,
-            changes,
-            alone,
-            files=tuple(file for group in files for file in group),
-            values=values,
-            header=header,
-        ),
-    )
-    remove_unnamed(dataset)
-    return store_summary(dataset)
+    summary = rolled_shard(older, changes, alone, files=tuple(file for group in files for file in group), values=values, header=header)
+    remove_unnamed(settings.dataset_url, summary)
+    return store_summary(settings.dataset_url, summary)
 
 
 def _collected(changes: ShardChanges) -> Amount:
-    return Amount(records=changes.count, size=changes.dataset.summary.size)
+    return Amount(records=changes.count, size=changes.size)
 
 
 def _rolled(files: tuple[RecordsFile, ...]) -> Amount:

@@ -17,8 +17,8 @@ from typing import Final, TypeVar
 
 import pyarrow as pa
 
-from pipelines.dataset.arrow_dataset import ShardDataset
-from pipelines.dataset.export.export_records import CopiedValues, ExportSettings
+from pipelines.dataset.arrow_dataset import DatasetReference, ShardDataset, open_dataset
+from pipelines.dataset.export.export_records import CopiedValues, ExportSettings, store_summary
 from pipelines.dataset.export.export_values import OWN_VALUES_BATCH_BYTES_MAX, SHARED_VALUES_BATCH_BYTES_MAX
 from pipelines.dataset.record_files import FileDestination, FileFormat, write_record_files, write_values_files
 from pipelines.dataset.roll_forward.merge_changes import (
@@ -53,6 +53,9 @@ from schemas.nearcore.state_changes import RECORDED_KINDS
 CHANGES_BATCH_ROWS: Final = 4096
 """Changes that are put into one record batch."""
 
+CHANGES_SUMMARY_NAME: Final = "changes/summary.json"
+"""In the wanted shard's folder: what the changes are made of. It goes with them when the shard is complete."""
+
 _ALL_KINDS: Final = frozenset(range(256))
 _GONE: Final = b"\0"
 _INLINED: Final = b"\1"
@@ -66,19 +69,18 @@ File = TypeVar("File", RecordsFile, ValuesFile)
 class ShardChanges:
     """What changed in a shard since an older dataset, ready to be merged."""
 
-    dataset: ShardDataset
+    dataset: DatasetReference
     """Of changes, as `pipelines.dataset.roll_forward.merge_changes` describes them."""
-    touched: tuple[int, ...]
-    """Slots of the older dataset's files of records in which something changed, ascending."""
-    own_touched: tuple[int, ...]
+    count: int
+    """Keys whose records changed."""
+    size: int
+    """Bytes of the changes' files."""
+    touched: frozenset[int]
+    """Slots of the older dataset's files of records in which something changed."""
+    own_touched: frozenset[int]
     """The same of its files of own values, where a changed record brings one."""
-    shared_touched: tuple[int, ...]
+    shared_touched: frozenset[int]
     """The same of its files of shared values."""
-
-    @property
-    def count(self) -> int:
-        """Keys whose records changed."""
-        return self.dataset.summary.records
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class CollectChangesTask:
     """Brings together what happened to one shard between an older dataset's state and the wanted one."""
 
     node_home: str
-    older: ShardDataset
+    older: DatasetReference
     context: EpochContext
     """Of the wanted epoch and this shard alone."""
     layout: ShardLayout | None
@@ -117,7 +119,7 @@ class CollectChangesTask:
 
     def _collect_rows(self, home: NodeHome, shard: ShardContext, sort: ExternalSort, spill: ValueSpill) -> int:
         """Collect from StateChanges; return the number of blocks."""
-        before = self.older.summary.shard.flat_head_target
+        before = open_dataset(self.older).summary.shard.flat_head_target
         if self.layout is None:
             return 0
         if before is None:
@@ -136,7 +138,7 @@ class CollectChangesTask:
 
     def _collect_difference(self, column: StateColumn, shard: ShardContext, sort: ExternalSort, number: int) -> None:
         """Collect from the two tries what StateChanges does not record."""
-        old_root, new_root = self.older.summary.shard.state_root, shard.state_root
+        old_root, new_root = open_dataset(self.older).summary.shard.state_root, shard.state_root
         if old_root is None or new_root is None:
             raise InvalidInputError(problem=f"the state root of shard {shard.shard_uid} is not known at both ends of the way")
         kinds = _ALL_KINDS if self.layout is None else _ALL_KINDS - RECORDED_KINDS
@@ -148,27 +150,30 @@ class CollectChangesTask:
                 sort.add(key, number, _GONE if leaf is None else _encoded_leaf(leaf, values.get(key), column))
 
     def _stored(self, sort: ExternalSort, spill: ValueSpill, column: StateColumn) -> ShardChanges:
-        store = open_store(self.settings.dataset_url)
+        store, older = open_store(self.settings.dataset_url), open_dataset(self.older)
         shard = self.context.shards[0]
         destination = replace(self.settings.destination(store, shard_folder(self.context, shard.shard_uid)), file_format=FileFormat.IPC)
         metadata = schema_metadata(self.context, shard, None)
-        noted = _Noted(FileSlots.of_records(self.older))
+        noted = _Noted(FileSlots.of_records(older))
         batches = bounded(noted.batches(sort), self.settings.record_batch_bytes_max)
         files = tuple(write_record_files(batches, RECORD_SCHEMA.with_metadata(metadata), "changes/records", destination))
         times = Counter(value_hash for _, value_hash in noted.references)
-        known = self.older.shared_among(sorted(times))
+        known = older.shared_among(sorted(times))
         own = [(key, value_hash) for key, value_hash in noted.references if times[value_hash] == 1 and value_hash not in known]
         shared = sorted(value_hash for value_hash, count in times.items() if count > 1 and value_hash not in known)
         found = bounded((_own_value_batch(key, value_hash, spill, column) for key, value_hash in own), OWN_VALUES_BATCH_BYTES_MAX)
         own_files = tuple(write_values_files(found, OWN_VALUE_SCHEMA.with_metadata(metadata), "changes/own_values", destination))
         found = bounded((_value_batch(value_hash, spill, column) for value_hash in shared), SHARED_VALUES_BATCH_BYTES_MAX)
         shared_files = tuple(write_values_files(found, VALUE_SCHEMA.with_metadata(metadata), "changes/shared_values", destination))
-        own_slots, shared_slots = FileSlots.of_own_values(self.older), FileSlots.of_shared_values(self.older)
+        own_slots, shared_slots = FileSlots.of_own_values(older), FileSlots.of_shared_values(older)
+        summary = DatasetShard(self.context, "changes", "", files, own_files, shared_files)
         return ShardChanges(
-            dataset=ShardDataset(self.settings.dataset_url, DatasetShard(self.context, "changes", "", files, own_files, shared_files)),
-            touched=tuple(sorted(noted.touched)),
-            own_touched=tuple(sorted({own_slots.index(key) for key, _ in own})),
-            shared_touched=tuple(sorted({shared_slots.index(value_hash) for value_hash in shared})),
+            dataset=store_summary(self.settings.dataset_url, summary, CHANGES_SUMMARY_NAME).reference,
+            count=summary.records,
+            size=summary.size,
+            touched=frozenset(noted.touched),
+            own_touched=frozenset(own_slots.index(key) for key, _ in own),
+            shared_touched=frozenset(map(shared_slots.index, shared)),
         )
 
 
@@ -239,11 +244,13 @@ def _own_value_batch(key: bytes, value_hash: bytes, spill: ValueSpill, column: S
 class _SlotTask:
     """What the tasks of all kinds of slots are given, and how they write."""
 
-    older: ShardDataset
-    changes: ShardChanges
+    older: DatasetReference
+    changes: DatasetReference
     context: EpochContext
     settings: ExportSettings
     index: int
+    is_touched: bool
+    """Whether something changed in the slot."""
 
     @property
     def _folder(self) -> str:
@@ -283,12 +290,13 @@ class RollRecordsTask(_SlotTask):
             DatasetError, StoreError: as they say.
         """
         stem = f"flat_state/range-{self.index:06d}"
-        files = self.older.summary.files
-        if self.index not in self.changes.touched:
+        older = open_dataset(self.older)
+        files = older.summary.files
+        if not self.is_touched:
             return self._reused(files, stem)
-        older = self.older.read_file(self.index) if files else []
-        changed = changes_within(self.changes.dataset, FileSlots.of_records(self.older).key_range(self.index))
-        merged = merge_records([batch.replace_schema_metadata(None) for batch in older], changed)
+        records = older.read_file(self.index) if files else []
+        changed = changes_within(open_dataset(self.changes), FileSlots.of_records(older).key_range(self.index))
+        merged = merge_records([batch.replace_schema_metadata(None) for batch in records], changed)
         schema = self._described(RECORD_SCHEMA)
         batches = bounded(merged, self.settings.record_batch_bytes_max)
         return tuple(write_record_files(batches, schema, stem, self._destination()))
@@ -308,12 +316,14 @@ class RollOwnValuesTask(_SlotTask):
             DatasetError, StoreError: as they say.
         """
         stem = f"values/values-{self.index:06d}"
-        files = self.older.summary.values_files
-        if self.index not in self.changes.own_touched:
+        older = open_dataset(self.older)
+        files = older.summary.values_files
+        if not self.is_touched:
             return CopiedValues(own=self._reused(files, stem))
-        slot = FileSlots.of_own_values(self.older).key_range(self.index)
-        older = self.older.read_own_values_file(self.index) if files else []
-        merged = merge_own_values(older, changed_keys_within(self.changes.dataset, slot), own_values_within(self.changes.dataset, slot))
+        changes = open_dataset(self.changes)
+        slot = FileSlots.of_own_values(older).key_range(self.index)
+        values = older.read_own_values_file(self.index) if files else []
+        merged = merge_own_values(values, changed_keys_within(changes, slot), own_values_within(changes, slot))
         schema = self._described(OWN_VALUE_SCHEMA)
         batches = bounded(merged, OWN_VALUES_BATCH_BYTES_MAX)
         return CopiedValues(own=tuple(write_values_files(batches, schema, stem, self._destination())))
@@ -330,12 +340,13 @@ class RollSharedValuesTask(_SlotTask):
             DatasetError, StoreError: as they say.
         """
         stem = f"shared_values/values-{self.index:06d}"
-        files = self.older.summary.shared_values_files
-        if self.index not in self.changes.shared_touched:
+        older = open_dataset(self.older)
+        files = older.summary.shared_values_files
+        if not self.is_touched:
             return CopiedValues(shared=self._reused(files, stem))
-        slot = FileSlots.of_shared_values(self.older).key_range(self.index)
-        older = self.older.read_shared_values_file(self.index) if files else []
-        merged = merge_shared_values(older, shared_values_within(self.changes.dataset, slot))
+        slot = FileSlots.of_shared_values(older).key_range(self.index)
+        values = older.read_shared_values_file(self.index) if files else []
+        merged = merge_shared_values(values, shared_values_within(open_dataset(self.changes), slot))
         schema = self._described(VALUE_SCHEMA)
         batches = bounded(merged, SHARED_VALUES_BATCH_BYTES_MAX)
         return CopiedValues(shared=tuple(write_values_files(batches, schema, stem, self._destination())))

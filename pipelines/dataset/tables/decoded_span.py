@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipelines.dataset.arrow_dataset import RowSpan, ShardDataset
+from pipelines.dataset.arrow_dataset import DatasetReference, RowSpan, ShardDataset, open_dataset
 from pipelines.dataset.tables.decoded_records import decode_batch
 from schemas.dataset.dataset_summary import RecordsFile
 from schemas.dataset.decoded_record import DECODED_SCHEMA, TAIL_COLUMNS, columns_of
@@ -31,15 +31,11 @@ class Selection:
 class DecodedSpan:
     """Rows of one file."""
 
-    dataset: ShardDataset
-    """Its summary names this one file alone."""
+    dataset: DatasetReference
+    file: RecordsFile
+    """The file that is read."""
     span: RowSpan
     selection: Selection
-
-    @property
-    def file(self) -> RecordsFile:
-        """The file that is read."""
-        return self.dataset.summary.files[0]
 
     @property
     def size(self) -> int:
@@ -54,8 +50,9 @@ class DecodedSpan:
             MalformedValueError: in strict mode.
         """
         choice = self.selection
-        shard_uid = str(self.dataset.summary.shard.shard_uid)
-        for batch in self.dataset.read_span(self.span):
+        dataset = open_dataset(self.dataset)
+        shard_uid = str(dataset.summary.shard.shard_uid)
+        for batch in dataset.read_span(self.span):
             yield from decode_batch(batch, shard_uid, choice.columns, choice.kinds, choice.strict)
 
 
@@ -65,13 +62,11 @@ def decoded_spans(dataset: ShardDataset, selection: Selection, pieces_per_file: 
     Args:
         pieces_per_file: how many spans a file is cut into, as far as it has record batches.
     """
-    slim = replace(dataset.summary, values_files=(), shared_values_files=(), context=replace(dataset.summary.context, block_headers=()))
-    for file in dataset.summary.files:
+    for index, file in enumerate(dataset.summary.files):
         if not _may_hold(file, selection.kinds):
             continue
-        alone = ShardDataset(dataset.url, replace(slim, files=(file,)))
         for start, stop in _pieces(file.batch_rows, pieces_per_file):
-            yield DecodedSpan(alone, RowSpan(0, start, stop), selection)
+            yield DecodedSpan(dataset.reference, file, RowSpan(index, start, stop), selection)
 
 
 def _may_hold(file: RecordsFile, kinds: Collection[TrieKeyKind] | None) -> bool:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 from pipelines.dataset.arrow_dataset import ShardDataset, list_shards, select_epoch
 from pipelines.dataset.tables.decode_tables import finish_tables, plan_tables
-from pipelines.dataset.verify_dataset import verify_dataset
+from pipelines.dataset.verify_dataset import check_state_root, dataset_name, recompute_root
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.kernel.trie_kernel import Kernel
@@ -47,8 +46,7 @@ def prove_roots(runner: StageRunner, kernel: Kernel, shards: Sequence[ShardDatas
         expected = summary.shard.state_root or summary.verified_state_root
         if expected is None:
             raise DatasetError(problem="no state root is known", where=f"{shard.url}/{shard.folder}", remedy="Export the shard again.")
-        context = replace(summary.context, shards=(replace(summary.shard, state_root=expected),))
-        verify_dataset(runner, kernel, ShardDataset(shard.url, replace(summary, context=context, verified_state_root=None)), None)
+        check_state_root(expected, recompute_root(runner, kernel, shard).state_root, dataset_name(shard))
 
 
 def export_tables(runner: StageRunner, shards: Sequence[ShardDataset], url: str, strict: bool = False) -> list[TablesShard]:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.dataset.arrow_dataset import ShardDataset
+from pipelines.dataset.arrow_dataset import DatasetReference, open_dataset
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.trie_kernel import Build
 from pipelines.producing.build.boundary_nodes import BOUNDARIES_PER_FILE, put_boundary_nodes
@@ -47,7 +47,7 @@ class BuildSummary:
 class BuildPartTask:
     """Builds the interior of one part that has records."""
 
-    dataset: ShardDataset
+    dataset: DatasetReference
     work: WorkFolder
     kernel_name: str
     plan: PartPlan
@@ -100,8 +100,9 @@ class BuildPartTask:
             return False
 
     def _build(self, *, keep_interior: bool) -> tuple[Build, list[pa.RecordBatch]]:
-        records = [batch for span in self.plan.spans for batch in self.dataset.read_span(span)]
-        values = self.dataset.read_values(records) if keep_interior else ()
+        dataset = open_dataset(self.dataset)
+        records = [batch for span in self.plan.spans for batch in dataset.read_span(span)]
+        values = dataset.read_values(records) if keep_interior else ()
         kernel = choose_kernel(self.kernel_name)
         return kernel.build(records, values, self.plan.left_key, self.plan.key_end, keep_interior=keep_interior), records
 

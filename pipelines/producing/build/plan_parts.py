@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipelines.dataset.arrow_dataset import RowSpan, ShardDataset
+from pipelines.dataset.arrow_dataset import DatasetReference, RowSpan, ShardDataset, open_dataset
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.producing.build.work_folder import WorkFolder
@@ -38,7 +38,7 @@ class FileStructure:
 class StructureTask:
     """Computes the structure of one dataset file."""
 
-    dataset: ShardDataset
+    dataset: DatasetReference
     work: WorkFolder
     kernel_name: str
     file_index: int
@@ -55,8 +55,9 @@ class StructureTask:
             return FileStructure(bytes.fromhex(earlier["edge"]), int(earlier["charges_sum"]))
         except (ObjectNotFoundError, ValueError, KeyError, TypeError):
             pass
-        left_key, right_key = self.dataset.neighbouring_keys(self.file_index)
-        records = self.dataset.read_file(self.file_index, ("key", "value_length"))
+        dataset = open_dataset(self.dataset)
+        left_key, right_key = dataset.neighbouring_keys(self.file_index)
+        records = dataset.read_file(self.file_index, ("key", "value_length"))
         structure = choose_kernel(self.kernel_name).structure(records, left_key, right_key)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, _CHARGES_SCHEMA) as writer:
@@ -84,7 +85,7 @@ class Boundary:
 class LocateTask:
     """Names the boundary keys that lie in one dataset file."""
 
-    dataset: ShardDataset
+    dataset: DatasetReference
     work: WorkFolder
     file_index: int
     thresholds: tuple[tuple[int, int], ...]
@@ -110,18 +111,18 @@ class LocateTask:
         return tuple(found)
 
     def _add_merged_charges(self, charges: np.ndarray) -> None:
-        keys = pa.chunked_array([batch.column(0) for batch in self.dataset.read_file(self.file_index, ("key",))])
+        keys = pa.chunked_array([batch.column(0) for batch in open_dataset(self.dataset).read_file(self.file_index, ("key",))])
         for key, memory_usage in self.charges:
             charges[_row_of(keys, key)] += memory_usage
 
     def _key(self, row: int) -> bytes:
-        batch = self.dataset.read_span(RowSpan(self.file_index, row, row + 1), ("key",))[0]
+        batch = open_dataset(self.dataset).read_span(RowSpan(self.file_index, row, row + 1), ("key",))[0]
         return bytes(batch.column(0)[0].as_py())
 
     def _previous_key(self, row: int) -> bytes | None:
         if row:
             return self._key(row - 1)
-        return self.dataset.neighbouring_keys(self.file_index)[0]
+        return open_dataset(self.dataset).neighbouring_keys(self.file_index)[0]
 
 
 def _row_of(keys: pa.ChunkedArray, key: bytes) -> int:
@@ -209,7 +210,7 @@ def plan_boundaries(dataset: ShardDataset, work: WorkFolder, structure: ShardStr
         file_index = bisect_right(structure.file_bases, threshold) - 1
         wanted.setdefault(file_index, []).append((index, threshold - structure.file_bases[file_index]))
     return tuple(
-        LocateTask(dataset, work, file_index, tuple(thresholds), structure.file_charges[file_index])
+        LocateTask(dataset.reference, work, file_index, tuple(thresholds), structure.file_charges[file_index])
         for file_index, thresholds in sorted(wanted.items())
     )
 
