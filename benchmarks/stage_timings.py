@@ -27,7 +27,7 @@ from pipelines.execution.progress import SilentProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.native import NativeKernel
 from pipelines.near.node.node_store import NodeSource
-from pipelines.producing.build.assemble import assemble_part, part_inputs
+from pipelines.producing.build.assemble import assemble_part
 from pipelines.producing.build.plan_parts import PartPlan
 from pipelines.producing.build.work_folder import work_folder_for
 from pipelines.producing.build_shard import BuiltShard, build_shard
@@ -184,13 +184,12 @@ def _time_parts(built: BuiltShard, repeats: int) -> tuple[list[StageFigure], int
     largest = 0
     for index in _sample(len(built.plans)):
         plan = built.plans[index]
-        inputs = part_inputs(built.work, plan.part_id, built.built)
-        part = assemble_part(kernel, inputs)
+        part = assemble_part(kernel, built.work, plan)
         entries = part_entries(part)
         largest = max(largest, part.size)
         times = interleaved_medians(
             repeats,
-            lambda: assemble_part(kernel, inputs),  # noqa: B023 - called at once
+            lambda: assemble_part(kernel, built.work, plan),  # noqa: B023 - called at once
             lambda: encode_state_part(part, Encoding.V1, ZSTD_LEVEL_DEFAULT),  # noqa: B023 - called at once
             lambda: compress_once(part, ZSTD_LEVEL_DEFAULT),  # noqa: B023 - called at once
             lambda: kernel.validate(part, built.state_root, plan.part_id),  # noqa: B023 - called at once

@@ -16,7 +16,6 @@ from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.near.node.flat_state_source import FlatStateSource, StateHeaderVerifier
-from pipelines.producing.build.assemble import part_inputs
 from pipelines.producing.build.work_folder import work_folder_for
 from pipelines.producing.build_shard import BuiltShard, PlannedShard, build_planned, plan_shard
 from pipelines.producing.early_parts import EarlyShard, has_boundary_nodes
@@ -264,7 +263,7 @@ class EpochProduction:
         self.publisher.refuse_other_shard(self.context, shard.shard_uid, state_root, len(planned.plans))
         return [
             PublishPartTask(
-                inputs=part_inputs(planned.work, plan.part_id, planned.built),
+                work=planned.work,
                 plan=plan,
                 state_root=state_root,
                 store_url=self.publisher.store_url,

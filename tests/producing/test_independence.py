@@ -17,7 +17,7 @@ from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
-from pipelines.producing.build.assemble import assemble_part, part_inputs
+from pipelines.producing.build.assemble import assemble_part
 from pipelines.producing.build.work_folder import work_folder_for
 from pipelines.producing.build_shard import BuiltShard, build_shard
 from tests.support.list_source import context_of, list_source
@@ -38,7 +38,7 @@ def build(pairs: Pairs, num_parts: int, *, cuts: list[int], rows_max: int, file_
 def part_digests(built: BuiltShard) -> list[str]:
     """Assemble all parts."""
     kernel = choose_kernel("auto")
-    return [sha256(assemble_part(kernel, part_inputs(built.work, plan.part_id, built.built))).hexdigest() for plan in built.plans]
+    return [sha256(assemble_part(kernel, built.work, plan)).hexdigest() for plan in built.plans]
 
 
 @given(

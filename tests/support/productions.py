@@ -15,7 +15,6 @@ from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
-from pipelines.producing.build.assemble import part_inputs
 from pipelines.producing.build.work_folder import work_folder_for
 from pipelines.producing.build_shard import BuiltShard, build_shard
 from pipelines.producing.publish.epoch_publisher import EpochPublisher, PublishedEpoch
@@ -60,7 +59,7 @@ def publish_tasks(built: BuiltShard, store_url: str, encoding: Encoding = Encodi
     layout = EpochLayout.of(context(built))
     return [
         PublishPartTask(
-            inputs=part_inputs(built.work, plan.part_id, built.built),
+            work=built.work,
             plan=plan,
             state_root=built.state_root,
             store_url=store_url,

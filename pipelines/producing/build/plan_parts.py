@@ -151,6 +151,8 @@ class PartPlan:
     """Last key before the interval."""
     spans: tuple[RowSpan, ...]
     """Its records; none for a part between two equal boundaries."""
+    boundary_rows: tuple[int, ...]
+    """Which rows of the shard's boundary nodes belong to its two ends; the shard's own ends have none. Two equal boundaries are one row."""
 
     @property
     def records(self) -> int:
@@ -222,21 +224,27 @@ def plan_parts(dataset: ShardDataset, num_parts: int, boundaries: Sequence[Bound
         boundaries: all of ``plan_boundaries``' tasks, any order.
     """
     if not dataset.summary.files:
-        return tuple(PartPlan(PartId(idx, num_parts), b"", None, None, ()) for idx in range(num_parts))
+        return tuple(PartPlan(PartId(idx, num_parts), b"", None, None, (), ()) for idx in range(num_parts))
     by_index = {boundary.threshold_index: boundary for boundary in boundaries}
     assert len(by_index) == max(num_parts - 1, 0), "every boundary was located"
     plans = []
+    # A boundary is the first key of the next part that has records, and its row is that part's place among those.
+    row = 0
     for idx in range(num_parts):
         begin, end = by_index.get(idx), by_index.get(idx + 1)
+        spans = _spans(dataset, begin, end)
+        next_row = row + bool(spans)
         plans.append(
             PartPlan(
                 part_id=PartId(idx, num_parts),
                 key_begin=begin.key if begin else b"",
                 key_end=end.key if end else None,
                 left_key=begin.previous_key if begin else None,
-                spans=_spans(dataset, begin, end),
+                spans=spans,
+                boundary_rows=tuple(sorted({*((row,) if begin else ()), *((next_row,) if end else ())})),
             )
         )
+        row = next_row
     return tuple(plans)
 
 

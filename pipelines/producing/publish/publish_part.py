@@ -17,9 +17,10 @@ import pyarrow as pa
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.part_check import PartDigests, verify_part
 from pipelines.kernel.trie_kernel import Kernel
-from pipelines.producing.build.assemble import PartInputs, assemble_part, assemble_with
+from pipelines.producing.build.assemble import assemble_part, assemble_with
 from pipelines.producing.build.build_part import BuildPartTask, BuildSummary
 from pipelines.producing.build.plan_parts import PartPlan
+from pipelines.producing.build.work_folder import WorkFolder
 from pipelines.stores.compare_and_swap import swapped
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import ObjectInfo, Store
@@ -48,7 +49,7 @@ MakePart = Callable[[Kernel], tuple[bytes, PartDigests, BuildSummary | None]]
 class PublishPartTask:
     """Publishes one part of a shard whose state root has come out right."""
 
-    inputs: PartInputs
+    work: WorkFolder
     plan: PartPlan
     state_root: CryptoHash
     store_url: str
@@ -101,7 +102,7 @@ class PublishPartTask:
 
     def _make(self, kernel: Kernel) -> tuple[bytes, PartDigests, None]:
         """Assemble, encode and validate the part. What is put was validated, and what is read back is compared with it byte by byte."""
-        partial_state = assemble_part(kernel, self.inputs)
+        partial_state = assemble_part(kernel, self.work, self.plan)
         if not self.validate:
             data = encode_state_part(partial_state, self.encoding, self.zstd_level)
             stored, decoded = hashlib.sha256(data).hexdigest(), hashlib.sha256(partial_state).hexdigest()
@@ -110,7 +111,7 @@ class PublishPartTask:
             return *self.encode_validated(kernel, partial_state), None
         except IntegrityError as error:
             # Its records hash to the state root, so what the build left for this part is damaged, not the source.
-            folder = f"{self.inputs.work.url}/{self.inputs.work.folder}"
+            folder = f"{self.work.url}/{self.work.folder}"
             raise error.at(
                 f"part {self.plan.part_id}, made from {folder}" + (f": {error.where}" if error.where else ""),
                 "What an earlier stage left in that folder is damaged: delete it and run again. Nothing of this part was put.",
@@ -177,7 +178,7 @@ class ProducePartTask:
     def _assembled(self, kernel: Kernel) -> tuple[pa.Buffer, BuildSummary | None]:
         # The interior is gone when this returns: the part takes its place in memory.
         summary, interior = (None, None) if self.build is None else self.build.interior()
-        return assemble_with(kernel, self.publishing.inputs, interior), summary
+        return assemble_with(kernel, self.publishing.work, self.publishing.plan, interior), summary
 
     def _contradiction(self, error: IntegrityError) -> StateRootMismatchError:
         plan = self.publishing.plan
