@@ -70,7 +70,7 @@ def time_stages(state: SyntheticState, folder: Path, repeats: int) -> tuple[Resu
     tasks, built = _time_tasks(dataset, folder, repeats)
     figures += [tasks["structure"], tasks["boundaries"], _time_build(dataset, built, repeats), tasks["build"], tasks["seal"]]
     parts, largest = _time_parts(built, repeats)
-    results = Results(state.records, len(built.plans), built.memory_usage, largest, figures + parts)
+    results = Results(state.records, len(built.planned.plans), built.planned.memory_usage, largest, figures + parts)
     return results, built
 
 
@@ -140,7 +140,7 @@ def _time_tasks(dataset: ShardDataset, folder: Path, repeats: int) -> tuple[dict
             seconds[timing.stage].append(timing.seconds)
     sizes = {
         "structure": (dataset_bytes(dataset), "dataset files"),
-        "build": (sum(one.hashed_bytes for one in built.builds.values()), "hashed"),
+        "build": (sum(one.hashed_bytes for one in built.builds), "hashed"),
     }
     records = dataset.summary.records
     return {
@@ -151,7 +151,7 @@ def _time_tasks(dataset: ShardDataset, folder: Path, repeats: int) -> tuple[dict
 
 def _time_build(dataset: ShardDataset, built: BuiltShard, repeats: int) -> StageFigure:
     kernel, total = NativeKernel(), _Sum()
-    plans = [built.plans[part_id] for part_id in built.built]
+    plans = built.planned.with_records
     for index in _sample(len(plans)):
         plan = plans[index]
         records = [batch for span in plan.spans for batch in dataset.read_span(span)]
@@ -182,14 +182,14 @@ def _time_parts(built: BuiltShard, repeats: int) -> tuple[list[StageFigure], int
     kernel = NativeKernel()
     assembling, encoding, validating = _Sum(), _Sum(), _Sum()
     largest = 0
-    for index in _sample(len(built.plans)):
-        plan = built.plans[index]
-        part = assemble_part(kernel, built.work, plan)
+    for index in _sample(len(built.planned.plans)):
+        plan = built.planned.plans[index]
+        part = assemble_part(kernel, built.planned.work, plan)
         entries = part_entries(part)
         largest = max(largest, part.size)
         times = interleaved_medians(
             repeats,
-            lambda: assemble_part(kernel, built.work, plan),  # noqa: B023 - called at once
+            lambda: assemble_part(kernel, built.planned.work, plan),  # noqa: B023 - called at once
             lambda: encode_state_part(part, Encoding.V1, ZSTD_LEVEL_DEFAULT),  # noqa: B023 - called at once
             lambda: compress_once(part, ZSTD_LEVEL_DEFAULT),  # noqa: B023 - called at once
             lambda: kernel.validate(part, built.state_root, plan.part_id),  # noqa: B023 - called at once

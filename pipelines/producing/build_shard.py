@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.dataset.arrow_dataset import ShardDataset
-from pipelines.dataset.verify_dataset import RootExplanation, check_state_root, settle_root
+from pipelines.dataset.verify_dataset import RootExplanation, check_state_root, dataset_name, settle_root
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.kernel.trie_kernel import Kernel
@@ -48,31 +48,22 @@ class PlannedShard:
         """Parts that have records, ascending."""
         return tuple(plan for plan in self.plans if plan.spans)
 
-    @property
-    def built(self) -> tuple[int, ...]:
-        """part_id of each part that has records, ascending."""
-        return tuple(plan.part_id.idx for plan in self.with_records)
-
 
 @dataclass(frozen=True, slots=True)
 class BuiltShard:
-    """One shard whose parts are built and whose state root has come out as the chain says."""
+    """A planned shard whose parts are built and whose state root has come out as the chain says."""
 
-    dataset: ShardDataset
-    work: WorkFolder
+    planned: PlannedShard
     state_root: CryptoHash
-    root_was_known: bool
-    """False where the source knew no state root: then ``state_root`` is what the records hash to, and nothing vouches for it."""
-    memory_usage: int
     root_node: bytes
-    plans: tuple[PartPlan, ...]
-    builds: dict[int, BuildSummary]
-    """part_id of each part that has records, to its summary."""
+    """Node bytes of the state root; empty for an empty trie."""
+    builds: tuple[BuildSummary, ...]
+    """Of each part that has records, ascending."""
 
     @property
-    def built(self) -> tuple[int, ...]:
-        """part_id of each part that has records, ascending."""
-        return tuple(sorted(self.builds))
+    def root_was_known(self) -> bool:
+        """False where the source knew no state root: then ``state_root`` is what the records hash to, and nothing vouches for it."""
+        return self.planned.dataset.summary.shard.state_root is not None
 
 
 def build_shard(
@@ -123,8 +114,8 @@ def build_planned(runner: StageRunner, kernel: Kernel, planned: PlannedShard, so
     """
     building = [BuildPartTask(planned.dataset.reference, planned.work, kernel.name, plan) for plan in planned.with_records]
     needs = TaskNeeds(BUILD_TASK_MEMORY_BYTES)
-    built = runner.run("build", planned.name, building, needs, lambda one: Amount(one.records, one.hashed_bytes, 1))
-    return seal_shard(runner, kernel, planned, source, dict(zip(planned.built, built, strict=True)), leave_boundary_nodes=True)
+    builds = runner.run("build", planned.name, building, needs, lambda one: Amount(one.records, one.hashed_bytes, 1))
+    return seal_shard(runner, kernel, planned, source, builds, leave_boundary_nodes=True)
 
 
 def seal_shard(
@@ -132,31 +123,31 @@ def seal_shard(
     kernel: Kernel,
     planned: PlannedShard,
     source: FlatStateSource | None,
-    builds: dict[int, BuildSummary],
+    builds: Sequence[BuildSummary],
     *,
     leave_boundary_nodes: bool,
 ) -> BuiltShard:
     """Merge the edges of all parts and compare the state root.
 
     Args:
-        builds: part_id of each part that has records, to its summary; their edges are in the work folder.
+        builds: of each part that has records, ascending; their edges are in the work folder.
     Raises:
         StateRootMismatchError: the records do not hash to the trusted root.
         StoreError: as it says.
     """
-    dataset, work = planned.dataset, planned.work
+    dataset = planned.dataset
     state_root, memory_usage, root_node = ZERO_HASH, 0, b""
     if builds:
-        sealing = [SealTask(work, kernel.name, len(planned.plans), planned.built, leave_boundary_nodes)]
+        built = tuple(plan.part_id.idx for plan in planned.with_records)
+        sealing = [SealTask(planned.work, kernel.name, len(planned.plans), built, leave_boundary_nodes)]
         (sealed,) = runner.run("seal", planned.name, sealing, TaskNeeds(SEAL_TASK_MEMORY_BYTES), lambda _: Amount())
         state_root, memory_usage, root_node = sealed.state_root, sealed.memory_usage, sealed.root_node
         assert memory_usage == planned.memory_usage, "hashing and structure agree on the memory usage"
-    summary = dataset.summary
     if source is None:
-        check_state_root(summary.shard.state_root, state_root, f"shard {planned.name} of {summary.source}")
+        check_state_root(dataset.summary.shard.state_root, state_root, dataset_name(dataset))
     else:
-        dataset = settle_root(dataset, state_root, memory_usage, explain_parts(kernel, source, planned, planned.with_records))
-    return BuiltShard(dataset, work, state_root, summary.shard.state_root is not None, memory_usage, root_node, planned.plans, builds)
+        settle_root(dataset, state_root, memory_usage, explain_parts(kernel, source, planned, planned.with_records))
+    return BuiltShard(planned, state_root, root_node, tuple(builds))
 
 
 def explain_parts(kernel: Kernel, source: FlatStateSource, planned: PlannedShard, plans: Sequence[PartPlan]) -> RootExplanation:

@@ -38,7 +38,7 @@ def has_boundary_nodes(runner: StageRunner, planned: PlannedShard, source: FlatS
         StoreError: the work folder can't be written.
     """
     shard = planned.dataset.summary.shard
-    if not isinstance(source, TrieSource) or shard.state_root in (None, ZERO_HASH) or not planned.built:
+    if not isinstance(source, TrieSource) or shard.state_root in (None, ZERO_HASH) or not planned.with_records:
         return False
     assert shard.state_root is not None, "looked at above"
     tasks = boundary_nodes_tasks(source.state_column(shard), planned.work, shard.state_root, len(planned.plans), _first_keys(planned))
@@ -92,7 +92,7 @@ class EarlyShard:
             produced = self.runner.run("publish", planned.name, tasks, TaskNeeds(PRODUCE_TASK_MEMORY_BYTES), _produced)
         except StateRootMismatchError as error:
             raise self._explained(error) from None
-        builds = {one.part.plan.part_id.idx: one.build for one in produced if one.build is not None}
+        builds = [one.build for one in produced if one.build is not None]
         try:
             built = seal_shard(self.runner, self.kernel, planned, self.source, builds, leave_boundary_nodes=False)
         except StateRootMismatchError as error:

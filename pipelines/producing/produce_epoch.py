@@ -240,7 +240,7 @@ class EpochProduction:
         produced = ProducedShard(
             shard_uid=dataset.summary.shard.shard_uid,
             state_root=built.state_root,
-            memory_usage=built.memory_usage,
+            memory_usage=planned.memory_usage,
             root_node=built.root_node,
             parts=tuple(parts),
             piece_length=_piece_length(planned),
@@ -288,16 +288,16 @@ def _published(part: PublishedPart) -> Amount:
 
 def _shard_result(built: BuiltShard, shard: PublishedShard, seconds: float) -> ShardResult:
     kinds: dict[int, tuple[int, int]] = {}
-    for build in built.builds.values():
+    for build in built.builds:
         for kind, count, size in build.kinds:
             counted, sized = kinds.get(kind, (0, 0))
             kinds[kind] = (counted + count, sized + size)
     return ShardResult(
-        shard_uid=built.dataset.summary.shard.shard_uid,
+        shard_uid=built.planned.dataset.summary.shard.shard_uid,
         state_root=built.state_root,
         root_was_known=built.root_was_known,
-        memory_usage=built.memory_usage,
-        records=built.dataset.summary.records,
+        memory_usage=built.planned.memory_usage,
+        records=built.planned.dataset.summary.records,
         record_bytes=sum(size for _, size in kinds.values()),
         parts=tuple(
             PartResult(part.plan.part_id.idx, part.plan.records, part.digests.decoded_size, part.digests.stored_size, part.reused)
@@ -306,5 +306,5 @@ def _shard_result(built: BuiltShard, shard: PublishedShard, seconds: float) -> S
         kinds=tuple((kind, *counts) for kind, counts in sorted(kinds.items())),
         header_origin=shard.header_origin,
         seconds=seconds,
-        node_count=sum(build.node_count for build in built.builds.values()),
+        node_count=sum(build.node_count for build in built.builds),
     )

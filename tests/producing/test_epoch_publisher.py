@@ -134,7 +134,7 @@ def test_a_contradicting_statement_is_kept_as_evidence(built: BuiltShard, store_
     kept = layout.evidence(0, bytes.fromhex(wrong.payload_sha256))
     assert store.get(kept) == wrong.to_bytes()
     right, envelope = statement_of(store, layout)
-    assert right.memory_usage == built.memory_usage
+    assert right.memory_usage == built.planned.memory_usage
     assert signers_of(envelope, "first", "second") == {"first"}
 
 
@@ -309,7 +309,7 @@ def test_a_published_shard_never_changes(built: BuiltShard, store_url: str) -> N
     """Another state root or number of parts is refused before any part is written."""
     producing = producer(built, store_url)
     producing.publish()
-    shard_uid = built.dataset.summary.shard.shard_uid
+    shard_uid = built.planned.dataset.summary.shard.shard_uid
     other_root = CryptoHash(b"\7" * 32)
     with pytest.raises(ManifestError, match="published with state root"):
         producing.publisher.refuse_other_shard(context(built), shard_uid, other_root, 3)
@@ -358,7 +358,7 @@ def test_a_published_shard_layout_never_changes(built: BuiltShard, store_url: st
     producing = producer(built, store_url)
     shard = producing.put_shard()
     producing.publisher.finish(replace(context(built), shard_layout=TWO), [shard], [0])
-    shard_uid = built.dataset.summary.shard.shard_uid
+    shard_uid = built.planned.dataset.summary.shard.shard_uid
     other = replace(context(built), shard_layout=replace(TWO, boundary_accounts=("n",)))
     with pytest.raises(ManifestError, match="another shard layout"):
         producing.publisher.find_published(other, None)
@@ -462,7 +462,7 @@ def test_what_lacks_an_object_is_not_found(built: BuiltShard, store_url: str, st
     producing = producer(built, store_url, state_header=fitting_header(built))
     producing.publish()
     names = {
-        "part": layout.state_part(0, built.plans[2].part_id),
+        "part": layout.state_part(0, built.planned.plans[2].part_id),
         "statement": layout.shard_statement(0),
         "torrent": layout.torrent(0),
         "header": layout.state_header(0),

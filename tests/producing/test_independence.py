@@ -38,7 +38,7 @@ def build(pairs: Pairs, num_parts: int, *, cuts: list[int], rows_max: int, file_
 def part_digests(built: BuiltShard) -> list[str]:
     """Assemble all parts."""
     kernel = choose_kernel("auto")
-    return [sha256(assemble_part(kernel, built.work, plan)).hexdigest() for plan in built.plans]
+    return [sha256(assemble_part(kernel, built.planned.work, plan)).hexdigest() for plan in built.planned.plans]
 
 
 @given(
@@ -58,7 +58,7 @@ def test_parts_are_the_same_however_the_work_is_cut(
     built = build(pairs, num_parts, cuts=cuts, rows_max=rows_max, file_bytes=file_bytes, file_format=file_format)
 
     assert expected.state_root == built.state_root
-    assert expected.memory_usage == built.memory_usage
+    assert expected.memory_usage == built.planned.memory_usage
     assert [sha256(part).hexdigest() for part in expected.parts] == part_digests(built)
 
 

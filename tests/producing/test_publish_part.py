@@ -166,8 +166,8 @@ def test_a_damaged_interior_is_never_put(store_url: str) -> None:
     """The part is validated before it has a name."""
     built = small_shard()
     task = publish_tasks(built, store_url)[1]
-    work = built.work.store()
-    name = built.work.interior(task.plan.part_id)
+    work = built.planned.work.store()
+    name = built.planned.work.interior(task.plan.part_id)
     interior = bytearray(work.get(name))
     interior[len(interior) // 2] ^= 1
     work.put(name, bytes(interior))

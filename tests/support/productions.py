@@ -59,7 +59,7 @@ def publish_tasks(built: BuiltShard, store_url: str, encoding: Encoding = Encodi
     layout = EpochLayout.of(context(built))
     return [
         PublishPartTask(
-            work=built.work,
+            work=built.planned.work,
             plan=plan,
             state_root=built.state_root,
             store_url=store_url,
@@ -69,13 +69,13 @@ def publish_tasks(built: BuiltShard, store_url: str, encoding: Encoding = Encodi
             kernel_name="auto",
             piece_length=PIECE_LENGTH,
         )
-        for plan in built.plans
+        for plan in built.planned.plans
     ]
 
 
 def fitting_header(built: BuiltShard, begin: bytes = b"header") -> bytes:
     """Return bytes that end as a state header of this shard does."""
-    return begin + len(built.root_node).to_bytes(4, "little") + built.root_node + built.memory_usage.to_bytes(8, "little")
+    return begin + len(built.root_node).to_bytes(4, "little") + built.root_node + built.planned.memory_usage.to_bytes(8, "little")
 
 
 def signer(name: str = "first") -> Signer:
@@ -99,7 +99,7 @@ class Producer:
         return ProducedShard(
             ShardUId(0, 0),
             built.state_root,
-            built.memory_usage,
+            built.planned.memory_usage,
             built.root_node,
             tuple(parts),
             PIECE_LENGTH,

@@ -57,5 +57,5 @@ def publish_epoch(
     parts = tuple(replace(task, object_name=layout.state_part(0, task.plan.part_id)).run() for task in tasks)
     publisher = EpochPublisher(store_url, None if key is None else signer(key), Encoding.V1, 1, web_seeds)
     header = fitting_header(built)
-    produced = ProducedShard(ShardUId(0, 0), built.state_root, built.memory_usage, built.root_node, parts, PIECE_LENGTH, header)
+    produced = ProducedShard(ShardUId(0, 0), built.state_root, built.planned.memory_usage, built.root_node, parts, PIECE_LENGTH, header)
     return publisher.finish(of_epoch, [publisher.put_shard(of_epoch, produced)], [0] if complete else [0, 1])
