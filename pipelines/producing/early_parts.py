@@ -7,7 +7,6 @@ root and put on its own. The shard's statement still waits until the root that t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pipelines.dataset.export.export_records import discard_export
 from pipelines.execution.executor import TaskNeeds
@@ -63,53 +62,42 @@ def _first_keys(planned: PlannedShard) -> list[bytes]:
     return [planned.dataset.summary.files[0].first_key, *(plan.key_begin for plan in planned.with_records[1:])]
 
 
-@dataclass(frozen=True, slots=True)
-class EarlyShard:
-    """A planned shard whose boundary nodes are in the work folder."""
+def produce_early(
+    runner: StageRunner, kernel: Kernel, planned: PlannedShard, source: FlatStateSource, publishing: Sequence[PublishPartTask]
+) -> tuple[BuiltShard, list[PublishedPart]]:
+    """Build and publish every part of a shard whose boundary nodes are in the work folder, then prove the shard's root.
 
-    runner: StageRunner
-    kernel: Kernel
-    planned: PlannedShard
-    source: FlatStateSource
+    Args:
+        publishing: a task a part, in order, with the trusted state root.
+    Raises:
+        StateRootMismatchError: a part's records contradict the trusted root, and nothing of that part is put; or, where parts
+            were there before, all parts together do.
+        DatasetError, IntegrityError, StoreError: as the tasks say.
+    """
+    building = {
+        plan.part_id.idx: BuildPartTask(planned.dataset.reference, planned.work, kernel.name, plan) for plan in planned.with_records
+    }
+    tasks = [ProducePartTask(task, building.get(task.plan.part_id.idx)) for task in publishing]
+    try:
+        produced = runner.run("publish", planned.name, tasks, TaskNeeds(PRODUCE_TASK_MEMORY_BYTES), _produced)
+    except StateRootMismatchError as error:
+        raise _explained(error, kernel, planned, source) from None
+    builds = [one.build for one in produced if one.build is not None]
+    try:
+        built = seal_shard(runner, kernel, planned, source, builds, leave_boundary_nodes=False)
+    except StateRootMismatchError as error:
+        remedy = "A record is changed, in a part that was published before and was not made again. No statement of this shard was written."
+        raise error.at(error.where, remedy) from None
+    return built, [one.part for one in produced]
 
-    def publish(self, publishing: Sequence[PublishPartTask]) -> tuple[BuiltShard, list[PublishedPart]]:
-        """Build and publish every part, then prove the shard's root.
 
-        Args:
-            publishing: a task a part, in order, with the trusted state root.
-        Raises:
-            StateRootMismatchError: a part's records contradict the trusted root, and nothing of that part is put; or, where parts
-                were there before, all parts together do.
-            DatasetError, IntegrityError, StoreError: as the tasks say.
-        """
-        planned = self.planned
-        building = {
-            plan.part_id.idx: BuildPartTask(planned.dataset.reference, planned.work, self.kernel.name, plan)
-            for plan in planned.with_records
-        }
-        tasks = [ProducePartTask(task, building.get(task.plan.part_id.idx)) for task in publishing]
-        try:
-            produced = self.runner.run("publish", planned.name, tasks, TaskNeeds(PRODUCE_TASK_MEMORY_BYTES), _produced)
-        except StateRootMismatchError as error:
-            raise self._explained(error) from None
-        builds = [one.build for one in produced if one.build is not None]
-        try:
-            built = seal_shard(self.runner, self.kernel, planned, self.source, builds, leave_boundary_nodes=False)
-        except StateRootMismatchError as error:
-            remedy = (
-                "A record is changed, in a part that was published before and was not made again. No statement of this shard was written."
-            )
-            raise error.at(error.where, remedy) from None
-        return built, [one.part for one in produced]
-
-    def _explained(self, error: StateRootMismatchError) -> StateRootMismatchError:
-        """Name the differing keys, as narrow as the trusted trie tells, and remove the dataset, so that a rerun exports anew."""
-        planned = self.planned
-        if error.part_id is not None:
-            explanation = explain_parts(self.kernel, self.source, planned, [planned.plans[error.part_id]])
-            error = error.at(error.where + explanation.difference(planned.dataset.summary.shard))
-        discard_export(planned.dataset)
-        return error
+def _explained(error: StateRootMismatchError, kernel: Kernel, planned: PlannedShard, source: FlatStateSource) -> StateRootMismatchError:
+    """Name the differing keys, as narrow as the trusted trie tells, and remove the dataset, so that a rerun exports anew."""
+    if error.part_id is not None:
+        explanation = explain_parts(kernel, source, planned, [planned.plans[error.part_id]])
+        error = error.at(error.where + explanation.difference(planned.dataset.summary.shard))
+    discard_export(planned.dataset)
+    return error
 
 
 def _produced(one: ProducedPart) -> Amount:

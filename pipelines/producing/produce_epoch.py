@@ -18,7 +18,7 @@ from pipelines.kernel.trie_kernel import Kernel
 from pipelines.near.node.flat_state_source import FlatStateSource, StateHeaderVerifier
 from pipelines.producing.build.work_folder import work_folder_for
 from pipelines.producing.build_shard import BuiltShard, PlannedShard, build_planned, plan_shard
-from pipelines.producing.early_parts import EarlyShard, has_boundary_nodes
+from pipelines.producing.early_parts import has_boundary_nodes, produce_early
 from pipelines.producing.publish.epoch_publisher import EpochPublisher, PublishedEpoch
 from pipelines.producing.publish.publish_part import PublishedPart, PublishPartTask
 from pipelines.producing.publish.shard_publisher import ProducedShard, PublishedShard
@@ -232,7 +232,7 @@ class EpochProduction:
             state_root = dataset.summary.shard.state_root
             assert state_root is not None, "boundary nodes come from a trusted root"
             tasks = self._publish_tasks(planned, state_root)
-            built, parts = EarlyShard(self.runner, self.kernel, planned, source).publish(tasks)
+            built, parts = produce_early(self.runner, self.kernel, planned, source, tasks)
         else:
             built = build_planned(self.runner, self.kernel, planned, source)
             tasks = self._publish_tasks(planned, built.state_root)
