@@ -18,6 +18,7 @@ from pipelines.producing.build.build_part import BuildPartTask, BuildSummary, Se
 from pipelines.producing.build.plan_parts import PartPlan, StructureTask, decide_num_parts, plan_boundaries, plan_parts, seal_structure
 from pipelines.producing.build.work_folder import WorkFolder
 from schemas.ids import ZERO_HASH, CryptoHash
+from schemas.published.torrent import LEAF_BYTES, piece_length_for
 
 STRUCTURE_TASK_MEMORY_BYTES = 300 << 20
 """Most memory of a structure task's process: one dataset file's keys and their charges."""
@@ -42,6 +43,11 @@ class PlannedShard:
     def name(self) -> str:
         """The shard, for people."""
         return str(self.dataset.summary.shard.shard_uid)
+
+    @property
+    def piece_length(self) -> int:
+        """Of the shard's torrent."""
+        return piece_length_for(self.memory_usage, len(self.plans)) if self.plans else LEAF_BYTES
 
     @property
     def with_records(self) -> tuple[PartPlan, ...]:

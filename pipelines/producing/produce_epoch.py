@@ -17,7 +17,7 @@ from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.near.node.flat_state_source import FlatStateSource, StateHeaderVerifier
 from pipelines.producing.build.work_folder import work_folder_for
-from pipelines.producing.build_shard import BuiltShard, PlannedShard, build_planned, plan_shard
+from pipelines.producing.build_shard import PlannedShard, build_planned, plan_shard
 from pipelines.producing.early_parts import has_boundary_nodes, produce_early
 from pipelines.producing.publish.epoch_publisher import EpochPublisher, PublishedEpoch
 from pipelines.producing.publish.publish_part import PublishedPart, PublishPartTask
@@ -27,7 +27,6 @@ from schemas.ids import CryptoHash, ShardUId
 from schemas.nearcore.epoch_context import EpochContext
 from schemas.nearcore.state_header import HeaderOrigin
 from schemas.nearcore.state_part import Encoding
-from schemas.published.torrent import LEAF_BYTES, piece_length_for
 
 PUBLISH_TASK_MEMORY_BYTES = 600 << 20
 """Most memory of a process that publishes parts, one at a time: a part's pieces, both forms, and what is read back."""
@@ -187,9 +186,9 @@ class EpochProduction:
             # The largest shard first: its parts are what a new node waits for longest.
             for dataset in sorted(exported, key=lambda one: -one.summary.records):
                 shard_began = time.monotonic()
-                built, shard = self._produce_shard(dataset)
+                shard = self._produce_shard(dataset)
                 published.append(shard)
-                results[dataset.summary.shard.shard_uid] = _shard_result(built, shard, time.monotonic() - shard_began)
+                results[dataset.summary.shard.shard_uid] = _shard_result(shard, time.monotonic() - shard_began)
         if self.before_manifest is not None:
             self.before_manifest()
         epoch = self.publisher.finish(self.context, published, self.epoch_shard_ids)
@@ -222,7 +221,7 @@ class EpochProduction:
         if self.source is not None and self.source.on_node_disk:
             self.runner.progress.note(f"every record and value is exported after {exported_s:.1f} s: the snapshot is no longer needed")
 
-    def _produce_shard(self, dataset: ShardDataset) -> tuple[BuiltShard, PublishedShard]:
+    def _produce_shard(self, dataset: ShardDataset) -> PublishedShard:
         work = work_folder_for(self.settings.work_url, dataset)
         verify_header = self._header_verifier(dataset)
         header = verified_dataset_header(dataset, verify_header)
@@ -237,19 +236,7 @@ class EpochProduction:
             built = build_planned(self.runner, self.kernel, planned, source)
             tasks = self._publish_tasks(planned, built.state_root)
             parts = self.runner.run("publish", planned.name, tasks, TaskNeeds(PUBLISH_TASK_MEMORY_BYTES), _published)
-        produced = ProducedShard(
-            shard_uid=dataset.summary.shard.shard_uid,
-            state_root=built.state_root,
-            memory_usage=planned.memory_usage,
-            root_node=built.root_node,
-            parts=tuple(parts),
-            piece_length=_piece_length(planned),
-            state_header=header.data,
-            header_origin=header.origin,
-            header_reason=header.reason,
-            verify_header=verify_header,
-        )
-        return built, self.publisher.put_shard(self.context, produced)
+        return self.publisher.put_shard(self.context, ProducedShard(built, tuple(parts), header, verify_header))
 
     def _header_verifier(self, dataset: ShardDataset) -> VerifyStateHeader | None:
         source = self.header_source or self.source
@@ -271,22 +258,19 @@ class EpochProduction:
                 encoding=settings.encoding,
                 zstd_level=settings.zstd_level,
                 kernel_name=self.kernel.name,
-                piece_length=_piece_length(planned),
+                piece_length=planned.piece_length,
                 validate=settings.validate,
             )
             for plan in planned.plans
         ]
 
 
-def _piece_length(planned: PlannedShard) -> int:
-    return piece_length_for(planned.memory_usage, len(planned.plans)) if planned.plans else LEAF_BYTES
-
-
 def _published(part: PublishedPart) -> Amount:
     return Amount(records=part.plan.records, size=part.digests.stored_size, parts=1)
 
 
-def _shard_result(built: BuiltShard, shard: PublishedShard, seconds: float) -> ShardResult:
+def _shard_result(shard: PublishedShard, seconds: float) -> ShardResult:
+    built = shard.produced.built
     kinds: dict[int, tuple[int, int]] = {}
     for build in built.builds:
         for kind, count, size in build.kinds:
@@ -301,7 +285,7 @@ def _shard_result(built: BuiltShard, shard: PublishedShard, seconds: float) -> S
         record_bytes=sum(size for _, size in kinds.values()),
         parts=tuple(
             PartResult(part.plan.part_id.idx, part.plan.records, part.digests.decoded_size, part.digests.stored_size, part.reused)
-            for part in shard.parts
+            for part in shard.produced.parts
         ),
         kinds=tuple((kind, *counts) for kind, counts in sorted(kinds.items())),
         header_origin=shard.header_origin,

@@ -8,28 +8,28 @@ from hashlib import sha256
 import pytest
 
 from pipelines.keeping.check_part import CheckPartTask
-from pipelines.producing.publish.publish_part import PublishedPart
+from pipelines.producing.publish.publish_part import PublishedPart, PublishPartTask
 from pipelines.stores.open_store import open_store
 from schemas.errors import TransientStoreError
 from schemas.nearcore.state_part import Encoding, decode_state_part, encode_state_part
 from schemas.published.manifest_shard import ManifestPart
 from schemas.published.shard_statement import StatementPart
 from tests.support.faulty_store import Fault, scripted
-from tests.support.productions import PIECE_LENGTH, inject, new_store_url, publish_tasks, small_shard
+from tests.support.productions import inject, new_store_url, publish_tasks, small_shard
 
 
-def check_of(published: PublishedPart, store_url: str, name: str, state_root: object) -> CheckPartTask:
+def check_of(published: PublishedPart, task: PublishPartTask) -> CheckPartTask:
     """Return the check of a part as its own producer describes it."""
     plan, digests = published.plan, published.digests
     return CheckPartTask(
-        store_url=store_url,
-        object_name=name,
+        store_url=task.store_url,
+        object_name=task.object_name,
         stored=ManifestPart(plan.part_id.idx, digests.stored_size, digests.stored_sha256, published.pieces.v2_root.hex()),
         stated=StatementPart(plan.part_id.idx, plan.key_begin, plan.key_end, digests.decoded_size, digests.decoded_sha256),
         part_id=plan.part_id,
-        state_root=state_root,  # type: ignore[arg-type]
+        state_root=task.state_root,
         encoding=Encoding.V1,
-        piece_length=PIECE_LENGTH,
+        piece_length=task.piece_length,
         kernel_name="auto",
     )
 
@@ -37,8 +37,7 @@ def check_of(published: PublishedPart, store_url: str, name: str, state_root: ob
 @pytest.fixture
 def checks() -> list[CheckPartTask]:
     """The checks of a small shard's parts in a fresh store."""
-    built, store_url = small_shard(), new_store_url()
-    return [check_of(task.run(), store_url, task.object_name, built.state_root) for task in publish_tasks(built, store_url)]
+    return [check_of(task.run(), task) for task in publish_tasks(small_shard(), new_store_url())]
 
 
 def test_right_parts_are_right(checks: list[CheckPartTask]) -> None:

@@ -15,6 +15,7 @@ from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
+from pipelines.near.node.flat_state_source import FoundStateHeader
 from pipelines.producing.build.work_folder import work_folder_for
 from pipelines.producing.build_shard import BuiltShard, build_shard
 from pipelines.producing.publish.epoch_publisher import EpochPublisher, PublishedEpoch
@@ -25,8 +26,8 @@ from pipelines.producing.publish.signing import Signer
 from pipelines.stores import open_store as stores
 from pipelines.stores.memory_store import MemoryStore
 from pipelines.stores.store import Store
-from schemas.ids import ShardUId
 from schemas.nearcore.epoch_context import EpochContext
+from schemas.nearcore.state_header import HeaderOrigin
 from schemas.nearcore.state_part import Encoding
 from schemas.published.object_layout import EpochLayout
 from tests.support.faulty_store import Fault, FaultyStore, Schedule
@@ -34,7 +35,6 @@ from tests.support.list_source import context_of, list_source
 from tests.support.published import signing_key
 from tests.support.records import Pairs
 
-PIECE_LENGTH = 1 << 16
 PAIRS: Pairs = [(b"\x00" + f"account{number:03d}.near".encode(), bytes([number]) * (number * 50)) for number in range(120)]
 """Records of a small shard, some with values over the inlining limit."""
 
@@ -67,7 +67,7 @@ def publish_tasks(built: BuiltShard, store_url: str, encoding: Encoding = Encodi
             encoding=encoding,
             zstd_level=zstd_level,
             kernel_name="auto",
-            piece_length=PIECE_LENGTH,
+            piece_length=built.planned.piece_length,
         )
         for plan in built.planned.plans
     ]
@@ -76,6 +76,11 @@ def publish_tasks(built: BuiltShard, store_url: str, encoding: Encoding = Encodi
 def fitting_header(built: BuiltShard, begin: bytes = b"header") -> bytes:
     """Return bytes that end as a state header of this shard does."""
     return begin + len(built.root_node).to_bytes(4, "little") + built.root_node + built.planned.memory_usage.to_bytes(8, "little")
+
+
+def header_of(data: bytes | None) -> FoundStateHeader:
+    """Return these bytes as a verified state header; None as none."""
+    return FoundStateHeader(data, None if data is None else HeaderOrigin.COPIED, is_verified=data is not None)
 
 
 def signer(name: str = "first") -> Signer:
@@ -94,18 +99,8 @@ class Producer:
 
     def produced(self) -> ProducedShard:
         """Publish the parts and return the shard."""
-        parts = [task.run() for task in publish_tasks(self.built, self.publisher.store_url)]
-        built = self.built
-        return ProducedShard(
-            ShardUId(0, 0),
-            built.state_root,
-            built.planned.memory_usage,
-            built.root_node,
-            tuple(parts),
-            PIECE_LENGTH,
-            self.state_header,
-            verify_header=self.verify_header,
-        )
+        parts = tuple(task.run() for task in publish_tasks(self.built, self.publisher.store_url))
+        return ProducedShard(self.built, parts, header_of(self.state_header), self.verify_header)
 
     def put_shard(self) -> PublishedShard:
         """Publish the parts and what is around them."""

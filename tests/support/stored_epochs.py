@@ -11,13 +11,13 @@ from typing import Final
 from pipelines.producing.build_shard import BuiltShard
 from pipelines.producing.publish.epoch_publisher import EpochPublisher, PublishedEpoch
 from pipelines.producing.publish.shard_publisher import ProducedShard
-from schemas.ids import CryptoHash, ShardUId
+from schemas.ids import CryptoHash
 from schemas.nearcore.epoch_context import EpochContext
 from schemas.nearcore.shard_layout import SINGLE_SHARD
 from schemas.nearcore.state_part import Encoding
 from schemas.published.object_layout import EpochLayout
 from tests.support.list_source import context_of
-from tests.support.productions import PIECE_LENGTH, fitting_header, publish_tasks, signer, small_shard
+from tests.support.productions import fitting_header, header_of, publish_tasks, signer, small_shard
 
 NUM_PARTS: Final = 5
 
@@ -56,6 +56,5 @@ def publish_epoch(
     tasks = publish_tasks(built, store_url)
     parts = tuple(replace(task, object_name=layout.state_part(0, task.plan.part_id)).run() for task in tasks)
     publisher = EpochPublisher(store_url, None if key is None else signer(key), Encoding.V1, 1, web_seeds)
-    header = fitting_header(built)
-    produced = ProducedShard(ShardUId(0, 0), built.state_root, built.planned.memory_usage, built.root_node, parts, PIECE_LENGTH, header)
+    produced = ProducedShard(built, parts, header_of(fitting_header(built)))
     return publisher.finish(of_epoch, [publisher.put_shard(of_epoch, produced)], [0] if complete else [0, 1])

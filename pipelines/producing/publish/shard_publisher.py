@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pipelines.bittorrent.torrents import TorrentFile, build_torrent
 from pipelines.bucket.published_epoch import read_manifest, readable_statement
 from pipelines.dataset.dataset_header import VerifyStateHeader, why_unverified
 from pipelines.near.node.flat_state_source import FoundStateHeader
+from pipelines.producing.build_shard import BuiltShard
 from pipelines.producing.publish.publish_part import PublishedPart, put_replacing
 from pipelines.producing.publish.signing import Signer, add_signatures, sign_payload
 from pipelines.stores.compare_and_swap import swapped
@@ -16,7 +17,7 @@ from pipelines.stores.store import ObjectInfo, Store
 from pipelines.trust.equivocation import differing_fields
 from pipelines.trust.signatures import verified_signers
 from schemas.errors import IntegrityError, InvalidInputError, ManifestError, ObjectMismatchError, ObjectNotFoundError
-from schemas.ids import CryptoHash, ShardUId
+from schemas.ids import ShardUId
 from schemas.nearcore.epoch_context import EpochContext
 from schemas.nearcore.state_header import HeaderOrigin, prove_state_root
 from schemas.published.manifest import REASON_CHARACTERS_MAX, Manifest, MissingKind, MissingObject
@@ -29,30 +30,26 @@ _UNFIT_HEADER = "the source's own does not fit the state root or the blocks"
 
 @dataclass(frozen=True, slots=True)
 class ProducedShard:
-    """A shard whose state root came out right and whose parts are all stored and validated."""
+    """A built shard whose parts are all stored and validated."""
 
-    shard_uid: ShardUId
-    state_root: CryptoHash
-    memory_usage: int
-    root_node: bytes
-    """Node bytes of the state root; empty for an empty trie."""
+    built: BuiltShard
     parts: tuple[PublishedPart, ...]
-    piece_length: int
-    state_header: bytes | None
-    """Verified in full; the publisher only looks whether it is of this state."""
-    header_origin: HeaderOrigin | None = HeaderOrigin.COPIED
-    """Where the state header is from, if there is one."""
-    header_reason: str = ""
-    """Why there is none."""
+    header: FoundStateHeader
+    """Verified in full, where there is one; the publisher only looks whether it is of this state."""
     verify_header: VerifyStateHeader | None = None
     """Verifies one that lies in the store; None where this run reads nothing that could."""
+
+    @property
+    def shard_uid(self) -> ShardUId:
+        """The shard."""
+        return self.built.planned.dataset.summary.shard.shard_uid
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedShard:
-    """A shard with its statement and torrent stored."""
+    """A produced shard with its statement and torrent stored."""
 
-    parts: tuple[PublishedPart, ...]
+    produced: ProducedShard
     listing: ManifestShard
     missing: tuple[MissingObject, ...]
     header_origin: HeaderOrigin | None
@@ -98,7 +95,7 @@ class ShardPublisher:
         torrent = self._put_torrent(shard, missing)
         listing = ManifestShard(
             shard_uid=shard.shard_uid,
-            state_root=shard.state_root,
+            state_root=shard.built.state_root,
             num_parts=len(shard.parts),
             statement_sha256=statement.payload_sha256,
             parts=tuple(
@@ -116,19 +113,19 @@ class ShardPublisher:
             else ManifestTorrent(torrent.info_hash_v1.hex(), torrent.info_hash_v2.hex(), torrent.piece_length),
             parent_shard_uid=next((known.parent_shard_uid for known in context.shards if known.shard_uid == shard.shard_uid), None),
         )
-        return PublishedShard(shard.parts, listing, tuple(missing), found.origin)
+        return PublishedShard(shard, listing, tuple(missing), found.origin)
 
     def _header(self, context: EpochContext, shard: ProducedShard) -> FoundStateHeader:
         """Return the header that a statement of ours may name: the source's, or the one in place if it is known to be right; else why none."""
-        own = _fitting_header(context, shard)
-        if own is not None:
-            return FoundStateHeader(own, shard.header_origin, is_verified=True)
-        reason = (shard.header_reason or "the source has none") if shard.state_header is None else _UNFIT_HEADER
+        own = shard.header
+        if own.data is not None and _fits(context, shard, own.data):
+            return FoundStateHeader(own.data, own.origin, is_verified=True)
+        reason = (own.reason or "the source has none") if own.data is None else _UNFIT_HEADER
         try:
             in_place = self.store.get(self.layout.state_header(shard.shard_uid.shard_id))
         except ObjectNotFoundError:
             return FoundStateHeader(None, reason=_for_manifest(reason))
-        problem = self._disbelief(context, replace(shard, state_header=in_place), in_place)
+        problem = self._disbelief(context, shard, in_place)
         if problem is not None:
             return FoundStateHeader(None, reason=_for_manifest(f"{reason}; the one in place is not kept: {problem}"))
         return FoundStateHeader(in_place, HeaderOrigin.KEPT)
@@ -139,7 +136,7 @@ class ShardPublisher:
         What a statement there says of it counts only with a signature of ours over all that we would say now: then we have stood
         behind this header before. Anybody may have written anything else.
         """
-        if _fitting_header(context, shard) is None:
+        if not _fits(context, shard, header):
             return "it does not fit the state root or the blocks"
         stated = readable_statement(self.store, self.layout, shard.shard_uid.shard_id)
         if (
@@ -177,7 +174,7 @@ class ShardPublisher:
             return None
         files = [(part_file_name(part.plan.part_id), part.digests.stored_size, part.pieces) for part in shard.parts]
         try:
-            torrent = build_torrent(shard_folder_name(shard_id), files, shard.piece_length, self.web_seeds, self.trackers)
+            torrent = build_torrent(shard_folder_name(shard_id), files, shard.built.planned.piece_length, self.web_seeds, self.trackers)
         except InvalidInputError as error:
             missing.append(MissingObject(MissingKind.TORRENT, error.problem, shard_id))
             return None
@@ -208,25 +205,24 @@ def _for_manifest(reason: str) -> str:
     return "".join(char if " " <= char <= "~" else "?" for char in reason)[:REASON_CHARACTERS_MAX]
 
 
-def _fitting_header(context: EpochContext, shard: ProducedShard) -> bytes | None:
-    """Return the state header if it ends in this shard's state root node, and its chunk is in the block before the sync block; else None.
+def _fits(context: EpochContext, shard: ProducedShard, header: bytes) -> bool:
+    """Tell whether a state header ends in this shard's state root node, and its chunk is in the block before the sync block.
 
     That is by far not all of it: whoever gives the header has verified it, or `ShardPublisher` lets it be verified.
 
     Source: nearcore core/primitives/src/state_sync.rs, ShardStateSyncResponseHeaderV2: state_root_node (node bytes, memory usage) is last.
     """
-    header = shard.state_header
-    ending = len(shard.root_node).to_bytes(4, "little") + shard.root_node + shard.memory_usage.to_bytes(8, "little")
-    if header is None or not header.endswith(ending):
-        return None
+    built = shard.built
+    ending = len(built.root_node).to_bytes(4, "little") + built.root_node + built.planned.memory_usage.to_bytes(8, "little")
+    if not header.endswith(ending):
+        return False
     if context.block_headers:
         try:
             proven = prove_state_root(header, context.sync_hash, context.block_headers, f"state header of shard {shard.shard_uid}")
         except IntegrityError:
-            return None
-        if proven.chunk.shard_id != shard.shard_uid.shard_id or proven.state_root != shard.state_root:
-            return None
-    return header
+            return False
+        return proven.chunk.shard_id == shard.shard_uid.shard_id and proven.state_root == built.state_root
+    return True
 
 
 def _statement(context: EpochContext, shard: ProducedShard, header: bytes | None) -> ShardStatement:
@@ -236,8 +232,8 @@ def _statement(context: EpochContext, shard: ProducedShard, header: bytes | None
         epoch_id=context.epoch_id,
         sync_hash=context.sync_hash,
         shard_uid=shard.shard_uid,
-        state_root=shard.state_root,
-        memory_usage=shard.memory_usage,
+        state_root=shard.built.state_root,
+        memory_usage=shard.built.planned.memory_usage,
         num_parts=len(shard.parts),
         header_sha256=None if header is None else hashlib.sha256(header).hexdigest(),
         parts=tuple(
