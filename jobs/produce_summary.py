@@ -42,9 +42,9 @@ def result_json(result: EpochResult, runner: StageRunner, report_file: Path | No
         "context": result.context.to_json(),
         "shards": [
             {
-                "shard_id": shard.shard_uid.shard_id,
-                "shard_uid": str(shard.shard_uid),
-                "state_root": str(shard.state_root),
+                "shard_id": shard.listing.shard_id,
+                "shard_uid": str(shard.listing.shard_uid),
+                "state_root": str(shard.listing.state_root),
                 "root_verified": shard.root_was_known,
                 "memory_usage": shard.memory_usage,
                 "records": shard.records,
@@ -55,7 +55,7 @@ def result_json(result: EpochResult, runner: StageRunner, report_file: Path | No
                 "stored_size": shard.stored_size,
                 "state_header": shard.has_header,
                 "state_header_origin": shard.header_origin,
-                "seconds": round(shard.seconds, 3),
+                "seconds": round(result.shard_seconds[shard.listing.shard_uid], 3),
             }
             for shard in result.shards
         ],
@@ -74,15 +74,15 @@ def print_summary(result: EpochResult, report_file: Path | None) -> None:
     for shard in result.shards:
         reused = sum(part.reused for part in shard.parts)
         table.add_row(
-            str(shard.shard_uid),
+            str(shard.listing.shard_uid),
             f"{shard.records:,}",
             format_bytes(shard.record_bytes),
             f"{len(shard.parts):,}" + (f" ({reused} kept)" if reused else ""),
             format_bytes(shard.stored_size),
             f"{shard.compression_ratio:.2f}",
-            format_seconds(shard.seconds),
+            format_seconds(result.shard_seconds[shard.listing.shard_uid]),
             shard.header_origin or "none",
-            "[green]verified[/]" if shard.root_was_known else f"[yellow]computed[/] {shard.state_root}",
+            "[green]verified[/]" if shard.root_was_known else f"[yellow]computed[/] {shard.listing.state_root}",
         )
     console = open_console()
     console.print(table)

@@ -79,11 +79,15 @@ def _svg(draw: Callable[[Any], None], height: float) -> str:
 def _draw_part_sizes(axes: Axes, result: EpochResult) -> None:
     position = 0
     for number, shard in enumerate(result.shards):
-        sizes = [part.stored_size / 1e6 for part in shard.parts]
+        sizes = [part.digests.stored_size / 1e6 for part in shard.parts]
         if not sizes:
             continue
         axes.bar(
-            range(position, position + len(sizes)), sizes, width=0.9, color=_COLOURS[number % len(_COLOURS)], label=str(shard.shard_uid)
+            range(position, position + len(sizes)),
+            sizes,
+            width=0.9,
+            color=_COLOURS[number % len(_COLOURS)],
+            label=str(shard.listing.shard_uid),
         )
         position += len(sizes) + 1
     axes.set_ylabel("stored MB")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,7 +25,6 @@ from pipelines.producing.publish.shard_publisher import ProducedShard, Published
 from pipelines.producing.shared_folders import require_shared
 from schemas.ids import CryptoHash, ShardUId
 from schemas.nearcore.epoch_context import EpochContext
-from schemas.nearcore.state_header import HeaderOrigin
 from schemas.nearcore.state_part import Encoding
 
 PUBLISH_TASK_MEMORY_BYTES = 600 << 20
@@ -53,57 +52,6 @@ class ProductionSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class PartResult:
-    """One published part, for summary and report."""
-
-    part_id: int
-    records: int
-    decoded_size: int
-    stored_size: int
-    reused: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ShardResult:
-    """One published shard, for summary and report."""
-
-    shard_uid: ShardUId
-    state_root: CryptoHash
-    root_was_known: bool
-    memory_usage: int
-    records: int
-    record_bytes: int
-    """Keys and values."""
-    parts: tuple[PartResult, ...]
-    kinds: tuple[tuple[int, int, int], ...]
-    """(first byte of the key or -1, records, bytes)."""
-    header_origin: HeaderOrigin | None
-    """Where its state header is from; None where there is none."""
-    seconds: float
-    node_count: int
-
-    @property
-    def has_header(self) -> bool:
-        """Whether its state header is published."""
-        return self.header_origin is not None
-
-    @property
-    def stored_size(self) -> int:
-        """Bytes of all its objects."""
-        return sum(part.stored_size for part in self.parts)
-
-    @property
-    def decoded_size(self) -> int:
-        """Bytes of all its parts decoded."""
-        return sum(part.decoded_size for part in self.parts)
-
-    @property
-    def compression_ratio(self) -> float:
-        """Decoded bytes to stored bytes; 1 for an empty shard."""
-        return self.decoded_size / self.stored_size if self.stored_size else 1.0
-
-
-@dataclass(frozen=True, slots=True)
 class EpochResult:
     """What a production came to."""
 
@@ -112,7 +60,10 @@ class EpochResult:
     epoch_url: str
     kernel_name: str
     executor: str
-    shards: tuple[ShardResult, ...]
+    shards: tuple[PublishedShard, ...]
+    """In the context's order."""
+    shard_seconds: Mapping[ShardUId, float]
+    """From a shard's plan until its statement and torrent were stored."""
     published: PublishedEpoch
     seconds: float
     exported_s: float
@@ -126,7 +77,7 @@ class EpochResult:
     @property
     def part_count(self) -> int:
         """Parts of all shards."""
-        return sum(len(shard.parts) for shard in self.shards)
+        return sum(shard.listing.num_parts for shard in self.shards)
 
     @property
     def stored_size(self) -> int:
@@ -175,8 +126,8 @@ class EpochProduction:
         exporting = {"--dataset": self.settings.export.dataset_url} if self.source is not None else {}
         require_shared(self.runner.executor, {"--work": self.settings.work_url, "--to": self.publisher.store_url, **exporting})
         datasets: list[ShardDataset] = []
-        results: dict[ShardUId, ShardResult] = {}
-        published: list[PublishedShard] = []
+        published: dict[ShardUId, PublishedShard] = {}
+        shard_seconds: dict[ShardUId, float] = {}
         exported_s = 0.0
         for exported in self._exported():
             datasets += exported
@@ -186,12 +137,12 @@ class EpochProduction:
             # The largest shard first: its parts are what a new node waits for longest.
             for dataset in sorted(exported, key=lambda one: -one.summary.records):
                 shard_began = time.monotonic()
-                shard = self._produce_shard(dataset)
-                published.append(shard)
-                results[dataset.summary.shard.shard_uid] = _shard_result(shard, time.monotonic() - shard_began)
+                shard_uid = dataset.summary.shard.shard_uid
+                published[shard_uid] = self._produce_shard(dataset)
+                shard_seconds[shard_uid] = time.monotonic() - shard_began
         if self.before_manifest is not None:
             self.before_manifest()
-        epoch = self.publisher.finish(self.context, published, self.epoch_shard_ids)
+        epoch = self.publisher.finish(self.context, list(published.values()), self.epoch_shard_ids)
         for dataset in datasets:
             if not self.settings.keep_work:
                 work_folder_for(self.settings.work_url, dataset).remove()
@@ -203,7 +154,8 @@ class EpochProduction:
             epoch_url=self.publisher.epoch_url(self.context),
             kernel_name=self.kernel.name,
             executor=self.runner.executor.description,
-            shards=tuple(results[shard.shard_uid] for shard in self.context.shards),
+            shards=tuple(published[shard.shard_uid] for shard in self.context.shards),
+            shard_seconds=shard_seconds,
             published=epoch,
             seconds=time.monotonic() - began,
             exported_s=exported_s,
@@ -267,28 +219,3 @@ class EpochProduction:
 
 def _published(part: PublishedPart) -> Amount:
     return Amount(records=part.plan.records, size=part.digests.stored_size, parts=1)
-
-
-def _shard_result(shard: PublishedShard, seconds: float) -> ShardResult:
-    built = shard.produced.built
-    kinds: dict[int, tuple[int, int]] = {}
-    for build in built.builds:
-        for kind, count, size in build.kinds:
-            counted, sized = kinds.get(kind, (0, 0))
-            kinds[kind] = (counted + count, sized + size)
-    return ShardResult(
-        shard_uid=built.planned.dataset.summary.shard.shard_uid,
-        state_root=built.state_root,
-        root_was_known=built.root_was_known,
-        memory_usage=built.planned.memory_usage,
-        records=built.planned.dataset.summary.records,
-        record_bytes=sum(size for _, size in kinds.values()),
-        parts=tuple(
-            PartResult(part.plan.part_id.idx, part.plan.records, part.digests.decoded_size, part.digests.stored_size, part.reused)
-            for part in shard.produced.parts
-        ),
-        kinds=tuple((kind, *counts) for kind, counts in sorted(kinds.items())),
-        header_origin=shard.header_origin,
-        seconds=seconds,
-        node_count=sum(build.node_count for build in built.builds),
-    )

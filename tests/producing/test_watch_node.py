@@ -96,7 +96,7 @@ class ScriptedWork:
         progress.stage(StageProgress("publish", "s0.v1", 1, 2, size=10, parts=1))
         progress.stage(StageProgress("publish", "s0.v1", 2, 2, size=30, parts=2))
         self.published.add(height)
-        return EpochResult(context_of(None), "", "memory://published", "", "", (), PublishedEpoch(1, None, ()), 1.0, 0.5)
+        return EpochResult(context_of(None), "", "memory://published", "", "", (), {}, PublishedEpoch(1, None, ()), 1.0, 0.5)
 
     def discard(self, epoch_height: int, epoch_id: CryptoHash) -> None:
         """Remember it."""

@@ -222,7 +222,7 @@ class _Lane:
         for shard in result.shards:
             backfill.status.note(
                 epoch.epoch_height,
-                [str(shard.shard_uid)],
+                [str(shard.listing.shard_uid)],
                 state=StepState.PUBLISHED,
                 num_parts=len(shard.parts),
                 stored_size=shard.stored_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 
 from pipelines.bittorrent.torrents import TorrentFile, build_torrent
@@ -59,6 +60,57 @@ class PublishedShard:
     def has_header(self) -> bool:
         """Whether the state header is published."""
         return self.listing.header is not None
+
+    @property
+    def root_was_known(self) -> bool:
+        """Whether the state root is the chain's word; else it is what the records hash to."""
+        return self.produced.built.root_was_known
+
+    @property
+    def memory_usage(self) -> int:
+        """Of the state root."""
+        return self.produced.built.planned.memory_usage
+
+    @property
+    def parts(self) -> tuple[PublishedPart, ...]:
+        """All parts, ascending."""
+        return self.produced.parts
+
+    @property
+    def records(self) -> int:
+        """Records of all parts."""
+        return sum(part.plan.records for part in self.parts)
+
+    @property
+    def record_bytes(self) -> int:
+        """Keys and values."""
+        return sum(size for _, _, size in self.kinds)
+
+    @property
+    def kinds(self) -> tuple[tuple[int, int, int], ...]:
+        """(first byte of the key or -1, records, bytes of keys and values), ascending."""
+        counts: Counter[int] = Counter()
+        sizes: Counter[int] = Counter()
+        for build in self.produced.built.builds:
+            for kind, count, size in build.kinds:
+                counts[kind] += count
+                sizes[kind] += size
+        return tuple((kind, counts[kind], sizes[kind]) for kind in sorted(counts))
+
+    @property
+    def stored_size(self) -> int:
+        """Bytes of all its parts' objects."""
+        return sum(part.digests.stored_size for part in self.parts)
+
+    @property
+    def decoded_size(self) -> int:
+        """Bytes of all its parts decoded."""
+        return sum(part.digests.decoded_size for part in self.parts)
+
+    @property
+    def compression_ratio(self) -> float:
+        """Decoded bytes to stored bytes; 1 for an empty shard."""
+        return self.decoded_size / self.stored_size if self.stored_size else 1.0
 
 
 @dataclass(frozen=True, slots=True)
