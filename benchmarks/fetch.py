@@ -26,6 +26,7 @@ from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.fetching.fetch_epoch import EpochFetch
+from pipelines.fetching.fetch_part import FetchPart
 from pipelines.fetching.fetch_progress import FetchProgress
 from pipelines.fetching.fetch_settings import FetchSettings
 from pipelines.fetching.limits import FetchLimits
@@ -179,7 +180,7 @@ def measure_verification(root: Path, repeats: int) -> VerificationFigure:
             hashlib.sha256(decode_state_part(data, Encoding.V1)).digest()
 
     verify_s, floor_s = interleaved_medians(repeats, verify, floor, clock=CPU)
-    decoded = sum(task.decoded_size for task in tasks)
+    decoded = sum(task.part.decoded_size for task in tasks)
     return VerificationFigure(decoded, sum(map(len, stored)), decoded / verify_s / 1e6, decoded / floor_s / 1e6, verify_s / floor_s)
 
 
@@ -193,13 +194,17 @@ def _tasks(root: Path) -> list[VerifyPartTask]:
     return [
         VerifyPartTask(
             path=root / layout.state_part(shard.shard_id, PartId(part.part_id, shard.num_parts)),
-            part_id=PartId(part.part_id, shard.num_parts),
-            encoding=manifest.encoding,
-            size=part.size,
-            sha256=part.sha256,
-            state_root=shard.state_root,
-            decoded_size=statement.parts[part.part_id].decoded_size,
-            decoded_sha256=statement.parts[part.part_id].sha256,
+            part=FetchPart(
+                object_name=layout.state_part(shard.shard_id, PartId(part.part_id, shard.num_parts)),
+                shard_id=shard.shard_id,
+                part_id=PartId(part.part_id, shard.num_parts),
+                encoding=manifest.encoding,
+                size=part.size,
+                sha256=part.sha256,
+                state_root=shard.state_root,
+                decoded_size=statement.parts[part.part_id].decoded_size,
+                decoded_sha256=statement.parts[part.part_id].sha256,
+            ),
             kernel_name="auto",
             check_stored=True,
         )

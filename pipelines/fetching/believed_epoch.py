@@ -15,6 +15,7 @@ from random import Random
 from pipelines.fetching.documents import DocumentReader
 from pipelines.fetching.epoch_location import EpochUrl, find_published_epochs, parse_epoch_url
 from pipelines.fetching.fetch_folder import FetchFolder
+from pipelines.fetching.fetch_part import FetchPart
 from pipelines.fetching.fetch_progress import FetchWatcher
 from pipelines.fetching.fetch_settings import FetchSettings
 from pipelines.fetching.limits import SOURCES_MAX

@@ -16,6 +16,7 @@ from pipelines.bucket.lease_keeper import EpochLease, LeaseState, held_epoch
 from pipelines.fetching.believed_epoch import BelievedEpoch, EpochBeliever, FetchSources, has_digest
 from pipelines.fetching.epoch_location import parse_epoch_url
 from pipelines.fetching.fetch_folder import FetchFolder
+from pipelines.fetching.fetch_part import FetchPart
 from pipelines.fetching.fetch_progress import FetchWatcher
 from pipelines.fetching.fetch_result import (
     FetchedShard,
@@ -27,7 +28,7 @@ from pipelines.fetching.fetch_result import (
     report_source,
 )
 from pipelines.fetching.fetch_settings import FetchSettings
-from pipelines.fetching.part_fetch import FetchedPart, FetchPart, PartFetch
+from pipelines.fetching.part_fetch import FetchedPart, PartFetch
 from pipelines.fetching.preference import priority_score
 from pipelines.fetching.source import EpochOnOffer
 from pipelines.fetching.source_from_url import TORRENT, unique_urls

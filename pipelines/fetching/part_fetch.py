@@ -12,16 +12,16 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from typing import Final
 
 from pipelines.fetching.fetch_folder import FetchFolder
+from pipelines.fetching.fetch_part import FetchPart
 from pipelines.fetching.fetch_progress import FetchWatcher
 from pipelines.fetching.limits import FetchLimits
 from pipelines.fetching.meter import Meter
 from pipelines.fetching.schedule import FailureKind, Schedule, Transfer
-from pipelines.fetching.source import Source, WantedObject
+from pipelines.fetching.source import Source
 from pipelines.fetching.source_account import SourceAccount
 from pipelines.fetching.throttle import Throttle
 from pipelines.fetching.transfer import PartialFile, TransferEnd, TransferThread
@@ -29,9 +29,6 @@ from pipelines.fetching.verifier import Verifier, VerifyPartTask
 from pipelines.stores.durable_file import disk_errors
 from pipelines.stores.pace import Pace
 from schemas.errors import FetchError, IntegrityError
-from schemas.ids import CryptoHash, PartId
-from schemas.nearcore.state_part import Encoding
-from schemas.published.manifest_shard import STORED_BYTES_MAX
 
 TICK_S: Final = 0.1
 """How often transfers are looked at while they run."""
@@ -40,44 +37,6 @@ JOIN_TIMEOUT_S: Final = 2.0
 """How long cancelled transfers are waited for at the end; a source that hangs is left behind."""
 
 FAILED_PARTS_NAMED_MAX: Final = 5
-
-
-@dataclass(frozen=True, slots=True)
-class FetchPart:
-    """A part to fetch, and all that it must be."""
-
-    object_name: str
-    shard_id: int
-    part_id: PartId
-    encoding: Encoding
-    size: int
-    sha256: str
-    """Of the stored bytes, in hexadecimal."""
-    state_root: CryptoHash
-    decoded_size: int
-    decoded_sha256: str
-
-    def __post_init__(self) -> None:
-        assert 0 <= self.size <= STORED_BYTES_MAX, self.size
-
-    def wanted(self) -> WantedObject:
-        """Return what a source is asked for."""
-        return WantedObject(self.object_name, self.size, self.size, self.shard_id, self.part_id)
-
-    def verification(self, path: Path, kernel_name: str, *, check_stored: bool) -> VerifyPartTask:
-        """Return the task that judges a file with the part's bytes; see `VerifyPartTask`."""
-        return VerifyPartTask(
-            path=path,
-            part_id=self.part_id,
-            encoding=self.encoding,
-            size=self.size,
-            sha256=self.sha256,
-            state_root=self.state_root,
-            decoded_size=self.decoded_size,
-            decoded_sha256=self.decoded_sha256,
-            kernel_name=kernel_name,
-            check_stored=check_stored,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +75,7 @@ class PartFetch:
         while window or running:
             while window and running < self.limits.parts_in_flight:
                 part = window.popleft()
-                task = part.verification(self.folder.path(part.object_name), self.kernel_name, check_stored=True)
+                task = VerifyPartTask(self.folder.path(part.object_name), part, self.kernel_name, check_stored=True)
                 self.verifier.submit(task, lambda problem, error, part=part: answers.put((part, problem, error)))  # type: ignore[misc]
                 running += 1
             part, problem, error = answers.get()
@@ -252,7 +211,7 @@ class _Run:
         else:
             self._cancel(self._schedule.arrived(end.transfer_id, now_s))
             index, source_id, partial = transfer.part, transfer.source_id, thread.partial
-            task = part.verification(partial.path, self._fetch.kernel_name, check_stored=False)
+            task = VerifyPartTask(partial.path, part, self._fetch.kernel_name, check_stored=False)
             self._fetch.verifier.submit(
                 task, lambda problem, error: self._messages.put(_Verified(index, partial, source_id, problem, error))
             )

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pipelines.fetching.fetch_part import FetchPart
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.part_check import validate_sorted
 from pipelines.stores.durable_file import disk_errors
 from schemas.errors import IntegrityError, PartialResultError, StatecastError
-from schemas.ids import CryptoHash, PartId
-from schemas.nearcore.state_part import Encoding, decode_state_part
+from schemas.nearcore.state_part import decode_state_part
 
 PARENT_POLL_S: Final = 1.0
 """How often a worker looks whether the fetch that it works for is still there."""
@@ -31,17 +31,10 @@ PARENT_POLL_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class VerifyPartTask:
-    """A stored part in a file, and all that it must be."""
+    """A file that is to be a part."""
 
     path: Path
-    part_id: PartId
-    encoding: Encoding
-    size: int
-    sha256: str
-    """Of the stored bytes, in hexadecimal."""
-    state_root: CryptoHash
-    decoded_size: int
-    decoded_sha256: str
+    part: FetchPart
     kernel_name: str
     check_stored: bool
     """Also compare the stored bytes: for files that were not digested while they came."""
@@ -52,18 +45,19 @@ class VerifyPartTask:
         Raises:
             StoreError: the file can't be read.
         """
+        part = self.part
         with disk_errors(self.path), open(self.path, "rb") as file:
-            if os.fstat(file.fileno()).st_size != self.size:
+            if os.fstat(file.fileno()).st_size != part.size:
                 return "it does not have the manifest's size"
-            data = file.read(self.size + 1)
-        if self.check_stored and hashlib.sha256(data).hexdigest() != self.sha256:
+            data = file.read(part.size + 1)
+        if self.check_stored and hashlib.sha256(data).hexdigest() != part.sha256:
             return "it does not have the manifest's sha256"
         try:
             # Nothing larger than the statement says is ever decoded.
-            decoded = decode_state_part(data, self.encoding, decoded_bytes_max=self.decoded_size)
-            if decoded.size != self.decoded_size or hashlib.sha256(decoded).hexdigest() != self.decoded_sha256:
+            decoded = decode_state_part(data, part.encoding, decoded_bytes_max=part.decoded_size)
+            if decoded.size != part.decoded_size or hashlib.sha256(decoded).hexdigest() != part.decoded_sha256:
                 return "it does not decode to the statement's size and sha256"
-            validate_sorted(choose_kernel(self.kernel_name), decoded, self.state_root, self.part_id)
+            validate_sorted(choose_kernel(self.kernel_name), decoded, part.state_root, part.part_id)
         except IntegrityError as error:
             return error.problem
         return None
