@@ -15,7 +15,7 @@ from jobs.fetch_display import open_fetch_display
 from jobs.options import Json, KernelName, Plan, ShardIds, epoch_selector, parse_byte_count
 from jobs.terminal import format_bytes, format_seconds, open_console
 from pipelines.fetching.fetch_epoch import EpochFetch
-from pipelines.fetching.fetch_result import FetchPlan, FetchResult
+from pipelines.fetching.fetch_result import FetchPlan, FetchResult, FetchShard
 from pipelines.fetching.fetch_settings import FetchSettings
 from pipelines.fetching.limits import FetchLimits
 from pipelines.fetching.source import EpochOnOffer, Source
@@ -197,6 +197,32 @@ def _report_sources(run: EpochFetch, as_json: bool) -> None:
         typer.echo(json.dumps({"message_type": "sources", "sources": [asdict(report) for report in run.source_reports()]}))
 
 
+def _shard_json(shard: FetchShard) -> dict[str, object]:
+    believed = shard.believed
+    return {
+        "shard_id": believed.shard_id,
+        "state_root": str(believed.listed.state_root),
+        "num_parts": believed.listed.num_parts,
+        "size": believed.size,
+    }
+
+
+def _planned_shard_json(shard: FetchShard) -> dict[str, object]:
+    here = {"parts_here": len(shard.here), "bytes_here": sum(part.size for part in shard.here)}
+    return {**_shard_json(shard), **here, "signers": shard.signers}
+
+
+def _fetched_shard_json(shard: FetchShard, tied_to_chain: bool) -> dict[str, object]:
+    return {
+        **_shard_json(shard),
+        "parts_fetched": len(shard.missing),
+        "parts_reused": len(shard.here),
+        "signers": shard.signers,
+        "tied_to_chain": tied_to_chain,
+        "has_header": shard.believed.header is not None,
+    }
+
+
 def _print_plan(planned: FetchPlan, settings: FetchSettings, as_json: bool) -> None:
     if as_json:
         document = {
@@ -204,7 +230,7 @@ def _print_plan(planned: FetchPlan, settings: FetchSettings, as_json: bool) -> N
             "epoch": planned.layout.folder,
             "revision": planned.revision,
             "trust": settings.policy.description,
-            "shards": [asdict(shard) for shard in planned.shards],
+            "shards": [_planned_shard_json(shard) for shard in planned.shards],
             "sources": [asdict(source) for source in planned.sources],
             "warnings": list(planned.warnings),
         }
@@ -217,12 +243,12 @@ def _print_plan(planned: FetchPlan, settings: FetchSettings, as_json: bool) -> N
     table.add_column("state root", overflow="fold")
     for shard in planned.shards:
         table.add_row(
-            str(shard.shard_id),
-            f"{shard.num_parts:,}",
-            format_bytes(shard.size),
-            f"{shard.parts_here:,}, {format_bytes(shard.bytes_here)}",
-            f"{shard.num_parts - shard.parts_here:,}, {format_bytes(shard.size - shard.bytes_here)}",
-            shard.state_root,
+            str(shard.believed.shard_id),
+            f"{len(shard.believed.parts):,}",
+            format_bytes(shard.believed.size),
+            f"{len(shard.here):,}, {format_bytes(sum(part.size for part in shard.here))}",
+            f"{len(shard.missing):,}, {format_bytes(sum(part.size for part in shard.missing))}",
+            str(shard.believed.listed.state_root),
         )
     console.print(table)
     for source in planned.sources:
@@ -234,10 +260,21 @@ def _print_plan(planned: FetchPlan, settings: FetchSettings, as_json: bool) -> N
 
 def _print_result(result: FetchResult, settings: FetchSettings, as_json: bool) -> None:
     if as_json:
-        document = asdict(result)
-        document |= {"layout": result.layout.folder, "folder": str(result.folder), "trust": settings.policy.description}
-        document["epoch"] = document.pop("layout")
-        typer.echo(json.dumps({"message_type": "summary", **document}))
+        document = {
+            "message_type": "summary",
+            "folder": str(result.folder),
+            "revision": result.revision,
+            "manifest_source": result.manifest_source,
+            "manifest_signers": result.manifest_signers,
+            "sync_hash_is_proven": result.sync_hash_is_proven,
+            "shards": [_fetched_shard_json(shard, result.tied_to_chain) for shard in result.shards],
+            "sources": [asdict(source) for source in result.sources],
+            "warnings": result.warnings,
+            "seconds": result.seconds,
+            "trust": settings.policy.description,
+            "epoch": result.layout.folder,
+        }
+        typer.echo(json.dumps(document))
         return
     console = open_console()
     table = Table(title=f"{result.folder}, manifest revision {result.revision}, {format_seconds(result.seconds)}", title_justify="left")
@@ -246,12 +283,12 @@ def _print_result(result: FetchResult, settings: FetchSettings, as_json: bool) -
     table.add_column("state root", overflow="fold")
     for shard in result.shards:
         table.add_row(
-            str(shard.shard_id),
-            f"{shard.num_parts:,}",
-            f"{shard.parts_fetched:,}",
-            f"{shard.parts_reused:,}",
-            format_bytes(shard.size),
-            shard.state_root,
+            str(shard.believed.shard_id),
+            f"{len(shard.believed.parts):,}",
+            f"{len(shard.missing):,}",
+            f"{len(shard.here):,}",
+            format_bytes(shard.believed.size),
+            str(shard.believed.listed.state_root),
         )
     console.print(table)
     sources = Table("source", title="What came from where", title_justify="left")

@@ -16,19 +16,17 @@ from pipelines.bucket.lease_keeper import EpochLease, LeaseState, held_epoch
 from pipelines.fetching.believed_epoch import BelievedEpoch, EpochBeliever, FetchSources, has_digest
 from pipelines.fetching.epoch_location import parse_epoch_url
 from pipelines.fetching.fetch_folder import FetchFolder
-from pipelines.fetching.fetch_part import FetchPart
 from pipelines.fetching.fetch_progress import FetchWatcher
 from pipelines.fetching.fetch_result import (
-    FetchedShard,
     FetchPlan,
     FetchResult,
-    PlannedShard,
+    FetchShard,
     PlannedSource,
     SourceReport,
     report_source,
 )
 from pipelines.fetching.fetch_settings import FetchSettings
-from pipelines.fetching.part_fetch import FetchedPart, PartFetch
+from pipelines.fetching.part_fetch import PartFetch
 from pipelines.fetching.preference import priority_score
 from pipelines.fetching.source import EpochOnOffer
 from pipelines.fetching.source_from_url import TORRENT, unique_urls
@@ -91,11 +89,11 @@ class EpochFetch:
                     folder.write(epoch.layout.state_header(shard.shard_id), shard.header)
             verifier = Verifier(min(self.settings.verify_workers, max(len(epoch.parts), 1)), in_threads=self.settings.verify_in_threads)
             stack.callback(verifier.close)
-            reused, fetched = self._fetch_parts(epoch, folder, verifier)
+            shards = self._fetch_parts(epoch, folder, verifier)
             self._bring_torrents(epoch, folder)
             folder.write(epoch.layout.manifest, epoch.manifest.envelope.to_bytes())
             self._point_at(epoch, folder)
-            return self._result(epoch, reused, fetched, folder, seconds=time.monotonic() - began_s)
+            return self._result(epoch, shards, folder, seconds=time.monotonic() - began_s)
 
     @contextmanager
     def _held(self, layout: EpochLayout) -> Iterator[None]:
@@ -123,7 +121,7 @@ class EpochFetch:
         """Return what came from each source so far; also after an error."""
         return tuple(report_source(account) for account in self._sources.accounts.values())
 
-    def _fetch_parts(self, epoch: BelievedEpoch, folder: FetchFolder, verifier: Verifier) -> tuple[list[FetchPart], list[FetchedPart]]:
+    def _fetch_parts(self, epoch: BelievedEpoch, folder: FetchFolder, verifier: Verifier) -> tuple[FetchShard, ...]:
         settings, sources = self.settings, self._sources
         fetch = PartFetch(
             folder, sources.sources, sources.accounts, verifier, settings.kernel_name, settings.limits, self.random, self.watcher
@@ -138,7 +136,8 @@ class EpochFetch:
             shard_ids = tuple(sorted({part.shard_id for part in missing}))
             offer = EpochOnOffer(epoch.layout, epoch.manifest.manifest, shard_ids, folder.scratch, sources.reader.read_any)
             sources.add(settings.open_torrent(offer))
-        return reused, fetch.run(missing, reused)
+        fetch.run(missing, reused)
+        return tuple(FetchShard.of(shard, here) for shard in epoch.shards)
 
     def _bring_torrents(self, epoch: BelievedEpoch, folder: FetchFolder) -> None:
         """Also put the shards' torrents in place, so that the folder can be seeded; parts do not need them, so a fault is a warning."""
@@ -184,25 +183,12 @@ class EpochFetch:
         return FetchPlan(
             layout=epoch.layout,
             revision=epoch.manifest.manifest.revision,
-            shards=tuple(
-                PlannedShard(
-                    shard_id=shard.shard_id,
-                    state_root=str(shard.listed.state_root),
-                    num_parts=shard.listed.num_parts,
-                    size=shard.size,
-                    parts_here=sum(part.object_name in here for part in shard.parts),
-                    bytes_here=sum(part.size for part in shard.parts if part.object_name in here),
-                    signers=tuple(map(str, shard.statement.signers)),
-                )
-                for shard in epoch.shards
-            ),
+            shards=tuple(FetchShard.of(shard, here) for shard in epoch.shards),
             sources=tuple(PlannedSource(source_id, len(sizes), sum(sizes)) for source_id, sizes in first_asked.items()),
             warnings=tuple(self._sources.warnings),
         )
 
-    def _result(
-        self, epoch: BelievedEpoch, reused: list[FetchPart], fetched: list[FetchedPart], folder: FetchFolder, *, seconds: float
-    ) -> FetchResult:
+    def _result(self, epoch: BelievedEpoch, shards: tuple[FetchShard, ...], folder: FetchFolder, *, seconds: float) -> FetchResult:
         manifest = epoch.manifest
         return FetchResult(
             layout=epoch.layout,
@@ -211,20 +197,8 @@ class EpochFetch:
             manifest_source=manifest.source_id,
             manifest_signers=tuple(map(str, manifest.signers)),
             sync_hash_is_proven=manifest.blocks is not None and manifest.blocks.sync_hash_is_proven,
-            shards=tuple(
-                FetchedShard(
-                    shard_id=shard.shard_id,
-                    state_root=str(shard.listed.state_root),
-                    num_parts=shard.listed.num_parts,
-                    size=shard.size,
-                    parts_fetched=sum(found.part.shard_id == shard.shard_id for found in fetched),
-                    parts_reused=sum(part.shard_id == shard.shard_id for part in reused),
-                    signers=tuple(map(str, shard.statement.signers)),
-                    tied_to_chain=manifest.blocks is not None,
-                    has_header=shard.header is not None,
-                )
-                for shard in epoch.shards
-            ),
+            tied_to_chain=manifest.blocks is not None,
+            shards=shards,
             sources=self.source_reports(),
             warnings=tuple(self._sources.warnings),
             seconds=seconds,

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.fetching.believed_epoch import BelievedShard
+from pipelines.fetching.fetch_part import FetchPart
 from pipelines.fetching.source_account import SourceAccount
 from schemas.published.object_layout import EpochLayout
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedShard:
-    """What is to be fetched of one shard."""
+class FetchShard:
+    """One shard of a fetch: in a plan what would be fetched of it, in a result what was."""
 
-    shard_id: int
-    state_root: str
-    num_parts: int
-    size: int
-    """Stored bytes of all parts."""
-    parts_here: int
-    bytes_here: int
-    signers: tuple[str, ...]
+    believed: BelievedShard
+    here: tuple[FetchPart, ...]
+    """Parts that were here before, and right."""
+    missing: tuple[FetchPart, ...]
+    """All others: a fetch that came to its end has brought them."""
+
+    @classmethod
+    def of(cls, believed: BelievedShard, here: Collection[str]) -> FetchShard:
+        """Return a shard of which some parts are here.
+
+        Args:
+            here: object names.
+        """
+        parts = believed.parts
+        present = tuple(part for part in parts if part.object_name in here)
+        return cls(believed, present, tuple(part for part in parts if part.object_name not in here))
+
+    @property
+    def signers(self) -> tuple[str, ...]:
+        """Trusted keys that signed the shard's statement."""
+        return tuple(map(str, self.believed.statement.signers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +54,9 @@ class FetchPlan:
 
     layout: EpochLayout
     revision: int
-    shards: tuple[PlannedShard, ...]
+    shards: tuple[FetchShard, ...]
     sources: tuple[PlannedSource, ...]
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FetchedShard:
-    """What became of one shard."""
-
-    shard_id: int
-    state_root: str
-    num_parts: int
-    size: int
-    parts_fetched: int
-    parts_reused: int
-    signers: tuple[str, ...]
-    tied_to_chain: bool
-    has_header: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,9 @@ class FetchResult:
     manifest_source: str
     manifest_signers: tuple[str, ...]
     sync_hash_is_proven: bool
-    shards: tuple[FetchedShard, ...]
+    tied_to_chain: bool
+    """A trusted block vouches for the shards' state roots."""
+    shards: tuple[FetchShard, ...]
     sources: tuple[SourceReport, ...]
     warnings: tuple[str, ...]
     seconds: float

@@ -39,15 +39,6 @@ JOIN_TIMEOUT_S: Final = 2.0
 FAILED_PARTS_NAMED_MAX: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedPart:
-    """A part that is in place."""
-
-    part: FetchPart
-    source_id: str | None
-    """None: it was here before."""
-
-
 @dataclass(slots=True)
 class PartFetch:
     """A fetch of parts into an open folder."""
@@ -89,8 +80,8 @@ class PartFetch:
             self.watcher.event("note", {"text": f"{part.object_name} was here and not right ({problem}); it is fetched again"})
         return sorted(right, key=lambda part: (part.shard_id, part.part_id.idx))
 
-    def run(self, parts: Sequence[FetchPart], reused: Sequence[FetchPart]) -> list[FetchedPart]:
-        """Fetch parts; return them as they got into place.
+    def run(self, parts: Sequence[FetchPart], reused: Sequence[FetchPart]) -> None:
+        """Fetch parts; once this returns, all of them are in place.
 
         Args:
             reused: parts of the same fetch that are in place already, for the progress.
@@ -101,7 +92,7 @@ class PartFetch:
         """
         run = _Run(self, parts, reused)
         try:
-            return run.loop()
+            run.loop()
         finally:
             run.end()
 
@@ -129,10 +120,9 @@ class _Run:
         # What broke off and may be resumed, by part and source.
         self._kept: dict[tuple[int, str], PartialFile] = {}
         self._throttles = _throttles(fetch.limits, list(self._sources))
-        self._fetched: list[FetchedPart] = []
         self._meter = Meter(fetch.accounts, fetch.watcher, [part.size for part in reused], [part.size for part in parts])
 
-    def loop(self) -> list[FetchedPart]:
+    def loop(self) -> None:
         while True:
             for transfer in self._schedule.start(time.monotonic()):
                 self._begin(transfer)
@@ -143,7 +133,6 @@ class _Run:
             self._meter.tell()
         self._meter.tell(last=True)
         self._raise_failed()
-        return self._fetched
 
     def end(self) -> None:
         """Cancel what runs, and wait for it a little."""
@@ -250,7 +239,6 @@ class _Run:
         self._schedule.verified(verified.index)
         for key in [key for key in self._kept if key[0] == verified.index]:
             self._drop(self._kept.pop(key))
-        self._fetched.append(FetchedPart(part, verified.source_id))
         self._meter.part_done(part.size)
         self._fetch.watcher.event("part", {"object": part.object_name, "source": verified.source_id, "bytes": part.size})
 
