@@ -27,7 +27,7 @@ from pipelines.execution.progress import StageProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.restoring.into_node.external_storage import external_storage_stanza, write_config
-from pipelines.restoring.into_node.import_plan import ImportPlan, ShardToLoad, plan_import
+from pipelines.restoring.into_node.import_plan import ImportPlan, plan_import
 from pipelines.restoring.into_node.load_command import ShardLoad
 from pipelines.restoring.into_node.load_parts import SILENCE_TIMEOUT_S, load_parts
 from pipelines.restoring.into_node.neard_program import LoadWay, inspect_neard
@@ -84,7 +84,7 @@ def import_parts(
         raise InvalidInputError(problem=f"neard {program.release} does not read parts from a folder", where="--write-config")
     planned = plan_import(
         found.context,
-        [ShardToLoad(shard.context.shard_id, len(shard.parts)) for shard in found.shards],
+        found.shards,
         _local_root(found),
         node_home,
         program,

@@ -19,7 +19,6 @@ from pipelines.fetching.fetch_part import FetchPart
 from pipelines.fetching.fetch_progress import FetchWatcher
 from pipelines.fetching.fetch_settings import FetchSettings
 from pipelines.fetching.limits import SOURCES_MAX
-from pipelines.fetching.part_fetch import FetchPart
 from pipelines.fetching.source import Source
 from pipelines.fetching.source_account import SourceAccount, open_account
 from pipelines.fetching.source_from_url import TORRENT, open_source, unique_urls

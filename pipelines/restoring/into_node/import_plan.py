@@ -18,16 +18,9 @@ from pipelines.restoring.into_node.load_command import ShardLoad
 from pipelines.restoring.into_node.load_journal import LoadJournal
 from pipelines.restoring.into_node.neard_program import LoadWay, NeardProgram
 from pipelines.restoring.into_node.node_guard import check_not_running
+from pipelines.restoring.part_folder import ShardParts
 from schemas.errors import EpochNotReadyError, InvalidInputError, SourceError
 from schemas.nearcore.epoch_context import EpochContext
-
-
-@dataclass(frozen=True, slots=True)
-class ShardToLoad:
-    """A shard of an import."""
-
-    shard_id: int
-    num_parts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +52,12 @@ class ImportPlan:
 
 
 def plan_import(
-    context: EpochContext, shards: Sequence[ShardToLoad], parts_root: Path, node_home: Path, neard: NeardProgram, *, journal_folder: Path
+    context: EpochContext, shards: Sequence[ShardParts], parts_root: Path, node_home: Path, neard: NeardProgram, *, journal_folder: Path
 ) -> ImportPlan:
     """Check the node, and say what would be done.
 
     Args:
-        context: of the shards that are imported, their state roots known.
+        context: of these shards alone.
         parts_root: the folder that holds ``chain_id=…``.
     Raises:
         NodeError: the node runs.
@@ -89,18 +82,15 @@ def plan_import(
     _check_epoch_row(home, context)
     loads = []
     for shard in shards:
-        known = context.shard(shard.shard_id)
-        assert known.state_root is not None, "a shard of parts has a state root"
-        if NodeSource(str(home.home), context).state_header_row(known, context.sync_hash) is None:
+        shard_id, num_parts = shard.context.shard_id, len(shard.parts)
+        if NodeSource(str(home.home), context).state_header_row(shard.context, context.sync_hash) is None:
             raise EpochNotReadyError(
-                problem=f"the node has no state header of shard {shard.shard_id} for this sync hash; neard's tool takes no part without it",
+                problem=f"the node has no state header of shard {shard_id} for this sync hash; neard's tool takes no part without it",
                 where=f"StateHeaders (col18), {home.data}",
                 remedy="Start the node until state sync has begun and it has fetched the header, stop it, and run again.",
             )
-        if shard.num_parts:
-            loads.append(
-                ShardLoad(home.home, parts_root, shard.shard_id, known.state_root, context.sync_hash, context.epoch_height, shard.num_parts)
-            )
+        if num_parts:
+            loads.append(ShardLoad(home.home, parts_root, shard_id, shard.state_root, context.sync_hash, context.epoch_height, num_parts))
     facts = [
         context.chain_id,
         str(context.epoch_id),
