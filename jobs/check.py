@@ -103,13 +103,13 @@ def _result_json(result: CheckResult, epoch_url: str, trusted_block: CryptoHash 
         "tied_to_chain": trusted_block is not None and result.is_good,
         "shards": [
             {
-                "shard_id": shard.shard_id,
-                "state_root": shard.state_root,
-                "num_parts": shard.num_parts,
+                "shard_id": shard.listed.shard_id,
+                "state_root": str(shard.listed.state_root),
+                "num_parts": shard.listed.num_parts,
                 "parts_right": shard.parts_right,
                 "records": shard.records,
                 "stored_size": shard.size,
-                "state_header": shard.has_header,
+                "state_header": shard.listed.header is not None,
             }
             for shard in result.shards
         ],
@@ -132,11 +132,12 @@ def _print_result(result: CheckResult, trusted_block: CryptoHash | None) -> None
     for name in ("shard", "parts right", "records", "stored", "header", "state root"):
         table.add_column(name, justify="left" if name in ("header", "state root") else "right", overflow="fold")
     for shard in result.shards:
-        right = f"{shard.parts_right:,} of {shard.num_parts:,}"
-        colour = "green" if shard.parts_right == shard.num_parts else "red"
-        header = "yes" if shard.has_header else "none"
+        listed = shard.listed
+        right = f"{shard.parts_right:,} of {listed.num_parts:,}"
+        colour = "green" if shard.parts_right == listed.num_parts else "red"
+        header = "none" if listed.header is None else "yes"
         table.add_row(
-            str(shard.shard_id), f"[{colour}]{right}[/]", f"{shard.records:,}", format_bytes(shard.size), header, shard.state_root
+            str(listed.shard_id), f"[{colour}]{right}[/]", f"{shard.records:,}", format_bytes(shard.size), header, str(listed.state_root)
         )
     console.print(table)
     for finding in result.findings[:FINDINGS_SHOWN_MAX]:

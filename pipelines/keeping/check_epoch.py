@@ -63,13 +63,12 @@ class Finding:
 class CheckedShard:
     """What the check of one shard came to."""
 
-    shard_id: int
-    state_root: str
-    num_parts: int
+    listed: ManifestShard
+    """What was checked."""
     parts_right: int
     records: int
     size: int
-    has_header: bool
+    """Stored bytes that were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +188,10 @@ class EpochCheck:
                 findings.append(Finding(FindingKind.MISSING if part.missing else FindingKind.WRONG, part.object_name, part.problem))
         self._check_torrent(store, stored, listed, checked, findings)
         return CheckedShard(
-            shard_id=listed.shard_id,
-            state_root=str(listed.state_root),
-            num_parts=listed.num_parts,
+            listed=listed,
             parts_right=sum(part.problem is None for part in checked),
             records=sum(part.records for part in checked),
             size=sum(part.size for part in checked),
-            has_header=listed.header is not None,
         )
 
     def _check_header(
