@@ -23,7 +23,7 @@ from pipelines.bucket.lease_keeper import EpochLease, held_epoch
 from pipelines.seeding.data_folder import DataFolder
 from pipelines.seeding.epoch_feed import EpochFeed, EpochToSeed
 from pipelines.seeding.kept_epochs import HeldEpoch, epochs_to_drop
-from pipelines.seeding.shard_parts import ShardParts
+from pipelines.seeding.shard_parts import ShardFiles
 from pipelines.seeding.status import OnEvent, SeedEvent, SeedStatus, ShardKey, ShardPhase, ShardStatus
 from pipelines.seeding.swarm import Swarm, Traffic
 from pipelines.stores.pace import Pace
@@ -329,8 +329,8 @@ class Seeder:
             facts = {"epoch_height": layout.epoch_height, "epoch_id": str(layout.epoch_id)}
             self._on_event(SeedEvent("epoch_dropped", f"epoch {layout.epoch_height}: enough newer ones are complete", facts))
 
-    def _parts(self, key: ShardKey) -> ShardParts:
-        return ShardParts(key, self._shard(key), self._data, self._settings.local, self._stop)
+    def _parts(self, key: ShardKey) -> ShardFiles:
+        return ShardFiles(key, self._shard(key), self._data, self._settings.local, self._stop)
 
     def _shard(self, key: ShardKey) -> ManifestShard:
         shard = self._epochs[key.layout].manifest.shard(key.shard_id)

@@ -33,7 +33,7 @@ OnPart = Callable[[int, int], None]
 """Called with a part's size, and the bytes of it that came from the bucket; from several threads."""
 
 
-class ShardParts:
+class ShardFiles:
     """The files of one shard, in the seeder's folder or in place in a folder of somebody else's."""
 
     def __init__(self, key: ShardKey, shard: ManifestShard, data: DataFolder, local: Path | None, stop: threading.Event) -> None:
