@@ -215,7 +215,7 @@ def _produce(state: SyntheticState, folder: Path, runner: StageRunner) -> EpochR
     publisher = EpochPublisher(_published(folder), signer=None, encoding=Encoding.V1, zstd_level=ZSTD_LEVEL_DEFAULT)
     assert publisher.find_published(state.context, None) is None, "the folder is empty"
     with claimed(_published(folder), state.context, ClaimTerms(), runner.progress) as run:
-        runner.progress = run
+        runner.keep_going = run.keep_going
         return EpochProduction(
             runner=runner,
             kernel=choose_kernel("auto"),

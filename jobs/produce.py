@@ -201,9 +201,9 @@ def produce(
         ):
             require_readable(executor, "--from", found.datasets)
             if ray_address and not (work or dataset):
-                run.note(f"the work folder is {work_url}: every worker of the cluster must see it; --work names another")
-            run.note(f"producing from {found.describe()}, {executor.description}, with the {chosen_kernel.name} kernel")
-            runner = StageRunner(executor, run)
+                progress.note(f"the work folder is {work_url}: every worker of the cluster must see it; --work names another")
+            progress.note(f"producing from {found.describe()}, {executor.description}, with the {chosen_kernel.name} kernel")
+            runner = StageRunner(executor, progress, run.keep_going)
             result = EpochProduction(
                 runner=runner,
                 kernel=chosen_kernel,

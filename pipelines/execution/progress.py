@@ -1,4 +1,4 @@
-"""What a run tells while it works: stages begin, advance and end. The display is somebody else's."""
+"""What a run tells while it works: stages begin, advance and end. The display is somebody else's, and whether the run goes on is too."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class StageProgress:
 
 
 class Progress(Protocol):
-    """Shows a run."""
+    """Shows a run. It can't end one: what a `StageRunner` asks for that is its `keep_going`."""
 
     def stage(self, progress: StageProgress) -> None:
         """Take note of a step; the first of a stage has ``done`` 0, the last ``done`` equal to ``total``."""

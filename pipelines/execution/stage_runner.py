@@ -1,4 +1,4 @@
-"""Runs one stage's tasks on an executor, tells the progress, and keeps the time."""
+"""Runs one stage's tasks on an executor, tells the progress, asks whether to go on, and keeps the time."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from pipelines.execution.executor import Executor, Task, TaskNeeds
 from pipelines.execution.progress import Progress, StageProgress
 
 R = TypeVar("R")
+
+KeepGoing = Callable[[], None]
+"""Asked whether a run is to go on. It returns, or it raises what ends the run: that error reaches the caller as it is. It
+is asked often, so it waits for nobody."""
+
+
+def go_on() -> None:
+    """Let a run come to its own end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,8 @@ class StageRunner:
 
     executor: Executor
     progress: Progress
+    keep_going: KeepGoing = go_on
+    """Asked before each stage and after each task's result."""
     timings: list[StageTiming] = field(default_factory=list)
 
     def run(self, stage: str, shard: str, tasks: Sequence[Task[R]], needs: TaskNeeds, amount: Callable[[R], Amount]) -> list[R]:
@@ -47,16 +57,19 @@ class StageRunner:
 
         Raises:
             StatecastError: a task's own error; see `Executor.run`.
+            Exception: what `keep_going` ends the run with. No new task begins then, and those under way are abandoned.
         """
         began = time.monotonic()
         results: list[R | None] = [None] * len(tasks)
         done, records, size, parts = 0, 0, 0, 0
+        self.keep_going()
         self.progress.stage(StageProgress(stage, shard, 0, len(tasks)))
         for index, result in self.executor.run(tasks, needs):
             results[index] = result
             step = amount(result)
             done, records, size, parts = done + 1, records + step.records, size + step.size, parts + step.parts
             self.progress.stage(StageProgress(stage, shard, done, len(tasks), records, size, parts))
+            self.keep_going()
         assert done == len(tasks), "every task ended"
         self.timings.append(StageTiming(stage, shard, time.monotonic() - began, len(tasks), records, size))
         return results  # type: ignore[return-value]  # every slot was filled above

@@ -15,7 +15,8 @@ from pipelines.bucket.chain_catalogue import MARK_STALE_S, read_catalogue
 from pipelines.bucket.epoch_claim import LEASE_TTL_S, Claimant, HeldClaim, check_ttl, heartbeat
 from pipelines.bucket.holder_process import this_holder
 from pipelines.bucket.lease_rule import LeaseSightings
-from pipelines.execution.progress import Progress, StageProgress
+from pipelines.execution.progress import Progress
+from pipelines.execution.stage_runner import KeepGoing, go_on
 from pipelines.stores.open_store import open_store
 from schemas.errors import ClaimedError, ManifestError
 from schemas.nearcore.epoch_context import EpochContext
@@ -37,29 +38,27 @@ class ClaimTerms:
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimedProgress:
-    """A progress that ends the run at its next step when the claim is found lost."""
+class ClaimedRun:
+    """Whether a production goes on under its claim: asked between results, and once more before its manifest is written."""
 
-    shown: Progress
     claim: HeldClaim | None
     """None where the run goes on without one."""
+    others_keep_going: KeepGoing
+    """What else may end the run."""
 
-    def stage(self, progress: StageProgress) -> None:
-        """Pass a step on.
+    def keep_going(self) -> None:
+        """See `KeepGoing`: the heartbeat finds a claim lost, and the run ends here.
 
         Raises:
             ClaimedError: another producer holds the epoch now.
+            Exception: what else ends the run.
         """
         if self.claim is not None:
             self.claim.check()
-        self.shown.stage(progress)
-
-    def note(self, message: str) -> None:
-        """Pass a line on."""
-        self.shown.note(message)
+        self.others_keep_going()
 
     def confirm(self) -> None:
-        """Make sure of the claim before the manifest is written.
+        """Make sure of the claim in the store, before the manifest is written.
 
         Raises:
             ClaimedError: another producer holds the epoch now.
@@ -70,9 +69,13 @@ class ClaimedProgress:
 
 
 @contextmanager
-def claimed(store_url: str, context: EpochContext, terms: ClaimTerms, progress: Progress) -> Iterator[ClaimedProgress]:
-    """Hold the claim of a context's shards for as long as the block runs; yield the progress to run it with.
+def claimed(
+    store_url: str, context: EpochContext, terms: ClaimTerms, progress: Progress, keep_going: KeepGoing = go_on
+) -> Iterator[ClaimedRun]:
+    """Hold the claim of a context's shards for as long as the block runs; yield what says whether the block is to go on.
 
+    Args:
+        keep_going: what else may end the block.
     Raises:
         ClaimedError: another producer holds one of the shards, and the terms do not ignore it; or the epoch is being deleted.
         StoreError: the store can't be written: seen here, before anything is read.
@@ -92,11 +95,11 @@ def claimed(store_url: str, context: EpochContext, terms: ClaimTerms, progress: 
             raise
         progress.note(f"producing all the same: {error.problem}")
         _refuse_leaving(claimant)
-        yield ClaimedProgress(progress, None)
+        yield ClaimedRun(None, keep_going)
         return
     with heartbeat(held, terms.ttl_s, progress.note):
         _refuse_leaving(claimant)
-        yield ClaimedProgress(progress, None if terms.ignore else held)
+        yield ClaimedRun(None if terms.ignore else held, keep_going)
 
 
 def _refuse_leaving(claimant: Claimant) -> None:

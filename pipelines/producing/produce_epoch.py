@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +13,7 @@ from pipelines.dataset.export.export_epoch import export_epoch
 from pipelines.dataset.export.export_order import export_steps
 from pipelines.dataset.export.export_records import ExportSettings, discard_export
 from pipelines.execution.executor import TaskNeeds
-from pipelines.execution.stage_runner import Amount, StageRunner
+from pipelines.execution.stage_runner import Amount, KeepGoing, StageRunner, go_on
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.near.node.flat_state_source import FlatStateSource, StateHeaderVerifier
 from pipelines.producing.build.work_folder import work_folder_for
@@ -113,8 +113,9 @@ class EpochProduction:
     """All shards that the epoch is known to have, produced here or not."""
     header_source: StateHeaderVerifier | None = None
     """Verifies state headers that nobody vouches for; None for what is produced from, where that can."""
-    before_manifest: Callable[[], None] | None = None
-    """Called when all that the manifest lists is published; what it raises keeps the manifest from being written."""
+    before_manifest: KeepGoing = go_on
+    """The runner's `keep_going` asked a last time, now of the store: when all that the manifest lists is published. What it raises keeps
+    the manifest from being written."""
 
     def run(self) -> EpochResult:
         """Produce and publish all shards of the context.
@@ -140,8 +141,7 @@ class EpochProduction:
                 shard_uid = dataset.summary.shard.shard_uid
                 published[shard_uid] = self._produce_shard(dataset)
                 shard_seconds[shard_uid] = time.monotonic() - shard_began
-        if self.before_manifest is not None:
-            self.before_manifest()
+        self.before_manifest()
         epoch = self.publisher.finish(self.context, list(published.values()), self.epoch_shard_ids)
         for dataset in datasets:
             if not self.settings.keep_work:

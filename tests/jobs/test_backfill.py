@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from pipelines.dataset.export.export_epoch import export_epoch
+from pipelines.dataset.export.export_records import ExportSettings
+from pipelines.execution.stage_runner import StageRunner
 from pipelines.near.epoch.node_context import epoch_context_from_node
+from pipelines.near.node.flat_state_source import FlatStateSource
 from pipelines.near.node.node_columns import STATE, STATE_CHANGES
 from pipelines.near.node.rocksdb_reader import RocksDbReader
 from schemas.errors import EXIT_CODES
+from schemas.nearcore.epoch_context import EpochContext
 from schemas.nearcore.state_changes import decode_last_change
 from tests.support.commands import Outcome, kill_when, lasting_objects_in, start_process, statecast
 from tests.support.nodes import change_rows, copied, localnet, localnet_home
 from tests.support.published import produce, public_key, signing_key
 
 HEIGHTS = (4, 5, 6)
+WAIT_S = 60.0
+"""Longer than a lane takes to hear that the run is being stopped."""
 SHARDS = ("s0.v0", "s1.v0", "s2.v0", "s3.v0")
 
 
@@ -229,6 +237,23 @@ def values_in(file: Path) -> list[bytes]:
     """Return the values of a dataset's file."""
     with pa.memory_map(str(file)) as source:
         return [value for value in pa.ipc.open_file(source).read_all()["value"].to_pylist() if value]
+
+
+def test_a_failure_that_nobody_foresaw_ends_the_other_lanes_at_their_next_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They begin nothing more, and give back their claims."""
+
+    def fail_or_wait(runner: StageRunner, source: FlatStateSource, context: EpochContext, settings: ExportSettings) -> object:
+        if context.epoch_height == 4:
+            raise KeyError("a fault of ours")
+        deadline = time.monotonic() + WAIT_S
+        while time.monotonic() < deadline:
+            runner.keep_going()
+        return export_epoch(runner, source, context, settings)
+
+    monkeypatch.setattr("pipelines.producing.backfill.backfill_node.export_epoch", fail_or_wait)
+    outcome = backfill(tmp_path / "out", "--parallel", 2, epochs="4..5")
+    assert (outcome.code, outcome.document["error"]["message"]) == (1, "KeyError: 'a fault of ours'")
+    assert [path.name for path in (tmp_path / "out").rglob("*.json")] == []
 
 
 def test_bad_options_are_refused(tmp_path: Path) -> None:

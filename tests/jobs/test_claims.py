@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,13 +14,17 @@ import pytest
 from pipelines.bucket.epoch_claim import Claimant, HeldClaim
 from pipelines.bucket.holder_process import this_holder
 from pipelines.dataset.export.export_epoch import export_epoch
+from pipelines.dataset.export.export_records import ExportSettings
+from pipelines.execution.stage_runner import StageRunner
 from pipelines.near.epoch.node_context import epoch_context_from_node
+from pipelines.near.node.flat_state_source import FlatStateSource
 from pipelines.near.node.node_columns import STATE_SYNC_HASHES
 from pipelines.stores.file_store import FileStore
 from pipelines.stores.memory_store import MemoryStore
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Data, ObjectInfo
-from schemas.errors import StoreDeniedError
+from schemas.errors import ClaimedError, StoreDeniedError
+from schemas.nearcore.epoch_context import EpochContext
 from schemas.published.claim import Claim
 from schemas.published.object_layout import EpochLayout
 from tests.support.commands import objects_in, statecast
@@ -88,6 +93,66 @@ def test_a_producer_that_lost_its_claim_writes_no_manifest(tmp_path: Path, monke
     monkeypatch.setattr("pipelines.producing.produce_epoch.export_epoch", take_over)
     assert_refused(produce_localnet(to, "--json"), "claimed", 12, to, "rival.example")
     assert list(to.rglob("state_part_*"))
+
+
+@pytest.fixture
+def lose_claim(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Lets a rival take over the claim that a production holds, and the heartbeat, which beats only then, find that."""
+    held: list[HeldClaim] = []
+
+    @contextmanager
+    def heartbeat_on_demand(claim: HeldClaim, *_: object) -> Iterator[None]:
+        held.append(claim)
+        yield
+        claim.release()
+
+    def lose(to: Path) -> None:
+        (claim,) = to.rglob("claim.json")
+        claim.unlink()
+        rival(to)
+        with pytest.raises(ClaimedError):
+            held[-1].renew()
+
+    monkeypatch.setattr("pipelines.producing.claimed_production.heartbeat", heartbeat_on_demand)
+    return lose
+
+
+def test_a_lost_claim_ends_a_production_at_its_next_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lose_claim: Callable[[Path], None]
+) -> None:
+    """Once the heartbeat has found it lost, nothing more is built or put."""
+    to = tmp_path / "out"
+
+    def export_and_lose(*arguments: object) -> object:
+        datasets = export_epoch(*arguments)  # type: ignore[arg-type]
+        lose_claim(to)
+        return datasets
+
+    monkeypatch.setattr("pipelines.producing.produce_epoch.export_epoch", export_and_lose)
+    assert_refused(produce_localnet(to, "--json"), "claimed", 12, to, "rival.example")
+    assert not list(to.rglob("state_part_*"))
+
+
+def test_a_lost_claim_ends_a_backfills_epoch_at_its_next_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lose_claim: Callable[[Path], None]
+) -> None:
+    """Already while it is exported: of four shards one was begun."""
+    to, exported = tmp_path / "out", list[EpochContext]()
+
+    def lose_and_export(runner: StageRunner, source: FlatStateSource, context: EpochContext, settings: ExportSettings) -> object:
+        exported.append(context)
+        lose_claim(to)
+        return export_epoch(runner, source, context, settings)
+
+    monkeypatch.setattr("pipelines.producing.backfill.backfill_node.export_epoch", lose_and_export)
+    outcome = statecast(
+        *("backfill", "--node-home", localnet_home(), "--epochs", 6, "--to", to, "--work", tmp_path / "work"),
+        *("--allow-unsigned", "--in-process", "--json"),
+    )
+    assert outcome.code == 3, outcome.stderr
+    assert "rival.example" in outcome.document["steps"][0]["error"]["message"]
+    assert len(exported) == 1
+    assert not list(to.rglob("state_part_*"))
 
 
 class DeniedStore(MemoryStore):

@@ -12,6 +12,7 @@ import pytest
 
 from pipelines.bucket.epoch_claim import HeldClaim
 from pipelines.execution.progress import Progress, SilentProgress, StageProgress
+from pipelines.execution.stage_runner import KeepGoing
 from pipelines.near.epoch.node_epochs import NodeEpoch, UnreadableEpoch
 from pipelines.producing.produce_epoch import EpochResult
 from pipelines.producing.publish.epoch_publisher import PublishedEpoch
@@ -57,7 +58,7 @@ class ScriptedWork:
     latest: int | None = None
     collect_fails: bool = False
     during: Callable[[ScriptedWork], None] = lambda _: None
-    """Called between the two steps of an attempt's progress."""
+    """Called between the first two results of an attempt."""
     now: float = 1_700_000_000.0
     attempts: list[int] = field(default_factory=list)
     discarded: list[int] = field(default_factory=list)
@@ -84,7 +85,9 @@ class ScriptedWork:
         """As given, and what was produced since."""
         return "memory://published" if int.from_bytes(wanted, "big") in self.published else None
 
-    def produce(self, wanted: CryptoHash, progress: Progress, on_claim: Callable[[HeldClaim | None], None]) -> EpochResult:
+    def produce(
+        self, wanted: CryptoHash, progress: Progress, keep_going: KeepGoing, on_claim: Callable[[HeldClaim | None], None]
+    ) -> EpochResult:
         """Fail as scripted, or publish two parts."""
         height = int.from_bytes(wanted, "big")
         self.attempts.append(height)
@@ -94,6 +97,7 @@ class ScriptedWork:
         progress.stage(StageProgress("publish", "s0.v1", 0, 2))
         self.during(self)
         progress.stage(StageProgress("publish", "s0.v1", 1, 2, size=10, parts=1))
+        keep_going()
         progress.stage(StageProgress("publish", "s0.v1", 2, 2, size=30, parts=2))
         self.published.add(height)
         return EpochResult(context_of(None), "", "memory://published", "", "", (), {}, PublishedEpoch(1, None, ()), 1.0, 0.5)
@@ -293,7 +297,7 @@ def test_an_epoch_is_given_up_where_nobody_can_look() -> None:
 
 
 def test_a_production_does_not_wait_for_epochs_that_can_not_be_taken_note_of() -> None:
-    """They are asked for again now and then, not at each of its steps."""
+    """They are asked for again now and then, not after each of its results."""
     asked: list[CryptoHash] = []
 
     def steps(work: ScriptedWork) -> None:
@@ -301,7 +305,7 @@ def test_a_production_does_not_wait_for_epochs_that_can_not_be_taken_note_of() -
         work.heights.append(8)
         assert seen.wait(WAIT_S)
         for _ in range(50):
-            progress[0].stage(StageProgress("build", "s0.v1", 1, 2))
+            asking[0]()
         assert 1 <= len(asked) < 25
 
     class Work(ScriptedWork):
@@ -311,9 +315,11 @@ def test_a_production_does_not_wait_for_epochs_that_can_not_be_taken_note_of() -
                 raise SourceError(problem="gone")
             return None
 
-        def produce(self, wanted: CryptoHash, shown: Progress, on_claim: Callable[[HeldClaim | None], None]) -> EpochResult:
-            progress.append(shown)
-            return super().produce(wanted, shown, on_claim)
+        def produce(
+            self, wanted: CryptoHash, progress: Progress, keep_going: KeepGoing, on_claim: Callable[[HeldClaim | None], None]
+        ) -> EpochResult:
+            asking.append(keep_going)
+            return super().produce(wanted, progress, keep_going, on_claim)
 
         def look(self) -> NodeView:
             view = super().look()
@@ -324,7 +330,7 @@ def test_a_production_does_not_wait_for_epochs_that_can_not_be_taken_note_of() -
                     seen.set()
             return view
 
-    progress, looks, seen = list[Progress](), list[int](), threading.Event()
+    asking, looks, seen = list[KeepGoing](), list[int](), threading.Event()
     run_until(Work([7], during=steps), "epoch_published", poll_s=0.2)
     assert asked
 

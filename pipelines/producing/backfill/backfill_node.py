@@ -30,7 +30,7 @@ from pipelines.near.trie.trie_walk_source import StateWalk, StateWalkSource, cho
 from pipelines.producing.backfill.backfill_epochs import WantedEpoch
 from pipelines.producing.backfill.backfill_status import BackfillStatus, RecordsWay, Step, StepState
 from pipelines.producing.build.work_folder import work_folder_for
-from pipelines.producing.claimed_production import ClaimedProgress, ClaimTerms, claimed
+from pipelines.producing.claimed_production import ClaimedRun, ClaimTerms, claimed
 from pipelines.producing.produce_epoch import EpochProduction, EpochResult, ProductionSettings
 from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.producing.shared_folders import require_readable, require_shared
@@ -92,7 +92,7 @@ class Backfill:
 
         Raises:
             InvalidInputError: machines don't share a local folder that they need.
-            KeyboardInterrupt: passed on once every lane has come to the end of its step.
+            KeyboardInterrupt: passed on once every lane has come to its next result.
         """
         # Each production looks at what it needs; a dataset is written before, and an older one read.
         require_shared(self.executor, {"--work": self.settings.work_url, "--dataset": self.settings.export.dataset_url})
@@ -103,7 +103,7 @@ class Backfill:
                 self._note_failure(epoch, epoch.failure)
         lanes = self.lanes()
         if len(lanes) == 1:
-            _Lane(self, lanes[0], _LaneProgress(self.progress, threading.Lock(), threading.Event())).run()
+            _Lane(self, lanes[0], _LaneProgress(self.progress, threading.Lock()), threading.Event()).run()
         else:
             self._run_side_by_side(lanes)
         heights = {epoch.epoch_height for epoch in self.epochs}
@@ -112,7 +112,7 @@ class Backfill:
     def _run_side_by_side(self, lanes: Sequence[tuple[WantedEpoch, ...]]) -> None:
         lock, stop = threading.Lock(), threading.Event()
         with ThreadPoolExecutor(len(lanes), thread_name_prefix="backfill") as pool:
-            running = [pool.submit(_Lane(self, lane, _LaneProgress(self.progress, lock, stop)).run) for lane in lanes]
+            running = [pool.submit(_Lane(self, lane, _LaneProgress(self.progress, lock), stop).run) for lane in lanes]
             try:
                 for lane in running:
                     lane.result()
@@ -126,19 +126,20 @@ class Backfill:
         self.status.note(epoch.epoch_height, shards, state=StepState.FAILED, error={**error.to_json(), "message": message})
 
 
+class _LaneStopped(Exception):
+    """A lane ends early: another one failed in a way that nobody foresaw, or the run was interrupted."""
+
+
 @dataclass(slots=True)
 class _LaneProgress:
     """One lane's progress in the display that all lanes share, one at a time, each epoch by its height."""
 
     shown: Progress
     lock: threading.Lock
-    stop: threading.Event
     epoch_height: int = 0
 
     def stage(self, progress: StageProgress) -> None:
-        """Pass a step on; end the lane here when the run is being stopped."""
-        if self.stop.is_set():
-            raise KeyboardInterrupt
+        """Pass a step on."""
         with self.lock:
             self.shown.stage(replace(progress, shard=f"{self.epoch_height} {progress.shard}".rstrip()))
 
@@ -155,6 +156,8 @@ class _Lane:
     backfill: Backfill
     epochs: tuple[WantedEpoch, ...]
     progress: _LaneProgress
+    stop: threading.Event
+    """Set when the lanes are to end."""
     _made: list[ShardDataset] = field(default_factory=list)
     """Datasets of this lane that are still there."""
 
@@ -195,18 +198,27 @@ class _Lane:
                 self._remove_work(dataset)
             self._made += found
             return {dataset.summary.shard.shard_uid: dataset for dataset in found}
-        with claimed(publisher.store_url, context, ClaimTerms(), self.progress) as claim:
-            return self._claimed_epoch(epoch, context, publisher, base, claim)
+        with claimed(publisher.store_url, context, ClaimTerms(), self.progress, self._keep_going) as run:
+            return self._claimed_epoch(epoch, context, publisher, base, run)
+
+    def _keep_going(self) -> None:
+        """End this lane where the run is being stopped.
+
+        Raises:
+            _LaneStopped: it is.
+        """
+        if self.stop.is_set():
+            raise _LaneStopped
 
     def _claimed_epoch(
-        self, epoch: WantedEpoch, context: EpochContext, publisher: EpochPublisher, base: Datasets, claim: ClaimedProgress
+        self, epoch: WantedEpoch, context: EpochContext, publisher: EpochPublisher, base: Datasets, run: ClaimedRun
     ) -> Datasets:
         """Publish an epoch whose claim is held; return its datasets."""
         backfill = self.backfill
         shards = [str(shard.shard_uid) for shard in context.shards]
-        datasets = {shard.shard_uid: self._dataset(context, shard, base) for shard in context.shards}
+        datasets = {shard.shard_uid: self._dataset(run, context, shard, base) for shard in context.shards}
         try:
-            result = self._produce(epoch, context, publisher, datasets, claim)
+            result = self._produce(run, epoch, context, publisher, datasets)
         except StateRootMismatchError as error:
             # What an earlier step left may be damaged, and StateChanges are believed without proof: once more from the node itself.
             ways = [backfill.status.steps[epoch.epoch_height, shard].way for shard in shards]
@@ -217,8 +229,8 @@ class _Lane:
                 # Intermediate results are named by what the dataset says of its files, and those may hold other bytes.
                 self._remove_work(dataset)
                 self._discard(dataset)
-            datasets = {shard.shard_uid: self._from_node(context, shard) for shard in context.shards}
-            result = self._produce(epoch, context, publisher, datasets, claim)
+            datasets = {shard.shard_uid: self._from_node(run, context, shard) for shard in context.shards}
+            result = self._produce(run, epoch, context, publisher, datasets)
         for shard in result.shards:
             backfill.status.note(
                 epoch.epoch_height,
@@ -230,11 +242,11 @@ class _Lane:
         return datasets
 
     def _produce(
-        self, epoch: WantedEpoch, context: EpochContext, publisher: EpochPublisher, datasets: Datasets, claim: ClaimedProgress
+        self, run: ClaimedRun, epoch: WantedEpoch, context: EpochContext, publisher: EpochPublisher, datasets: Datasets
     ) -> EpochResult:
         backfill = self.backfill
         return EpochProduction(
-            runner=self._runner(),
+            runner=self._runner(run),
             kernel=backfill.kernel,
             context=context,
             source=None,
@@ -244,23 +256,23 @@ class _Lane:
             described=f"node at {backfill.node.node_home}",
             epoch_shard_ids=epoch.epoch_shard_ids,
             header_source=NodeSource(backfill.node.node_home, context),
-            before_manifest=claim.confirm,
+            before_manifest=run.confirm,
         ).run()
 
-    def _runner(self) -> StageRunner:
-        return StageRunner(self.backfill.executor, self.progress)
+    def _runner(self, run: ClaimedRun) -> StageRunner:
+        return StageRunner(self.backfill.executor, self.progress, run.keep_going)
 
-    def _dataset(self, context: EpochContext, shard: ShardContext, base: Datasets) -> ShardDataset:
+    def _dataset(self, run: ClaimedRun, context: EpochContext, shard: ShardContext, base: Datasets) -> ShardDataset:
         """Return a shard's dataset: one that is there, one rolled forward, or one read from the node."""
         began = time.monotonic()
         there = self._exported(context, shard)
         if there is not None:
             return self._noted(context, there, RecordsWay.DATASET, began)
         older = base.get(shard.shard_uid) if self.backfill.node.roll_forward else None
-        rolled = None if older is None else self._rolled(context, shard, older)
-        return self._from_node(context, shard) if rolled is None else self._noted(context, rolled, RecordsWay.ROLL_FORWARD, began)
+        rolled = None if older is None else self._rolled(run, context, shard, older)
+        return self._from_node(run, context, shard) if rolled is None else self._noted(context, rolled, RecordsWay.ROLL_FORWARD, began)
 
-    def _rolled(self, context: EpochContext, shard: ShardContext, older: ShardDataset) -> ShardDataset | None:
+    def _rolled(self, run: ClaimedRun, context: EpochContext, shard: ShardContext, older: ShardDataset) -> ShardDataset | None:
         """Roll forward by StateChanges, by the difference of the tries where those are gone; None where neither is possible."""
         backfill = self.backfill
         wanted = next(epoch for epoch in backfill.epochs if epoch.context is context)
@@ -268,7 +280,7 @@ class _Lane:
         for attempt in dict.fromkeys((layout, None)):
             try:
                 return roll_forward_shard(
-                    self._runner(),
+                    self._runner(run),
                     backfill.node.node_home,
                     older,
                     context,
@@ -284,11 +296,11 @@ class _Lane:
                 return None
         return None
 
-    def _from_node(self, context: EpochContext, shard: ShardContext) -> ShardDataset:
+    def _from_node(self, run: ClaimedRun, context: EpochContext, shard: ShardContext) -> ShardDataset:
         began = time.monotonic()
         alone = replace(context, shards=(shard,))
         source = self.backfill.node.source(alone)
-        (dataset,) = export_epoch(self._runner(), source, alone, self.backfill.settings.export)
+        (dataset,) = export_epoch(self._runner(run), source, alone, self.backfill.settings.export)
         way = RecordsWay.STATE_WALK if isinstance(source, StateWalkSource) else RecordsWay.FLAT_STATE
         return self._noted(context, dataset, way, began)
 

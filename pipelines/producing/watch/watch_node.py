@@ -238,8 +238,8 @@ class Watcher:
             if self._is_published(epoch):
                 return
             self.metrics.producing = True
-            progress = AttemptProgress(self.open_progress(epoch), self.metrics, epoch, self._is_over, self.now)
-            result = self.work.produce(epoch.epoch_id, progress, self._on_claim)
+            progress = AttemptProgress(self.open_progress(epoch), self.metrics, epoch, self.now)
+            result = self.work.produce(epoch.epoch_id, progress, lambda: self._keep_going(epoch), self._on_claim)
         except AttemptStopped:
             # A passed deadline is what the next step finds.
             self._tell("attempt_stopped", f"epoch {epoch.epoch_height} is left as it is; what is done of it stays", epoch)
@@ -322,12 +322,17 @@ class Watcher:
         except StatecastError as error:
             self._tell("failed", f"the work folder can't be cleaned: {_line(error)}", epoch, {"error": error.to_json()})
 
-    def _is_over(self, epoch: WatchedEpoch) -> bool:
-        """Take note of what is new at the node while an attempt runs, and tell whether the attempt is to end."""
+    def _keep_going(self, epoch: WatchedEpoch) -> None:
+        """Take note of what is new at the node while an attempt runs, and end the attempt where that is due.
+
+        Raises:
+            AttemptStopped: the watcher is being stopped, or the epoch's deadline has passed and a newer epoch waits.
+        """
         with self._changed:
             view = self._view
         self._take_note(view)
-        return self.stop.is_set() or is_due_to_stop(self._known(), epoch, self.now(), self.settings.deadline_s)
+        if self.stop.is_set() or is_due_to_stop(self._known(), epoch, self.now(), self.settings.deadline_s):
+            raise AttemptStopped
 
     def _on_claim(self, claim: HeldClaim | None) -> None:
         self._claim = claim

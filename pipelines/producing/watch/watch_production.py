@@ -11,7 +11,7 @@ from pipelines.bucket.epoch_claim import HeldClaim, remove_dead_claim
 from pipelines.bucket.read_latest import read_latest
 from pipelines.execution.executor import Executor
 from pipelines.execution.progress import Progress
-from pipelines.execution.stage_runner import StageRunner
+from pipelines.execution.stage_runner import KeepGoing, StageRunner
 from pipelines.keeping.collect_epochs import collect_epochs
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.near.node.node_store import NodeSource
@@ -50,10 +50,13 @@ class EpochWork(Protocol):
         """Return the URL of an epoch when nothing of it is missing."""
         ...
 
-    def produce(self, epoch_id: CryptoHash, progress: Progress, on_claim: Callable[[HeldClaim | None], None]) -> EpochResult:
+    def produce(
+        self, epoch_id: CryptoHash, progress: Progress, keep_going: KeepGoing, on_claim: Callable[[HeldClaim | None], None]
+    ) -> EpochResult:
         """Claim and produce an epoch.
 
         Args:
+            keep_going: asked between results; what it raises ends the attempt.
             on_claim: given the claim while it is held, then None.
         """
         ...
@@ -118,18 +121,20 @@ class WatchProduction:
         remove_dead_claim(open_store(self.store_url), publisher.layout(chosen))
         return publisher.epoch_url(chosen)
 
-    def produce(self, epoch_id: CryptoHash, progress: Progress, on_claim: Callable[[HeldClaim | None], None]) -> EpochResult:
+    def produce(
+        self, epoch_id: CryptoHash, progress: Progress, keep_going: KeepGoing, on_claim: Callable[[HeldClaim | None], None]
+    ) -> EpochResult:
         """See `EpochWork.produce`."""
         context = self._context(epoch_id)
         chosen = tracked_shards(self.node_home, context, self.shard_ids)
         publisher = self.publisher_for(chosen)
-        with claimed(self.store_url, chosen, self.terms, progress) as run:
+        with claimed(self.store_url, chosen, self.terms, progress, keep_going) as run:
             on_claim(run.claim)
             try:
                 source = choose_node_source(NodeSource(self.node_home, chosen, self.read_limit_bytes_per_s), self.state_walk)
                 with closing(self.open_executor()) as executor:
                     return EpochProduction(
-                        runner=StageRunner(executor, run),
+                        runner=StageRunner(executor, progress, run.keep_going),
                         kernel=self.kernel,
                         context=chosen,
                         source=source,
