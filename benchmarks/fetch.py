@@ -130,8 +130,6 @@ def publish(folder: Path, records: int) -> Path:
         settings=ProductionSettings(
             export=ExportSettings(f"file://{folder}/dataset"),
             work_url=f"file://{folder}/work",
-            encoding=Encoding.V1,
-            zstd_level=ZSTD_LEVEL_DEFAULT,
             num_parts=NUM_PARTS,
         ),
         described=source.describe(),

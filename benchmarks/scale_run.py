@@ -18,7 +18,6 @@ from benchmarks.counting_store import READS, WRITES, Calls, count_calls, counted
 from benchmarks.measure import forget_peak_memory, peak_memory_bytes
 from benchmarks.synthetic_state import SyntheticState
 from benchmarks.watched_tasks import WatchingExecutor
-from pipelines.dataset.export.export_records import ExportSettings
 from pipelines.execution.executor import Executor
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress, StageProgress
@@ -223,14 +222,7 @@ def _produce(state: SyntheticState, folder: Path, runner: StageRunner) -> EpochR
             source=source,
             datasets=(),
             publisher=publisher,
-            settings=ProductionSettings(
-                export=ExportSettings(f"file://{folder}/dataset", durable=False),
-                work_url=f"file://{folder}/build",
-                encoding=Encoding.V1,
-                zstd_level=ZSTD_LEVEL_DEFAULT,
-                num_parts=None,
-                keep_dataset=False,
-            ),
+            settings=ProductionSettings.in_folder(f"file://{folder}"),
             described=source.describe(),
             epoch_shard_ids=tuple(shard.shard_id for shard in state.context.shards),
             before_manifest=run.confirm,

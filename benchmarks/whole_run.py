@@ -49,8 +49,6 @@ def run_whole(
         settings=ProductionSettings(
             export=ExportSettings(f"file://{folder}/dataset", range_bytes_target=export_range_bytes, durable=False),
             work_url=f"file://{folder}/work",
-            encoding=Encoding.V1,
-            zstd_level=ZSTD_LEVEL_DEFAULT,
             num_parts=num_parts,
             keep_work=keep_work,
             publish_early=publish_early,

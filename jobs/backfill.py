@@ -34,7 +34,6 @@ from jobs.produce import default_work_folder
 from jobs.publish_options import AllowUnsigned, EncodingOption, NumParts, SigningKey, To, ZstdLevel, choose_signer
 from jobs.terminal import format_bytes, format_seconds, open_console, open_progress
 from pipelines.dataset.arrow_dataset import ShardDataset, list_shards
-from pipelines.dataset.export.export_records import ExportSettings
 from pipelines.execution.executor import Executor
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import Progress, SilentProgress
@@ -50,7 +49,7 @@ from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.stores.held_work_folder import held_work_folder
 from schemas.errors import InvalidInputError, PartialResultError
 from schemas.nearcore.epoch_context import EpochContext
-from schemas.nearcore.state_part import Encoding, default_encoding
+from schemas.nearcore.state_part import default_encoding
 
 
 def backfill(
@@ -113,14 +112,6 @@ def backfill(
         )
 
     def assembled(executor: Executor, progress: Progress) -> Backfill:
-        settings = ProductionSettings(
-            export=ExportSettings(dataset or f"{work_url}/dataset"),
-            work_url=f"{work_url}/build",
-            encoding=encoding or Encoding.V0,
-            zstd_level=zstd_level,
-            num_parts=num_parts,
-            keep_dataset=dataset is not None,
-        )
         return Backfill(
             node=NodeInput(str(home), state_walk, limit, roll_forward),
             epochs=wanted,
@@ -129,7 +120,7 @@ def backfill(
             progress=progress,
             kernel=chosen_kernel,
             publisher_for=publisher_for,
-            settings=settings,
+            settings=ProductionSettings.in_folder(work_url, dataset, num_parts=num_parts, durable=True),
             parallel=parallel,
             status=BackfillStatus(work_url),
         )

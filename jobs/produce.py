@@ -42,7 +42,6 @@ from jobs.publish_options import AllowUnsigned, EncodingOption, NumParts, Signin
 from jobs.report import write_report
 from jobs.terminal import format_bytes, open_console, open_progress
 from pipelines.bucket.epoch_claim import remove_dead_claim
-from pipelines.dataset.export.export_records import ExportSettings
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.near.epoch.rpc_client import REQUESTS_PER_S
@@ -183,15 +182,7 @@ def produce(
         print_nothing_to_do("published" if if_missing else True, message, as_json, epoch_url=epoch_url, manifest_revision=revision)
         return
     work_url = work or default_work_folder(to)
-    settings = ProductionSettings(
-        export=ExportSettings(dataset or f"{work_url}/dataset", durable=dataset is not None),
-        work_url=f"{work_url}/build",
-        encoding=publisher.encoding,
-        zstd_level=zstd_level,
-        num_parts=num_parts,
-        keep_work=keep_work,
-        keep_dataset=keep_work or dataset is not None,
-    )
+    settings = ProductionSettings.in_folder(work_url, dataset, num_parts=num_parts, keep_work=keep_work)
     try:
         with (
             closing(open_progress()) as progress,

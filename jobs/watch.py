@@ -31,7 +31,6 @@ from jobs.produce import default_work_folder
 from jobs.publish_options import AllowUnsigned, EncodingOption, SigningKey, To, Trackers, WebSeeds, ZstdLevel, choose_signer
 from jobs.watch_log import LogFormat, WatchLog
 from jobs.watch_signals import StopSignals
-from pipelines.dataset.export.export_records import ExportSettings
 from pipelines.execution.executor import Executor
 from pipelines.execution.status_server import Health, status_server
 from pipelines.kernel.choice import choose_kernel
@@ -48,7 +47,7 @@ from pipelines.stores.open_store import open_store
 from schemas.address import parse_address
 from schemas.errors import InvalidInputError, TransientStoreError
 from schemas.nearcore.epoch_context import EpochContext
-from schemas.nearcore.state_part import Encoding, default_encoding
+from schemas.nearcore.state_part import default_encoding
 from schemas.published.manifest import check_urls
 from schemas.published.object_layout import chain_folder
 
@@ -157,14 +156,7 @@ def watch(
         kernel=choose_kernel(kernel),
         publisher_for=publisher_for,
         store_url=to,
-        settings=ProductionSettings(
-            export=ExportSettings(f"{work_url}/dataset", durable=False),
-            work_url=f"{work_url}/build",
-            encoding=encoding or Encoding.V0,
-            zstd_level=zstd_level,
-            num_parts=None,
-            keep_dataset=False,
-        ),
+        settings=ProductionSettings.in_folder(work_url),
         open_executor=open_executor_again,
         terms=terms,
         keep_epochs=keep_epochs,

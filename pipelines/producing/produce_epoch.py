@@ -25,7 +25,6 @@ from pipelines.producing.publish.shard_publisher import ProducedShard, Published
 from pipelines.producing.shared_folders import require_shared
 from schemas.ids import CryptoHash, ShardUId
 from schemas.nearcore.epoch_context import EpochContext
-from schemas.nearcore.state_part import Encoding
 
 PUBLISH_TASK_MEMORY_BYTES = 600 << 20
 """Most memory of a process that publishes parts, one at a time: a part's pieces, both forms, and what is read back."""
@@ -33,13 +32,11 @@ PUBLISH_TASK_MEMORY_BYTES = 600 << 20
 
 @dataclass(frozen=True, slots=True)
 class ProductionSettings:
-    """What to make of an epoch."""
+    """How an epoch is made. In which form and to where it is published, its `EpochPublisher` says."""
 
     export: ExportSettings
     work_url: str
-    encoding: Encoding
-    zstd_level: int
-    num_parts: int | None
+    num_parts: int | None = None
     """None for as many as nearcore makes."""
     validate: bool = True
     """Validate a part before it is put, where its shard's root has come out; before that it is validated always."""
@@ -49,6 +46,25 @@ class ProductionSettings:
     """Leave interiors and edges in the work folder after the epoch is published."""
     keep_dataset: bool = True
     """Leave the exported dataset; False where nobody asked for one."""
+
+    @classmethod
+    def in_folder(
+        cls, work_url: str, dataset_url: str | None = None, *, num_parts: int | None = None, keep_work: bool = False, durable: bool = False
+    ) -> ProductionSettings:
+        """Return the settings of a production that works in a folder of its own.
+
+        Args:
+            dataset_url: where the exported dataset goes and stays; None for the work folder, which it leaves in the end.
+            keep_work: leave what is in the work folder.
+            durable: make sure of the dataset's files also where it does not stay: another epoch is made of it.
+        """
+        return cls(
+            export=ExportSettings(dataset_url or f"{work_url}/dataset", durable=durable or dataset_url is not None),
+            work_url=f"{work_url}/build",
+            num_parts=num_parts,
+            keep_work=keep_work,
+            keep_dataset=keep_work or dataset_url is not None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,20 +214,20 @@ class EpochProduction:
 
     def _publish_tasks(self, planned: PlannedShard, state_root: CryptoHash) -> list[PublishPartTask]:
         """Return a task a part, once it is sure that no manifest lists the shard in another form."""
-        settings, shard = self.settings, planned.dataset.summary.shard
-        self.publisher.refuse_other_shard(self.context, shard.shard_uid, state_root, len(planned.plans))
+        publisher, shard = self.publisher, planned.dataset.summary.shard
+        publisher.refuse_other_shard(self.context, shard.shard_uid, state_root, len(planned.plans))
         return [
             PublishPartTask(
                 work=planned.work,
                 plan=plan,
                 state_root=state_root,
-                store_url=self.publisher.store_url,
-                object_name=self.publisher.layout(self.context).state_part(shard.shard_id, plan.part_id),
-                encoding=settings.encoding,
-                zstd_level=settings.zstd_level,
+                store_url=publisher.store_url,
+                object_name=publisher.layout(self.context).state_part(shard.shard_id, plan.part_id),
+                encoding=publisher.encoding,
+                zstd_level=publisher.zstd_level,
                 kernel_name=self.kernel.name,
                 piece_length=planned.piece_length,
-                validate=settings.validate,
+                validate=self.settings.validate,
             )
             for plan in planned.plans
         ]

@@ -10,7 +10,6 @@ import pytest
 
 from pipelines.bucket.epoch_claim import Claimant, HeldClaim
 from pipelines.bucket.holder_process import this_holder
-from pipelines.dataset.export.export_records import ExportSettings
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.stage_runner import go_on
 from pipelines.kernel.choice import choose_kernel
@@ -24,7 +23,7 @@ from pipelines.producing.watch.watch_production import WatchProduction
 from pipelines.stores.open_store import open_store
 from schemas.errors import ClaimedError
 from schemas.ids import CryptoHash
-from schemas.nearcore.state_part import Encoding, default_encoding
+from schemas.nearcore.state_part import default_encoding
 from schemas.published.latest_pointer import LatestPointer
 from schemas.published.object_layout import EpochLayout, latest_name
 from tests.support.nodes import localnet_home
@@ -48,9 +47,7 @@ def attempting(folder: Path) -> WatchProduction:
         kernel=choose_kernel("auto"),
         publisher_for=lambda context: EpochPublisher(str(folder / "out"), None, default_encoding(context.protocol_version), 1),
         store_url=str(folder / "out"),
-        settings=ProductionSettings(
-            ExportSettings(str(folder / "dataset"), durable=False), str(folder / "build"), Encoding.V0, 1, None, keep_dataset=False
-        ),
+        settings=ProductionSettings.in_folder(str(folder / "work")),
         open_executor=InProcessExecutor,
         terms=ClaimTerms(),
     )

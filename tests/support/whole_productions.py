@@ -67,8 +67,6 @@ class WholeProduction:
             settings=ProductionSettings(
                 export=ExportSettings(str(self.folder / "dataset"), file_bytes_target=self.file_bytes_target, durable=False),
                 work_url=str(self.folder / "work"),
-                encoding=Encoding.V0,
-                zstd_level=1,
                 num_parts=self.num_parts,
                 validate=self.validate,
                 keep_work=True,

@@ -77,7 +77,6 @@ class Backfill:
     kernel: Kernel
     publisher_for: Callable[[EpochContext], EpochPublisher]
     settings: ProductionSettings
-    """Its encoding is not looked at: each epoch's publisher has its own."""
     parallel: int
     status: BackfillStatus
 
@@ -252,7 +251,7 @@ class _Lane:
             source=None,
             datasets=tuple(datasets.values()),
             publisher=publisher,
-            settings=replace(backfill.settings, encoding=publisher.encoding),
+            settings=backfill.settings,
             described=f"node at {backfill.node.node_home}",
             epoch_shard_ids=epoch.epoch_shard_ids,
             header_source=NodeSource(backfill.node.node_home, context),

@@ -49,12 +49,13 @@ class PublishedEpoch:
 
 @dataclass(frozen=True, slots=True)
 class EpochPublisher:
-    """Where an epoch is published, and who signs."""
+    """Where an epoch is published, in which form, and who signs."""
 
     store_url: str
     signer: Signer | None
     encoding: Encoding
     zstd_level: int
+    """Counts where the encoding is V1."""
     web_seeds: tuple[str, ...] = ()
     trackers: tuple[str, ...] = ()
 

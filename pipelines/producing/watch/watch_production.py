@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from pipelines.bucket.epoch_claim import HeldClaim, remove_dead_claim
@@ -84,7 +84,6 @@ class WatchProduction:
     publisher_for: Callable[[EpochContext], EpochPublisher]
     store_url: str
     settings: ProductionSettings
-    """Its encoding is not looked at: each epoch's publisher has its own."""
     open_executor: Callable[[], Executor]
     """Called for each attempt: what a dead executor leaves behind does not outlive its epoch."""
     terms: ClaimTerms
@@ -140,7 +139,7 @@ class WatchProduction:
                         source=source,
                         datasets=(),
                         publisher=publisher,
-                        settings=replace(self.settings, encoding=publisher.encoding),
+                        settings=self.settings,
                         described=source.describe(),
                         epoch_shard_ids=tuple(shard.shard_id for shard in context.shards),
                         before_manifest=run.confirm,
