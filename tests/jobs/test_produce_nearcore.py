@@ -24,12 +24,12 @@ from tests.support.nodes import (
     localnet,
     localnet_home,
     node_a,
+    node_b,
     node_facts,
     tree,
-    unpacked,
 )
 from tests.support.published import produce, produce_localnet, published_localnet, session_folder, signing_key
-from tests.support.vectors import COMMITTED_VECTORS, read_vectors
+from tests.support.vectors import ALL_VECTORS, COMMITTED_VECTORS, read_vectors
 
 MAINNET_GENESIS_ROOT = "8EhZRfDTYujfZoUZtZ3eSMB9gJyFo5zjscR12dEcaxGU"
 """The prev_state_root of mainnet's first block, as the chain has published it."""
@@ -144,11 +144,10 @@ def test_node_a_gives_nearcores_parts_for_every_number_of_parts(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("encoding", [Encoding.V0, Encoding.V1])
-def test_node_b_gives_nearcores_parts_for_every_number_of_parts(tmp_path: Path, shared_fixtures: Path, encoding: Encoding) -> None:
+def test_node_b_gives_nearcores_parts_for_every_number_of_parts(tmp_path: Path, encoding: Encoding) -> None:
     """The larger node as well."""
-    golden_file = shared_fixtures / "nodes" / "node-b.golden.json"
-    home = unpacked(shared_fixtures / "nodes" / "node-b.tar.gz")
-    assert check_against_golden(home, golden_file, encoding, tmp_path) == sum(len(case["parts"]) for case in golden(golden_file))
+    golden_file = NODES / "node-b.golden.json"
+    assert check_against_golden(node_b(), golden_file, encoding, tmp_path) == sum(len(case["parts"]) for case in golden(golden_file))
 
 
 def test_the_reference_kernel_gives_nearcores_parts(tmp_path: Path) -> None:
@@ -182,9 +181,9 @@ def test_the_delta_brings_node_a_one_block_further(tmp_path: Path) -> None:
     check_next_block(node_a(), tmp_path)
 
 
-def test_the_delta_brings_node_b_one_block_further(tmp_path: Path, shared_fixtures: Path) -> None:
+def test_the_delta_brings_node_b_one_block_further(tmp_path: Path) -> None:
     """The larger node as well."""
-    check_next_block(unpacked(shared_fixtures / "nodes" / "node-b.tar.gz"), tmp_path)
+    check_next_block(node_b(), tmp_path)
 
 
 def write_records(case: dict[str, Any], file: Path) -> str:
@@ -227,9 +226,9 @@ def test_vector_tries_come_out_as_nearcores(tmp_path: Path, case: dict[str, Any]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_all_vector_tries_come_out_as_nearcores(tmp_path: Path, shared_fixtures: Path, kernel: str) -> None:
-    """All 48 tries, the committed ones among them."""
-    cases = read_vectors(shared_fixtures / "vectors" / "trie-parts.json.gz")
+def test_all_vector_tries_come_out_as_nearcores(tmp_path: Path, kernel: str) -> None:
+    """All 48 tries."""
+    cases = read_vectors(ALL_VECTORS)
     assert len(cases) == 48
     for case in cases:
         folder = tmp_path / str(case["case"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,16 @@ from pipelines.kernel.trie_kernel import Kernel
 from schemas.ids import CryptoHash, PartId
 from schemas.nearcore.state_part import decode_partial_state
 from tests.support.records import pairs_of, parts_of
-from tests.support.vectors import COMMITTED_VECTORS, DAMAGE_NAMES, damage_part, judged_as, pairs_of_case, read_vectors, verdict_of
+from tests.support.vectors import (
+    ALL_VECTORS,
+    COMMITTED_VECTORS,
+    DAMAGE_NAMES,
+    damage_part,
+    judged_as,
+    pairs_of_case,
+    read_vectors,
+    verdict_of,
+)
 
 CASES = {case["case"]: case for case in read_vectors(COMMITTED_VECTORS)}
 
@@ -64,10 +72,11 @@ def test_parts_and_verdicts_are_nearcores(kernel: Kernel, case: int) -> None:
     assert check_case(kernel, CASES[case]) > 0
 
 
-def test_all_vectors(kernel: Kernel, shared_fixtures: Path) -> None:
-    """The same holds for the whole set of vectors, where it is there."""
-    cases = read_vectors(shared_fixtures / "vectors" / "trie-parts.json.gz")
-    assert len(cases) == 48
+def test_all_vectors(kernel: Kernel) -> None:
+    """The same holds for the whole set of vectors, of which the committed cases are a part, unchanged."""
+    cases = read_vectors(ALL_VECTORS)
+    assert [case["case"] for case in cases] == list(range(48))
+    assert all(CASES.get(case["case"], case) == case for case in cases)
     assert sum(check_case(kernel, case) for case in cases) == 2032
 
 

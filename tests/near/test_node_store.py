@@ -58,10 +58,10 @@ from tests.support.nodes import (
     localnet_home,
     new_database,
     node_a,
+    node_b,
     node_facts,
     snapshot_folder,
     tree,
-    unpacked,
 )
 from tests.support.records import pairs_of, parts_of
 
@@ -126,11 +126,10 @@ def test_node_a_gives_nearcores_roots(kernel: Kernel, context: str, next_: str) 
         assert source.root_memory_usage(shard) == facts[str(shard.shard_uid)][f"{next_}memory_usage"]
 
 
-def test_node_b_gives_nearcores_roots(kernel: Kernel, shared_fixtures: Path) -> None:
+def test_node_b_gives_nearcores_roots(kernel: Kernel) -> None:
     """The larger node as well."""
-    home = unpacked(shared_fixtures / "nodes" / "node-b.tar.gz")
     for context in ("context.json", "context-next.json"):
-        source = source_of(home, context)
+        source = source_of(node_b(), context)
         for shard in source.context.shards:
             assert state_root(kernel, source, shard) == shard.state_root
 

@@ -25,7 +25,7 @@ from schemas.errors import InvalidInputError, MissingTrieValueError, SnapshotMis
 from schemas.ids import ZERO_HASH, CryptoHash, ShardUId
 from schemas.nearcore.epoch_context import EpochContext, ShardContext
 from schemas.nearcore.trie_node import BranchNode, LeafNode, decode_trie_node
-from tests.support.nodes import change_rows, context_file, copied, localnet_home, new_database, node_a, node_facts, unpacked
+from tests.support.nodes import change_rows, context_file, copied, localnet_home, new_database, node_a, node_b, node_facts
 from tests.support.records import Pairs, pairs_of, record_sets
 from tests.support.state_rows import SHARD_UID, context_at, node_of, state_column, state_rows, trie_entries, walk_source
 
@@ -82,9 +82,9 @@ def test_all_roots_of_node_a_can_be_walked() -> None:
     assert_all_roots_can_be_walked(node_a())
 
 
-def test_all_roots_of_node_b_can_be_walked(shared_fixtures: Path) -> None:
-    """The second node, where the large fixtures are."""
-    assert_all_roots_can_be_walked(unpacked(shared_fixtures / "nodes" / "node-b.tar.gz"))
+def test_all_roots_of_node_b_can_be_walked() -> None:
+    """The larger node as well."""
+    assert_all_roots_can_be_walked(node_b())
 
 
 def test_a_walk_and_flat_state_agree_on_node_a() -> None:

@@ -26,7 +26,7 @@ from schemas.ids import CryptoHash, ShardUId
 from schemas.nearcore.epoch_context import EpochContext
 from schemas.nearcore.state_part import decode_partial_state
 from tests.support.native_wheel import KERNELS
-from tests.support.nodes import NODES, change_rows, context_file, copied, localnet_home, node_a, open_writable, unpacked
+from tests.support.nodes import NODES, change_rows, context_file, copied, localnet_home, node_a, node_b, open_writable
 from tests.support.records import Pairs, record_sets
 from tests.support.state_rows import context_at, node_of, walk_source
 from tests.support.whole_productions import WholeProduction
@@ -116,10 +116,9 @@ def test_node_a_both_ways(tmp_path: Path, kernel_name: str) -> None:
     check_golden(node_a(), NODES / "node-a.golden.json", tmp_path, both=True, kernel_name=kernel_name)
 
 
-def test_node_b_early(tmp_path: Path, shared_fixtures: Path) -> None:
+def test_node_b_early(tmp_path: Path) -> None:
     """The larger node."""
-    home = unpacked(shared_fixtures / "nodes" / "node-b.tar.gz")
-    check_golden(home, shared_fixtures / "nodes" / "node-b.golden.json", tmp_path, both=False, kernel_name="auto")
+    check_golden(node_b(), NODES / "node-b.golden.json", tmp_path, both=False, kernel_name="auto")
 
 
 def test_more_boundaries_than_a_file_holds_both_ways(tmp_path: Path) -> None:

@@ -49,6 +49,11 @@ def node_a() -> Path:
     return unpacked(NODES / "node-a.tar.gz")
 
 
+def node_b() -> Path:
+    """Return a larger home of the same kind."""
+    return unpacked(NODES / "node-b.tar.xz")
+
+
 def localnet() -> Path:
     """Return a real node's ``home``, what its dumper wrote (``dump``) and its answers to JSON-RPC (``rpc.json.gz``)."""
     return unpacked(NODES / "localnet.tar.gz")

@@ -17,6 +17,11 @@ from schemas.nearcore.state_part import decode_partial_state, partial_state_byte
 
 COMMITTED_VECTORS = Path(__file__).resolve().parents[1] / "fixtures" / "vectors" / "trie-parts.json.gz"
 
+"""Fourteen varied cases, few enough to be the parameters of tests."""
+
+ALL_VECTORS = COMMITTED_VECTORS.with_name("all-trie-parts.json.gz")
+"""All 48 cases, those fourteen among them."""
+
 
 def read_vectors(path: Path) -> list[dict[str, Any]]:
     """Return the cases of a vector file."""
