@@ -24,7 +24,7 @@ settings.register_profile("nightly", parent=settings.get_profile("default"), max
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 SHARED_FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
-"""More of nearcore's data, beside the project where it is there; see tests/fixtures for what the project brings itself."""
+"""More data of the real chain, beside the project where it is there; see tests/fixtures for what the project brings itself."""
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,25 @@ def log_settings_end_with_their_test() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared_fixtures() -> Path:
-    """Return the folder of the large fixtures, or skip where there is none."""
+    """Return the folder of data that a clone lacks, or skip where there is none."""
     if not SHARED_FIXTURES.is_dir():
-        pytest.skip("the large fixtures are not beside this checkout")
+        pytest.skip("needs data of the real chain that is not part of this repository: see tests/fixtures/README.md")
     return SHARED_FIXTURES
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Count the skipped tests at the end of a run, and name them by the reason why.
+
+    Whatever was skipped was not shown to hold here, and a run that only says how many leaves open which.
+    """
+    names_by_reason: dict[str, list[str]] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        names_by_reason.setdefault(reason.removeprefix("Skipped: "), []).append(report.nodeid)
+    if not names_by_reason:
+        return
+    terminalreporter.section(f"{sum(map(len, names_by_reason.values()))} skipped")
+    for reason, names in sorted(names_by_reason.items()):
+        terminalreporter.line(f"{len(names)}: {reason}")
+        for name in sorted(names):
+            terminalreporter.line(f"    {name}")
