@@ -30,8 +30,8 @@ from tests.support.fetches import (
     fetch,
     final_names,
     is_whole,
-    layout_of,
-    published_manifest,
+    parts_layout,
+    parts_manifest,
     published_parts,
     settings_for,
     wrong_final_names,
@@ -40,8 +40,6 @@ from tests.support.native_wheel import needs_headers
 from tests.support.published import signing_key
 from tests.support.servers import aws_environment, fake_gcs_server, make_gcs_bucket, make_s3_bucket, moto_server, versitygw_server
 
-MANIFEST = published_manifest(published_parts())
-LAYOUT = layout_of(MANIFEST)
 PARTS = 4 * NUM_PARTS
 
 
@@ -53,7 +51,7 @@ def copied(tmp_path: Path) -> Path:
 def sign_again(root: Path, manifest: Manifest) -> None:
     """Replace the manifest in a copy by another one of the same publisher."""
     envelope = sign_payload(manifest.to_payload(), [load_signer(signing_key())])
-    (root / LAYOUT.manifest).write_bytes(envelope.to_bytes())
+    (root / parts_layout().manifest).write_bytes(envelope.to_bytes())
 
 
 def test_a_folder_an_s3_bucket_and_two_web_servers_at_once(tmp_path: Path) -> None:
@@ -108,19 +106,20 @@ def test_shards_can_be_chosen(tmp_path: Path) -> None:
     assert not [name for name in final_names(tmp_path / "into") if "shard_id=1" in name]
 
 
-@pytest.mark.parametrize("epoch", ["latest", str(MANIFEST.epoch_height), str(MANIFEST.epoch_id)])
-def test_an_epoch_is_found_by_height_id_or_as_the_latest(epoch: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("named_by", ["latest", "height", "id"])
+def test_an_epoch_is_found_by_height_id_or_as_the_latest(named_by: str, tmp_path: Path) -> None:
     """In a store without a pointer too, but for the latest."""
     root = copied(tmp_path)
-    if epoch != "latest":
-        (root / latest_name(MANIFEST.chain_id)).unlink()
-    assert fetch(settings_for(tmp_path / "into", root, epoch=epoch, shard_ids=(0,))).layout == LAYOUT
+    epoch = {"latest": "latest", "height": str(parts_manifest().epoch_height), "id": str(parts_manifest().epoch_id)}[named_by]
+    if named_by != "latest":
+        (root / latest_name(parts_manifest().chain_id)).unlink()
+    assert fetch(settings_for(tmp_path / "into", root, epoch=epoch, shard_ids=(0,))).layout == parts_layout()
 
 
 def test_the_url_of_an_epoch_names_it(tmp_path: Path) -> None:
     """Chain and epoch need not be given."""
-    result = fetch(settings_for(tmp_path / "into", published_parts() / LAYOUT.folder, chain_id=None, shard_ids=(0,)))
-    assert result.layout == LAYOUT
+    result = fetch(settings_for(tmp_path / "into", published_parts() / parts_layout().folder, chain_id=None, shard_ids=(0,)))
+    assert result.layout == parts_layout()
 
 
 def test_an_unknown_epoch_is_not_ready(tmp_path: Path) -> None:
@@ -128,7 +127,7 @@ def test_an_unknown_epoch_is_not_ready(tmp_path: Path) -> None:
     with pytest.raises(EpochNotReadyError):
         fetch(settings_for(tmp_path / "into", published_parts(), epoch="99"))
     with pytest.raises(EpochNotReadyError):
-        fetch(settings_for(tmp_path / "into", published_parts() / LAYOUT.folder.replace("height=6", "height=7"), chain_id=None))
+        fetch(settings_for(tmp_path / "into", published_parts() / parts_layout().folder.replace("height=6", "height=7"), chain_id=None))
 
 
 def test_a_plan_says_what_is_here_and_writes_nothing(tmp_path: Path) -> None:
@@ -157,22 +156,25 @@ def test_a_key_that_did_not_sign_is_not_enough(tmp_path: Path) -> None:
 def test_a_trusted_block_is_enough_and_another_is_not(tmp_path: Path) -> None:
     """No key is needed; a hash that is no block's of the manifest proves nothing."""
     settings = settings_for(tmp_path / "into", published_parts(), shard_ids=(0,))
-    fetch(replace(settings, policy=TrustPolicy(trusted_block=MANIFEST.sync_hash)))
+    fetch(replace(settings, policy=TrustPolicy(trusted_block=parts_manifest().sync_hash)))
     with pytest.raises(ManifestError, match="trusted block"):
-        fetch(replace(settings, into=tmp_path / "other", policy=TrustPolicy(trusted_block=MANIFEST.epoch_id)))
+        fetch(replace(settings, into=tmp_path / "other", policy=TrustPolicy(trusted_block=parts_manifest().epoch_id)))
     assert final_names(tmp_path / "other") == []
 
 
 def test_a_publisher_that_signs_a_part_of_another_root_is_an_integrity_error(tmp_path: Path) -> None:
     """The source served what the manifest says: it is not banned, the publisher is named."""
     root = copied(tmp_path)
-    shard = MANIFEST.shards[0]
+    shard = parts_manifest().shards[0]
     one, two = shard.parts[0], shard.parts[1]
-    folder = root / LAYOUT.shard_folder(shard.shard_id)
+    folder = root / parts_layout().shard_folder(shard.shard_id)
     first, second = sorted(folder.iterdir())[:2]
     first.write_bytes(second.read_bytes())
     swapped = replace(one, size=two.size, sha256=two.sha256)
-    sign_again(root, replace(MANIFEST, revision=2, shards=(replace(shard, parts=(swapped, *shard.parts[1:])), *MANIFEST.shards[1:])))
+    sign_again(
+        root,
+        replace(parts_manifest(), revision=2, shards=(replace(shard, parts=(swapped, *shard.parts[1:])), *parts_manifest().shards[1:])),
+    )
     recorder = Recorder()
     with pytest.raises(IntegrityError, match="publisher"):
         fetch(settings_for(tmp_path / "into", root, shard_ids=(shard.shard_id,)), recorder)
@@ -183,11 +185,11 @@ def test_a_publisher_that_signs_a_part_of_another_root_is_an_integrity_error(tmp
 def test_an_older_revision_than_was_accepted_is_a_rollback(tmp_path: Path) -> None:
     """The folder remembers, whoever serves it the next time."""
     root, into = copied(tmp_path), tmp_path / "into"
-    sign_again(root, replace(MANIFEST, revision=2))
+    sign_again(root, replace(parts_manifest(), revision=2))
     fetch(settings_for(into, root, shard_ids=(0,)))
     with pytest.raises(RollbackError):
         fetch(settings_for(into, published_parts(), shard_ids=(0,)))
-    sign_again(root, replace(MANIFEST, revision=2, producer_version="another"))
+    sign_again(root, replace(parts_manifest(), revision=2, producer_version="another"))
     with pytest.raises(EquivocationError):
         fetch(settings_for(into, root, shard_ids=(0,)))
 
@@ -205,7 +207,7 @@ def test_a_memory_that_is_damaged_is_not_passed_over(tmp_path: Path) -> None:
 def test_a_manifest_that_lacks_a_statement_of_its_own_is_refused(tmp_path: Path) -> None:
     """A statement with a changed byte is not the one that is named."""
     root = copied(tmp_path)
-    path = root / LAYOUT.shard_statement(0)
+    path = root / parts_layout().shard_statement(0)
     envelope = json.loads(path.read_bytes())
     payload = base64.b64decode(envelope["payload"]).replace(b'"decoded_size":', b'"decoded_size":1', 1)
     path.write_text(json.dumps({**envelope, "payload": base64.b64encode(payload).decode()}))
@@ -221,7 +223,7 @@ def test_one_fetch_at_a_time_in_a_folder(tmp_path: Path) -> None:
 
 def test_the_rate_limit_is_kept(tmp_path: Path) -> None:
     """Over all sources and connections together."""
-    sizes = sum(part.size for part in MANIFEST.shards[1].parts)
+    sizes = sum(part.size for part in parts_manifest().shards[1].parts)
     limits = replace(QUICK, bytes_per_s=sizes / 1.0)
     began_s = time.monotonic()
     fetch(settings_for(tmp_path / "into", published_parts(), shard_ids=(1,), limits=limits))
@@ -232,7 +234,7 @@ def test_mirrors_of_the_manifest_are_used(tmp_path: Path) -> None:
     """The bucket has documents alone; the mirror that the signed manifest names has the parts."""
     root = copied(tmp_path)
     with fault_server(published_parts(), tmp_path / "log") as mirror:
-        sign_again(root, replace(MANIFEST, revision=2, mirrors=(mirror.url,)))
+        sign_again(root, replace(parts_manifest(), revision=2, mirrors=(mirror.url,)))
         for path in root.rglob("state_part_*"):
             path.unlink()
         result = fetch(settings_for(tmp_path / "into", root))
@@ -260,7 +262,7 @@ def test_gcs_s3_web_and_torrent_at_once(tmp_path: Path) -> None:
                 if name.startswith("chain_id="):
                     store.put(name, (published_parts() / name).read_bytes())
         web = stack.enter_context(fault_server(published_parts(), tmp_path / "log"))
-        seeds = TorrentSettings(web_seeds=(f"{web.url}/{LAYOUT.folder}/",))
+        seeds = TorrentSettings(web_seeds=(f"{web.url}/{parts_layout().folder}/",))
         settings = settings_for(
             tmp_path / "into", "s3://parts", "gs://parts", web.url, "torrent",
             limits=replace(QUICK, connections=8, connections_per_source=2),

@@ -17,27 +17,24 @@ from schemas.ids import CryptoHash, PartId
 from schemas.published.dsse import parse_envelope
 from schemas.published.shard_statement import ShardStatement
 from tests.support.fault_server import BOMB_DECODED_BYTES, zstd_bomb
-from tests.support.fetches import layout_of, published_manifest, published_parts
-
-MANIFEST = published_manifest(published_parts())
-LAYOUT = layout_of(MANIFEST)
+from tests.support.fetches import parts_layout, parts_manifest, published_parts
 
 
 @pytest.fixture
 def task(tmp_path: Path) -> VerifyPartTask:
     """A right part in a file of its own."""
-    shard = MANIFEST.shards[1]
-    data = (published_parts() / LAYOUT.shard_statement(shard.shard_id)).read_bytes()
+    shard = parts_manifest().shards[1]
+    data = (published_parts() / parts_layout().shard_statement(shard.shard_id)).read_bytes()
     statement = ShardStatement.from_payload(parse_envelope(data, "test").payload, "test")
     part_id = PartId(2, shard.num_parts)
     path = tmp_path / "part"
-    name, listed, stated = LAYOUT.state_part(shard.shard_id, part_id), shard.parts[2], statement.parts[2]
+    name, listed, stated = parts_layout().state_part(shard.shard_id, part_id), shard.parts[2], statement.parts[2]
     path.write_bytes((published_parts() / name).read_bytes())
     part = FetchPart(
         object_name=name,
         shard_id=shard.shard_id,
         part_id=part_id,
-        encoding=MANIFEST.encoding,
+        encoding=parts_manifest().encoding,
         size=listed.size,
         sha256=listed.sha256,
         state_root=shard.state_root,

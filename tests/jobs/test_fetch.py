@@ -11,16 +11,24 @@ import pytest
 from jobs.fetch_display import FetchJsonDisplay, FetchLineDisplay, LiveDisplay
 from tests.support.commands import Outcome, objects_in, statecast, statecast_process
 from tests.support.fault_server import fault_server
-from tests.support.fetches import NUM_PARTS, is_whole, published_manifest, published_parts
+from tests.support.fetches import NUM_PARTS, is_whole, parts_manifest, published_parts
 from tests.support.published import public_key
-
-MANIFEST = published_manifest(published_parts())
 
 
 def run_fetch(into: Path, *options: object) -> Outcome:
     """Fetch one shard of the published epoch in this process, with one verifying process."""
     return statecast(
-        "fetch", published_parts(), "--chain-id", MANIFEST.chain_id, "--into", into, "--shard-id", 0, "--verify-workers", 1, *options
+        "fetch",
+        published_parts(),
+        "--chain-id",
+        parts_manifest().chain_id,
+        "--into",
+        into,
+        "--shard-id",
+        0,
+        "--verify-workers",
+        1,
+        *options,
     )
 
 
@@ -32,7 +40,7 @@ def lines(outcome: Outcome) -> list[dict[str, object]]:
 def test_a_fetch_as_a_process_with_verifying_processes(tmp_path: Path) -> None:
     """The whole epoch, trusted by block and key."""
     outcome = statecast_process(
-        "fetch", published_parts(), "--chain-id", MANIFEST.chain_id, "--into", tmp_path, "--trusted-block", MANIFEST.sync_hash,
+        "fetch", published_parts(), "--chain-id", parts_manifest().chain_id, "--into", tmp_path, "--trusted-block", parts_manifest().sync_hash,
         "--trust-key", public_key(), "--json",
     )  # fmt: skip
     assert outcome.code == 0, outcome.stderr
@@ -44,10 +52,10 @@ def test_a_fetch_as_a_process_with_verifying_processes(tmp_path: Path) -> None:
 
 def test_the_report_says_what_came_from_where_and_what_was_believed(tmp_path: Path) -> None:
     """For people; without a traceback or a colour code."""
-    outcome = run_fetch(tmp_path, "--trusted-block", MANIFEST.sync_hash, "--trust-key", public_key())
+    outcome = run_fetch(tmp_path, "--trusted-block", parts_manifest().sync_hash, "--trust-key", public_key())
     assert outcome.code == 0, outcome.stderr
     assert f"file://{published_parts()}" in outcome.stdout.replace("\n", "") or "What came from where" in outcome.stdout
-    assert str(MANIFEST.sync_hash) in outcome.stdout and public_key() in outcome.stdout
+    assert str(parts_manifest().sync_hash) in outcome.stdout and public_key() in outcome.stdout
 
 
 def test_nothing_is_accepted_by_default(tmp_path: Path) -> None:
@@ -67,7 +75,7 @@ def test_nothing_is_accepted_by_default(tmp_path: Path) -> None:
         (("--trust-key", "ed25519:11111111111111111111111111111111"), 21),
         (("--trust-key", "secret"), 2),
         (("--insecure", "--trust-threshold", "2"), 2),
-        (("--insecure", "--trusted-block", MANIFEST.sync_hash), 2),
+        (("--insecure", "--trusted-block", "3jRZ8aoF7c92LXvfL7FCe4tqNzypHe5n7fDD3DP3hZ7H"), 2),
         (("--insecure", "--epoch", "99"), 11),
         (("--insecure", "--shard-id", "77"), 2),
         (("--insecure", "--source", "ftp://somewhere"), 2),
@@ -87,7 +95,17 @@ def test_errors_have_their_exit_code_and_no_traceback(options: tuple[str, ...], 
 def test_where_every_source_fails_the_attempts_are_listed(tmp_path: Path) -> None:
     """By source, for people and for programs."""
     with fault_server(published_parts(), tmp_path / "log", "missing") as server:
-        arguments = ("fetch", server.url, "--chain-id", MANIFEST.chain_id, "--into", tmp_path / "into", "--insecure", "--shard-id", 0)
+        arguments = (
+            "fetch",
+            server.url,
+            "--chain-id",
+            parts_manifest().chain_id,
+            "--into",
+            tmp_path / "into",
+            "--insecure",
+            "--shard-id",
+            0,
+        )
         outcome = statecast(*arguments, "--json")
         assert outcome.code == 31
         assert server.url in outcome.error_line and "404" in outcome.error_line
@@ -109,8 +127,8 @@ def test_a_plan_fetches_nothing(tmp_path: Path) -> None:
 def test_a_fetched_folder_is_a_source_itself(tmp_path: Path) -> None:
     """With pointer, statements and headers: a second fetch from it gives the same folder."""
     assert run_fetch(tmp_path / "one", "--insecure").code == 0
-    again = statecast("fetch", tmp_path / "one", "--chain-id", MANIFEST.chain_id, "--into", tmp_path / "two", "--shard-id", 0,
-                      "--trusted-block", MANIFEST.sync_hash, "--verify-workers", 1, "--no-lease")  # fmt: skip
+    again = statecast("fetch", tmp_path / "one", "--chain-id", parts_manifest().chain_id, "--into", tmp_path / "two", "--shard-id", 0,
+                      "--trusted-block", parts_manifest().sync_hash, "--verify-workers", 1, "--no-lease")  # fmt: skip
     assert again.code == 0, again.stderr
     shutil.rmtree(tmp_path / "one" / ".statecast-fetch")
     shutil.rmtree(tmp_path / "two" / ".statecast-fetch")

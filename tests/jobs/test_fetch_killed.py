@@ -15,18 +15,21 @@ import pytest
 
 from tests.support.commands import PROJECT, kill_tree, start_process, statecast_process
 from tests.support.fault_server import fault_server
-from tests.support.fetches import is_whole, published_manifest, published_parts, wrong_final_names
+from tests.support.fetches import is_whole, parts_manifest, published_parts, wrong_final_names
 
-MANIFEST = published_manifest(published_parts())
-BYTES = sum(part.size for shard in MANIFEST.shards for part in shard.parts)
 START_TIMEOUT_S = 300
 
 
-def arguments(url: str, into: Path, bytes_per_s: int = BYTES // 3) -> list[object]:
-    """A fetch that trusts the chain, and takes some seconds."""
+def epoch_bytes() -> int:
+    """Return the size of all parts of the epoch that is fetched here."""
+    return sum(part.size for shard in parts_manifest().shards for part in shard.parts)
+
+
+def arguments(url: str, into: Path, takes_s: int = 3) -> list[object]:
+    """A fetch that trusts the chain, and takes at least so long."""
     return [
-        "fetch", url, "--chain-id", MANIFEST.chain_id, "--into", into, "--trusted-block", MANIFEST.sync_hash, "--verify-workers", 1,
-        "--source", published_parts(), "--rate-limit", str(bytes_per_s),
+        "fetch", url, "--chain-id", parts_manifest().chain_id, "--into", into, "--trusted-block", parts_manifest().sync_hash, "--verify-workers", 1,
+        "--source", published_parts(), "--rate-limit", str(epoch_bytes() // takes_s),
     ]  # fmt: skip
 
 
@@ -54,7 +57,7 @@ def kill_and_finish(into: Path, log: Path, kills: int, seed: int) -> None:
             found = kill_at_random(server.url, into, random)
             assert found >= kept, "what was right is kept"
             kept = found
-            if kept == sum(shard.num_parts for shard in MANIFEST.shards):
+            if kept == sum(shard.num_parts for shard in parts_manifest().shards):
                 shutil.rmtree(into)
                 kept = 0
         outcome = statecast_process(*arguments(server.url, into))
@@ -78,7 +81,7 @@ def test_verifying_processes_end_with_a_killed_fetch(tmp_path: Path) -> None:
     """Nobody tells them; they look."""
     with fault_server(published_parts(), tmp_path / "log") as server:
         # So slow that it is at work still when its children are found.
-        process = start_process(*arguments(server.url, tmp_path / "into", BYTES // 1000))
+        process = start_process(*arguments(server.url, tmp_path / "into", takes_s=1000))
         children: list[psutil.Process] = []
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while not any(is_verifying(child) for child in children):
@@ -103,11 +106,11 @@ def test_a_disk_that_fills_up_is_a_store_error_and_a_rerun_ends_well(tmp_path: P
     """On a file system of its own: nothing unverified has a final name, and with more space the fetch goes on."""
     into, out = tmp_path / "into", tmp_path / "out"
     into.mkdir()
-    smallest = min(MANIFEST.shards, key=lambda shard: sum(part.size for part in shard.parts))
+    smallest = min(parts_manifest().shards, key=lambda shard: sum(part.size for part in shard.parts))
     command = f"{sys.executable} -c 'from jobs.cli import main; main()' " + " ".join(map(str, arguments(str(published_parts()), into)))
     # One shard comes first, so that some parts are whole when the space ends, however late the verification is.
     script = f"""
-        mount -t tmpfs -o size={BYTES // 2 // 4096 * 4096} none {into} || exit 99
+        mount -t tmpfs -o size={epoch_bytes() // 2 // 4096 * 4096} none {into} || exit 99
         {command} --shard-id {smallest.shard_id} || exit 98
         {command}; first=$?
         cp -r {into} {out}

@@ -52,6 +52,17 @@ def published_parts() -> Path:
     return folder
 
 
+@lru_cache
+def parts_manifest() -> Manifest:
+    """Return the manifest of `published_parts`."""
+    return published_manifest(published_parts())
+
+
+def parts_layout() -> EpochLayout:
+    """Return the names of the epoch in `published_parts`."""
+    return layout_of(parts_manifest())
+
+
 def published_manifest(root: Path) -> Manifest:
     """Return the manifest of the only epoch below a folder."""
     data = (epoch_folder(root) / "manifest.json").read_bytes()
@@ -85,7 +96,7 @@ class Recorder:
 
 def settings_for(into: Path, url: str | Path, *more: str | Path, **changes: object) -> FetchSettings:
     """Return settings that trust the chain and the test's own key, and verify in threads."""
-    manifest = published_manifest(published_parts())
+    manifest = parts_manifest()
     settings = FetchSettings(
         url=str(url),
         source_urls=tuple(map(str, more)),
