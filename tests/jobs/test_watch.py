@@ -102,11 +102,12 @@ def test_epochs_are_published_as_they_come(tmp_path: Path) -> None:
 def test_a_watcher_waits_until_the_snapshot_is_complete(tmp_path: Path) -> None:
     """An epoch whose snapshot is there but not recorded by the node is seen and not begun."""
     to = tmp_path / "out"
-    with GrowingNode(tmp_path / "node") as node, watching(node.home, to, tmp_path / "work") as watcher:
+    options = ("--in-process", "--health-port", 0)
+    with GrowingNode(tmp_path / "node") as node, watching(node.home, to, tmp_path / "work", *options) as watcher:
         node.begin(4)
         watcher.event("epoch_seen", epoch_height=4)
-        # Several polls and turns of the loop; a watcher that did not wait would have begun by then.
-        time.sleep(1.0)
+        # A watcher that did not wait would have begun before the second.
+        wait_for_polls(watcher, 3)
         assert not any(line["event"] in ("stage", "epoch_published") for line in watcher.lines())
         node.complete(4)
         watcher.event("epoch_published", epoch_height=4)
@@ -119,6 +120,17 @@ def wait_until(condition: Callable[[], bool], watcher: WatchProcess | None = Non
         said = [] if watcher is None else watcher.lines()[-5:]
         assert time.monotonic() < deadline and (watcher is None or watcher.process.poll() is None), said
         time.sleep(0.05)
+
+
+def wait_for_polls(watcher: WatchProcess, count: int) -> None:
+    """Wait until a watcher with a health port has looked at its node so many times more."""
+    seen = {json.loads(answer(watcher, "/healthz")[1])["polled_at"]}
+
+    def polled() -> bool:
+        seen.add(json.loads(answer(watcher, "/healthz")[1])["polled_at"])
+        return len(seen) > count
+
+    wait_until(polled, watcher)
 
 
 def kill_and_rerun(tmp_path: Path, moments: random.Random, kills: int, longest_s: float) -> None:
@@ -229,7 +241,11 @@ def test_the_node_may_go_and_come_back(tmp_path: Path) -> None:
         node.stop()
         (node.home / "data").rename(node.home / "away")
         watcher.event("poll_failed")
-        time.sleep(0.5)
+        code, problem = answer(watcher, "/readyz")
+        assert code == 503
+        # Another problem shows that another poll has failed.
+        (node.home / "data").mkdir()
+        wait_until(lambda: answer(watcher, "/readyz") != (503, problem), watcher)
         assert answer(watcher, "/readyz")[0] == 503
         assert answer(watcher, "/healthz")[0] == 200
         (node.home / "away").rename(node.home / "data")
