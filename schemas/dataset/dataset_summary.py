@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from schemas.errors import DatasetError, StatecastError
@@ -259,15 +259,10 @@ class DatasetShard:
         try:
             context = epoch_context_from_json(document["context"], where)
             return cls(
-                context=EpochContext(
-                    chain_id=context.chain_id,
-                    epoch_height=context.epoch_height,
-                    epoch_id=context.epoch_id,
-                    sync_hash=context.sync_hash,
-                    protocol_version=context.protocol_version,
+                context=replace(
+                    context,
                     shards=context.shards[:1],
                     block_headers=tuple(bytes.fromhex(header) for header in document.get("block_headers", ())),
-                    shard_layout=context.shard_layout,
                 ),
                 source=str(document["source"]),
                 fingerprint=str(document["fingerprint"]),
