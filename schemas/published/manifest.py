@@ -14,13 +14,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from schemas.errors import InvalidInputError, ManifestError
 from schemas.ids import CryptoHash
-from schemas.json_document import FieldReader, decode_base64, encode_base64
+from schemas.json_document import FieldReader, decode_base64, encode_base64, encode_time
 from schemas.nearcore.epoch_context import CHAIN_ID_PATTERN
 from schemas.nearcore.shard_layout import SHARDS_MAX, ShardLayout, shard_layout_from_json
 from schemas.nearcore.state_part import Encoding
@@ -43,8 +43,6 @@ BLOCK_HEADER_BYTES_MAX = 1 << 20
 MISSING_MAX = MANIFEST_PARTS_MAX
 """Most objects listed as missing."""
 
-_TIME = "%Y-%m-%dT%H:%M:%SZ"
-_TIME_PATTERN = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 # Printable ASCII without @, so that no URL carries credentials; a web seed also has no query, since clients append the path.
 _MIRROR_PATTERN = r"(?:https?|gs|s3)://[!-?A-~]+"
 _WEB_SEED_PATTERN = r"https?://[!-\"$->A-~]+/"
@@ -143,8 +141,8 @@ class Manifest:
             "sync_hash": str(self.sync_hash),
             "protocol_version": self.protocol_version,
             "revision": self.revision,
-            "created": self.created.strftime(_TIME),
-            "expires": None if self.expires is None else self.expires.strftime(_TIME),
+            "created": encode_time(self.created),
+            "expires": None if self.expires is None else encode_time(self.expires),
             "producer_version": self.producer_version,
             "encoding": str(self.encoding),
             "zstd": None if self.zstd is None else {"version": self.zstd.version, "level": self.zstd.level},
@@ -178,8 +176,8 @@ class Manifest:
             sync_hash=reader.hash("sync_hash"),
             protocol_version=reader.number("protocol_version", 0, 2**32 - 1),
             revision=reader.number("revision", 1, REVISION_MAX),
-            created=_read_time(reader, "created"),
-            expires=None if reader.is_null("expires") else _read_time(reader, "expires"),
+            created=reader.time("created"),
+            expires=None if reader.is_null("expires") else reader.time("expires"),
             producer_version=reader.text("producer_version", 100),
             encoding=Encoding(reader.text("encoding", 20, "|".join(Encoding))),
             zstd=None if reader.is_null("zstd") else _read_zstd(reader.inner("zstd")),
@@ -266,14 +264,6 @@ def check_urls(mirrors: Sequence[str] = (), web_seeds: Sequence[str] = (), track
                 raise InvalidInputError(
                     problem=f"a {option} is {form}, and there are at most {URLS_MAX}", where=url.partition("@")[2][:200] or url[:200]
                 )
-
-
-def _read_time(reader: FieldReader, name: str) -> datetime:
-    text = reader.text(name, 20, _TIME_PATTERN)
-    try:
-        return datetime.strptime(text, _TIME).replace(tzinfo=UTC)
-    except ValueError:
-        reader.fail(f"field {name} is no time")
 
 
 def _read_zstd(reader: FieldReader) -> ZstdSettings:
