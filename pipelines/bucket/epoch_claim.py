@@ -60,10 +60,7 @@ class Claimant:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def __post_init__(self) -> None:
-        if not LEASE_TTL_S_MIN <= self.ttl_s <= LEASE_TTL_S_MAX:
-            raise InvalidInputError(
-                problem=f"a claim lives from {LEASE_TTL_S_MIN:.0f} to {LEASE_TTL_S_MAX} seconds", where=f"{self.ttl_s:g}"
-            )
+        check_ttl(self.ttl_s)
 
     @property
     def where(self) -> str:
