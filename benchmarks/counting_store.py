@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -101,7 +102,10 @@ class RangeReadStore(CountingFileStore):
     """The same, its files read by ranges."""
 
     __slots__ = ()
-    maps_files = False
+
+    def local_root(self) -> Path | None:
+        """None, so that no file is read past the store."""
+        return None
 
     def open(self, name: str) -> pa.NativeFile:
         """See `Store.open`."""

@@ -1,7 +1,8 @@
 """The claim of an epoch in a store: made, renewed by a heartbeat, taken over when its holder is gone, released.
 
 A claim keeps a second producer from doing the same work at the same time. Nothing rests on it: whatever happens to it, two producers
-publish the same bytes and the store decides whose manifest is which revision.
+publish the same bytes and the store decides whose manifest is which revision. On a server that takes no notice of
+``If-None-Match`` and ``If-Match``, two producers may both believe that they hold it, and then both produce.
 
 Whose lease no longer counts, `pipelines.bucket.lease_rule` decides.
 """

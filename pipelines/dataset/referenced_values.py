@@ -15,7 +15,6 @@ from functools import partial
 import pyarrow as pa
 
 from pipelines.dataset.dataset_files import opened_batches, read_adjacent_batches
-from pipelines.stores.file_store import FileStore
 from pipelines.stores.store import Store
 from schemas.dataset.dataset_summary import DatasetShard, ValuesFile
 from schemas.dataset.flat_state import OWN_VALUE_SCHEMA, VALUE_SCHEMA
@@ -53,7 +52,8 @@ class _ValuesFolder:
             places: (key or hash by which the files ascend, hash), each hash once, in any order.
         """
         by_file = list(self._by_file(places))
-        if isinstance(self.store, FileStore) and self.store.maps_files:
+        if self.store.local_root() is not None:
+            # Mapped files: reading a piece of one is no request.
             return [batch for file, wanted in by_file for batch in self._opened(file, wanted)]
         reads = [read for file, wanted in by_file for read in self._reads(file, wanted)]
         if len(reads) < 2:

@@ -18,7 +18,6 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from pipelines.dataset.arrow_dataset import SUMMARY_NAME, ShardDataset
 from pipelines.execution.executor import Executor, Task
-from pipelines.stores.file_store import FileStore
 from pipelines.stores.object_names import TEMPORARY_FOLDER
 from pipelines.stores.open_store import open_store
 from schemas.errors import InvalidInputError, StoreDeniedError
@@ -67,11 +66,11 @@ def require_shared(executor: Executor, urls: Mapping[str, str]) -> None:
     if not isinstance(executor, SpansMachines):
         return
     for option, url in urls.items():
-        store = open_store(url)
-        if not isinstance(store, FileStore):
+        root = open_store(url).local_root()
+        if root is None:
             continue
-        with _probe_file(Path(store.root), option) as probe:
-            _require_seen(executor, probe, store.root, option, "can't see what this machine writes there")
+        with _probe_file(root, option) as probe:
+            _require_seen(executor, probe, root, option, "can't see what this machine writes there")
 
 
 def require_readable(executor: Executor, option: str, datasets: Iterable[ShardDataset]) -> None:
@@ -85,15 +84,13 @@ def require_readable(executor: Executor, option: str, datasets: Iterable[ShardDa
     if not isinstance(executor, SpansMachines):
         return
     for dataset in datasets:
-        store = open_store(dataset.url)
-        if isinstance(store, FileStore):
-            summary = Path(store.root, dataset.folder, SUMMARY_NAME)
-            _require_seen(
-                executor, summary, store.root, option, f"can't see {summary.relative_to(store.root)}, which is there on this machine"
-            )
+        root = open_store(dataset.url).local_root()
+        if root is not None:
+            summary = root / dataset.folder / SUMMARY_NAME
+            _require_seen(executor, summary, root, option, f"can't see {summary.relative_to(root)}, which is there on this machine")
 
 
-def _require_seen(executor: SpansMachines, file: Path, root: str, option: str, problem: str) -> None:
+def _require_seen(executor: SpansMachines, file: Path, root: Path, option: str, problem: str) -> None:
     blind = sorted(name for name, seen in executor.on_each_machine(SeesFileTask(str(file))) if not seen)
     if blind:
         shown = ", ".join(blind[:3]) + (f" and {len(blind) - 3} more" if len(blind) > 3 else "")

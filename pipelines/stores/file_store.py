@@ -18,7 +18,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar
 
 import pyarrow as pa
 
@@ -26,7 +25,7 @@ from pipelines.stores.durable_file import make_folder, sync_folder, write_all
 from pipelines.stores.object_names import TEMPORARY_FOLDER, check_object_name, check_prefix, check_range
 from pipelines.stores.per_process import PerProcess
 from pipelines.stores.ranges import as_view, holds_same_bytes
-from pipelines.stores.store import Data, ObjectInfo, StoreGuarantees
+from pipelines.stores.store import Data, ObjectInfo
 from schemas.errors import (
     InvalidInputError,
     ObjectExistsError,
@@ -54,12 +53,8 @@ class FileStore:
 
     root: str
     """Absolute path."""
-    shared: bool = False
-    """The folder is on a file system that every machine of the cluster mounts at this path."""
     durable: bool = True
     """Wait for the disk with every put; without it a power cut may take what was put last."""
-    maps_files: ClassVar[bool] = True
-    """What `open` returns is mapped: reading a piece of it is no request."""
     _cleaned: PerProcess[bool] = field(default_factory=PerProcess, repr=False, compare=False)
 
     @property
@@ -67,10 +62,9 @@ class FileStore:
         """``file://`` and the path."""
         return f"file://{self.root}"
 
-    @property
-    def guarantees(self) -> StoreGuarantees:
-        """All; ``durable`` and ``shared`` as told."""
-        return StoreGuarantees(create_only=True, swap=True, durable=self.durable, shared=self.shared)
+    def local_root(self) -> Path | None:
+        """See `Store.local_root`."""
+        return Path(self.root)
 
     def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
         """See `Store.put`."""

@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -34,7 +35,7 @@ from pipelines.stores.gcs_credentials import find_credentials
 from pipelines.stores.object_names import check_range
 from pipelines.stores.per_process import PerProcess
 from pipelines.stores.ranges import as_view, holds_same_bytes, open_ranges
-from pipelines.stores.store import Data, ObjectInfo, StoreGuarantees
+from pipelines.stores.store import Data, ObjectInfo
 from schemas.errors import (
     InvalidInputError,
     ObjectExistsError,
@@ -73,9 +74,7 @@ class GcsStore:
 
     location: BucketFolder
     endpoint_url: str | None = None
-    project: str | None = None
-    token: str | None = None
-    """As gcsfs takes it: ``google_default``, ``cloud``, ``anon`` or the path of a key file; None takes what `find_credentials` finds."""
+    anonymous: bool = False
     _file_system: PerProcess[Any] = field(default_factory=PerProcess, repr=False, compare=False)
     _bucket: PerProcess[Any] = field(default_factory=PerProcess, repr=False, compare=False)
 
@@ -84,10 +83,9 @@ class GcsStore:
         """``gs://bucket/folder``."""
         return self.location.url
 
-    @property
-    def guarantees(self) -> StoreGuarantees:
-        """All."""
-        return StoreGuarantees(create_only=True, swap=True, durable=True, shared=True)
+    def local_root(self) -> Path | None:
+        """See `Store.local_root`."""
+        return None
 
     def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
         """See `Store.put`."""
@@ -222,7 +220,7 @@ class GcsStore:
         with self._mapped(""):
             return (gcsfs.GCSFileSystem if probes else gcsfs.core.GCSFileSystem)(
                 # Only listing and making buckets need a project; a name silences gcsfs's warning about that.
-                project=self.project or os.environ.get("GOOGLE_CLOUD_PROJECT") or "statecast",
+                project=os.environ.get("GOOGLE_CLOUD_PROJECT") or "statecast",
                 token=self._token(),
                 endpoint_url=self.endpoint_url,
                 requests_timeout=_client_timeout(),
@@ -233,16 +231,16 @@ class GcsStore:
             )
 
     def _token(self) -> Any:
-        """Return whom to be: a name or path as gcsfs takes it, or credentials.
+        """Return whom to be, as gcsfs takes it: ``anon``, or credentials.
 
         Raises:
             InvalidInputError: credentials would cross the network in clear.
             StoreDeniedError: credentials are named that can't be used.
         """
         endpoint_url = self.endpoint_url or os.environ.get(EMULATOR_VARIABLE)
-        if self.token == "anon" or is_set(GCS_ANONYMOUS_VARIABLE) or (self.token is None and os.environ.get(EMULATOR_VARIABLE)):
+        if self.anonymous or is_set(GCS_ANONYMOUS_VARIABLE) or os.environ.get(EMULATOR_VARIABLE):
             return "anon"
-        found = self.token or find_credentials() or "anon"
+        found = find_credentials() or "anon"
         if found != "anon" and endpoint_url and is_plain_http_elsewhere(endpoint_url):
             raise InvalidInputError(
                 problem="this endpoint is asked without TLS, and who listens could use the token that goes there",

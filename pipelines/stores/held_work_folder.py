@@ -9,11 +9,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
 from pipelines.stores.file_lock import take_lock
-from pipelines.stores.file_store import FileStore
 from pipelines.stores.object_names import TEMPORARY_FOLDER
 from pipelines.stores.open_store import open_store
 from schemas.errors import InvalidInputError, StoreDeniedError, StoreError
@@ -33,24 +31,24 @@ def held_work_folder(url: str, *, alone: bool) -> Iterator[None]:
         InvalidInputError: a process that can't be worked beside holds it.
         StoreError: it can't be written.
     """
-    store = open_store(url)
-    if not isinstance(store, FileStore):
+    root = open_store(url).local_root()
+    if root is None:
         yield
         return
-    folder = Path(store.root, TEMPORARY_FOLDER)
+    folder = root / TEMPORARY_FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = take_lock(folder / _LOCK, shared=not alone)
     except BlockingIOError:
         raise InvalidInputError(
             problem="another process works in this work folder" if alone else "a watcher works in this work folder, and works there alone",
-            where=store.root,
+            where=str(root),
             remedy="Give each a folder of its own with --work.",
         ) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             failure = StoreDeniedError if error.errno in _DENIED else StoreError
-            raise failure(problem=f"the work folder can't be written: {error.strerror or error}", where=store.root) from error
+            raise failure(problem=f"the work folder can't be written: {error.strerror or error}", where=str(root)) from error
         lock = None
     if lock is None:
         yield

@@ -10,12 +10,13 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pyarrow as pa
 
 from pipelines.stores.delete_listed import delete_listed
 from pipelines.stores.object_names import check_object_name, check_prefix, check_range
-from pipelines.stores.store import Data, ObjectInfo, StoreGuarantees
+from pipelines.stores.store import Data, ObjectInfo
 from schemas.errors import ObjectExistsError, ObjectNotFoundError
 
 
@@ -39,10 +40,9 @@ class MemoryStore:
         """``memory://`` and the name."""
         return f"memory://{self.name}"
 
-    @property
-    def guarantees(self) -> StoreGuarantees:
-        """All but outliving the process."""
-        return StoreGuarantees(create_only=True, swap=True, durable=False, shared=False)
+    def local_root(self) -> Path | None:
+        """See `Store.local_root`."""
+        return None
 
     def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
         """See `Store.put`."""

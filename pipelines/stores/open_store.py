@@ -21,11 +21,8 @@ SCHEMES = ("file", "memory", "gs", "s3")
 def open_store(
     url: str,
     *,
-    shared: bool = False,
     durable: bool = True,
     endpoint_url: str | None = None,
-    project: str | None = None,
-    token: str | None = None,
     anonymous: bool = False,
     retry: RetryPolicy | None = RetryPolicy(),  # noqa: B008 - a frozen value
 ) -> Store:
@@ -33,10 +30,8 @@ def open_store(
 
     Args:
         url: a path, ``file:///folder``, ``memory://name``, ``gs://bucket/folder`` or ``s3://bucket/folder``.
-        shared: a local folder is on a file system that every machine mounts at the same path.
         durable: a local folder: wait for the disk with every put; False for what can be made again.
         endpoint_url: GCS and S3: another server than the provider's; without it the clients' own environment variables count.
-        project, token: GCS: as gcsfs takes them.
         anonymous: GCS and S3: use no credentials (public buckets).
         retry: how transient faults of GCS and S3 are retried; None to see each of them.
     Raises:
@@ -47,11 +42,11 @@ def open_store(
     store: Store
     scheme = url.partition("://")[0] if "://" in url else "file"
     if scheme == "file":
-        store = FileStore(_local_path(url), shared, durable)
+        store = FileStore(_local_path(url), durable)
     elif scheme == "memory":
         store = MemoryStore(url.removeprefix("memory://").strip("/"))
     elif scheme == "gs":
-        store = GcsStore(BucketFolder.parse(url), endpoint_url, project, "anon" if anonymous else token)
+        store = GcsStore(BucketFolder.parse(url), endpoint_url, anonymous)
     elif scheme == "s3":
         import_s3fs()
         store = S3Store(BucketFolder.parse(url), endpoint_url, anonymous)

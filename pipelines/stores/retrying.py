@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ import stamina
 
 from pipelines.stores.delete_listed import delete_listed
 from pipelines.stores.ranges import open_ranges
-from pipelines.stores.store import Data, ObjectInfo, Store, StoreGuarantees
+from pipelines.stores.store import Data, ObjectInfo, Store
 from schemas.errors import TransientStoreError
 
 T = TypeVar("T")
@@ -45,10 +46,9 @@ class RetryingStore:
         """The inner store's."""
         return self.inner.url
 
-    @property
-    def guarantees(self) -> StoreGuarantees:
+    def local_root(self) -> Path | None:
         """The inner store's."""
-        return self.inner.guarantees
+        return self.inner.local_root()
 
     def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
         """See `Store.put`."""

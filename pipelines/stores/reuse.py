@@ -11,7 +11,6 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from pipelines.stores.file_store import FileStore
 from pipelines.stores.object_names import check_object_name
 from pipelines.stores.store import Store
 from schemas.errors import ObjectMismatchError
@@ -28,10 +27,11 @@ def reuse_object(source: Store, source_name: str, target: Store, target_name: st
         StoreError: as the stores say.
     """
     info = source.info(source_name)
-    if isinstance(source, FileStore) and isinstance(target, FileStore) and info is not None and info.size == size:
+    source_root, target_root = source.local_root(), target.local_root()
+    if source_root is not None and target_root is not None and info is not None and info.size == size:
         # Another file system, or one without hard links: then the bytes are copied after all.
         with suppress(OSError):
-            _link(Path(source.root, check_object_name(source_name)), Path(target.root, check_object_name(target_name)))
+            _link(source_root / check_object_name(source_name), target_root / check_object_name(target_name))
             return
     data = source.get(source_name)
     if len(data) != size or hashlib.sha256(data).hexdigest() != sha256:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,7 +27,7 @@ from pipelines.stores.delete_listed import delete_listed
 from pipelines.stores.object_names import check_range
 from pipelines.stores.per_process import PerProcess
 from pipelines.stores.ranges import as_view, holds_same_bytes, open_ranges
-from pipelines.stores.store import Data, ObjectInfo, StoreGuarantees
+from pipelines.stores.store import Data, ObjectInfo
 from schemas.errors import (
     InvalidInputError,
     ObjectExistsError,
@@ -70,10 +71,9 @@ class S3Store:
         """``s3://bucket/folder``."""
         return self.location.url
 
-    @property
-    def guarantees(self) -> StoreGuarantees:
-        """All, of a server that honours If-Match and If-None-Match as S3 does."""
-        return StoreGuarantees(create_only=True, swap=True, durable=True, shared=True)
+    def local_root(self) -> Path | None:
+        """See `Store.local_root`."""
+        return None
 
     def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
         """See `Store.put`."""

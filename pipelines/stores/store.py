@@ -11,26 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import pyarrow as pa
 
 Data: TypeAlias = bytes | bytearray | memoryview | pa.Buffer
 """What can be put."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoreGuarantees:
-    """What a store does beyond the base promise; callers look here instead of at the URL's scheme."""
-
-    create_only: bool
-    """``put`` with ``create_only`` is decided by the store, so it also holds between machines."""
-    swap: bool
-    """``swap`` is decided by the store."""
-    durable: bool
-    """A put that returned survives a power cut."""
-    shared: bool
-    """Every machine of a cluster sees the same objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +43,8 @@ class Store(Protocol):
         """Where it is, for people and for workers; holds no secret."""
         ...
 
-    @property
-    def guarantees(self) -> StoreGuarantees:
-        """What it does beyond the base promise."""
+    def local_root(self) -> Path | None:
+        """Return the folder of this machine in which objects are files under their names; None where they are not, or must not be read past the store."""
         ...
 
     def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:

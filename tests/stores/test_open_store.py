@@ -71,3 +71,9 @@ def test_s3_without_s3fs_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(InvalidInputError, match=r"statecast\[s3\]"):
         open_store("s3://bucket/folder")
+
+
+def test_a_folder_alone_is_read_past_the_store(tmp_path: Path) -> None:
+    """Links and memory maps go by the folder itself; a bucket has none."""
+    assert open_store(f"file://{tmp_path}").local_root() == tmp_path
+    assert [open_store(url).local_root() for url in ("gs://bucket", "s3://bucket", "memory://name")] == [None] * 3

@@ -52,6 +52,8 @@ class TestFileStore(StoreContract):
 class TestMemoryStore(StoreContract):
     """This process's memory."""
 
+    lives_in_one_process = True
+
     @pytest.fixture
     def store(self) -> Store:
         """A fresh name."""

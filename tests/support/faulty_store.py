@@ -12,13 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from pipelines.stores.delete_listed import delete_listed
 from pipelines.stores.ranges import as_view, open_ranges
-from pipelines.stores.store import Data, ObjectInfo, Store, StoreGuarantees
+from pipelines.stores.store import Data, ObjectInfo, Store
 from schemas.errors import TransientStoreError
 
 T = TypeVar("T")
@@ -81,10 +82,9 @@ class FaultyStore:
         """The inner store's."""
         return self.inner.url
 
-    @property
-    def guarantees(self) -> StoreGuarantees:
-        """The inner store's."""
-        return self.inner.guarantees
+    def local_root(self) -> Path | None:
+        """See `Store.local_root`."""
+        return None
 
     def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
         """See `Store.put`."""
