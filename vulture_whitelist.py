@@ -1,0 +1,62 @@
+"""Names that vulture finds unused in the program, each with what uses it. Vulture reads this file; nothing imports it."""
+
+# The entry point and a callback of typer.
+main
+_main
+show_version
+
+# Ray Data calls these of its sources and sinks, aiohttp and http.server of their handlers, io of a raw stream, the kernel of a signal's.
+_.min_rows_per_write
+_.on_write_start
+_.on_write_complete
+_.on_write_failed
+_.supports_distributed_reads
+_.estimate_inmemory_data_size
+_.get_read_tasks
+data_context
+_.connection_made
+_.daemon_threads
+_.timeout
+_.log_message
+format
+_.seekable
+_.readinto
+trace
+
+# Settings of other libraries' objects: libtorrent's torrents, an aiohttp answer, an s3fs file system.
+_.url_seeds
+_.piece_priorities
+_.save_path
+_.content_length
+_.retries
+
+# What users of the Python interface call.
+read_flat_state
+write_flat_state
+
+# Fields of decoded values, read by name, printed as JSON or part of what a format says.
+nonce_index
+yield_id
+queue_index
+receiving_shard_id
+timestamp_ns
+bytes_sent
+agent
+tied_to_chain
+CATALOGUE
+
+# Used by tests and benchmarks alone.
+newest_epoch
+flat_state_failure
+build_shard
+can_verify
+open_node_source
+check_revision
+_.lease_of
+_.unrepaired
+SilentWatcher
+confirmed_by
+
+# Written, never read.
+manifest_source
+has_manifest
