@@ -9,24 +9,30 @@ export PIP_RETRIES ?= 10
 export UV_HTTP_RETRIES ?= 10
 export UV_HTTP_TIMEOUT ?= 180
 export CARGO_NET_RETRY ?= 10
-# A comma in an argument of `call` would begin the next one.
-, := ,
 again = for pause in 5 30 60 end; do $(1) && break; test $$pause != end || exit 1; echo "once more in $$pause s" >&2; sleep $$pause; done
+# What is installed is what the lock names, by its hash, or nothing. Never an editable tree: that has no hash.
+INSTALL := $(BIN)/uv pip install --quiet --require-hashes
+SET_UP := $(INSTALL) --python $(BIN)/python --constraint constraints.txt --requirement pyproject.toml --extra s3 --extra p2p --extra kms --extra dev
+TOOLS := $(VENV)/tools
 # At most so many, since a container may have less of the machine than it sees.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
-.PHONY: help setup demo check test test-all bench infra-check image-steps clean
+.PHONY: help setup demo check test test-all coverage bench lock audit docs wheels infra-check image-steps clean
 
 help:  ## say what the targets are
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 setup: $(VENV)/.ready  ## make .venv with statecast and all that its tests need
 
-$(VENV)/.ready: pyproject.toml constraints.txt $(shell find native -name '*.rs' -not -path '*/target/*' -o -name 'Cargo.*' -not -path '*/target/*' -o -name pyproject.toml 2>/dev/null)
+$(BIN)/uv:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(call again,$(BIN)/python -m pip install --quiet --constraint constraints.txt uv)
-	$(call again,$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[s3$(,)p2p$(,)kms$(,)dev]')
+	sed -n '/^uv==/,/[^\\]$$/p' constraints.txt > $(VENV)/uv.txt
+	$(call again,$(BIN)/python -m pip install --quiet --require-hashes --requirement $(VENV)/uv.txt)
+
+$(VENV)/.ready: pyproject.toml constraints.txt $(shell find native -name '*.rs' -not -path '*/target/*' -o -name 'Cargo.*' -not -path '*/target/*' -o -name pyproject.toml 2>/dev/null) | $(BIN)/uv
+	$(call again,$(SET_UP))
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@if command -v cargo >/dev/null; then \
 	    echo "Building the native kernel"; \
 	    $(call again,cargo fetch --quiet --locked --manifest-path native/binding/Cargo.toml); \
@@ -40,29 +46,36 @@ $(VENV)/.ready: pyproject.toml constraints.txt $(shell find native -name '*.rs' 
 demo: setup  ## produce, publish and check an epoch out of the bundled node database
 	$(BIN)/python examples/demo.py
 
-check: setup  ## formatting, lint, types, import directions; Rust too where cargo is there
+check: setup  ## formatting, lint, types, import directions, dependencies, dead code; Rust too where cargo is there
 	$(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry .
+	$(BIN)/vulture
 	@if command -v cargo >/dev/null; then cd native && cargo fmt --check && cargo clippy --quiet --workspace --all-targets -- -D warnings && cargo test --quiet --workspace; fi
 
 # The schedulers that the examples are for need other versions of libraries than we do.
 $(VENV)/schedulers/.ready: $(VENV)/.ready examples/requirements.txt examples/constraints.txt
 	test -x $(VENV)/schedulers/bin/python || $(PYTHON) -m venv $(VENV)/schedulers
-	$(call again,$(BIN)/uv pip install --quiet --python $(VENV)/schedulers/bin/python --constraint examples/constraints.txt --requirement examples/requirements.txt)
+	$(call again,$(INSTALL) --python $(VENV)/schedulers/bin/python --constraint examples/constraints.txt --requirement examples/requirements.txt)
 	touch $@
 
 test: check $(VENV)/schedulers/.ready  ## the checks and all tests but the long ones
 	$(PYTEST) -m 'not slow'
 
 test-all: check $(VENV)/schedulers/.ready  ## the long tests too: chaos, many kills, servers that must be built first
-	$(call again,$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cluster$(,)s3$(,)p2p$(,)kms$(,)dev]')
+	$(call again,$(SET_UP) --extra cluster)
 	STATECAST_BUILD_SERVERS=1 $(PYTEST)
 
 bench: setup  ## time every stage against its floor on one million records
 	$(BIN)/python -m benchmarks.produce
 
-TOOLS := $(VENV)/tools
+# Versions stay unless they must change; `make lock UPGRADE=--upgrade` takes the newest of all, `UPGRADE='--upgrade-package ray'` of one.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
+
+lock: | $(BIN)/uv  ## renew constraints.txt and examples/constraints.txt after a change of dependencies
+	$(COMPILE) $(UPGRADE) --all-extras --group audit --output-file constraints.txt pyproject.toml
+	$(COMPILE) $(UPGRADE) --output-file examples/constraints.txt examples/requirements.txt
 
 $(TOOLS)/tflint:
 	GOBIN=$(abspath $(TOOLS)) go install github.com/terraform-linters/tflint@v0.64.0
