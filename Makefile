@@ -77,6 +77,23 @@ lock: | $(BIN)/uv  ## renew constraints.txt and examples/constraints.txt after a
 	$(COMPILE) $(UPGRADE) --all-extras --group audit --output-file constraints.txt pyproject.toml
 	$(COMPILE) $(UPGRADE) --output-file examples/constraints.txt examples/requirements.txt
 
+$(TOOLS)/audit/.ready: constraints.txt pyproject.toml | $(BIN)/uv
+	test -x $(TOOLS)/audit/bin/python || $(PYTHON) -m venv $(TOOLS)/audit
+	$(call again,$(INSTALL) --python $(TOOLS)/audit/bin/python --constraint constraints.txt --group audit)
+	touch $@
+
+# The kinds of answer are told apart, so that a database out of reach is never taken for a finding, nor for none.
+audit: $(TOOLS)/audit/.ready  ## licences and origins of crates, then known vulnerabilities of all that is locked (asks the advisory databases)
+	@command -v cargo-deny >/dev/null || { echo "audit: cargo-deny is not here: cargo install --locked cargo-deny" >&2; exit 1; }
+	cd native && cargo deny --locked check bans licenses sources
+	@failed=0; log=$$(mktemp); \
+	told() { cat $$log; if grep -qE "$$2" $$log; then echo "audit: $$1 could not reach its advisory database, so nothing was audited: this says nothing of the dependencies" >&2; \
+	    else echo "audit: $$1 has found what is listed above" >&2; fi; failed=1; }; \
+	$(TOOLS)/audit/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes --requirement constraints.txt >$$log 2>&1 \
+	    || told pip-audit 'could not be audited|ConnectionError|ServiceError|HTTPSConnectionPool'; \
+	(cd native && cargo deny --locked check advisories) >$$log 2>&1 || told cargo-deny 'failed to (fetch|load|open) advisory database'; \
+	rm -f $$log; test $$failed = 0 && echo "audit: no known vulnerability in what constraints.txt and native/Cargo.lock name"
+
 $(TOOLS)/tflint:
 	GOBIN=$(abspath $(TOOLS)) go install github.com/terraform-linters/tflint@v0.64.0
 
