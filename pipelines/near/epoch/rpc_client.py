@@ -99,7 +99,7 @@ class RpcClient:
         self.source_id: Final = f"JSON-RPC {parts.scheme}://{netloc}{'/…' if has_more else ''}"
         """The endpoint without what may be secret."""
         self._sleep = sleep
-        self._requests = Pace(limits.requests_per_s, clock=clock)
+        self._request_pace = Pace(limits.requests_per_s, clock=clock)
         self._pool = urllib3.PoolManager(
             num_pools=1, retries=False, timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, limits.timeout_s), read=limits.timeout_s)
         )
@@ -143,7 +143,7 @@ class RpcClient:
         self._pool.clear()
 
     def _attempt(self, method: str, params: object) -> RpcAnswer:
-        if wait_s := self._requests.book(1):
+        if wait_s := self._request_pace.book(1):
             self._sleep(wait_s)
         request = json.dumps({"jsonrpc": "2.0", "id": "statecast", "method": method, "params": params}).encode()
         deadline_s = self._clock() + self._limits.timeout_s
