@@ -34,15 +34,13 @@ class PartsSource:
 
     context: EpochContext
     """Of this shard alone."""
-    parts: tuple[PartObject, ...]
-    """All of the shard, or the one of a range."""
+    shard: ShardParts
+    """With all its parts, or the one of a range."""
     dataset_url: str
     """Where the values are kept meanwhile."""
     kernel_name: str
     url: str
     """Of the epoch's folder, for people."""
-    memory_usage: int | None
-    header_name: str | None
     store_url: str
     on_node_disk: bool = False
 
@@ -51,18 +49,16 @@ class PartsSource:
         """Return the source of a shard."""
         return cls(
             context=replace(epoch.context, shards=(shard.context,)),
-            parts=shard.parts,
+            shard=shard,
             dataset_url=dataset_url,
             kernel_name=kernel_name,
             url=epoch.url,
-            memory_usage=shard.memory_usage,
-            header_name=shard.header_name,
             store_url=epoch.store_url,
         )
 
     def of_part(self, index: int) -> PartsSource:
         """Return the source of one part's range alone, which is small to send to a worker."""
-        return replace(self, parts=(self.parts[index],))
+        return replace(self, shard=replace(self.shard, parts=(self.shard.parts[index],)))
 
     def describe(self) -> str:
         """Return what is read, for people."""
@@ -70,11 +66,11 @@ class PartsSource:
 
     def fingerprint(self, shard: ShardContext) -> str:
         """Return a text that changes when the records could: root and number of parts say which records a part has."""
-        return f"parts-{hashlib.sha256(f'{shard.shard_uid} {shard.state_root} {len(self.parts)}'.encode()).hexdigest()[:32]}"
+        return f"parts-{hashlib.sha256(f'{shard.shard_uid} {shard.state_root} {len(self.shard.parts)}'.encode()).hexdigest()[:32]}"
 
     def key_ranges(self, shard: ShardContext, range_bytes_target: int) -> tuple[KeyRange, ...]:
         """Return a range a part, without bounds."""
-        return tuple(KeyRange(b"", None) for _ in self.parts)
+        return tuple(KeyRange(b"", None) for _ in self.shard.parts)
 
     def records(self, shard: ShardContext, key_range: KeyRange, record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
         """Yield the records of the parts, and keep the values that they refer to.
@@ -82,7 +78,7 @@ class PartsSource:
         Raises:
             IntegrityError, StoreError: a part is not what it should be, or can't be read.
         """
-        for part in self.parts:
+        for part in self.shard.parts:
             applied = self._applied(part)
             yield from bounded(iter(applied.records), record_batch_bytes_max)
 
@@ -97,18 +93,17 @@ class PartsSource:
 
     def state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
         """Return the state header that lies beside the parts."""
-        if self.header_name is None:
-            return NO_STATE_HEADER
-        return FoundStateHeader(open_store(self.store_url).get(self.header_name), HeaderOrigin.COPIED)
+        name = self.shard.header_name
+        return NO_STATE_HEADER if name is None else FoundStateHeader(open_store(self.store_url).get(name), HeaderOrigin.COPIED)
 
     def root_memory_usage(self, shard: ShardContext) -> int | None:
         """Return what a statement or the state header says."""
-        return self.memory_usage
+        return self.shard.memory_usage
 
     def forget_values(self) -> None:
         """Remove the kept values; for when the dataset is complete."""
         store = open_store(self.dataset_url)
-        for part in self.parts:
+        for part in self.shard.parts:
             store.delete(self._values_name(part))
 
     def _applied(self, part: PartObject) -> AppliedPart:
@@ -127,7 +122,7 @@ class PartsSource:
     def _value_rows(self, value_hashes: Sequence[bytes]) -> Iterator[pa.RecordBatch]:
         found: dict[bytes, pa.RecordBatch] = {}
         wanted = set(value_hashes)
-        for part in self.parts:
+        for part in self.shard.parts:
             if not wanted:
                 break
             for batch in self._kept_values(part):

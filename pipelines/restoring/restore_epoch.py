@@ -108,7 +108,7 @@ def _restore_shard_dataset(
 ) -> ShardDataset:
     source = PartsSource.of_shard(epoch, shard, settings.dataset_url, kernel.name)
     export = plan_export(source, epoch.context, shard.context, settings)
-    dataset = export.done if export.done is not None else _export_parts(runner, source, export, settings)
+    dataset = export if isinstance(export, ShardDataset) else _export_parts(runner, source, export, settings)
     dataset = verify_dataset(runner, kernel, dataset, source)
     source.forget_values()
     return dataset
@@ -116,7 +116,7 @@ def _restore_shard_dataset(
 
 def _export_parts(runner: StageRunner, source: PartsSource, export: ShardExport, settings: ExportSettings) -> ShardDataset:
     name = str(export.context.shards[0].shard_uid)
-    assert len(export.tasks) == len(source.parts), "the export has a task a part"
+    assert len(export.tasks) == len(source.shard.parts), "the export has a task a part"
     # A range's own values are those that its part holds whole.
     export = replace(export, tasks=tuple(replace(task, source=source.of_part(index)) for index, task in enumerate(export.tasks)))
     summaries = runner.run(

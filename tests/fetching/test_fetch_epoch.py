@@ -135,11 +135,11 @@ def test_a_plan_says_what_is_here_and_writes_nothing(tmp_path: Path) -> None:
     into = tmp_path / "into"
     plan = EpochFetch(settings_for(into, published_parts()), Recorder(), Random(1)).plan()
     assert not into.exists()
-    assert sum(shard.num_parts for shard in plan.shards) == sum(source.parts for source in plan.sources) == PARTS
+    assert sum(len(shard.missing) for shard in plan.shards) == sum(source.parts for source in plan.sources) == PARTS
     fetch(settings_for(into, published_parts(), shard_ids=(1,)))
     plan = EpochFetch(settings_for(into, published_parts()), Recorder(), Random(1)).plan()
-    assert [shard.parts_here for shard in plan.shards] == [0, NUM_PARTS, 0, 0]
-    assert sum(source.size for source in plan.sources) == sum(shard.size - shard.bytes_here for shard in plan.shards)
+    assert [len(shard.here) for shard in plan.shards] == [0, NUM_PARTS, 0, 0]
+    assert sum(source.size for source in plan.sources) == sum(part.size for shard in plan.shards for part in shard.missing)
 
 
 def test_a_key_that_did_not_sign_is_not_enough(tmp_path: Path) -> None:

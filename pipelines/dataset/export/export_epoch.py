@@ -38,8 +38,8 @@ def export_epoch(runner: StageRunner, source: FlatStateSource, context: EpochCon
     needs = TaskNeeds(EXPORT_TASK_MEMORY_BYTES, node_disk=source.on_node_disk)
     datasets = []
     for export in exports:
-        if export.done is not None:
-            datasets.append(export.done)
+        if isinstance(export, ShardDataset):
+            datasets.append(export)
             continue
         name = str(export.context.shards[0].shard_uid)
         # The last ranges first: contract data ends the key space, and ranges of it are the longest where they had to be guessed. A long one

@@ -123,18 +123,19 @@ class CopiedValues:
 
 @dataclass(frozen=True, slots=True)
 class ShardExport:
-    """The plan of one shard's export; ``done`` is the dataset when an earlier run finished it."""
+    """The plan of one shard's export."""
 
     source: FlatStateSource
     context: EpochContext
     """Of this shard alone."""
     fingerprint: str
     tasks: tuple[ExportRangeTask, ...]
-    done: ShardDataset | None
 
 
-def plan_export(source: FlatStateSource, context: EpochContext, shard: ShardContext, settings: ExportSettings) -> ShardExport:
-    """Split a shard's export into tasks, or find it done.
+def plan_export(
+    source: FlatStateSource, context: EpochContext, shard: ShardContext, settings: ExportSettings
+) -> ShardExport | ShardDataset:
+    """Split a shard's export into tasks; return the dataset where an earlier run has finished it.
 
     Raises:
         SourceError: the source can't give the shard's flat state at the wanted block.
@@ -148,7 +149,7 @@ def plan_export(source: FlatStateSource, context: EpochContext, shard: ShardCont
         and earlier.summary.shard.state_root == shard.state_root
         and earlier.is_whole()
     ):
-        return ShardExport(source, shard_context, fingerprint, (), earlier)
+        return earlier
     memory_usage = source.root_memory_usage(shard)
     ranges = source.key_ranges(shard, settings.range_bytes_target)
     if earlier is None:
@@ -158,7 +159,7 @@ def plan_export(source: FlatStateSource, context: EpochContext, shard: ShardCont
         ExportRangeTask(source, shard_context, settings, key_range, index, fingerprint, memory_usage)
         for index, key_range in enumerate(ranges)
     )
-    return ShardExport(source, shard_context, fingerprint, tasks, None)
+    return ShardExport(source, shard_context, fingerprint, tasks)
 
 
 def find_readable_shard(url: str, context: EpochContext) -> ShardDataset | None:
