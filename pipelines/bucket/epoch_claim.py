@@ -59,6 +59,7 @@ class Claimant:
     sightings: LeaseSightings = field(default_factory=LeaseSightings)
     """Kept from one attempt to the next by who waits for a claim."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    join_s_max: float = JOIN_S_MAX
 
     def __post_init__(self) -> None:
         check_ttl(self.ttl_s)
@@ -156,8 +157,8 @@ class HeldClaim:
             raise self._lost
 
     def release(self) -> None:
-        """Give the claim up. One that can't be given up expires; so does one whose renewal hangs for longer than `JOIN_S_MAX`."""
-        if not self._lock.acquire(timeout=JOIN_S_MAX):
+        """Give the claim up. One that can't be given up expires; so does one whose renewal hangs for longer than ``join_s_max``."""
+        if not self._lock.acquire(timeout=self._claimant.join_s_max):
             return
         try:
             if not self._released:

@@ -110,11 +110,14 @@ class EpochLease:
 
 
 @contextmanager
-def held_epoch(leases: Sequence[EpochLease], tell: Callable[[EpochLease, LeaseState], None] = lambda *_: None) -> Iterator[None]:
+def held_epoch(
+    leases: Sequence[EpochLease], tell: Callable[[EpochLease, LeaseState], None] = lambda *_: None, *, end_wait_s: float = END_WAIT_S
+) -> Iterator[None]:
     """Hold an epoch in some stores for as long as the block runs. However it ends, the leases are removed.
 
     Args:
         tell: told, in another thread, what a lease came to whenever that changes.
+        end_wait_s: how long the end of the block waits for all leases to be removed.
     """
     stop = threading.Event()
     threads = [
@@ -129,7 +132,7 @@ def held_epoch(leases: Sequence[EpochLease], tell: Callable[[EpochLease, LeaseSt
     finally:
         stop.set()
         for thread in started:
-            thread.join(END_WAIT_S / len(started))
+            thread.join(end_wait_s / len(started))
 
 
 def _keep(lease: EpochLease, stop: threading.Event, tell: Callable[[EpochLease, LeaseState], None]) -> None:

@@ -99,12 +99,16 @@ class EpochFetch:
     def _held(self, layout: EpochLayout) -> Iterator[None]:
         """Hold leases of the epoch in the stores that were named; whatever becomes of them, the fetch goes on."""
         told: list[tuple[str, LeaseState, str]] = []
+
+        def tell(lease: EpochLease, state: LeaseState) -> None:
+            told.append((lease.store.url, state, lease.problem))
+
         leases = []
         for url in self._store_urls() if self.settings.hold_lease else ():
             with suppress(InvalidInputError):
                 leases.append(EpochLease(open_store(url), layout, "fetch"))
         try:
-            with held_epoch(leases, lambda lease, state: told.append((lease.store.url, state, lease.problem))):
+            with held_epoch(leases, tell, end_wait_s=self.settings.limits.lease_end_wait_s):
                 yield
         finally:
             # Told here, since a watcher hears of one thing at a time.

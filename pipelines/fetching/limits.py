@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from pipelines.bucket.lease_keeper import END_WAIT_S
 from pipelines.fetching.source import SOURCE_TIMEOUT_S
 from schemas.errors import InvalidInputError
 
@@ -45,6 +46,9 @@ class FetchLimits:
     backoff_max_s: float = 20.0
     retry_after_max_s: float = 60.0
     """A server that asks to be left alone for longer than this is asked again after this."""
+
+    lease_end_wait_s: float = END_WAIT_S
+    """How long the end of a fetch waits for its leases to be removed."""
 
     stall_s: float = 8.0
     """A transfer that brought nothing for so long is hedged."""

@@ -53,6 +53,8 @@ class TorrentSettings:
     use_published: bool = True
     """Also ask the trackers and web seeds that the manifest names."""
     session: SessionSettings = field(default_factory=SessionSettings)
+    timeout_s: float = SOURCE_TIMEOUT_S
+    """Longest wait for the torrent, or for anything of a piece."""
 
 
 def magnet_peers(link: MagnetLink, manifest: Manifest) -> tuple[Address, ...]:
@@ -198,7 +200,7 @@ class TorrentSource:
 
     def _wait_for_torrent(self, download: Download, cancelled: Cancellation) -> Iterator[PublishedTorrent | None]:
         """Yield None while peers are asked for the torrent, then the torrent; nothing more after a cancellation."""
-        deadline = time.monotonic() + SOURCE_TIMEOUT_S
+        deadline = time.monotonic() + self._settings.timeout_s
         while not cancelled.is_cancelled:
             with self._changed:
                 self._check_open()
@@ -218,7 +220,7 @@ class TorrentSource:
         self, download: Download, torrent: PublishedTorrent, part_id: int, piece: int, cancelled: Cancellation
     ) -> Iterator[bytes | None]:
         """Yield None whenever the swarm brought some bytes, then the piece; nothing more after a cancellation."""
-        received, deadline = download.received, time.monotonic() + SOURCE_TIMEOUT_S
+        received, deadline = download.received, time.monotonic() + self._settings.timeout_s
         while not cancelled.is_cancelled:
             with self._changed:
                 self._check_open()
@@ -232,10 +234,12 @@ class TorrentSource:
                     yield data
                     return
             if download.received != received:
-                received, deadline = download.received, time.monotonic() + SOURCE_TIMEOUT_S
+                received, deadline = download.received, time.monotonic() + self._settings.timeout_s
                 yield None
             elif time.monotonic() > deadline:
-                raise TransientStoreError(problem=f"no peer and no web seed sent anything for {SOURCE_TIMEOUT_S:g} s", where=download.where)
+                raise TransientStoreError(
+                    problem=f"no peer and no web seed sent anything for {self._settings.timeout_s:g} s", where=download.where
+                )
 
     def _check_open(self) -> None:
         if self._closed:

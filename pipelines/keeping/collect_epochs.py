@@ -105,6 +105,7 @@ def collect_epochs(
     orphans_after_s: float = ORPHANS_AFTER_S,
     on_note: Callable[[str], None] = lambda _: None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    deletions_at_once: int = DELETIONS_AT_ONCE,
 ) -> CollectionResult:
     """Delete the epochs of a chain that are no longer kept; see `pipelines.keeping.retention` for which.
 
@@ -115,12 +116,13 @@ def collect_epochs(
         orphans_after_s: age of the newest object of a folder without a manifest from which on it is deleted.
         on_note: told what happens, a line at a time.
         now: the clock, in UTC.
+        deletions_at_once: requests to the store that are under way at a time.
     Raises:
         InvalidInputError: a rule that keeps nothing.
         StoreError: the store can't be read or written. What was begun is ended by the next run.
     """
     rule = RetentionRule(keep_epochs, keep_days, orphans_after_s)
-    return _Collection(open_store(store_url), chain_id, rule, on_note, now).run(plan_only)
+    return _Collection(open_store(store_url), chain_id, rule, on_note, now, deletions_at_once).run(plan_only)
 
 
 @dataclass(slots=True)
@@ -147,6 +149,7 @@ class _Collection:
     rule: RetentionRule
     on_note: Callable[[str], None]
     now: Callable[[], datetime]
+    deletions_at_once: int
     notes: list[str] = field(default_factory=list)
 
     def run(self, plan_only: bool) -> CollectionResult:
@@ -305,7 +308,7 @@ class _Collection:
             self._note(f"the catalogue listed epoch {layout.epoch_height} ({layout.epoch_id}), which is not there")
 
     def _delete(self, names: list[str]) -> None:
-        with ThreadPoolExecutor(DELETIONS_AT_ONCE, thread_name_prefix="delete") as executor:
+        with ThreadPoolExecutor(self.deletions_at_once, thread_name_prefix="delete") as executor:
             for _ in executor.map(self.store.delete, names):
                 pass
 

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 from pipelines.stores.bucket_folder import BucketFolder
 from pipelines.stores.file_store import FileStore
 from pipelines.stores.gcs_store import GcsStore
-from pipelines.stores.memory_store import MemoryStore
+from pipelines.stores.memory_store import open_memory_store
 from pipelines.stores.retrying import RetryingStore, RetryPolicy
 from pipelines.stores.s3_store import S3Store, import_s3fs
 from pipelines.stores.store import Store
@@ -44,7 +44,7 @@ def open_store(
     if scheme == "file":
         store = FileStore(_local_path(url), durable)
     elif scheme == "memory":
-        store = MemoryStore(url.removeprefix("memory://").strip("/"))
+        store = open_memory_store(url.removeprefix("memory://").strip("/"))
     elif scheme == "gs":
         store = GcsStore(BucketFolder.parse(url), endpoint_url, anonymous)
     elif scheme == "s3":

@@ -190,14 +190,13 @@ def test_only_a_process_that_is_known_to_be_gone_is_gone() -> None:
     assert is_gone(replace(ours, started=ours.started - 1), ours.machine)
 
 
-def test_a_process_that_proc_hides_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_proc_hides_is_not_gone(tmp_path: Path) -> None:
     """A mount of /proc with hidepid shows other users' processes to nobody: they run all the same."""
     ours = this_holder()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        monkeypatch.setattr("pipelines.bucket.holder_process._started", lambda pid: None)
-        assert not is_gone(replace(ours, pid=child.pid, started=1), ours.machine)
+        assert not is_gone(replace(ours, pid=child.pid, started=1), ours.machine, proc=tmp_path)
         child.communicate(b"\n")
-    assert is_gone(replace(ours, pid=child.pid, started=1), ours.machine)
+    assert is_gone(replace(ours, pid=child.pid, started=1), ours.machine, proc=tmp_path)
 
 
 def test_a_process_that_was_not_waited_for_is_gone() -> None:
@@ -208,9 +207,8 @@ def test_a_process_that_was_not_waited_for_is_gone() -> None:
         assert is_gone(replace(ours, pid=child.pid, started=1), ours.machine)
 
 
-def test_a_release_does_not_wait_for_a_renewal_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_release_does_not_wait_for_a_renewal_that_hangs() -> None:
     """The claim expires then; the process comes to its end."""
-    monkeypatch.setattr("pipelines.bucket.epoch_claim.JOIN_S_MAX", 0.05)
     clock, hangs, heal = Clock(), threading.Event(), threading.Event()
 
     def hang_once(method: str, name: str, number: int) -> Fault | None:
@@ -220,7 +218,7 @@ def test_a_release_does_not_wait_for_a_renewal_that_hangs(monkeypatch: pytest.Mo
         return None
 
     inner = MemoryStore(f"claim-{next(_runs)}")
-    held = claimant(FaultyStore(inner, hang_once), clock).acquire()
+    held = replace(claimant(FaultyStore(inner, hang_once), clock), join_s_max=0.05).acquire()
     renewing = threading.Thread(target=held.renew, daemon=True)
     releasing = threading.Thread(target=held.release, daemon=True)
     renewing.start()

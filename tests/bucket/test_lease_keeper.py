@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
+from pipelines.bucket import lease_keeper
 from pipelines.bucket.chain_catalogue import CatalogueWriter
 from pipelines.bucket.epoch_claim import Claimant
 from pipelines.bucket.holder_process import this_holder
 from pipelines.bucket.holders import LITTER_AFTER_S, find_holders
-from pipelines.bucket.lease_keeper import EpochLease, LeaseState, held_epoch
+from pipelines.bucket.lease_keeper import EpochLease, LeaseState
 from pipelines.bucket.lease_rule import CLOCK_SKEW_S
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Data, ObjectInfo, Store
@@ -41,10 +43,8 @@ class Heard:
         self.some.set()
 
 
-@pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end of the reading waits for the lease's however slow the machine is."""
-    monkeypatch.setattr("pipelines.bucket.lease_keeper.END_WAIT_S", WAIT_S)
+held_epoch = partial(lease_keeper.held_epoch, end_wait_s=WAIT_S)
+"""Its end waits for the lease's however slow the machine is."""
 
 
 @pytest.fixture
@@ -191,11 +191,10 @@ class Hanging:
         raise TransientStoreError(problem="no answer", where=name)
 
 
-def test_a_store_that_hangs_is_not_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_hangs_is_not_waited_for(store: Store) -> None:
     """The block begins at once and ends after a bounded wait."""
-    monkeypatch.setattr("pipelines.bucket.lease_keeper.END_WAIT_S", 0.01)
     hanging = Hanging(store)
-    with held_epoch([EpochLease(hanging, LAYOUT, "fetch")]):  # type: ignore[arg-type]
+    with held_epoch([EpochLease(hanging, LAYOUT, "fetch")], end_wait_s=0.01):  # type: ignore[arg-type]
         assert hanging.asked.wait(WAIT_S)
     assert not hanging.let_go.is_set()
     hanging.let_go.set()

@@ -41,12 +41,6 @@ def published() -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end of the reading waits for the lease's however slow the machine is."""
-    monkeypatch.setattr("pipelines.bucket.lease_keeper.END_WAIT_S", WAIT_S)
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A copy."""

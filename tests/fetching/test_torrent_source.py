@@ -14,7 +14,6 @@ import pytest
 
 from pipelines.bittorrent.magnet import magnet_link, parse_magnet
 from pipelines.bittorrent.session import SessionSettings
-from pipelines.fetching import torrent_source
 from pipelines.fetching.source import Cancellation, EpochOnOffer, WantedObject
 from pipelines.fetching.torrent_source import TorrentSettings, TorrentSource, magnet_peers
 from schemas.address import Address
@@ -164,10 +163,9 @@ def test_what_is_in_no_torrent_is_not_there(tmp_path: Path, epoch: RandomEpoch) 
 
 
 @pytest.mark.parametrize("with_torrent_file", [True, False])
-def test_a_silent_swarm_is_given_up(tmp_path: Path, epoch: RandomEpoch, with_torrent_file: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_swarm_is_given_up(tmp_path: Path, epoch: RandomEpoch, with_torrent_file: bool) -> None:
     """Nobody there: an error of the moment, within the time that a source has."""
-    monkeypatch.setattr(torrent_source, "SOURCE_TIMEOUT_S", 0.5)
-    with source_over(epoch, tmp_path, with_torrent_file=with_torrent_file) as source, pytest.raises(TransientStoreError):
+    with source_over(epoch, tmp_path, with_torrent_file=with_torrent_file, timeout_s=0.5) as source, pytest.raises(TransientStoreError):
         read(source, wanted(epoch, 0))
 
 

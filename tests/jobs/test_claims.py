@@ -20,7 +20,7 @@ from pipelines.near.epoch.node_context import epoch_context_from_node
 from pipelines.near.node.flat_state_source import FlatStateSource
 from pipelines.near.node.node_columns import STATE_SYNC_HASHES
 from pipelines.stores.file_store import FileStore
-from pipelines.stores.memory_store import MemoryStore
+from pipelines.stores.memory_store import OPENERS, MemoryStore
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Data, ObjectInfo
 from schemas.errors import ClaimedError, StoreDeniedError
@@ -29,7 +29,7 @@ from schemas.published.claim import Claim
 from schemas.published.object_layout import EpochLayout
 from tests.support.commands import objects_in, statecast
 from tests.support.nodes import change_rows, copied, localnet_home
-from tests.support.productions import new_store_url
+from tests.support.productions import inject, meanwhile, new_store_url
 from tests.support.published import produce, produce_localnet, published_localnet
 from tests.support.refusals import assert_refused
 
@@ -78,21 +78,18 @@ def test_a_claim_is_given_back(tmp_path: Path) -> None:
     assert not list(to.rglob("claim.json"))
 
 
-def test_a_producer_that_lost_its_claim_writes_no_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_producer_that_lost_its_claim_writes_no_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody took it over while this one was away; its parts stay for them."""
-    to = tmp_path / "out"
-    taken = []
+    to = new_store_url()
 
-    def take_over(*arguments: object) -> object:
-        if not taken:
-            (claim,) = to.rglob("claim.json")
-            claim.unlink()
-            taken.append(rival(to))
-        return export_epoch(*arguments)  # type: ignore[arg-type]
+    def take_over() -> None:
+        (claim,) = [info.name for info in open_store(to).list() if info.name.endswith("/claim.json")]
+        open_store(to).delete(claim)
+        rival(to)
 
-    monkeypatch.setattr("pipelines.producing.produce_epoch.export_epoch", take_over)
+    inject(monkeypatch, to, meanwhile("put", "state_part_", take_over))
     assert_refused(produce_localnet(to, "--json"), "claimed", 12, to, "rival.example")
-    assert list(to.rglob("state_part_*"))
+    assert [info.name for info in open_store(to).list() if "state_part_" in info.name]
 
 
 @pytest.fixture
@@ -166,13 +163,11 @@ class DeniedStore(MemoryStore):
 
 
 def test_a_bucket_that_refuses_writes_is_noticed_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit code 30, and no export was begun."""
-    begun: list[object] = []
-    monkeypatch.setattr("pipelines.stores.open_store.MemoryStore", DeniedStore)
-    monkeypatch.setattr("pipelines.producing.produce_epoch.export_epoch", lambda *arguments: begun.append(arguments))
-    outcome = produce_localnet(new_store_url(), "--json", work=tmp_path / "work")
+    """Exit code 30, and no export was begun: it would have made the work folder."""
+    to = new_store_url()
+    monkeypatch.setitem(OPENERS, to.removeprefix("memory://"), DeniedStore)
+    outcome = produce_localnet(to, "--json", work=tmp_path / "work")
     assert (outcome.code, outcome.document["error"]["kind"]) == (30, "store_denied")
-    assert not begun
     assert not (tmp_path / "work").exists()
 
 

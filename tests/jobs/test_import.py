@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
-from jobs import import_parts
 from pipelines.near.epoch.node_context import epoch_context_from_node
+from pipelines.restoring.into_node.load_parts import load_parts
 from tests.support.commands import PROCESS_TIMEOUT_S, Outcome, epoch_folder, start_process, statecast
 from tests.support.nodes import localnet, localnet_home, tree
 from tests.support.published import produce_localnet, session_folder
@@ -36,8 +37,8 @@ def parts() -> Path:
 @pytest.fixture(autouse=True)
 def journals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Journals of a test are its own."""
-    monkeypatch.setattr(import_parts, "JOURNAL_FOLDER", tmp_path / "journals")
-    return tmp_path / "journals"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path / ".cache" / "statecast" / "imports"
 
 
 def run_import(parts: Path, neard: Path, *options: object, home: Path | None = None) -> Outcome:
@@ -121,8 +122,8 @@ def test_a_crash_midway_is_gone_on_from(parts: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("behaviour", ["hangs", "hangs and ignores"])
 def test_a_hang_is_ended(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behaviour: str) -> None:
     """Silence has a limit; a neard that ignores being asked is killed."""
-    real = import_parts.load_parts
-    monkeypatch.setattr(import_parts, "load_parts", lambda plan, on_part, timeout_s: real(plan, on_part, timeout_s, stop_grace_s=0.3))
+    # The command gives it half a minute.
+    monkeypatch.setattr("jobs.import_parts.load_parts", partial(load_parts, stop_grace_s=0.3))
     neard = write_program(tmp_path / "bin", behaviour=behaviour)
     # Longer than any machine takes to start it and to say its first lines.
     code, kind, message = error_of(run_import(parts, neard, "--shard-id", 0, "--timeout-s", 6))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.stores import open_store as stores
-from pipelines.stores.memory_store import MemoryStore
+from pipelines.stores.memory_store import OPENERS, MemoryStore
 from pipelines.stores.open_store import open_store
 from pipelines.stores.retrying import RetryingStore, RetryPolicy
 from pipelines.stores.store import Store
@@ -214,16 +214,13 @@ def produce_through_faults(patch: pytest.MonkeyPatch, url: str, seed: int, rate:
     schedule = seeded(seed, rate)
 
     def open_faulty(name: str) -> Store:
-        inner = MemoryStore(name)
-        if inner.url != url:
-            return inner
         if not faulty:
-            faulty.append(FaultyStore(inner, schedule))
+            faulty.append(FaultyStore(MemoryStore(name), schedule))
         policy = RetryPolicy(attempts_max=4, timeout_s=20, wait_first_s=0.001, wait_max_s=0.002, wait_jitter_s=0.001)
         return RetryingStore(faulty[0], policy) if retry else faulty[0]
 
     with patch.context() as while_faulty:
-        while_faulty.setattr(stores, "MemoryStore", open_faulty)
+        while_faulty.setitem(OPENERS, url.removeprefix("memory://"), open_faulty)
         # A fault may keep a run from giving back its claim, and here all runs are of one living process.
         outcome = produce_node_a(url, "--num-parts", 5, "--json", "--ignore-claim")
     return outcome, len(faulty[0].injected)
@@ -272,19 +269,15 @@ def test_a_store_that_tears_objects_is_found_out(monkeypatch: pytest.MonkeyPatch
     """Half of an object under the name of success: never a manifest over it; it is mended at once, or by a rerun on a good store."""
     url = new_store_url()
     schedule = seeded(seed, 0.3, (Fault.TORN,))
-    inner_class = MemoryStore
     faulty: list[FaultyStore] = []
 
     def open_torn(name: str) -> Store:
-        inner = inner_class(name)
-        if inner.url != url:
-            return inner
         if not faulty:
-            faulty.append(FaultyStore(inner, schedule))
+            faulty.append(FaultyStore(MemoryStore(name), schedule))
         return faulty[0]
 
     with monkeypatch.context() as while_torn:
-        while_torn.setattr(stores, "MemoryStore", open_torn)
+        while_torn.setitem(OPENERS, url.removeprefix("memory://"), open_torn)
         outcome = produce_node_a(url, "--num-parts", 5, "--json")
     assert any(fault is Fault.TORN for _, _, fault in faulty[0].injected)
     if outcome.code == 0:

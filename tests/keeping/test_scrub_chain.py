@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
+from pipelines.execution.executor import Executor, Task, TaskNeeds
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.keeping.check_epoch import FindingKind
 from pipelines.keeping.repair_epoch import OWN_STORE
 from pipelines.keeping.scrub_chain import ChainScrub, ScrubOutcome, ScrubResult, ScrubSettings
-from pipelines.keeping.scrub_epoch import EpochScrub
 from pipelines.stores.open_store import open_store
+from pipelines.stores.store import Store
 from pipelines.trust.signatures import TrustRule
 from schemas.errors import EpochNotReadyError, SignatureError
 from schemas.ids import PartId
@@ -31,6 +33,7 @@ from tests.support.stored_epochs import CHAIN_ID, NUM_PARTS, epoch_layout, publi
 
 pytest.importorskip("libtorrent", reason="the extra p2p is not installed")
 
+R = TypeVar("R")
 LAYOUT = epoch_layout(1)
 WAIT_S = 120
 WEB_SEED = "https://mirror.example/epoch/"
@@ -61,11 +64,11 @@ def trust(name: str = "first") -> TrustRule:
     return TrustRule((PublicKey.parse(public_key(name)),))
 
 
-def scrub(root: Path | str, *mirrors: Path | str, **changes: object) -> ScrubOutcome:
+def scrub(root: Path | str, *mirrors: Path | str, executor: Executor | None = None, **changes: object) -> ScrubOutcome:
     """Scrub epoch 1 in full, in this process."""
     options: dict[str, object] = {"sample_ppm": WHOLE_PPM, "trust": trust()} | changes
     settings = ScrubSettings(str(root), (LAYOUT,), mirror_urls=tuple(map(str, mirrors)), **options)  # type: ignore[arg-type]
-    (outcome,) = ChainScrub(StageRunner(InProcessExecutor(), SilentProgress()), settings).run().epochs
+    (outcome,) = ChainScrub(StageRunner(executor or InProcessExecutor(), SilentProgress()), settings).run().epochs
     return outcome
 
 
@@ -400,23 +403,28 @@ def test_an_epoch_of_another_publisher_hides_no_other(root: Path) -> None:
     assert [finding.object_name for finding in result.harmful] == [epoch_layout(2).manifest, part(1)]
 
 
-def test_a_scrub_that_dies_of_what_nobody_foresaw_leaves_no_lease(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A collection need not wait for its end."""
-    monkeypatch.setattr("pipelines.bucket.lease_keeper.END_WAIT_S", WAIT_S)
-    store, seen = open_store(str(root)), []
+class Dying(InProcessExecutor):
+    """Dies of what nobody foresaw, once a lease is there."""
 
-    def fail(_scrub: EpochScrub) -> None:
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def run(self, tasks: Iterable[Task[R]], needs: TaskNeeds) -> Iterator[tuple[int, R]]:
+        """Wait for the lease, then die."""
         deadline = time.monotonic() + WAIT_S
-        while not seen:
+        while not list(self.store.list(LAYOUT.leases_folder)):
             assert time.monotonic() < deadline, "no lease came"
-            seen.extend(info.name for info in store.list(LAYOUT.leases_folder))
         raise NameError("name 'x' is not defined")
 
-    monkeypatch.setattr(EpochScrub, "run", fail)
+
+def test_a_scrub_that_dies_of_what_nobody_foresaw_leaves_no_lease(root: Path) -> None:
+    """A collection need not wait for its end."""
+    store = open_store(str(root))
     with pytest.raises(NameError):
-        scrub(root)
-    assert len(seen) == 1
-    assert list(store.list(LAYOUT.leases_folder)) == []
+        scrub(root, executor=Dying(store))
+    deadline = time.monotonic() + WAIT_S
+    while list(store.list(LAYOUT.leases_folder)):
+        assert time.monotonic() < deadline, "the lease stays"
 
 
 def test_an_epoch_that_is_collected_meanwhile_is_passed_over(root: Path) -> None:

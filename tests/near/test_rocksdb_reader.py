@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -190,16 +189,20 @@ def test_a_cached_reader_sees_what_was_written_when_it_is_reopened(snapshot: Pat
     forget_readers()
 
 
-def test_a_file_that_comes_back_lets_the_next_attempt_succeed(snapshot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_comes_back_lets_the_next_attempt_succeed(snapshot: Path) -> None:
     """A listing that was taken while the node replaced files is taken again."""
     file = largest_flat_state_file(snapshot)
     hidden = file.rename(snapshot.parent / file.name)
-    monkeypatch.setattr(time, "sleep", lambda seconds: hidden.rename(file) if hidden.exists() else None)
-    with RocksDbReader(snapshot, COLUMNS) as reader:
+
+    def come_back(_seconds: float) -> None:
+        if hidden.exists():
+            hidden.rename(file)
+
+    with RocksDbReader(snapshot, COLUMNS, sleep=come_back) as reader:
         assert len(rows_of(reader)) == 1445
 
 
-def test_a_database_that_never_stands_still_is_given_up(snapshot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_never_stands_still_is_given_up(snapshot: Path) -> None:
     """After a bounded number of attempts from new listings the source counts as changed, not as damaged."""
     largest_flat_state_file(snapshot).unlink()
     log = snapshot / "999999.log"
@@ -209,9 +212,8 @@ def test_a_database_that_never_stands_still_is_given_up(snapshot: Path, monkeypa
         attempts.append(seconds)
         log.write_bytes(b"\0" * len(attempts))
 
-    monkeypatch.setattr(time, "sleep", sleep)
     with pytest.raises(SourceChangedError, match="missing"):
-        RocksDbReader(snapshot, COLUMNS)
+        RocksDbReader(snapshot, COLUMNS, sleep=sleep)
     assert len(attempts) == rocksdb_reader.OPEN_ATTEMPTS_MAX
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from pipelines.near.epoch import rpc_chain
 from pipelines.near.epoch.node_context import epoch_context_from_node
 from pipelines.near.epoch.rpc_client import RpcClient, RpcLimits
 from pipelines.near.epoch.rpc_context import EPOCHS_BACK_MAX, RpcContextSource
@@ -180,12 +179,11 @@ def test_where_the_epoch_should_begin_there_must_be_a_block() -> None:
         look_up(chain, EPOCH_IDS[5])
 
 
-def test_a_long_row_of_heights_without_a_block_is_not_walked_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_row_of_heights_without_a_block_is_not_walked_to_its_end() -> None:
     """An endpoint that has lost an epoch but for its first block is asked no more than so often."""
-    monkeypatch.setattr(rpc_chain, "EMPTY_HEIGHTS_MAX", 5)
     with rpc_server(RecordedChain(blocks=dict.fromkeys(range(202, 240)))) as server:
         with pytest.raises(SourceError, match="no block of 6 heights in a row"):
-            RpcContextSource(RpcClient(server.url, QUICK)).epoch_context(EPOCH_IDS[5])
+            RpcContextSource(RpcClient(server.url, QUICK), empty_heights_max=5).epoch_context(EPOCH_IDS[5])
         assert len(server.requests) < 12
 
 
@@ -290,8 +288,9 @@ def test_a_layout_of_other_shards_than_the_blocks_is_found(layout: dict[str, Any
 )
 def test_answers_of_another_form_are_a_fault_of_the_source(method: str, change: dict[str, Any]) -> None:
     """The field is named."""
+    answers: dict[str, Any] = {method: {EPOCH_IDS[5]: change}}
     with pytest.raises(SourceError, match="another form") as caught:
-        look_up(RecordedChain(**{method: {EPOCH_IDS[5]: change}}), EPOCH_IDS[5])
+        look_up(replace(RecordedChain(), **answers), EPOCH_IDS[5])
     assert next(iter(change)).partition("_")[0] in str(caught.value)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.restoring.into_node import neard_program
 from pipelines.restoring.into_node.neard_program import LoadWay, inspect_neard
 from schemas.errors import InvalidInputError, NodeError
 from tests.support.stand_in_neard import calls_of, write_program
@@ -54,11 +53,10 @@ def test_a_missing_program_is_the_users_error(tmp_path: Path) -> None:
         inspect_neard(tmp_path / "neard")
 
 
-def test_a_program_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
     """The wait for an answer has an end, and the program does not outlive it."""
-    monkeypatch.setattr(neard_program, "ANSWER_TIMEOUT_S", 0.2)
     program = tmp_path / "neard"
     program.write_text("#!/bin/sh\nexec sleep 600\n")
     program.chmod(0o755)
     with pytest.raises(NodeError, match="did not end"):
-        inspect_neard(program)
+        inspect_neard(program, answer_timeout_s=0.2)

@@ -39,6 +39,7 @@ QUICK = FetchLimits(
     stall_s=PATIENCE_S,
     hedge_after_s=PATIENCE_S,
     source_timeout_s=PATIENCE_S,
+    lease_end_wait_s=PATIENCE_S,
 )
 """Limits with short pauses after faults, and with patience: nothing is given up or asked for twice because a machine is slow."""
 

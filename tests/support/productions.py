@@ -23,8 +23,7 @@ from pipelines.producing.publish.key_file import load_signer
 from pipelines.producing.publish.publish_part import PublishPartTask
 from pipelines.producing.publish.shard_publisher import ProducedShard, PublishedShard
 from pipelines.producing.publish.signing import Signer
-from pipelines.stores import open_store as stores
-from pipelines.stores.memory_store import MemoryStore
+from pipelines.stores.memory_store import OPENERS, MemoryStore
 from pipelines.stores.store import Store
 from schemas.nearcore.epoch_context import EpochContext
 from schemas.nearcore.state_header import HeaderOrigin
@@ -122,7 +121,7 @@ def new_store_url() -> str:
 
 
 def inject(patch: pytest.MonkeyPatch, store_url: str, schedule: Schedule) -> list[FaultyStore]:
-    """Put a schedule of faults before a store in memory, wherever it is opened; return the store, once it was opened.
+    """Put a schedule of faults before a store in memory, wherever this process opens it; return the store, once it was opened.
 
     Whoever the schedule itself lets act sees the store without faults.
     """
@@ -138,13 +137,13 @@ def inject(patch: pytest.MonkeyPatch, store_url: str, schedule: Schedule) -> lis
 
     def open_faulty(name: str) -> Store:
         inner = MemoryStore(name)
-        if inner.url != store_url or scheduling:
+        if scheduling:
             return inner
         if not opened:
             opened.append(FaultyStore(inner, schedule_once))
         return opened[0]
 
-    patch.setattr(stores, "MemoryStore", open_faulty)
+    patch.setitem(OPENERS, store_url.removeprefix("memory://"), open_faulty)
     return opened
 
 

@@ -31,8 +31,9 @@ _CONFIG = "EXPERIMENTAL_protocol_config"
 class RpcChain:
     """Blocks and epochs of one endpoint."""
 
-    def __init__(self, client: RpcClient) -> None:
+    def __init__(self, client: RpcClient, empty_heights_max: int = EMPTY_HEIGHTS_MAX) -> None:
         self._client = client
+        self._empty_heights_max = empty_heights_max
         self._blocks: dict[CryptoHash, RpcBlock] = {}
         self._by_height: dict[int, RpcBlock] = {}
         self._configs: dict[CryptoHash, RpcProtocolConfig] = {}
@@ -101,7 +102,7 @@ class RpcChain:
                 empty += 1
                 if previous is None:
                     return
-                if empty > EMPTY_HEIGHTS_MAX:
+                if empty > self._empty_heights_max:
                     raise SourceError(
                         problem=f"the endpoint has no block of {empty} heights in a row up to {candidate}",
                         where=self._client.where(_BLOCK),

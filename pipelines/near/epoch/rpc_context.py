@@ -22,7 +22,7 @@ from typing import Final
 
 from pipelines.near.epoch.context_agreement import compare_contexts, mismatch
 from pipelines.near.epoch.epoch_context_source import LATEST
-from pipelines.near.epoch.rpc_chain import ASK_ANOTHER, RpcChain
+from pipelines.near.epoch.rpc_chain import ASK_ANOTHER, EMPTY_HEIGHTS_MAX, RpcChain
 from pipelines.near.epoch.rpc_client import RpcClient
 from pipelines.near.epoch.sync_block import find_sync_block
 from schemas.errors import EpochNotReadyError, IntegrityError
@@ -40,6 +40,7 @@ class RpcContextSource:
     """An `EpochContextSource`: one JSON-RPC endpoint."""
 
     client: RpcClient
+    empty_heights_max: int = EMPTY_HEIGHTS_MAX
 
     @property
     def source_id(self) -> str:
@@ -57,7 +58,7 @@ class RpcContextSource:
         Raises:
             EpochNotReadyError: also when the endpoint no longer has the epoch's blocks, or the sync block is not final yet.
         """
-        chain = RpcChain(self.client)
+        chain = RpcChain(self.client, self.empty_heights_max)
         head = chain.final_block()
         if selector != LATEST:
             return self._context(chain, head, self._selected(chain, head, selector))
@@ -68,7 +69,7 @@ class RpcContextSource:
 
     def check(self, context: EpochContext, source_id: str, *, of_given: bool = False) -> EpochContext | None:
         """See `EpochContextSource.check`; an endpoint that does not know the epoch still knows its chain."""
-        chain = RpcChain(self.client)
+        chain = RpcChain(self.client, self.empty_heights_max)
         head = chain.final_block()
         config = chain.protocol_config(head)
         if config is not None and config.chain_id != context.chain_id:

@@ -88,12 +88,13 @@ class DatabaseFile:
 class RocksDbReader:
     """Some column families of one database, as they were when it was opened."""
 
-    def __init__(self, folder: Path, columns: Sequence[str]) -> None:
+    def __init__(self, folder: Path, columns: Sequence[str], *, sleep: Callable[[float], None] = time.sleep) -> None:
         """Open the database.
 
         Args:
             folder: where CURRENT lies.
             columns: column families to open; all of them must be there.
+            sleep: waits some seconds for files that the node is changing.
         Raises:
             SourceError: not a database, half-written or damaged; the file is named.
             SourceChangedError: its files kept changing while it was opened.
@@ -101,7 +102,7 @@ class RocksDbReader:
         """
         self.folder = folder
         self.columns = tuple(columns)
-        self._database = _open(folder, self.columns)
+        self._database = _open(folder, self.columns, sleep)
         self._families = {column: self._database.get_column_family(column) for column in self.columns}
 
     def __enter__(self) -> Self:
@@ -271,9 +272,9 @@ _cache: OrderedDict[tuple[int, str, tuple[str, ...]], RocksDbReader] = OrderedDi
 _cache_lock = threading.Lock()
 
 
-def _open(folder: Path, columns: tuple[str, ...]) -> Rdict:
+def _open(folder: Path, columns: tuple[str, ...], sleep: Callable[[float], None] = time.sleep) -> Rdict:
     _raise_open_files_limit()
-    return _attempt(folder, lambda links: _open_links(links, columns))
+    return _attempt(folder, lambda links: _open_links(links, columns), sleep)
 
 
 def _open_links(links: str, columns: tuple[str, ...]) -> Rdict:
@@ -292,7 +293,7 @@ def _options_with_merge_operator() -> tuple[Options, Options]:
     return database_options, family_options["default"]
 
 
-def _attempt(folder: Path, operation: Callable[[str], Opened]) -> Opened:
+def _attempt(folder: Path, operation: Callable[[str], Opened], sleep: Callable[[float], None] = time.sleep) -> Opened:
     """Run an operation on a folder of links; again from a new listing while the database changes under it."""
     before = None
     for attempt in range(OPEN_ATTEMPTS_MAX):
@@ -307,7 +308,7 @@ def _attempt(folder: Path, operation: Callable[[str], Opened]) -> Opened:
         if isinstance(failure, ColumnMissingError) or before == (str(failure), listing):
             raise failure
         before = (str(failure), listing)
-        time.sleep(OPEN_RETRY_DELAY_S * 2**attempt)
+        sleep(OPEN_RETRY_DELAY_S * 2**attempt)
     raise SourceChangedError(
         problem=f"the database changed during each of {OPEN_ATTEMPTS_MAX} attempts to open it; the last one failed: {failure.problem}",
         where=str(folder),

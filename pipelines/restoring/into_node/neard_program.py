@@ -56,9 +56,11 @@ class NeardProgram:
     """The option of ``view-state`` that lets it write; its name has changed between releases. None with `LoadWay.CONFIG`."""
 
 
-def inspect_neard(path: str | Path) -> NeardProgram:
+def inspect_neard(path: str | Path, answer_timeout_s: float = ANSWER_TIMEOUT_S) -> NeardProgram:
     """Ask a neard what it is.
 
+    Args:
+        answer_timeout_s: how long each of its answers may take.
     Raises:
         InvalidInputError: no program is there.
         NodeError: it is no neard, does not answer, or has neither way.
@@ -66,7 +68,7 @@ def inspect_neard(path: str | Path) -> NeardProgram:
     program = str(Path(path).expanduser())
     if not os.access(program, os.X_OK) or not Path(program).is_file():
         raise InvalidInputError(problem="there is no program", where=f"--neard {program}", remedy="Give the path of the node's neard.")
-    answer = _answer(program, "--version")
+    answer = _answer(program, answer_timeout_s, "--version")
     release = _RELEASE.search(answer)
     if release is None:
         raise NodeError(problem=f"it does not say its version as neard does: {answer.strip()[:200]!r}", where=program)
@@ -74,14 +76,14 @@ def inspect_neard(path: str | Path) -> NeardProgram:
     version = None if found is None else (int(found[1]), int(found[2]), int(found[3] or 0))
     if version is not None and version[:2] < FIRST_VERSION_WITHOUT_EXTERNAL_STORAGE:
         return NeardProgram(program, release[1], version, LoadWay.CONFIG, None)
-    return NeardProgram(program, release[1], version, LoadWay.TOOL, _write_option(program, release[1]))
+    return NeardProgram(program, release[1], version, LoadWay.TOOL, _write_option(program, release[1], answer_timeout_s))
 
 
-def _write_option(program: str, release: str) -> str:
+def _write_option(program: str, release: str, timeout_s: float) -> str:
     """Return the name of the writing option, after making sure that the tool has every option that is used."""
-    view_state = _answer(program, "view-state", "--help")
+    view_state = _answer(program, timeout_s, "view-state", "--help")
     option = next((name for name in ("--read-write", "--readwrite") if re.search(rf"{name}\b", view_state)), None)
-    load = _answer(program, "view-state", "state-parts", "load", "--help") if "state-parts" in view_state else ""
+    load = _answer(program, timeout_s, "view-state", "state-parts", "load", "--help") if "state-parts" in view_state else ""
     missing = [name for name in _NEEDED_LOAD_OPTIONS if name not in load]
     if option is None or missing:
         raise NodeError(
@@ -93,7 +95,7 @@ def _write_option(program: str, release: str) -> str:
     return option
 
 
-def _answer(program: str, *arguments: str) -> str:
+def _answer(program: str, timeout_s: float, *arguments: str) -> str:
     with tempfile.TemporaryFile() as output:
         try:
             process = subprocess.Popen(
@@ -102,9 +104,9 @@ def _answer(program: str, *arguments: str) -> str:
         except OSError as error:
             raise NodeError(problem=f"it can't be run: {error.strerror}", where=program) from error
         try:
-            exit_code = process.wait(ANSWER_TIMEOUT_S)
+            exit_code = process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            raise NodeError(problem=f"{' '.join(arguments)} did not end within {ANSWER_TIMEOUT_S:.0f} s", where=program) from None
+            raise NodeError(problem=f"{' '.join(arguments)} did not end within {timeout_s:.0f} s", where=program) from None
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
