@@ -18,9 +18,9 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dockerfile import Instruction, is_ignored, parse_dockerfile, read_ignore
+from infra.image.dockerfile import Instruction, is_ignored, parse_dockerfile, read_ignore
 
 ROOT = Path(__file__).resolve().parents[2]
 STEP_TIMEOUT_S = 3600
@@ -82,9 +82,9 @@ class Runner:
     def _copy(self, text: str) -> None:
         words = text.split()
         if words[0].startswith("--from="):
-            source, target = (Path(self.placed(word)) for word in words[1:])
-            assert source.exists(), f"COPY --from of {source}, which no earlier stage has made"
-            assert source == target, "stages share the folder here, so a copy must keep its path"
+            made, place = (Path(self.placed(word)) for word in words[1:])
+            assert made.exists(), f"COPY --from of {made}, which no earlier stage has made"
+            assert made == place, "stages share the folder here, so a copy must keep its path"
             return
         *sources, target = words
         for source in sources:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks import synthetic_state as states
-from benchmarks.synthetic_records import RECORDS_MIN
+from benchmarks.synthetic_records import RECORDS_MIN, synthetic_records
 from benchmarks.synthetic_state import RECORDS_PER_SHARD_MIN, SyntheticState, shard_records, synthetic_state
 from pipelines.near.node.flat_state_source import KeyRange
 from pipelines.near.node.node_store import NodeSource
@@ -48,9 +49,9 @@ def test_shards_hold_their_records_each_its_own(tmp_path: Path) -> None:
 def test_a_state_that_was_stopped_goes_on_with_the_shard_it_was_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards that are complete are not made again, and the end is the same."""
     made: list[int] = []
-    real = states.synthetic_records
+    real = synthetic_records
 
-    def stopping(records: int, seed: int):  # type: ignore[no-untyped-def]
+    def stopping(records: int, seed: int) -> Iterator[tuple[bytes, bytes]]:
         made.append(records)
         for number, row in enumerate(real(records, seed)):
             if len(made) == 2 and number == 500:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,15 +65,15 @@ def changed(data: bytes, change: dict[bytes, Any]) -> bytes:
 @pytest.mark.parametrize("damage", ["other_shard", "other_name", "not_a_torrent", "cut", "empty"])
 def test_another_torrent_is_refused(tmp_path: Path, epoch: RandomEpoch, damage: str) -> None:
     """Whatever stands under the name: another torrent, one that was changed, or none."""
-    data = {
+    make: dict[str, Callable[[], bytes]] = {
         "other_shard": lambda: publish_random_epoch(tmp_path, seed=8).torrent(),
         "other_name": lambda: changed(epoch.torrent(), {b"name": b"shard_id=1"}),
         "not_a_torrent": lambda: b"<html>",
         "cut": lambda: epoch.torrent()[:-30],
         "empty": lambda: b"",
-    }[damage]()
+    }
     with pytest.raises(ManifestError):
-        read_torrent(data, epoch.manifest.shards[0], "here")
+        read_torrent(make[damage](), epoch.manifest.shards[0], "here")
 
 
 @pytest.mark.parametrize("which", ["info_hash_v1", "info_hash_v2"])
@@ -80,7 +81,8 @@ def test_each_info_hash_counts(epoch: RandomEpoch, which: str) -> None:
     """One of them right is not enough."""
     shard = epoch.manifest.shards[0]
     assert shard.torrent is not None
-    wrong = replace(shard, torrent=replace(shard.torrent, **{which: "00" * (len(getattr(shard.torrent, which)) // 2)}))
+    zeros: dict[str, Any] = {which: "00" * (len(getattr(shard.torrent, which)) // 2)}
+    wrong = replace(shard, torrent=replace(shard.torrent, **zeros))
     with pytest.raises(ManifestError, match="info hashes"):
         read_torrent(epoch.torrent(), wrong, "here")
 

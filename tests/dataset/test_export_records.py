@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from pipelines.kernel.choice import choose_kernel
 from pipelines.near.node.flat_state_source import KeyRange
 from schemas.errors import DatasetError, EpochNotReadyError, RecordOrderError, StateRootMismatchError, ValueMismatchError
 from schemas.ids import ZERO_HASH
+from schemas.nearcore.epoch_context import ShardContext
 from tests.support.list_source import ListSource, context_of, list_source
 
 PAIRS = [(b"\x00account%03d" % number, b"v" * (number * 47)) for number in range(200)]
@@ -84,11 +85,13 @@ def test_duckdb_reads_the_parquet_files(tmp_path: Path) -> None:
 def test_an_exported_dataset_hashes_to_the_same_root_in_either_format(tmp_path: Path, file_format: FileFormat) -> None:
     """IPC and Parquet hold the same state."""
     kernel = choose_kernel("reference")
-    expected = verify_dataset(runner(), kernel, export(tmp_path / "one"), list_source(PAIRS)).summary.verified_state_root
+    one = verify_dataset(runner(), kernel, export(tmp_path / "one"), list_source(PAIRS))
 
     dataset = verify_dataset(runner(), kernel, export(tmp_path / "other", file_format=file_format), list_source(PAIRS))
 
-    assert expected == dataset.summary.verified_state_root
+    assert one is not None
+    assert dataset is not None
+    assert one.summary.verified_state_root == dataset.summary.verified_state_root
     assert dataset.summary == load_shard(str(tmp_path / "other"), dataset.summary.context, dataset.summary.shard.shard_uid).summary
 
 
@@ -169,7 +172,7 @@ def test_overlapping_ranges_are_refused(tmp_path: Path) -> None:
 
 
 class _SourceWithoutAValue(ListSource):
-    def values(self, shard: object, value_hashes: object, record_batch_bytes_max: int) -> object:
+    def values(self, shard: ShardContext, value_hashes: Sequence[bytes], record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
         return iter(list(ListSource.values(self, shard, value_hashes, record_batch_bytes_max))[1:])
 
 

@@ -11,6 +11,7 @@ from dagster import DagsterInstance, Definitions, materialize
 
 file, place, partition = sys.argv[1:]
 spec = importlib.util.spec_from_file_location("definitions", file)
+assert spec is not None and spec.loader is not None
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 Definitions.validate_loadable(module.definitions)

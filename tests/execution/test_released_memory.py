@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from typing import TypeVar
 
 import pytest
 
@@ -75,7 +77,10 @@ def _freed_by_the_kernel() -> tuple[int, int, int, int]:
     return given_back, again, before, anonymous_bytes()
 
 
-def _in_new_process(work):  # type: ignore[no-untyped-def]
+Found = TypeVar("Found")
+
+
+def _in_new_process(work: Callable[[], Found]) -> Found:
     # No other test's memory, and no other test's threads.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         return process.submit(work).result()

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from infra.image.dockerfile import is_ignored, parse_dockerfile, read_ignore
+from infra.image.run_steps import SKIPPED
 
 ROOT = Path(__file__).parents[2]
 IMAGE = ROOT / "infra" / "image"
 
 
-def _load(name: str) -> ModuleType:
-    specification = importlib.util.spec_from_file_location(name, IMAGE / f"{name}.py")
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module
-    specification.loader.exec_module(module)
-    return module
-
-
-dockerfile = _load("dockerfile")
-run_steps = _load("run_steps")
-STAGES = dockerfile.parse_dockerfile((IMAGE / "Dockerfile").read_text())
-IGNORE = dockerfile.read_ignore(ROOT / ".dockerignore")
+STAGES = parse_dockerfile((IMAGE / "Dockerfile").read_text())
+IGNORE = read_ignore(ROOT / ".dockerignore")
 
 
 def test_every_base_is_pinned_by_a_whole_version() -> None:
@@ -87,7 +77,7 @@ def test_what_is_copied_is_in_the_context() -> None:
     if listed.returncode != 0:
         pytest.skip(f"git does not list the repository's files: {listed.stderr.strip()}")
     files = listed.stdout.splitlines()
-    context = [name for name in files if not dockerfile.is_ignored(name, IGNORE)]
+    context = [name for name in files if not is_ignored(name, IGNORE)]
     assert all(any(name == word or name.startswith(f"{word}/") for name in context) for word in copied)
     assert all(any(name == word or name.startswith(f"{word}/") for word in copied) for name in context)
 
@@ -106,19 +96,19 @@ def test_what_is_copied_is_in_the_context() -> None:
 )
 def test_the_context_is_a_list_of_what_may_get_in(path: str, ignored: bool) -> None:
     """So that a key or a state file that lies about stays out."""
-    assert dockerfile.is_ignored(path, IGNORE) is ignored
+    assert is_ignored(path, IGNORE) is ignored
 
 
 def test_steps_left_out_are_those_of_an_image_alone() -> None:
     """Every other RUN is run."""
-    left_out = [text for stage in STAGES for text in stage.of("RUN") if any(pattern.match(text) for pattern, _ in run_steps.SKIPPED)]
+    left_out = [text for stage in STAGES for text in stage.of("RUN") if any(pattern.match(text) for pattern, _ in SKIPPED)]
     assert [text.split()[0] for text in left_out] == ["apt-get", "apt-get", "groupadd"]
 
 
 def test_an_instruction_that_is_not_known_is_refused() -> None:
     """Passing it over would leave a step untested."""
     with pytest.raises(ValueError, match="line 2: ADD is not known"):
-        dockerfile.parse_dockerfile("FROM a:1\nADD x y\n")
+        parse_dockerfile("FROM a:1\nADD x y\n")
 
 
 @pytest.mark.slow

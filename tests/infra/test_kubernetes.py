@@ -222,11 +222,15 @@ def test_selectors_find_pods(overlay: str) -> None:
     labels = [pod["metadata"]["labels"] for _, pod in _pods(_built(overlay))]
     for document in _built(overlay):
         spec = document.get("spec", {})
-        selector = {
-            "Service": lambda spec: spec.get("selector"),
-            "PodDisruptionBudget": lambda spec: spec["selector"]["matchLabels"],
-            "NetworkPolicy": lambda spec: spec["podSelector"]["matchLabels"],
-        }.get(document["kind"], lambda _: None)(spec)
+        match document["kind"]:
+            case "Service":
+                selector = spec.get("selector")
+            case "PodDisruptionBudget":
+                selector = spec["selector"]["matchLabels"]
+            case "NetworkPolicy":
+                selector = spec["podSelector"]["matchLabels"]
+            case _:
+                selector = None
         if selector:
             wanted = {key: value for key, value in selector.items() if not key.startswith("ray.io/")}
             assert any(wanted.items() <= found.items() for found in labels), document["metadata"]["name"]

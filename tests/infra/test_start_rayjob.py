@@ -20,7 +20,7 @@ from tests.support.nodes import LOCALNET_EPOCH_HEIGHT, localnet_home
 
 SCRIPT = Path(__file__).parents[2] / "infra" / "kubernetes" / "produce" / "start_rayjob.py"
 BASE = "/apis/ray.io/v1/namespaces/statecast/rayjobs"
-TEMPLATE = {
+TEMPLATE: dict[str, Any] = {
     "apiVersion": "ray.io/v1",
     "kind": "RayJob",
     "metadata": {"name": "statecast-produce", "labels": {"app.kubernetes.io/name": "statecast"}, "resourceVersion": "7", "uid": "u"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def run_fetch(into: Path, *options: object) -> Outcome:
     )
 
 
-def lines(outcome: Outcome) -> list[dict[str, object]]:
+def lines(outcome: Outcome) -> list[dict[str, Any]]:
     """The JSON lines on standard output."""
     return [json.loads(line) for line in outcome.stdout.splitlines()]
 
@@ -111,7 +112,7 @@ def test_where_every_source_fails_the_attempts_are_listed(tmp_path: Path) -> Non
         assert server.url in outcome.error_line and "404" in outcome.error_line
         *_, sources, error = lines(outcome)
         assert sources["message_type"] == "sources"
-        assert list(error["error"]["attempts"]) == [server.url]  # type: ignore[index, call-overload]
+        assert list(error["error"]["attempts"]) == [server.url]
 
 
 def test_a_plan_fetches_nothing(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -163,6 +164,11 @@ def test_a_half_written_object_never_has_a_name(tmp_path: Path) -> None:
 KILLS = 20
 
 
+def passing(moment_s: float) -> Callable[[], bool]:
+    """Return what tells whether a moment of the monotonic clock has passed."""
+    return lambda: time.monotonic() >= moment_s
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("mode", "source"), [("in-process", "node"), ("ray", "node"), ("in-process", "dataset")])
@@ -176,8 +182,7 @@ def test_twenty_kills_at_random_moments(tmp_path: Path, mode: str, source: str) 
     first_s, last_s = (0.8, 4.0) if mode == "in-process" else (3.0, 16.0)
     while kills < KILLS:
         process = start_production(to, work, *(("--in-process",) if mode == "in-process" else ("--workers", 2)), source=source)
-        until = time.monotonic() + moments.uniform(first_s, last_s)
-        if kill_when(process, lambda until=until: time.monotonic() >= until):
+        if kill_when(process, passing(time.monotonic() + moments.uniform(first_s, last_s))):
             kills += 1
             assert_no_early_manifest(to)
             assert_no_early_statement(to)

@@ -55,7 +55,12 @@ def test_the_patience_comes_to_the_executor(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_patience_is_a_duration(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another form is a usage error before anything is read."""
     asked: list[object] = []
-    monkeypatch.setattr("jobs.check.open_executor", lambda *options: asked.append(options[3]) or InProcessExecutor())
+
+    def in_process(*options: object) -> InProcessExecutor:
+        asked.append(options[3])
+        return InProcessExecutor()
+
+    monkeypatch.setattr("jobs.check.open_executor", in_process)
     for text, code in (("2h", 0), ("ten", 2), ("0s", 2)):
         outcome = statecast("check", published_localnet(), "--ray-patience", text, "--json")
         assert (outcome.code, "is not a duration" in outcome.stderr) == (code, code == 2)

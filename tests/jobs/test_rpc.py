@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,12 @@ def test_an_epoch_that_has_just_begun_is_not_ready(tmp_path: Path) -> None:
 
 def test_an_endpoint_that_can_not_be_reached_is_left_out_beside_one_that_can(tmp_path: Path) -> None:
     """It is named on the way, without its key."""
-    with rpc_server() as server, rpc_server(fault=lambda handler, number: bool(handler.send_error(404)) or True) as gone:
+
+    def not_found(handler: BaseHTTPRequestHandler, _number: int) -> bool:
+        handler.send_error(404)
+        return True
+
+    with rpc_server() as server, rpc_server(fault=not_found) as gone:
         options = ("--node-home", localnet_home(), "--rpc", f"{gone.url}/secretkey", "--rpc", server.url, "--epoch", 5, "--shard-id", 0)
         outcome = export(tmp_path, *options)
     assert outcome.code == 0, outcome.stderr

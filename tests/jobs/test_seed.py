@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ pytest.importorskip("libtorrent", reason="the extra p2p is not installed")
 POLL_S = 0.2
 
 
-def running_seeder(bucket: Path, data: Path, *options: object) -> object:
+def running_seeder(bucket: Path, data: Path, *options: object) -> AbstractContextManager[JsonProcess]:
     """Run a seeder that trusts the first key and looks at its bucket often."""
     trust = () if "--insecure" in options else ("--trust-key", public_key())
     return running_command("seed", bucket, "--data", data, "--listen", "127.0.0.1:0", "--poll-interval", POLL_S, *trust, *options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -22,8 +23,8 @@ from schemas.dataset.dataset_summary import shard_folder
 from schemas.dataset.decoded_record import kind_schema
 from schemas.dataset.tables_summary import TablesShard
 from schemas.errors import DatasetError
-from schemas.nearcore.access_key import decode_access_key
-from schemas.nearcore.account import decode_account
+from schemas.nearcore.access_key import AccessKey, decode_access_key
+from schemas.nearcore.account import Account, decode_account
 from schemas.nearcore.trie_key import TrieKeyKind
 from tests.support.commands import Outcome, objects_in, statecast
 from tests.support.exported import exported_genesis, exported_localnet
@@ -147,7 +148,7 @@ def decoded(shard: ShardDataset, file_index: int) -> list[list[dict[str, Any]]]:
 
 def encodes_again(rows: list[dict[str, Any]]) -> int:
     """Check rows of the two kinds; return how many there were."""
-    decoders = {"account": decode_account, "access_key": decode_access_key}
+    decoders: dict[str, Callable[[bytes], Account | AccessKey]] = {"account": decode_account, "access_key": decode_access_key}
     chosen = [row for row in rows if row["kind"] in decoders]
     for row in chosen:
         assert decoders[row["kind"]](row["value"]).to_bytes() == row["value"]

@@ -28,9 +28,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for data in (found / "data", snapshot_folder(found)):
         change_rows(data, FLAT_STORAGE_STATUS, {uid.to_bytes(): None for uid in OTHERS})
     others = tuple(uid.to_bytes() for uid in OTHERS)
-    for column, is_other in ((STATE, lambda key: key.startswith(others)), (CHUNK_EXTRA, lambda key: key.endswith(others))):
+    for column, is_other in ((STATE, bytes.startswith), (CHUNK_EXTRA, bytes.endswith)):
         with RocksDbReader(found / "data", (column,)) as reader:
-            keys = [key for rows in reader.scan(column, b"", None) for key, _ in rows if is_other(key)]
+            keys = [key for rows in reader.scan(column, b"", None) for key, _ in rows if is_other(key, others)]
         change_rows(found / "data", column, dict.fromkeys(keys))
     return found
 
@@ -76,7 +76,7 @@ def test_a_shard_that_the_node_has_of_another_block_alone_is_not_left_out(home: 
     assert statecast("produce", *options(localnet_home(), tmp_path), "--shard-id", "0", "--shard-id", "2").code == 0
     manifest = manifests(tmp_path)[6]
     assert [shard.shard_id for shard in manifest.shards] == [0, 2]
-    assert (manifest.revision, manifest.missing_shard_ids) == (2, {1, 3})
+    assert (manifest.revision, manifest.missing_shard_ids) == (2, frozenset({1, 3}))
 
 
 def test_backfill_takes_the_shards_that_the_node_tracks(home: Path, tmp_path: Path) -> None:

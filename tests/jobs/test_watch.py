@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ import pytest
 from jobs.produce import default_work_folder
 from tests.support.commands import epoch_folder, has_come, kill_tree, lasting_objects_in, start_process, statecast
 from tests.support.growing_node import HEIGHTS, GrowingNode
-from tests.support.json_process import WAIT_S, JsonProcess
+from tests.support.json_process import WAIT_S, JsonProcess, Line
 from tests.support.nodes import localnet_home
 from tests.support.published import published_localnet, session_folder, signing_key
 
@@ -43,6 +43,11 @@ def start_watcher(home: Path, to: Path, work: Path, *options: object) -> WatchPr
             *("--log-format", "json", *POLL, *(options or ("--in-process",))),
         )
     )
+
+
+def is_settled(height: int, line: Line) -> bool:
+    """Tell whether a line says that an epoch needs no more work."""
+    return line["event"] in SETTLED and line["epoch_height"] == height
 
 
 @contextmanager
@@ -206,7 +211,7 @@ def test_two_watchers_publish_each_epoch_once(tmp_path: Path) -> None:
         for height in HEIGHTS:
             node.add(height)
             for watcher in (first, second):
-                watcher.wait_for(lambda line, height=height: line["event"] in SETTLED and line["epoch_height"] == height)
+                watcher.wait_for(partial(is_settled, height))
     assert_each_epoch_once(to)
 
 

@@ -15,7 +15,8 @@ from schemas.published.scrub_state import WHOLE_PPM
 @given(st.integers(1, 60), st.lists(st.integers(1, WHOLE_PPM), min_size=1, max_size=40), st.integers(0, 2**32 - 1))
 def test_successive_samples_cover_every_part(count: int, lengths: list[int], seed: int) -> None:
     """Once their lengths add up to the whole, whatever each of them is."""
-    names, seen, start, covered = [f"part {number}" for number in range(count)], set(), 0, 0
+    names, start, covered = [f"part {number}" for number in range(count)], 0, 0
+    seen: set[str] = set()
     for length in lengths:
         window = SampleWindow(length, start, seed)
         seen |= window.choose(names)

@@ -18,6 +18,7 @@ from pipelines.near.epoch.rpc_context import RpcContextSource
 from schemas.errors import ContextMismatchError, EpochNotReadyError, IntegrityError, InvalidInputError, SourceError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.nearcore.epoch_context import CONTEXT_BYTES_MAX, EpochContext
+from schemas.nearcore.shard_layout import ShardLayout
 from tests.support.nodes import LOCALNET_EPOCH_ID, context_file, localnet_home, node_a
 from tests.support.rpc_server import Fault, RecordedChain, changed_block, rpc_server, send
 
@@ -74,7 +75,9 @@ CHANGES: dict[str, Callable[[EpochContext], EpochContext]] = {
     "header of the sync block": lambda context: replace(context, block_headers=(b"\1", context.block_headers[1])),
     "header of the block before it": lambda context: replace(context, block_headers=(context.block_headers[0], b"\1")),
     "shard 3": lambda context: replace(context, shards=context.shards[:3]),
-    "shard_layout": lambda context: replace(context, shard_layout=replace(context.shard_layout, boundary_accounts=("a", "b", "c"))),
+    "shard_layout": lambda context: replace(
+        context, shard_layout=ShardLayout("V2", 0, shard_ids=(3, 1, 0, 2), boundary_accounts=("a", "b", "c"))
+    ),
 }
 
 

@@ -15,7 +15,7 @@ from pipelines.near.node.rocksdb_reader import DatabaseFile
 def look_ups(keys: list[bytes]) -> ExistingKeys:
     """Look keys up in a sorted list."""
     return ExistingKeys(
-        lambda key: (keys[bisect_left(keys, key) :] or [None])[0],
+        lambda key: next(iter(keys[bisect_left(keys, key) :]), None),
         lambda key: keys[bisect_right(keys, key) - 1] if bisect_right(keys, key) else None,
     )
 

@@ -34,12 +34,12 @@ def unknown_kickout() -> bytes:
     return writer.u32(1).byte_vec(b"kicked").u8(99).fixed(bytes(100)).to_bytes()
 
 
-ROWS = {
+ROWS: dict[bytes, bytes | None] = {
     CryptoHash(bytes(31) + b"\1"): FUTURE_VERSION,
     CryptoHash(bytes(31) + b"\2"): unknown_kickout(),
     CryptoHash(bytes(31) + b"\3"): b"\3",
 }
-FUTURE, KICKOUT, SHORT = ROWS
+FUTURE, KICKOUT, SHORT = map(CryptoHash, ROWS)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -431,7 +432,7 @@ def test_a_newer_manifest_gets_a_revision_in_our_words(built: BuiltShard, store_
 
 @pytest.mark.parametrize("other", [{"state_root": CryptoHash(b"\7" * 32)}, {"num_parts": 0, "parts": (), "torrent": None}])
 def test_what_is_published_meanwhile_never_changes(
-    built: BuiltShard, store_url: str, store: Store, layout: EpochLayout, other: dict[str, object]
+    built: BuiltShard, store_url: str, store: Store, layout: EpochLayout, other: dict[str, Any]
 ) -> None:
     """Who was slower with another state root or number of parts does not write the next revision."""
     producing = producer(built, store_url)

@@ -217,9 +217,15 @@ def test_an_attempt_is_ended_for_a_newer_epoch_when_its_deadline_passes() -> Non
             seen = threading.Event()
             work.during = lambda _: None
             original = work.look
-            work.look = lambda: (seen.set(), original())[1]  # type: ignore[method-assign]
+
+            def look() -> NodeView:
+                seen.set()
+                return original()
+
+            work.look = look  # type: ignore[method-assign]
             assert seen.wait(WAIT_S)
-            assert seen.clear() is None and seen.wait(WAIT_S)
+            seen.clear()
+            assert seen.wait(WAIT_S)
 
     run = run_until(ScriptedWork([7], during=grow), "epoch_published")
     assert run.kinds() == ["epoch_seen", "epoch_seen", "attempt_stopped", "epoch_abandoned", "epoch_published"]

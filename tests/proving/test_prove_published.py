@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -159,8 +160,9 @@ def test_the_users_layout_counts_before_the_manifests(tmp_path: Path) -> None:
     """And so does a shard that the user names."""
     turned = dataclasses.replace(LOCALNET_LAYOUT, shard_ids=(2, 3, 1, 0))
     request = _request(_localnet_copy(tmp_path, turned), wanted_record("nobody.near"))
-    for changes, shard_id in (({}, 1), ({"shard_layout": LOCALNET_LAYOUT}, 0), ({"shard_id": 3}, 3)):
-        assert prove_from_published(dataclasses.replace(request, **changes)).verified.proof.shard_uid.shard_id == shard_id  # type: ignore[arg-type]
+    choices: tuple[tuple[dict[str, Any], int], ...] = (({}, 1), ({"shard_layout": LOCALNET_LAYOUT}, 0), ({"shard_id": 3}, 3))
+    for changes, shard_id in choices:
+        assert prove_from_published(dataclasses.replace(request, **changes)).verified.proof.shard_uid.shard_id == shard_id
 
 
 @needs_headers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -69,9 +70,10 @@ def test_a_layout_of_several_shards_knows_better_than_one_that_is_offered_alone(
 
 def test_what_can_not_be_told_is_refused() -> None:
     """An account that no shard has, no account at all, and shards that are not here are refused."""
-    for arguments in ({}, {"account_id": None}, {"shard_id": 5}, {"offered": (FIRST,), "layout": LAYOUT}):
+    calls: tuple[dict[str, Any], ...] = ({}, {"account_id": None}, {"shard_id": 5}, {"offered": (FIRST,), "layout": LAYOUT})
+    for arguments in calls:
         with pytest.raises(InvalidInputError, match="s4"):
-            _choose(**arguments)  # type: ignore[arg-type]
+            _choose(**arguments)
 
 
 @pytest.mark.parametrize(

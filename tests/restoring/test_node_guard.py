@@ -77,8 +77,8 @@ def test_a_neard_with_this_home_is_found(home: Path, tmp_path: Path, form: str) 
     program.chmod(0o755)
     link = tmp_path / "link"
     link.symlink_to(home)
-    option = {"two words": ["--home", home], "one word": [f"--home={home}"], "link": ["--home", link]}[form]
-    with running(program, *option, "run") as process:
+    options: dict[str, list[object]] = {"two words": ["--home", home], "one word": [f"--home={home}"], "link": ["--home", link]}
+    with running(program, *options[form], "run") as process:
         assert running_process(home) == process.pid
         assert running_process(tmp_path) is None
         with pytest.raises(NodeError, match="a neard runs"):

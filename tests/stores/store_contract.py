@@ -7,6 +7,7 @@ import multiprocessing
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing.synchronize import Barrier
 from random import Random
 
@@ -43,8 +44,8 @@ def _race(store: Store, racer: int, barrier: Barrier, queue: multiprocessing.Que
         expected = store.info(f"pointer/{number}")
         body = bytes([racer]) * 300_000
         barrier.wait(timeout=60)
-        created = _outcome(lambda number=number, body=body: store.put(f"created/{number}", body, create_only=True))
-        swapped = _outcome(lambda number=number, body=body, expected=expected: store.swap(f"pointer/{number}", body, expected))
+        created = _outcome(partial(store.put, f"created/{number}", body, create_only=True))
+        swapped = _outcome(partial(store.swap, f"pointer/{number}", body, expected))
         queue.put((number, racer, f"{type(created).__name__} {type(swapped).__name__}"))
 
 
@@ -243,13 +244,13 @@ class StoreContract:
         """No name leaves the store's folder or needs quoting."""
         for name in NO_NAMES:
             calls: tuple[Callable[[], object], ...] = (
-                lambda name=name: store.put(name, b"x"),
-                lambda name=name: store.get(name),
-                lambda name=name: store.info(name),
-                lambda name=name: store.swap(name, b"x", None),
-                lambda name=name: store.delete(name),
-                lambda name=name: store.delete_folder(name),
-                lambda name=name: store.open(name),
+                partial(store.put, name, b"x"),
+                partial(store.get, name),
+                partial(store.info, name),
+                partial(store.swap, name, b"x", None),
+                partial(store.delete, name),
+                partial(store.delete_folder, name),
+                partial(store.open, name),
             )
             assert [type(_outcome(call)) for call in calls] == [InvalidInputError] * len(calls), name
         assert list(store.list()) == []
@@ -267,7 +268,7 @@ class StoreContract:
         if self.lives_in_one_process:
             pytest.skip("lives in one process")
         store.put("object", b"from the parent")
-        context = multiprocessing.get_context(method)
+        context = multiprocessing.get_context("spawn") if method == "spawn" else multiprocessing.get_context("fork")
         queue = context.Queue()
         worker = context.Process(target=_read_elsewhere, args=(store, "object", queue))
         worker.start()

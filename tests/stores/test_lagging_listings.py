@@ -17,7 +17,7 @@ from pipelines.keeping.collect_epochs import collect_epochs
 from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.stores import open_store as stores
 from pipelines.stores.file_store import FileStore
-from schemas.published.manifest import Encoding
+from schemas.nearcore.state_part import Encoding
 from schemas.published.object_layout import latest_name
 from tests.support.commands import objects_in, statecast
 from tests.support.faulty_store import LaggingStore

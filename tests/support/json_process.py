@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def running(process: subprocess.Popen[str]) -> Iterator[JsonProcess]:
             listened.ended()
 
 
-def running_command(*arguments: object) -> Any:
+def running_command(*arguments: object) -> AbstractContextManager[JsonProcess]:
     """Run a statecast command with ``--json``."""
     return running(start_process(*arguments, "--json"))
 

@@ -102,7 +102,7 @@ class LocalCluster:
         object_store_bytes: int = OBJECT_STORE_BYTES,
     ) -> None:
         """Switch a machine on and wait until it has joined."""
-        parameters = {
+        parameters: dict[str, object] = {
             **{"num_cpus": cpus, "memory": memory_bytes, "object_store_memory": object_store_bytes},
             **{"resources": {NODE_DISK_RESOURCE: 1000} if node_disk else {}},
             **{"gcs_address": self.address, "redis_address": self.address, "dashboard_agent_listen_port": None},

@@ -19,6 +19,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 ATTEMPTS_MAX = 5
 """Runs of one epoch that may fail before this trigger gives up on it and fails itself, so that somebody is told."""
@@ -43,15 +44,16 @@ class Cluster:
         self._token = token
         self._tls = ssl.create_default_context(cafile=certificates) if server.startswith("https:") else None
 
-    def get(self, name: str) -> dict:
+    def get(self, name: str) -> dict[str, Any]:
         """Return one."""
         return self._request("GET", f"/{name}")
 
-    def started_runs(self) -> list[dict]:
+    def started_runs(self) -> list[dict[str, Any]]:
         """Return the runs that a trigger has started, of all epochs."""
-        return self._request("GET", "?" + urllib.parse.urlencode({"labelSelector": EPOCH_LABEL}))["items"]
+        runs: list[dict[str, Any]] = self._request("GET", "?" + urllib.parse.urlencode({"labelSelector": EPOCH_LABEL}))["items"]
+        return runs
 
-    def create(self, rayjob: dict) -> bool:
+    def create(self, rayjob: dict[str, Any]) -> bool:
         """Return whether it was this call that created it."""
         try:
             self._request("POST", "", rayjob)
@@ -65,12 +67,13 @@ class Cluster:
         """Delete one; its cluster goes with it."""
         self._request("DELETE", f"/{name}")
 
-    def _request(self, method: str, path: str, body: dict | None = None) -> dict:
+    def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json", "Accept": "application/json"}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self._url + path, data=data, method=method, headers=headers)
         with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_S, context=self._tls) as response:
-            return json.load(response)
+            answer: dict[str, Any] = json.load(response)
+        return answer
 
 
 def planned_epoch(command: list[str]) -> tuple[str, int] | None:
@@ -96,7 +99,7 @@ def run_name(template: str, chain_id: str, epoch_height: int, attempt: int) -> s
     return name + tail
 
 
-def new_run(template: dict, name: str, epoch_height: int) -> dict:
+def new_run(template: dict[str, Any], name: str, epoch_height: int) -> dict[str, Any]:
     """Return the template as a run of its own."""
     labels = {**template["metadata"].get("labels", {}), EPOCH_LABEL: str(epoch_height)}
     return {
@@ -107,9 +110,9 @@ def new_run(template: dict, name: str, epoch_height: int) -> dict:
     }
 
 
-def status(rayjob: dict) -> str:
+def status(rayjob: dict[str, Any]) -> str:
     """Return how a run stands; empty while nobody has looked at it."""
-    return rayjob.get("status", {}).get("jobDeploymentStatus", "")
+    return str(rayjob.get("status", {}).get("jobDeploymentStatus", ""))
 
 
 def start(cluster: Cluster, template_name: str, chain_id: str, epoch_height: int) -> str:
@@ -133,7 +136,7 @@ def start(cluster: Cluster, template_name: str, chain_id: str, epoch_height: int
     return f"started {name}" if created else f"{name} was started by another trigger"
 
 
-def _forget_old(cluster: Cluster, ended: list[dict]) -> None:
+def _forget_old(cluster: Cluster, ended: list[dict[str, Any]]) -> None:
     newest_first = sorted(ended, key=lambda run: run["metadata"]["creationTimestamp"], reverse=True)
     for run in newest_first[ENDED_KEPT_MAX:]:
         cluster.delete(run["metadata"]["name"])

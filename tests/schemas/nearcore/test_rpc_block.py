@@ -17,7 +17,7 @@ from pipelines.near.node.node_columns import BLOCK, BLOCK_HEADER
 from pipelines.near.node.rocksdb_reader import RocksDbReader
 from schemas.errors import IntegrityError, SourceError, StatecastError
 from schemas.ids import CryptoHash, base58_encode
-from schemas.nearcore.block import chunk_headers_root, decode_block_chunks, decode_block_header
+from schemas.nearcore.block import chunk_headers_root, decode_block_chunks, decode_block_header, read_chunk_header
 from schemas.nearcore.borsh import BorshReader
 from schemas.nearcore.merkle import merkle_root
 from schemas.nearcore.rpc_block import read_rpc_block, read_rpc_header
@@ -128,19 +128,31 @@ def other_hash(text: str) -> str:
     return base58_encode(bytes([CryptoHash.from_base58(text)[0] ^ 1]) + CryptoHash.from_base58(text)[1:])
 
 
+def changing_header(name: str, change: Callable[[Any], object]) -> Callable[[Json], object]:
+    """Return what changes a field of a block's header."""
+    return lambda block: block["header"].update({name: change(block["header"][name])})
+
+
+def changing_chunk(name: str, change: Callable[[Any], object]) -> Callable[[Json], object]:
+    """Return what changes a field of a block's second chunk header."""
+    return lambda block: block["chunks"][1].update({name: change(block["chunks"][1][name])})
+
+
+def next_number(number: int) -> int:
+    """Return another number than this one."""
+    return number + 1
+
+
 CHANGES: dict[str, Callable[[Json], object]] = {
     **{
-        name: lambda block, name=name: block["header"].update({name: other_hash(block["header"][name])})
+        name: changing_header(name, other_hash)
         for name in (
             *("hash", "prev_hash", "epoch_id", "next_epoch_id", "prev_state_root", "outcome_root", "next_bp_hash", "block_merkle_root"),
             *("block_body_hash", "chunk_receipts_root", "chunk_headers_root", "chunk_tx_root", "challenges_root", "random_value"),
             *("last_final_block", "last_ds_final_block"),
         )
     },
-    **{
-        name: lambda block, name=name: block["header"].update({name: block["header"][name] + 1})
-        for name in ("height", "prev_height", "block_ordinal", "latest_protocol_version")
-    },
+    **{name: changing_header(name, next_number) for name in ("height", "prev_height", "block_ordinal", "latest_protocol_version")},
     "gas_price": lambda block: block["header"].update(gas_price="7"),
     "timestamp_nanosec": lambda block: block["header"].update(timestamp_nanosec="7"),
     "chunk_mask": lambda block: block["header"]["chunk_mask"].__setitem__(0, False),
@@ -151,11 +163,11 @@ CHANGES: dict[str, Callable[[Json], object]] = {
         {"account_id": "a.near", "public_key": "ed25519:" + "1" * 32, "stake": "1"}
     ),
     **{
-        f"chunk's {name}": lambda block, name=name: block["chunks"][1].update({name: other_hash(block["chunks"][1][name])})
+        f"chunk's {name}": changing_chunk(name, other_hash)
         for name in ("chunk_hash", "prev_block_hash", "prev_state_root", "outcome_root", "encoded_merkle_root", "tx_root")
     },
     **{
-        f"chunk's {name}": lambda block, name=name: block["chunks"][1].update({name: block["chunks"][1][name] + 1})
+        f"chunk's {name}": changing_chunk(name, next_number)
         for name in ("height_created", "height_included", "shard_id", "encoded_length", "gas_used", "gas_limit")
     },
     "chunk's congestion": lambda block: block["chunks"][1]["congestion_info"].update(receipt_bytes=1),
@@ -219,7 +231,7 @@ def rehashed(block: Json, header_version: int, chunk_version: tuple[int, int]) -
     for chunk in block["chunks"]:
         reader = RpcReader(chunk, "test")
         encoded = rpc_block._chunk_header(reader, *chunk_version)
-        chunk["chunk_hash"] = str(rpc_block.read_chunk_header(BorshReader(encoded), encoded).chunk_hash)
+        chunk["chunk_hash"] = str(read_chunk_header(BorshReader(encoded), encoded).chunk_hash)
     encoded_chunks = [rpc_block._read_chunk(RpcReader(chunk, "test")) for chunk in block["chunks"]]
     block["header"]["chunk_headers_root"] = str(chunk_headers_root(encoded_chunks))
     shown = RpcReader(block["header"], "test")

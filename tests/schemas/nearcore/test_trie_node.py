@@ -30,7 +30,7 @@ VALUE = ValueRef(3, sha256(VALUE_BYTES).digest())
 VALUE_HEX = "03000000" + sha256(VALUE_BYTES).hexdigest()
 USAGE_HEX = "2a00000000000000"
 
-NODES = {
+NODES: dict[str, tuple[LeafNode | BranchNode | ExtensionNode, str]] = {
     "leaf": (LeafNode(b"\1\2\3", VALUE), "00 03000000 010203" + VALUE_HEX),
     "branch": (BranchNode({3: b"\1" * 32, 5: b"\2" * 32}, None), "01 2800" + "01" * 32 + "02" * 32),
     "last child": (BranchNode({15: b"\1" * 32}, None), "01 0080" + "01" * 32),
