@@ -89,10 +89,11 @@ def test_an_exported_dataset_hashes_to_the_same_root_in_either_format(tmp_path: 
 
     dataset = verify_dataset(runner(), kernel, export(tmp_path / "other", file_format=file_format), list_source(PAIRS))
 
-    assert one is not None
-    assert dataset is not None
+    assert one is not None and dataset is not None
     assert one.summary.verified_state_root == dataset.summary.verified_state_root
-    assert dataset.summary == load_shard(str(tmp_path / "other"), dataset.summary.context, dataset.summary.shard.shard_uid).summary
+    loaded = load_shard(str(tmp_path / "other"), dataset.summary.context, dataset.summary.shard.shard_uid)
+    assert loaded is not None
+    assert dataset.summary == loaded.summary
 
 
 def test_a_rerun_exports_only_the_ranges_that_are_not_whole(tmp_path: Path) -> None:

@@ -130,13 +130,25 @@ def test_a_checksum_is_checked() -> None:
         decode_state_part(v1_object(frame[:-1] + bytes([frame[-1] ^ 1])), Encoding.V1)
 
 
-@given(at=st.integers(0, 10**6), bit=st.integers(0, 7), told_size=st.booleans())
-def test_a_flipped_bit_in_a_frame(at: int, bit: int, told_size: bool) -> None:
-    """Damage inside a frame is malformed, over a limit, or decodes to something that the trie has to judge."""
-    frame = bytearray(frame_of(PART, told_size=told_size))
-    frame[at % len(frame)] ^= 1 << bit
-    with contextlib.suppress(MalformedPartError, PartLimitError):
-        decode_state_part(v1_object(bytes(frame)), Encoding.V1, decoded_bytes_max=1 << 20)
+@pytest.mark.parametrize("told_size", [False, True])
+@pytest.mark.parametrize("checksum", [False, True])
+def test_a_flipped_bit_in_a_frame(told_size: bool, checksum: bool) -> None:
+    """Damage inside a frame is malformed, over the limit, or decodes to no more than that: then the trie has to judge it.
+
+    Under a checksum nothing else than the part is ever decoded.
+    """
+    frame, limit = frame_of(PART, told_size=told_size, checksum=checksum), 2 * len(PART)
+    decoded: list[bytes] = []
+    for at, bit in itertools.product(range(len(frame)), range(8)):
+        flipped = bytearray(frame)
+        flipped[at] ^= 1 << bit
+        with contextlib.suppress(MalformedPartError, PartLimitError):
+            decoded.append(decode_state_part(v1_object(bytes(flipped)), Encoding.V1, decoded_bytes_max=limit).to_pybytes())
+    assert max(map(len, decoded), default=0) <= limit
+    if checksum:
+        assert {*decoded} <= {PART}
+    else:
+        assert {*decoded} - {PART}
 
 
 @pytest.mark.parametrize("encoding", Encoding)
