@@ -262,11 +262,13 @@ class StoreContract:
         assert copy == store
         assert copy.url == store.url
 
+
+class SharedStoreContract(StoreContract):
+    """The same of a store that other processes see."""
+
     @pytest.mark.parametrize("method", ["spawn", "fork"])
     def test_another_process_sees_the_objects(self, store: Store, method: str) -> None:
         """A store that was in use goes to a worker by pickle or by fork, and opens its own connection there."""
-        if self.lives_in_one_process:
-            pytest.skip("lives in one process")
         store.put("object", b"from the parent")
         context = multiprocessing.get_context("spawn") if method == "spawn" else multiprocessing.get_context("fork")
         queue = context.Queue()
@@ -278,8 +280,6 @@ class StoreContract:
 
     def test_one_of_two_processes_wins(self, store: Store) -> None:
         """Create-only and swap are decided by the store, not inside a process; the loser is told so, and nothing is mixed."""
-        if self.lives_in_one_process:
-            pytest.skip("lives in one process")
         for number in range(RACE_ROUNDS):
             store.put(f"pointer/{number}", b"before")
         context = multiprocessing.get_context("fork")

@@ -290,10 +290,9 @@ def test_where_the_proxy_is_quiet_it_changes_nothing(faulted: Faulted, tmp_path:
     assert faulted.proxy.hits == 0
 
 
+@pytest.mark.parametrize("faulted", [pytest.param("gcs", marks=pytest.mark.slow)], indirect=True)
 def test_a_taken_name_is_taken_also_for_who_may_not_replace(faulted: Faulted, request: pytest.FixtureRequest) -> None:
-    """A store may answer "denied" where it would have to replace an object; the same bytes there are success, others an object in the way."""
-    if faulted.kind != "gcs":
-        pytest.skip("Google's store asks for the right to delete where an object is in the way")
+    """Google's store answers "denied" where it would have to replace an object; the same bytes there are success, others are in the way."""
     store = faulted.store(_folder(request))
     store.put("part", b"bytes")
     for data, error in ((b"bytes", None), (b"other", ObjectExistsError)):

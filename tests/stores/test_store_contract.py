@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
-from tests.stores.store_contract import StoreContract
+from tests.stores.store_contract import SharedStoreContract, StoreContract
 from tests.support.servers import aws_environment, fake_gcs_server, make_gcs_bucket, make_s3_bucket, moto_server, versitygw_server
 
 _folder_numbers = itertools.count()
@@ -40,7 +40,7 @@ def fake_gcs_url() -> Iterator[str]:
         yield url
 
 
-class TestFileStore(StoreContract):
+class TestFileStore(SharedStoreContract):
     """A local folder."""
 
     @pytest.fixture
@@ -60,7 +60,7 @@ class TestMemoryStore(StoreContract):
         return open_store(f"memory://contract/{next(_folder_numbers)}")
 
 
-class TestS3StoreOnMoto(StoreContract):
+class TestS3StoreOnMoto(SharedStoreContract):
     """moto's model of S3."""
 
     @pytest.fixture
@@ -70,7 +70,7 @@ class TestS3StoreOnMoto(StoreContract):
 
 
 @pytest.mark.slow
-class TestS3StoreOnVersitygw(StoreContract):
+class TestS3StoreOnVersitygw(SharedStoreContract):
     """A real S3 server over a folder."""
 
     @pytest.fixture
@@ -83,7 +83,7 @@ class TestS3StoreOnVersitygw(StoreContract):
 @pytest.mark.filterwarnings(
     "ignore:Sending a large body directly:ResourceWarning"
 )  # gcsfs hands aiohttp bytes; Python hides this by default
-class TestGcsStoreOnFakeGcsServer(StoreContract):
+class TestGcsStoreOnFakeGcsServer(SharedStoreContract):
     """A server that speaks GCS's JSON API and honours preconditions."""
 
     @pytest.fixture
