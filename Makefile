@@ -111,7 +111,7 @@ infra-check: setup $(TOOLS)/tflint $(TOOLS)/checkov/bin/checkov  ## tests of inf
 	$(TOOLS)/checkov/bin/checkov --config-file infra/checkov.yaml --file infra/image/Dockerfile --framework dockerfile
 
 image-steps: setup  ## run the Dockerfile's steps in an empty folder, without a container engine
-	$(BIN)/python infra/image/run_steps.py $$(mktemp -d)
+	$(BIN)/python -m tests.support.image_steps $$(mktemp -d)
 
 clean:  ## remove what setup and demo made
 	rm -rf $(VENV) demo native/target

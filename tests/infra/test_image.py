@@ -1,4 +1,4 @@
-"""The Dockerfile says what an image should be, and its context has what it copies. `run_steps.py` runs the steps themselves."""
+"""The Dockerfile says what an image should be, and its context has what it copies. `tests.support.image_steps` runs the steps themselves."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from infra.image.dockerfile import is_ignored, parse_dockerfile, read_ignore
 from infra.image.run_steps import SKIPPED
+
+from tests.support.dockerfile import is_ignored, parse_dockerfile, read_ignore
+from tests.support.image_steps import SKIPPED
 
 ROOT = Path(__file__).parents[2]
 IMAGE = ROOT / "infra" / "image"
@@ -117,6 +119,8 @@ def test_the_steps_run_in_an_empty_folder(tmp_path: Path) -> None:
     """From the repository's files alone: the kernel is built, both wheels are installed, the program starts."""
     if not all(subprocess.run(["which", program], capture_output=True, check=False).returncode == 0 for program in ("cargo", "git")):
         pytest.skip("cargo or git is not here")
-    done = subprocess.run([sys.executable, IMAGE / "run_steps.py", tmp_path], capture_output=True, text=True, timeout=3500, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.image_steps", tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=3500, check=False
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert re.search(r"^statecast \d+\.\d+\.\d+$", done.stdout, flags=re.MULTILINE)

@@ -52,8 +52,6 @@ def _race(store: Store, racer: int, barrier: Barrier, queue: multiprocessing.Que
 class StoreContract:
     """The promises of `pipelines.stores.store.Store`."""
 
-    lives_in_one_process = False
-
     @pytest.mark.parametrize("size", SIZES)
     def test_an_object_comes_back_as_it_was_put(self, store: Store, size: int) -> None:
         """Bytes and size survive, whatever the size."""

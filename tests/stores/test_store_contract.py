@@ -52,8 +52,6 @@ class TestFileStore(SharedStoreContract):
 class TestMemoryStore(StoreContract):
     """This process's memory."""
 
-    lives_in_one_process = True
-
     @pytest.fixture
     def store(self) -> Store:
         """A fresh name."""

@@ -4,7 +4,7 @@ The steps are read out of the Dockerfile, so they can't drift from it. A path th
 below the folder; stages share it, so that what one leaves and another copies lies where both look. What makes an image and is
 nothing for a folder is named in `SKIPPED` and reported; a step that is neither run nor named there is an error.
 
-Usage: python infra/image/run_steps.py FOLDER
+Usage: python -m tests.support.image_steps FOLDER
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from infra.image.dockerfile import Instruction, is_ignored, parse_dockerfile, read_ignore
+from tests.support.dockerfile import Instruction, is_ignored, parse_dockerfile, read_ignore
 
 ROOT = Path(__file__).resolve().parents[2]
 STEP_TIMEOUT_S = 3600
