@@ -1,42 +1,13 @@
-"""A source behind plain HTTP or HTTPS: any server that gives files under their names, with ranges where it can.
-
-Every transfer has a connection of its own that is closed after it: nothing stays open between parts, and a load balancer can send
-each to another machine. Redirects are followed, a few, and never from HTTPS to HTTP. Compressed replies are refused: the bytes of an
-object are what counts. Certificates are verified as the system does.
-"""
+"""A source behind plain HTTP or HTTPS: any server that gives files under their names, with ranges where it can."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Final
-from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
-
-import urllib3
-from urllib3.exceptions import HTTPError, LocationParseError, SSLError
 
 from pipelines.fetching.limits import CONNECTIONS_MAX
 from pipelines.fetching.source import SOURCE_TIMEOUT_S, Buffer, Cancellation, SourceTraits, WantedObject
 from pipelines.fetching.throttle import Throttle
-from schemas.errors import (
-    InvalidInputError,
-    ObjectNotFoundError,
-    RangeRefusedError,
-    StoreDeniedError,
-    StoreError,
-    TransientStoreError,
-)
-
-CONNECT_TIMEOUT_S: Final = 10.0
-REDIRECTS_MAX: Final = 5
-READ_BYTES: Final = 256 << 10
-"""Most bytes taken from a connection at once."""
-
-_MOVED = (301, 302, 303, 307, 308)
-_PASSING = (408, 409, 425, 429)
+from pipelines.stores.http_folder import READ_BYTES, HttpFolder, check_reply, mapped_errors
 
 
 class HttpSource:
@@ -51,33 +22,13 @@ class HttpSource:
     """
 
     def __init__(self, url: str, requests: Throttle, timeout_s: float = SOURCE_TIMEOUT_S) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment:
-            raise InvalidInputError(problem="this is not an HTTP URL of a folder", where=url.rpartition("@")[2][:200])
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        try:
-            netloc = host if parts.port is None else f"{host}:{parts.port}"
-        except ValueError:
-            raise InvalidInputError(problem="the port of this URL is no number", where=url.rpartition("@")[2][:200]) from None
-        self._folder = (parts.scheme, netloc, parts.path.rstrip("/"))
-        self._query = parts.query
-        self._headers = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "statecast"}
-        if parts.username is not None:
-            credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            self._headers |= urllib3.make_headers(basic_auth=credentials)
+        self._folder = HttpFolder(url, timeout_s, CONNECTIONS_MAX)
         self._requests = requests
-        self._pool = urllib3.PoolManager(
-            num_pools=16,
-            # Connections are closed after their transfer; room for all, or the pool complains.
-            maxsize=CONNECTIONS_MAX,
-            retries=False,
-            timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), read=timeout_s),
-        )
 
     @property
     def source_id(self) -> str:
         """The URL without credentials and query."""
-        return urlunsplit((*self._folder, "", ""))
+        return self._folder.url
 
     @property
     def traits(self) -> SourceTraits:
@@ -86,13 +37,12 @@ class HttpSource:
 
     def stream(self, wanted: WantedObject, start: int, cancelled: Cancellation) -> Iterator[Buffer]:
         """See `Source.stream`."""
-        scheme, netloc, path = self._folder
-        url = urlunsplit((scheme, netloc, f"{path}/{quote(wanted.name, safe='/=')}", self._query, ""))
         where = f"{self.source_id}/{wanted.name}"
-        with _mapped(where):
-            reply = self._request(url, start, where, cancelled)
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        with mapped_errors(where):
+            reply = self._folder.request(wanted.name, headers=headers, before_each=lambda: self._requests.wait_for(1, cancelled))
             try:
-                _check_reply(reply, start, where)
+                check_reply(reply, start, where)
                 while not cancelled.is_cancelled and (buffer := reply.read1(READ_BYTES)):
                     yield buffer
             finally:
@@ -101,83 +51,4 @@ class HttpSource:
 
     def close(self) -> None:
         """Drop the pools."""
-        self._pool.clear()
-
-    def _request(self, url: str, start: int, where: str, cancelled: Cancellation) -> urllib3.BaseHTTPResponse:
-        headers = dict(self._headers)
-        if start:
-            headers["Range"] = f"bytes={start}-"
-        for _ in range(REDIRECTS_MAX + 1):
-            self._requests.wait_for(1, cancelled)
-            reply = self._pool.request("GET", url, headers=headers, preload_content=False, decode_content=False, redirect=False)
-            target = reply.headers.get("Location")
-            if reply.status not in _MOVED or target is None:
-                return reply
-            reply.close()
-            moved = urljoin(url, target)
-            before, after = urlsplit(url), urlsplit(moved)
-            if after.scheme not in ("http", "https") or (before.scheme == "https" and after.scheme == "http"):
-                raise StoreError(problem=f"the server redirects to {after.scheme or 'nowhere'}", where=where)
-            if before.netloc != after.netloc:
-                # What one host may know is not for another.
-                headers.pop("authorization", None)
-            url = moved
-        raise StoreError(problem=f"more than {REDIRECTS_MAX} redirects", where=where)
-
-
-def _check_reply(reply: urllib3.BaseHTTPResponse, start: int, where: str) -> None:
-    """Raise what a status means; return when the body is the object from ``start``."""
-    status = reply.status
-    problem = f"HTTP {status}"
-    if status in (404, 410):
-        raise ObjectNotFoundError(problem=f"no such object ({problem})", where=where)
-    if start and status in (200, 400, 401, 403, 405, 416, 501):
-        raise RangeRefusedError(problem=f"no answer to a range ({problem})", where=where)
-    if status in (401, 403):
-        raise StoreDeniedError(problem=f"the server refuses access ({problem})", where=where)
-    if status in _PASSING or status >= 500:
-        raise TransientStoreError(
-            problem=f"the server failed for the moment ({problem})",
-            where=where,
-            retry_after_s=_retry_after_s(reply.headers.get("Retry-After")),
-        )
-    if status not in (200, 206):
-        raise StoreError(problem=f"the server answers {problem}", where=where)
-    if start or status == 206:
-        found = re.match(r"bytes (\d{1,20})-", reply.headers.get("Content-Range", ""))
-        if found is None or int(found[1]) != start:
-            raise RangeRefusedError(problem="the answer is another range than was asked for", where=where)
-    if reply.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
-        raise StoreError(problem=f"the server compresses objects ({reply.headers['Content-Encoding'][:40]})", where=where)
-
-
-def _retry_after_s(text: str | None) -> float:
-    """Return the pause that a server asks for, 0 where it asks for none or in another way than in seconds or by a date."""
-    if text is None:
-        return 0.0
-    if text.strip().isdigit():
-        return float(text.strip()[:9])
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return 0.0
-    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    return max(0.0, (aware - datetime.now(UTC)).total_seconds())
-
-
-@contextmanager
-def _mapped(where: str) -> Iterator[None]:
-    """Turn the client's errors into errors of a store."""
-    try:
-        yield
-    except LocationParseError as error:
-        raise StoreError(problem=f"the server redirects to no URL: {error}", where=where) from None
-    except SSLError as error:
-        raise StoreDeniedError(problem=f"the server's certificate or TLS is refused: {error}", where=where) from None
-    except (HTTPError, OSError) as error:
-        raise TransientStoreError(problem=f"the connection failed: {_first_words(error)}", where=where) from None
-
-
-def _first_words(error: Exception) -> str:
-    text = str(error).rpartition(": ")[2] or type(error).__name__
-    return text[:200]
+        self._folder.close()

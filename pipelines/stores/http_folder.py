@@ -1,0 +1,169 @@
+"""Files below an HTTP or HTTPS URL: the one client of all that reads the web.
+
+Every transfer has a connection of its own that is closed after it: nothing stays open between parts, and a load balancer can send
+each to another machine. Redirects are followed, a few, and never from HTTPS to HTTP. Compressed replies are refused: the bytes of an
+object are what counts. Certificates are verified as the system does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError, LocationParseError, SSLError
+
+from schemas.errors import (
+    InvalidInputError,
+    ObjectNotFoundError,
+    RangeRefusedError,
+    StoreDeniedError,
+    StoreError,
+    TransientStoreError,
+)
+
+CONNECT_TIMEOUT_S: Final = 10.0
+REDIRECTS_MAX: Final = 5
+READ_BYTES: Final = 256 << 10
+"""Most bytes taken from a connection at once."""
+
+_MOVED = (301, 302, 303, 307, 308)
+_PASSING = (408, 409, 425, 429)
+
+
+class HttpFolder:
+    """Files below one URL.
+
+    Args:
+        url: a user and password in it are sent and never shown; a query is kept.
+        timeout_s: longest wait for an answer or for bytes.
+        connections_max: most that are used at once.
+    Raises:
+        InvalidInputError: not an HTTP URL.
+    """
+
+    def __init__(self, url: str, timeout_s: float, connections_max: int) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment:
+            raise InvalidInputError(problem="this is not an HTTP URL of a folder", where=url.rpartition("@")[2][:200])
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        try:
+            netloc = host if parts.port is None else f"{host}:{parts.port}"
+        except ValueError:
+            raise InvalidInputError(problem="the port of this URL is no number", where=url.rpartition("@")[2][:200]) from None
+        self._folder = (parts.scheme, netloc, parts.path.rstrip("/"))
+        self._query = parts.query
+        self._headers = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "statecast"}
+        if parts.username is not None:
+            credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            self._headers |= urllib3.make_headers(basic_auth=credentials)
+        self._pool = urllib3.PoolManager(
+            num_pools=16,
+            # Connections are closed after their transfer; room for all, or the pool complains.
+            maxsize=connections_max,
+            retries=False,
+            timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), read=timeout_s),
+        )
+
+    @property
+    def url(self) -> str:
+        """The URL without credentials and query."""
+        return urlunsplit((*self._folder, "", ""))
+
+    def request(
+        self, name: str, method: str = "GET", headers: Mapping[str, str] | None = None, before_each: Callable[[], None] = lambda: None
+    ) -> urllib3.BaseHTTPResponse:
+        """Ask for a file, following redirects, and return the answer, whose body is not read yet; the caller closes it.
+
+        Args:
+            before_each: called before every request.
+        Raises:
+            StoreError: too many redirects, or to where none may lead. What the client raises is for `mapped_errors`.
+        """
+        scheme, netloc, path = self._folder
+        url = urlunsplit((scheme, netloc, f"{path}/{quote(name, safe='/=')}", self._query, ""))
+        where = f"{self.url}/{name}"
+        sent = {**self._headers, **(headers or {})}
+        for _ in range(REDIRECTS_MAX + 1):
+            before_each()
+            reply = self._pool.request(method, url, headers=sent, preload_content=False, decode_content=False, redirect=False)
+            target = reply.headers.get("Location")
+            if reply.status not in _MOVED or target is None:
+                return reply
+            reply.close()
+            moved = urljoin(url, target)
+            before, after = urlsplit(url), urlsplit(moved)
+            if after.scheme not in ("http", "https") or (before.scheme == "https" and after.scheme == "http"):
+                raise StoreError(problem=f"the server redirects to {after.scheme or 'nowhere'}", where=where)
+            if before.netloc != after.netloc:
+                # What one host may know is not for another.
+                sent.pop("authorization", None)
+            url = moved
+        raise StoreError(problem=f"more than {REDIRECTS_MAX} redirects", where=where)
+
+    def close(self) -> None:
+        """Drop the pools."""
+        self._pool.clear()
+
+
+def check_reply(reply: urllib3.BaseHTTPResponse, start: int, where: str) -> None:
+    """Raise what a status means; return when the body is the object from ``start``."""
+    status = reply.status
+    problem = f"HTTP {status}"
+    if status in (404, 410):
+        raise ObjectNotFoundError(problem=f"no such object ({problem})", where=where)
+    if start and status in (200, 400, 401, 403, 405, 416, 501):
+        raise RangeRefusedError(problem=f"no answer to a range ({problem})", where=where)
+    if status in (401, 403):
+        raise StoreDeniedError(problem=f"the server refuses access ({problem})", where=where)
+    if status in _PASSING or status >= 500:
+        raise TransientStoreError(
+            problem=f"the server failed for the moment ({problem})",
+            where=where,
+            retry_after_s=_retry_after_s(reply.headers.get("Retry-After")),
+        )
+    if status not in (200, 206):
+        raise StoreError(problem=f"the server answers {problem}", where=where)
+    if start or status == 206:
+        found = re.match(r"bytes (\d{1,20})-", reply.headers.get("Content-Range", ""))
+        if found is None or int(found[1]) != start:
+            raise RangeRefusedError(problem="the answer is another range than was asked for", where=where)
+    if reply.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
+        raise StoreError(problem=f"the server compresses objects ({reply.headers['Content-Encoding'][:40]})", where=where)
+
+
+def _retry_after_s(text: str | None) -> float:
+    """Return the pause that a server asks for, 0 where it asks for none or in another way than in seconds or by a date."""
+    if text is None:
+        return 0.0
+    if text.strip().isdigit():
+        return float(text.strip()[:9])
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return max(0.0, (aware - datetime.now(UTC)).total_seconds())
+
+
+@contextmanager
+def mapped_errors(where: str) -> Iterator[None]:
+    """Turn the client's errors into errors of a store."""
+    try:
+        yield
+    except LocationParseError as error:
+        raise StoreError(problem=f"the server redirects to no URL: {error}", where=where) from None
+    except SSLError as error:
+        raise StoreDeniedError(problem=f"the server's certificate or TLS is refused: {error}", where=where) from None
+    except (HTTPError, OSError) as error:
+        raise TransientStoreError(problem=f"the connection failed: {_first_words(error)}", where=where) from None
+
+
+def _first_words(error: Exception) -> str:
+    text = str(error).rpartition(": ")[2] or type(error).__name__
+    return text[:200]
