@@ -1,4 +1,4 @@
-"""What the environment tells the clients of GCS and S3 beyond what they read of it themselves.
+"""What the environment tells the clients of GCS, S3 and Azure beyond what they read of it themselves.
 
 The names are GDAL's, which many tools over the same buckets take; each is read when a store is opened, in the process that opens it.
 """
@@ -23,6 +23,9 @@ S3_ANONYMOUS_VARIABLE: Final = "AWS_NO_SIGN_REQUEST"
 
 S3_REQUEST_PAYER_VARIABLE: Final = "AWS_REQUEST_PAYER"
 """``requester``: whose credentials are used pays for requests to S3 buckets whose requester pays."""
+
+AZURE_ANONYMOUS_VARIABLE: Final = "AZURE_NO_SIGN_REQUEST"
+"""YES: Azure is asked without credentials, and none are looked for."""
 
 _YES = {"yes", "true", "on", "1"}
 _NO = {"", "no", "false", "off", "0"}

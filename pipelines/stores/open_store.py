@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from urllib.parse import unquote, urlsplit
 
+from pipelines.stores.azure_store import AzureStore, import_azure
 from pipelines.stores.bucket_folder import BucketFolder
 from pipelines.stores.file_store import FileStore
 from pipelines.stores.gcs_store import GcsStore
@@ -14,7 +15,7 @@ from pipelines.stores.s3_store import S3Store, import_s3fs
 from pipelines.stores.store import Store
 from schemas.errors import InvalidInputError
 
-SCHEMES = ("file", "memory", "gs", "s3")
+SCHEMES = ("file", "memory", "gs", "s3", "az")
 """Schemes that a store can be opened for; a path without a scheme is a local folder."""
 
 
@@ -29,11 +30,11 @@ def open_store(
     """Return the store behind a URL. Opens no connection and touches no folder.
 
     Args:
-        url: a path, ``file:///folder``, ``memory://name``, ``gs://bucket/folder`` or ``s3://bucket/folder``.
+        url: a path, ``file:///folder``, ``memory://name``, ``gs://bucket/folder``, ``s3://bucket/folder`` or ``az://container/folder``.
         durable: a local folder: wait for the disk with every put; False for what can be made again.
-        endpoint_url: GCS and S3: another server than the provider's; without it the clients' own environment variables count.
-        anonymous: GCS and S3: use no credentials (public buckets).
-        retry: how transient faults of GCS and S3 are retried; None to see each of them.
+        endpoint_url: GCS, S3 and Azure: another server than the provider's; without it the clients' own environment variables count.
+        anonymous: GCS, S3 and Azure: use no credentials (public buckets).
+        retry: how transient faults of GCS, S3 and Azure are retried; None to see each of them.
     Raises:
         InvalidInputError: not such a URL, or the client of its scheme is not installed.
     """
@@ -50,13 +51,16 @@ def open_store(
     elif scheme == "s3":
         import_s3fs()
         store = S3Store(BucketFolder.parse(url), endpoint_url, anonymous)
+    elif scheme == "az":
+        import_azure()
+        store = AzureStore(BucketFolder.parse(url), endpoint_url, anonymous)
     else:
         raise InvalidInputError(
             problem=f"no store has the scheme {scheme[:40]!r}",
             where=url.partition("?")[0][:200],
             remedy=f"Known: {', '.join(SCHEMES)}, or a path.",
         )
-    if retry is not None and isinstance(store, (GcsStore, S3Store)):
+    if retry is not None and isinstance(store, (GcsStore, S3Store, AzureStore)):
         store = RetryingStore(store, retry)
     return store
 

@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from infra.image.dockerfile import is_ignored, parse_dockerfile, read_ignore
-from infra.image.run_steps import SKIPPED
 
 from tests.support.dockerfile import is_ignored, parse_dockerfile, read_ignore
 from tests.support.image_steps import SKIPPED

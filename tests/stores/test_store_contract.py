@@ -11,7 +11,17 @@ import pytest
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
 from tests.stores.store_contract import SharedStoreContract, StoreContract
-from tests.support.servers import aws_environment, fake_gcs_server, make_gcs_bucket, make_s3_bucket, moto_server, versitygw_server
+from tests.support.servers import (
+    aws_environment,
+    azure_environment,
+    azurite_server,
+    fake_gcs_server,
+    make_azure_container,
+    make_gcs_bucket,
+    make_s3_bucket,
+    moto_server,
+    versitygw_server,
+)
 
 _folder_numbers = itertools.count()
 
@@ -37,6 +47,14 @@ def fake_gcs_url() -> Iterator[str]:
     """A fake-gcs-server with a bucket."""
     with fake_gcs_server() as url:
         make_gcs_bucket(url, "fake-bucket")
+        yield url
+
+
+@pytest.fixture(scope="module")
+def azurite_url() -> Iterator[str]:
+    """Azurite with a container."""
+    with azure_environment(), azurite_server() as url:
+        make_azure_container(url, "azurite-container")
         yield url
 
 
@@ -88,3 +106,13 @@ class TestGcsStoreOnFakeGcsServer(SharedStoreContract):
     def store(self, fake_gcs_url: str) -> Store:
         """A fresh folder of the bucket."""
         return open_store(f"gs://fake-bucket/chain/{next(_folder_numbers)}", endpoint_url=fake_gcs_url, anonymous=True)
+
+
+@pytest.mark.slow
+class TestAzureStoreOnAzurite(SharedStoreContract):
+    """Microsoft's own emulator of Azure Blob Storage."""
+
+    @pytest.fixture
+    def store(self, azurite_url: str) -> Store:
+        """A fresh folder of the container."""
+        return open_store(f"az://azurite-container/chain/{next(_folder_numbers)}", endpoint_url=azurite_url)

@@ -1,7 +1,7 @@
-"""Object store servers on loopback for tests: moto in this process, fake-gcs-server and versitygw as built binaries.
+"""Object store servers on loopback for tests: moto in this process, fake-gcs-server and versitygw as built binaries, Azurite by node.
 
 The binaries are looked for in ``~/.cache/statecast/bin`` and on PATH; with STATECAST_BUILD_SERVERS=1 a missing one is built by Go
-(some minutes each). Where there is none, tests skip and say so.
+(some minutes each), and Azurite is installed by npm into the folder beside them. Where there is none, tests skip and say so.
 """
 
 from __future__ import annotations
@@ -26,10 +26,18 @@ SERVER_MODULES = {
 }
 """What `go install` takes for each server."""
 
+AZURITE = "azurite@3.35.0"
+"""What `npm install` takes."""
+
 BINARIES = Path(os.path.expanduser("~")) / ".cache" / "statecast" / "bin"
 BUILD_VARIABLE = "STATECAST_BUILD_SERVERS"
 BUILD_TIMEOUT_S = 1800
 START_TIMEOUT_S = 120
+
+AZURITE_FOLDER = BINARIES.parent / "azurite"
+AZURITE_ACCOUNT = "devstoreaccount1"
+AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""Azurite's own, the same everywhere."""
 
 ACCESS_KEY = "statecasttest"
 SECRET_KEY = "statecasttestsecret"
@@ -54,6 +62,23 @@ def find_server(name: str) -> str:
     if built.returncode != 0:
         pytest.skip(f"{name} can't be built here: {built.stderr[-400:]}")
     return str(BINARIES / name)
+
+
+def find_azurite() -> str:
+    """Return the path of Azurite's command, or skip the test."""
+    found = AZURITE_FOLDER / "node_modules" / ".bin" / "azurite-blob"
+    if shutil.which("node") is None:
+        pytest.skip("azurite needs node, which is not here")
+    if found.exists():
+        return str(found)
+    if os.environ.get(BUILD_VARIABLE) != "1" or shutil.which("npm") is None:
+        pytest.skip(f"azurite is not installed: set {BUILD_VARIABLE}=1 with npm on PATH, or install it into {AZURITE_FOLDER}")
+    AZURITE_FOLDER.mkdir(parents=True, exist_ok=True)
+    command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(AZURITE_FOLDER), AZURITE]
+    installed = subprocess.run(command, timeout=BUILD_TIMEOUT_S, capture_output=True, text=True, check=False)
+    if installed.returncode != 0:
+        pytest.skip(f"azurite can't be installed here: {installed.stderr[-400:]}")
+    return str(found)
 
 
 @contextmanager
@@ -103,6 +128,26 @@ def versitygw_server(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
+def azurite_server() -> Iterator[str]:
+    """Run Azurite's blobs in memory; yield its account's URL."""
+    port = _free_port()
+    arguments = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence", "--silent", "--disableTelemetry"]
+    with _running([find_azurite(), *arguments, "--skipApiVersionCheck"], port):
+        yield f"http://127.0.0.1:{port}/{AZURITE_ACCOUNT}"
+
+
+@contextmanager
+def azure_environment() -> Iterator[None]:
+    """Set the account and the key that Azurite takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AZURE_")]:
+            patch.delenv(name)
+        patch.setenv("AZURE_STORAGE_ACCOUNT_NAME", AZURITE_ACCOUNT)
+        patch.setenv("AZURE_STORAGE_ACCOUNT_KEY", AZURITE_KEY)
+        yield
+
+
+@contextmanager
 def aws_environment() -> Iterator[None]:
     """Set the credentials and the region that the test servers take."""
     with pytest.MonkeyPatch.context() as patch:
@@ -135,6 +180,15 @@ def make_gcs_bucket(endpoint_url: str, bucket: str) -> None:
     from google.cloud import storage
 
     storage.Client(project="test", credentials=AnonymousCredentials(), client_options={"api_endpoint": endpoint_url}).create_bucket(bucket)
+
+
+def make_azure_container(endpoint_url: str, container: str, *, public: bool = False) -> None:
+    """Create a container of an account of Azurite; a public one is read by anybody."""
+    from azure.core.credentials import AzureNamedKeyCredential
+    from azure.storage.blob import ContainerClient
+
+    with ContainerClient(endpoint_url, container, credential=AzureNamedKeyCredential(AZURITE_ACCOUNT, AZURITE_KEY)) as client:
+        client.create_container(public_access="container" if public else None)
 
 
 def _free_port() -> int:
