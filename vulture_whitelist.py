@@ -45,18 +45,6 @@ agent
 tied_to_chain
 CATALOGUE
 
-# Used by tests and benchmarks alone.
-newest_epoch
-flat_state_failure
-build_shard
-can_verify
-open_node_source
-check_revision
-_.lease_of
-_.unrepaired
-SilentWatcher
+# How a source says what it confirmed; tests hold it.
 confirmed_by
-
-# Written, never read.
-manifest_source
-has_manifest
+build_shard

@@ -86,5 +86,5 @@ class StopSignals:
         os._exit(0)
 
 
-def _do_nothing(number: int, frame: object) -> None:
+def _do_nothing(_number: int, _frame: object) -> None:
     """Stand in for the default action; the thread is woken without this."""

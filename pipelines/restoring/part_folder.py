@@ -74,7 +74,6 @@ class EpochParts:
     shards: tuple[ShardParts, ...]
     absent_shard_ids: tuple[int, ...]
     """Shards that the manifest or context lists and of which nothing is in the folder."""
-    has_manifest: bool
 
     @property
     def url(self) -> str:
@@ -155,7 +154,6 @@ def open_epoch_parts(
         encoding=chosen,
         shards=tuple(shards),
         absent_shard_ids=tuple(absent),
-        has_manifest=manifest is not None,
     )
 
 

@@ -23,10 +23,11 @@ import pyarrow as pa
 from pipelines.stores.answers import retry_after_s, shown
 from pipelines.stores.azure_credentials import find_account
 from pipelines.stores.bucket_folder import BucketFolder
+from pipelines.stores.delete_listed import delete_listed
 from pipelines.stores.object_names import check_range
 from pipelines.stores.per_process import PerProcess
-from pipelines.stores.protocol import Data, ObjectInfo
 from pipelines.stores.ranges import as_view, holds_same_bytes, open_ranges
+from pipelines.stores.store import Data, ObjectInfo
 from schemas.errors import (
     InvalidInputError,
     ObjectExistsError,
@@ -53,9 +54,6 @@ GET_BYTES_MAX = 1 << 40
 
 BLOCK_RETRIES = 3
 """Attempts after the first that the client makes at a block, so that the blocks before it need not be sent again; at nothing else."""
-
-DOWNLOAD_ATTEMPTS = 3
-"""The client's own, fixed, where an answer breaks off."""
 
 CONNECT_TIMEOUT_S = 30
 READ_TIMEOUT_S = 300
@@ -140,6 +138,10 @@ class AzureStore:
         blob = self._blob(name)
         with suppress(ObjectNotFoundError), self._mapped(name):
             blob.delete_blob(delete_snapshots="include")
+
+    def delete_folder(self, folder: str) -> None:
+        """See `Store.delete_folder`."""
+        delete_listed(self, folder)
 
     def _write(self, name: str, view: memoryview, condition: dict[str, Any], problem: str) -> ObjectInfo:
         try:

@@ -72,7 +72,8 @@ def test_a_dataset_whose_root_was_noted_since_is_the_same(tmp_path: Path) -> Non
     dataset = store(tmp_path, 3)
     store_summary(dataset.url, replace(dataset.summary, verified_state_root=ZERO_HASH, memory_usage=5))
     assert open_dataset(dataset.reference).summary.files == dataset.summary.files
-    assert load_shard(dataset.url, context_of(None), dataset.summary.shard.shard_uid).reference == dataset.reference
+    loaded = load_shard(dataset.url, context_of(None), dataset.summary.shard.shard_uid)
+    assert loaded is not None and loaded.reference == dataset.reference
 
 
 def test_a_dataset_that_was_exported_anew_is_refused(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from pipelines.near.node import read_limit
 from pipelines.near.node.read_limit import BURST_S, keep_read_limit, process_read_limit
 from pipelines.stores.pace import Pace
 
@@ -21,7 +22,7 @@ def test_a_process_has_one_pace_a_limit_with_a_short_burst() -> None:
 def test_reading_beyond_the_limit_sleeps_for_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """And never where there is no limit, or where it is kept anyway."""
     slept: list[float] = []
-    monkeypatch.setattr(read_limit.time, "sleep", slept.append)
+    monkeypatch.setattr(time, "sleep", slept.append)
     keep_read_limit(None, 1 << 40)
     limit = Pace(1000, burst_s=BURST_S, clock=lambda: 0.0)
     keep_read_limit(limit, 250)

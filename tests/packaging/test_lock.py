@@ -17,12 +17,12 @@ LOCKS = ("constraints.txt", "examples/constraints.txt")
 def _pins(lock: str) -> dict[str, tuple[Requirement, list[str]]]:
     """Return each package's requirement and hashes, by the package's name."""
     text = re.sub(r"\\\n\s*", "", (ROOT / lock).read_text())
-    found = {}
+    found: dict[str, tuple[Requirement, list[str]]] = {}
     for line in text.splitlines():
         if not line.strip().startswith("#"):
             pin, *hashes = re.split(r"\s*--hash=", line.strip())
             requirement = Requirement(pin)
-            found[canonicalize_name(requirement.name)] = (requirement, hashes)
+            found[canonicalize_name(requirement.name)] = (requirement, [str(one) for one in hashes])
     return found
 
 

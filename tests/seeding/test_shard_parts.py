@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.seeding.data_folder import DataFolder
-from pipelines.seeding.shard_parts import ShardParts
+from pipelines.seeding.shard_parts import ShardFiles
 from pipelines.seeding.status import ShardKey
 from pipelines.stores.memory_store import MemoryStore
 from pipelines.stores.pace import Pace
@@ -42,7 +42,7 @@ class Stop(threading.Event):
         return self.is_set()
 
 
-def shard_parts(tmp_path: Path, stop: Stop) -> tuple[MemoryStore, ShardParts]:
+def shard_parts(tmp_path: Path, stop: Stop) -> tuple[MemoryStore, ShardFiles]:
     """Three parts in a bucket, and an empty folder for them."""
     shard = make_manifest_shard(make_statement())
     shard = replace(
@@ -54,7 +54,7 @@ def shard_parts(tmp_path: Path, stop: Stop) -> tuple[MemoryStore, ShardParts]:
     for part_id, data in enumerate(PARTS):
         store.put(LAYOUT.state_part(shard.shard_id, PartId(part_id, len(PARTS))), data)
     (tmp_path / "data/.seed/tmp").mkdir(parents=True)
-    return store, ShardParts(ShardKey(LAYOUT, shard.shard_id), shard, DataFolder(tmp_path / "data"), None, stop)
+    return store, ShardFiles(ShardKey(LAYOUT, shard.shard_id), shard, DataFolder(tmp_path / "data"), None, stop)
 
 
 def test_the_rate_is_kept_over_all_parts(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def _container(url: str) -> ContainerClient:
 def _sas(permission: str) -> str:
     until = datetime.now(UTC) + timedelta(hours=1)
     allowed = ContainerSasPermissions.from_string(permission)
-    return generate_container_sas(AZURITE_ACCOUNT, CONTAINER, account_key=AZURITE_KEY, permission=allowed, expiry=until)
+    return str(generate_container_sas(AZURITE_ACCOUNT, CONTAINER, account_key=AZURITE_KEY, permission=allowed, expiry=until))
 
 
 @pytest.mark.slow
@@ -218,7 +218,7 @@ def test_azure_without_its_packages_names_the_extra(monkeypatch: pytest.MonkeyPa
 def _answer(status: int, code: str, message: str = "message") -> HttpResponseError:
     """Return the client's error for a server's answer."""
     error = HttpResponseError(message)
-    error.status_code, error.error_code = status, code  # type: ignore[attr-defined]
+    error.status_code, error.error_code = status, code
     return error
 
 

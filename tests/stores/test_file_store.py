@@ -63,7 +63,8 @@ def test_a_deleted_folder_leaves_no_folder(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_deleted_under_a_put_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who deletes and who writes may be two."""
-    store, deletions = FileStore(str(tmp_path)), []
+    store = FileStore(str(tmp_path))
+    deletions: list[Path | None] = []
 
     def late(give: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
         def give_late(temporary: Path, target: Path) -> None:

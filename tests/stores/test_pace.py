@@ -76,7 +76,8 @@ def test_a_burst_is_there_from_the_beginning_and_once() -> None:
 
 def test_threads_share_a_rate_and_none_gets_the_time_of_another() -> None:
     """Whatever order they come in, their waits are those of one behind the other."""
-    pace, waits, start = Pace(10.0, clock=Clock()), [], threading.Barrier(4)
+    pace, start = Pace(10.0, clock=Clock()), threading.Barrier(4)
+    waits: list[float] = []
 
     def work() -> None:
         start.wait()

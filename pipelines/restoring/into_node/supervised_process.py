@@ -137,7 +137,7 @@ def _passing_signals(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
         yield came
         return
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
+    def pass_on(number: int, _frame: FrameType | None) -> None:
         came.append(number)
         if process.poll() is None:
             process.send_signal(number)
