@@ -52,6 +52,7 @@ check: setup  ## formatting, lint, types, import directions, dependencies, dead 
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
 	$(BIN)/vulture
+	@if $(BIN)/python -c 'import statecast_kernel' 2>/dev/null; then $(BIN)/stubtest statecast_kernel --concise --ignore-unused-allowlist --mypy-config-file pyproject.toml --allowlist native/binding/stubtest_allowlist.txt; fi
 	@if command -v cargo >/dev/null; then cd native && cargo fmt --check && cargo clippy --quiet --workspace --all-targets -- -D warnings && cargo test --quiet --workspace; fi
 
 # The schedulers that the examples are for need other versions of libraries than we do.

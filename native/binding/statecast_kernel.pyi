@@ -1,6 +1,7 @@
 """Types of the native module; `pipelines.kernel.native` is what callers use."""
 
 from collections.abc import Callable, Sequence
+from typing import final
 
 import pyarrow as pa
 from typing_extensions import Buffer
@@ -10,6 +11,7 @@ __version__: str
 class KernelError(Exception):
     """A refusal; args are (class name of schemas.errors, problem, where)."""
 
+@final
 class OwnedBuffer:
     """Bytes of the module, read through the buffer protocol (``pa.py_buffer`` wraps them without a copy)."""
 

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
 
 import pyarrow as pa
 
@@ -60,15 +59,22 @@ def give_back_memory() -> int:
         How many bytes; 0 where the module is not loaded.
     """
     module = sys.modules.get(MODULE)
-    return 0 if module is None else int(module.give_back_memory())
+    return 0 if module is None else module.give_back_memory()
 
 
 @contextmanager
-def mapped_errors(module: ModuleType) -> Iterator[None]:
-    """Raise the module's refusals as the project's errors."""
+def native_errors() -> Iterator[None]:
+    """Load the wheel's module, so that the block can import it, and raise its refusals as the project's errors.
+
+    Raises:
+        InvalidInputError: it is not installed, or can't be loaded.
+    """
+    load_module()
+    import statecast_kernel
+
     try:
         yield
-    except module.KernelError as error:
+    except statecast_kernel.KernelError as error:
         class_name, problem, where = error.args
         if class_name == "AssertionError":
             raise AssertionError(f"{problem} [{where}]" if where else problem) from None
@@ -106,9 +112,10 @@ class NativeKernel:
 
     def structure(self, records: Sequence[pa.RecordBatch], left_key: bytes | None, right_key: bytes | None) -> Structure:
         """See `Kernel.structure`."""
-        module = load_module()
-        with mapped_errors(module):
-            edge, charges = module.structure(_checked(records, ("key", "value_length")), left_key, right_key)
+        with native_errors():
+            import statecast_kernel
+
+            edge, charges = statecast_kernel.structure(_checked(records, ("key", "value_length")), left_key, right_key)
         return Structure(edge=edge, charges=charges)
 
     def build(
@@ -121,26 +128,28 @@ class NativeKernel:
         keep_interior: bool = True,
     ) -> Build:
         """See `Kernel.build`."""
-        module = load_module()
         rows = _checked(records, ("key", "value", "value_length", "value_hash"))
         referenced = _checked(values, ("value_hash", "value"))
-        with mapped_errors(module):
-            edge, interior, node_count, hashed_bytes = module.build(rows, referenced, left_key, right_key, keep_interior)
+        with native_errors():
+            import statecast_kernel
+
+            edge, interior, node_count, hashed_bytes = statecast_kernel.build(rows, referenced, left_key, right_key, keep_interior)
         buffer = None if interior is None else pa.py_buffer(interior)
         return Build(edge=edge, interior=buffer, node_count=node_count, hashed_bytes=hashed_bytes)
 
     def merge(self, left: bytes, right: bytes) -> bytes:
         """See `Kernel.merge`."""
-        module = load_module()
-        with mapped_errors(module):
-            merged: bytes = module.merge(left, right)
-        return merged
+        with native_errors():
+            import statecast_kernel
+
+            return statecast_kernel.merge(left, right)
 
     def seal(self, edges: Sequence[bytes]) -> Sealed:
         """See `Kernel.seal`."""
-        module = load_module()
-        with mapped_errors(module):
-            state_root, memory_usage, root_node, boundary_nodes, charges = module.seal(list(edges))
+        with native_errors():
+            import statecast_kernel
+
+            state_root, memory_usage, root_node, boundary_nodes, charges = statecast_kernel.seal(list(edges))
         return Sealed(
             state_root=CryptoHash(state_root),
             memory_usage=memory_usage,
@@ -151,20 +160,23 @@ class NativeKernel:
 
     def assemble(self, interior: pa.Buffer | None, nodes: Sequence[bytes]) -> pa.Buffer:
         """See `Kernel.assemble`."""
-        module = load_module()
-        with mapped_errors(module):
-            part: Any = module.assemble(interior, list(nodes))
+        with native_errors():
+            import statecast_kernel
+
+            part = statecast_kernel.assemble(interior, list(nodes))
         return pa.py_buffer(part)
 
     def validate(self, partial_state: pa.Buffer, state_root: CryptoHash, part_id: PartId) -> None:
         """See `Kernel.validate`."""
-        module = load_module()
-        with mapped_errors(module):
-            module.validate(partial_state, state_root, part_id.idx, part_id.total)
+        with native_errors():
+            import statecast_kernel
+
+            statecast_kernel.validate(partial_state, state_root, part_id.idx, part_id.total)
 
     def apply(self, partial_state: pa.Buffer, state_root: CryptoHash, part_id: PartId) -> AppliedPart:
         """See `Kernel.apply`."""
-        module = load_module()
-        with mapped_errors(module):
-            records, values = module.apply(partial_state, state_root, part_id.idx, part_id.total)
+        with native_errors():
+            import statecast_kernel
+
+            records, values = statecast_kernel.apply(partial_state, state_root, part_id.idx, part_id.total)
         return AppliedPart(records=tuple(records), values=tuple(values))

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 
-from pipelines.kernel.native import MODULE, load_module, mapped_errors
+from pipelines.kernel.native import MODULE, load_module, native_errors
 from schemas.errors import InvalidInputError
 from schemas.ids import CryptoHash
 
@@ -54,10 +53,11 @@ def compute_state_header(read_row: ReadRow, chain: HeaderChain, sync_hash: Crypt
 
     Source: nearcore chain/chain/src/state_sync/adapter.rs, compute_state_response_header.
     """
-    module = _module()
-    with mapped_errors(module):
-        header: bytes = module.compute_state_header(read_row, sync_hash, shard_id, chain.chain_id, chain.genesis_layout)
-    return header
+    _check_wheel()
+    with native_errors():
+        import statecast_kernel
+
+        return statecast_kernel.compute_state_header(read_row, sync_hash, shard_id, chain.chain_id, chain.genesis_layout)
 
 
 def verify_state_header(header: bytes, read_row: ReadRow, chain: HeaderChain, sync_hash: CryptoHash, shard_id: int) -> VerifiedStateHeader:
@@ -72,19 +72,19 @@ def verify_state_header(header: bytes, read_row: ReadRow, chain: HeaderChain, sy
 
     Source: nearcore chain/chain/src/state_sync/adapter.rs, set_state_header; chain/chain/src/validate.rs, validate_chunk_proofs.
     """
-    module = _module()
-    with mapped_errors(module):
-        found = module.verify_state_header(header, read_row, sync_hash, shard_id, chain.chain_id, chain.genesis_layout)
+    _check_wheel()
+    with native_errors():
+        import statecast_kernel
+
+        found = statecast_kernel.verify_state_header(header, read_row, sync_hash, shard_id, chain.chain_id, chain.genesis_layout)
     version, chunk_hash, height_included, state_root, memory_usage, blocks, receipts = found
     return VerifiedStateHeader(version, CryptoHash(chunk_hash), height_included, CryptoHash(state_root), memory_usage, blocks, receipts)
 
 
-def _module() -> ModuleType:
-    module = load_module()
-    if not hasattr(module, "compute_state_header"):
+def _check_wheel() -> None:
+    if not hasattr(load_module(), "compute_state_header"):
         raise InvalidInputError(
             problem="the installed native wheel is older than this and knows no state headers",
             where=MODULE,
             remedy="Build and install native/binding again.",
         )
-    return module
