@@ -10,6 +10,7 @@ use crate::{ErrorKind, Hash, Result, TrieError};
 /// One record of the part's key interval.
 #[derive(Debug, PartialEq, Eq)]
 pub struct AppliedRecord {
+    /// The whole trie key.
     pub key: Vec<u8>,
     /// Position of the value in `Applied::entries`.
     pub entry: u32,
@@ -17,7 +18,9 @@ pub struct AppliedRecord {
 
 /// A part's records, ascending by key, over its entries.
 pub struct Applied<'a> {
+    /// Keys, and where their values are.
     pub records: Vec<AppliedRecord>,
+    /// Nodes and values, in the part's order.
     pub entries: Vec<&'a [u8]>,
     /// One an entry.
     pub hashes: Vec<Hash>,

@@ -12,6 +12,7 @@ use crate::{ErrorKind, Hash, Result, TrieError};
 
 /// What is known of a key range without hashing.
 pub struct Structure {
+    /// What straddles the range's ends, without hashes.
     pub edge: Vec<u8>,
     /// One a record: own memory usage of the closed nodes whose first key it is.
     pub charges: Vec<u64>,
@@ -19,18 +20,22 @@ pub struct Structure {
 
 /// What becomes of a key range.
 pub struct Build {
+    /// What straddles the range's ends, with hashes.
     pub edge: Vec<u8>,
     /// PartialState bytes of the closed nodes and the values of the range; None when not asked for.
     pub interior: Option<Vec<u8>>,
     /// Closed nodes, counted as a tree.
     pub node_count: u64,
+    /// Bytes of all nodes and values that were hashed.
     pub hashed_bytes: u64,
 }
 
 /// Where a record's value is.
 #[derive(Clone, Copy)]
 pub enum ValueSource<'a> {
+    /// In the record itself.
     Inlined(&'a [u8]),
+    /// Among the referenced values, by its hash.
     Referenced(&'a Hash),
     /// Neither value nor hash, or both: refused.
     Unclear,

@@ -42,6 +42,7 @@ impl ErrorKind {
 /// What is wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrieError {
+    /// Its class.
     pub kind: ErrorKind,
     /// A sentence without a full stop.
     pub problem: String,

@@ -5,6 +5,7 @@
 //! no state between calls and holds no `unsafe`.
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 mod apply;
 mod borsh;

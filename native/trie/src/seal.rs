@@ -16,6 +16,7 @@ pub type RangeCharges = Vec<(Vec<u8>, u64)>;
 pub struct Sealed {
     /// Zeros when not hashed.
     pub state_root: Hash,
+    /// nearcore's measure of the whole trie.
     pub memory_usage: u64,
     /// Empty when not hashed.
     pub root_node: Vec<u8>,
