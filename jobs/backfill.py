@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -12,68 +13,43 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.epoch_input import DATASET_SCHEME, open_node_context, rpc_sources
-from jobs.options import (
-    InProcess,
-    Json,
-    KernelName,
-    Plan,
-    RayAddress,
-    RayPatience,
-    ReadLimit,
-    Rpc,
-    RpcRate,
-    ShardIds,
-    StateWalkOption,
-    Workers,
-    open_executor,
-    parse_byte_count,
-    reader_count,
-)
+from jobs.option_groups import Without
+from jobs.options import Json, Plan, ReadLimit, RpcOptions, RunOptions, ShardIds, StateWalkOption, open_executor
 from jobs.produce import default_work_folder
-from jobs.publish_options import AllowUnsigned, EncodingOption, NumParts, SigningKey, To, ZstdLevel, choose_signer
+from jobs.publish_options import PublishOptions
 from jobs.terminal import format_bytes, format_seconds, open_console, open_progress
-from pipelines.dataset.arrow_dataset import ShardDataset, list_shards
+from pipelines.dataset.arrow_dataset import DATASET_SCHEME, ShardDataset, list_shards
 from pipelines.execution.executor import Executor
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import Progress, SilentProgress
 from pipelines.kernel.choice import choose_kernel
-from pipelines.near.epoch.rpc_client import REQUESTS_PER_S
 from pipelines.near.trie.trie_walk_source import StateWalk
 from pipelines.producing.backfill.backfill_epochs import find_node_epochs, parse_epoch_range
 from pipelines.producing.backfill.backfill_node import PARALLEL_MAX, Backfill, NodeInput
 from pipelines.producing.backfill.backfill_plan import OBJECTS_PER_EPOCH, PlannedStep, plan_backfill
 from pipelines.producing.backfill.backfill_status import BackfillStatus, RecordsWay, Step, StepState
 from pipelines.producing.produce_epoch import ProductionSettings
-from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.stores.held_work_folder import held_work_folder
 from schemas.errors import InvalidInputError, PartialResultError
-from schemas.nearcore.epoch_context import EpochContext
-from schemas.nearcore.state_part import default_encoding
 
 
 def backfill(
+    *,
     node_home: Annotated[Path, typer.Option("--node-home", help="Home of the node, an archival one as a rule. Opened read-only.")],
     epochs: Annotated[str, typer.Option("--epochs", help="Epoch heights LO..HI, both included, or one height.")],
-    to: To,
+    publish: Annotated[PublishOptions, Without("web_seed"), Without("tracker")],
     source: Annotated[
         str | None,
         typer.Option("--from", help="dataset://URL of an older epoch's export: the first epoch is rolled forward from it."),
     ] = None,
     shard_id: ShardIds = None,
-    rpc: Rpc = None,
-    rpc_rate: RpcRate = REQUESTS_PER_S,
+    rpc: RpcOptions,
     parallel: Annotated[int, typer.Option("--parallel", min=1, max=PARALLEL_MAX, help="Epochs that are worked on at once.")] = 1,
     roll_forward: Annotated[
         bool,
         typer.Option("--roll-forward/--no-roll-forward", help="Make an epoch out of the one before and what has changed, where possible."),
     ] = True,
     state_walk: StateWalkOption = StateWalk.AUTO,
-    num_parts: NumParts = None,
-    encoding: EncodingOption = None,
-    zstd_level: ZstdLevel = 1,
-    signing_key: SigningKey = None,
-    allow_unsigned: AllowUnsigned = False,
     read_limit: ReadLimit = None,
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="Where the exported records go and stay. Default: in the work folder, while needed.")
@@ -81,11 +57,7 @@ def backfill(
     work: Annotated[
         str | None, typer.Option("--work", help="Folder for what stages leave each other, and for the status. Default: as for produce.")
     ] = None,
-    kernel: KernelName = "auto",
-    ray_address: RayAddress = None,
-    ray_patience: RayPatience = None,
-    workers: Workers = None,
-    in_process: InProcess = False,
+    run: RunOptions,
     plan: Plan = False,
     as_json: Json = False,
 ) -> None:
@@ -97,19 +69,13 @@ def backfill(
     Example: `statecast backfill --node-home /archival --epochs 2900..2950 --to gs://bucket/prefix --parallel 4 --plan`
     """
     heights = parse_epoch_range(epochs)
-    chosen_kernel = choose_kernel(kernel)
+    chosen_kernel = choose_kernel(run.kernel)
     home = node_home.expanduser().resolve()
-    limit = None if read_limit is None else max(1, parse_byte_count(read_limit, "--read-limit") // reader_count(workers, in_process))
+    limit = run.read_limit_each(read_limit)
     older = _older_datasets(source, heights.start)
-    endpoints = rpc_sources(tuple(rpc or ()), rpc_rate)
-    wanted = find_node_epochs(home, heights, tuple(shard_id or ()), lambda node, selector: open_node_context(node, selector, endpoints))
-    signer = None if plan else choose_signer(signing_key, allow_unsigned)
-    work_url = work or default_work_folder(to)
-
-    def publisher_for(context: EpochContext) -> EpochPublisher:
-        return EpochPublisher(
-            store_url=to, signer=signer, encoding=encoding or default_encoding(context.protocol_version), zstd_level=zstd_level
-        )
+    wanted = find_node_epochs(home, heights, tuple(shard_id or ()), rpc.contexts().find_in_open_node)
+    signer = None if plan else publish.choose_signer()
+    work_url = work or default_work_folder(publish.to)
 
     def assembled(executor: Executor, progress: Progress) -> Backfill:
         return Backfill(
@@ -119,26 +85,21 @@ def backfill(
             executor=executor,
             progress=progress,
             kernel=chosen_kernel,
-            publisher_for=publisher_for,
-            settings=ProductionSettings.in_folder(work_url, dataset, num_parts=num_parts, durable=True),
+            publisher_for=lambda context: publish.publisher(context, signer),
+            settings=ProductionSettings.in_folder(work_url, dataset, num_parts=publish.num_parts, durable=True),
             parallel=parallel,
             status=BackfillStatus(work_url),
         )
 
     if plan:
-        _print_plan(plan_backfill(assembled(InProcessExecutor(), SilentProgress())), to, workers or os.cpu_count() or 1, as_json)
+        _print_plan(
+            plan_backfill(assembled(InProcessExecutor(), SilentProgress())), publish.to, run.workers or os.cpu_count() or 1, as_json
+        )
         return
-    progress = open_progress()
-    try:
-        executor = open_executor(ray_address, workers, in_process, ray_patience)
-        try:
-            progress.note(f"backfilling epochs {epochs} from node at {home}, {executor.description}, with the {chosen_kernel.name} kernel")
-            with held_work_folder(work_url, alone=False):
-                steps = assembled(executor, progress).run()
-        finally:
-            executor.close()
-    finally:
-        progress.close()
+    with closing(open_progress()) as progress, closing(open_executor(run)) as executor:
+        progress.note(f"backfilling epochs {epochs} from node at {home}, {executor.description}, with the {chosen_kernel.name} kernel")
+        with held_work_folder(work_url, alone=False):
+            steps = assembled(executor, progress).run()
     _print_result(steps, as_json)
     if any(step.state is not StepState.PUBLISHED for step in steps):
         raise typer.Exit(PartialResultError.exit_code)

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from jobs.epoch_url import locate_epoch
-from jobs.options import InProcess, Json, KernelName, RayAddress, RayPatience, ShardIds, Workers, open_executor
+from jobs.options import Json, RunOptions, ShardIds, open_executor, trust_rule
 from jobs.terminal import format_bytes, open_console, open_progress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.keeping.check_epoch import CheckResult, EpochCheck
 from pipelines.kernel.choice import choose_kernel
-from pipelines.trust.signatures import TrustRule
-from schemas.errors import InvalidInputError, ObjectMismatchError
+from schemas.errors import ObjectMismatchError
 from schemas.ids import CryptoHash
-from schemas.published.public_key import PublicKey
 
 FINDINGS_SHOWN_MAX = 50
 """Most findings printed for people; ``--json`` has all."""
 
 
 def check(
+    *,
     url: Annotated[
         str, typer.Argument(help="An epoch's folder (…/chain_id=…/epoch_height=…/epoch_id=…), or a bucket's: its latest epoch.")
     ],
@@ -36,11 +36,7 @@ def check(
         str | None,
         typer.Option("--trusted-block", help="Hash of the epoch's sync block or of its parent; ties the state roots to the chain."),
     ] = None,
-    kernel: KernelName = "auto",
-    ray_address: RayAddress = None,
-    ray_patience: RayPatience = None,
-    workers: Workers = None,
-    in_process: InProcess = False,
+    run: RunOptions,
     as_json: Json = False,
 ) -> None:
     """Verify every object of a published epoch: digests, tries against the state roots, key intervals, torrents, signatures.
@@ -50,23 +46,14 @@ def check(
 
     Example: `statecast check gs://bucket/prefix/chain_id=mainnet/epoch_height=3000/epoch_id=… --trust-key ed25519:…`
     """
-    trust = TrustRule(tuple(PublicKey.parse(text) for text in dict.fromkeys(trust_key)), trust_threshold) if trust_key else None
-    if trust is None and trust_threshold != 1:
-        raise InvalidInputError(problem="--trust-threshold needs as many --trust-key")
+    trust = trust_rule(trust_key, trust_threshold)
     block = None if trusted_block is None else CryptoHash.from_base58(trusted_block)
     root, layout = locate_epoch(url)
-    chosen_kernel = choose_kernel(kernel)
-    progress = open_progress()
-    try:
-        executor = open_executor(ray_address, workers, in_process, ray_patience)
-        try:
-            progress.note(f"checking {root}/{layout.folder}, {executor.description}, with the {chosen_kernel.name} kernel")
-            runner = StageRunner(executor, progress)
-            result = EpochCheck(runner, chosen_kernel.name, root, layout, tuple(shard_id or ()), trust, block).run()
-        finally:
-            executor.close()
-    finally:
-        progress.close()
+    chosen_kernel = choose_kernel(run.kernel)
+    with closing(open_progress()) as progress, closing(open_executor(run)) as executor:
+        progress.note(f"checking {root}/{layout.folder}, {executor.description}, with the {chosen_kernel.name} kernel")
+        runner = StageRunner(executor, progress)
+        result = EpochCheck(runner, chosen_kernel.name, root, layout, tuple(shard_id or ()), trust, block).run()
     failure = None if result.is_good else _failure(result, root)
     if as_json:
         document = _result_json(result, f"{root}/{layout.folder}", block)

@@ -22,6 +22,7 @@ from jobs.header import header
 from jobs.import_parts import import_parts
 from jobs.inspect import inspect
 from jobs.keygen import keygen
+from jobs.option_groups import with_options_of_fields
 from jobs.plan import plan
 from jobs.produce import produce
 from jobs.prove import prove
@@ -76,7 +77,9 @@ _NAMES: dict[Callable[..., None], str] = {import_parts: "import", verify_proof: 
 
 for _panel, _functions in _COMMANDS.items():
     for _function in _functions:
-        app.command(_NAMES.get(_function, _function.__name__), epilog=_EXIT_CODE_HELP, rich_help_panel=_panel)(_function)
+        app.command(_NAMES.get(_function, _function.__name__), epilog=_EXIT_CODE_HELP, rich_help_panel=_panel)(
+            with_options_of_fields(_function)
+        )
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -4,67 +4,35 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from jobs.epoch_input import DATASET_SCHEME, InputOptions, open_input
-from jobs.options import (
-    ContextFile,
-    Epoch,
-    EpochId,
-    From,
-    InProcess,
-    Json,
-    KernelName,
-    NodeHome,
-    RayAddress,
-    RayPatience,
-    ReadLimit,
-    Rpc,
-    RpcRate,
-    ShardIds,
-    StateWalkOption,
-    Workers,
-    open_executor,
-    reader_count,
-)
+from jobs.epoch_input import InputOptions
+from jobs.options import Json, RunOptions, open_executor
 from jobs.terminal import format_bytes, format_seconds, open_console, open_progress
-from pipelines.dataset.arrow_dataset import ShardDataset
+from pipelines.dataset.arrow_dataset import DATASET_SCHEME, ShardDataset
 from pipelines.dataset.export.export_epoch import export_epoch
 from pipelines.dataset.export.export_records import ExportSettings
 from pipelines.dataset.record_files import FileFormat
 from pipelines.dataset.verify_dataset import verify_dataset
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
-from pipelines.near.epoch.rpc_client import REQUESTS_PER_S
-from pipelines.near.trie.trie_walk_source import StateWalk
 from pipelines.producing.shared_folders import require_shared
 from schemas.errors import InvalidInputError
 from schemas.published.object_layout import EpochLayout
 
 
 def export(
+    *,
     to: Annotated[
         str, typer.Option("--to", help="Where the dataset goes: dataset://FOLDER, or dataset://gs://bucket/prefix and the like.")
     ],
-    node_home: NodeHome = None,
-    source: From = None,
-    context: ContextFile = None,
-    rpc: Rpc = None,
-    rpc_rate: RpcRate = REQUESTS_PER_S,
-    epoch: Epoch = None,
-    epoch_id: EpochId = None,
-    shard_id: ShardIds = None,
+    given: InputOptions,
     file_format: Annotated[FileFormat, typer.Option("--format", help="ipc (Arrow files) or parquet.")] = FileFormat.IPC,
-    read_limit: ReadLimit = None,
-    state_walk: StateWalkOption = StateWalk.AUTO,
-    kernel: KernelName = "auto",
-    ray_address: RayAddress = None,
-    ray_patience: RayPatience = None,
-    workers: Workers = None,
-    in_process: InProcess = False,
+    run: RunOptions,
     as_json: Json = False,
 ) -> None:
     """Export an epoch's flat state as record batches, and prove that they hash to the chain's state root.
@@ -74,38 +42,19 @@ def export(
     Example: `statecast export --node-home ~/.near --to dataset:///data/state --format parquet`
     """
     began = time.monotonic()
-    chosen_kernel = choose_kernel(kernel)
-    found = open_input(
-        InputOptions(
-            node_home,
-            source,
-            context,
-            epoch,
-            epoch_id,
-            tuple(shard_id or ()),
-            read_limit,
-            reader_count(workers, in_process),
-            state_walk,
-            tuple(rpc or ()),
-            rpc_rate,
-        )
-    )
+    chosen_kernel = choose_kernel(run.kernel)
+    found = given.open(run)
     if found.source is None:
-        raise InvalidInputError(problem="export reads a node, genesis or records, not a dataset", where=f"--from {source}")
+        raise InvalidInputError(problem="export reads a node, genesis or records, not a dataset", where=f"--from {given.source}")
     url = to.removeprefix(DATASET_SCHEME)
-    progress = open_progress()
-    executor = open_executor(ray_address, workers, in_process, ray_patience)
-    runner = StageRunner(executor, progress)
-    try:
+    with closing(open_progress()) as progress, closing(open_executor(run)) as executor:
+        runner = StageRunner(executor, progress)
         require_shared(executor, {"--to": url})
         progress.note(f"exporting from {found.describe()}, {executor.description}, {chosen_kernel.name} kernel")
         datasets = export_epoch(runner, found.source, found.context, ExportSettings(url, file_format))
         exported_s = time.monotonic() - began
         progress.note(f"every record and value is exported after {format_seconds(exported_s)}: the snapshot is no longer needed")
         datasets = [verify_dataset(runner, chosen_kernel, dataset, found.source) for dataset in datasets]
-    finally:
-        progress.close()
-        executor.close()
     where = f"{url}/{EpochLayout.of(found.context).folder}"
     if as_json:
         document = {

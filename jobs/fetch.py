@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from jobs.fetch_display import open_fetch_display
-from jobs.options import Json, KernelName, Plan, ShardIds, epoch_selector, parse_byte_count
+from jobs.options import Json, KernelName, Plan, ShardIds, epoch_selector, parse_byte_count, trust_rule
 from jobs.terminal import format_bytes, format_seconds, open_console
 from pipelines.fetching.fetch_epoch import EpochFetch
 from pipelines.fetching.fetch_result import FetchPlan, FetchResult, FetchShard
@@ -22,10 +22,8 @@ from pipelines.fetching.source import EpochOnOffer, Source
 from pipelines.fetching.source_from_url import TORRENT
 from pipelines.kernel.choice import choose_kernel
 from pipelines.trust.policy import TrustPolicy
-from pipelines.trust.signatures import TrustRule
 from schemas.errors import InvalidInputError
 from schemas.ids import CryptoHash
-from schemas.published.public_key import PublicKey
 
 _WHAT = "What"
 _TRUST = "Whom to believe"
@@ -168,11 +166,9 @@ def fetch(
 
 
 def _policy(trusted_block: str | None, trust_key: list[str] | None, trust_threshold: int, insecure: bool) -> TrustPolicy:
-    if not trust_key and trust_threshold != 1:
-        raise InvalidInputError(problem="--trust-threshold needs as many --trust-key")
+    keys = trust_rule(trust_key, trust_threshold)
     if insecure and (trusted_block or trust_key):
         raise InvalidInputError(problem="--insecure excludes --trusted-block and --trust-key", remedy="Leave --insecure out.")
-    keys = TrustRule(tuple(PublicKey.parse(text) for text in dict.fromkeys(trust_key)), trust_threshold) if trust_key else None
     return TrustPolicy(keys, None if trusted_block is None else CryptoHash.from_base58(trusted_block), insecure)
 
 

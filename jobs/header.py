@@ -12,11 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.epoch_input import node_context, rpc_sources
-from jobs.options import ContextFile, Epoch, Json, Rpc, RpcRate, epoch_selector
+from jobs.options import ContextFile, Epoch, Json, RpcOptions, epoch_selector
 from jobs.terminal import format_bytes, open_console
-from pipelines.near.epoch.given_context import read_context_file
-from pipelines.near.epoch.rpc_client import REQUESTS_PER_S
 from pipelines.near.node.native_state_header import VerifiedStateHeader
 from pipelines.near.node.node_state_header import NodeStateHeader, open_state_header
 from schemas.errors import IntegrityError, InvalidInputError
@@ -25,12 +22,12 @@ from schemas.nearcore.state_header import HeaderOrigin
 
 
 def header(
+    *,
     node_home: Annotated[Path, typer.Option("--node-home", help="Home of a NEAR node (config.json, data/). Opened read-only.")],
     shard_id: Annotated[int, typer.Option("--shard-id", min=0, help="The shard.")],
     epoch: Epoch = None,
     context_file: ContextFile = None,
-    rpc: Rpc = None,
-    rpc_rate: RpcRate = REQUESTS_PER_S,
+    rpc: RpcOptions,
     out: Annotated[Path | None, typer.Option("--out", help="Write the header's bytes to this file.")] = None,
     compute: Annotated[bool, typer.Option("--compute", help="Compute the header also where the node has it, and compare the two.")] = False,
     as_json: Json = False,
@@ -43,8 +40,7 @@ def header(
     Example: `statecast header --node-home ~/.near --shard-id 3 --out header`
     """
     home = node_home.expanduser()
-    given = () if context_file is None else (read_context_file(context_file.expanduser()),)
-    context = node_context(home, epoch_selector(epoch, None), rpc_sources(tuple(rpc or ()), rpc_rate), given)
+    context = rpc.contexts(context_file).find_in_node(home, epoch_selector(epoch, None))
     shard = context.shard(shard_id)
     with open_state_header(home, context.chain_id, shard.shard_uid, context.sync_hash) as state_header:
         data, origin = _header(state_header, compute)

@@ -5,23 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from jobs.options import ContextFile, Epoch, InProcess, Json, KernelName, Plan, RayAddress, RayPatience, Workers, open_executor
-from jobs.parts_input import (
-    PartsEncoding,
-    PartsFolder,
-    PartsOptions,
-    ProtocolVersion,
-    ShardUid,
-    StateRoot,
-    SyncHash,
-    WantedShards,
-    open_parts,
-)
+from jobs.options import Json, Plan, RunOptions, open_executor
+from jobs.parts_input import PartsOptions, open_parts
 from jobs.terminal import BarProgress, LineProgress, format_seconds, open_progress
 from pipelines.execution.progress import StageProgress
 from pipelines.execution.stage_runner import StageRunner
@@ -40,7 +31,7 @@ JOURNAL_FOLDER = Path("~/.cache/statecast/imports")
 
 
 def import_parts(
-    parts: PartsFolder,
+    *,
     node_home: Annotated[Path, typer.Option("--node-home", help="Home of the stopped node that the parts are for.")],
     neard: Annotated[Path, typer.Option("--neard", help="The node's own neard.")],
     write_config_file: Annotated[
@@ -49,19 +40,8 @@ def import_parts(
     timeout_s: Annotated[
         float, typer.Option("--timeout-s", min=1.0, help="Stop neard when it says nothing for so many seconds.")
     ] = SILENCE_TIMEOUT_S,
-    epoch: Epoch = None,
-    shard_id: WantedShards = None,
-    context: ContextFile = None,
-    state_root: StateRoot = None,
-    shard_uid: ShardUid = None,
-    sync_hash: SyncHash = None,
-    protocol_version: ProtocolVersion = None,
-    encoding: PartsEncoding = None,
-    kernel: KernelName = "auto",
-    ray_address: RayAddress = None,
-    ray_patience: RayPatience = None,
-    workers: Workers = None,
-    in_process: InProcess = False,
+    parts: PartsOptions,
+    run: RunOptions,
     plan: Plan = False,
     as_json: Json = False,
 ) -> None:
@@ -76,9 +56,7 @@ def import_parts(
     Example: `statecast import /data/parts --node-home ~/.near --neard /usr/bin/neard --plan`
     """
     began = time.monotonic()
-    found = open_parts(
-        PartsOptions(parts, epoch, tuple(shard_id or ()), context, state_root, shard_uid, sync_hash, protocol_version, encoding)
-    )
+    found = open_parts(parts)
     program = inspect_neard(neard)
     if write_config_file and program.way is LoadWay.TOOL:
         raise InvalidInputError(problem=f"neard {program.release} does not read parts from a folder", where="--write-config")
@@ -93,18 +71,14 @@ def import_parts(
     if plan:
         _print_plan(planned, as_json)
         return
-    chosen_kernel = choose_kernel(kernel)
-    progress = open_progress()
-    try:
-        executor = open_executor(ray_address, workers, in_process, ray_patience)
-        # Imported here: the command line must start quickly, and this loads RocksDB.
-        from pipelines.restoring.restore_epoch import validate_parts
+    chosen_kernel = choose_kernel(run.kernel)
+    # Imported here: the command line must start quickly, and this loads RocksDB.
+    from pipelines.restoring.restore_epoch import validate_parts
 
-        try:
+    with closing(open_progress()) as progress:
+        with closing(open_executor(run)) as executor:
             progress.note(f"validating every part of {found.url} before neard {program.release} sees any")
             validate_parts(StageRunner(executor, progress), chosen_kernel.name, found)
-        finally:
-            executor.close()
         # Validating takes its time, and somebody may have started the node meanwhile.
         check_not_running(planned.home, planned.data)
         loaded, backup = 0, None
@@ -112,8 +86,6 @@ def import_parts(
             loaded = load_parts(planned, _Loaded(progress), timeout_s)
         elif write_config_file:
             backup = write_config(planned.config_file, planned.parts_root)
-    finally:
-        progress.close()
     _print_result(planned, loaded, backup, write_config_file, time.monotonic() - began, as_json=as_json)
 
 

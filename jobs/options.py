@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -12,40 +14,26 @@ import typer
 
 from pipelines.execution.executor import Executor
 from pipelines.execution.in_process import InProcessExecutor
+from pipelines.near.epoch.epoch_context_finder import EpochContextFinder
+from pipelines.near.epoch.given_context import read_context_file
+from pipelines.near.epoch.rpc_client import REQUESTS_PER_S, RpcClient, RpcLimits
+from pipelines.near.epoch.rpc_context import RpcContextSource
 from pipelines.near.trie.trie_walk_source import StateWalk
+from pipelines.trust.signatures import TrustRule
 from schemas.errors import InvalidInputError
+from schemas.published.public_key import PublicKey
 
-_SOURCE = "Where records come from"
+SOURCE_PANEL = "Where records come from"
 _EPOCH = "Which epoch"
 _RUN = "How it runs"
 
 NodeHome = Annotated[
-    Path | None, typer.Option("--node-home", help="Home of a NEAR node (config.json, data/). Opened read-only.", rich_help_panel=_SOURCE)
-]
-From = Annotated[
-    str | None,
-    typer.Option(
-        "--from",
-        help="Another source instead of a node: dataset://URL of an export, genesis://FILE, records://FILE of JSON lines.",
-        rich_help_panel=_SOURCE,
-    ),
+    Path | None,
+    typer.Option("--node-home", help="Home of a NEAR node (config.json, data/). Opened read-only.", rich_help_panel=SOURCE_PANEL),
 ]
 ContextFile = Annotated[
     Path | None,
     typer.Option("--context", help="JSON file with the epoch context, where the node's database does not have it.", rich_help_panel=_EPOCH),
-]
-Rpc = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--rpc",
-        help="A JSON-RPC endpoint that the epoch context is taken from, or checked against; may be repeated. What two sources "
-        "say of one epoch must agree. Keys in the URL are never shown.",
-        rich_help_panel=_EPOCH,
-        show_default=False,
-    ),
-]
-RpcRate = Annotated[
-    float, typer.Option("--rpc-rate", min=0.01, max=10_000, help="Most requests a second to each endpoint.", rich_help_panel=_EPOCH)
 ]
 Epoch = Annotated[
     str | None,
@@ -55,16 +43,22 @@ EpochId = Annotated[str | None, typer.Option("--epoch-id", help="An epoch id; th
 ShardIds = Annotated[
     list[int] | None, typer.Option("--shard-id", help="A shard to work on; may be repeated. Default: all tracked.", rich_help_panel=_EPOCH)
 ]
+ReadLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--read-limit",
+        help="Most bytes a second to read from the node's disk, all workers together, e.g. 200MB. Default: no limit.",
+        rich_help_panel=SOURCE_PANEL,
+    ),
+]
 KernelName = Annotated[
     str, typer.Option("--kernel", help="auto, native (the Rust wheel) or reference (pure Python, slow).", rich_help_panel=_RUN)
-]
-RayAddress = Annotated[
-    str | None, typer.Option("--ray-address", help="A Ray cluster's address. Default: Ray inside this process.", rich_help_panel=_RUN)
 ]
 RayPatience = Annotated[
     float | None,
     typer.Option(
         "--ray-patience",
+        # Here and not at the field: a function that stands in a class's annotations does not see this module.
         parser=lambda text: parse_duration_s(text, "--ray-patience"),
         metavar="DURATION",
         help="How long to wait for a machine that can run the tasks before the run ends, e.g. 2h. Default: 10m.",
@@ -72,24 +66,12 @@ RayPatience = Annotated[
         show_default=False,
     ),
 ]
-Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Cores for Ray inside this process. Default: all.", rich_help_panel=_RUN)
-]
-InProcess = Annotated[bool, typer.Option("--in-process", help="No Ray: one task after another in this process.", rich_help_panel=_RUN)]
-ReadLimit = Annotated[
-    str | None,
-    typer.Option(
-        "--read-limit",
-        help="Most bytes a second to read from the node's disk, all workers together, e.g. 200MB. Default: no limit.",
-        rich_help_panel=_SOURCE,
-    ),
-]
 StateWalkOption = Annotated[
     StateWalk,
     typer.Option(
         "--state-walk",
         help="Walk the node's State column at the state root: auto (where flat state can't be brought to it), always or never.",
-        rich_help_panel=_SOURCE,
+        rich_help_panel=SOURCE_PANEL,
     ),
 ]
 IgnoreClaim = Annotated[
@@ -138,6 +120,70 @@ def parse_duration_s(text: str, option: str) -> float:
     return seconds
 
 
+@dataclass(frozen=True, slots=True)
+class RpcOptions:
+    """Endpoints that are asked about epochs."""
+
+    rpc: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rpc",
+            help="A JSON-RPC endpoint that the epoch context is taken from, or checked against; may be repeated. What two sources "
+            "say of one epoch must agree. Keys in the URL are never shown.",
+            rich_help_panel=_EPOCH,
+            show_default=False,
+        ),
+    ] = None
+    rpc_rate: Annotated[
+        float, typer.Option("--rpc-rate", min=0.01, max=10_000, help="Most requests a second to each endpoint.", rich_help_panel=_EPOCH)
+    ] = REQUESTS_PER_S
+
+    def contexts(self, given: Path | None = None) -> EpochContextFinder:
+        """Return what finds the contexts of epochs; an endpoint that is left out is logged.
+
+        Args:
+            given: a file with an epoch's context.
+        Raises:
+            InvalidInputError: the file can't be read, or an endpoint is not an http or https URL.
+        """
+        return EpochContextFinder(
+            given=None if given is None else read_context_file(given.expanduser()),
+            endpoints=tuple(RpcContextSource(RpcClient(url, RpcLimits(requests_per_s=self.rpc_rate))) for url in self.rpc or ()),
+            note_left_out=lambda failure: structlog.get_logger().warning(
+                "an endpoint was left out", where=failure.where, problem=failure.problem
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a command works, and where its tasks run."""
+
+    kernel: KernelName = "auto"
+    ray_address: Annotated[
+        str | None, typer.Option("--ray-address", help="A Ray cluster's address. Default: Ray inside this process.", rich_help_panel=_RUN)
+    ] = None
+    ray_patience: RayPatience = None
+    """Seconds; None for the executor's own."""
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Cores for Ray inside this process. Default: all.", rich_help_panel=_RUN)
+    ] = None
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="No Ray: one task after another in this process.", rich_help_panel=_RUN)
+    ] = False
+
+    def read_limit_each(self, read_limit: str | None) -> int | None:
+        """Return the bytes a second that each process may read of what all on this machine may read together; None for no limit.
+
+        Raises:
+            InvalidInputError: no number of bytes.
+        """
+        if read_limit is None:
+            return None
+        readers = 1 if self.in_process else self.workers or os.cpu_count() or 1
+        return max(1, parse_byte_count(read_limit, "--read-limit") // readers)
+
+
 def epoch_selector(epoch: str | None, epoch_id: str | None) -> str:
     """Return the one epoch selector that the options name.
 
@@ -149,29 +195,36 @@ def epoch_selector(epoch: str | None, epoch_id: str | None) -> str:
     return epoch_id or epoch or "latest"
 
 
-def open_executor(ray_address: str | None, workers: int | None, in_process: bool, ray_patience_s: float | None) -> Executor:
+def trust_rule(trust_key: Sequence[str] | None, trust_threshold: int) -> TrustRule | None:
+    """Return which publishers must have signed; None where no key is named.
+
+    Raises:
+        InvalidInputError: a threshold without so many keys, or a text that is no key.
+    """
+    if trust_key:
+        return TrustRule(tuple(PublicKey.parse(text) for text in dict.fromkeys(trust_key)), trust_threshold)
+    if trust_threshold != 1:
+        raise InvalidInputError(problem="--trust-threshold needs as many --trust-key")
+    return None
+
+
+def open_executor(run: RunOptions) -> Executor:
     """Return what runs the tasks.
 
-    Args:
-        ray_patience_s: None for the executor's own.
     Raises:
         InvalidInputError: options that exclude each other, or a cluster that can't be reached.
     """
-    if in_process:
-        if ray_address or workers or ray_patience_s:
+    if run.in_process:
+        if run.ray_address or run.workers or run.ray_patience:
             raise InvalidInputError(problem="--in-process excludes --ray-address, --ray-patience and --workers")
         return InProcessExecutor()
-    if ray_address and workers:
+    if run.ray_address and run.workers:
         raise InvalidInputError(problem="--workers is for Ray inside this process; a cluster at --ray-address has its own")
     from pipelines.execution.on_ray import PATIENCE_S, RayExecutor
 
-    executor = RayExecutor(ray_address, workers, patience_s=PATIENCE_S if ray_patience_s is None else ray_patience_s)
+    patience_s = PATIENCE_S if run.ray_patience is None else run.ray_patience
+    executor = RayExecutor(run.ray_address, run.workers, patience_s=patience_s)
     # Asked once: the cluster's head is asked for it.
     if warning := executor.warning:
         structlog.get_logger().warning(warning)
     return executor
-
-
-def reader_count(workers: int | None, in_process: bool) -> int:
-    """Return how many processes may read the source at once on this machine: what a read limit is divided by."""
-    return 1 if in_process else workers or os.cpu_count() or 1

@@ -8,46 +8,45 @@ from typing import Annotated
 
 import typer
 
+from jobs.options import ContextFile, Epoch
+from pipelines.near.epoch.given_context import read_context_file
 from pipelines.restoring.part_folder import EpochParts, find_epoch, open_epoch_parts
 from schemas.errors import InvalidInputError
 from schemas.ids import CryptoHash, ShardUId
-from schemas.nearcore.epoch_context import EpochContext, ShardContext, parse_epoch_context
+from schemas.nearcore.epoch_context import EpochContext, ShardContext
 from schemas.nearcore.state_part import Encoding
 from schemas.published.object_layout import EpochLayout
 
 _FOLDER = "What the folder does not say itself (a manifest does)"
 
-PartsFolder = Annotated[
-    str, typer.Argument(metavar="DIR", help="Folder of fetched or published parts: it holds chain_id=…, or is an epoch's own folder.")
-]
-WantedShards = Annotated[
-    list[int] | None, typer.Option("--shard-id", help="A shard to take; may be repeated. Default: all that are in the folder.")
-]
-StateRoot = Annotated[
-    str | None, typer.Option("--state-root", help="State root of the one shard, without a manifest or context.", rich_help_panel=_FOLDER)
-]
-ShardUid = Annotated[str | None, typer.Option("--shard-uid", help="The shard and its layout version, as s6.v3.", rich_help_panel=_FOLDER)]
-SyncHash = Annotated[str | None, typer.Option("--sync-hash", help="The epoch's sync hash.", rich_help_panel=_FOLDER)]
-ProtocolVersion = Annotated[int | None, typer.Option("--protocol-version", help="The epoch's protocol version.", rich_help_panel=_FOLDER)]
-PartsEncoding = Annotated[
-    Encoding | None,
-    typer.Option("--encoding", help="v0, v0-tagged or v1. Default: what the protocol version writes.", rich_help_panel=_FOLDER),
-]
-
 
 @dataclass(frozen=True, slots=True)
 class PartsOptions:
-    """What the options say about the parts."""
+    """A folder of parts, and what of them is taken."""
 
-    url: str
-    epoch: str | None
-    shard_ids: tuple[int, ...]
-    context_file: Path | None
-    state_root: str | None
-    shard_uid: str | None
-    sync_hash: str | None
-    protocol_version: int | None
-    encoding: Encoding | None
+    parts: Annotated[
+        str, typer.Argument(metavar="DIR", help="Folder of fetched or published parts: it holds chain_id=…, or is an epoch's own folder.")
+    ]
+    epoch: Epoch = None
+    shard_id: Annotated[
+        list[int] | None, typer.Option("--shard-id", help="A shard to take; may be repeated. Default: all that are in the folder.")
+    ] = None
+    context: ContextFile = None
+    state_root: Annotated[
+        str | None,
+        typer.Option("--state-root", help="State root of the one shard, without a manifest or context.", rich_help_panel=_FOLDER),
+    ] = None
+    shard_uid: Annotated[
+        str | None, typer.Option("--shard-uid", help="The shard and its layout version, as s6.v3.", rich_help_panel=_FOLDER)
+    ] = None
+    sync_hash: Annotated[str | None, typer.Option("--sync-hash", help="The epoch's sync hash.", rich_help_panel=_FOLDER)] = None
+    protocol_version: Annotated[
+        int | None, typer.Option("--protocol-version", help="The epoch's protocol version.", rich_help_panel=_FOLDER)
+    ] = None
+    encoding: Annotated[
+        Encoding | None,
+        typer.Option("--encoding", help="v0, v0-tagged or v1. Default: what the protocol version writes.", rich_help_panel=_FOLDER),
+    ] = None
 
 
 def open_parts(options: PartsOptions) -> EpochParts:
@@ -56,23 +55,17 @@ def open_parts(options: PartsOptions) -> EpochParts:
     Raises:
         InvalidInputError, EpochNotReadyError, ObjectNotFoundError, ManifestError, IntegrityError: as `find_epoch`, `open_epoch_parts`.
     """
-    url = str(Path(options.url).expanduser()) if options.url.startswith("~") else options.url
+    url = str(Path(options.parts).expanduser()) if options.parts.startswith("~") else options.parts
     store_url, layout = find_epoch(url, options.epoch or "latest")
-    return open_epoch_parts(store_url, layout, _given_context(options, layout), options.encoding, options.shard_ids)
+    return open_epoch_parts(store_url, layout, _given_context(options, layout), options.encoding, tuple(options.shard_id or ()))
 
 
 def _given_context(options: PartsOptions, layout: EpochLayout) -> EpochContext | None:
     single = (options.state_root, options.shard_uid, options.sync_hash, options.protocol_version)
-    if options.context_file is not None:
+    if options.context is not None:
         if any(value is not None for value in single):
             raise InvalidInputError(problem="--context says root, shard uid, sync hash and protocol version: don't give them twice")
-        try:
-            text = options.context_file.expanduser().read_bytes()
-        except OSError as error:
-            raise InvalidInputError(
-                problem=f"the epoch context can't be read: {error.strerror}", where=str(options.context_file)
-            ) from error
-        return parse_epoch_context(text, str(options.context_file))
+        return read_context_file(options.context.expanduser()).context
     if all(value is None for value in single):
         return None
     if options.state_root is None or options.shard_uid is None or options.sync_hash is None or options.protocol_version is None:

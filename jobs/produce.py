@@ -6,90 +6,37 @@ import hashlib
 import json
 import os
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from jobs.epoch_input import EpochInput, InputOptions, open_input
-from jobs.options import (
-    ContextFile,
-    Epoch,
-    EpochId,
-    From,
-    IgnoreClaim,
-    InProcess,
-    Json,
-    KernelName,
-    NodeHome,
-    Plan,
-    RayAddress,
-    RayPatience,
-    ReadLimit,
-    Rpc,
-    RpcRate,
-    ShardIds,
-    StateWalkOption,
-    Workers,
-    epoch_selector,
-    open_executor,
-    reader_count,
-)
+from jobs.epoch_input import InputOptions
+from jobs.options import IgnoreClaim, Json, Plan, RunOptions, open_executor
 from jobs.produce_summary import print_nothing_to_do, print_summary, result_json
-from jobs.publish_options import AllowUnsigned, EncodingOption, NumParts, SigningKey, To, Trackers, WebSeeds, ZstdLevel, choose_signer
+from jobs.publish_options import PublishOptions
 from jobs.report import write_report
 from jobs.terminal import format_bytes, open_console, open_progress
 from pipelines.bucket.epoch_claim import remove_dead_claim
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
-from pipelines.near.epoch.rpc_client import REQUESTS_PER_S
-from pipelines.near.trie.trie_walk_source import StateWalk
+from pipelines.near.epoch.epoch_context_source import LATEST
 from pipelines.producing.build.plan_parts import decide_num_parts
 from pipelines.producing.claimed_production import ClaimTerms, claimed
+from pipelines.producing.epoch_input import EpochInput
 from pipelines.producing.produce_epoch import EpochProduction, EpochResult, ProductionSettings
-from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.producing.shared_folders import require_readable
 from pipelines.stores.held_work_folder import held_work_folder
 from pipelines.stores.open_store import open_store
 from schemas.errors import ClaimedError, EpochNotReadyError
-from schemas.nearcore.epoch_context import EpochContext
-from schemas.nearcore.state_part import Encoding, default_encoding
 from schemas.published.object_layout import EpochLayout
 
 
-@dataclass(frozen=True, slots=True)
-class _Output:
-    """What the options say about the output."""
-
-    to: str
-    num_parts: int | None
-    encoding: Encoding | None
-    zstd_level: int
-    web_seeds: tuple[str, ...]
-    trackers: tuple[str, ...]
-
-
 def produce(
-    to: To,
-    node_home: NodeHome = None,
-    source: From = None,
-    context: ContextFile = None,
-    rpc: Rpc = None,
-    rpc_rate: RpcRate = REQUESTS_PER_S,
-    epoch: Epoch = None,
-    epoch_id: EpochId = None,
-    shard_id: ShardIds = None,
-    num_parts: NumParts = None,
-    encoding: EncodingOption = None,
-    zstd_level: ZstdLevel = 1,
-    signing_key: SigningKey = None,
-    allow_unsigned: AllowUnsigned = False,
-    web_seed: WebSeeds = None,
-    tracker: Trackers = None,
-    read_limit: ReadLimit = None,
-    state_walk: StateWalkOption = StateWalk.AUTO,
+    *,
+    publish: PublishOptions,
+    given: InputOptions,
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -112,11 +59,7 @@ def produce(
     repair: Annotated[
         bool, typer.Option("--repair", help="Read back every object that is published already, and make again what is damaged.")
     ] = False,
-    kernel: KernelName = "auto",
-    ray_address: RayAddress = None,
-    ray_patience: RayPatience = None,
-    workers: Workers = None,
-    in_process: InProcess = False,
+    run: RunOptions,
     plan: Plan = False,
     if_missing: Annotated[
         bool,
@@ -141,60 +84,39 @@ def produce(
 
     `statecast produce --from dataset:///data/state --to s3://bucket/prefix --shard-id 6 --num-parts 33`
     """
-    chosen_kernel = choose_kernel(kernel)
-    options = InputOptions(
-        node_home,
-        source,
-        context,
-        epoch,
-        epoch_id,
-        tuple(shard_id or ()),
-        read_limit,
-        reader_count(workers, in_process),
-        state_walk,
-        tuple(rpc or ()),
-        rpc_rate,
-    )
+    chosen_kernel = choose_kernel(run.kernel)
     try:
-        found = open_input(options)
+        found = given.open(run)
     except EpochNotReadyError as error:
-        if not if_missing or context is not None or epoch_selector(epoch, epoch_id) != "latest":
+        if not if_missing or given.context is not None or given.selector != LATEST:
             raise
         print_nothing_to_do("not_ready", f"no epoch is ready yet: {error}", as_json)
         return
-    output = _Output(to, num_parts, encoding, zstd_level, tuple(web_seed or ()), tuple(tracker or ()))
     if plan:
-        _print_plan(found, output, chosen_kernel.name, as_json)
+        _print_plan(found, publish, chosen_kernel.name, as_json)
         return
-    publisher = EpochPublisher(
-        store_url=to,
-        signer=choose_signer(signing_key, allow_unsigned),
-        web_seeds=output.web_seeds,
-        trackers=output.trackers,
-        zstd_level=zstd_level,
-        encoding=_encoding(output, found.context),
-    )
-    published = publisher.find_published(found.context, num_parts)
+    publisher = publish.publisher(found.context, publish.choose_signer())
+    published = publisher.find_published(found.context, publish.num_parts)
     if published is not None and not repair:
-        remove_dead_claim(open_store(to), publisher.layout(found.context))
+        remove_dead_claim(open_store(publish.to), publisher.layout(found.context))
         epoch_url, revision = publisher.epoch_url(found.context), published.revision
         message = f"{epoch_url} is published, manifest revision {revision}; statecast check verifies it"
         print_nothing_to_do("published" if if_missing else True, message, as_json, epoch_url=epoch_url, manifest_revision=revision)
         return
-    work_url = work or default_work_folder(to)
-    settings = ProductionSettings.in_folder(work_url, dataset, num_parts=num_parts, keep_work=keep_work)
+    work_url = work or default_work_folder(publish.to)
+    settings = ProductionSettings.in_folder(work_url, dataset, num_parts=publish.num_parts, keep_work=keep_work)
     try:
         with (
             closing(open_progress()) as progress,
-            claimed(to, found.context, ClaimTerms(ignore=ignore_claim), progress) as run,
+            claimed(publish.to, found.context, ClaimTerms(ignore=ignore_claim), progress) as claimed_run,
             held_work_folder(work_url, alone=False),
-            closing(open_executor(ray_address, workers, in_process, ray_patience)) as executor,
+            closing(open_executor(run)) as executor,
         ):
             require_readable(executor, "--from", found.datasets)
-            if ray_address and not (work or dataset):
+            if run.ray_address and not (work or dataset):
                 progress.note(f"the work folder is {work_url}: every worker of the cluster must see it; --work names another")
             progress.note(f"producing from {found.describe()}, {executor.description}, with the {chosen_kernel.name} kernel")
-            runner = StageRunner(executor, progress, run.keep_going)
+            runner = StageRunner(executor, progress, claimed_run.keep_going)
             result = EpochProduction(
                 runner=runner,
                 kernel=chosen_kernel,
@@ -205,7 +127,7 @@ def produce(
                 settings=settings,
                 described=found.describe(),
                 epoch_shard_ids=found.epoch_shard_ids,
-                before_manifest=run.confirm,
+                before_manifest=claimed_run.confirm,
             ).run()
     except ClaimedError as error:
         if not if_missing:
@@ -231,10 +153,6 @@ def _written_report(report_file: Path, result: EpochResult, runner: StageRunner)
     return report_file
 
 
-def _encoding(output: _Output, context: EpochContext) -> Encoding:
-    return output.encoding or default_encoding(context.protocol_version)
-
-
 def default_work_folder(to: str, *options: str) -> str:
     """Return a folder that a rerun with the same destination, and the same of some other options, finds again."""
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
@@ -243,7 +161,7 @@ def default_work_folder(to: str, *options: str) -> str:
     return f"{cache}/statecast/{digest[:16]}"
 
 
-def _print_plan(found: EpochInput, output: _Output, kernel_name: str, as_json: bool) -> None:
+def _print_plan(found: EpochInput, publish: PublishOptions, kernel_name: str, as_json: bool) -> None:
     """Say what would be done, from what can be known without reading a shard."""
     shards: list[dict[str, Any]] = []
     for shard in found.context.shards:
@@ -251,7 +169,7 @@ def _print_plan(found: EpochInput, output: _Output, kernel_name: str, as_json: b
         for dataset in found.datasets:
             if dataset.summary.shard.shard_uid == shard.shard_uid:
                 memory_usage = dataset.summary.memory_usage
-        num_parts = output.num_parts if memory_usage is None else decide_num_parts(memory_usage, output.num_parts)
+        num_parts = publish.num_parts if memory_usage is None else decide_num_parts(memory_usage, publish.num_parts)
         shards.append(
             {
                 "shard_id": shard.shard_id,
@@ -265,8 +183,8 @@ def _print_plan(found: EpochInput, output: _Output, kernel_name: str, as_json: b
     document = {
         "message_type": "plan",
         "source": found.describe(),
-        "to": f"{open_store(output.to).url}/{layout.folder}",
-        "encoding": str(_encoding(output, found.context)),
+        "to": f"{open_store(publish.to).url}/{layout.folder}",
+        "encoding": str(publish.encoding_of(found.context)),
         "kernel": kernel_name,
         "context": found.context.to_json(),
         "shards": shards,

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.epoch_url import locate_epoch
-from jobs.options import Epoch, Json, KernelName, NodeHome
+from jobs.options import Epoch, Json, KernelName, NodeHome, trust_rule
 from jobs.proof_display import print_proof, proof_document
 from jobs.terminal import format_bytes, open_console
 from pipelines.near.node.genesis_head import read_genesis_fields
@@ -20,11 +20,9 @@ from pipelines.proving.prove_published import PublishedProof, PublishedProofRequ
 from pipelines.proving.verify_trie_proof import VerifiedProof, verify_trie_proof
 from pipelines.proving.wanted_record import WantedRecord, wanted_record
 from pipelines.trust.policy import TrustPolicy
-from pipelines.trust.signatures import TrustRule
 from schemas.errors import InvalidInputError
 from schemas.ids import CryptoHash
 from schemas.nearcore.shard_layout import ShardLayout, shard_layout_from_json
-from schemas.published.public_key import PublicKey
 
 _WHAT = "What is proven"
 _STATE = "At which state"
@@ -140,9 +138,7 @@ def _prove_published(
 
 
 def _policy(trusted_block: CryptoHash | None, trust_key: list[str] | None, trust_threshold: int) -> TrustPolicy:
-    if not trust_key and trust_threshold != 1:
-        raise InvalidInputError(problem="--trust-threshold needs as many --trust-key")
-    keys = TrustRule(tuple(PublicKey.parse(text) for text in dict.fromkeys(trust_key)), trust_threshold) if trust_key else None
+    keys = trust_rule(trust_key, trust_threshold)
     # Like `check`, this believes anybody and says so: the proof shows what it is tied to.
     return TrustPolicy(keys, trusted_block, insecure=keys is None and trusted_block is None)
 

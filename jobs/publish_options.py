@@ -2,81 +2,106 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from jobs.keygen import DEFAULT_SIGNING_KEY
+from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.producing.publish.key_file import STANDARD_INPUT, load_signer, signer_from_standard_input
 from pipelines.producing.publish.kms_key import SCHEME as KMS_SCHEME
 from pipelines.producing.publish.kms_key import open_kms_signer
 from pipelines.producing.publish.signing import Signer
 from schemas.errors import InvalidInputError
-from schemas.nearcore.state_part import Encoding
+from schemas.nearcore.epoch_context import EpochContext
+from schemas.nearcore.state_part import Encoding, default_encoding
 
 _OUTPUT = "What is published"
 
-To = Annotated[
-    str, typer.Option("--to", help="Where objects go: gs://bucket/prefix, s3://bucket/prefix, or a folder.", rich_help_panel=_OUTPUT)
-]
-NumParts = Annotated[
-    int | None, typer.Option("--num-parts", min=1, help="Parts a shard. Default: as nearcore computes it.", rich_help_panel=_OUTPUT)
-]
-EncodingOption = Annotated[
-    Encoding | None,
-    typer.Option(
-        "--encoding",
-        help="v0 (bare), v0-tagged or v1 (zstd). Default: what the epoch's protocol version writes.",
-        rich_help_panel=_OUTPUT,
-    ),
-]
-ZstdLevel = Annotated[int, typer.Option("--zstd-level", min=1, max=22, help="Level for v1.", rich_help_panel=_OUTPUT)]
-SigningKey = Annotated[
-    str | None,
-    typer.Option(
-        "--signing-key",
-        metavar="FILE|-|kms://…",
-        help="Key file of statecast keygen, - for one on standard input, or a key in a key service (kms://gcp/projects/…, kms://aws/…). "
-        f"Default: {DEFAULT_SIGNING_KEY} if it exists.",
-        rich_help_panel=_OUTPUT,
-        show_default=False,
-    ),
-]
-AllowUnsigned = Annotated[bool, typer.Option("--allow-unsigned", help="Publish without a signature.", rich_help_panel=_OUTPUT)]
-WebSeeds = Annotated[
-    list[str] | None,
-    typer.Option("--web-seed", help="Public URL of the objects for torrents; may be repeated.", rich_help_panel=_OUTPUT),
-]
-Trackers = Annotated[
-    list[str] | None, typer.Option("--tracker", help="Tracker for the torrents; may be repeated.", rich_help_panel=_OUTPUT)
-]
 
+@dataclass(frozen=True, slots=True)
+class PublishOptions:
+    """Where an epoch is published, in which form, signed by whom."""
 
-def choose_signer(signing_key: str | None, allow_unsigned: bool) -> Signer | None:
-    """Return who signs.
+    to: Annotated[
+        str, typer.Option("--to", help="Where objects go: gs://bucket/prefix, s3://bucket/prefix, or a folder.", rich_help_panel=_OUTPUT)
+    ]
+    num_parts: Annotated[
+        int | None, typer.Option("--num-parts", min=1, help="Parts a shard. Default: as nearcore computes it.", rich_help_panel=_OUTPUT)
+    ] = None
+    encoding: Annotated[
+        Encoding | None,
+        typer.Option(
+            "--encoding",
+            help="v0 (bare), v0-tagged or v1 (zstd). Default: what the epoch's protocol version writes.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None
+    zstd_level: Annotated[int, typer.Option("--zstd-level", min=1, max=22, help="Level for v1.", rich_help_panel=_OUTPUT)] = 1
+    signing_key: Annotated[
+        str | None,
+        typer.Option(
+            "--signing-key",
+            metavar="FILE|-|kms://…",
+            help="Key file of statecast keygen, - for one on standard input, or a key in a key service (kms://gcp/projects/…, kms://aws/…). "
+            f"Default: {DEFAULT_SIGNING_KEY} if it exists.",
+            rich_help_panel=_OUTPUT,
+            show_default=False,
+        ),
+    ] = None
+    allow_unsigned: Annotated[bool, typer.Option("--allow-unsigned", help="Publish without a signature.", rich_help_panel=_OUTPUT)] = False
+    web_seed: Annotated[
+        list[str] | None,
+        typer.Option("--web-seed", help="Public URL of the objects for torrents; may be repeated.", rich_help_panel=_OUTPUT),
+    ] = None
+    tracker: Annotated[
+        list[str] | None, typer.Option("--tracker", help="Tracker for the torrents; may be repeated.", rich_help_panel=_OUTPUT)
+    ] = None
 
-    Raises:
-        InvalidInputError: no key, and unsigned publishing was not asked for; or the text names no key of a key service.
-        SignatureError: the key can't be used.
-    """
-    if signing_key == STANDARD_INPUT:
-        return signer_from_standard_input()
-    if signing_key is not None and signing_key.startswith(KMS_SCHEME):
-        return open_kms_signer(signing_key)
-    if signing_key == "":
-        raise InvalidInputError(problem="it names no key", where="--signing-key", remedy="Name a key, or leave the option out.")
-    try:
-        default = DEFAULT_SIGNING_KEY.expanduser()
-        path = Path(signing_key).expanduser() if signing_key is not None else default if default.exists() else None
-    except RuntimeError as error:
-        raise InvalidInputError(problem=f"this user's home is not known: {error}", where=f"--signing-key {signing_key or ''}") from error
-    if path is not None:
-        return load_signer(path)
-    if not allow_unsigned:
-        raise InvalidInputError(
-            problem="there is no signing key",
-            where=str(default),
-            remedy="Make one with `statecast keygen`, name one with --signing-key, or pass --allow-unsigned.",
+    def encoding_of(self, context: EpochContext) -> Encoding:
+        """Return the encoding of an epoch's parts."""
+        return self.encoding or default_encoding(context.protocol_version)
+
+    def publisher(self, context: EpochContext, signer: Signer | None) -> EpochPublisher:
+        """Return the publisher of an epoch; a web seed or tracker that is no URL is an InvalidInputError."""
+        return EpochPublisher(
+            store_url=self.to,
+            signer=signer,
+            encoding=self.encoding_of(context),
+            zstd_level=self.zstd_level,
+            web_seeds=tuple(self.web_seed or ()),
+            trackers=tuple(self.tracker or ()),
         )
-    return None
+
+    def choose_signer(self) -> Signer | None:
+        """Return who signs; None where that is nobody.
+
+        Raises:
+            InvalidInputError: no key, and unsigned publishing was not asked for; or the text names no key of a key service.
+            SignatureError: the key can't be used.
+        """
+        signing_key = self.signing_key
+        if signing_key == STANDARD_INPUT:
+            return signer_from_standard_input()
+        if signing_key is not None and signing_key.startswith(KMS_SCHEME):
+            return open_kms_signer(signing_key)
+        if signing_key == "":
+            raise InvalidInputError(problem="it names no key", where="--signing-key", remedy="Name a key, or leave the option out.")
+        try:
+            default = DEFAULT_SIGNING_KEY.expanduser()
+            path = Path(signing_key).expanduser() if signing_key is not None else default if default.exists() else None
+        except RuntimeError as error:
+            raise InvalidInputError(
+                problem=f"this user's home is not known: {error}", where=f"--signing-key {signing_key or ''}"
+            ) from error
+        if path is not None:
+            return load_signer(path)
+        if not self.allow_unsigned:
+            raise InvalidInputError(
+                problem="there is no signing key",
+                where=str(default),
+                remedy="Make one with `statecast keygen`, name one with --signing-key, or pass --allow-unsigned.",
+            )
+        return None

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from jobs.options import ContextFile, Epoch, InProcess, Json, KernelName, RayAddress, RayPatience, Workers, open_executor
-from jobs.parts_input import (
-    PartsEncoding,
-    PartsFolder,
-    PartsOptions,
-    ProtocolVersion,
-    ShardUid,
-    StateRoot,
-    SyncHash,
-    WantedShards,
-    open_parts,
-)
+from jobs.options import Json, RunOptions, open_executor
+from jobs.parts_input import PartsOptions, open_parts
 from jobs.terminal import format_bytes, format_seconds, open_console, open_progress
+from pipelines.dataset.arrow_dataset import DATASET_SCHEME
 from pipelines.dataset.record_files import FileFormat
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
@@ -30,29 +22,17 @@ from pipelines.producing.shared_folders import require_shared
 from schemas.errors import InvalidInputError
 from schemas.published.object_layout import EpochLayout
 
-_DATASET = "dataset://"
 _ROCKSDB = "rocksdb://"
 
 
 def restore(
-    parts: PartsFolder,
+    *,
     to: Annotated[
         str, typer.Option("--to", help="dataset://FOLDER (or dataset://gs://bucket/prefix …), or rocksdb:///FOLDER that is not there yet.")
     ],
-    epoch: Epoch = None,
-    shard_id: WantedShards = None,
-    context: ContextFile = None,
-    state_root: StateRoot = None,
-    shard_uid: ShardUid = None,
-    sync_hash: SyncHash = None,
-    protocol_version: ProtocolVersion = None,
-    encoding: PartsEncoding = None,
+    parts: PartsOptions,
     file_format: Annotated[FileFormat, typer.Option("--format", help="ipc or parquet, for dataset://.")] = FileFormat.IPC,
-    kernel: KernelName = "auto",
-    ray_address: RayAddress = None,
-    ray_patience: RayPatience = None,
-    workers: Workers = None,
-    in_process: InProcess = False,
+    run: RunOptions,
     as_json: Json = False,
 ) -> None:
     """Apply every part, write the whole state, and prove the state root of what was written by reading it back.
@@ -65,25 +45,22 @@ def restore(
     Example: `statecast restore /data/parts --to dataset:///data/state`
     """
     began = time.monotonic()
-    if not to.startswith((_DATASET, _ROCKSDB)):
+    if not to.startswith((DATASET_SCHEME, _ROCKSDB)):
         raise InvalidInputError(problem="--to names neither dataset:// nor rocksdb://", where=to)
-    given = PartsOptions(parts, epoch, tuple(shard_id or ()), context, state_root, shard_uid, sync_hash, protocol_version, encoding)
-    found = open_parts(given)
-    chosen_kernel = choose_kernel(kernel)
-    progress = open_progress()
-    executor = open_executor(ray_address, workers, in_process, ray_patience)
-    runner = StageRunner(executor, progress)
+    found = open_parts(parts)
+    chosen_kernel = choose_kernel(run.kernel)
     # Imported here: the command line must start quickly, and this loads RocksDB.
     from pipelines.dataset.export.export_records import ExportSettings
     from pipelines.restoring.restore_epoch import restore_database, restore_dataset, shard_json
 
-    try:
+    with closing(open_progress()) as progress, closing(open_executor(run)) as executor:
+        runner = StageRunner(executor, progress)
         progress.note(f"restoring from {found.url}, {executor.description}, {chosen_kernel.name} kernel")
-        if to.startswith(_DATASET):
-            url = to.removeprefix(_DATASET)
+        if to.startswith(DATASET_SCHEME):
+            url = to.removeprefix(DATASET_SCHEME)
             require_shared(executor, {"--to": url})
             datasets = restore_dataset(runner, chosen_kernel, found, ExportSettings(url, file_format))
-            where = f"{_DATASET}{url}/{EpochLayout.of(found.context).folder}"
+            where = f"{DATASET_SCHEME}{url}/{EpochLayout.of(found.context).folder}"
             rows: list[dict[str, object]] = [
                 {
                     "shard_uid": str(dataset.summary.shard.shard_uid),
@@ -102,9 +79,6 @@ def restore(
             rows = [shard_json(shard) for shard in database.shards]
             if database.was_there:
                 progress.note("an earlier run had finished it: nothing was done")
-    finally:
-        progress.close()
-        executor.close()
     if as_json:
         seconds = round(time.monotonic() - began, 3)
         document = {"message_type": "summary", "restored": where, "kernel": chosen_kernel.name, "seconds": seconds, "shards": rows}

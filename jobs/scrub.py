@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,16 +13,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobs.chain_url import locate_chain
-from jobs.options import InProcess, Json, RayAddress, RayPatience, Workers, open_executor
+from jobs.option_groups import Without
+from jobs.options import Json, RunOptions, open_executor, trust_rule
 from jobs.terminal import format_bytes, open_console, open_progress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.keeping.check_epoch import Finding
 from pipelines.keeping.repair_epoch import Repair
 from pipelines.keeping.scrub_chain import ChainScrub, ScrubOutcome, ScrubResult, ScrubSettings, parse_sample_ppm, published_epochs
 from pipelines.stores.open_store import open_store
-from pipelines.trust.signatures import TrustRule
 from schemas.errors import InvalidInputError, ObjectMismatchError, PartialResultError, StatecastError
-from schemas.published.public_key import PublicKey
 from schemas.published.scrub_state import WHOLE_PPM
 
 FINDINGS_SHOWN_MAX = 50
@@ -34,6 +34,7 @@ _TRUST = "Whom to believe"
 
 
 def scrub(
+    *,
     url: Annotated[str, typer.Argument(help="A bucket's folder, a chain's (…/chain_id=…), or an epoch's.")],
     epoch: Annotated[
         list[str] | None, typer.Option("--epoch", help="latest, a height or an id; may be repeated. Default: every published epoch.")
@@ -70,10 +71,7 @@ def scrub(
     trust_threshold: Annotated[
         int, typer.Option("--trust-threshold", min=1, help="How many of them must have signed a shard.", rich_help_panel=_TRUST)
     ] = 1,
-    ray_address: RayAddress = None,
-    ray_patience: RayPatience = None,
-    workers: Workers = None,
-    in_process: InProcess = False,
+    run: Annotated[RunOptions, Without("kernel")],
     as_json: Json = False,
 ) -> None:
     """Read back what is stored and compare it with the signed manifests: documents all, parts by sample.
@@ -87,8 +85,7 @@ def scrub(
     """
     if full and sample is not None:
         raise InvalidInputError(problem="--full excludes --sample")
-    if not trust_key and trust_threshold != 1:
-        raise InvalidInputError(problem="--trust-threshold needs as many --trust-key")
+    trust = trust_rule(trust_key, trust_threshold)
     root, chain, layout = locate_chain(url, chain_id)
     if layout is not None and epoch:
         raise InvalidInputError(problem="the URL names an epoch already", where="--epoch")
@@ -96,21 +93,14 @@ def scrub(
         store_url=root,
         layouts=published_epochs(open_store(root), chain, epoch or ()) if layout is None else (layout,),
         sample_ppm=WHOLE_PPM if full else parse_sample_ppm(sample or SAMPLE_DEFAULT, "--sample"),
-        trust=TrustRule(tuple(PublicKey.parse(text) for text in dict.fromkeys(trust_key)), trust_threshold) if trust_key else None,
+        trust=trust,
         seed=seed,
         repair=repair,
         chain_id=chain if layout is None else None,
         mirror_urls=(*(repair_from or ()), *map(_folder_url, repair_from_folder or ())),
     )
-    progress = open_progress()
-    try:
-        executor = open_executor(ray_address, workers, in_process, ray_patience)
-        try:
-            result = ChainScrub(StageRunner(executor, progress), settings).run()
-        finally:
-            executor.close()
-    finally:
-        progress.close()
+    with closing(open_progress()) as progress, closing(open_executor(run)) as executor:
+        result = ChainScrub(StageRunner(executor, progress), settings).run()
     failure = _failure(result, root)
     if as_json:
         document = {"message_type": "summary", "url": root, "chain_id": chain, "good": failure is None, **_result_json(result)}

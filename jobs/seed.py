@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.options import ShardIds, parse_byte_count
+from jobs.options import ShardIds, parse_byte_count, trust_rule
 from jobs.seed_display import open_seed_display
 from pipelines.bittorrent.session import SessionSettings
 from pipelines.execution.status_server import Health, status_server
@@ -22,10 +22,8 @@ from pipelines.seeding.status import SeedEvent, SeedStatus
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
 from pipelines.trust.policy import TrustPolicy
-from pipelines.trust.signatures import TrustRule
 from schemas.address import parse_address
 from schemas.errors import InvalidInputError, PartialResultError
-from schemas.published.public_key import PublicKey
 
 _TRUST = "Whom to believe"
 _NETWORK = "Network"
@@ -157,9 +155,7 @@ def _policy(trust_key: list[str] | None, insecure: bool) -> TrustPolicy:
             problem="nothing says whose manifests to believe",
             remedy="Give publishers' keys (--trust-key); --insecure seeds whatever the bucket has.",
         )
-    return TrustPolicy(
-        keys=TrustRule(tuple(PublicKey.parse(text) for text in dict.fromkeys(trust_key))) if trust_key else None, insecure=insecure
-    )
+    return TrustPolicy(keys=trust_rule(trust_key, 1), insecure=insecure)
 
 
 def _split_chain(url: str) -> tuple[str, str | None]:

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from jobs.options import (
-    Epoch,
-    EpochId,
-    InProcess,
-    Json,
-    KernelName,
-    RayAddress,
-    RayPatience,
-    ShardIds,
-    Workers,
-    epoch_selector,
-    open_executor,
-)
+from jobs.options import Epoch, EpochId, Json, RunOptions, ShardIds, epoch_selector, open_executor
 from jobs.terminal import format_bytes, open_console, open_progress
 from pipelines.dataset.tables.export_tables import chosen_shards, export_tables, prove_roots
 from pipelines.execution.stage_runner import StageRunner
@@ -32,6 +21,7 @@ from schemas.published.object_layout import EpochLayout
 
 
 def tables(
+    *,
     dataset: Annotated[str, typer.Argument(help="dataset://FOLDER, or dataset://gs://bucket/prefix and the like.")],
     to: Annotated[str, typer.Option("--to", help="Where the tables go: a folder, or gs://bucket/prefix and the like.")],
     epoch: Epoch = None,
@@ -39,11 +29,7 @@ def tables(
     shard_id: ShardIds = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on a record that does not decode; else its row says why.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Recompute the state roots from the dataset's files first.")] = False,
-    kernel: KernelName = "auto",
-    ray_address: RayAddress = None,
-    ray_patience: RayPatience = None,
-    workers: Workers = None,
-    in_process: InProcess = False,
+    run: RunOptions,
     as_json: Json = False,
 ) -> None:
     """Write an exported epoch as Parquet tables with typed columns: accounts, access keys, contract data and so on, a folder a kind.
@@ -55,19 +41,14 @@ def tables(
     """
     began = time.monotonic()
     shards = chosen_shards(dataset, epoch_selector(epoch, epoch_id), tuple(shard_id or ()))
-    progress = open_progress()
-    executor = open_executor(ray_address, workers, in_process, ray_patience)
-    runner = StageRunner(executor, progress)
-    try:
+    with closing(open_progress()) as progress, closing(open_executor(run)) as executor:
+        runner = StageRunner(executor, progress)
         require_readable(executor, "dataset", shards)
         require_shared(executor, {"--to": to})
         progress.note(f"decoding {shards[0].summary.source}, {executor.description}")
         if verify:
-            prove_roots(runner, choose_kernel(kernel), shards)
+            prove_roots(runner, choose_kernel(run.kernel), shards)
         written = export_tables(runner, shards, to, strict)
-    finally:
-        progress.close()
-        executor.close()
     where = f"{to}/{EpochLayout.of(shards[0].summary.context).folder}"
     if as_json:
         document = {

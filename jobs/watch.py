@@ -8,37 +8,28 @@ from typing import Annotated
 
 import typer
 
-from jobs.epoch_input import node_context, rpc_sources
+from jobs.option_groups import Without
 from jobs.options import (
     IgnoreClaim,
-    InProcess,
-    KernelName,
     NodeHome,
-    RayAddress,
-    RayPatience,
     ReadLimit,
-    Rpc,
-    RpcRate,
+    RpcOptions,
+    RunOptions,
     ShardIds,
     StateWalkOption,
-    Workers,
     open_executor,
-    parse_byte_count,
     parse_duration_s,
-    reader_count,
 )
 from jobs.produce import default_work_folder
-from jobs.publish_options import AllowUnsigned, EncodingOption, SigningKey, To, Trackers, WebSeeds, ZstdLevel, choose_signer
+from jobs.publish_options import PublishOptions
 from jobs.watch_log import LogFormat, WatchLog
 from jobs.watch_signals import StopSignals
 from pipelines.execution.executor import Executor
 from pipelines.execution.status_server import Health, status_server
 from pipelines.kernel.choice import choose_kernel
-from pipelines.near.epoch.rpc_client import REQUESTS_PER_S
 from pipelines.near.trie.trie_walk_source import StateWalk
 from pipelines.producing.claimed_production import ClaimTerms
 from pipelines.producing.produce_epoch import ProductionSettings
-from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.producing.watch.watch_metrics import WatchMetrics
 from pipelines.producing.watch.watch_node import Watcher, WatchSettings
 from pipelines.producing.watch.watch_production import WatchProduction
@@ -46,8 +37,6 @@ from pipelines.stores.held_work_folder import held_work_folder
 from pipelines.stores.open_store import open_store
 from schemas.address import parse_address
 from schemas.errors import InvalidInputError, TransientStoreError
-from schemas.nearcore.epoch_context import EpochContext
-from schemas.nearcore.state_part import default_encoding
 from schemas.published.manifest import check_urls
 from schemas.published.object_layout import chain_folder
 
@@ -55,7 +44,8 @@ _WATCH = "How it watches"
 
 
 def watch(
-    to: To,
+    *,
+    publish: Annotated[PublishOptions, Without("num_parts")],
     node_home: NodeHome = None,
     shard_id: ShardIds = None,
     poll: Annotated[str, typer.Option("--poll", help="Time between two looks at the node.", rich_help_panel=_WATCH)] = "10s",
@@ -86,14 +76,7 @@ def watch(
         LogFormat,
         typer.Option("--log-format", help="text on standard error, or JSON lines on standard output.", rich_help_panel=_WATCH),
     ] = LogFormat.TEXT,
-    encoding: EncodingOption = None,
-    zstd_level: ZstdLevel = 1,
-    signing_key: SigningKey = None,
-    allow_unsigned: AllowUnsigned = False,
-    web_seed: WebSeeds = None,
-    tracker: Trackers = None,
-    rpc: Rpc = None,
-    rpc_rate: RpcRate = REQUESTS_PER_S,
+    rpc: RpcOptions,
     read_limit: ReadLimit = None,
     state_walk: StateWalkOption = StateWalk.AUTO,
     work: Annotated[
@@ -104,11 +87,7 @@ def watch(
             "Default: a folder of this node, destination and these shards under ~/.cache/statecast.",
         ),
     ] = None,
-    kernel: KernelName = "auto",
-    ray_address: RayAddress = None,
-    ray_patience: RayPatience = None,
-    workers: Workers = None,
-    in_process: InProcess = False,
+    run: RunOptions,
 ) -> None:
     """Publish every epoch of a node from now on, each once, as soon as its state snapshot is complete.
 
@@ -125,37 +104,33 @@ def watch(
         claim_ttl_s=parse_duration_s(claim_ttl, "--claim-ttl"),
     )
     terms = ClaimTerms(settings.claim_ttl_s, ignore_claim)
-    limit = None if read_limit is None else max(1, parse_byte_count(read_limit, "--read-limit") // reader_count(workers, in_process))
+    limit = run.read_limit_each(read_limit)
     address = None
     if health_port is not None:
         host = f"[{health_address}]" if ":" in health_address else health_address
         address = parse_address(f"{host}:{health_port}", "--health-address", every_host=True, any_port=True)
-    signer = choose_signer(signing_key, allow_unsigned)
-    check_urls(web_seeds=tuple(web_seed or ()), trackers=tuple(tracker or ()))
+    signer = publish.choose_signer()
+    check_urls(web_seeds=tuple(publish.web_seed or ()), trackers=tuple(publish.tracker or ()))
     home = node_home.expanduser().resolve()
-    endpoints = rpc_sources(tuple(rpc or ()), rpc_rate)
+    contexts = rpc.contexts()
     # A watcher works alone in its folder: the default is neither a producer's nor that of a watcher of another node or other shards.
-    work_url = work or default_work_folder(to, "watch", str(home), *map(str, sorted(set(shard_id or ()))))
+    work_url = work or default_work_folder(publish.to, "watch", str(home), *map(str, sorted(set(shard_id or ()))))
     metrics, stop = WatchMetrics(), threading.Event()
 
-    def publisher_for(context: EpochContext) -> EpochPublisher:
-        form = encoding or default_encoding(context.protocol_version)
-        return EpochPublisher(to, signer, form, zstd_level, tuple(web_seed or ()), tuple(tracker or ()))
-
     def open_executor_again() -> Executor:
-        executor = open_executor(ray_address, workers, in_process, ray_patience)
+        executor = open_executor(run)
         signals.install()
         return executor
 
     production = WatchProduction(
         node_home=str(home),
-        context_of=lambda selector: node_context(home, selector, endpoints),
+        context_of=lambda selector: contexts.find_in_node(home, selector),
         shard_ids=tuple(shard_id or ()),
         state_walk=state_walk,
         read_limit_bytes_per_s=limit,
-        kernel=choose_kernel(kernel),
-        publisher_for=publisher_for,
-        store_url=to,
+        kernel=choose_kernel(run.kernel),
+        publisher_for=lambda context: publish.publisher(context, signer),
+        store_url=publish.to,
         settings=ProductionSettings.in_folder(work_url),
         open_executor=open_executor_again,
         terms=terms,
@@ -169,12 +144,12 @@ def watch(
         watcher.wake()
         log.event("stopping", f"{name}: stopping", {"signal": name})
 
-    _check_store(to)
+    _check_store(publish.to)
     signals = StopSignals(stop_watcher, watcher.release_claim)
     with ExitStack() as stack:
         stack.enter_context(held_work_folder(work_url, alone=True))
         stack.enter_context(signals)
-        facts: dict[str, object] = {"node_home": production.node_home, "to": open_store(to).url}
+        facts: dict[str, object] = {"node_home": production.node_home, "to": open_store(publish.to).url}
         if address is not None:
             facts["health_port"] = stack.enter_context(
                 status_server(

@@ -23,6 +23,9 @@ from schemas.errors import DatasetError, EpochNotReadyError, ObjectNotFoundError
 from schemas.ids import ShardUId
 from schemas.nearcore.epoch_context import EpochContext
 
+DATASET_SCHEME: Final = "dataset://"
+"""In front of a dataset's own URL, where a command takes other things too."""
+
 SUMMARY_NAME: Final = "shard.json"
 """In a shard's folder: what it holds, written last."""
 

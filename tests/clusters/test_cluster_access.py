@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.options import open_executor
+from jobs.options import RunOptions, open_executor
 from jobs.terminal import configure_logging
 from pipelines.execution.on_ray import RayExecutor
 from pipelines.execution.ray_authentication import lets_anybody_in
@@ -99,7 +99,7 @@ def test_with_the_token_it_is_a_cluster_like_any(
         (tmp_path / "token").write_text(asking.token)
         monkeypatch.delenv("RAY_AUTH_TOKEN")
         monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
-    executor = open_executor(asking.address, None, False, None)
+    executor = open_executor(RunOptions(ray_address=asking.address))
     executor.close()
     assert "token" not in capsys.readouterr().err
 
@@ -109,7 +109,7 @@ def test_a_cluster_that_lets_anybody_in_is_said_aloud(capsys: pytest.CaptureFixt
     configure_logging()
     with local_cluster(with_token=False) as cluster:
         cluster.add("one")
-        executor = open_executor(cluster.address, None, False, None)
+        executor = open_executor(RunOptions(ray_address=cluster.address))
         assert isinstance(executor, RayExecutor)
         executor.close()
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "[warning" in line]

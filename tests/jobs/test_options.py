@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from jobs.options import open_executor, parse_duration_s
+from jobs.options import RunOptions, open_executor, parse_duration_s
 from pipelines.execution import on_ray
 from pipelines.execution.in_process import InProcessExecutor
 from schemas.errors import InvalidInputError
@@ -44,20 +44,20 @@ def test_the_patience_comes_to_the_executor(monkeypatch: pytest.MonkeyPatch) -> 
         return SimpleNamespace(warning="")
 
     monkeypatch.setattr(on_ray, "RayExecutor", executor)
-    open_executor("auto", None, False, 7200.0)
-    open_executor(None, 2, False, None)
+    open_executor(RunOptions(ray_address="auto", ray_patience=7200.0))
+    open_executor(RunOptions(workers=2))
     assert asked == [("auto", None, 7200.0), (None, 2, on_ray.PATIENCE_S)]
     assert parse_duration_s("10m", "--ray-patience") == on_ray.PATIENCE_S
     with pytest.raises(InvalidInputError, match="--in-process excludes"):
-        open_executor(None, None, True, 7200.0)
+        open_executor(RunOptions(in_process=True, ray_patience=7200.0))
 
 
 def test_the_patience_is_a_duration(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another form is a usage error before anything is read."""
     asked: list[object] = []
 
-    def in_process(*options: object) -> InProcessExecutor:
-        asked.append(options[3])
+    def in_process(run: RunOptions) -> InProcessExecutor:
+        asked.append(run.ray_patience)
         return InProcessExecutor()
 
     monkeypatch.setattr("jobs.check.open_executor", in_process)

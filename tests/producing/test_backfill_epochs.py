@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.epoch_input import open_node_context
+from pipelines.near.epoch.epoch_context_finder import EpochContextFinder
 from pipelines.near.epoch.node_context import epoch_context_from_node
 from pipelines.near.node.node_columns import (
     BLOCK,
@@ -23,7 +23,7 @@ from pipelines.near.node.node_columns import (
 )
 from pipelines.near.node.rocksdb_reader import RocksDbReader, Row
 from pipelines.producing.backfill.backfill_epochs import EPOCHS_MAX, find_node_epochs, parse_epoch_range
-from schemas.errors import EpochNotReadyError, InvalidInputError
+from schemas.errors import EpochNotReadyError, InvalidInputError, SourceError
 from schemas.ids import ShardUId
 from tests.support.commands import statecast
 from tests.support.nodes import change_rows, copied, localnet_home, new_database
@@ -77,7 +77,8 @@ def test_a_range_lists_the_nodes_epochs_once(listings: list[RocksDbReader], heig
 
 def test_a_range_with_endpoints_lists_the_nodes_epochs_once_too(listings: list[RocksDbReader]) -> None:
     """The node's own part in it is read from what is open."""
-    found = find_node_epochs(localnet_home(), range(4, 7), (), lambda node, selector: open_node_context(node, selector, ()))
+    left_out: list[SourceError] = []
+    found = find_node_epochs(localnet_home(), range(4, 7), (), EpochContextFinder(None, (), left_out.append).find_in_open_node)
     assert found == find_node_epochs(localnet_home(), range(4, 7), ())
     assert len(listings) == 2
 

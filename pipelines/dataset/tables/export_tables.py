@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from pipelines.dataset.arrow_dataset import ShardDataset, list_shards, select_epoch
+from pipelines.dataset.arrow_dataset import DATASET_SCHEME, ShardDataset, list_shards, select_epoch
 from pipelines.dataset.tables.decode_tables import finish_tables, plan_tables
 from pipelines.dataset.verify_dataset import check_state_root, dataset_name, recompute_root
 from pipelines.execution.executor import TaskNeeds
@@ -15,8 +15,6 @@ from schemas.errors import DatasetError
 
 TABLES_TASK_MEMORY_BYTES = 500 << 20
 """Peak memory of decoding one dataset file: its records, their columns, the Parquet file of each kind."""
-
-DATASET_SCHEME = "dataset://"
 
 
 def chosen_shards(url: str, epoch: str = "latest", shard_ids: Collection[int] = ()) -> list[ShardDataset]:

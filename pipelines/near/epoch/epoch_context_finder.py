@@ -1,0 +1,46 @@
+"""Finds the context of an epoch that neither a given context nor an endpoint contradicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.near.epoch.context_agreement import agreed_epoch_context
+from pipelines.near.epoch.epoch_context_source import EpochContextSource
+from pipelines.near.epoch.given_context import GivenContextSource
+from pipelines.near.epoch.node_context import OpenedNode, open_node
+from pipelines.near.epoch.rpc_context import RpcContextSource
+from schemas.errors import SourceError
+from schemas.nearcore.epoch_context import EpochContext
+
+
+@dataclass(frozen=True, slots=True)
+class EpochContextFinder:
+    """What is asked for an epoch's context besides the source of its records. Every method raises as `agreed_epoch_context` does."""
+
+    given: GivenContextSource | None
+    """It comes first, as the epoch that is meant."""
+    endpoints: tuple[RpcContextSource, ...]
+    """Asked last; one that can't be reached is left out while another source answers."""
+    note_left_out: Callable[[SourceError], None]
+    """Told why an endpoint was left out."""
+
+    def find(self, selector: str) -> EpochContext | None:
+        """Return the context of an epoch whose records come without one; None where there is nothing to ask."""
+        return self._agreed((), selector) if self.given or self.endpoints else None
+
+    def find_in_node(self, home: Path, selector: str) -> EpochContext:
+        """Return the context of an epoch whose records come from a node."""
+        with open_node(home) as node:
+            return self.find_in_open_node(node, selector)
+
+    def find_in_open_node(self, node: OpenedNode, selector: str) -> EpochContext:
+        """Do what `find_in_node` does, of a node that is open: for several epochs."""
+        return node.with_parents(self._agreed((node,), selector))
+
+    def _agreed(self, sources: Sequence[EpochContextSource], selector: str) -> EpochContext:
+        agreed = agreed_epoch_context((*((self.given,) if self.given else ()), *sources), selector, self.endpoints)
+        for failure in agreed.unreachable:
+            self.note_left_out(failure)
+        return agreed.context

@@ -1,0 +1,145 @@
+"""What a production works on: an epoch's context with a source to export, or with datasets that were exported before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipelines.dataset.arrow_dataset import DATASET_SCHEME, ShardDataset, list_shards, select_epoch
+from pipelines.near.epoch.epoch_context_finder import EpochContextFinder
+from pipelines.near.epoch.given_context import GivenContextSource
+from pipelines.near.flat_state_from_url import source_from_url
+from pipelines.near.node.flat_state_source import FlatStateSource
+from pipelines.near.node.node_store import NodeSource
+from pipelines.near.trie.trie_walk_source import StateWalk, choose_node_source, tracked_shards
+from schemas.errors import InvalidInputError
+from schemas.ids import ShardUId
+from schemas.nearcore.epoch_context import EpochContext
+
+
+@dataclass(frozen=True, slots=True)
+class EpochInput:
+    """An epoch to work on."""
+
+    context: EpochContext
+    """With the shards to work on."""
+    epoch_shard_uids: tuple[ShardUId, ...]
+    """All shards that the epoch is known to have."""
+    source: FlatStateSource | None
+    """None where there are datasets."""
+    datasets: tuple[ShardDataset, ...] = ()
+
+    @property
+    def epoch_shard_ids(self) -> tuple[int, ...]:
+        """The ids of all shards that the epoch is known to have."""
+        return tuple(shard_uid.shard_id for shard_uid in self.epoch_shard_uids)
+
+    @property
+    def left_out(self) -> tuple[ShardUId, ...]:
+        """Shards of the epoch that are not worked on."""
+        chosen = {shard.shard_uid for shard in self.context.shards}
+        return tuple(shard_uid for shard_uid in self.epoch_shard_uids if shard_uid not in chosen)
+
+    def describe(self) -> str:
+        """Return what is read, in one line for people."""
+        return self.source.describe() if self.source else f"dataset at {self.datasets[0].url}"
+
+
+def node_input(
+    home: Path,
+    contexts: EpochContextFinder,
+    selector: str,
+    shard_ids: tuple[int, ...],
+    *,
+    state_walk: StateWalk,
+    read_limit_bytes_per_s: int | None,
+) -> EpochInput:
+    """Return an epoch of a node; without ``shard_ids`` the shards that the node tracks.
+
+    Raises:
+        EpochNotReadyError, ContextMismatchError, InvalidInputError, SourceError, IntegrityError: as `agreed_epoch_context`,
+            `tracked_shards` and `choose_node_source`.
+    """
+    context = contexts.find_in_node(home, selector)
+    chosen = tracked_shards(home, context, shard_ids)
+    node = NodeSource(str(home.resolve()), chosen, read_limit_bytes_per_s)
+    return EpochInput(chosen, _shard_uids(context), choose_node_source(node, state_walk))
+
+
+def dataset_input(url: str, contexts: EpochContextFinder, selector: str, shard_ids: tuple[int, ...]) -> EpochInput:
+    """Return an epoch that was exported before.
+
+    Args:
+        url: of the dataset, with or without ``dataset://``.
+    Raises:
+        InvalidInputError: the given context is not the dataset's.
+        EpochNotReadyError, ContextMismatchError, SourceError, IntegrityError: as `select_epoch` and `agreed_epoch_context`.
+    """
+    own, datasets = select_epoch(list_shards(url.removeprefix(DATASET_SCHEME)), selector)
+    if contexts.given is not None:
+        given = contexts.given.epoch_context(selector)
+        _check_same_epoch(given, own, url)
+        own = own if own.shard_layout is not None else replace(own, shard_layout=given.shard_layout)
+    if contexts.endpoints:
+        own = replace(contexts, given=GivenContextSource(own, url)).find(str(own.epoch_id)) or own
+    chosen = own.only(shard_ids)
+    kept = {shard.shard_uid for shard in chosen.shards}
+    return EpochInput(chosen, _shard_uids(own), None, tuple(dataset for dataset in datasets if dataset.summary.shard.shard_uid in kept))
+
+
+def file_input(url: str, contexts: EpochContextFinder, selector: str, shard_ids: tuple[int, ...]) -> EpochInput:
+    """Return the epoch of a genesis or records file.
+
+    Args:
+        url: ``genesis://…`` or ``records://…``.
+    Raises:
+        InvalidInputError: another scheme, or a context that is not the file's.
+        EpochNotReadyError, ContextMismatchError, SourceError, IntegrityError: as `source_from_url` and `agreed_epoch_context`.
+    """
+    context = contexts.find(selector)
+    source, own = source_from_url(url)
+    if context is None:
+        own = GivenContextSource(own, url).epoch_context(selector)
+        return EpochInput(own.only(shard_ids), _shard_uids(own), source)
+    chosen = context.only(shard_ids)
+    if url.startswith("records:"):
+        if len(chosen.shards) != 1:
+            raise InvalidInputError(
+                problem="a records file holds one shard, the context has several", where=url, remedy="Name it with --shard-id."
+            )
+    else:
+        _check_layout(chosen, own, url)
+    return EpochInput(chosen, _shard_uids(context), source)
+
+
+def _check_same_epoch(given: EpochContext, own: EpochContext, where: str) -> None:
+    """Refuse a context that says of the dataset what its own summary does not."""
+    for name in ("chain_id", "epoch_height", "epoch_id", "sync_hash", "protocol_version"):
+        if getattr(given, name) != getattr(own, name):
+            raise InvalidInputError(
+                problem=f"the context says {name} {getattr(given, name)}, the dataset {getattr(own, name)}",
+                where=where,
+                remedy="They must be of one epoch.",
+            )
+    for shard in own.shards:
+        known = given.shard(shard.shard_id)
+        if known.state_root is not None and shard.state_root is not None and known.state_root != shard.state_root:
+            raise InvalidInputError(problem=f"the context and the dataset give shard {shard.shard_id} different state roots", where=where)
+    if given.shard_layout is not None and own.shard_layout not in (None, given.shard_layout):
+        raise InvalidInputError(problem="the context and the dataset have different shard layouts", where=where)
+
+
+def _check_layout(given: EpochContext, own: EpochContext, where: str) -> None:
+    """Refuse a context of another chain or shard layout than the genesis file's."""
+    if given.chain_id != own.chain_id:
+        raise InvalidInputError(problem=f"the context is of chain {given.chain_id}, the genesis of {own.chain_id}", where=where)
+    known = {shard.shard_uid for shard in own.shards}
+    for shard in given.shards:
+        if shard.shard_uid not in known:
+            raise InvalidInputError(
+                problem=f"the genesis has no shard {shard.shard_uid}", where=where, remedy=f"It has {', '.join(map(str, sorted(known)))}."
+            )
+
+
+def _shard_uids(context: EpochContext) -> tuple[ShardUId, ...]:
+    return tuple(shard.shard_uid for shard in context.shards)
