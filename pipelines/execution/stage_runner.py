@@ -13,8 +13,8 @@ from pipelines.execution.progress import Progress, StageProgress
 R = TypeVar("R")
 
 KeepGoing = Callable[[], None]
-"""Asked whether a run is to go on. It returns, or it raises what ends the run: that error reaches the caller as it is. It
-is asked often, so it waits for nobody."""
+"""Asked whether a run is to go on, and often, so that it answers at once. It returns, or it raises what ends the run: that error reaches
+the caller as it is."""
 
 
 def go_on() -> None:

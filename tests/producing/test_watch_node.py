@@ -17,8 +17,9 @@ from pipelines.near.epoch.node_epochs import NodeEpoch, UnreadableEpoch
 from pipelines.producing.produce_epoch import EpochResult
 from pipelines.producing.publish.epoch_publisher import PublishedEpoch
 from pipelines.producing.watch.watch_decisions import WatchedEpoch, WatchLedger
+from pipelines.producing.watch.watch_memory import LEDGER_NAME
 from pipelines.producing.watch.watch_metrics import WatchMetrics
-from pipelines.producing.watch.watch_node import LEDGER_NAME, Watcher, WatchSettings
+from pipelines.producing.watch.watch_node import Watcher, WatchSettings
 from pipelines.producing.watch.watch_poll import NodeView
 from pipelines.stores.memory_store import MemoryStore
 from schemas.errors import (
