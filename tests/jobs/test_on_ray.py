@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -89,8 +89,10 @@ def killing_workers(kills_max: int, generator: random.Random) -> Iterator[list[i
                 workers = busy_workers()
             if workers:
                 victim = generator.choice(workers)
-                victim.kill()
-                killed.append(victim.pid)
+                # One that Ray ended since it was found is none of ours.
+                with suppress(psutil.NoSuchProcess):
+                    victim.kill()
+                    killed.append(victim.pid)
 
     thread = threading.Thread(target=kill)
     thread.start()

@@ -226,11 +226,12 @@ def test_vector_tries_come_out_as_nearcores(tmp_path: Path, case: dict[str, Any]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_all_vector_tries_come_out_as_nearcores(tmp_path: Path, kernel: str) -> None:
-    """All 48 tries."""
-    cases = read_vectors(ALL_VECTORS)
-    assert len(cases) == 48
-    for case in cases:
+def test_all_other_vector_tries_come_out_as_nearcores(tmp_path: Path, kernel: str) -> None:
+    """The other 34 of the 48 tries."""
+    committed = {case["case"] for case in VECTORS}
+    others = [case for case in read_vectors(ALL_VECTORS) if case["case"] not in committed]
+    assert len(others) == 34
+    for case in others:
         folder = tmp_path / str(case["case"])
         folder.mkdir()
         check_vector(case, kernel, folder)
