@@ -14,6 +14,7 @@ from pipelines.producing.publish.key_file import STANDARD_INPUT, load_signer, si
 from pipelines.producing.publish.kms_key import SCHEME as KMS_SCHEME
 from pipelines.producing.publish.kms_key import open_kms_signer
 from pipelines.producing.publish.signing import Signer
+from pipelines.stores.read_only import check_destination
 from schemas.errors import InvalidInputError
 from schemas.nearcore.epoch_context import EpochContext
 from schemas.nearcore.state_part import Encoding, default_encoding
@@ -21,12 +22,23 @@ from schemas.nearcore.state_part import Encoding, default_encoding
 _OUTPUT = "What is published"
 
 
+def _destination(url: str) -> str:
+    check_destination(url, "--to")
+    return url
+
+
 @dataclass(frozen=True, slots=True)
 class PublishOptions:
     """Where an epoch is published, in which form, signed by whom."""
 
     to: Annotated[
-        str, typer.Option("--to", help="Where objects go: gs://bucket/prefix, s3://bucket/prefix, or a folder.", rich_help_panel=_OUTPUT)
+        str,
+        typer.Option(
+            "--to",
+            help="Where objects go: gs://bucket/prefix, s3://bucket/prefix, az://container/prefix, or a folder.",
+            rich_help_panel=_OUTPUT,
+            callback=_destination,
+        ),
     ]
     num_parts: Annotated[
         int | None, typer.Option("--num-parts", min=1, help="Parts a shard. Default: as nearcore computes it.", rich_help_panel=_OUTPUT)

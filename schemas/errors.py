@@ -4,6 +4,7 @@
 
     StatecastError                    [1]   unexpected
     +-- InvalidInputError             [2]   usage or configuration (also a ValueError)
+    |   +-- StoreNotListedError
     +-- PartialResultError            [3]   some work is left: rerun to continue
     +-- SourceError                   [10]  node, dataset, snapshot or records file
     |   +-- SnapshotNotFoundError
@@ -122,6 +123,13 @@ class InvalidInputError(StatecastError, ValueError):
 
     kind = "invalid_input"
     exit_code = 2
+
+
+@dataclass(eq=False, kw_only=True)
+class StoreNotListedError(InvalidInputError):
+    """What was asked needs a listing of a place that has none, as a web server."""
+
+    kind = "store_not_listed"
 
 
 @dataclass(eq=False, kw_only=True)

@@ -19,7 +19,7 @@ from pipelines.dataset.referenced_values import find_shared_values, read_referen
 from pipelines.stores.open_store import open_store
 from schemas.dataset.dataset_summary import DatasetShard, RecordsFile, shard_folder
 from schemas.dataset.flat_state import OWN_VALUE_SCHEMA, RECORD_SCHEMA, VALUE_SCHEMA
-from schemas.errors import DatasetError, EpochNotReadyError, ObjectNotFoundError
+from schemas.errors import DatasetError, EpochNotReadyError, ObjectNotFoundError, StoreNotListedError
 from schemas.ids import ShardUId
 from schemas.nearcore.epoch_context import EpochContext
 
@@ -248,7 +248,12 @@ def list_shards(url: str) -> list[ShardDataset]:
     """
     root, prefix = _split_dataset_url(url)
     store = open_store(root)
-    names = sorted(info.name for info in store.list(prefix) if info.name.endswith(f"/{SUMMARY_NAME}"))
+    try:
+        names = sorted(info.name for info in store.list(prefix) if info.name.endswith(f"/{SUMMARY_NAME}"))
+    except StoreNotListedError:
+        names = [f"{prefix}/{SUMMARY_NAME}"] if prefix and store.info(f"{prefix}/{SUMMARY_NAME}") else []
+        if not names:
+            raise
     if not names:
         raise DatasetError(problem="no exported shard is there", where=url, remedy="statecast export --to dataset://… writes one.")
     return [ShardDataset.of(root, DatasetShard.from_bytes(store.get(name), f"{root}/{name}")) for name in names]

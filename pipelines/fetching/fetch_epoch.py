@@ -33,6 +33,7 @@ from pipelines.fetching.source_from_url import TORRENT, unique_urls
 from pipelines.fetching.verifier import Verifier
 from pipelines.stores.durable_file import disk_errors
 from pipelines.stores.open_store import open_store
+from pipelines.stores.read_only import is_written
 from schemas.errors import FetchError, InvalidInputError, ManifestError
 from schemas.published.latest_pointer import LatestPointer
 from schemas.published.object_layout import EpochLayout, latest_name
@@ -119,7 +120,7 @@ class EpochFetch:
 
     def _store_urls(self) -> list[str]:
         urls = [self.settings.url, *(url for url in self.settings.source_urls if url != TORRENT)]
-        return unique_urls(parse_epoch_url(url).root for url in urls if not url.startswith(("http://", "https://")))
+        return unique_urls(parse_epoch_url(url).root for url in urls if is_written(url))
 
     def source_reports(self) -> tuple[SourceReport, ...]:
         """Return what came from each source so far; also after an error."""

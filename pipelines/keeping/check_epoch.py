@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -17,7 +18,7 @@ from pipelines.stores.store import Store
 from pipelines.trust.chain import ProvenBlocks, prove_blocks
 from pipelines.trust.policy import check_state_header
 from pipelines.trust.signatures import TrustRule, agreed_payload
-from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, ObjectNotFoundError
+from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, ObjectNotFoundError, StoreNotListedError
 from schemas.ids import CryptoHash, PartId
 from schemas.published.manifest import Manifest
 from schemas.published.manifest_shard import ManifestShard
@@ -132,7 +133,9 @@ class EpochCheck:
             signers = None if signers is None else signers | statement_signers
             shards.append(self._check_shard(store, stored, listed, statement, findings))
             self._check_header(store, listed, statement, blocks, findings)
-        findings += find_foreign(self.layout, stored.manifest, (info.name for info in store.list(self.layout.folder)))
+        # What is not listed is not looked for; that is no fault of the epoch.
+        with suppress(StoreNotListedError):
+            findings += find_foreign(self.layout, stored.manifest, (info.name for info in store.list(self.layout.folder)))
         return CheckResult(stored, tuple(shards), tuple(findings), tuple(sorted(map(str, signers or ()))))
 
     def _chosen(self, stored: StoredManifest) -> Sequence[ManifestShard]:

@@ -20,6 +20,7 @@ from pipelines.dataset.arrow_dataset import SUMMARY_NAME, ShardDataset
 from pipelines.execution.executor import Executor, Task
 from pipelines.stores.object_names import TEMPORARY_FOLDER
 from pipelines.stores.open_store import open_store
+from pipelines.stores.read_only import check_destination
 from schemas.errors import InvalidInputError, StoreDeniedError
 
 R = TypeVar("R")
@@ -55,14 +56,17 @@ class SeesFileTask:
 
 
 def require_shared(executor: Executor, urls: Mapping[str, str]) -> None:
-    """Make sure that all machines see what the driver writes into some folders.
+    """Make sure that places can be written, and that all machines see what the driver writes into local folders.
 
     Args:
-        urls: places by the option that names each. Only local folders are looked at; buckets are shared.
+        urls: places by the option that names each; buckets are shared.
     Raises:
+        InvalidInputError: a place is only read.
         InvalidInputError: machines do not see a folder; names the folder, the machines and the option.
         StoreDeniedError: a folder can't be written here.
     """
+    for option, url in urls.items():
+        check_destination(url, option)
     if not isinstance(executor, SpansMachines):
         return
     for option, url in urls.items():

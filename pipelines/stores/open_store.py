@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 from urllib.parse import unquote, urlsplit
 
+import fsspec
+
 from pipelines.stores.azure_store import AzureStore, import_azure
 from pipelines.stores.bucket_folder import BucketFolder
 from pipelines.stores.file_store import FileStore
+from pipelines.stores.fsspec_store import FsspecStore
 from pipelines.stores.gcs_store import GcsStore
-from pipelines.stores.memory_store import open_memory_store
+from pipelines.stores.http_store import HttpStore
+from pipelines.stores.memory_store import MemoryStore, open_memory_store
+from pipelines.stores.read_only import WRITABLE_SCHEMES, url_scheme
 from pipelines.stores.retrying import RetryingStore, RetryPolicy
 from pipelines.stores.s3_store import S3Store, import_s3fs
 from pipelines.stores.store import Store
 from schemas.errors import InvalidInputError
-
-SCHEMES = ("file", "memory", "gs", "s3", "az")
-"""Schemes that a store can be opened for; a path without a scheme is a local folder."""
 
 
 def open_store(
@@ -30,18 +32,19 @@ def open_store(
     """Return the store behind a URL. Opens no connection and touches no folder.
 
     Args:
-        url: a path, ``file:///folder``, ``memory://name``, ``gs://bucket/folder``, ``s3://bucket/folder`` or ``az://container/folder``.
+        url: a path, ``file:///folder``, ``memory://name``, ``gs://bucket/folder``, ``s3://bucket/folder`` or ``az://container/folder``;
+            to be read only, ``http(s)://…`` and every URL that fsspec knows.
         durable: a local folder: wait for the disk with every put; False for what can be made again.
         endpoint_url: GCS, S3 and Azure: another server than the provider's; without it the clients' own environment variables count.
         anonymous: GCS, S3 and Azure: use no credentials (public buckets).
-        retry: how transient faults of GCS, S3 and Azure are retried; None to see each of them.
+        retry: how transient faults of stores behind a network are retried; None to see each of them.
     Raises:
         InvalidInputError: not such a URL, or the client of its scheme is not installed.
     """
     if not url or "\0" in url:
         raise InvalidInputError(problem="a store's URL is empty", remedy="Give a folder, or a URL like gs://bucket/folder.")
     store: Store
-    scheme = url.partition("://")[0] if "://" in url else "file"
+    scheme = url_scheme(url)
     if scheme == "file":
         store = FileStore(_local_path(url), durable)
     elif scheme == "memory":
@@ -54,13 +57,17 @@ def open_store(
     elif scheme == "az":
         import_azure()
         store = AzureStore(BucketFolder.parse(url), endpoint_url, anonymous)
+    elif scheme in ("http", "https"):
+        store = HttpStore.parse(url)
+    elif scheme in fsspec.available_protocols():
+        store = FsspecStore.parse(url)
     else:
         raise InvalidInputError(
             problem=f"no store has the scheme {scheme[:40]!r}",
-            where=url.partition("?")[0][:200],
-            remedy=f"Known: {', '.join(SCHEMES)}, or a path.",
+            where=url.partition("?")[0].rpartition("@")[2][:200],
+            remedy=f"Written and read: {', '.join(WRITABLE_SCHEMES)}, or a path. Only read: http, https and what fsspec knows.",
         )
-    if retry is not None and isinstance(store, (GcsStore, S3Store, AzureStore)):
+    if retry is not None and not isinstance(store, (FileStore, MemoryStore)):
         store = RetryingStore(store, retry)
     return store
 

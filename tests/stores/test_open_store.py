@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.stores.azure_store import AzureStore
 from pipelines.stores.file_store import FileStore
+from pipelines.stores.fsspec_store import FsspecStore
 from pipelines.stores.gcs_store import GcsStore
+from pipelines.stores.http_store import HttpStore
 from pipelines.stores.memory_store import MemoryStore
 from pipelines.stores.open_store import open_store
 from pipelines.stores.retrying import RetryingStore
@@ -25,14 +28,23 @@ def test_a_path_and_its_url_are_one_store(tmp_path: Path, monkeypatch: pytest.Mo
     ] == [here] * 5
 
 
-@pytest.mark.parametrize(("url", "kind"), [("gs://bucket/folder", GcsStore), ("s3://bucket/folder", S3Store)])
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("gs://bucket/folder", GcsStore),
+        ("s3://bucket/folder", S3Store),
+        ("az://container/folder", AzureStore),
+        ("https://host/folder", HttpStore),
+        ("zip://folder::/data/archive.zip", FsspecStore),
+    ],
+)
 def test_remote_stores_retry_unless_told_not_to(url: str, kind: type) -> None:
     """Opening makes no connection, keeps the URL, and wraps the store for retries."""
-    wrapped, plain = open_store(url + "/"), open_store(url, retry=None)
+    wrapped, plain = open_store(url if "::" in url else url + "/"), open_store(url, retry=None)
     assert isinstance(wrapped, RetryingStore)
     assert isinstance(wrapped.inner, kind)
     assert isinstance(plain, kind)
-    assert wrapped.url == plain.url == url
+    assert wrapped.url == plain.url == url.removesuffix("/")
 
 
 def test_memory_stores_of_one_name_are_one_folder() -> None:
@@ -47,7 +59,12 @@ def test_memory_stores_of_one_name_are_one_folder() -> None:
     "url",
     [
         "",
-        "ftp://host/folder",
+        "gopher://host/folder",
+        "https://user:secret@host/folder",
+        "https://host/folder?token=secret",
+        "ftp://user:secret@host/folder",
+        "zip://::ftp://user:secret@host/folder.zip",
+        "az://key:secret@container/x",
         "gs://",
         "gs:///folder",
         "s3://UPPER/x",
@@ -76,4 +93,5 @@ def test_s3_without_s3fs_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_folder_alone_is_read_past_the_store(tmp_path: Path) -> None:
     """Links and memory maps go by the folder itself; a bucket has none."""
     assert open_store(f"file://{tmp_path}").local_root() == tmp_path
-    assert [open_store(url).local_root() for url in ("gs://bucket", "s3://bucket", "memory://name")] == [None] * 3
+    remote = ("gs://bucket", "s3://bucket", "az://container", "memory://name", "https://host")
+    assert [open_store(url).local_root() for url in remote] == [None] * len(remote)

@@ -1,0 +1,168 @@
+"""A folder that fsspec reads by any of its own schemes: sftp, ftp, webdav, github, hf, zip and so on, each with the package that it needs.
+
+Only read: these file systems can't create a file on the condition that there is none. Credentials are fsspec's: its configuration files,
+or variables as FSSPEC_FTP_PASSWORD.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+
+from pipelines.stores.answers import shown
+from pipelines.stores.object_names import check_object_name, check_prefix, check_range
+from pipelines.stores.per_process import PerProcess
+from pipelines.stores.ranges import open_ranges
+from pipelines.stores.read_only import refused_write, url_scheme
+from pipelines.stores.store import Data, ObjectInfo
+from schemas.errors import (
+    InvalidInputError,
+    ObjectNotFoundError,
+    StatecastError,
+    StoreDeniedError,
+    StoreError,
+    TransientStoreError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    file_system: Any
+    root: str
+    turn: AbstractContextManager[object]
+    """Taken for every call: most of these file systems have one connection, which two threads must not use at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class FsspecStore:
+    """A folder of a file system of fsspec."""
+
+    folder_url: str
+    _opened: PerProcess[_Opened] = field(default_factory=PerProcess, repr=False, compare=False)
+
+    @classmethod
+    def parse(cls, url: str) -> FsspecStore:
+        """Take a URL that fsspec knows. Imports what its scheme needs, and opens no connection.
+
+        Raises:
+            InvalidInputError: fsspec does not know the scheme, its package is not installed, or the URL holds a password.
+        """
+        scheme = url_scheme(url)
+        if any(":" in place.partition("://")[2].partition("/")[0].rpartition("@")[0] for place in url.split("::")):
+            raise InvalidInputError(
+                problem="a store's URL holds no password",
+                where=f"{scheme[:40]}://...",
+                remedy="Give it as fsspec takes it: its configuration file, or FSSPEC_<SCHEME>_PASSWORD.",
+            )
+        try:
+            for part in url.split("::"):
+                fsspec.get_filesystem_class(url_scheme(part) if "://" in part else "file" if part.startswith("/") else part)
+        except ImportError as error:
+            raise InvalidInputError(
+                problem=f"the scheme {scheme[:40]!r} needs a package that is not installed: {shown(error)}", where=f"{scheme[:40]}://..."
+            ) from None
+        return cls(url.rstrip("/"))
+
+    @property
+    def url(self) -> str:
+        """As it was given, without a slash at the end."""
+        return self.folder_url
+
+    def local_root(self) -> Path | None:
+        """See `Store.local_root`."""
+        return None
+
+    def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+        """See `Store.get`."""
+        check_range(start, stop)
+        with self._calling(name) as (files, path):
+            if start == stop:
+                return bytes(files.cat_file(path)[:0])
+            whole = start == 0 and stop is None
+            return bytes(files.cat_file(path) if whole else files.cat_file(path, start=start, end=stop))
+
+    def open(self, name: str) -> pa.NativeFile:
+        """See `Store.open`."""
+        return open_ranges(self, name)
+
+    def info(self, name: str) -> ObjectInfo | None:
+        """See `Store.info`; versions are left empty, since nothing is swapped here."""
+        try:
+            with self._calling(name) as (files, path):
+                files.invalidate_cache()
+                found = files.info(path)
+        except ObjectNotFoundError:
+            return None
+        return _info(name, found) if found["type"] == "file" else None
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """See `Store.list`."""
+        with self._calling(check_prefix(prefix), is_folder=True) as (files, path):
+            files.invalidate_cache()
+            found = files.find(path, detail=True)
+            root = self._file_system().root.strip("/")
+        named = {path.strip("/").removeprefix(root).strip("/"): entry for path, entry in found.items()}
+        for name, entry in sorted(named.items()):
+            yield _info(name, entry)
+
+    def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
+        """Refuse: StoreDeniedError."""
+        raise refused_write(self.url)
+
+    def swap(self, name: str, data: Data, expected: ObjectInfo | None) -> ObjectInfo:
+        """Refuse: StoreDeniedError."""
+        raise refused_write(self.url)
+
+    def delete(self, name: str) -> None:
+        """Refuse: StoreDeniedError."""
+        raise refused_write(self.url)
+
+    def delete_folder(self, folder: str) -> None:
+        """Refuse: StoreDeniedError."""
+        raise refused_write(self.url)
+
+    def _file_system(self) -> _Opened:
+        return self._opened.get(self._open_file_system)
+
+    def _open_file_system(self) -> _Opened:
+        files, root = fsspec.url_to_fs(self.folder_url, skip_instance_cache=True, use_listings_cache=False)
+        return _Opened(files, root.rstrip("/"), nullcontext() if files.async_impl else threading.Lock())
+
+    @contextmanager
+    def _calling(self, name: str, *, is_folder: bool = False) -> Iterator[tuple[Any, str]]:
+        """Yield the file system and an object's path in it; turn its errors into errors of a store."""
+        inside = name if is_folder else check_object_name(name)
+        where = f"{self.url}/{inside}"
+        try:
+            opened = self._file_system()
+            with opened.turn:
+                yield opened.file_system, "/".join(part for part in (opened.root, inside) if part)
+        except (StatecastError, AssertionError):
+            raise
+        except Exception as error:
+            raise _store_error(error, where) from error
+
+
+def _info(name: str, entry: dict[str, Any]) -> ObjectInfo:
+    if entry.get("size") is None:
+        raise StoreError(problem="the file system does not say how long the object is", where=name)
+    return ObjectInfo(name, int(entry["size"]))
+
+
+def _store_error(error: Exception, where: str) -> StoreError:
+    """Return the store's error for an error of a file system of fsspec."""
+    text = shown(error)
+    if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError, KeyError)):
+        return ObjectNotFoundError(problem="no such object", where=where)
+    if isinstance(error, PermissionError):
+        return StoreDeniedError(problem=f"the store refuses access: {text}", where=where)
+    if isinstance(error, (TimeoutError, ConnectionError, EOFError)):
+        return TransientStoreError(problem=f"the store failed for the moment: {text}", where=where)
+    return StoreError(problem=f"the store failed: {text}", where=where)

@@ -1,0 +1,170 @@
+"""A folder behind plain HTTP or HTTPS, to be read: a mirror, a static site, a public bucket's web address. It has no listing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import urllib3
+
+from pipelines.stores.http_folder import READ_BYTES, HttpFolder, check_reply, mapped_errors
+from pipelines.stores.object_names import check_object_name, check_range
+from pipelines.stores.per_process import PerProcess
+from pipelines.stores.ranges import open_ranges
+from pipelines.stores.read_only import refused_write
+from pipelines.stores.store import Data, ObjectInfo
+from schemas.errors import InvalidInputError, ObjectNotFoundError, StoreError, StoreNotListedError
+
+TIMEOUT_S: Final = 30.0
+"""Longest wait for an answer or for bytes."""
+
+CONNECTIONS_MAX: Final = 64
+
+WHOLE_BYTES_MAX: Final = 1 << 30
+"""Most bytes that are taken of an object whose end was not asked for: a body may never end."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpStore:
+    """Files below one URL. Which are there, only their names tell."""
+
+    base_url: str
+    _folder: PerProcess[HttpFolder] = field(default_factory=PerProcess, repr=False, compare=False)
+
+    @classmethod
+    def parse(cls, url: str) -> HttpStore:
+        """Take a URL of a folder.
+
+        Raises:
+            InvalidInputError: not one, or with credentials or a query.
+        """
+        parts = urlsplit(url)
+        if parts.query or "@" in parts.netloc:
+            # It is shown, logged and sent to workers.
+            raise InvalidInputError(
+                problem="the URL of a folder that is read holds no credentials and no query",
+                where=f"{parts.scheme}://...",
+                remedy="Only statecast fetch takes them, with --source.",
+            )
+        return cls(HttpFolder(url, TIMEOUT_S, CONNECTIONS_MAX).url)
+
+    @property
+    def url(self) -> str:
+        """As it was given, without a slash at the end."""
+        return self.base_url
+
+    def local_root(self) -> Path | None:
+        """See `Store.local_root`."""
+        return None
+
+    def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+        """See `Store.get`; a server without ranges gives objects from their beginning.
+
+        Raises:
+            RangeRefusedError: the server does not begin at ``start``.
+        """
+        check_range(start, stop)
+        if start == stop:
+            if self.info(name) is None:
+                raise ObjectNotFoundError(problem="no such object", where=self._where(name))
+            return b""
+        wanted = None if stop is None else stop - start
+        headers = {} if start == 0 and stop is None else {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"}
+        where = self._where(name)
+        with mapped_errors(where):
+            reply = self._request(name, "GET", headers)
+            try:
+                if reply.status == 416 and _total(reply) is not None:
+                    return b""
+                check_reply(reply, start, where)
+                return _body(reply, wanted, where)
+            finally:
+                reply.close()
+
+    def open(self, name: str) -> pa.NativeFile:
+        """See `Store.open`."""
+        return open_ranges(self, name)
+
+    def info(self, name: str) -> ObjectInfo | None:
+        """See `Store.info`: by HEAD."""
+        where = self._where(name)
+        try:
+            with mapped_errors(where):
+                reply = self._request(name, "HEAD", {})
+                reply.close()
+                check_reply(reply, 0, where)
+        except ObjectNotFoundError:
+            return None
+        size = reply.headers.get("Content-Length", "")
+        if not size.isdecimal():
+            raise StoreError(problem="the server does not say how long the object is", where=where)
+        modified = reply.headers.get("Last-Modified", "")
+        return ObjectInfo(name, int(size), reply.headers.get("ETag", modified), _moment(modified))
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Refuse.
+
+        Raises:
+            StoreNotListedError: always.
+        """
+        raise StoreNotListedError(
+            problem="a web server can't be listed",
+            where=f"{self.url}/{prefix}",
+            remedy="Name the chain or the epoch's folder (…/chain_id=…/epoch_height=…/epoch_id=…), or read the bucket itself.",
+        )
+
+    def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
+        """Refuse: StoreDeniedError."""
+        raise refused_write(self.url)
+
+    def swap(self, name: str, data: Data, expected: ObjectInfo | None) -> ObjectInfo:
+        """Refuse: StoreDeniedError."""
+        raise refused_write(self.url)
+
+    def delete(self, name: str) -> None:
+        """Refuse: StoreDeniedError."""
+        raise refused_write(self.url)
+
+    def delete_folder(self, folder: str) -> None:
+        """Refuse: StoreDeniedError."""
+        raise refused_write(self.url)
+
+    def _request(self, name: str, method: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        folder = self._folder.get(lambda: HttpFolder(self.base_url, TIMEOUT_S, CONNECTIONS_MAX))
+        return folder.request(check_object_name(name), method, headers)
+
+    def _where(self, name: str) -> str:
+        return f"{self.url}/{name}"
+
+
+def _body(reply: urllib3.BaseHTTPResponse, wanted: int | None, where: str) -> bytes:
+    """Read a body, no further than what is wanted."""
+    limit = WHOLE_BYTES_MAX if wanted is None else wanted
+    body = bytearray()
+    while len(body) <= limit and (buffer := reply.read1(READ_BYTES)):
+        body += buffer
+        if wanted is not None and len(body) >= wanted:
+            return bytes(body[:wanted])
+    if len(body) > limit:
+        raise StoreError(problem=f"the object is longer than {limit} bytes", where=where)
+    return bytes(body)
+
+
+def _total(reply: urllib3.BaseHTTPResponse) -> int | None:
+    """Return an object's size by an answer to a range that lies past its end."""
+    found = re.fullmatch(r"bytes \*/(\d{1,20})", reply.headers.get("Content-Range", ""))
+    return None if found is None else int(found[1])
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return parsedate_to_datetime(text)
+    except ValueError:
+        return None

@@ -1,0 +1,44 @@
+"""What a store that is only read says to whoever writes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from schemas.errors import InvalidInputError, StoreDeniedError
+
+WRITABLE_SCHEMES: Final = ("file", "memory", "gs", "s3", "az")
+"""Schemes of stores that create an object only where there is none."""
+
+_REMEDY: Final = "Write to a folder, gs://bucket/prefix, s3://bucket/prefix or az://container/prefix."
+
+
+def url_scheme(url: str) -> str:
+    """Return a URL's scheme, of a chain of URLs the first; ``file`` for a path."""
+    first = url.partition("::")[0]
+    return first.partition("://")[0] if "://" in first else first if "::" in url else "file"
+
+
+def is_written(url: str) -> bool:
+    """Tell whether a store of this URL's scheme can be written."""
+    return url_scheme(url) in WRITABLE_SCHEMES
+
+
+def check_destination(url: str, option: str) -> None:
+    """Refuse a place that is only read.
+
+    Args:
+        option: what named it.
+    Raises:
+        InvalidInputError: nothing can be written there.
+    """
+    if not is_written(url):
+        raise InvalidInputError(problem=_problem(url), where=option, remedy=_REMEDY)
+
+
+def refused_write(url: str) -> StoreDeniedError:
+    """Return the error of a write to a store that is only read."""
+    return StoreDeniedError(problem=_problem(url), where=url, remedy=_REMEDY)
+
+
+def _problem(url: str) -> str:
+    return f"{url_scheme(url)[:40]}:// is only read: it can't create an object on the condition that there is none"
