@@ -68,6 +68,16 @@ test-all: check $(VENV)/schedulers/.ready  ## the long tests too: chaos, many ki
 	$(call again,$(SET_UP) --extra cluster)
 	STATECAST_BUILD_SERVERS=1 $(PYTEST)
 
+# Processes that tests kill leave no count. Rust's tools for it are `cargo install cargo-llvm-cov` and `rustup component add llvm-tools`;
+# LLVM_COV and LLVM_PROFDATA name others, of rustc's LLVM or the one before.
+coverage: setup  ## which lines and branches of Python and Rust the tests run: printed, never a threshold
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n auto --maxprocesses 8 --dist loadfile -m 'not slow' $(TESTS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+	@if command -v cargo-llvm-cov >/dev/null; then cd native && cargo llvm-cov --locked --workspace; \
+	else echo "No cargo-llvm-cov here: cargo install --locked cargo-llvm-cov" >&2; fi
+
 bench: setup  ## time every stage against its floor on one million records
 	$(BIN)/python -m benchmarks.produce
 
@@ -77,6 +87,17 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --for
 lock: | $(BIN)/uv  ## renew constraints.txt and examples/constraints.txt after a change of dependencies
 	$(COMPILE) $(UPGRADE) --all-extras --group audit --output-file constraints.txt pyproject.toml
 	$(COMPILE) $(UPGRADE) --output-file examples/constraints.txt examples/requirements.txt
+
+docs: setup  ## build the documentation's site into dist/site; a link that leads nowhere fails
+	$(call again,$(SET_UP) --extra docs)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+wheels: setup  ## build the wheels and sources of statecast, and the kernel's wheel, into dist/; test them (needs cargo)
+	@command -v cargo >/dev/null || { echo "wheels: cargo is not here, and the kernel's wheel is built with it: see https://rustup.rs" >&2; exit 1; }
+	rm -rf dist/*.whl dist/*.tar.gz
+	$(BIN)/hatchling build --target sdist --target wheel --directory dist
+	$(BIN)/maturin build --quiet --release --locked --manifest-path native/binding/Cargo.toml --interpreter $(BIN)/python --out dist
+	STATECAST_WHEELS=dist $(BIN)/python -m pytest -q tests/packaging
 
 $(TOOLS)/audit/.ready: constraints.txt pyproject.toml | $(BIN)/uv
 	test -x $(TOOLS)/audit/bin/python || $(PYTHON) -m venv $(TOOLS)/audit
@@ -115,4 +136,4 @@ image-steps: setup  ## run the Dockerfile's steps in an empty folder, without a 
 	$(BIN)/python -m tests.support.image_steps $$(mktemp -d)
 
 clean:  ## remove what setup and demo made
-	rm -rf $(VENV) demo native/target
+	rm -rf $(VENV) demo dist native/target .coverage
