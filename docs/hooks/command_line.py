@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from html import escape
 from itertools import groupby
 from typing import Any
 
@@ -44,9 +45,10 @@ def _command(name: str, command: Any) -> Iterator[str]:
     for panel, group in groupby(sorted(records, key=lambda item: order.index(item[0])), key=lambda item: item[0]):
         yield f"| {panel} | |\n|---|---|"
         for _, (names, text) in group:
-            yield f"| `{_cell(names)}` | {_cell(text)} |"
+            yield f"| <code>{_cell(names)}</code> | {_cell(text)} |"
         yield ""
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    # As entities, which mean the same within a table and within <code>.
+    return escape(" ".join(text.split()), quote=False).replace("|", "&#124;")
