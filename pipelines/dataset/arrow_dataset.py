@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
@@ -20,7 +20,7 @@ from pipelines.stores.open_store import open_store
 from schemas.dataset.dataset_summary import DatasetShard, RecordsFile, shard_folder
 from schemas.dataset.flat_state import OWN_VALUE_SCHEMA, RECORD_SCHEMA, VALUE_SCHEMA
 from schemas.errors import DatasetError, EpochNotReadyError, ObjectNotFoundError, StoreNotListedError
-from schemas.ids import ShardUId
+from schemas.ids import CryptoHash, ShardUId
 from schemas.nearcore.epoch_context import EpochContext
 
 DATASET_SCHEME: Final = "dataset://"
@@ -51,7 +51,11 @@ class DatasetReference:
     folder: str
     """Where the shard's files are, relative to the root."""
     content_sha256: str
-    """Of the summary (`DatasetShard.content_sha256`): a dataset that was exported anew is another, one whose root was noted is the same."""
+    """Of the summary, but for the two that are noted later (`DatasetShard.content_sha256`): a dataset that was exported anew is another."""
+    verified_state_root: CryptoHash | None
+    """As it was noted when the reference was made; another run may note it while tasks of this one read."""
+    memory_usage: int | None
+    """Likewise."""
     summary_name: str = SUMMARY_NAME
     """In the folder."""
 
@@ -67,7 +71,8 @@ class ShardDataset:
     def of(cls, url: str, summary: DatasetShard, summary_name: str = SUMMARY_NAME) -> ShardDataset:
         """Return the dataset of a summary that is in its place below a root."""
         folder = shard_folder(summary.context, summary.shard.shard_uid)
-        return cls(DatasetReference(url, folder, summary.content_sha256(), summary_name), summary)
+        noted = (summary.verified_state_root, summary.memory_usage)
+        return cls(DatasetReference(url, folder, summary.content_sha256(), *noted, summary_name), summary)
 
     @property
     def url(self) -> str:
@@ -201,7 +206,7 @@ class ShardDataset:
 
 @lru_cache(maxsize=SUMMARIES_KEPT)
 def open_dataset(reference: DatasetReference) -> ShardDataset:
-    """Return the dataset that a task names; its summary is read once for all tasks that a process runs one after another.
+    """Return the dataset that a reference was made of; its summary is read once for all tasks that a process runs one after another.
 
     Raises:
         DatasetError: the summary is gone, can't be decoded, or is of another dataset than the reference.
@@ -222,7 +227,8 @@ def open_dataset(reference: DatasetReference) -> ShardDataset:
             where=where,
             remedy="Another run exported the shard anew; run again.",
         )
-    return ShardDataset(reference, summary)
+    noted = replace(summary, verified_state_root=reference.verified_state_root, memory_usage=reference.memory_usage)
+    return ShardDataset(reference, noted)
 
 
 def load_shard(url: str, context: EpochContext, shard_uid: ShardUId) -> ShardDataset | None:

@@ -67,13 +67,15 @@ def test_the_summaries_kept_are_few(tmp_path: Path) -> None:
     assert open_dataset(first) == kept
 
 
-def test_a_dataset_whose_root_was_noted_since_is_the_same(tmp_path: Path) -> None:
-    """Another run may note it while tasks of this one are on their way."""
-    dataset = store(tmp_path, 3)
-    store_summary(dataset.url, replace(dataset.summary, verified_state_root=ZERO_HASH, memory_usage=5))
-    assert open_dataset(dataset.reference).summary.files == dataset.summary.files
-    loaded = load_shard(dataset.url, context_of(None), dataset.summary.shard.shard_uid)
-    assert loaded is not None and loaded.reference == dataset.reference
+def test_a_reference_brings_back_what_it_was_made_of(tmp_path: Path) -> None:
+    """Before the root was noted and after, whether or not another run has noted it while tasks of this one are on their way."""
+    before = store(tmp_path, 3)
+    assert open_dataset(before.reference) == before
+    after = store_summary(before.url, replace(before.summary, verified_state_root=ZERO_HASH, memory_usage=5))
+    assert open_dataset(after.reference) == after
+    open_dataset.cache_clear()
+    assert open_dataset(before.reference) == before
+    assert load_shard(before.url, context_of(None), before.summary.shard.shard_uid) == after
 
 
 def test_a_dataset_that_was_exported_anew_is_refused(tmp_path: Path) -> None:
