@@ -5,6 +5,9 @@ main
 _main
 show_version
 
+# typer reads the options of a command here.
+_.__annotations__
+
 # Ray Data calls these of its sources and sinks, aiohttp and http.server of their handlers, io of a raw stream, the kernel of a signal's.
 _.min_rows_per_write
 _.on_write_start

@@ -71,7 +71,7 @@ def test_both_wheels_bring_their_licence(statecast_wheel: Path, kernel_wheel: Pa
     """As a file, and by its identifier."""
     for wheel in (statecast_wheel, kernel_wheel):
         (folder,) = (path for path in ZipPath(wheel).iterdir() if path.name.endswith(".dist-info"))
-        metadata = PathDistribution(folder).metadata  # type: ignore[arg-type]
+        metadata = PathDistribution(folder).metadata
         assert metadata["License-Expression"] == "Apache-2.0"
         assert any(name.endswith(".dist-info/licenses/LICENSE") for name in _names(wheel))
 
@@ -82,7 +82,7 @@ def test_the_demo_runs_out_of_the_wheels_alone(statecast_wheel: Path, kernel_whe
     uv = SCRIPTS / "uv"
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, environment], check=True, timeout=120)
     python = environment / "bin" / "python"
-    install = [uv, "pip", "install", "--quiet", "--python", python, "--constraint", ROOT / "constraints.txt"]
+    install: list[str | Path] = [uv, "pip", "install", "--quiet", "--python", python, "--constraint", ROOT / "constraints.txt"]
     # Hundreds of megabytes, which nothing changes: links will do where the cache is on the same disk.
     subprocess.run([*install, "--link-mode", "hardlink", statecast_wheel, kernel_wheel], check=True, timeout=600)
     for name in DEMO_FILES:
