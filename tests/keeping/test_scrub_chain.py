@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +20,6 @@ from pipelines.keeping.check_epoch import FindingKind
 from pipelines.keeping.repair_epoch import OWN_STORE
 from pipelines.keeping.scrub_chain import ChainScrub, ScrubOutcome, ScrubResult, ScrubSettings
 from pipelines.stores.open_store import open_store
-from pipelines.stores.store import Store
 from pipelines.trust.signatures import TrustRule
 from schemas.errors import EpochNotReadyError, SignatureError
 from schemas.ids import PartId
@@ -403,16 +403,16 @@ def test_an_epoch_of_another_publisher_hides_no_other(root: Path) -> None:
     assert [finding.object_name for finding in result.harmful] == [epoch_layout(2).manifest, part(1)]
 
 
+@dataclass(frozen=True, slots=True)
 class Dying(InProcessExecutor):
     """Dies of what nobody foresaw, once a lease is there."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    store_url: str = ""
 
     def run(self, tasks: Iterable[Task[R]], needs: TaskNeeds) -> Iterator[tuple[int, R]]:
         """Wait for the lease, then die."""
         deadline = time.monotonic() + WAIT_S
-        while not list(self.store.list(LAYOUT.leases_folder)):
+        while not list(open_store(self.store_url).list(LAYOUT.leases_folder)):
             assert time.monotonic() < deadline, "no lease came"
         raise NameError("name 'x' is not defined")
 
@@ -421,7 +421,7 @@ def test_a_scrub_that_dies_of_what_nobody_foresaw_leaves_no_lease(root: Path) ->
     """A collection need not wait for its end."""
     store = open_store(str(root))
     with pytest.raises(NameError):
-        scrub(root, executor=Dying(store))
+        scrub(root, executor=Dying(store_url=str(root)))
     deadline = time.monotonic() + WAIT_S
     while list(store.list(LAYOUT.leases_folder)):
         assert time.monotonic() < deadline, "the lease stays"
