@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from jobs.epoch_url import locate_epoch
 from jobs.options import Json, RunOptions, ShardIds, open_executor, trust_rule
 from jobs.terminal import format_bytes, open_console, open_progress
+from pipelines.bucket.locate_epoch import locate_epoch
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.keeping.check_epoch import CheckResult, EpochCheck
 from pipelines.kernel.choice import choose_kernel

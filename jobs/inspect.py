@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.epoch_url import locate_epoch
 from jobs.options import Json
 from jobs.terminal import format_bytes, open_console
+from pipelines.bucket.locate_epoch import locate_epoch
 from pipelines.bucket.published_epoch import read_manifest
 from pipelines.dataset.arrow_dataset import list_shards
 from pipelines.near.epoch.node_context import OpenedNode, open_node

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.epoch_url import locate_epoch
 from jobs.options import Epoch, Json, KernelName, NodeHome, trust_rule
 from jobs.proof_display import print_proof, proof_document
 from jobs.terminal import format_bytes, open_console
+from pipelines.bucket.locate_epoch import locate_epoch
 from pipelines.near.node.genesis_head import read_genesis_fields
 from pipelines.proving.prove_node import NodeProofRequest, prove_from_node
 from pipelines.proving.prove_published import PublishedProof, PublishedProofRequest, prove_from_published

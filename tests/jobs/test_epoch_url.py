@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.epoch_url import locate_epoch
+from pipelines.bucket.locate_epoch import locate_epoch
 from schemas.errors import EpochNotReadyError
 from tests.support.productions import inject, new_store_url
 from tests.support.stored_epochs import CHAIN_ID, epoch_layout, publish_epoch

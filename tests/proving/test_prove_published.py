@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jobs.epoch_url import locate_epoch
+from pipelines.bucket.locate_epoch import locate_epoch
 from pipelines.proving.prove_node import NodeProofRequest, prove_from_node
 from pipelines.proving.prove_published import PARTS_OF_PREFIX_MAX, PublishedProofRequest, prove_from_published
 from pipelines.proving.wanted_record import WantedRecord, wanted_record
