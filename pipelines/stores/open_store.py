@@ -13,7 +13,7 @@ from pipelines.stores.file_store import FileStore
 from pipelines.stores.fsspec_store import FsspecStore
 from pipelines.stores.gcs_store import GcsStore
 from pipelines.stores.http_store import HttpStore
-from pipelines.stores.memory_store import MemoryStore, open_memory_store
+from pipelines.stores.memory_store import open_memory_store
 from pipelines.stores.read_only import WRITABLE_SCHEMES, url_scheme
 from pipelines.stores.retrying import RetryingStore, RetryPolicy
 from pipelines.stores.s3_store import S3Store, import_s3fs
@@ -67,7 +67,7 @@ def open_store(
             where=url.partition("?")[0].rpartition("@")[2][:200],
             remedy=f"Written and read: {', '.join(WRITABLE_SCHEMES)}, or a path. Only read: http, https and what fsspec knows.",
         )
-    if retry is not None and not isinstance(store, (FileStore, MemoryStore)):
+    if retry is not None and scheme not in ("file", "memory"):
         store = RetryingStore(store, retry)
     return store
 

@@ -69,7 +69,12 @@ def test_a_shard_is_fetched_and_a_rerun_keeps_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("given", "problem"),
-    [({}, "nothing says whom"), ({"anybody": True, "keys": ["x"]}, "excludes"), ({"keys": ["no key"]}, "key"), ({"block": "no hash"}, "base58")],
+    [
+        ({}, "nothing says whom"),
+        ({"anybody": True, "keys": ["x"]}, "excludes"),
+        ({"keys": ["no key"]}, "key"),
+        ({"block": "no hash"}, "base58"),
+    ],
 )
 def test_a_trust_is_said_right_or_refused(given: dict[str, object], problem: str) -> None:
     """When it is made, not when it is used."""
