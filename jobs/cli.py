@@ -65,13 +65,12 @@ def _main(
 
 
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Publish": (produce, watch, backfill, keygen, plan),
-    "Start a node": (fetch, restore, import_parts),
-    "Help others fetch": (seed, serve),
-    "Verify and prove": (check, prove, verify_proof),
-    "Keep a bucket": (catalogue, gc, scrub),
-    "Look and analyse": (inspect, export, tables, header),
+    "Publish a chain's epochs": (produce, watch, backfill, plan, keygen),
+    "Start a node, and help others to": (fetch, restore, import_parts, seed, serve),
+    "Work with the data": (inspect, export, tables, prove, verify_proof, header),
+    "Keep what is published": (check, scrub, gc, catalogue),
 }
+"""By who needs them."""
 _NAMES: dict[Callable[..., None], str] = {import_parts: "import", verify_proof: "verify-proof"}
 """Where the command is not called like its function."""
 

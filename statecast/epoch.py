@@ -79,6 +79,11 @@ class Epoch:
         return str(self._layout.epoch_id)
 
     @property
+    def sync_hash(self) -> str:
+        """Hash of the epoch's sync block in base58, as the manifest has it: what `Trust.block` is compared with is yours to know."""
+        return str(self._believed.manifest.sync_hash)
+
+    @property
     def revision(self) -> int:
         """Which manifest of the epoch it is, from 1 on."""
         return self._believed.manifest.revision

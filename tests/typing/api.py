@@ -33,6 +33,7 @@ def of_epochs() -> None:
     epoch = statecast.open_epoch("gs://bucket/prefix", trust=trust)
     assert_type(epoch, statecast.Epoch)
     assert_type(epoch.url, str)
+    assert_type(epoch.sync_hash, str)
     assert_type(epoch.revision, int)
     assert_type(epoch.signers, tuple[str, ...])
     assert_type(epoch.state_roots, dict[int, str])
