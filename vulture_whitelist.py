@@ -8,6 +8,22 @@ show_version
 # typer reads the options of a command here.
 _.__annotations__
 
+# Arrow calls these of a file system.
+_.get_type_name
+_.normalize_path
+_.get_file_info
+_.get_file_info_selector
+_.open_input_file
+_.open_input_stream
+_.create_dir
+_.delete_dir
+_.delete_dir_contents
+_.delete_root_dir_contents
+_.delete_file
+_.copy_file
+_.open_output_stream
+_.open_append_stream
+
 # Ray Data calls these of its sources and sinks, aiohttp and http.server of their handlers, io of a raw stream, the kernel of a signal's.
 _.min_rows_per_write
 _.on_write_start
@@ -36,6 +52,7 @@ _.retries
 # What users of the Python interface call.
 read_flat_state
 write_flat_state
+_.state_roots
 
 # Fields of decoded values, read by name, printed as JSON or part of what a format says.
 nonce_index

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import sys
 
-from pipelines.dataset.tables.export_tables import chosen_shards
-from pipelines.dataset.tables.flat_state_datasink import write_flat_state
-from pipelines.dataset.tables.flat_state_datasource import read_flat_state
+import statecast
+from statecast.ray_data import read_flat_state, write_flat_state
 
 YOCTO_PER_NEAR = 10**24
 
@@ -22,9 +21,8 @@ def main(source: str, target: str) -> None:
         source: URL of an Arrow dataset.
         target: where the tables go; shards whose tables are there already are an error.
     """
-    shards = chosen_shards(source)
-    context = shards[0].summary.context
-    print(f"{context.chain_id}, epoch {context.epoch_height}, {sum(shard.summary.records for shard in shards):,} records")
+    dataset = statecast.open_dataset(source)
+    print(f"{dataset.chain_id}, epoch {dataset.epoch_height}, {dataset.records:,} records")
 
     accounts = read_flat_state(source, kinds=["account"], columns=["account_id", "amount", "locked"], verify=True)
     print(f"{accounts.count():,} accounts hold {(accounts.sum('amount') + accounts.sum('locked')) / YOCTO_PER_NEAR:,.3f} NEAR")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -23,7 +23,6 @@ from schemas.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import pyarrow.dataset
-    import ray.data
 
 
 def open_dataset(url: str, *, epoch: str = "latest") -> Dataset:
@@ -177,18 +176,6 @@ class Scan:
     def table(self) -> pa.Table:
         """Read all of it into memory."""
         return pa.Table.from_batches(self.batches(), self.schema)
-
-    def ray(self, **read_options: Any) -> ray.data.Dataset:
-        """Read it with Ray Data, a task a file; needs the extra ``data``.
-
-        Args:
-            read_options: of ``ray.data.read_datasource``: concurrency, override_num_blocks, memory, …
-        """
-        import ray.data
-
-        from pipelines.dataset.tables.flat_state_datasource import FlatStateDatasource
-
-        return ray.data.read_datasource(FlatStateDatasource(self._shards, self._selection), **read_options)
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """Hand the stream to whoever knows Arrow's C interface."""

@@ -12,9 +12,10 @@ from ray.data.expressions import col
 from pipelines.dataset.tables.decode_tables import load_tables
 from pipelines.dataset.tables.decoded_span import select
 from pipelines.dataset.tables.export_tables import chosen_shards
-from pipelines.dataset.tables.flat_state_datasink import FlatStateDatasink, write_flat_state
-from pipelines.dataset.tables.flat_state_datasource import FlatStateDatasource, read_flat_state
+from pipelines.dataset.tables.flat_state_datasink import FlatStateDatasink
+from pipelines.dataset.tables.flat_state_datasource import FlatStateDatasource
 from schemas.errors import InvalidInputError, ObjectExistsError
+from statecast.ray_data import read_flat_state, write_flat_state
 from tests.support.exported import exported_localnet
 from tests.support.ray_cluster import ray_of_two_cores
 

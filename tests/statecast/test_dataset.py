@@ -14,9 +14,6 @@ import pytest
 import statecast
 from schemas.errors import DatasetError, InvalidInputError
 from tests.support.exported import exported_localnet
-from tests.support.ray_cluster import ray_of_two_cores
-
-__all__ = ["ray_of_two_cores"]
 
 ACCOUNTS = 423
 YOCTO = 2950000455892380039553251686820115
@@ -39,13 +36,6 @@ def test_arrow_polars_and_duckdb_read_one_scan_again_and_again() -> None:
         assert duckdb.sql("select sum(amount)::varchar from scan").fetchall() == [(str(YOCTO),)]
         assert pa.table(scan).num_rows == ACCOUNTS
     assert scan.table() == scan.reader().read_all() == pa.table(scan)
-
-
-@pytest.mark.usefixtures("ray_of_two_cores")
-def test_ray_reads_a_scan() -> None:
-    """A task a file."""
-    scan = statecast.open_dataset(str(exported_localnet())).scan(kinds=["account"], columns=["account_id", "amount"])
-    assert scan.ray().sum("amount") == YOCTO
 
 
 @pytest.mark.parametrize("file_format", ["ipc", "parquet"])
