@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import resource
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -129,11 +130,18 @@ def test_a_full_disk_is_named(to: Path, tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size == 64 << 10] == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written_is_named(to: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_is_named(to: Path, tmp_path: Path) -> None:
     """Denied is its own error."""
     to.mkdir(mode=0o500)
-    assert_refused(produce_node_a(to, "--json"), "store_denied", 30, to)
+    home = node_a()
+    outcome = statecast_process(
+        *("produce", "--node-home", home, "--context", home / "context.json", "--to", to, "--signing-key", signing_key()),
+        *("--work", f"file://{tmp_path / 'work'}", "--in-process", "--json"),
+        # Root without its powers is a user like any.
+        before=["setpriv", "--bounding-set=-all"] if os.geteuid() == 0 else [],
+    )
+    assert_refused(outcome, "store_denied", 30, to)
 
 
 def test_a_place_that_nobody_may_write_is_named() -> None:

@@ -73,9 +73,9 @@ def start_process(
     )
 
 
-def statecast_process(*arguments: object, environment: Mapping[str, str] | None = None) -> Outcome:
-    """Run the command as a process to its end."""
-    process = start_process(*arguments, environment=environment)
+def statecast_process(*arguments: object, environment: Mapping[str, str] | None = None, before: Sequence[str] = ()) -> Outcome:
+    """Run the command as a process to its end; see `start_process`."""
+    process = start_process(*arguments, environment=environment, before=before)
     stdout, stderr = process.communicate(timeout=PROCESS_TIMEOUT_S)
     return Outcome(process.returncode, stdout, stderr)
 
