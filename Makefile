@@ -85,7 +85,7 @@ bench: setup  ## time every stage against its floor on one million records
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
 
 lock: | $(BIN)/uv  ## renew constraints.txt and examples/constraints.txt after a change of dependencies
-	$(COMPILE) $(UPGRADE) --all-extras --group audit --output-file constraints.txt pyproject.toml
+	$(COMPILE) $(UPGRADE) --all-extras --group audit --group build --output-file constraints.txt pyproject.toml
 	$(COMPILE) $(UPGRADE) --output-file examples/constraints.txt examples/requirements.txt
 
 docs: setup  ## build the documentation's site into dist/site; a link that leads nowhere fails

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,8 +112,8 @@ def test_a_watcher_waits_until_the_snapshot_is_complete(tmp_path: Path) -> None:
     with GrowingNode(tmp_path / "node") as node, watching(node.home, to, tmp_path / "work", *options) as watcher:
         node.begin(4)
         watcher.event("epoch_seen", epoch_height=4)
-        # A watcher that did not wait would have begun before the second.
-        wait_for_polls(watcher, 3)
+        # A watcher that did not wait would be at work by the second.
+        assert not any(facts["producing"] for facts in facts_of_polls(watcher, 3))
         assert not any(line["event"] in ("stage", "epoch_published") for line in watcher.lines())
         node.complete(4)
         watcher.event("epoch_published", epoch_height=4)
@@ -127,15 +128,17 @@ def wait_until(condition: Callable[[], bool], watcher: WatchProcess | None = Non
         time.sleep(0.05)
 
 
-def wait_for_polls(watcher: WatchProcess, count: int) -> None:
-    """Wait until a watcher with a health port has looked at its node so many times more."""
-    seen = {json.loads(answer(watcher, "/healthz")[1])["polled_at"]}
+def facts_of_polls(watcher: WatchProcess, count: int) -> list[dict[str, Any]]:
+    """Return what a watcher with a health port says of itself, after each of its next looks at the node."""
+    found: dict[float, dict[str, Any]] = {}
 
     def polled() -> bool:
-        seen.add(json.loads(answer(watcher, "/healthz")[1])["polled_at"])
-        return len(seen) > count
+        facts: dict[str, Any] = json.loads(answer(watcher, "/healthz")[1])
+        found[facts["polled_at"]] = facts
+        return len(found) > count
 
     wait_until(polled, watcher)
+    return list(found.values())
 
 
 def kill_and_rerun(tmp_path: Path, moments: random.Random, kills: int, longest_s: float) -> None:
