@@ -79,7 +79,7 @@ def test_nothing_is_accepted_by_default(tmp_path: Path) -> None:
         (("--insecure", "--trusted-block", "3jRZ8aoF7c92LXvfL7FCe4tqNzypHe5n7fDD3DP3hZ7H"), 2),
         (("--insecure", "--epoch", "99"), 11),
         (("--insecure", "--shard-id", "77"), 2),
-        (("--insecure", "--source", "ftp://somewhere"), 2),
+        (("--insecure", "--source", "gopher://somewhere"), 2),
         (("--insecure", "--rate-limit", "fast"), 2),
         (("--insecure", "--connections", "0"), 2),
         (("--insecure", "--chain-id", "../.."), 2),
