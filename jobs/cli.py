@@ -32,7 +32,7 @@ from jobs.seed import seed
 from jobs.serve import serve
 from jobs.tables import tables
 from jobs.terminal import configure_logging
-from jobs.verify_proof import verify_proof
+from jobs.verify_proof import verify_proof_file
 from jobs.watch import watch
 from pipelines.execution.process_exit import leave
 from schemas.errors import EXIT_CODES, StatecastError
@@ -67,11 +67,11 @@ def _main(
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Publish a chain's epochs": (produce, watch, backfill, plan, keygen),
     "Start a node, and help others to": (fetch, restore, import_parts, seed, serve),
-    "Work with the data": (inspect, export, tables, prove, verify_proof, header),
+    "Work with the data": (inspect, export, tables, prove, verify_proof_file, header),
     "Keep what is published": (check, scrub, gc, catalogue),
 }
 """By who needs them."""
-_NAMES: dict[Callable[..., None], str] = {import_parts: "import", verify_proof: "verify-proof"}
+_NAMES: dict[Callable[..., None], str] = {import_parts: "import", verify_proof_file: "verify-proof"}
 """Where the command is not called like its function."""
 
 for _panel, _functions in _COMMANDS.items():

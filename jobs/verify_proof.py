@@ -18,7 +18,7 @@ from schemas.ids import CryptoHash
 from schemas.published.proof import PROOF_BYTES_MAX, TrieProof
 
 
-def verify_proof(
+def verify_proof_file(
     file: Annotated[Path, typer.Argument(help="A proof that `statecast prove --out` wrote.")],
     trusted_block: Annotated[
         str | None,

@@ -1,7 +1,7 @@
 """Reads what an export left: dataset summaries, slices of records, and through `pipelines.dataset.referenced_values` values.
 
 A summary has some 700 bytes a file and there are as many tasks as files, so tasks carry a `DatasetReference` alone, and each worker reads the
-summary once (`open_dataset`). Nothing is written.
+summary once (`read_dataset`). Nothing is written.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ class ShardDataset:
 
 
 @lru_cache(maxsize=SUMMARIES_KEPT)
-def open_dataset(reference: DatasetReference) -> ShardDataset:
+def read_dataset(reference: DatasetReference) -> ShardDataset:
     """Return the dataset that a reference was made of; its summary is read once for all tasks that a process runs one after another.
 
     Raises:

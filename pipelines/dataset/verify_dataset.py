@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from pipelines.dataset.arrow_dataset import DatasetReference, ShardDataset, open_dataset
+from pipelines.dataset.arrow_dataset import DatasetReference, ShardDataset, read_dataset
 from pipelines.dataset.difference import TrustedTrie, name_difference
 from pipelines.dataset.export.export_records import discard_export, store_summary
 from pipelines.execution.executor import TaskNeeds
@@ -37,7 +37,7 @@ class HashFileTask:
         Raises:
             DatasetError, IntegrityError: as they say.
         """
-        dataset = open_dataset(self.dataset)
+        dataset = read_dataset(self.dataset)
         left_key, right_key = dataset.neighbouring_keys(self.file_index)
         records = dataset.read_file(self.file_index)
         return choose_kernel(self.kernel_name).build(records, (), left_key, right_key, keep_interior=False).edge

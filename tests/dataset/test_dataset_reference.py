@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.dataset.arrow_dataset import SUMMARIES_KEPT, ShardDataset, load_shard, open_dataset
+from pipelines.dataset.arrow_dataset import SUMMARIES_KEPT, ShardDataset, load_shard, read_dataset
 from pipelines.dataset.export.export_records import discard_export, store_summary
 from pipelines.dataset.tables.decoded_span import decoded_spans, select
 from pipelines.dataset.verify_dataset import HashFileTask
@@ -57,24 +57,24 @@ def test_a_worker_reads_the_summary_once_for_many_tasks(tmp_path: Path) -> None:
 def test_the_summaries_kept_are_few(tmp_path: Path) -> None:
     """One that was not asked for while as many others were is read again."""
     first, *others = (store(tmp_path / str(number), number + 1).reference for number in range(SUMMARIES_KEPT + 1))
-    kept = open_dataset(first)
+    kept = read_dataset(first)
     for other in others[1:]:
-        open_dataset(other)
-    assert open_dataset(first) is kept
+        read_dataset(other)
+    assert read_dataset(first) is kept
     for other in others:
-        open_dataset(other)
-    assert open_dataset(first) is not kept
-    assert open_dataset(first) == kept
+        read_dataset(other)
+    assert read_dataset(first) is not kept
+    assert read_dataset(first) == kept
 
 
 def test_a_reference_brings_back_what_it_was_made_of(tmp_path: Path) -> None:
     """Before the root was noted and after, whether or not another run has noted it while tasks of this one are on their way."""
     before = store(tmp_path, 3)
-    assert open_dataset(before.reference) == before
+    assert read_dataset(before.reference) == before
     after = store_summary(before.url, replace(before.summary, verified_state_root=ZERO_HASH, memory_usage=5))
-    assert open_dataset(after.reference) == after
-    open_dataset.cache_clear()
-    assert open_dataset(before.reference) == before
+    assert read_dataset(after.reference) == after
+    read_dataset.cache_clear()
+    assert read_dataset(before.reference) == before
     assert load_shard(before.url, context_of(None), before.summary.shard.shard_uid) == after
 
 
@@ -83,7 +83,7 @@ def test_a_dataset_that_was_exported_anew_is_refused(tmp_path: Path) -> None:
     dataset = store(tmp_path, 3)
     store(tmp_path, 4)
     with pytest.raises(DatasetError, match=r"of another dataset.*shard\.json"):
-        open_dataset(dataset.reference)
+        read_dataset(dataset.reference)
 
 
 def test_a_dataset_that_is_gone_is_named(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_dataset_that_is_gone_is_named(tmp_path: Path) -> None:
     dataset = store(tmp_path, 3)
     discard_export(dataset)
     with pytest.raises(DatasetError, match=r"is gone.*shard\.json"):
-        open_dataset(dataset.reference)
+        read_dataset(dataset.reference)
 
 
 class SummaryRefusingPickler(pickle.Pickler):

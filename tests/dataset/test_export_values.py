@@ -292,7 +292,7 @@ def test_a_range_whose_references_are_damaged_is_exported_again(tmp_path: Path, 
 def test_damaged_references_are_named(tmp_path: Path, name: str, damage) -> None:  # type: ignore[no-untyped-def]
     """By tasks that find them so while an export runs."""
     dataset = export(tmp_path)
-    store = ExportSettings(str(tmp_path)).open_dataset()
+    store = ExportSettings(str(tmp_path)).read_dataset()
     damage(tmp_path / dataset.folder / "ranges" / name)
     with pytest.raises(DatasetError, match=name):
         read_own_references(store, dataset.folder, 0, (0,))

@@ -55,7 +55,7 @@ class ExportSettings:
     durable: bool = True
     """Wait for the disk with every file; False for a dataset that nobody keeps, whose damage the state root would show."""
 
-    def open_dataset(self) -> Store:
+    def read_dataset(self) -> Store:
         """Open the store that the dataset goes to."""
         return open_store(self.dataset_url, durable=self.durable)
 
@@ -89,7 +89,7 @@ class ExportRangeTask:
             SourceError, IntegrityError: from the source; RecordOrderError when its keys are not ascending.
             StoreError: the dataset can't be written.
         """
-        store = self.settings.open_dataset()
+        store = self.settings.read_dataset()
         folder = shard_folder(self.context, self.shard.shard_uid)
         summary_name = f"{folder}/ranges/range-{self.range_index:06d}.json"
         earlier = _earlier_summary(store, folder, summary_name, self.fingerprint)
@@ -225,7 +225,7 @@ def put_state_header(settings: ExportSettings, context: EpochContext, header: Fo
         context: of this shard alone.
     """
     if header.data is not None:
-        settings.open_dataset().put(f"{shard_folder(context, context.shards[0].shard_uid)}/state_header", header.data)
+        settings.read_dataset().put(f"{shard_folder(context, context.shards[0].shard_uid)}/state_header", header.data)
 
 
 def store_summary(url: str, summary: DatasetShard, summary_name: str = SUMMARY_NAME) -> ShardDataset:

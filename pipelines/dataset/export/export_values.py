@@ -58,7 +58,7 @@ class ExportOwnValuesTask:
             ValueMismatchError: a value is missing, does not hash or does not have its record's length.
             SourceError, StoreError: as they say.
         """
-        store = self.settings.open_dataset()
+        store = self.settings.read_dataset()
         shard = self.context.shards[0]
         folder = shard_folder(self.context, shard.shard_uid)
         references = _piece(read_own_references(store, folder, self.range_index, self.sharing), self.piece)
@@ -88,7 +88,7 @@ class ExportSharedValuesTask:
         Raises:
             As `ExportOwnValuesTask`.
         """
-        store = self.settings.open_dataset()
+        store = self.settings.read_dataset()
         shard = self.context.shards[0]
         folder = shard_folder(self.context, shard.shard_uid)
         shared = _piece(read_shared(store, folder, self.interval), self.piece)

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 import pyarrow as pa
 
-from pipelines.dataset.arrow_dataset import DatasetReference, ShardDataset, open_dataset
+from pipelines.dataset.arrow_dataset import DatasetReference, ShardDataset, read_dataset
 from pipelines.dataset.export.export_records import CopiedValues, ExportSettings, store_summary
 from pipelines.dataset.export.export_values import OWN_VALUES_BATCH_BYTES_MAX, SHARED_VALUES_BATCH_BYTES_MAX
 from pipelines.dataset.record_files import FileDestination, FileFormat, write_record_files, write_values_files
@@ -119,7 +119,7 @@ class CollectChangesTask:
 
     def _collect_rows(self, home: NodeHome, shard: ShardContext, sort: ExternalSort, spill: ValueSpill) -> int:
         """Collect from StateChanges; return the number of blocks."""
-        before = open_dataset(self.older).summary.shard.flat_head_target
+        before = read_dataset(self.older).summary.shard.flat_head_target
         if self.layout is None:
             return 0
         if before is None:
@@ -138,7 +138,7 @@ class CollectChangesTask:
 
     def _collect_difference(self, column: StateColumn, shard: ShardContext, sort: ExternalSort, number: int) -> None:
         """Collect from the two tries what StateChanges does not record."""
-        old_root, new_root = open_dataset(self.older).summary.shard.state_root, shard.state_root
+        old_root, new_root = read_dataset(self.older).summary.shard.state_root, shard.state_root
         if old_root is None or new_root is None:
             raise InvalidInputError(problem=f"the state root of shard {shard.shard_uid} is not known at both ends of the way")
         kinds = _ALL_KINDS if self.layout is None else _ALL_KINDS - RECORDED_KINDS
@@ -150,7 +150,7 @@ class CollectChangesTask:
                 sort.add(key, number, _GONE if leaf is None else _encoded_leaf(leaf, values.get(key), column))
 
     def _stored(self, sort: ExternalSort, spill: ValueSpill, column: StateColumn) -> ShardChanges:
-        store, older = open_store(self.settings.dataset_url), open_dataset(self.older)
+        store, older = open_store(self.settings.dataset_url), read_dataset(self.older)
         shard = self.context.shards[0]
         destination = replace(self.settings.destination(store, shard_folder(self.context, shard.shard_uid)), file_format=FileFormat.IPC)
         metadata = schema_metadata(self.context, shard, None)
@@ -290,12 +290,12 @@ class RollRecordsTask(_SlotTask):
             DatasetError, StoreError: as they say.
         """
         stem = f"flat_state/range-{self.index:06d}"
-        older = open_dataset(self.older)
+        older = read_dataset(self.older)
         files = older.summary.files
         if not self.is_touched:
             return self._reused(files, stem)
         records = older.read_file(self.index) if files else []
-        changed = changes_within(open_dataset(self.changes), FileSlots.of_records(older).key_range(self.index))
+        changed = changes_within(read_dataset(self.changes), FileSlots.of_records(older).key_range(self.index))
         merged = merge_records([batch.replace_schema_metadata(None) for batch in records], changed)
         schema = self._described(RECORD_SCHEMA)
         batches = bounded(merged, self.settings.record_batch_bytes_max)
@@ -316,11 +316,11 @@ class RollOwnValuesTask(_SlotTask):
             DatasetError, StoreError: as they say.
         """
         stem = f"values/values-{self.index:06d}"
-        older = open_dataset(self.older)
+        older = read_dataset(self.older)
         files = older.summary.values_files
         if not self.is_touched:
             return CopiedValues(own=self._reused(files, stem))
-        changes = open_dataset(self.changes)
+        changes = read_dataset(self.changes)
         slot = FileSlots.of_own_values(older).key_range(self.index)
         values = older.read_own_values_file(self.index) if files else []
         merged = merge_own_values(values, changed_keys_within(changes, slot), own_values_within(changes, slot))
@@ -340,13 +340,13 @@ class RollSharedValuesTask(_SlotTask):
             DatasetError, StoreError: as they say.
         """
         stem = f"shared_values/values-{self.index:06d}"
-        older = open_dataset(self.older)
+        older = read_dataset(self.older)
         files = older.summary.shared_values_files
         if not self.is_touched:
             return CopiedValues(shared=self._reused(files, stem))
         slot = FileSlots.of_shared_values(older).key_range(self.index)
         values = older.read_shared_values_file(self.index) if files else []
-        merged = merge_shared_values(values, shared_values_within(open_dataset(self.changes), slot))
+        merged = merge_shared_values(values, shared_values_within(read_dataset(self.changes), slot))
         schema = self._described(VALUE_SCHEMA)
         batches = bounded(merged, SHARED_VALUES_BATCH_BYTES_MAX)
         return CopiedValues(shared=tuple(write_values_files(batches, schema, stem, self._destination())))

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.dataset.arrow_dataset import ShardDataset, open_dataset
+from pipelines.dataset.arrow_dataset import ShardDataset, read_dataset
 from pipelines.dataset.tables.decoded_span import DecodedSpan, Selection, decoded_spans
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
@@ -55,7 +55,7 @@ class WriteTablesTask:
         earlier = _earlier(store, folder, note, fingerprint)
         if earlier is not None:
             return earlier
-        files = write_tables(store, open_dataset(self.span.dataset), self.span.read(), stem)
+        files = write_tables(store, read_dataset(self.span.dataset), self.span.read(), stem)
         store.put(note, written_to_bytes(files, fingerprint))
         return files
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipelines.dataset.arrow_dataset import DatasetReference, RowSpan, ShardDataset, open_dataset
+from pipelines.dataset.arrow_dataset import DatasetReference, RowSpan, ShardDataset, read_dataset
 from pipelines.dataset.tables.decoded_records import decode_batch
 from schemas.dataset.dataset_summary import RecordsFile
 from schemas.dataset.decoded_record import DECODED_SCHEMA, TAIL_COLUMNS, columns_of
@@ -50,7 +50,7 @@ class DecodedSpan:
             MalformedValueError: in strict mode.
         """
         choice = self.selection
-        dataset = open_dataset(self.dataset)
+        dataset = read_dataset(self.dataset)
         shard_uid = str(dataset.summary.shard.shard_uid)
         for batch in dataset.read_span(self.span):
             yield from decode_batch(batch, shard_uid, choice.columns, choice.kinds, choice.strict)

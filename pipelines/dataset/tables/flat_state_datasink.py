@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.dataset.arrow_dataset import ShardDataset, open_dataset
+from pipelines.dataset.arrow_dataset import ShardDataset, read_dataset
 from pipelines.dataset.tables.decode_tables import finish_tables, load_tables, write_tables
 from pipelines.dataset.tables.decoded_records import DECODED_ROWS_MAX
 from pipelines.dataset.tables.export_tables import chosen_shards
@@ -64,7 +64,7 @@ class FlatStateDatasink(ray.data.Datasink):  # type: ignore[misc]
         if missing:
             raise InvalidInputError(problem=f"the rows have no column {missing[0]}", remedy="Read them with all columns, decoded.")
         for name, shard in self._shards.items():
-            if load_tables(open_dataset(shard), self._url) is not None:
+            if load_tables(read_dataset(shard), self._url) is not None:
                 raise ObjectExistsError(
                     problem=f"shard {name} has tables already", where=f"{self._url}/{shard.folder}", remedy="Name another place."
                 )
@@ -82,7 +82,7 @@ class FlatStateDatasink(ray.data.Datasink):  # type: ignore[misc]
                 raise InvalidInputError(problem=f"a row is of shard {name}, which is not written here")
             rows = table.filter(pa.compute.equal(table.column("shard_uid"), name))
             batches = rows.to_batches(max_chunksize=DECODED_ROWS_MAX)
-            files = write_tables(store, open_dataset(shard), batches, f"write-{self._write_id}-{ctx.task_idx:06d}")
+            files = write_tables(store, read_dataset(shard), batches, f"write-{self._write_id}-{ctx.task_idx:06d}")
             written.extend((name, file) for file in files)
         return written
 
@@ -90,7 +90,7 @@ class FlatStateDatasink(ray.data.Datasink):  # type: ignore[misc]
         """Write ``tables.json`` of every shard."""
         written = [entry for task in write_result.write_returns for entry in task]
         for name, shard in self._shards.items():
-            finish_tables(open_dataset(shard), self._url, [[file for uid, file in written if uid == name]])
+            finish_tables(read_dataset(shard), self._url, [[file for uid, file in written if uid == name]])
 
     def on_write_failed(self, error: Exception) -> None:
         """Remove what this write stored."""

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.dataset.arrow_dataset import DatasetReference, open_dataset
+from pipelines.dataset.arrow_dataset import DatasetReference, read_dataset
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.trie_kernel import Build
 from pipelines.producing.build.boundary_nodes import BOUNDARIES_PER_FILE, put_boundary_nodes
@@ -100,7 +100,7 @@ class BuildPartTask:
             return False
 
     def _build(self, *, keep_interior: bool) -> tuple[Build, list[pa.RecordBatch]]:
-        dataset = open_dataset(self.dataset)
+        dataset = read_dataset(self.dataset)
         records = [batch for span in self.plan.spans for batch in dataset.read_span(span)]
         values = dataset.read_values(records) if keep_interior else ()
         kernel = choose_kernel(self.kernel_name)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipelines.dataset.arrow_dataset import DatasetReference, RowSpan, ShardDataset, open_dataset
+from pipelines.dataset.arrow_dataset import DatasetReference, RowSpan, ShardDataset, read_dataset
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.producing.build.work_folder import WorkFolder
@@ -55,7 +55,7 @@ class StructureTask:
             return FileStructure(bytes.fromhex(earlier["edge"]), int(earlier["charges_sum"]))
         except (ObjectNotFoundError, ValueError, KeyError, TypeError):
             pass
-        dataset = open_dataset(self.dataset)
+        dataset = read_dataset(self.dataset)
         left_key, right_key = dataset.neighbouring_keys(self.file_index)
         records = dataset.read_file(self.file_index, ("key", "value_length"))
         structure = choose_kernel(self.kernel_name).structure(records, left_key, right_key)
@@ -111,18 +111,18 @@ class LocateTask:
         return tuple(found)
 
     def _add_merged_charges(self, charges: np.ndarray) -> None:
-        keys = pa.chunked_array([batch.column(0) for batch in open_dataset(self.dataset).read_file(self.file_index, ("key",))])
+        keys = pa.chunked_array([batch.column(0) for batch in read_dataset(self.dataset).read_file(self.file_index, ("key",))])
         for key, memory_usage in self.charges:
             charges[_row_of(keys, key)] += memory_usage
 
     def _key(self, row: int) -> bytes:
-        batch = open_dataset(self.dataset).read_span(RowSpan(self.file_index, row, row + 1), ("key",))[0]
+        batch = read_dataset(self.dataset).read_span(RowSpan(self.file_index, row, row + 1), ("key",))[0]
         return bytes(batch.column(0)[0].as_py())
 
     def _previous_key(self, row: int) -> bytes | None:
         if row:
             return self._key(row - 1)
-        return open_dataset(self.dataset).neighbouring_keys(self.file_index)[0]
+        return read_dataset(self.dataset).neighbouring_keys(self.file_index)[0]
 
 
 def _row_of(keys: pa.ChunkedArray, key: bytes) -> int:
