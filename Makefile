@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export UV_LINK_MODE ?= copy
-# Registries are slow or away for the moment now and then.
+# Registries are slow or away now and then.
 export PIP_RETRIES ?= 10
 export UV_HTTP_RETRIES ?= 10
 export UV_HTTP_TIMEOUT ?= 180

@@ -168,7 +168,7 @@ def _check_store(url: str) -> None:
     """Read something of the store, so that a bucket that is not there or is denied shows before the first epoch does.
 
     Raises:
-        StoreError: the store refuses; a fault of the moment is left to the first epoch.
+        StoreError: the store refuses; a transient fault is left to the first epoch.
     """
     try:
         next(open_store(url).list(chain_folder("mainnet")), None)

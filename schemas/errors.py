@@ -381,7 +381,7 @@ class RangeRefusedError(StoreError):
 
 @dataclass(eq=False, kw_only=True)
 class TransientStoreError(StoreError):
-    """A fault of the moment; the retry wrapper tries again."""
+    """A transient fault; the retry wrapper tries again."""
 
     kind = "store_transient"
 

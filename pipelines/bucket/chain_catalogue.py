@@ -30,7 +30,7 @@ MANIFESTS_AT_ONCE: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class CatalogueChange:
-    """What a change came to."""
+    """The result of a change."""
 
     catalogue: Catalogue
     note: str = ""

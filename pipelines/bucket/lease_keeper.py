@@ -27,14 +27,14 @@ HEARTBEATS_PER_TTL: Final = 3
 """A lease is renewed so often within its time to live."""
 
 RETRY_S: Final = 20.0
-"""A lease that could not be written for the moment is tried again after this."""
+"""A lease that could not be written is tried again after this."""
 
 END_WAIT_S: Final = 10.0
 """How long the end of the reading waits for the lease to be removed: a few requests to a slow store, of which one may be on its way."""
 
 
 class LeaseState(StrEnum):
-    """What the last attempt to hold an epoch came to."""
+    """The result of the last attempt to hold an epoch."""
 
     HELD = "held"
     LEAVING = "leaving"

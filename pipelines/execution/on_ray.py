@@ -2,7 +2,7 @@
 
 The driver holds metadata only: a task is a small value that names what to read, its result a small summary. Nothing but those two
 passes through Ray's object store. Ray restarts a task whose worker or machine died; an error of the task itself is never retried,
-except the one that says it is of the moment. Machines may come and go while a run lasts; when none is left that could run a task,
+except the one that says it is transient. Machines may come and go while a run lasts; when none is left that could run a task,
 the run ends with an error after `PATIENCE_S`, where Ray by itself would wait for ever.
 """
 
@@ -52,7 +52,7 @@ NODE_DISK_SHARE = 0.001
 """How much of ``node_disk`` a task takes: it marks a place and limits nothing."""
 
 TASK_RETRIES_MAX = 5
-"""How often Ray runs a task again after its worker died, or after a fault of the store that is of the moment."""
+"""How often Ray runs a task again after its worker died, or after a transient fault of the store."""
 
 OBJECT_STORE_BYTES = 128 << 20
 """Object store of the embedded Ray: only summaries pass through it."""

@@ -1,4 +1,4 @@
-"""What a fetch would do and what it came to: values for the command line and for programs."""
+"""Plan and result of a fetch: values for the command line and for programs."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class SourceReport:
 
 @dataclass(frozen=True, slots=True)
 class FetchResult:
-    """What a fetch came to."""
+    """The result of a fetch."""
 
     layout: EpochLayout
     folder: Path

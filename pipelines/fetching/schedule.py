@@ -4,7 +4,7 @@
   (`pipelines.fetching.preference`), among those that are free. A source never idles while a part waits that it may have.
 - A transfer that stalls is hedged: the part is also begun at another source, and whoever has it first with the right digest wins.
   When no part waits any more, transfers that another source would overtake by far are hedged too.
-- A wrong byte bans a source for the run and drops all that it is sending. Faults of the moment make it rest. Slowness does neither.
+- A wrong byte bans a source for the run and drops all that it is sending. Transient faults make it rest. Slowness does neither.
 - A part fails when no source is left that may have it; the others go on, so that a rerun has less to do.
 
 Nothing here reads, writes, waits or knows a thread.
@@ -39,7 +39,7 @@ class FailureKind(StrEnum):
     """What a failed transfer says of its source."""
 
     TRANSIENT = "transient"
-    """A fault of the moment."""
+    """A transient fault."""
     ABSENT = "absent"
     """It does not have this object, or can't give it."""
     DENIED = "denied"

@@ -9,7 +9,7 @@ Errors are those of a store, since the one who asks acts on nothing else:
 ============================  ===========================================================================================
 ObjectNotFoundError           it does not have the object: not asked for it again
 StoreDeniedError              it refuses: not asked for this object again, and not at all after a few
-TransientStoreError           a fault of the moment (connection lost, 429, 503, timeout): asked again after a pause, from where
+TransientStoreError           a transient fault (connection lost, 429, 503, timeout): asked again after a pause, from where
                               the bytes ended; ``retry_after_s`` is the pause that it asked for
 RangeRefusedError             it does not serve from ``start``: asked for the whole object
 StoreError                    anything else: not asked for this object again

@@ -72,7 +72,7 @@ class SourceAccount:
         self.failures_in_row = 0
 
     def failed(self, problem: str, retry_after_s: float, limits: FetchLimits, now_s: float, random: Random, *, began_s: float) -> None:
-        """Count a fault of the moment and let the source rest, longer with each one in a row.
+        """Count a transient fault and let the source rest, longer with each one in a row.
 
         Args:
             began_s: when the request began. Requests that were under way together fail together, and count as one.

@@ -62,7 +62,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class CheckedShard:
-    """What the check of one shard came to."""
+    """The result of the check of one shard."""
 
     listed: ManifestShard
     """What was checked."""
@@ -74,7 +74,7 @@ class CheckedShard:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What the check of an epoch came to."""
+    """The result of the check of an epoch."""
 
     stored: StoredManifest
     shards: tuple[CheckedShard, ...]

@@ -62,7 +62,7 @@ class CollectedEpoch:
 
 @dataclass(frozen=True, slots=True)
 class CollectionResult:
-    """What a collection came to, or would."""
+    """The result of a collection, or of its plan."""
 
     epochs: tuple[CollectedEpoch, ...]
     """All that the store has, lowest first."""

@@ -61,7 +61,7 @@ class ScrubOutcome:
 
 @dataclass(frozen=True, slots=True)
 class ScrubResult:
-    """What a scrub came to."""
+    """The result of a scrub."""
 
     epochs: tuple[ScrubOutcome, ...]
     pointers: tuple[Finding, ...]

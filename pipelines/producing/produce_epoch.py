@@ -69,7 +69,7 @@ class ProductionSettings:
 
 @dataclass(frozen=True, slots=True)
 class EpochResult:
-    """What a production came to."""
+    """The result of a production."""
 
     context: EpochContext
     source: str

@@ -21,7 +21,7 @@ from schemas.ids import ShardUId
 
 @dataclass(frozen=True, slots=True)
 class MergedBucket:
-    """What a bucket of hashes came to."""
+    """The result of one bucket of hashes."""
 
     rows: int
     references: int

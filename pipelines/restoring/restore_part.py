@@ -35,7 +35,7 @@ REFERENCES_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class RestoredPart:
-    """What a part came to."""
+    """The result of restoring a part."""
 
     records: int
     first_key: bytes | None

@@ -26,7 +26,7 @@ _COLUMNS = (FLAT_STATE, STATE)
 
 @dataclass(frozen=True, slots=True)
 class VerifiedRange:
-    """What a key range of the database came to."""
+    """The result of a key range of the database."""
 
     edge: bytes
     """For the kernel's seal."""
@@ -70,7 +70,7 @@ class VerifyRangeTask:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedBucket:
-    """What a bucket of State rows came to."""
+    """The result of a bucket of State rows."""
 
     rows: int
     references: int

@@ -34,7 +34,7 @@ class EpochToSeed:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look at the bucket came to."""
+    """The result of a look at the bucket."""
 
     epochs: tuple[EpochToSeed, ...]
     """Newest first."""

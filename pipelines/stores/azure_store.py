@@ -59,7 +59,7 @@ CONNECT_TIMEOUT_S = 30
 READ_TIMEOUT_S = 300
 
 _PASSING_CODES = {"Md5Mismatch", "Crc64Mismatch", "InvalidBlockList", "ServerBusy", "OperationTimedOut"}
-"""Faults of the moment that have the status of a refused request: bodies that were changed on the way, and blocks that another upload of
+"""Transient faults that have the status of a refused request: bodies that were changed on the way, and blocks that another upload of
 the same name has discarded by ending first."""
 
 CREDENTIALS_REMEDY = "set AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN, or run az login."
@@ -327,5 +327,5 @@ def _store_error(error: Exception, where: str) -> StoreError:
     is_changed = status == 400 and "md5" in text.lower()
     is_broken = isinstance(error, HttpResponseError) and status == 0
     if status in (408, 409, 429) or status >= 500 or code in _PASSING_CODES or is_changed or is_broken or isinstance(error, passing):
-        return TransientStoreError(problem=f"the store failed for the moment: {text}", where=where)
+        return TransientStoreError(problem=f"the store has a transient fault: {text}", where=where)
     return StoreError(problem=f"the store failed: {text}", where=where)

@@ -250,7 +250,7 @@ def _store_error(error: OSError, where: str) -> StoreError | InvalidInputError:
             problem="the store's folder spans several file systems", where=where, remedy="Point the store below the mount point."
         )
     if error.errno in _TRANSIENT:
-        return TransientStoreError(problem=f"the file system failed for the moment: {problem}", where=where)
+        return TransientStoreError(problem=f"the file system has a transient fault: {problem}", where=where)
     return StoreError(problem=f"the file system failed: {problem}", where=where)
 
 

@@ -164,5 +164,5 @@ def _store_error(error: Exception, where: str) -> StoreError:
     if isinstance(error, PermissionError):
         return StoreDeniedError(problem=f"the store refuses access: {text}", where=where)
     if isinstance(error, (TimeoutError, ConnectionError, EOFError)):
-        return TransientStoreError(problem=f"the store failed for the moment: {text}", where=where)
+        return TransientStoreError(problem=f"the store has a transient fault: {text}", where=where)
     return StoreError(problem=f"the store failed: {text}", where=where)

@@ -351,7 +351,7 @@ def _store_error(error: Exception, where: str, writing: bool) -> StoreError:
         google.api_core.exceptions.RetryError,
     )
     if code in (408, 409, 429) or code >= 500 or isinstance(error, passing):
-        return TransientStoreError(problem=f"the store failed for the moment: {text}", where=where)
+        return TransientStoreError(problem=f"the store has a transient fault: {text}", where=where)
     if isinstance(error, google.auth.exceptions.GoogleAuthError):
         return StoreDeniedError(problem=f"no usable credentials: {text}", where=where, remedy=f"To be somebody, {CREDENTIALS_REMEDY}")
     return StoreError(problem=f"the store failed: {text}", where=where)

@@ -123,7 +123,7 @@ def check_reply(reply: urllib3.BaseHTTPResponse, start: int, where: str) -> None
         raise StoreDeniedError(problem=f"the server refuses access ({problem})", where=where)
     if status in _PASSING or status >= 500:
         raise TransientStoreError(
-            problem=f"the server failed for the moment ({problem})",
+            problem=f"the server has a transient fault ({problem})",
             where=where,
             retry_after_s=_retry_after_s(reply.headers.get("Retry-After")),
         )

@@ -1,4 +1,4 @@
-"""A store that tries again after a fault of the moment, with growing, jittered waits, and gives up in bounded time.
+"""A store that tries again after a transient fault, with growing, jittered waits, and gives up in bounded time.
 
 Only TransientStoreError is tried again. A put or swap whose reply was lost is safe to repeat: the same bytes under the name count
 as success.

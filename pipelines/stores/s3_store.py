@@ -50,7 +50,7 @@ UPLOAD_PARTS_MAX = 10_000
 """S3's limit."""
 
 _PASSING_CODES = {"SlowDown", "RequestTimeout", "BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"}
-"""Faults of the moment that have the status of a refused request; the mismatches are of a body that was changed on the way."""
+"""Transient faults that have the status of a refused request; the mismatches are of a body that was changed on the way."""
 
 _FULL_CODES = {"QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage"}
 
@@ -319,5 +319,5 @@ def _store_error(error: Exception, where: str) -> StoreError:
         )
     passing = (HTTPClientError, BotocoreConnectionError, aiohttp.ClientError, asyncio.TimeoutError, TimeoutError, ConnectionError)
     if status in (408, 409, 429) or status >= 500 or code in _PASSING_CODES or isinstance(error, passing):
-        return TransientStoreError(problem=f"the store failed for the moment: {text}", where=where)
+        return TransientStoreError(problem=f"the store has a transient fault: {text}", where=where)
     return StoreError(problem=f"the store failed: {text}", where=where)

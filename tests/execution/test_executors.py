@@ -108,7 +108,7 @@ def test_no_more_tasks_run_than_there_are_cores(on_ray: RayExecutor, tmp_path: P
 
 
 def test_a_transient_fault_is_tried_again(on_ray: RayExecutor, tmp_path: Path) -> None:
-    """The store failed for the moment: the third attempt goes right."""
+    """The store has a transient fault; the third attempt goes right."""
     assert list(on_ray.run([FailingTask(str(tmp_path), "transient")], NEEDS)) == [(0, 7)]
 
 

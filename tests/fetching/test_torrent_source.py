@@ -164,7 +164,7 @@ def test_what_is_in_no_torrent_is_not_there(tmp_path: Path, epoch: RandomEpoch) 
 
 @pytest.mark.parametrize("with_torrent_file", [True, False])
 def test_a_silent_swarm_is_given_up(tmp_path: Path, epoch: RandomEpoch, with_torrent_file: bool) -> None:
-    """Nobody there: an error of the moment, within the time that a source has."""
+    """Nobody there: a transient error, within the time that a source has."""
     with source_over(epoch, tmp_path, with_torrent_file=with_torrent_file, timeout_s=0.5) as source, pytest.raises(TransientStoreError):
         read(source, wanted(epoch, 0))
 
@@ -178,7 +178,7 @@ def test_a_cancelled_transfer_ends(tmp_path: Path, epoch: RandomEpoch) -> None:
 
 
 def test_a_closed_source_ends_its_transfers(tmp_path: Path, epoch: RandomEpoch) -> None:
-    """With an error of the moment, in whatever thread they are."""
+    """With a transient error, in whatever thread they are."""
     with source_over(epoch, tmp_path) as source:
         raised: list[BaseException] = []
 

@@ -249,5 +249,5 @@ ERRORS: list[tuple[Exception, type[StoreError]]] = [
 
 @pytest.mark.parametrize(("error", "expected"), ERRORS, ids=lambda value: getattr(value, "__name__", repr(value)[:60]))
 def test_errors_of_azure(error: Exception, expected: type[StoreError]) -> None:
-    """Only faults of the moment are worth another try."""
+    """Only transient faults are worth another try."""
     assert type(azure_store._store_error(error, "az://c/o")) is expected

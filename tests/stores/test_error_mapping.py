@@ -54,7 +54,7 @@ GCS: list[tuple[Exception, type[StoreError]]] = [
 
 @pytest.mark.parametrize(("error", "expected"), GCS, ids=lambda value: getattr(value, "__name__", repr(value)[:60]))
 def test_errors_of_gcs(error: Exception, expected: type[StoreError]) -> None:
-    """Only faults of the moment are worth another try."""
+    """Only transient faults are worth another try."""
     assert type(gcs_store._store_error(error, "gs://b/o", writing=False)) is expected
 
 
@@ -96,5 +96,5 @@ S3: list[tuple[Exception, type[StoreError]]] = [
 
 @pytest.mark.parametrize(("error", "expected"), S3, ids=lambda value: getattr(value, "__name__", repr(value)[:60]))
 def test_errors_of_s3(error: Exception, expected: type[StoreError]) -> None:
-    """Only faults of the moment are worth another try."""
+    """Only transient faults are worth another try."""
     assert type(s3_store._store_error(error, "s3://b/o")) is expected

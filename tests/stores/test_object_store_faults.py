@@ -190,7 +190,7 @@ def test_a_missing_bucket_is_no_missing_object(moto_url: str) -> None:
 
 
 def test_a_server_that_is_not_there_is_transient() -> None:
-    """A refused connection is a fault of the moment, once the client's own retries are used up."""
+    """A refused connection is a transient fault, once the client's own retries are used up."""
     with aws_environment(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_MAX_ATTEMPTS", "1")
         store = S3Store(BucketFolder("s3", "bucket", ""), endpoint_url="http://127.0.0.1:9")

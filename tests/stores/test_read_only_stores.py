@@ -215,7 +215,7 @@ def test_a_scheme_whose_package_is_missing_names_it() -> None:
     ],
 )
 def test_errors_of_fsspec(error: Exception, expected: type[StoreError]) -> None:
-    """Only faults of the moment are worth another try."""
+    """Only transient faults are worth another try."""
     assert type(_store_error(error, "zip://")) is expected
 
 

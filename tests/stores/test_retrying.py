@@ -45,7 +45,7 @@ def test_a_lost_reply_is_no_conflict(memory: MemoryStore) -> None:
 
 
 def test_a_real_conflict_is_not_retried(memory: MemoryStore) -> None:
-    """Only faults of the moment are tried again."""
+    """Only transient faults are tried again."""
     faulty = FaultyStore(memory, scripted({}))
     store = RetryingStore(faulty, AT_ONCE)
     memory.put("object", b"other")

@@ -59,7 +59,7 @@ class RpcAnswer:
 
 
 class _PassingError(Exception):
-    """A fault of the moment."""
+    """A transient fault."""
 
 
 class RpcClient:

@@ -1,4 +1,4 @@
-"""What a backfill has come to, shard by shard: kept in the work folder after each step, for people and for the next run's table.
+"""How far a backfill is, shard by shard: kept in the work folder after each step, for people and for the next run's table.
 
 The resume itself does not lean on it: what is published and what is exported is looked up where it is.
 """

@@ -53,7 +53,7 @@ def get_boundary_nodes(work: WorkFolder, num_parts: int, row: int) -> list[bytes
 
 @dataclass(frozen=True, slots=True)
 class BoundaryNodesSummary:
-    """What reading some boundaries came to."""
+    """The result of reading some boundaries."""
 
     memory_usage: int
     """Of the whole shard, as the trusted root's node says."""

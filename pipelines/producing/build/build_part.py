@@ -29,7 +29,7 @@ from schemas.ids import CryptoHash, PartId
 
 @dataclass(frozen=True, slots=True)
 class BuildSummary:
-    """What building one part came to."""
+    """The result of building one part."""
 
     records: int
     value_bytes: int
@@ -143,7 +143,7 @@ def _count_kinds(records: Sequence[pa.RecordBatch]) -> tuple[tuple[int, int, int
 
 @dataclass(frozen=True, slots=True)
 class SealSummary:
-    """What all parts of a shard come to."""
+    """The result of sealing a shard."""
 
     state_root: CryptoHash
     memory_usage: int
