@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipelines.dataset.dataset_files import opened_batches
 from pipelines.dataset.referenced_values import find_shared_values, read_referenced_values, read_whole_values_file
 from pipelines.stores.open_store import open_store
-from schemas.dataset.dataset_summary import DatasetShard, RecordsFile, shard_folder
+from schemas.dataset.dataset_summary import DatasetSummary, RecordsFile, shard_folder
 from schemas.dataset.flat_state import OWN_VALUE_SCHEMA, RECORD_SCHEMA, VALUE_SCHEMA
 from schemas.errors import DatasetError, EpochNotReadyError, ObjectNotFoundError, StoreNotListedError
 from schemas.ids import CryptoHash, ShardUId
@@ -51,7 +51,7 @@ class DatasetReference:
     folder: str
     """Where the shard's files are, relative to the root."""
     content_sha256: str
-    """Of the summary, but for the two that are noted later (`DatasetShard.content_sha256`): a dataset that was exported anew is another."""
+    """Of the summary, but for the two that are noted later (`DatasetSummary.content_sha256`): a dataset that was exported anew is another."""
     verified_state_root: CryptoHash | None
     """As it was noted when the reference was made; another run may note it while tasks of this one read."""
     memory_usage: int | None
@@ -65,10 +65,10 @@ class ShardDataset:
     """One exported shard in a store, with its summary; opens the store where it is used."""
 
     reference: DatasetReference
-    summary: DatasetShard
+    summary: DatasetSummary
 
     @classmethod
-    def of(cls, url: str, summary: DatasetShard, summary_name: str = SUMMARY_NAME) -> ShardDataset:
+    def of(cls, url: str, summary: DatasetSummary, summary_name: str = SUMMARY_NAME) -> ShardDataset:
         """Return the dataset of a summary that is in its place below a root."""
         folder = shard_folder(summary.context, summary.shard.shard_uid)
         noted = (summary.verified_state_root, summary.memory_usage)
@@ -220,7 +220,7 @@ def read_dataset(reference: DatasetReference) -> ShardDataset:
         raise DatasetError(
             problem="the summary of the dataset that is read is gone", where=where, remedy="Another run removed the dataset; run again."
         ) from error
-    summary = DatasetShard.from_bytes(data, where)
+    summary = DatasetSummary.from_bytes(data, where)
     if summary.content_sha256() != reference.content_sha256:
         raise DatasetError(
             problem="the summary is of another dataset than the one that this run has begun to read",
@@ -243,7 +243,7 @@ def load_shard(url: str, context: EpochContext, shard_uid: ShardUId) -> ShardDat
         data = store.get(name)
     except ObjectNotFoundError:
         return None
-    return ShardDataset.of(url, DatasetShard.from_bytes(data, f"{url}/{name}"))
+    return ShardDataset.of(url, DatasetSummary.from_bytes(data, f"{url}/{name}"))
 
 
 def list_shards(url: str) -> list[ShardDataset]:
@@ -262,7 +262,7 @@ def list_shards(url: str) -> list[ShardDataset]:
             raise
     if not names:
         raise DatasetError(problem="no exported shard is there", where=url, remedy="statecast export --to dataset://… writes one.")
-    return [ShardDataset.of(root, DatasetShard.from_bytes(store.get(name), f"{root}/{name}")) for name in names]
+    return [ShardDataset.of(root, DatasetSummary.from_bytes(store.get(name), f"{root}/{name}")) for name in names]
 
 
 def _split_dataset_url(url: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipelines.dataset.dataset_files import opened_batches, read_adjacent_batches
 from pipelines.stores.store import Store
-from schemas.dataset.dataset_summary import DatasetShard, ValuesFile
+from schemas.dataset.dataset_summary import DatasetSummary, ValuesFile
 from schemas.dataset.flat_state import OWN_VALUE_SCHEMA, VALUE_SCHEMA
 from schemas.errors import DatasetError, ValueMismatchError
 
@@ -116,7 +116,7 @@ def _runs(file: ValuesFile, wanted: Sequence[_Wanted]) -> Iterator[list[_Wanted]
     yield run
 
 
-def read_referenced_values(store: Store, folder: str, summary: DatasetShard, records: Sequence[pa.RecordBatch]) -> list[pa.RecordBatch]:
+def read_referenced_values(store: Store, folder: str, summary: DatasetSummary, records: Sequence[pa.RecordBatch]) -> list[pa.RecordBatch]:
     """Read the values that records refer to; see `ShardDataset.read_values`.
 
     Args:
@@ -139,7 +139,7 @@ def read_referenced_values(store: Store, folder: str, summary: DatasetShard, rec
     return found
 
 
-def find_shared_values(store: Store, folder: str, summary: DatasetShard, value_hashes: Sequence[bytes]) -> set[bytes]:
+def find_shared_values(store: Store, folder: str, summary: DatasetSummary, value_hashes: Sequence[bytes]) -> set[bytes]:
     """Tell which values are shared ones; see `ShardDataset.shared_among`."""
     return _hashes(_shared(store, folder, summary).find((value_hash, value_hash) for value_hash in value_hashes))
 
@@ -156,7 +156,7 @@ def read_whole_values_file(store: Store, folder: str, file: ValuesFile, schema: 
         return [batch.replace_schema_metadata(None) for batch in read]
 
 
-def _shared(store: Store, folder: str, summary: DatasetShard) -> _ValuesFolder:
+def _shared(store: Store, folder: str, summary: DatasetSummary) -> _ValuesFolder:
     return _ValuesFolder(store, folder, summary.shared_values_files, VALUE_SCHEMA)
 
 

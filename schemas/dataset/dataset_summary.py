@@ -160,7 +160,7 @@ class RangeSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetShard:
+class DatasetSummary:
     """The summary of one exported shard: the content of ``shard.json``."""
 
     context: EpochContext
@@ -243,7 +243,7 @@ class DatasetShard:
         }
 
     @classmethod
-    def from_bytes(cls, data: bytes, where: str) -> DatasetShard:
+    def from_bytes(cls, data: bytes, where: str) -> DatasetSummary:
         """Decode ``shard.json``.
 
         Raises:

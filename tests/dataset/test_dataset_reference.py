@@ -16,7 +16,7 @@ from pipelines.dataset.export.export_records import discard_export, store_summar
 from pipelines.dataset.tables.decoded_span import decoded_spans, select
 from pipelines.dataset.verify_dataset import HashFileTask
 from pipelines.execution.executor import TaskNeeds
-from schemas.dataset.dataset_summary import DatasetShard, RecordsFile
+from schemas.dataset.dataset_summary import DatasetSummary, RecordsFile
 from schemas.errors import DatasetError
 from schemas.ids import ZERO_HASH
 from tests.dataset.test_export_records import export
@@ -29,7 +29,7 @@ from tests.support.nodes import localnet_home
 def store(folder: Path, files: int) -> ShardDataset:
     """Store the summary of so many files, which are not there."""
     listed = tuple(RecordsFile(f"file-{index:06d}", 10, "0" * 64, b"%06d" % index, b"%06d+" % index, (5, 6), 7) for index in range(files))
-    return store_summary(str(folder), DatasetShard(context_of(None), "a node", "f", listed, ()))
+    return store_summary(str(folder), DatasetSummary(context_of(None), "a node", "f", listed, ()))
 
 
 def test_a_pickled_task_is_as_small_for_a_large_dataset(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ class SummaryRefusingPickler(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         """Refuse a summary; leave all else to pickle."""
-        assert not isinstance(value, DatasetShard), "a summary would cross processes"
+        assert not isinstance(value, DatasetSummary), "a summary would cross processes"
         return NotImplemented
 
 

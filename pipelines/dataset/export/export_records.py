@@ -20,7 +20,7 @@ from pipelines.near.node.flat_state_source import FlatStateSource, FoundStateHea
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
 from schemas.dataset.dataset_summary import (
-    DatasetShard,
+    DatasetSummary,
     RangeSummary,
     ValuesFile,
     range_summary_from_bytes,
@@ -203,7 +203,7 @@ def finish_export(
     shard = export.context.shards[0]
     header = export.source.state_header(shard, export.context.sync_hash)
     put_state_header(settings, export.context, header)
-    summary = DatasetShard(
+    summary = DatasetSummary(
         context=export.context,
         source=export.source.describe(),
         fingerprint=export.fingerprint,
@@ -219,7 +219,7 @@ def finish_export(
 
 
 def put_state_header(settings: ExportSettings, context: EpochContext, header: FoundStateHeader) -> None:
-    """Put a shard's state header into its dataset, if there is one; `DatasetShard.state_header_origin` tells that it is there.
+    """Put a shard's state header into its dataset, if there is one; `DatasetSummary.state_header_origin` tells that it is there.
 
     Args:
         context: of this shard alone.
@@ -228,14 +228,14 @@ def put_state_header(settings: ExportSettings, context: EpochContext, header: Fo
         settings.read_dataset().put(f"{shard_folder(context, context.shards[0].shard_uid)}/state_header", header.data)
 
 
-def store_summary(url: str, summary: DatasetShard, summary_name: str = SUMMARY_NAME) -> ShardDataset:
+def store_summary(url: str, summary: DatasetSummary, summary_name: str = SUMMARY_NAME) -> ShardDataset:
     """Write or replace a shard's ``shard.json``, or another summary in its folder."""
     dataset = ShardDataset.of(url, summary, summary_name)
     open_store(url).put(f"{dataset.folder}/{summary_name}", summary.to_bytes())
     return dataset
 
 
-def remove_unnamed(url: str, summary: DatasetShard) -> None:
+def remove_unnamed(url: str, summary: DatasetSummary) -> None:
     """Remove what the run of another plan has left, before ``shard.json`` is written: who lists a folder would take it for the shard's."""
     store, folder = open_store(url), shard_folder(summary.context, summary.shard.shard_uid)
     named = {f"{folder}/{file.name}" for file in summary.all_files}

@@ -41,7 +41,7 @@ from pipelines.near.trie.walk_difference import trie_difference
 from pipelines.near.trie.walk_trie import Leaf
 from pipelines.stores.open_store import open_store
 from pipelines.stores.reuse import reuse_object
-from schemas.dataset.dataset_summary import DatasetShard, RecordsFile, ValuesFile, schema_metadata, shard_folder
+from schemas.dataset.dataset_summary import DatasetSummary, RecordsFile, ValuesFile, schema_metadata, shard_folder
 from schemas.dataset.flat_state import OWN_VALUE_SCHEMA, RECORD_SCHEMA, VALUE_SCHEMA
 from schemas.errors import InvalidInputError, ValueMismatchError
 from schemas.ids import CryptoHash
@@ -166,7 +166,7 @@ class CollectChangesTask:
         found = bounded((_value_batch(value_hash, spill, column) for value_hash in shared), SHARED_VALUES_BATCH_BYTES_MAX)
         shared_files = tuple(write_values_files(found, VALUE_SCHEMA.with_metadata(metadata), "changes/shared_values", destination))
         own_slots, shared_slots = FileSlots.of_own_values(older), FileSlots.of_shared_values(older)
-        summary = DatasetShard(self.context, "changes", "", files, own_files, shared_files)
+        summary = DatasetSummary(self.context, "changes", "", files, own_files, shared_files)
         return ShardChanges(
             dataset=store_summary(self.settings.dataset_url, summary, CHANGES_SUMMARY_NAME).reference,
             count=summary.records,
@@ -360,12 +360,12 @@ def rolled_shard(
     files: tuple[RecordsFile, ...],
     values: Sequence[CopiedValues],
     header: FoundStateHeader,
-) -> DatasetShard:
+) -> DatasetSummary:
     """Return the summary of a shard that was rolled forward; of it, only the state header is proved yet."""
     own = tuple(file for copied in values for file in copied.own)
     shared = tuple(file for copied in values for file in copied.shared)
     content = [*(file.sha256 for file in files), *(file.sha256 for file in (*own, *shared))]
-    return DatasetShard(
+    return DatasetSummary(
         context=context,
         source=f"epoch {older.summary.context.epoch_height} rolled forward by {changes.count} changed keys",
         fingerprint=f"rolled-{hashlib.sha256(' '.join(content).encode()).hexdigest()[:32]}",
