@@ -50,7 +50,7 @@ def fetch(
         list[str] | None,
         typer.Option(
             "--source",
-            help="One more source: http(s), gs, s3, file, a path, `torrent` for the shards' torrents, or a magnet link of one; may be repeated.",
+            help="One more source: http(s), gs, s3, az, file, a path, what fsspec reads, `torrent` for the shards' torrents, or a magnet link of one; may be repeated.",
             rich_help_panel=_FROM,
         ),
     ] = None,
@@ -104,7 +104,7 @@ def fetch(
         bool,
         typer.Option(
             "--lease/--no-lease",
-            help="Tell stores (gs, s3, file) that the epoch is being read, so that gc waits. One that can't be written is left alone.",
+            help="Tell stores (gs, s3, az, file) that the epoch is being read, so that gc waits. One that can't be written is left alone.",
             rich_help_panel=_FROM,
         ),
     ] = True,

@@ -28,7 +28,10 @@ _ROCKSDB = "rocksdb://"
 def restore(
     *,
     to: Annotated[
-        str, typer.Option("--to", help="dataset://FOLDER (or dataset://gs://bucket/prefix …), or rocksdb:///FOLDER that is not there yet.")
+        str,
+        typer.Option(
+            "--to", help="dataset://FOLDER (or dataset://gs://bucket/prefix, s3://, az://), or rocksdb:///FOLDER that is not there yet."
+        ),
     ],
     parts: PartsOptions,
     file_format: Annotated[FileFormat, typer.Option("--format", help="ipc or parquet, for dataset://.")] = FileFormat.IPC,

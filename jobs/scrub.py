@@ -55,7 +55,9 @@ def scrub(
     repair_from: Annotated[
         list[str] | None,
         typer.Option(
-            "--repair-from", help="A mirror of the bucket (gs, s3, file, http or a path); may be repeated.", rich_help_panel=_REPAIR
+            "--repair-from",
+            help="A mirror of the bucket (gs, s3, az, file, http, a path, or what fsspec reads); may be repeated.",
+            rich_help_panel=_REPAIR,
         ),
     ] = None,
     repair_from_folder: Annotated[

@@ -1,4 +1,4 @@
-"""A source in an object store or a folder: gs, s3, file. Objects are read by ranges, so that a slow one can be left at any moment."""
+"""A source in an object store or a folder: gs, s3, az, file, or what fsspec reads. Objects are read by ranges, so that a slow one can be left at any moment."""
 
 from __future__ import annotations
 

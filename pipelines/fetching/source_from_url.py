@@ -16,7 +16,7 @@ TORRENT: Final = "torrent"
 
 
 def open_source(url: str, requests: Throttle, timeout_s: float = SOURCE_TIMEOUT_S) -> Source:
-    """Return the source behind a URL: http, https, gs, s3, file, or a path. Opens no connection.
+    """Return the source behind a URL: http, https, gs, s3, az, file, a path, or what fsspec reads. Opens no connection.
 
     Args:
         url: of the folder that holds ``chain_id=…``.

@@ -23,9 +23,13 @@ from tests.support.productions import new_store_url
 from tests.support.published import produce, produce_node_a, public_key, published_node_a
 from tests.support.servers import (
     ACCESS_KEY,
+    AZURITE_KEY,
     SECRET_KEY,
     aws_environment,
+    azure_environment,
+    azurite_server,
     fake_gcs_server,
+    make_azure_container,
     make_gcs_bucket,
     make_s3_bucket,
     moto_server,
@@ -171,6 +175,28 @@ def test_what_is_published_to_gcs_names_no_credentials_of_ours(tmp_path: Path) -
         make_gcs_bucket(url, "states")
         assert produce_node_a("gs://states/x", "--num-parts", 5).code == 0
         assert not any(b"hidden-project" in data for data in objects_at("gs://states/x").values())
+
+
+@pytest.mark.slow
+def test_an_epoch_on_azurite(tmp_path: Path) -> None:
+    """Azure is a full destination: produced, checked, found again, repaired, fetched; a dataset and a work folder lie there too."""
+    with pytest.MonkeyPatch.context() as patch, azure_environment(), azurite_server() as url:
+        patch.setenv("AZURE_STORAGE_ENDPOINT", url)
+        make_azure_container(url, "states")
+        check_round_trip("az://states/node-a")
+        assert not any(AZURITE_KEY.encode() in data for data in objects_at("az://states/node-a").values())
+        check_boundary_bytes("az://states/boundary", tmp_path)
+        fetched = statecast(
+            "fetch", f"az://states/node-a/{epoch_layout_of(published_node_a())}", "--into", tmp_path / "parts", "--trust-key", public_key()
+        )
+        assert fetched.code == 0, fetched.stderr
+        (tmp_path / "r.jsonl").write_text('{"key": "61", "value": "00"}\n')
+        outcome = statecast(
+            *("produce", "--from", f"records://{tmp_path / 'r.jsonl'}", "--to", "az://states/out", "--allow-unsigned", "--in-process"),
+            *("--dataset", "az://states/dataset", "--work", "az://states/work"),
+        )
+        assert outcome.code == 0, outcome.stderr
+        assert objects_at("az://states/work") == {}
 
 
 @pytest.mark.slow
