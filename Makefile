@@ -56,9 +56,9 @@ check: setup  ## formatting, lint, types, import directions, dependencies, dead 
 	@if command -v cargo >/dev/null; then cd native && cargo fmt --check && cargo clippy --quiet --workspace --all-targets -- -D warnings && cargo test --quiet --workspace; fi
 
 # The schedulers that the examples are for need other versions of libraries than we do.
-$(VENV)/schedulers/.ready: $(VENV)/.ready examples/requirements.txt examples/constraints.txt
+$(VENV)/schedulers/.ready: $(VENV)/.ready examples/constraints.txt
 	test -x $(VENV)/schedulers/bin/python || $(PYTHON) -m venv $(VENV)/schedulers
-	$(call again,$(INSTALL) --python $(VENV)/schedulers/bin/python --constraint examples/constraints.txt --requirement examples/requirements.txt)
+	$(call again,$(INSTALL) --python $(VENV)/schedulers/bin/python --requirement examples/constraints.txt)
 	touch $@
 
 test: check $(VENV)/schedulers/.ready  ## the checks and all tests but the long ones
