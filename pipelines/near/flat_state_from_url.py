@@ -9,17 +9,20 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from pipelines.near.files.genesis_records import GenesisSource, genesis_context
-from pipelines.near.files.records_file import RecordsFileSource, records_context
+from pipelines.near.files.records_file import RecordsFileSource
 from pipelines.near.node.flat_state_source import FlatStateSource
 from pipelines.near.node.node_home import read_node_home
 from schemas.errors import InvalidInputError, SourceError
 from schemas.nearcore.epoch_context import EpochContext
 
 
-def source_from_url(url: str) -> tuple[FlatStateSource, EpochContext]:
+def source_from_url(url: str) -> tuple[FlatStateSource, EpochContext | None]:
     """Open a source that is a file.
 
     A genesis file whose records lie in a file that the config.json beside it names gets them from there.
+
+    Returns:
+        The source, and the epoch context that the file itself has; None where it says of no chain, and holds one shard.
 
     Raises:
         InvalidInputError: another scheme or no path.
@@ -36,7 +39,7 @@ def source_from_url(url: str) -> tuple[FlatStateSource, EpochContext]:
     if parts.scheme == "records":
         if query:
             raise InvalidInputError(problem="a records file has no options", where=url[:200])
-        return RecordsFileSource(path), records_context()
+        return RecordsFileSource(path), None
     records = query["records"][-1] if "records" in query else _records_beside(Path(path))
     return GenesisSource(path, records), genesis_context(path)
 

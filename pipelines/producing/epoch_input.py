@@ -8,6 +8,7 @@ from pathlib import Path
 from pipelines.dataset.arrow_dataset import DATASET_SCHEME, ShardDataset, list_shards, select_epoch
 from pipelines.near.epoch.epoch_context_finder import EpochContextFinder
 from pipelines.near.epoch.given_context import GivenContextSource
+from pipelines.near.files.records_file import records_context
 from pipelines.near.flat_state_from_url import source_from_url
 from pipelines.near.node.flat_state_source import FlatStateSource
 from pipelines.near.node.node_store import NodeSource
@@ -99,16 +100,15 @@ def file_input(url: str, contexts: EpochContextFinder, selector: str, shard_ids:
     context = contexts.find(selector)
     source, own = source_from_url(url)
     if context is None:
-        own = GivenContextSource(own, url).epoch_context(selector)
-        return EpochInput(own.only(shard_ids), _shard_uids(own), source)
+        known = GivenContextSource(own or records_context(), url).epoch_context(selector)
+        return EpochInput(known.only(shard_ids), _shard_uids(known), source)
     chosen = context.only(shard_ids)
-    if url.startswith("records:"):
-        if len(chosen.shards) != 1:
-            raise InvalidInputError(
-                problem="a records file holds one shard, the context has several", where=url, remedy="Name it with --shard-id."
-            )
-    else:
+    if own is not None:
         _check_layout(chosen, own, url)
+    elif len(chosen.shards) != 1:
+        raise InvalidInputError(
+            problem="a records file holds one shard, the context has several", where=url, remedy="Name it with --shard-id."
+        )
     return EpochInput(chosen, _shard_uids(context), source)
 
 

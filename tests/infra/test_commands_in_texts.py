@@ -10,7 +10,7 @@ import pytest
 from tests.support.command_line import commands, loose_options, problems, shown_commands
 
 ROOT = Path(__file__).parents[2]
-TEXTS = ("README.md", "ARCHITECTURE.md", "docs/**/*.md", "infra/**/*", "examples/**/*")
+TEXTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/**/*.md", "infra/**/*", "examples/**/*")
 NOT_TEXTS = frozenset({".json", ".lock", ".png", ".toml", ".txt", ".pyc"})
 OF_OTHERS = {
     "--write": "infra/terraform/module_tables.py",
