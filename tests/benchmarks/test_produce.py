@@ -15,6 +15,7 @@ pytestmark = pytest.mark.skipif(not is_available(), reason="the benchmark times 
 RECORDS = 3_000
 
 
+@pytest.mark.slow
 def test_the_benchmark_prints_every_stage_and_target_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One small run gives all stages, floors, memory figures and targets; only the states are left in the folder."""
     from benchmarks.produce import main

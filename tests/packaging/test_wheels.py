@@ -76,6 +76,7 @@ def test_both_wheels_bring_their_licence(statecast_wheel: Path, kernel_wheel: Pa
         assert any(name.endswith(".dist-info/licenses/LICENSE") for name in _names(wheel))
 
 
+@pytest.mark.slow
 def test_the_demo_runs_out_of_the_wheels_alone(statecast_wheel: Path, kernel_wheel: Path, tmp_path: Path) -> None:
     """In an environment of its own with the libraries that the wheel asks for, no cargo to be found and the repository nowhere near."""
     environment = tmp_path / "environment"
