@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from pipelines.bucket.locate_epoch import locate_epoch
@@ -15,14 +14,11 @@ from pipelines.fetching.fetch_result import FetchResult
 from pipelines.fetching.fetch_settings import FetchSettings
 from pipelines.fetching.limits import FetchLimits
 from pipelines.kernel.choice import choose_kernel
-from pipelines.proving.prove_published import PublishedProofRequest, prove_from_published
+from pipelines.proving.prove_published import PublishedProofRequest, believe_manifest, prove_from_published
 from pipelines.proving.verify_trie_proof import VerifiedProof
 from pipelines.proving.wanted_record import wanted_record
 from pipelines.stores.open_store import open_store
-from pipelines.trust.freshness import AcceptedManifests
-from pipelines.trust.policy import BelievedManifest, Offer, choose_manifest
-from schemas.errors import EpochNotReadyError, ObjectNotFoundError
-from schemas.published.dsse import ENVELOPE_BYTES_MAX
+from pipelines.trust.policy import BelievedManifest
 from schemas.published.object_layout import EpochLayout
 from statecast.trust import Trust
 
@@ -39,14 +35,7 @@ def open_epoch(url: str, *, trust: Trust) -> Epoch:
         StoreError: the place can't be read.
     """
     root, layout = locate_epoch(url)
-    store = open_store(root)
-    try:
-        offer = Offer(store.url, store.get(layout.manifest, 0, ENVELOPE_BYTES_MAX + 1))
-    except ObjectNotFoundError:
-        raise EpochNotReadyError(problem="the epoch is not published, or not yet", where=f"{store.url}/{layout.folder}") from None
-    accepted = AcceptedManifests(layout.chain_id)
-    believed = choose_manifest(trust.policy(), [offer], layout, datetime.now(UTC), accepted, must_be_newest=False)
-    return Epoch(root, layout, trust, believed)
+    return Epoch(root, layout, trust, believe_manifest(open_store(root), layout, trust.policy()))
 
 
 @dataclass(frozen=True, slots=True)

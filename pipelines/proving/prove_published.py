@@ -81,6 +81,21 @@ def prove_from_published(request: PublishedProofRequest) -> PublishedProof:
     return _Proving.open(request).prove()
 
 
+def believe_manifest(store: Store, layout: EpochLayout, policy: TrustPolicy) -> BelievedManifest:
+    """Read the manifest of an epoch, and judge it.
+
+    Raises:
+        EpochNotReadyError: the epoch is not published.
+        ManifestError: it is not believed; its subclasses say why.
+        StoreError: the store can't be read.
+    """
+    try:
+        offers = [Offer(store.url, store.get(layout.manifest, 0, ENVELOPE_BYTES_MAX + 1))]
+    except ObjectNotFoundError:
+        raise EpochNotReadyError(problem="the epoch is not published, or not yet", where=f"{store.url}/{layout.folder}") from None
+    return choose_manifest(policy, offers, layout, datetime.now(UTC), AcceptedManifests(layout.chain_id), must_be_newest=False)
+
+
 @dataclass(slots=True)
 class _Proving:
     request: PublishedProofRequest
@@ -96,15 +111,7 @@ class _Proving:
     @classmethod
     def open(cls, request: PublishedProofRequest) -> _Proving:
         store = open_store(request.store_url)
-        try:
-            offers = [Offer(store.url, store.get(request.layout.manifest, 0, ENVELOPE_BYTES_MAX + 1))]
-        except ObjectNotFoundError:
-            raise EpochNotReadyError(
-                problem="the epoch is not published, or not yet", where=f"{store.url}/{request.layout.folder}"
-            ) from None
-        accepted = AcceptedManifests(request.layout.chain_id)
-        believed = choose_manifest(request.policy, offers, request.layout, datetime.now(UTC), accepted, must_be_newest=False)
-        return cls(request, store, believed)
+        return cls(request, store, believe_manifest(store, request.layout, request.policy))
 
     def prove(self) -> PublishedProof:
         request, manifest = self.request, self.believed.manifest

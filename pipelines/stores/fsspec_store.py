@@ -20,8 +20,8 @@ from pipelines.stores.answers import shown
 from pipelines.stores.object_names import check_object_name, check_prefix, check_range
 from pipelines.stores.per_process import PerProcess
 from pipelines.stores.ranges import open_ranges
-from pipelines.stores.read_only import refused_write, url_scheme
-from pipelines.stores.store import Data, ObjectInfo
+from pipelines.stores.read_only import ReadOnlyStore, url_scheme
+from pipelines.stores.store import ObjectInfo
 from schemas.errors import (
     InvalidInputError,
     ObjectNotFoundError,
@@ -41,7 +41,7 @@ class _Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class FsspecStore:
+class FsspecStore(ReadOnlyStore):
     """A folder of a file system of fsspec."""
 
     folder_url: str
@@ -111,22 +111,6 @@ class FsspecStore:
         named = {path.strip("/").removeprefix(root).strip("/"): entry for path, entry in found.items()}
         for name, entry in sorted(named.items()):
             yield _info(name, entry)
-
-    def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
-        """Refuse: StoreDeniedError."""
-        raise refused_write(self.url)
-
-    def swap(self, name: str, data: Data, expected: ObjectInfo | None) -> ObjectInfo:
-        """Refuse: StoreDeniedError."""
-        raise refused_write(self.url)
-
-    def delete(self, name: str) -> None:
-        """Refuse: StoreDeniedError."""
-        raise refused_write(self.url)
-
-    def delete_folder(self, folder: str) -> None:
-        """Refuse: StoreDeniedError."""
-        raise refused_write(self.url)
 
     def _file_system(self) -> _Opened:
         return self._opened.get(self._open_file_system)

@@ -18,8 +18,8 @@ from pipelines.stores.http_folder import READ_BYTES, HttpFolder, check_reply, ma
 from pipelines.stores.object_names import check_object_name, check_range
 from pipelines.stores.per_process import PerProcess
 from pipelines.stores.ranges import open_ranges
-from pipelines.stores.read_only import refused_write
-from pipelines.stores.store import Data, ObjectInfo
+from pipelines.stores.read_only import ReadOnlyStore
+from pipelines.stores.store import ObjectInfo
 from schemas.errors import InvalidInputError, ObjectNotFoundError, StoreError, StoreNotListedError
 
 TIMEOUT_S: Final = 30.0
@@ -32,7 +32,7 @@ WHOLE_BYTES_MAX: Final = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class HttpStore:
+class HttpStore(ReadOnlyStore):
     """Files below one URL. Which are there, only their names tell."""
 
     base_url: str
@@ -119,22 +119,6 @@ class HttpStore:
             where=f"{self.url}/{prefix}",
             remedy="Name the chain or the epoch's folder (…/chain_id=…/epoch_height=…/epoch_id=…), or read the bucket itself.",
         )
-
-    def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
-        """Refuse: StoreDeniedError."""
-        raise refused_write(self.url)
-
-    def swap(self, name: str, data: Data, expected: ObjectInfo | None) -> ObjectInfo:
-        """Refuse: StoreDeniedError."""
-        raise refused_write(self.url)
-
-    def delete(self, name: str) -> None:
-        """Refuse: StoreDeniedError."""
-        raise refused_write(self.url)
-
-    def delete_folder(self, folder: str) -> None:
-        """Refuse: StoreDeniedError."""
-        raise refused_write(self.url)
 
     def _request(self, name: str, method: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
         folder = self._folder.get(lambda: HttpFolder(self.base_url, TIMEOUT_S, CONNECTIONS_MAX))

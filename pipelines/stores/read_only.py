@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from pipelines.stores.store import Data, ObjectInfo
 from schemas.errors import InvalidInputError, StoreDeniedError
 
 WRITABLE_SCHEMES: Final = ("file", "memory", "gs", "s3", "az")
@@ -35,9 +36,34 @@ def check_destination(url: str, option: str) -> None:
         raise InvalidInputError(problem=_problem(url), where=option, remedy=_REMEDY)
 
 
-def refused_write(url: str) -> StoreDeniedError:
-    """Return the error of a write to a store that is only read."""
-    return StoreDeniedError(problem=_problem(url), where=url, remedy=_REMEDY)
+class ReadOnlyStore:
+    """The half of a store that is only read which writes: it refuses."""
+
+    __slots__ = ()
+
+    @property
+    def url(self) -> str:
+        """See `Store.url`."""
+        raise NotImplementedError
+
+    def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
+        """Refuse: StoreDeniedError."""
+        raise self._refused()
+
+    def swap(self, name: str, data: Data, expected: ObjectInfo | None) -> ObjectInfo:
+        """Refuse: StoreDeniedError."""
+        raise self._refused()
+
+    def delete(self, name: str) -> None:
+        """Refuse: StoreDeniedError."""
+        raise self._refused()
+
+    def delete_folder(self, folder: str) -> None:
+        """Refuse: StoreDeniedError."""
+        raise self._refused()
+
+    def _refused(self) -> StoreDeniedError:
+        return StoreDeniedError(problem=_problem(self.url), where=self.url, remedy=_REMEDY)
 
 
 def _problem(url: str) -> str:
