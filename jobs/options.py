@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,8 @@ import typer
 
 from pipelines.execution.executor import Executor
 from pipelines.execution.in_process import InProcessExecutor
+from pipelines.execution.ray_head import ADDRESS_VARIABLE
+from pipelines.execution.small_work_first import SMALL_WORK_S, SmallWorkFirst
 from pipelines.near.epoch.epoch_context_finder import EpochContextFinder
 from pipelines.near.epoch.given_context import read_context_file
 from pipelines.near.epoch.rpc_client import REQUESTS_PER_S, RpcClient, RpcLimits
@@ -166,7 +169,13 @@ class RunOptions:
     ray_patience: RayPatience = None
     """Seconds; None for the executor's own."""
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Cores for Ray inside this process. Default: all.", rich_help_panel=_RUN)
+        int | None,
+        typer.Option(
+            "--workers",
+            min=1,
+            help="Cores for Ray inside this process, which starts at once then. Default: all, started when the work takes more than seconds.",
+            rich_help_panel=_RUN,
+        ),
     ] = None
     in_process: Annotated[
         bool, typer.Option("--in-process", help="No Ray: one task after another in this process.", rich_help_panel=_RUN)
@@ -220,6 +229,14 @@ def open_executor(run: RunOptions) -> Executor:
         return InProcessExecutor()
     if run.ray_address and run.workers:
         raise InvalidInputError(problem="--workers is for Ray inside this process; a cluster at --ray-address has its own")
+    if run.ray_address or run.workers or run.ray_patience or os.environ.get(ADDRESS_VARIABLE):
+        return _open_ray(run)
+    return SmallWorkFirst(partial(_open_ray, run, f"more than {SMALL_WORK_S:.0f} s of work: starting Ray"))
+
+
+def _open_ray(run: RunOptions, announcement: str = "") -> Executor:
+    if announcement:
+        structlog.get_logger().info(announcement)
     from pipelines.execution.on_ray import PATIENCE_S, RayExecutor
 
     patience_s = PATIENCE_S if run.ray_patience is None else run.ray_patience

@@ -9,6 +9,9 @@ from typing import Protocol, TypeVar
 Result_co = TypeVar("Result_co", covariant=True)
 R = TypeVar("R")
 
+TASK_RETRIES_MAX = 5
+"""How often a task runs again after its worker died, or after a transient fault of the store."""
+
 
 class Task(Protocol[Result_co]):
     """A frozen, picklable value that does one piece of work; run twice, it leaves the same bytes."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pipelines.execution.executor import Task, TaskNeeds
+from pipelines.execution.executor import TASK_RETRIES_MAX, Task, TaskNeeds
 from pipelines.execution.released_memory import release_memory
+from schemas.errors import TransientStoreError
 
 R = TypeVar("R")
 
@@ -22,9 +24,16 @@ class InProcessExecutor:
         """Run the tasks in order; see `Executor.run`."""
         try:
             for index, task in enumerate(tasks):
-                yield index, task.run()
+                yield index, _run(task)
         finally:
             release_memory()
 
     def close(self) -> None:
         """Do nothing: there is nothing to give back."""
+
+
+def _run(task: Task[R]) -> R:
+    for _ in range(TASK_RETRIES_MAX):
+        with suppress(TransientStoreError):
+            return task.run()
+    return task.run()

@@ -20,12 +20,12 @@ from itertools import count
 from operator import length_hint
 from typing import Any, TypeVar
 
-from pipelines.execution.executor import Task, TaskNeeds
+from pipelines.execution.executor import TASK_RETRIES_MAX, Task, TaskNeeds
 from pipelines.execution.placement import NODE_DISK_RESOURCE, Machine, fitting, misfit
 from pipelines.execution.process_exit import end_at_once
 from pipelines.execution.ray_authentication import cluster_settings, embedded_settings, lets_anybody_in
 from pipelines.execution.ray_folder import RayFolder, make_ray_folder
-from pipelines.execution.ray_head import RayHead
+from pipelines.execution.ray_head import ADDRESS_VARIABLE, RayHead
 from pipelines.execution.ray_processes import ended_on_failure
 from pipelines.execution.released_memory import TaskOfStage
 from pipelines.execution.scaling_hints import Bundles, ScalingHints
@@ -51,9 +51,6 @@ R = TypeVar("R")
 NODE_DISK_SHARE = 0.001
 """How much of ``node_disk`` a task takes: it marks a place and limits nothing."""
 
-TASK_RETRIES_MAX = 5
-"""How often Ray runs a task again after its worker died, or after a transient fault of the store."""
-
 OBJECT_STORE_BYTES = 128 << 20
 """Object store of the embedded Ray: only summaries pass through it."""
 
@@ -72,9 +69,6 @@ STARTS_MAX = 3
 
 _STAGES = count()
 """Numbers stages for the workers, which belong to this process alone."""
-
-ADDRESS_VARIABLE = "RAY_ADDRESS"
-"""Environment variable that Ray sets in the jobs that are submitted to a cluster."""
 
 TLS_VARIABLE = "RAY_USE_TLS"
 """Environment variable by which a cluster asks for certificates, which also keep strangers out."""

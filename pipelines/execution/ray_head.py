@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from schemas.errors import PartialResultError
 
+ADDRESS_VARIABLE = "RAY_ADDRESS"
+"""Environment variable that Ray sets in the jobs that are submitted to a cluster."""
+
 HEAD_PATIENCE_S = 30.0
 """How long a run goes on while the cluster's head can't be reached. After a minute Ray ends the process, without a word of ours."""
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TypeVar, cast
 
 import pytest
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipelines.execution.executor import Executor, TaskNeeds
+from pipelines.execution.executor import TASK_RETRIES_MAX, Executor, Task, TaskNeeds
 from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.on_ray import TASK_RETRIES_MAX, RayExecutor
+from pipelines.execution.on_ray import RayExecutor
+from pipelines.execution.small_work_first import SmallWorkFirst
 from pipelines.execution.window import TASKS_PER_SLOT
 from schemas.errors import PartialResultError, StateRootMismatchError
 from tests.execution.ray_tasks import DyingTask, FailingTask, PidTask, SquareTask, WitnessTask
 from tests.support.ray_cluster import RAY_CPUS, ray_of_two_cores
 
 __all__ = ["ray_of_two_cores"]
+
+R = TypeVar("R")
 
 CPUS = RAY_CPUS
 NEEDS = TaskNeeds(memory_bytes=1 << 20)
@@ -30,10 +35,22 @@ def on_ray(ray_of_two_cores: RayExecutor) -> RayExecutor:
     return ray_of_two_cores
 
 
-@pytest.fixture(params=["in process", "on Ray"])
+@pytest.fixture(params=["in process", "on Ray", "small work first", "on Ray from the first task"])
 def executor(request: pytest.FixtureRequest) -> Executor:
     """Each executor."""
-    return InProcessExecutor() if request.param == "in process" else request.getfixturevalue("on_ray")
+    match request.param:
+        case "in process":
+            return InProcessExecutor()
+        case "on Ray":
+            return cast("RayExecutor", request.getfixturevalue("on_ray"))
+        case "small work first":
+            return SmallWorkFirst(_never)
+        case _:
+            return SmallWorkFirst(partial(request.getfixturevalue, "on_ray"), small_work_s=0)
+
+
+def _never() -> Executor:
+    raise AssertionError("the work is small")
 
 
 def test_every_result_comes_with_its_index(executor: Executor) -> None:
@@ -95,6 +112,40 @@ def test_after_an_error_no_task_begins(executor: Executor, tmp_path: Path) -> No
     assert len(taken) < 50
 
 
+@pytest.mark.parametrize("kind", [list, iter])
+def test_what_is_more_than_small_runs_elsewhere_and_stays_there(kind: Callable[[list[PidTask]], Iterable[PidTask]]) -> None:
+    """The task that takes the last of the time is the last here; nothing is run twice, and the other executor is closed with this one."""
+    opened: list[_Elsewhere] = []
+
+    def elsewhere() -> _Elsewhere:
+        opened.append(_Elsewhere())
+        return opened[-1]
+
+    executor = SmallWorkFirst(elsewhere, small_work_s=1e-9)
+    assert [index for index, _ in executor.run(kind([PidTask()] * 5), NEEDS)] == [0, 1, 2, 3, 4]
+    assert [index for index, _ in executor.run(kind([PidTask()] * 2), NEEDS)] == [0, 1]
+    executor.close()
+    assert [(one.ran, one.closed) for one in opened] == [([4, 2], True)]
+
+
+class _Elsewhere:
+    """Counts what it runs."""
+
+    description = "elsewhere"
+
+    def __init__(self) -> None:
+        self.ran: list[int] = []
+        self.closed = False
+
+    def run(self, tasks: Iterable[Task[R]], needs: TaskNeeds) -> Iterator[tuple[int, R]]:
+        waiting = list(tasks)
+        self.ran.append(len(waiting))
+        return InProcessExecutor().run(waiting, needs)
+
+    def close(self) -> None:
+        self.closed = True
+
+
 def test_ray_runs_tasks_elsewhere(on_ray: RayExecutor) -> None:
     """In workers, not in the driver."""
     pids = {pid for _, pid in on_ray.run([PidTask()] * 8, NEEDS)}
@@ -107,9 +158,9 @@ def test_no_more_tasks_run_than_there_are_cores(on_ray: RayExecutor, tmp_path: P
     assert max(running) <= CPUS
 
 
-def test_a_transient_fault_is_tried_again(on_ray: RayExecutor, tmp_path: Path) -> None:
+def test_a_transient_fault_is_tried_again(executor: Executor, tmp_path: Path) -> None:
     """The store has a transient fault; the third attempt goes right."""
-    assert list(on_ray.run([FailingTask(str(tmp_path), "transient")], NEEDS)) == [(0, 7)]
+    assert list(executor.run([FailingTask(str(tmp_path), "transient")], NEEDS)) == [(0, 7)]
 
 
 def test_a_worker_that_dies_is_replaced(on_ray: RayExecutor, tmp_path: Path) -> None:

@@ -28,10 +28,10 @@ LOOK_AGAIN_S = 0.005
 
 
 def produce_on_ray(home: Path, to: Path, *options: object) -> Outcome:
-    """Run ``produce`` without ``--in-process``."""
+    """Run ``produce`` on Ray, however small the work."""
     work = to.parent / "work"
     return statecast(
-        "produce", "--node-home", home, "--to", to, "--signing-key", signing_key(), "--work", f"file://{work}", "--keep-work", *options
+        "produce", "--node-home", home, "--to", to, "--signing-key", signing_key(), "--work", f"file://{work}", "--keep-work", "--workers", 2, *options
     )
 
 
@@ -46,7 +46,7 @@ def test_the_localnet_is_the_same_on_ray(tmp_path: Path) -> None:
     assert outcome.code == 0, outcome.stderr
     assert "on Ray in this process, 2 cores" in outcome.stderr
     assert lasting_objects_in(tmp_path / "out") == lasting_objects_in(published_localnet())
-    assert statecast("check", tmp_path / "out").code == 0
+    assert statecast("check", tmp_path / "out", "--workers", 2).code == 0
 
 
 def test_a_damaged_record_is_the_same_error_on_ray(tmp_path: Path) -> None:
