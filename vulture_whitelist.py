@@ -5,8 +5,22 @@ main
 _main
 show_version
 
-# typer reads the options of a command here.
+# typer reads the options of a command here, and asks a group for its commands.
 _.__annotations__
+_.list_commands
+_.show_envvar
+
+# Commands whose module `jobs.cli` imports by name; the site's page on the command line asks for all names.
+gc
+import_parts
+keygen
+restore
+verify_proof_file
+command_names
+
+# Python asks the package for names that it has not imported yet.
+__getattr__
+__dir__
 
 # Arrow calls these of a file system.
 _.get_type_name

@@ -1,4 +1,7 @@
-"""The command ``statecast``: its subcommands, and the one place where errors become exit codes."""
+"""The command ``statecast``: its subcommands, and the one place where errors become exit codes.
+
+A command's module, and the libraries behind it, are imported when that command is called: version, help and completion come at once.
+"""
 
 from __future__ import annotations
 
@@ -6,45 +9,141 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from jobs.backfill import backfill
-from jobs.catalogue import catalogue
-from jobs.check import check
-from jobs.export import export
-from jobs.fetch import fetch
-from jobs.gc import gc
-from jobs.header import header
-from jobs.import_parts import import_parts
-from jobs.inspect import inspect
-from jobs.keygen import keygen
 from jobs.option_groups import with_options_of_fields
-from jobs.plan import plan
-from jobs.produce import produce
-from jobs.prove import prove
-from jobs.restore import restore
-from jobs.scrub import scrub
-from jobs.seed import seed
-from jobs.serve import serve
-from jobs.tables import tables
-from jobs.terminal import configure_logging
-from jobs.verify_proof import verify_proof_file
-from jobs.watch import watch
 from pipelines.execution.process_exit import leave
 from schemas.errors import EXIT_CODES, StatecastError
 
 _EXIT_CODE_HELP = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "; any other means failure."
 
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    name: str
+    summary: str
+    """The first paragraph of its help."""
+    module: str = ""
+    """In `jobs`; empty where it is called like the command."""
+    function: str = ""
+    """In the module; empty where it is called like the command."""
+
+
+_COMMANDS: dict[str, tuple[_Command, ...]] = {
+    "Publish a chain's epochs": (
+        _Command(
+            "produce", "Compute an epoch's state parts and publish them, every object read back and verified, the signed manifest last."
+        ),
+        _Command("watch", "Publish every epoch of a node from now on, each once, as soon as its state snapshot is complete."),
+        _Command("backfill", "Publish a range of past epochs from one node, each proved against its state roots like a fresh one."),
+        _Command(
+            "plan",
+            "Tell what publishing takes before it is built: objects, requests, storage, traffic, machine hours, and whether the deadline is met.",
+        ),
+        _Command("keygen", "Make an ed25519 key for signing manifests; the file is readable by you alone."),
+    ),
+    "Start a node, and help others to": (
+        _Command("fetch", "Fetch an epoch's state parts from many sources at once, verify each, and put it under its name."),
+        _Command("restore", "Apply every part, write the whole state, and prove the state root of what was written by reading it back."),
+        _Command(
+            "import",
+            "Hand verified parts over to a stopped node. Experimental: not yet seen to work on a real neard; restore is the supported way.",
+            "import_parts",
+            "import_parts",
+        ),
+        _Command("seed", "Seed the newest epochs of a bucket over BitTorrent until SIGTERM or SIGINT."),
+        _Command("serve", "Serve a folder's state parts, headers, torrents and manifests over HTTP until SIGTERM or SIGINT."),
+    ),
+    "Work with the data": (
+        _Command(
+            "inspect",
+            "Show what is in something: for people, or with --json for programs. Nothing is verified; `statecast check` does that.",
+        ),
+        _Command("export", "Export an epoch's flat state as record batches, and prove that they hash to the chain's state root."),
+        _Command(
+            "tables",
+            "Write an exported epoch as Parquet tables with typed columns: accounts, access keys, contract data and so on, a folder a kind.",
+        ),
+        _Command(
+            "prove", "Prove what the state says of an account, access key, contract entry or contract code; also that it is not there."
+        ),
+        _Command(
+            "verify-proof",
+            "Verify a proof offline: its nodes, its value or absence, and its state root against what you trust.",
+            "verify_proof",
+            "verify_proof_file",
+        ),
+        _Command("header", "Give a shard's state header (ShardStateSyncResponseHeader), as neard dumps it beside the parts."),
+    ),
+    "Keep what is published": (
+        _Command(
+            "check",
+            "Verify every object of a published epoch: digests, tries against the state roots, key intervals, torrents, signatures.",
+        ),
+        _Command("scrub", "Read back what is stored and compare it with the signed manifests: documents all, parts by sample."),
+        _Command("gc", "Delete the epochs of a chain that are no longer kept, and what killed runs left."),
+        _Command("catalogue", "Show which epochs a store has: shards, bytes, whether they are complete, and which are about to go."),
+    ),
+}
+"""By who needs them."""
+_PANELS = {command.name: (panel, command) for panel, commands in _COMMANDS.items() for command in commands}
+
+
+class _Commands(TyperGroup):
+    """Names and summarises all commands; makes one when it is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names, by who needs the commands."""
+        return list(_PANELS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
+        """Return a command that can be shown in a list; None where there is none of the name."""
+        if cmd_name not in _PANELS:
+            return None
+        panel, command = _PANELS[cmd_name]
+        return TyperCommand(cmd_name, help=command.summary, rich_markup_mode="markdown", rich_help_panel=panel)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Return the command that is called."""
+        name, shown, rest = super().resolve_command(ctx, args)
+        return name, shown and load_command(str(shown.name)), rest
+
+
+@cache
+def load_command(name: str) -> TyperCommand:
+    """Import a command and return it with all its options."""
+    panel, command = _PANELS[name]
+    function = getattr(import_module(f"jobs.{command.module or name}"), command.function or name)
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+    alone.command(name, epilog=_EXIT_CODE_HELP, rich_help_panel=panel)(with_options_of_fields(function))
+    loaded: Any = typer.main.get_command(alone)
+    for parameter in loaded.params:
+        # Each has a variable of its name; hundreds of lines that say so hide what one looks for.
+        parameter.show_envvar = False
+    return loaded  # type: ignore[no-any-return]
+
+
+def command_names() -> list[str]:
+    """Return all commands' names, by who needs them."""
+    return list(_PANELS)
+
+
 app = typer.Typer(
     name="statecast",
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="Publish the state of a NEAR chain each epoch as nearcore-exact state parts, verified and signed.\n\n" + _EXIT_CODE_HELP,
+    help="Publish the state of a NEAR chain each epoch as nearcore-exact state parts, verified and signed.\n\n"
+    "Every option is an environment variable too: STATECAST_FETCH_INTO is --into of fetch.\n\n" + _EXIT_CODE_HELP,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "STATECAST"},
 )
 
@@ -58,31 +157,19 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _main(
     show_version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, show_envvar=False, help="Print the version and exit.")
     ] = False,
 ) -> None:
+    # Its library takes longer to import than a list of commands to show.
+    from jobs.terminal import configure_logging
+
     configure_logging()
-
-
-_COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Publish a chain's epochs": (produce, watch, backfill, plan, keygen),
-    "Start a node, and help others to": (fetch, restore, import_parts, seed, serve),
-    "Work with the data": (inspect, export, tables, prove, verify_proof_file, header),
-    "Keep what is published": (check, scrub, gc, catalogue),
-}
-"""By who needs them."""
-_NAMES: dict[Callable[..., None], str] = {import_parts: "import", verify_proof_file: "verify-proof"}
-"""Where the command is not called like its function."""
-
-for _panel, _functions in _COMMANDS.items():
-    for _function in _functions:
-        app.command(_NAMES.get(_function, _function.__name__), epilog=_EXIT_CODE_HELP, rich_help_panel=_panel)(
-            with_options_of_fields(_function)
-        )
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command with arguments; return its exit code. Prints expected errors in one line, without a traceback."""
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     try:
         result = app(list(arguments), standalone_mode=False)
     except StatecastError as error:

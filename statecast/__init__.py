@@ -11,15 +11,18 @@ All that is named here stays as it is within a major version; what lies in other
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-from pipelines.fetching.fetch_result import FetchResult
-from pipelines.proving.verify_trie_proof import VerifiedProof
-from schemas.errors import StatecastError
-from statecast.dataset import Dataset, Scan, open_dataset
-from statecast.epoch import Epoch, open_epoch
-from statecast.proof import verify_proof
-from statecast.trust import Trust
+if TYPE_CHECKING:
+    from pipelines.fetching.fetch_result import FetchResult
+    from pipelines.proving.verify_trie_proof import VerifiedProof
+    from schemas.errors import StatecastError
+    from statecast.dataset import Dataset, Scan, open_dataset
+    from statecast.epoch import Epoch, open_epoch
+    from statecast.proof import verify_proof
+    from statecast.trust import Trust
 
 __all__ = [
     "Dataset",
@@ -34,4 +37,28 @@ __all__ = [
     "verify_proof",
 ]
 
+_MODULES = {
+    "Dataset": "statecast.dataset",
+    "Epoch": "statecast.epoch",
+    "FetchResult": "pipelines.fetching.fetch_result",
+    "Scan": "statecast.dataset",
+    "StatecastError": "schemas.errors",
+    "Trust": "statecast.trust",
+    "VerifiedProof": "pipelines.proving.verify_trie_proof",
+    "open_dataset": "statecast.dataset",
+    "open_epoch": "statecast.epoch",
+    "verify_proof": "statecast.proof",
+}
+"""Imported when first asked for: the command is in this package too, and shows its version without them."""
+
 __version__ = version("statecast")
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

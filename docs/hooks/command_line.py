@@ -11,7 +11,7 @@ import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from jobs.cli import app
+from jobs.cli import app, command_names, load_command
 
 PAGE = "reference/command-line.md"
 
@@ -27,10 +27,10 @@ def _page() -> Iterator[str]:
     yield "# Command line\n"
     yield "What `statecast COMMAND --help` says.\n"
     yield root.help + "\n"
-    for panel, commands in groupby(root.commands.items(), key=lambda item: item[1].rich_help_panel):
+    for panel, commands in groupby(map(load_command, command_names()), key=lambda command: command.rich_help_panel):
         yield f"## {panel}\n"
-        for name, command in commands:
-            yield from _command(name, command)
+        for command in commands:
+            yield from _command(str(command.name), command)
 
 
 def _command(name: str, command: Any) -> Iterator[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,9 +33,27 @@ def test_help_names_every_exit_code(command: tuple[str, ...]) -> None:
 
 
 def test_the_help_lists_every_command() -> None:
-    """What there is can be found."""
-    text = statecast("--help").stdout
-    assert all(name in text for name in COMMANDS)
+    """What there is can be found, with the first paragraph of its own help, and what there is not is an error."""
+    text = " ".join(statecast("--help").stdout.replace("│", " ").split())
+    for name in cli.command_names():
+        first, *_ = str(cli.load_command(name).help).split("\n\n")
+        assert " ".join(first.split()).replace("`", "") in text
+    assert "No such command 'nope'" in statecast("nope").stderr
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("help",)])
+def test_what_shows_only_words_imports_no_library_of_data(arguments: tuple[str, ...]) -> None:
+    """Or it takes seconds that somebody waits for."""
+    shown = "import sys; from jobs.cli import run; run(sys.argv[1:]); heavy = {'ray', 'pyarrow', 'numpy', 'structlog'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+    done = subprocess.run([sys.executable, "-c", shown, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_help_is_a_word_too() -> None:
+    """`statecast help X` is `statecast X --help`."""
+    assert statecast("help").stdout == statecast("--help").stdout
+    assert statecast("help", "keygen").stdout == statecast("keygen", "--help").stdout
+    assert "readable by you alone" in statecast("help", "keygen").stdout
 
 
 def test_the_version_is_printed() -> None:

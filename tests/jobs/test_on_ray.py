@@ -31,7 +31,19 @@ def produce_on_ray(home: Path, to: Path, *options: object) -> Outcome:
     """Run ``produce`` on Ray, however small the work."""
     work = to.parent / "work"
     return statecast(
-        "produce", "--node-home", home, "--to", to, "--signing-key", signing_key(), "--work", f"file://{work}", "--keep-work", "--workers", 2, *options
+        "produce",
+        "--node-home",
+        home,
+        "--to",
+        to,
+        "--signing-key",
+        signing_key(),
+        "--work",
+        f"file://{work}",
+        "--keep-work",
+        "--workers",
+        2,
+        *options,
     )
 
 

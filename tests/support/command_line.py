@@ -14,7 +14,7 @@ import hcl2
 import typer
 import yaml
 
-from jobs.cli import app
+from jobs.cli import app, command_names, load_command
 
 EVERYWHERE = frozenset({"--help", "-h"})
 """Options that every command has."""
@@ -35,7 +35,7 @@ class ShownCommand:
 def commands() -> Mapping[str | None, frozenset[str]]:
     """Return all commands with their options; under None the options of statecast itself."""
     root: Any = typer.main.get_command(app)
-    found: dict[str | None, frozenset[str]] = {name: _options(command) for name, command in root.commands.items()}
+    found: dict[str | None, frozenset[str]] = {name: _options(load_command(name)) for name in command_names()}
     found[None] = _options(root)
     return found
 
