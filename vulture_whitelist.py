@@ -8,6 +8,7 @@ show_version
 # typer reads the options of a command here, and asks a group for its commands.
 _.__annotations__
 _.list_commands
+_.format_commands
 _.show_envvar
 
 # Commands whose module `jobs.cli` imports by name; the site's page on the command line asks for all names.

@@ -108,8 +108,13 @@ class _Commands(TyperGroup):
         """Return a command that can be shown in a list; None where there is none of the name."""
         if cmd_name not in _PANELS:
             return None
-        panel, command = _PANELS[cmd_name]
-        return TyperCommand(cmd_name, help=command.summary, rich_markup_mode="markdown", rich_help_panel=panel)
+        return TyperCommand(cmd_name, help=_PANELS[cmd_name][1].summary, rich_markup_mode=None)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands and what each does, by who needs them."""
+        for panel, commands in _COMMANDS.items():
+            with formatter.section(panel):
+                formatter.write_dl([(command.name, command.summary) for command in commands])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Return the command that is called."""
@@ -141,7 +146,8 @@ app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    # The library that draws the help of commands takes longer to import than this list to show.
+    rich_markup_mode=None,
     help="Publish the state of a NEAR chain each epoch as nearcore-exact state parts, verified and signed.\n\n"
     "Every option is an environment variable too: STATECAST_FETCH_INTO is --into of fetch.\n\n" + _EXIT_CODE_HELP,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "STATECAST"},
