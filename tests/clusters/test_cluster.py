@@ -244,6 +244,7 @@ def test_the_driver_s_memory_is_flat(on_cluster: RayExecutor) -> None:
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.slow
 def test_an_epoch_in_chaos(cluster: LocalCluster, node_disk: Path, plan: FaultPlan, tmp_path: Path) -> None:
     """Three workers, a machine and the driver die."""
     check_chaos(Chaos(cluster, node_disk / "home", plan, tmp_path, seed=1, name="short", num_parts=8, worker_kills=3))

@@ -75,7 +75,7 @@ def options_in(page: str, command: str) -> str:
     return "\n".join(row for row in page.splitlines() if row.startswith("|") and f"`{command}" in row.split("|")[1])
 
 
-@pytest.mark.parametrize("command", ["produce", "check"])
+@pytest.mark.parametrize("command", ["produce", pytest.param("check", marks=pytest.mark.slow)])
 def test_embedded_ray_is_reached_from_this_machine_alone(command: str, tmp_path: Path) -> None:
     """Head, scheduler, agents, driver and workers; nothing else listens."""
     arguments: tuple[object, ...] = (
