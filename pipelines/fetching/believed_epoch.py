@@ -6,7 +6,7 @@ Nothing of what sources say is used before `pipelines.trust.policy` has judged i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,9 +26,9 @@ from pipelines.fetching.throttle import Throttle
 from pipelines.stores.durable_file import disk_errors
 from pipelines.stores.pace import Pace
 from pipelines.trust.freshness import AcceptedManifests
-from pipelines.trust.policy import BelievedManifest, BelievedStatement, check_state_header, choose_manifest, choose_statement
-from schemas.errors import EpochNotReadyError, FetchError, InvalidInputError, ManifestError, StatecastError
-from schemas.ids import PartId
+from pipelines.trust.policy import BelievedManifest, BelievedStatement, acceptable_manifests, check_state_header, choose_statement
+from schemas.errors import EpochNotReadyError, EquivocationError, FetchError, InvalidInputError, ManifestError, StatecastError
+from schemas.ids import CryptoHash, PartId
 from schemas.published.dsse import ENVELOPE_BYTES_MAX
 from schemas.published.manifest_shard import ManifestShard
 from schemas.published.object_layout import EpochLayout
@@ -61,7 +61,7 @@ class BelievedEpoch:
     layout: EpochLayout
     manifest: BelievedManifest
     accepted: AcceptedManifests
-    """What was accepted before, with this manifest."""
+    """What was accepted before, with this manifest as the word of those who have signed it."""
     shards: tuple[BelievedShard, ...]
 
     @property
@@ -119,6 +119,15 @@ class FetchSources:
             except InvalidInputError as error:
                 self.warn(f"a mirror of the manifest is left out: {error}")
 
+    def start_over(self) -> None:
+        """Ask those again that were banned by a manifest that is not followed any more; what was made for its parts alone is closed."""
+        for source in [source for source in self.sources if not source.traits.documents]:
+            source.close()
+            self.sources.remove(source)
+            del self.accounts[source.source_id]
+        for account in self.accounts.values():
+            account.pardon()
+
     def warn(self, text: str) -> None:
         """Tell something that a person should know, once."""
         if text not in self.warnings:
@@ -146,53 +155,105 @@ class EpochBeliever:
     sources: FetchSources
     folder: FetchFolder
 
-    def believe(self, located: EpochUrl) -> BelievedEpoch:
-        """Return the epoch to fetch, judged by the policy.
+    def believed(self, located: EpochUrl) -> Iterator[BelievedEpoch]:
+        """Yield what may be fetched, judged by the policy: first what is to be fetched, then what is left if that can't be had.
+
+        All are of one epoch. What is yielded holds whole: its manifest, and the statement and header of every shard that is wanted.
 
         Raises:
             ManifestError: the trust policy does not hold; its subclasses say why.
-            EpochNotReadyError: no source has the epoch, or its publisher lacks parts of it.
+            EpochNotReadyError: no source has the epoch, or its publishers lack parts of it.
             FetchError: no source could give some document.
             InvalidInputError: what is wanted is not said, or not there.
         """
-        manifest, layout, accepted = self._believe_manifest(located)
-        self.sources.add_mirrors(manifest.manifest.mirrors)
-        shards = tuple(self._shard(manifest, layout, listed) for listed in self._chosen(manifest))
-        return BelievedEpoch(layout, manifest, accepted.with_accepted(manifest.manifest, manifest.envelope.payload_sha256), shards)
-
-    def _believe_manifest(self, located: EpochUrl) -> tuple[BelievedManifest, EpochLayout, AcceptedManifests]:
         settings, reader = self.settings, self.sources.reader
-        chain_id = settings.chain_id or located.chain_id
+        chain_id = self._chain_id(located)
+        if located.layout is not None:
+            layouts = [located.layout]
+        else:
+            # A trusted block is of one epoch, whose height no proof says: the sources' order decides, not who says the highest.
+            by_height = settings.policy.trusted_block is None
+            layouts = find_published_epochs(settings.epoch, chain_id, self.sources.sources, reader, newest_first=by_height)
+        accepted = self._accepted(chain_id)
+        must_be_newest = located.layout is None and settings.epoch == "latest"
+        problems: list[StatecastError] = []
+        epoch_id: CryptoHash | None = None
+        for layout in layouts:
+            if epoch_id is not None:
+                if layout.epoch_id != epoch_id:
+                    continue
+                self.sources.start_over()
+            for manifest in self._acceptable(layout, accepted, problems, must_be_newest=must_be_newest):
+                if epoch_id is not None:
+                    self.sources.start_over()
+                liars: dict[str, str] = {}
+                try:
+                    shards = tuple(self._shard(manifest, layout, listed, liars) for listed in self._chosen(manifest))
+                except (ManifestError, FetchError, EpochNotReadyError, InvalidInputError) as error:
+                    problems.append(error)
+                    continue
+                epoch_id = layout.epoch_id
+                for source_id, problem in liars.items():
+                    self.sources.accounts[source_id].ban(problem)
+                for passed_over in problems:
+                    self.sources.warn(f"a manifest is not followed: {passed_over}")
+                problems.clear()
+                for shard in shards:
+                    self._tell_doubts(shard)
+                self._tell_older(layout, accepted, must_be_newest=must_be_newest)
+                self.sources.add_mirrors(manifest.manifest.mirrors)
+                payload_sha256 = manifest.envelope.payload_sha256
+                yield BelievedEpoch(layout, manifest, accepted.with_accepted(manifest.signers, manifest.manifest, payload_sha256), shards)
+        if epoch_id is None:
+            raise _worst(problems)
+
+    def _acceptable(
+        self, layout: EpochLayout, accepted: AcceptedManifests, problems: list[StatecastError], *, must_be_newest: bool
+    ) -> Sequence[BelievedManifest]:
+        """Return the manifests of an epoch that may be followed; none, and why, where there are none."""
+        policy = self.settings.policy
+        try:
+            offers = self.sources.reader.read_all(layout.manifest, ENVELOPE_BYTES_MAX)
+            found = acceptable_manifests(policy, offers, layout, datetime.now(UTC), accepted, must_be_newest=must_be_newest)
+        except ManifestError as error:
+            problems.append(error)
+            return ()
+        except FetchError as error:
+            problems.append(
+                EpochNotReadyError(
+                    problem=f"no source has the manifest: {error}",
+                    where=layout.manifest,
+                    remedy="The epoch is not published, or not yet.",
+                )
+            )
+            return ()
+        for source_id, problem in found.refused:
+            self.sources.warn(f"the manifest of {source_id} does not count: {problem}")
+        return found.manifests
+
+    def _chain_id(self, located: EpochUrl) -> str:
+        chain_id = self.settings.chain_id or located.chain_id
         if chain_id is None:
             raise InvalidInputError(problem="which chain is meant is not said", remedy="Give --chain-id, or an epoch's URL.")
         if located.chain_id not in (None, chain_id):
             raise InvalidInputError(problem=f"the URL is of chain {located.chain_id}, not {chain_id}", where="--chain-id")
         if located.layout is not None:
             self._check_named(located.layout)
-            layouts = [located.layout]
-        else:
-            layouts = find_published_epochs(settings.epoch, chain_id, self.sources.sources, reader)
+        return chain_id
+
+    def _accepted(self, chain_id: str) -> AcceptedManifests:
         accepted = self.folder.accepted(chain_id)
-        must_be_newest = located.layout is None and settings.epoch == "latest"
-        first_error: StatecastError | None = None
-        for layout in layouts:
-            try:
-                offers = reader.read_all(layout.manifest, ENVELOPE_BYTES_MAX)
-                believed = choose_manifest(settings.policy, offers, layout, datetime.now(UTC), accepted, must_be_newest=must_be_newest)
-            except (ManifestError, FetchError) as error:
-                first_error = first_error or error
-                continue
-            for source_id, problem in believed.refused:
-                self.sources.warn(f"the manifest of {source_id} does not count: {problem}")
-            return believed, layout, accepted
-        assert first_error is not None
-        if isinstance(first_error, FetchError):
-            raise EpochNotReadyError(
-                problem=f"no source has the manifest: {first_error}",
-                where=layouts[0].manifest,
-                remedy="The epoch is not published, or not yet.",
+        if accepted.is_older_format:
+            self.sources.warn("the folder's memory of accepted manifests does not say who had signed them: it is not used, and starts anew")
+        return accepted
+
+    def _tell_older(self, layout: EpochLayout, accepted: AcceptedManifests, *, must_be_newest: bool) -> None:
+        keys = self.settings.policy.keys
+        newest = None if keys is None else accepted.newest_epoch_height(keys.keys)
+        if must_be_newest and newest is not None and newest > layout.epoch_height:
+            self.sources.warn(
+                f"epoch {newest} was accepted before, of another pinned key; the latest that is offered is {layout.epoch_height}"
             )
-        raise first_error
 
     def _check_named(self, layout: EpochLayout) -> None:
         selector = self.settings.epoch
@@ -205,6 +266,8 @@ class EpochBeliever:
             if manifest.shard(shard_id) is None:
                 listed = ", ".join(str(shard.shard_id) for shard in manifest.shards)
                 raise InvalidInputError(problem=f"shard {shard_id} is not in the manifest", remedy=f"It lists {listed}.")
+        if not manifest.shards:
+            raise EpochNotReadyError(problem="the publisher offers no shard", remedy="Fetch from another publisher.")
         chosen = [shard for shard in manifest.shards if not wanted or shard.shard_id in wanted]
         for shard in chosen:
             if len(shard.parts) != shard.num_parts:
@@ -214,19 +277,16 @@ class EpochBeliever:
                 )
         return chosen
 
-    def _shard(self, believed: BelievedManifest, layout: EpochLayout, listed: ManifestShard) -> BelievedShard:
-        """Believe a shard's statement and header, and list its parts."""
+    def _shard(self, believed: BelievedManifest, layout: EpochLayout, listed: ManifestShard, liars: dict[str, str]) -> BelievedShard:
+        """Believe a shard's statement and header, and list its parts.
+
+        Args:
+            liars: takes up the sources that lie if this manifest is right, with what is wrong.
+        """
         manifest = believed.manifest
         offers = self.sources.reader.read_all(layout.shard_statement(listed.shard_id), ENVELOPE_BYTES_MAX)
         statement = choose_statement(self.settings.policy, offers, manifest, listed)
-        for source_id, problem in statement.refused:
-            self.sources.warn(f"{source_id}: {problem}")
-        for found in statement.contradictions:
-            self.sources.warn(
-                f"equivocation: two statements of shard {listed.shard_id} contradict each other in {', '.join(found.fields[:5])} "
-                f"({found.left_sha256[:12]}…, {found.right_sha256[:12]}…); the one that the trust rule stands behind is followed"
-            )
-        header = self._header(layout, listed)
+        header = self._header(layout, listed, liars)
         check_state_header(believed.blocks, statement.statement, header, layout.state_header(listed.shard_id))
         parts = tuple(
             FetchPart(
@@ -244,7 +304,18 @@ class EpochBeliever:
         )
         return BelievedShard(listed, statement, header, parts)
 
-    def _header(self, layout: EpochLayout, listed: ManifestShard) -> bytes | None:
+    def _tell_doubts(self, shard: BelievedShard) -> None:
+        """Tell what other statements of a shard sources have."""
+        for source_id, problem in shard.statement.refused:
+            self.sources.warn(f"{source_id}: {problem}")
+        for found in shard.statement.contradictions:
+            both = f"; {', '.join(map(str, found.two_faced))} signed both and does not count" if found.two_faced else ""
+            self.sources.warn(
+                f"two statements of shard {shard.shard_id} contradict each other in {', '.join(found.fields[:5])} "
+                f"({found.left_sha256[:12]}…, {found.right_sha256[:12]}…); the one that the trust rule stands behind is followed{both}"
+            )
+
+    def _header(self, layout: EpochLayout, listed: ManifestShard, liars: dict[str, str]) -> bytes | None:
         if listed.header is None:
             self.sources.warn(f"shard {listed.shard_id} is published without a state header")
             return None
@@ -253,7 +324,18 @@ class EpochBeliever:
         if has_digest(path, listed.header.size, listed.header.sha256):
             with disk_errors(path):
                 return path.read_bytes()
-        return self.sources.reader.read_verified(name, listed.header.size, listed.header.sha256)
+        found = self.sources.reader.read_verified(name, listed.header.size, listed.header.sha256)
+        liars |= found.other_bytes
+        return found.data
+
+
+def _worst(problems: Sequence[StatecastError]) -> StatecastError:
+    """Return the problem that says most of why nothing holds."""
+    for kind in (EquivocationError, ManifestError):
+        for problem in problems:
+            if isinstance(problem, kind):
+                return problem
+    return problems[0]
 
 
 def has_digest(path: Path, size: int, sha256: str) -> bool:

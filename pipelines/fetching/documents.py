@@ -1,7 +1,7 @@
 """Reads the small objects of an epoch, pointer, manifest, statements, headers, from whatever sources have them. Believes nothing.
 
 A document without a digest is read from all sources, since only what all of them say shows who stands behind what. One with a digest
-is read from the first source that has the right bytes; a source that has others is banned.
+is read from the first source that has the right bytes; who has others lies, if the digest is believed: that is the caller's to say.
 """
 
 from __future__ import annotations
@@ -31,6 +31,15 @@ STRAGGLER_TIMEOUT_S: Final = 10.0
 
 DOCUMENT_ATTEMPTS_MAX: Final = 4
 """Attempts at one document from one source."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedObject:
+    """An object with the right bytes."""
+
+    data: bytes
+    other_bytes: dict[str, str]
+    """Sources that were asked before and have other bytes, each with what is wrong."""
 
 
 @dataclass(slots=True)
@@ -77,13 +86,14 @@ class DocumentReader:
             raise FetchError(problem="no source has the document", where=name, attempts=problems)
         return [Offer(source.source_id, found[source.source_id]) for source in asked if source.source_id in found]
 
-    def read_verified(self, name: str, size: int, sha256: str) -> bytes:
+    def read_verified(self, name: str, size: int, sha256: str) -> VerifiedObject:
         """Return an object with the right bytes.
 
         Raises:
             FetchError: no source has it.
         """
         problems: dict[str, list[str]] = {}
+        other_bytes: dict[str, str] = {}
         for source in self._usable():
             wanted = WantedObject(name, size, size)
             answer = self._attempts(source, wanted, Cancellation())
@@ -92,10 +102,10 @@ class DocumentReader:
                 problems[source.source_id] = [answer]
             elif len(answer) == size and hashlib.sha256(answer).hexdigest() == sha256:
                 account.bytes_received += size
-                return answer
+                return VerifiedObject(answer, other_bytes)
             else:
-                account.ban(f"its bytes of {name} do not have the sha256 that the manifest says")
-                problems[source.source_id] = ["banned: its bytes do not have the sha256 that the manifest says"]
+                other_bytes[source.source_id] = f"its bytes of {name} do not have the sha256 that the manifest says"
+                problems[source.source_id] = ["its bytes do not have the sha256 that the manifest says"]
         raise FetchError(problem="no source has the object", where=name, attempts=problems)
 
     def read_any(self, name: str, bytes_max: int) -> bytes:

@@ -58,16 +58,21 @@ def parse_epoch_url(url: str) -> EpochUrl:
     return EpochUrl(root, layout.chain_id, layout)
 
 
-def find_published_epochs(selector: str, chain_id: str, sources: Sequence[Source], reader: DocumentReader) -> list[EpochLayout]:
+def find_published_epochs(
+    selector: str, chain_id: str, sources: Sequence[Source], reader: DocumentReader, *, newest_first: bool
+) -> list[EpochLayout]:
     """Return the epochs that a selector can mean, the best first. What sources say of it is not believed: whoever follows verifies.
 
     Args:
         selector: ``latest``, an epoch height, or an epoch id.
+        newest_first: the higher epoch is the better one; else the one that an earlier source names.
     Raises:
         EpochNotReadyError: no source knows such an epoch.
         FetchError: no source answered.
     """
     layouts, unanswered = _pointed_at(chain_id, reader)
+    if newest_first:
+        layouts.sort(key=lambda layout: -layout.epoch_height)
     if selector == "latest":
         if not layouts and unanswered is not None:
             raise unanswered
@@ -85,7 +90,7 @@ def find_published_epochs(selector: str, chain_id: str, sources: Sequence[Source
 
 
 def _pointed_at(chain_id: str, reader: DocumentReader) -> tuple[list[EpochLayout], FetchError | None]:
-    """Return the epochs that latest pointers name, the newest first."""
+    """Return the epochs that latest pointers name, in the order of the sources."""
     name = latest_name(chain_id)
     try:
         offers = reader.read_all(name, POINTER_BYTES_MAX)
@@ -100,7 +105,7 @@ def _pointed_at(chain_id: str, reader: DocumentReader) -> tuple[list[EpochLayout
             continue
         if pointer.chain_id == chain_id and pointer.layout not in layouts:
             layouts.append(pointer.layout)
-    return sorted(layouts, key=lambda layout: -layout.epoch_height), None
+    return layouts, None
 
 
 def _listed(selector: str, chain_id: str, sources: Sequence[Source]) -> list[EpochLayout]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX, read_torrent
+from pipelines.bittorrent.torrents import recompose_torrent
 from pipelines.bucket.lease_keeper import EpochLease, LeaseState, held_epoch
 from pipelines.fetching.believed_epoch import BelievedEpoch, EpochBeliever, FetchSources, has_digest
 from pipelines.fetching.epoch_location import parse_epoch_url
@@ -34,7 +35,7 @@ from pipelines.fetching.verifier import Verifier
 from pipelines.stores.durable_file import disk_errors
 from pipelines.stores.open_store import open_store
 from pipelines.stores.read_only import is_written
-from schemas.errors import FetchError, InvalidInputError, ManifestError
+from schemas.errors import FetchError, IntegrityError, InvalidInputError, ManifestError
 from schemas.published.latest_pointer import LatestPointer
 from schemas.published.object_layout import EpochLayout, latest_name
 
@@ -60,7 +61,7 @@ class EpochFetch:
         folder = FetchFolder(self.settings.into)
         try:
             located = self._sources.open()
-            return self._planned(EpochBeliever(self.settings, self._sources, folder).believe(located), folder)
+            return self._planned(next(EpochBeliever(self.settings, self._sources, folder).believed(located)), folder)
         finally:
             self._sources.close()
 
@@ -81,9 +82,28 @@ class EpochFetch:
             stack.callback(self._sources.close)
             located = self._sources.open()
             stack.enter_context(folder.opened())
-            epoch = EpochBeliever(self.settings, self._sources, folder).believe(located)
+            failure: FetchError | IntegrityError | None = None
+            for epoch in EpochBeliever(self.settings, self._sources, folder).believed(located):
+                if failure is not None:
+                    # No proof covers stored bytes, so that only now it shows whether a manifest says them right.
+                    self._sources.warn(
+                        f"what the manifest before lists can't be had: {failure}; that of {epoch.manifest.source_id} is followed"
+                    )
+                try:
+                    shards = self._bring(epoch, folder, is_latest=located.layout is None and self.settings.epoch == "latest")
+                except (FetchError, IntegrityError) as error:
+                    failure = failure or error
+                else:
+                    return self._result(epoch, shards, folder, seconds=time.monotonic() - began_s)
+            assert failure is not None, "where nothing holds, an error says so"
+            raise failure
+
+    def _bring(self, epoch: BelievedEpoch, folder: FetchFolder, *, is_latest: bool) -> tuple[FetchShard, ...]:
+        """Put all of an epoch in place; the manifest and the pointer last."""
+        with ExitStack() as stack:
             stack.enter_context(self._held(epoch.layout))
-            folder.remember(epoch.accepted)
+            if epoch.manifest.signers:
+                folder.remember(epoch.accepted)
             for shard in epoch.shards:
                 folder.write(epoch.layout.shard_statement(shard.shard_id), shard.statement.envelope.to_bytes())
                 if shard.header is not None:
@@ -93,8 +113,8 @@ class EpochFetch:
             shards = self._fetch_parts(epoch, folder, verifier)
             self._bring_torrents(epoch, folder)
             folder.write(epoch.layout.manifest, epoch.manifest.envelope.to_bytes())
-            self._point_at(epoch, folder)
-            return self._result(epoch, shards, folder, seconds=time.monotonic() - began_s)
+            self._point_at(epoch, folder, is_latest=is_latest)
+            return shards
 
     @contextmanager
     def _held(self, layout: EpochLayout) -> Iterator[None]:
@@ -153,6 +173,8 @@ class EpochFetch:
             try:
                 data = self._sources.reader.read_any(name, TORRENT_BYTES_MAX)
                 read_torrent(data, shard.listed, name)
+                # Another publisher's torrent has web seeds and trackers of its own, which no info hash covers.
+                data = recompose_torrent(data, epoch.manifest.manifest.web_seeds, epoch.manifest.manifest.trackers)
             except InvalidInputError:
                 self._sources.warn("torrents are left out: libtorrent, which would check them, is not installed (extra p2p)")
                 return
@@ -161,8 +183,12 @@ class EpochFetch:
             else:
                 folder.write(name, data)
 
-    def _point_at(self, epoch: BelievedEpoch, folder: FetchFolder) -> None:
-        """Move the folder's own latest pointer forward, so that the folder can be used like a bucket."""
+    def _point_at(self, epoch: BelievedEpoch, folder: FetchFolder, *, is_latest: bool) -> None:
+        """Move the folder's own latest pointer forward, so that the folder can be used like a bucket.
+
+        One that points at a newer epoch stays where this epoch was asked for by name, or a pinned key has signed as new a one: an epoch
+        height that nobody signed must not keep it from ever moving again.
+        """
         layout = epoch.layout
         path = folder.path(latest_name(layout.chain_id))
         revision, payload_sha256 = epoch.manifest.manifest.revision, epoch.manifest.envelope.payload_sha256
@@ -170,11 +196,19 @@ class EpochFetch:
         with disk_errors(path):
             there = path.read_bytes() if path.is_file() else None
         try:
-            if there is not None and not pointer.supersedes(LatestPointer.parse(there, str(path))):
+            if there is not None and self._is_newer(LatestPointer.parse(there, str(path)), epoch, is_latest=is_latest):
                 return
         except ManifestError:
             self._sources.warn("the latest pointer in the folder could not be read and is replaced")
         folder.write(latest_name(layout.chain_id), pointer.to_bytes())
+
+    def _is_newer(self, there: LatestPointer, epoch: BelievedEpoch, *, is_latest: bool) -> bool:
+        """Tell whether a pointer is to stay where it is."""
+        if there.epoch_id == epoch.layout.epoch_id or there.epoch_height < epoch.layout.epoch_height:
+            return False
+        keys = self.settings.policy.keys
+        newest = None if keys is None else epoch.accepted.newest_epoch_height(keys.keys)
+        return not is_latest or (newest is not None and newest >= there.epoch_height)
 
     def _planned(self, epoch: BelievedEpoch, folder: FetchFolder) -> FetchPlan:
         here = {part.object_name for part in epoch.parts if has_digest(folder.path(part.object_name), part.size, part.sha256)}

@@ -120,7 +120,7 @@ class FetchFolder:
         """
         path = self._memory(chain_id)
         with disk_errors(path):
-            return AcceptedManifests.parse(path.read_bytes(), str(path)) if path.exists() else AcceptedManifests(chain_id)
+            return AcceptedManifests.parse(path.read_bytes(), chain_id, str(path)) if path.exists() else AcceptedManifests(chain_id)
 
     def remember(self, accepted: AcceptedManifests) -> None:
         """Write what is accepted, before anything of it is fetched: a kill must not make it forgotten.

@@ -67,6 +67,10 @@ class SourceAccount:
         self.note(problem)
         self.banned = self.banned or problem
 
+    def pardon(self) -> None:
+        """Ask it again: the manifest by which its bytes were wrong is not followed any more."""
+        self.banned = None
+
     def succeeded(self) -> None:
         """Forget failures: it works."""
         self.failures_in_row = 0

@@ -17,7 +17,7 @@ from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
 from pipelines.trust.chain import ProvenBlocks, prove_blocks
 from pipelines.trust.policy import check_state_header
-from pipelines.trust.signatures import TrustRule, agreed_payload
+from pipelines.trust.signatures import TrustRule, agreed_signers
 from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, ObjectNotFoundError, StoreNotListedError
 from schemas.ids import CryptoHash, PartId
 from schemas.published.manifest import Manifest
@@ -121,7 +121,7 @@ class EpochCheck:
         # A manifest is one publisher's word, so one trusted key is enough for it; the threshold counts on the statements.
         signers: set[PublicKey] | None = None
         if self.trust is not None:
-            signers = set(agreed_payload([stored.envelope], TrustRule(self.trust.keys), where).signers)
+            signers = set(agreed_signers([stored.envelope], TrustRule(self.trust.keys), where))
         blocks = None if self.trusted_block is None else prove_blocks(self.trusted_block, stored.manifest, where)
         findings: list[Finding] = []
         shards = []
@@ -164,7 +164,7 @@ class EpochCheck:
             return None
         signers: set[PublicKey] = set()
         if self.trust is not None:
-            signers = set(agreed_payload([envelope], self.trust, f"{store.url}/{name}").signers)
+            signers = set(agreed_signers([envelope], self.trust, f"{store.url}/{name}"))
         return statement, signers
 
     def _check_shard(

@@ -26,7 +26,7 @@ from pipelines.keeping.check_epoch import CHECK_TASK_MEMORY_BYTES, Finding, Find
 from pipelines.keeping.scrub_epoch import ScrubbedEpoch, part_tasks, torrent_problem
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
-from pipelines.trust.signatures import TrustRule, agreed_payload, verified_signers
+from pipelines.trust.signatures import TrustRule, agreed_signers, verified_signers
 from schemas.errors import FetchError, InvalidInputError, ManifestError, ObjectExistsError, ObjectMismatchError, StatecastError
 from schemas.ids import PartId
 from schemas.published.dsse import ENVELOPE_BYTES_MAX, parse_envelope
@@ -183,7 +183,7 @@ class EpochRepair:
         if problem is not None:
             raise ManifestError(problem=problem)
         if self.trust is not None:
-            agreed_payload([envelope], self.trust, "offer")
+            agreed_signers([envelope], self.trust, "offer")
         return envelope.to_bytes()
 
     def _torrent(self, layout: EpochLayout, manifest: Manifest, shard: ManifestShard, name: str) -> tuple[str, bytes]:

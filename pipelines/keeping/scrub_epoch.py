@@ -20,7 +20,7 @@ from pipelines.keeping.check_part import CheckedPart, CheckPartTask
 from pipelines.keeping.scrub_sample import SampleWindow
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import ObjectInfo, Store
-from pipelines.trust.signatures import TrustRule, agreed_payload, verified_signers
+from pipelines.trust.signatures import TrustRule, agreed_signers, verified_signers
 from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, ObjectNotFoundError, SignatureError
 from schemas.ids import PartId
 from schemas.published.dsse import Envelope
@@ -117,7 +117,7 @@ class EpochScrub:
     def _judge(self, stored: StoredManifest) -> None:
         """Raise ManifestError where none of the trusted keys has signed: one is enough for a manifest."""
         if self.trust is not None:
-            agreed_payload([stored.envelope], TrustRule(self.trust.keys), self.layout.manifest)
+            agreed_signers([stored.envelope], TrustRule(self.trust.keys), self.layout.manifest)
 
     def _check_revisions(self, store: Store, stored: StoredManifest, listed: dict[str, ObjectInfo]) -> None:
         revisions = _revisions(listed)
@@ -151,7 +151,7 @@ class EpochScrub:
                 return
             problem = statement_problem(found[0], shard, manifest)
             if problem is None and self.trust is not None:
-                agreed_payload([found[1]], self.trust, f"{store.url}/{name}")
+                agreed_signers([found[1]], self.trust, f"{store.url}/{name}")
         except ManifestError as error:
             problem = error.problem
         if problem is not None:

@@ -21,7 +21,7 @@ from pipelines.proving.wanted_record import WantedRecord
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
 from pipelines.trust.freshness import AcceptedManifests
-from pipelines.trust.policy import BelievedManifest, Offer, TrustPolicy, check_state_header, choose_manifest, choose_statement
+from pipelines.trust.policy import BelievedManifest, Offer, TrustPolicy, acceptable_manifests, check_state_header, choose_statement
 from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, ObjectMismatchError, ObjectNotFoundError
 from schemas.ids import ZERO_HASH, PartId, ShardUId
 from schemas.nearcore.block import decode_block_header
@@ -93,7 +93,8 @@ def believe_manifest(store: Store, layout: EpochLayout, policy: TrustPolicy) -> 
         offers = [Offer(store.url, store.get(layout.manifest, 0, ENVELOPE_BYTES_MAX + 1))]
     except ObjectNotFoundError:
         raise EpochNotReadyError(problem="the epoch is not published, or not yet", where=f"{store.url}/{layout.folder}") from None
-    return choose_manifest(policy, offers, layout, datetime.now(UTC), AcceptedManifests(layout.chain_id), must_be_newest=False)
+    accepted = AcceptedManifests(layout.chain_id)
+    return acceptable_manifests(policy, offers, layout, datetime.now(UTC), accepted, must_be_newest=False).first
 
 
 @dataclass(slots=True)

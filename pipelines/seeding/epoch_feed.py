@@ -9,7 +9,7 @@ from typing import Final
 
 from pipelines.stores.store import Store
 from pipelines.trust.freshness import AcceptedManifests
-from pipelines.trust.policy import Offer, TrustPolicy, choose_manifest
+from pipelines.trust.policy import Offer, TrustPolicy, acceptable_manifests
 from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, ObjectNotFoundError
 from schemas.published.dsse import ENVELOPE_BYTES_MAX
 from schemas.published.manifest import Manifest
@@ -51,7 +51,7 @@ class EpochFeed:
         self._epochs = epochs
         self._policy = policy
         self.accepted = accepted
-        """What was accepted so far: whoever keeps it makes a rollback visible."""
+        """What was accepted so far, by signer: whoever keeps it makes a rollback visible."""
         self._pointer_version = ""
         self._listed_at_s = -LISTING_INTERVAL_S
         self._layouts: list[EpochLayout] = []
@@ -87,8 +87,8 @@ class EpochFeed:
             ManifestError: it is not believed; the subclasses say why.
         """
         offer = Offer(where, data)
-        believed = choose_manifest(self._policy, [offer], layout, datetime.now(UTC), self.accepted, must_be_newest=False)
-        self.accepted = self.accepted.with_accepted(believed.manifest, believed.envelope.payload_sha256)
+        believed = acceptable_manifests(self._policy, [offer], layout, datetime.now(UTC), self.accepted, must_be_newest=False).first
+        self.accepted = self.accepted.with_accepted(believed.signers, believed.manifest, believed.envelope.payload_sha256)
         return EpochToSeed(layout, believed.manifest, data)
 
     def _list_again(self) -> None:

@@ -32,7 +32,6 @@ from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.policy import TrustPolicy
 from schemas.address import Address
 from schemas.errors import InvalidInputError, ManifestError, StatecastError
-from schemas.ids import CryptoHash
 from schemas.published.manifest_shard import ManifestShard
 from schemas.published.object_layout import EpochLayout, shard_folder_name
 
@@ -368,11 +367,12 @@ class Seeder:
         Raises:
             ManifestError: the memory is damaged: without it an old manifest would pass for a new one.
         """
-        path = self._data.own(_ACCEPTED)
-        nothing: dict[CryptoHash, Any] = {}
-        return (
-            AcceptedManifests.parse(path.read_bytes(), str(path)) if path.exists() else AcceptedManifests(self._settings.chain_id, nothing)
-        )
+        path, chain_id = self._data.own(_ACCEPTED), self._settings.chain_id
+        accepted = AcceptedManifests.parse(path.read_bytes(), chain_id, str(path)) if path.exists() else AcceptedManifests(chain_id)
+        if accepted.is_older_format:
+            note = "the memory of accepted manifests does not say who had signed them: it is not used, and starts anew"
+            self._on_event(SeedEvent("memory_ignored", note, {"where": str(path), "problem": note}))
+        return accepted
 
 
 def _with_traffic(shard: ShardStatus, traffic: Traffic | None) -> ShardStatus:

@@ -112,7 +112,7 @@ class SeedEvent:
     """Something that happened once."""
 
     kind: str
-    """epoch_found, epoch_dropped, shard_seeding, shard_failed, poll_failed, manifest_refused."""
+    """epoch_found, epoch_dropped, shard_seeding, shard_failed, poll_failed, manifest_refused, memory_ignored."""
     message: str
     """For people."""
     facts: Mapping[str, Any] = field(default_factory=dict)

@@ -1,16 +1,21 @@
 """What a reader demands before it believes a manifest, a shard statement and a state header. Decisions only, no I/O.
 
-The rules, in the order in which they are applied:
+The rules, in the order in which they are applied (why they are so: ``docs/decisions/0012``):
 
 1. Without pinned keys and without a trusted block nothing is believed, unless the reader said so by name (``insecure``).
-2. A manifest: with pinned keys at least one of them has signed it (it is one publisher's word), and of all that are offered the one
-   with the highest revision counts; two of one revision, both signed, are equivocation. Without pinned keys the first that is offered
-   counts, since a revision that nobody signed says nothing. Never an expired one, never one behind what was accepted before.
-3. A shard statement: the one that the manifest names by its digest; with pinned keys at least the threshold of them has signed its
-   payload, in whatever envelopes the signatures came. A pinned key that has signed two contradicting statements is an error;
-   contradictions of others are reported.
+2. A manifest is one publisher's word: with pinned keys at least one of them must *stand behind* it. A key stands behind the newest
+   revision that it has signed of all that are offered and remembered, unless it has signed two of one revision: that is equivocation,
+   and then it stands behind none. What other keys have signed is no evidence against it. Of several acceptable manifests the order in
+   `acceptable_manifests` decides; without pinned keys it is the order of the sources. Never an expired one.
+3. A shard statement: the one that the manifest names by its digest, and of the manifest's chain, epoch and shard: a genuine statement
+   of something else is evidence of nothing. With pinned keys at least the threshold of them has signed its payload, in whatever
+   envelopes the signatures came; a key that has signed two contradicting statements does not count. Where the threshold stands behind a
+   contradicting one too, a trusted block must decide.
 4. With a trusted block: block headers, state header and statement hang together by hash (`pipelines.trust.chain`).
 5. Parts validate against the statement's state root. That is not decided here.
+
+A manifest *holds* where all of this does for every shard that is wanted; who reads from several sources tries the acceptable ones in
+their order. Only what held is remembered, and only of those who have signed it.
 """
 
 from __future__ import annotations
@@ -21,9 +26,9 @@ from datetime import datetime
 
 from pipelines.trust.chain import ProvenBlocks, prove_blocks, prove_statement
 from pipelines.trust.equivocation import Contradiction, find_contradictions
-from pipelines.trust.freshness import AcceptedManifests, check_not_expired
-from pipelines.trust.signatures import TrustRule, agreed_payload, verified_signers
-from schemas.errors import EquivocationError, InvalidInputError, ManifestError, SignatureError
+from pipelines.trust.freshness import AcceptedManifests, check_not_expired, two_of_one_revision
+from pipelines.trust.signatures import TrustRule, agreed_signers, verified_signers
+from schemas.errors import EquivocationError, InvalidInputError, ManifestError, RollbackError, SignatureError
 from schemas.ids import CryptoHash
 from schemas.published.dsse import Envelope, parse_envelope
 from schemas.published.in_toto import PAYLOAD_TYPE
@@ -73,17 +78,31 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class BelievedManifest:
-    """A manifest that passed rules 1 and 2."""
+    """A manifest that passed rules 1 and 2, and 4 as far as it goes without shards."""
 
     manifest: Manifest
     envelope: Envelope
+    """With the signatures of pinned keys that hold from all offers, and the others of the first."""
     source_id: str
+    """The first that offers it."""
     signers: tuple[PublicKey, ...]
-    """Pinned keys that have signed it."""
+    """Pinned keys that stand behind it."""
     blocks: ProvenBlocks | None
     """With a trusted block."""
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptableManifests:
+    """The manifests of one epoch that may be followed, in the order in which they are tried; at least one."""
+
+    manifests: tuple[BelievedManifest, ...]
     refused: tuple[tuple[str, str], ...]
-    """Source and problem of each offer that did not count."""
+    """Source and problem of each offer, and of each pinned key's signature on one, that does not count."""
+
+    @property
+    def first(self) -> BelievedManifest:
+        """The one to follow where there is one place to read from."""
+        return self.manifests[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +117,7 @@ class BelievedStatement:
     refused: tuple[tuple[str, str], ...]
 
 
-def choose_manifest(
+def acceptable_manifests(
     policy: TrustPolicy,
     offers: Sequence[Offer],
     layout: EpochLayout,
@@ -106,8 +125,11 @@ def choose_manifest(
     accepted: AcceptedManifests,
     *,
     must_be_newest: bool,
-) -> BelievedManifest:
-    """Return the manifest to follow among those that sources offer.
+) -> AcceptableManifests:
+    """Return the manifests that may be followed among those that sources offer.
+
+    With pinned keys their order is the same for every reader, whatever the order of the sources: complete ones first, then those that
+    list more shards, then those behind which more keys stand, then by revision, the highest first, last by the payload's digest.
 
     Args:
         offers: envelopes, in the order of the reader's preference.
@@ -115,35 +137,32 @@ def choose_manifest(
         accepted: what was accepted before.
         must_be_newest: as in `AcceptedManifests.check`.
     Raises:
-        ManifestError: no offer passes; the error is that of the best one. Its subclasses say why.
-        EquivocationError: pinned keys have signed two manifests of one revision.
+        ManifestError: no offer passes; the error is that of the first. Its subclasses say why.
+        EquivocationError: no offer passes, and a pinned key has signed two manifests of one revision.
     """
     assert offers, "somebody offers something"
-    believed: list[tuple[Manifest, Envelope, Offer, tuple[PublicKey, ...]]] = []
-    refused: list[tuple[str, str]] = []
-    first_error: ManifestError | None = None
-    for offer in offers:
+    offered, refusals = _parse_manifests(policy, offers, layout)
+    acceptable = []
+    for one in offered:
+        manifest, where = one.manifest, one.source_ids[0]
+        signers: tuple[PublicKey, ...] = ()
         try:
-            manifest, envelope = _parse_manifest(offer, layout)
-            signers = _manifest_signers(policy, envelope, offer.source_id)
-            accepted.check(manifest, envelope.payload_sha256, offer.source_id, must_be_newest=must_be_newest)
-            check_not_expired(manifest, now, offer.source_id)
+            if policy.keys is not None:
+                signers, problems = _standing_behind(one, offered, accepted, where, must_be_newest=must_be_newest)
+                refusals += [(where, problem) for problem in problems]
+            check_not_expired(manifest, now, where)
+            blocks = None if policy.trusted_block is None else prove_blocks(policy.trusted_block, manifest, where)
         except ManifestError as error:
-            first_error = first_error or error
-            refused.append((offer.source_id, error.problem))
-            if isinstance(error, EquivocationError) and policy.keys is not None:
-                raise
+            refusals += [(source_id, error) for source_id in one.source_ids]
         else:
-            believed.append((manifest, envelope, offer, signers))
-    if not believed:
-        assert first_error is not None
-        raise first_error
+            acceptable.append(BelievedManifest(manifest, _merged(one.envelopes, _pinned(policy)), where, signers, blocks))
+    order = [offer.source_id for offer in offers]
+    refusals.sort(key=lambda refusal: order.index(refusal[0]))
+    if not acceptable:
+        raise next((error for _, error in refusals if isinstance(error, EquivocationError)), refusals[0][1])
     if policy.keys is not None:
-        _refuse_two_of_one_revision([(manifest, envelope) for manifest, envelope, _, _ in believed], layout.manifest)
-        believed.sort(key=lambda item: -item[0].revision)
-    manifest, envelope, offer, signers = believed[0]
-    blocks = None if policy.trusted_block is None else prove_blocks(policy.trusted_block, manifest, offer.source_id)
-    return BelievedManifest(manifest, envelope, offer.source_id, signers, blocks, tuple(refused))
+        acceptable.sort(key=_rank)
+    return AcceptableManifests(tuple(acceptable), tuple((source_id, error.problem) for source_id, error in refusals))
 
 
 def choose_statement(policy: TrustPolicy, offers: Sequence[Offer], manifest: Manifest, listed: ManifestShard) -> BelievedStatement:
@@ -153,16 +172,16 @@ def choose_statement(policy: TrustPolicy, offers: Sequence[Offer], manifest: Man
         offers: envelopes of the shard's statement from any number of sources.
     Raises:
         SignatureError: too few pinned keys have signed.
-        EquivocationError: pinned keys have signed contradicting statements.
-        ManifestError: no offer is the statement that the manifest names, or the statement is of something else.
+        EquivocationError: too few pinned keys are left, since some have signed statements that contradict each other.
+        ManifestError: no offer is the statement that the manifest names, or the statement is of something else; or pinned keys contradict
+            each other, and there is no trusted block to decide.
     """
     where = f"statement of shard {listed.shard_id}"
     envelopes: list[Envelope] = []
     refused: list[tuple[str, str]] = []
     for offer in offers:
         try:
-            envelope = parse_envelope(offer.data, f"{offer.source_id}, {where}")
-            ShardStatement.from_payload(envelope.payload, f"{offer.source_id}, {where}")
+            envelope = _parse_statement(offer, manifest, listed, f"{offer.source_id}, {where}")
         except ManifestError as error:
             refused.append((offer.source_id, error.problem))
             continue
@@ -170,31 +189,17 @@ def choose_statement(policy: TrustPolicy, offers: Sequence[Offer], manifest: Man
         if envelope.payload_sha256 != listed.statement_sha256:
             refused.append((offer.source_id, f"its {where} is not the one that the manifest names"))
     named = [envelope for envelope in envelopes if envelope.payload_sha256 == listed.statement_sha256]
-    pinned = () if policy.keys is None else policy.keys.keys
-    contradictions = find_contradictions(envelopes, pinned, where)
-    two_faced = sorted({str(key) for found in contradictions for key in found.two_faced})
-    if two_faced:
-        raise EquivocationError(
-            problem=f"{', '.join(two_faced)} signed two statements that contradict each other in {', '.join(contradictions[0].fields[:5])}",
-            where=where,
-            remedy="That key lies or is stolen: trust it no longer.",
-        )
-    signers: tuple[PublicKey, ...] = ()
-    if policy.keys is not None:
-        agreement = agreed_payload(envelopes, policy.keys, where)
-        signers = agreement.signers
-        if not named or agreement.payload != named[0].payload:
-            raise ManifestError(problem="trusted keys stand behind another statement than the one that the manifest names", where=where)
     if not named:
         raise ManifestError(
             problem="no source has the statement that the manifest names by its sha256",
             where=where,
             remedy="; ".join(f"{source_id}: {problem}" for source_id, problem in refused[:5]),
         )
+    contradictions = find_contradictions(envelopes, _pinned(policy), where)
+    signers = _statement_signers(policy, envelopes, named, contradictions, where)
     statement = ShardStatement.from_payload(named[0].payload, where)
     _check_same(statement, manifest, listed, where)
-    envelope = _merged(named, pinned)
-    return BelievedStatement(statement, envelope, signers, contradictions, tuple(refused))
+    return BelievedStatement(statement, _merged(named, _pinned(policy)), signers, contradictions, tuple(refused))
 
 
 def check_state_header(blocks: ProvenBlocks | None, statement: ShardStatement, state_header: bytes | None, where: str) -> None:
@@ -214,6 +219,40 @@ def check_state_header(blocks: ProvenBlocks | None, statement: ShardStatement, s
     prove_statement(blocks, statement, state_header, where)
 
 
+@dataclass(frozen=True, slots=True)
+class _OfferedManifest:
+    """One payload, and all who offer it."""
+
+    manifest: Manifest
+    payload_sha256: str
+    source_ids: tuple[str, ...]
+    envelopes: tuple[Envelope, ...]
+    signers: frozenset[PublicKey]
+    """Pinned keys that have signed it, whether or not they stand behind it."""
+
+
+def _parse_manifests(
+    policy: TrustPolicy, offers: Sequence[Offer], layout: EpochLayout
+) -> tuple[list[_OfferedManifest], list[tuple[str, ManifestError]]]:
+    """Return what is offered by payload, in the order of the first offers; and what is no manifest of this epoch, by source."""
+    found: dict[str, tuple[Manifest, list[str], list[Envelope]]] = {}
+    refusals: list[tuple[str, ManifestError]] = []
+    for offer in offers:
+        try:
+            manifest, envelope = _parse_manifest(offer, layout)
+        except ManifestError as error:
+            refusals.append((offer.source_id, error))
+            continue
+        _, source_ids, envelopes = found.setdefault(envelope.payload_sha256, (manifest, [], []))
+        source_ids.append(offer.source_id)
+        envelopes.append(envelope)
+    offered = [
+        _OfferedManifest(manifest, sha256, tuple(source_ids), tuple(envelopes), _signers(envelopes, _pinned(policy)))
+        for sha256, (manifest, source_ids, envelopes) in found.items()
+    ]
+    return offered, refusals
+
+
 def _parse_manifest(offer: Offer, layout: EpochLayout) -> tuple[Manifest, Envelope]:
     envelope = parse_envelope(offer.data, offer.source_id)
     if envelope.payload_type != PAYLOAD_TYPE:
@@ -226,24 +265,123 @@ def _parse_manifest(offer: Offer, layout: EpochLayout) -> tuple[Manifest, Envelo
     return manifest, envelope
 
 
-def _manifest_signers(policy: TrustPolicy, envelope: Envelope, where: str) -> tuple[PublicKey, ...]:
-    if policy.keys is None:
-        return ()
-    signers = tuple(sorted(verified_signers(envelope, policy.keys.keys)))
-    if not signers:
+def _standing_behind(
+    one: _OfferedManifest, offered: Sequence[_OfferedManifest], accepted: AcceptedManifests, where: str, *, must_be_newest: bool
+) -> tuple[tuple[PublicKey, ...], list[ManifestError]]:
+    """Return the pinned keys that stand behind a manifest, ascending, and why others that have signed it do not.
+
+    Raises:
+        SignatureError: none has signed it.
+        EquivocationError, RollbackError: some have, and none stands behind it.
+    """
+    if not one.signers:
         raise SignatureError(problem="none of the pinned keys has signed the manifest", where=where, remedy="Check the keys.")
-    return signers
+    standing: list[PublicKey] = []
+    problems: list[ManifestError] = []
+    for key in sorted(one.signers):
+        signed = [other for other in offered if key in other.signers]
+        try:
+            _check_stands_behind(key, one, signed, accepted, where, must_be_newest=must_be_newest)
+        except ManifestError as error:
+            problems.append(error)
+        else:
+            standing.append(key)
+    if not standing:
+        raise next((problem for problem in problems if isinstance(problem, EquivocationError)), problems[0])
+    return tuple(standing), problems
 
 
-def _refuse_two_of_one_revision(believed: Sequence[tuple[Manifest, Envelope]], where: str) -> None:
+def _check_stands_behind(
+    key: PublicKey,
+    one: _OfferedManifest,
+    signed: Sequence[_OfferedManifest],
+    accepted: AcceptedManifests,
+    where: str,
+    *,
+    must_be_newest: bool,
+) -> None:
+    """Check that a key stands behind a manifest.
+
+    Args:
+        signed: all that it has signed of those that are offered.
+    Raises:
+        EquivocationError: it has signed two of one revision.
+        RollbackError: it has signed a newer one.
+    """
     by_revision: dict[int, str] = {}
-    for manifest, envelope in believed:
-        if by_revision.setdefault(manifest.revision, envelope.payload_sha256) != envelope.payload_sha256:
-            raise EquivocationError(
-                problem=f"trusted keys have signed two different manifests of revision {manifest.revision}",
+    for other in signed:
+        accepted.check_same(key, other.manifest, other.payload_sha256, where)
+        if by_revision.setdefault(other.manifest.revision, other.payload_sha256) != other.payload_sha256:
+            raise two_of_one_revision(key, other.manifest.revision, where)
+    accepted.check_not_behind(key, one.manifest, where, must_be_newest=must_be_newest)
+    newest = max(by_revision)
+    if one.manifest.revision < newest:
+        raise RollbackError(
+            problem=f"revision {newest} of {key} is offered too, this is {one.manifest.revision}",
+            where=where,
+            remedy="Somebody serves an old manifest.",
+        )
+
+
+def _rank(one: BelievedManifest) -> tuple[bool, int, int, int, str]:
+    manifest = one.manifest
+    return not manifest.is_complete, -len(manifest.shards), -len(one.signers), -manifest.revision, one.envelope.payload_sha256
+
+
+def _parse_statement(offer: Offer, manifest: Manifest, listed: ManifestShard, where: str) -> Envelope:
+    """Return the envelope of a statement of the manifest's chain, epoch and shard.
+
+    A genuine one of something else says nothing here, whoever has signed it: any mirror can serve it under this name.
+    """
+    envelope = parse_envelope(offer.data, where)
+    if envelope.payload_type != PAYLOAD_TYPE:
+        raise ManifestError(problem=f"the payload's type is {envelope.payload_type!r}", where=where)
+    statement = ShardStatement.from_payload(envelope.payload, where)
+    if (statement.chain_id, statement.epoch_id, statement.shard_id) != (manifest.chain_id, manifest.epoch_id, listed.shard_id):
+        raise ManifestError(
+            problem=f"it is the statement of shard {statement.shard_id} in epoch {statement.epoch_id} of {statement.chain_id}", where=where
+        )
+    return envelope
+
+
+def _statement_signers(
+    policy: TrustPolicy,
+    envelopes: Sequence[Envelope],
+    named: Sequence[Envelope],
+    contradictions: Sequence[Contradiction],
+    where: str,
+) -> tuple[PublicKey, ...]:
+    """Return who stands behind the statement that is named, once that is enough; nobody where no key is pinned."""
+    rule = policy.keys
+    if rule is None:
+        return ()
+    two_faced = {key: found for found in contradictions for key in found.two_faced}
+    try:
+        signers = agreed_signers(named, rule, where, two_faced)
+    except SignatureError:
+        if not two_faced:
+            raise
+        fields = ", ".join(next(iter(two_faced.values())).fields[:5])
+        raise EquivocationError(
+            problem=f"{', '.join(sorted(map(str, two_faced)))} signed two statements that contradict each other in {fields}",
+            where=where,
+            remedy="That key lies or is stolen: trust it no longer.",
+        ) from None
+    against = {
+        sha256
+        for found in contradictions
+        for sha256 in (found.left_sha256, found.right_sha256)
+        if named[0].payload_sha256 in (found.left_sha256, found.right_sha256) and sha256 != named[0].payload_sha256
+    }
+    for sha256 in sorted(against) if policy.trusted_block is None else ():
+        others = _signers([envelope for envelope in envelopes if envelope.payload_sha256 == sha256], rule.keys) - set(two_faced)
+        if len(others) >= rule.threshold:
+            raise ManifestError(
+                problem=f"pinned keys contradict each other: {', '.join(sorted(map(str, (*signers, *others))))}",
                 where=where,
-                remedy="A publisher equivocates, or two publish at once.",
+                remedy="At least one of them lies or is stolen: trust it no longer, ask for more signatures, or trust a block as well.",
             )
+    return signers
 
 
 def _check_same(statement: ShardStatement, manifest: Manifest, listed: ManifestShard, where: str) -> None:
@@ -261,10 +399,18 @@ def _check_same(statement: ShardStatement, manifest: Manifest, listed: ManifestS
         raise ManifestError(problem="statement and manifest name different state headers", where=where)
 
 
-def _merged(named: Sequence[Envelope], pinned: Sequence[PublicKey]) -> Envelope:
+def _pinned(policy: TrustPolicy) -> tuple[PublicKey, ...]:
+    return () if policy.keys is None else policy.keys.keys
+
+
+def _signers(envelopes: Sequence[Envelope], keys: Sequence[PublicKey]) -> frozenset[PublicKey]:
+    return frozenset(key for envelope in envelopes for key in verified_signers(envelope, keys))
+
+
+def _merged(envelopes: Sequence[Envelope], pinned: Sequence[PublicKey]) -> Envelope:
     """Return one envelope with all signatures of pinned keys that hold; another's bad signature must not replace a good one."""
-    merged = named[0]
-    for envelope in named[1:]:
+    merged = envelopes[0]
+    for envelope in envelopes[1:]:
         holding = {key.key_id for key in verified_signers(envelope, pinned)}
         merged = merged.with_signatures(tuple(found for found in envelope.signatures if found.key_id in holding))
     return merged

@@ -6,11 +6,11 @@ absent: whoever can write to the store could otherwise spoil a good envelope by 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schemas.errors import EquivocationError, InvalidInputError, SignatureError
+from schemas.errors import InvalidInputError, SignatureError
 from schemas.published.dsse import Envelope
 from schemas.published.in_toto import PAYLOAD_TYPE
 from schemas.published.public_key import KeyScheme, PublicKey
@@ -42,51 +42,37 @@ class TrustRule:
                 _pem(key)
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """A payload that enough pinned keys have signed."""
-
-    payload: bytes
-    signers: tuple[PublicKey, ...]
-    """Ascending."""
-
-
-def verified_signers(envelope: Envelope, keys: Iterable[PublicKey]) -> frozenset[PublicKey]:
-    """Return those of the pinned keys whose signatures on this envelope hold."""
+def verified_signers(envelope: Envelope, keys: Iterable[PublicKey], payload_type: str = PAYLOAD_TYPE) -> frozenset[PublicKey]:
+    """Return those of the pinned keys whose signatures on this envelope hold; none where it is of another type."""
+    if envelope.payload_type != payload_type:
+        return frozenset()
     by_key_id = {signature.key_id: signature.signature for signature in envelope.signatures}
     signed = envelope.pre_authentication_encoding()
     return frozenset(key for key in keys if key.key_id in by_key_id and _holds(key, by_key_id[key.key_id], signed))
 
 
-def agreed_payload(envelopes: Sequence[Envelope], rule: TrustRule, where: str, payload_type: str = PAYLOAD_TYPE) -> Agreement:
-    """Return the payload behind which enough pinned keys stand.
+def agreed_signers(
+    envelopes: Sequence[Envelope], rule: TrustRule, where: str, discounted: Collection[PublicKey] = ()
+) -> tuple[PublicKey, ...]:
+    """Return the pinned keys that stand behind one payload, ascending, once there are enough of them.
 
-    Signatures on byte-identical payloads are counted together, whichever envelope they came in; a key counts once a payload.
+    Signatures are counted together, whichever envelope they came in; a key counts once.
 
     Args:
-        envelopes: of one document, from any number of places.
+        envelopes: of the same payload, from any number of places.
+        discounted: pinned keys that are not believed any more.
     Raises:
-        SignatureError: no payload has enough valid signatures of pinned keys, or the type is another.
-        EquivocationError: two payloads have.
+        SignatureError: too few have signed.
     """
-    signers: dict[bytes, set[PublicKey]] = {}
-    for envelope in envelopes:
-        if envelope.payload_type == payload_type:
-            signers.setdefault(envelope.payload, set()).update(verified_signers(envelope, rule.keys))
-    agreed = [Agreement(payload, tuple(sorted(found))) for payload, found in signers.items() if len(found) >= rule.threshold]
-    if len(agreed) > 1:
-        named = ", ".join(str(key) for key in sorted({key for agreement in agreed for key in agreement.signers}))
-        raise EquivocationError(
-            problem=f"trusted keys have signed different payloads: {named}", where=where, remedy="At least one of them lies or is stolen."
-        )
-    if not agreed:
-        most = max((len(found) for found in signers.values()), default=0)
+    assert len({envelope.payload for envelope in envelopes}) <= 1, "signatures are counted by payload"
+    signers = {key for envelope in envelopes for key in verified_signers(envelope, rule.keys) if key not in discounted}
+    if len(signers) < rule.threshold:
         raise SignatureError(
-            problem=f"{most} of {len(rule.keys)} pinned keys have signed, {rule.threshold} must",
+            problem=f"{len(signers)} of {len(rule.keys)} pinned keys have signed, {rule.threshold} must",
             where=where,
             remedy="Check the keys, or wait for more signatures.",
         )
-    return agreed[0]
+    return tuple(sorted(signers))
 
 
 def _holds(key: PublicKey, signature: bytes, signed: bytes) -> bool:

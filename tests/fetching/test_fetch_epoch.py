@@ -20,7 +20,8 @@ from pipelines.producing.publish.signing import sign_payload
 from pipelines.stores.open_store import open_store
 from pipelines.trust.policy import TrustPolicy
 from schemas.errors import ClaimedError, EpochNotReadyError, EquivocationError, IntegrityError, ManifestError, RollbackError, SignatureError
-from schemas.published.manifest import Manifest
+from schemas.ids import CryptoHash
+from schemas.published.manifest import Manifest, MissingKind, MissingObject
 from schemas.published.object_layout import latest_name
 from tests.support.fault_server import fault_server
 from tests.support.fetches import (
@@ -160,6 +161,35 @@ def test_a_trusted_block_is_enough_and_another_is_not(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="trusted block"):
         fetch(replace(settings, into=tmp_path / "other", policy=TrustPolicy(trusted_block=parts_manifest().epoch_id)))
     assert final_names(tmp_path / "other") == []
+
+
+@needs_headers
+@pytest.mark.parametrize("lie", ["no block headers", "state root", "header", "stored bytes", "statement"])
+def test_with_a_trusted_block_the_first_source_whose_word_holds_counts(lie: str, tmp_path: Path) -> None:
+    """A hostile first one does not end the fetch, and by its word no honest one stays banned."""
+    hostile, into = copied(tmp_path), tmp_path / "into"
+    manifest, layout = parts_manifest(), parts_layout()
+    shard = manifest.shards[0]
+    changed = shard
+    if lie == "no block headers":
+        missing = tuple(found for found in manifest.missing if found.kind is not MissingKind.BLOCK_HEADERS)
+        manifest = replace(manifest, block_headers=(), missing=(*missing, MissingObject(MissingKind.BLOCK_HEADERS, "none")))
+    elif lie == "state root":
+        changed = replace(shard, state_root=CryptoHash(b"\7" * 32))
+    elif lie == "header":
+        assert shard.header is not None
+        changed = replace(shard, header=replace(shard.header, sha256="0" * 64))
+    elif lie == "stored bytes":
+        changed = replace(shard, parts=tuple(replace(part, sha256="0" * 64) for part in shard.parts))
+    else:
+        changed = replace(shard, statement_sha256="0" * 64)
+    manifest = replace(manifest, revision=99, shards=(changed, *manifest.shards[1:]))
+    (hostile / layout.manifest).write_bytes(sign_payload(manifest.to_payload(), ()).to_bytes())
+    policy = TrustPolicy(trusted_block=manifest.sync_hash)
+    result = fetch(settings_for(into, hostile, published_parts(), policy=policy, shard_ids=(shard.shard_id,)))
+    assert result.revision == parts_manifest().revision
+    assert not [report for report in result.sources if report.banned]
+    assert not wrong_final_names(into, published_parts())
 
 
 def test_a_publisher_that_signs_a_part_of_another_root_is_an_integrity_error(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from moto.kms.utils import ECDSAPrivateKey
 
 from pipelines.producing.publish.kms_key import open_kms_signer
 from pipelines.producing.publish.signing import sign_payload
-from pipelines.trust.signatures import TrustRule, agreed_payload
+from pipelines.trust.signatures import TrustRule, agreed_signers
 from schemas.errors import InvalidInputError, SignatureError
 from schemas.published.public_key import PublicKey
 from tests.support.commands import lasting_objects_in, statecast
@@ -56,7 +56,7 @@ def is_believed(url: str) -> bool:
     signer = open_kms_signer(url)
     payload = b"x" * 100_000
     rule = TrustRule((PublicKey.parse(str(signer.public_key)),))
-    return agreed_payload([sign_payload(payload, [signer])], rule, "test").payload == payload
+    return agreed_signers([sign_payload(payload, [signer])], rule, "test") == (signer.public_key,)
 
 
 def test_amazon_signs(amazon: Any) -> None:

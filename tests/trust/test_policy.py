@@ -10,11 +10,20 @@ import pytest
 from pipelines.producing.publish.key_file import generate_key, load_signer
 from pipelines.producing.publish.signing import Signer, sign_payload
 from pipelines.trust.freshness import AcceptedManifests
-from pipelines.trust.policy import BelievedManifest, Offer, TrustPolicy, check_state_header, choose_manifest, choose_statement
+from pipelines.trust.policy import (
+    AcceptableManifests,
+    BelievedManifest,
+    Offer,
+    TrustPolicy,
+    acceptable_manifests,
+    check_state_header,
+    choose_statement,
+)
 from pipelines.trust.signatures import TrustRule
 from schemas.errors import EquivocationError, InvalidInputError, ManifestError, ManifestExpiredError, RollbackError, SignatureError
 from schemas.ids import CryptoHash
-from schemas.published.manifest import Manifest
+from schemas.published.in_toto import PAYLOAD_TYPE
+from schemas.published.manifest import Manifest, MissingKind, MissingObject
 from schemas.published.object_layout import EpochLayout
 from schemas.published.shard_statement import ShardStatement
 from tests.support.published_values import make_manifest, make_statement
@@ -29,11 +38,11 @@ INSECURE = TrustPolicy(insecure=True)
 
 @pytest.fixture(scope="module")
 def signers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Signer, ...]:
-    """Three keys."""
+    """Four keys."""
     folder = tmp_path_factory.mktemp("keys")
-    for number in range(3):
+    for number in range(4):
         generate_key(folder / f"{number}.json")
-    return tuple(load_signer(folder / f"{number}.json") for number in range(3))
+    return tuple(load_signer(folder / f"{number}.json") for number in range(4))
 
 
 def trusting(*signers: Signer, threshold: int = 1) -> TrustPolicy:
@@ -46,9 +55,14 @@ def offered(source_id: str, document: Manifest | ShardStatement, *signers: Signe
     return Offer(source_id, sign_payload(document.to_payload(), signers).to_bytes())
 
 
+def acceptable(policy: TrustPolicy, *offers: Offer, accepted: AcceptedManifests | None = None) -> AcceptableManifests:
+    """Judge what is offered now."""
+    return acceptable_manifests(policy, offers, LAYOUT, NOW, accepted or AcceptedManifests(MANIFEST.chain_id), must_be_newest=True)
+
+
 def choose(policy: TrustPolicy, *offers: Offer, accepted: AcceptedManifests | None = None) -> BelievedManifest:
-    """Choose a manifest now."""
-    return choose_manifest(policy, offers, LAYOUT, NOW, accepted or AcceptedManifests(MANIFEST.chain_id), must_be_newest=True)
+    """Return the manifest that is tried first."""
+    return acceptable(policy, *offers, accepted=accepted).first
 
 
 def test_nothing_is_believed_by_default() -> None:
@@ -58,27 +72,52 @@ def test_nothing_is_believed_by_default() -> None:
     assert choose(INSECURE, offered("a", MANIFEST)).signers == ()
 
 
-def test_of_signed_manifests_the_highest_revision_counts(signers: tuple[Signer, ...]) -> None:
+def test_of_one_key_s_manifests_the_highest_revision_counts(signers: tuple[Signer, ...]) -> None:
     """Unsigned ones don't, however high."""
     newer, forged = replace(MANIFEST, revision=2), replace(MANIFEST, revision=99)
-    chosen = choose(
-        trusting(signers[0]), offered("old", MANIFEST, signers[0]), offered("new", newer, signers[0]), offered("liar", forged, signers[1])
-    )
+    offers = offered("old", MANIFEST, signers[0]), offered("new", newer, signers[0]), offered("liar", forged, signers[1])
+    found = acceptable(trusting(signers[0]), *offers)
+    (chosen,) = found.manifests
     assert (chosen.manifest.revision, chosen.source_id, chosen.signers) == (2, "new", (signers[0].public_key,))
-    assert [source_id for source_id, _ in chosen.refused] == ["liar"]
+    assert [source_id for source_id, _ in found.refused] == ["old", "liar"]
 
 
-def test_without_keys_the_first_source_counts() -> None:
-    """A revision that nobody signed says nothing."""
-    assert choose(INSECURE, offered("first", MANIFEST), offered("second", replace(MANIFEST, revision=9))).source_id == "first"
+def test_manifests_of_different_keys_stand_beside_each_other(signers: tuple[Signer, ...]) -> None:
+    """Complete before incomplete, then by shards, keys and revision; the same whatever the order of sources and keys."""
+    whole = replace(MANIFEST, missing=())
+    few = replace(
+        MANIFEST, missing=(MissingObject(MissingKind.SHARD, "late", 1), *MANIFEST.missing), shards=MANIFEST.shards[:1], revision=9
+    )
+    offers = [
+        offered("few", few, signers[2]),
+        offered("low", replace(whole, revision=2), signers[1]),
+        offered("high", replace(whole, revision=3), signers[2]),
+        offered("both", whole, signers[0], signers[1]),
+        offered("one", replace(whole, mirrors=()), signers[3]),
+    ]
+    # A key stands behind its newest alone, so that the second keeps one of the two that signed "both".
+    for order in (offers, offers[::-1]):
+        found = acceptable(trusting(*signers[:2], signers[3]), *order)
+        assert [one.source_id for one in found.manifests][:1] == ["low"]
+        assert {one.source_id: one.signers for one in found.manifests}["both"] == (signers[0].public_key,)
+    (first, *_) = acceptable(trusting(signers[0], signers[2]), *offers[2:]).manifests
+    assert first.source_id == "high"
+    chosen = acceptable(trusting(*signers), offers[0], offers[3], offers[4]).manifests
+    assert [one.source_id for one in chosen] == ["both", "one", "few"]
+
+
+def test_without_keys_the_order_of_the_sources_counts(signers: tuple[Signer, ...]) -> None:
+    """A revision that nobody signed says nothing; the others are there for whom the first does not hold."""
+    found = acceptable(INSECURE, offered("first", MANIFEST), offered("second", replace(MANIFEST, revision=9)), offered("third", MANIFEST))
+    assert [one.source_id for one in found.manifests] == ["first", "second"]
 
 
 def test_a_damaged_manifest_does_not_hide_a_good_one() -> None:
     """What can't be parsed, and another epoch's, are passed over."""
     other = replace(MANIFEST, epoch_height=MANIFEST.epoch_height + 1)
-    chosen = choose(INSECURE, Offer("junk", b"{"), offered("other", other), offered("good", MANIFEST))
-    assert chosen.source_id == "good"
-    assert [source_id for source_id, _ in chosen.refused] == ["junk", "other"]
+    found = acceptable(INSECURE, Offer("junk", b"{"), offered("other", other), offered("good", MANIFEST))
+    assert found.first.source_id == "good"
+    assert [source_id for source_id, _ in found.refused] == ["junk", "other"]
 
 
 def test_no_signature_of_a_pinned_key_is_an_error(signers: tuple[Signer, ...]) -> None:
@@ -94,7 +133,7 @@ def test_an_expired_manifest_and_a_rollback_are_errors_of_their_own(signers: tup
     with pytest.raises(ManifestExpiredError):
         choose(trusting(signers[0]), offered("a", old, signers[0]))
     newer = replace(MANIFEST, revision=7)
-    memory = AcceptedManifests(MANIFEST.chain_id).with_accepted(newer, "0" * 64)
+    memory = AcceptedManifests(MANIFEST.chain_id).with_accepted([signers[0].public_key], newer, "0" * 64)
     with pytest.raises(RollbackError):
         choose(trusting(signers[0]), offered("a", MANIFEST, signers[0]), accepted=memory)
 
@@ -103,19 +142,33 @@ def test_a_fresh_mirror_makes_up_for_one_that_lags(signers: tuple[Signer, ...]) 
     """The manifest that was rolled back is refused, the other followed."""
     newer = replace(MANIFEST, revision=7)
     envelope = sign_payload(newer.to_payload(), signers[:1])
-    memory = AcceptedManifests(MANIFEST.chain_id).with_accepted(newer, envelope.payload_sha256)
+    memory = AcceptedManifests(MANIFEST.chain_id).with_accepted([signers[0].public_key], newer, envelope.payload_sha256)
     chosen = choose(trusting(signers[0]), offered("lags", MANIFEST, signers[0]), Offer("fresh", envelope.to_bytes()), accepted=memory)
     assert chosen.source_id == "fresh"
 
 
-def test_two_signed_manifests_of_one_revision_are_equivocation(signers: tuple[Signer, ...]) -> None:
-    """At once in two sources, or one of them remembered."""
+def test_two_manifests_of_one_revision_by_one_key_are_equivocation(signers: tuple[Signer, ...]) -> None:
+    """At once in two sources, or one of them remembered; the key is named, and stands behind neither nor behind a later one."""
     other = replace(MANIFEST, mirrors=())
-    with pytest.raises(EquivocationError):
-        choose(trusting(signers[0]), offered("a", MANIFEST, signers[0]), offered("b", other, signers[0]))
-    memory = AcceptedManifests(MANIFEST.chain_id).with_accepted(other, "0" * 64)
-    with pytest.raises(EquivocationError):
-        choose(trusting(signers[0]), offered("a", MANIFEST, signers[0]), accepted=memory)
+    policy = trusting(*signers[:2])
+    memory = AcceptedManifests(MANIFEST.chain_id).with_accepted([signers[0].public_key], other, "0" * 64)
+    both = [offered("a", MANIFEST, signers[0]), offered("b", other, signers[0])]
+    later = offered("c", replace(MANIFEST, revision=2), signers[0])
+    for offers, accepted in ((both, None), ([*both, later], None), (both[:1], memory)):
+        with pytest.raises(EquivocationError, match=str(signers[0].public_key)):
+            choose(policy, *offers, accepted=accepted)
+        honest = replace(MANIFEST, trackers=())
+        found = acceptable(policy, *offers, offered("honest", honest, *signers[:2]), accepted=accepted)
+        (chosen,) = found.manifests
+        assert (chosen.manifest, chosen.signers) == (honest, (signers[1].public_key,))
+        assert any(str(signers[0].public_key) in problem for _, problem in found.refused)
+
+
+def test_signatures_of_a_manifest_are_counted_over_all_sources(signers: tuple[Signer, ...]) -> None:
+    """The envelope that is kept has both."""
+    chosen = choose(trusting(*signers), offered("a", MANIFEST, signers[0]), offered("b", MANIFEST, signers[1]))
+    assert set(chosen.signers) == {signers[0].public_key, signers[1].public_key}
+    assert len(chosen.envelope.signatures) == 2
 
 
 def test_signatures_of_a_statement_are_counted_over_all_sources(signers: tuple[Signer, ...]) -> None:
@@ -129,10 +182,48 @@ def test_signatures_of_a_statement_are_counted_over_all_sources(signers: tuple[S
 
 
 def test_a_key_that_signed_two_statements_equivocates(signers: tuple[Signer, ...]) -> None:
-    """Even where the threshold is met by one of them."""
+    """It does not count; where the threshold is not met without it, it is named."""
     other = replace(STATEMENT, state_root=CryptoHash(b"\7" * 32))
-    with pytest.raises(EquivocationError, match="state_root"):
-        choose_statement(trusting(*signers), [offered("a", STATEMENT, *signers), offered("b", other, signers[1])], MANIFEST, LISTED)
+    offers = [offered("a", STATEMENT, *signers[:2]), offered("b", other, signers[1])]
+    chosen = choose_statement(trusting(*signers), offers, MANIFEST, LISTED)
+    assert chosen.signers == (signers[0].public_key,)
+    assert chosen.contradictions[0].two_faced == (signers[1].public_key,)
+    with pytest.raises(EquivocationError, match=r"(?s)state_root") as caught:
+        choose_statement(trusting(*signers, threshold=2), offers, MANIFEST, LISTED)
+    assert str(signers[1].public_key) in str(caught.value)
+
+
+def test_pinned_keys_that_contradict_each_other_are_believed_only_by_a_block(signers: tuple[Signer, ...]) -> None:
+    """Neither equivocates; nothing tells who lies, unless the chain does, or more keys stand behind one of them."""
+    other = replace(STATEMENT, state_root=CryptoHash(b"\7" * 32))
+    offers = [offered("a", STATEMENT, *signers[:2]), offered("b", other, signers[2])]
+    with pytest.raises(ManifestError, match="contradict each other") as caught:
+        choose_statement(trusting(*signers), offers, MANIFEST, LISTED)
+    assert type(caught.value) is ManifestError
+    assert choose_statement(trusting(*signers, threshold=2), offers, MANIFEST, LISTED).statement == STATEMENT
+    tied = replace(trusting(*signers), trusted_block=CryptoHash(b"\5" * 32))
+    assert choose_statement(tied, offers, MANIFEST, LISTED).statement == STATEMENT
+
+
+@pytest.mark.parametrize("replayed", ["shard", "epoch", "chain", "cut", "header", "type"])
+def test_a_genuine_statement_of_something_else_is_evidence_of_nothing(replayed: str, signers: tuple[Signer, ...]) -> None:
+    """Any mirror can serve it under this shard's name; it is refused, and neither counted nor held against its signer."""
+    other = {
+        "shard": make_statement(shard_id=1),
+        "epoch": replace(STATEMENT, epoch_id=CryptoHash(b"\6" * 32), epoch_height=8),
+        "chain": replace(STATEMENT, chain_id="mainnet"),
+        "cut": make_statement(num_parts=2),
+        "header": make_statement(header=False),
+        "type": replace(STATEMENT, memory_usage=1),
+    }[replayed]
+    payload_type = "text/plain" if replayed == "type" else PAYLOAD_TYPE
+    offers = [Offer("replay", sign_payload(other.to_payload(), signers, payload_type).to_bytes()), offered("true", STATEMENT, *signers)]
+    chosen = choose_statement(trusting(*signers, threshold=2), offers, MANIFEST, LISTED)
+    assert (chosen.statement, len(chosen.signers), chosen.contradictions) == (STATEMENT, len(signers), ())
+    assert [source_id for source_id, _ in chosen.refused] == ["replay"]
+    with pytest.raises(ManifestError, match="no source has the statement") as caught:
+        choose_statement(trusting(*signers), offers[:1], MANIFEST, LISTED)
+    assert not isinstance(caught.value, EquivocationError)
 
 
 def test_contradictions_of_strangers_are_reported(signers: tuple[Signer, ...]) -> None:

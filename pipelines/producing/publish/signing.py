@@ -30,11 +30,11 @@ class Signer:
         Raises:
             SignatureError: the key can't be used now, or what it made is no signature of this public key.
         """
-        if verified_signers(envelope, (self.public_key,)):
+        if verified_signers(envelope, (self.public_key,), envelope.payload_type):
             return envelope
         signature = self._sign(envelope.pre_authentication_encoding())
         signed = envelope.with_signatures((EnvelopeSignature(self.public_key.key_id, signature),))
-        if not verified_signers(signed, (self.public_key,)):
+        if not verified_signers(signed, (self.public_key,), signed.payload_type):
             raise SignatureError(
                 problem="the signature that was made does not verify", where=str(self.public_key), remedy="Check which key signs."
             )

@@ -1,0 +1,302 @@
+"""Publishers with a key and a bucket each, as *k of n* is set up: from keygen to fetched parts, with one of them stolen or late."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from functools import lru_cache
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+
+from pipelines.fetching.fetch_folder import WORK_FOLDER
+from pipelines.fetching.fetch_result import FetchResult
+from pipelines.fetching.fetch_settings import FetchSettings
+from pipelines.producing.publish.key_file import load_signer
+from pipelines.producing.publish.signing import sign_payload
+from pipelines.trust.policy import TrustPolicy
+from pipelines.trust.signatures import TrustRule
+from schemas.errors import EpochNotReadyError, EquivocationError, ManifestError, RollbackError, SignatureError, StatecastError
+from schemas.published.dsse import parse_envelope
+from schemas.published.latest_pointer import LatestPointer
+from schemas.published.manifest import Manifest
+from schemas.published.object_layout import EpochLayout, latest_name
+from schemas.published.public_key import PublicKey
+from schemas.published.shard_statement import ShardStatement
+from tests.support.commands import statecast
+from tests.support.fetches import QUICK, fetch, final_names
+from tests.support.published import public_key, session_folder, signing_key
+from tests.support.stored_epochs import CHAIN_ID, NUM_PARTS, epoch_layout, publish_epoch
+
+KEYS = ("north", "south", "west")
+HEIGHT = 7
+LAYOUT = epoch_layout(HEIGHT)
+
+
+@lru_cache
+def published(key: str) -> Path:
+    """The bucket of one publisher, with a key that the command made. It must not be changed."""
+    if not (session_folder() / f"{key}.json").exists():
+        assert statecast("keygen", session_folder() / f"{key}.json").code == 0
+    folder = session_folder() / f"bucket-{key}"
+    # Nothing but the web seed tells apart what two publish in the same second.
+    publish_epoch(f"file://{folder}", HEIGHT, key=key, web_seeds=(f"https://{key}.example/states/{LAYOUT.folder}/",))
+    return folder
+
+
+def copied(key: str, tmp_path: Path) -> Path:
+    """A copy of a publisher's bucket to change."""
+    return shutil.copytree(published(key), tmp_path / f"changed-{key}")
+
+
+def sign(path: Path, payload: bytes, *keys: str) -> None:
+    """Write an envelope with these keys' signatures."""
+    path.write_bytes(sign_payload(payload, [load_signer(signing_key(key)) for key in keys]).to_bytes())
+
+
+def manifest_in(bucket: Path, layout: EpochLayout = LAYOUT) -> Manifest:
+    """The manifest in a bucket."""
+    return Manifest.from_payload(parse_envelope((bucket / layout.manifest).read_bytes(), "test").payload, "test")
+
+
+def statement_in(bucket: Path) -> ShardStatement:
+    """The shard's statement in a bucket."""
+    return ShardStatement.from_payload(parse_envelope((bucket / LAYOUT.shard_statement(0)).read_bytes(), "test").payload, "test")
+
+
+def with_first_shard(manifest: Manifest, **changes: object) -> Manifest:
+    """A manifest that says something else of its first shard."""
+    return replace(manifest, shards=(replace(manifest.shards[0], **changes), *manifest.shards[1:]))  # type: ignore[arg-type]
+
+
+def falsify(bucket: Path, key: str) -> None:
+    """Do what a thief of a key would: a false statement, and the manifest of a high revision that names it."""
+    statement = statement_in(bucket)
+    false = replace(statement, memory_usage=statement.memory_usage + 1)
+    sign(bucket / LAYOUT.shard_statement(0), false.to_payload(), key)
+    manifest = with_first_shard(replace(manifest_in(bucket), revision=99), statement_sha256=false.payload_sha256)
+    sign(bucket / LAYOUT.manifest, manifest.to_payload(), key)
+
+
+def settings(into: Path, buckets: list[Path], keys: tuple[str, ...], threshold: int = 1, **changes: object) -> FetchSettings:
+    """Settings of a reader that pins these keys."""
+    rule = TrustRule(tuple(PublicKey.parse(public_key(key)) for key in keys), threshold)
+    made = FetchSettings(
+        url=str(buckets[0]),
+        source_urls=tuple(map(str, buckets[1:])),
+        chain_id=CHAIN_ID,
+        epoch="latest",
+        shard_ids=(),
+        into=into,
+        policy=TrustPolicy(rule),
+        limits=QUICK,
+        kernel_name="auto",
+        verify_workers=1,
+        verify_in_threads=True,
+        hold_lease=False,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def read(into: Path, buckets: list[Path], keys: tuple[str, ...], threshold: int = 1, **changes: object) -> FetchResult:
+    """Fetch, and see that all parts are there."""
+    result = fetch(settings(into, buckets, keys, threshold, **changes))
+    assert len([name for name in final_names(into) if "state_part" in name]) == NUM_PARTS
+    return result
+
+
+def outcome(n: int, threshold: int, last: str) -> type[StatecastError] | None:
+    """What a reader of n publishers comes to, when the last of them is honest, late or stolen."""
+    if last == "honest" or (last == "late" and threshold < n):
+        return None
+    if threshold == n:
+        return SignatureError
+    # Where one signature is enough, the stolen key's word is as good as an honest one's: nothing is believed.
+    return None if threshold > 1 else ManifestError
+
+
+@pytest.mark.parametrize("last", ["honest", "late", "stolen"])
+@pytest.mark.parametrize(("n", "threshold"), [(2, 1), (2, 2), (3, 1), (3, 2), (3, 3)])
+def test_k_of_n_publishers_with_a_bucket_each(n: int, threshold: int, last: str, tmp_path: Path) -> None:
+    """As many honest ones as the threshold asks are enough, and fewer are not."""
+    keys = KEYS[:n]
+    buckets = [published(key) for key in keys]
+    if last == "stolen":
+        buckets[-1] = copied(keys[-1], tmp_path)
+        falsify(buckets[-1], keys[-1])
+    elif last == "late":
+        buckets[-1] = tmp_path / "empty"
+        buckets[-1].mkdir()
+    expected = outcome(n, threshold, last)
+    if expected is None:
+        result = read(tmp_path / "into", buckets, keys, threshold)
+        (shard,) = result.shards
+        assert len(shard.believed.statement.signers) == (n if last == "honest" else n - 1)
+        assert not [report for report in result.sources if report.banned]
+        assert public_key(keys[-1]) not in result.manifest_signers or last == "honest"
+    else:
+        with pytest.raises(expected) as caught:
+            read(tmp_path / "into", buckets, keys, threshold)
+        assert type(caught.value) is expected
+        assert final_names(tmp_path / "into") == []
+
+
+def test_every_reader_follows_the_same_manifest(tmp_path: Path) -> None:
+    """Whatever the order of its sources and keys."""
+    followed = set()
+    for number, order in enumerate(permutations(KEYS)):
+        read(tmp_path / str(number), [published(key) for key in order], order, 2)
+        followed.add((tmp_path / str(number) / LAYOUT.manifest).read_bytes())
+    assert len(followed) == 1
+
+
+def test_the_command_says_who_signed_and_ends_with_21_where_too_few_have(tmp_path: Path) -> None:
+    """Two of two, and then with one of them late."""
+    pinned = [option for key in KEYS[:2] for option in ("--trust-key", public_key(key))]
+    options = ("--chain-id", CHAIN_ID, "--epoch", "latest", *pinned, "--trust-threshold", 2)
+    found = statecast("fetch", published("north"), "--source", published("south"), "--into", tmp_path / "into", *options)
+    assert found.code == 0, found.stderr
+    # What was fetched has all signatures, so that one place is enough for what reads one place.
+    checked = statecast("check", tmp_path / "into" / LAYOUT.folder, *pinned, "--trust-threshold", 2, "--in-process")
+    assert checked.code == 0, checked.stderr
+    assert statecast("fetch", published("north"), "--into", tmp_path / "other", *options).code == 21
+
+
+def test_a_publisher_that_lacks_a_shard_does_not_keep_another_s_from_being_fetched(tmp_path: Path) -> None:
+    """The complete manifest counts, though the other has the higher revision."""
+    late = tmp_path / "late"
+    publish_epoch(f"file://{late}", HEIGHT, key="south", complete=False)
+    manifest = replace(manifest_in(late), revision=5)
+    sign(late / LAYOUT.manifest, manifest.to_payload(), "south")
+    result = read(tmp_path / "into", [late, published("north")], KEYS[:2])
+    assert result.manifest_signers == (public_key("north"),)
+
+
+def _two_revisions(bucket: Path) -> None:
+    manifest = manifest_in(bucket)
+    sign(bucket / LAYOUT.manifest, replace(manifest, trackers=("udp://other.example:1/announce",)).to_payload(), "west")
+
+
+def test_a_key_that_signed_two_manifests_of_one_revision_counts_no_more(tmp_path: Path) -> None:
+    """Others that are pinned still do; alone it is an error that names it."""
+    other = copied("west", tmp_path)
+    _two_revisions(other)
+    result = read(tmp_path / "into", [other, published("west"), published("north")], ("north", "west"))
+    assert result.manifest_signers == (public_key("north"),)
+    assert any(public_key("west") in warning for warning in result.warnings)
+    with pytest.raises(EquivocationError, match=public_key("west")):
+        read(tmp_path / "alone", [other, published("west")], ("west",))
+
+
+def test_a_key_that_signed_two_statements_counts_no_more(tmp_path: Path) -> None:
+    """The threshold must be reached without it."""
+    stolen = copied("west", tmp_path)
+    falsify(stolen, "west")
+    buckets = [stolen, published("west"), published("north"), published("south")]
+    result = read(tmp_path / "into", buckets, KEYS, 2)
+    assert len(result.shards[0].believed.statement.signers) == 2
+    assert any(public_key("west") in warning for warning in result.warnings)
+    with pytest.raises(EquivocationError, match=public_key("west")):
+        read(tmp_path / "other", buckets[:3], KEYS, 2)
+
+
+def test_a_stolen_key_can_t_list_other_bytes_under_true_statements(tmp_path: Path) -> None:
+    """No proof covers stored bytes; where they can't be had, the next manifest is followed, and no honest source stays banned."""
+    stolen = copied("west", tmp_path)
+    manifest = manifest_in(stolen)
+    parts = tuple(replace(part, sha256="0" * 64) for part in manifest.shards[0].parts)
+    sign(stolen / LAYOUT.manifest, with_first_shard(replace(manifest, revision=99), parts=parts).to_payload(), "west")
+    result = read(tmp_path / "into", [stolen, published("north"), published("south")], KEYS, 2)
+    assert public_key("west") not in result.manifest_signers
+    assert not [report for report in result.sources if report.banned]
+    # Nor does what the key has signed bind the others the next time.
+    read(tmp_path / "into", [published("north"), published("south")], KEYS, 2)
+
+
+@pytest.mark.parametrize("forged", ["revision", "height"])
+@pytest.mark.parametrize("by", ["nobody", "a key that is dropped"])
+def test_what_nobody_trusted_signed_does_not_lock_an_honest_publisher_out(forged: str, by: str, tmp_path: Path) -> None:
+    """Neither a revision nor an epoch height; and the folder's pointer follows."""
+    hostile, into = copied("west", tmp_path), tmp_path / "into"
+    signers = () if by == "nobody" else ("west",)
+    layout = LAYOUT if forged == "revision" else replace(LAYOUT, epoch_height=2**64 - 1)
+    if layout != LAYOUT:
+        (hostile / layout.folder).parent.mkdir(parents=True)
+        (hostile / LAYOUT.folder).rename(hostile / layout.folder)
+    statement = replace(
+        ShardStatement.from_payload(parse_envelope((hostile / layout.shard_statement(0)).read_bytes(), "test").payload, "test"),
+        epoch_height=layout.epoch_height,
+    )
+    manifest = with_first_shard(
+        replace(manifest_in_any(hostile), epoch_height=layout.epoch_height, revision=999_999), statement_sha256=statement.payload_sha256
+    )
+    sign(hostile / layout.shard_statement(0), statement.to_payload(), *signers)
+    sign(hostile / layout.manifest, manifest.to_payload(), *signers)
+    payload_sha256 = parse_envelope((hostile / layout.manifest).read_bytes(), "test").payload_sha256
+    pointer = LatestPointer(CHAIN_ID, layout.epoch_height, layout.epoch_id, 999_999, payload_sha256)
+    (hostile / latest_name(CHAIN_ID)).write_bytes(pointer.to_bytes())
+    believed = TrustPolicy(insecure=True) if by == "nobody" else settings(into, [hostile], ("west", "north")).policy
+    assert fetch(settings(into, [hostile], ("west",), policy=believed)).layout == layout
+
+    result = fetch(settings(into, [published("north")], ("north",) if by != "nobody" else ("north", "west")))
+    assert (result.layout, result.revision) == (LAYOUT, 1)
+    assert LatestPointer.parse((into / latest_name(CHAIN_ID)).read_bytes(), "test").layout == LAYOUT
+
+
+def manifest_in_any(bucket: Path) -> Manifest:
+    """The only manifest in a bucket."""
+    (path,) = bucket.rglob("manifest.json")
+    return Manifest.from_payload(parse_envelope(path.read_bytes(), "test").payload, "test")
+
+
+def test_what_a_publisher_signed_binds_it(tmp_path: Path) -> None:
+    """Its older revision is a rollback; another publisher's lower one is not."""
+    newer, into = copied("north", tmp_path), tmp_path / "into"
+    sign(newer / LAYOUT.manifest, replace(manifest_in(newer), revision=7).to_payload(), "north")
+    assert read(into, [newer], ("north", "south")).revision == 7
+    with pytest.raises(RollbackError):
+        read(into, [published("north")], ("north", "south"))
+    assert read(into, [published("north"), published("south")], ("north", "south")).manifest_signers == (public_key("south"),)
+
+
+def test_a_memory_of_before_signers_is_left_and_said(tmp_path: Path) -> None:
+    """Nobody can tell what of it was signed."""
+    into = tmp_path / "into"
+    memory = into / WORK_FOLDER / f"accepted-{CHAIN_ID}.json"
+    memory.parent.mkdir(parents=True)
+    epochs = f'[{{"epoch_height":7,"epoch_id":"{LAYOUT.epoch_id}","manifest_sha256":"{"0" * 64}","revision":999999}}]'
+    memory.write_text(f'{{"chain_id":"{CHAIN_ID}","epochs":{epochs},"format":"urn:statecast:accepted:v1"}}')
+    result = read(into, [published("north")], ("north",))
+    assert [warning for warning in result.warnings if "memory" in warning]
+    assert not [warning for warning in read(into, [published("north")], ("north",)).warnings if "memory" in warning]
+
+
+@pytest.mark.parametrize("replayed", ["another epoch's", "one without the header", "another type's"])
+def test_a_genuine_document_under_another_name_is_evidence_of_nothing(replayed: str, tmp_path: Path) -> None:
+    """One mirror serves it; the other source is enough, and the key is not accused."""
+    mirror = copied("north", tmp_path)
+    statement = statement_in(mirror)
+    if replayed == "another epoch's":
+        statement = replace(statement, epoch_id=epoch_layout(8).epoch_id, epoch_height=8)
+    elif replayed == "one without the header":
+        statement = replace(statement, header_sha256=None)
+    else:
+        statement = replace(statement, memory_usage=1)
+    payload_type = "text/plain" if replayed == "another type's" else "application/vnd.in-toto+json"
+    envelope = sign_payload(statement.to_payload(), [load_signer(signing_key("north"))], payload_type)
+    (mirror / LAYOUT.shard_statement(0)).write_bytes(envelope.to_bytes())
+    for buckets in ([mirror, published("north")], [published("north"), mirror]):
+        result = read(tmp_path / f"into-{len(buckets[0].name)}", buckets, ("north",))
+        assert not [warning for warning in result.warnings if "contradict" in warning]
+
+
+def test_a_manifest_without_shards_is_passed_over(tmp_path: Path) -> None:
+    """No statement of it could be asked for, so that one key would stand for all."""
+    hostile = copied("west", tmp_path)
+    manifest = manifest_in(hostile)
+    manifest = replace(manifest, revision=99, shards=(), missing=manifest.missing[-1:], shard_layout=None)
+    sign(hostile / LAYOUT.manifest, manifest.to_payload(), "west")
+    with pytest.raises(EpochNotReadyError, match="no shard"):
+        read(tmp_path / "alone", [hostile], ("west",))
+    assert read(tmp_path / "into", [hostile, published("north")], ("north", "west")).manifest_signers == (public_key("north"),)
