@@ -83,23 +83,32 @@ class EpochFetch:
             located = self._sources.open()
             stack.enter_context(folder.opened())
             failure: FetchError | IntegrityError | None = None
+            tried: set[str] = set()
             for epoch in EpochBeliever(self.settings, self._sources, folder).believed(located):
                 if failure is not None:
                     # No proof covers stored bytes, so that only now it shows whether a manifest says them right.
                     self._sources.warn(
                         f"what the manifest before lists can't be had: {failure}; that of {epoch.manifest.source_id} is followed"
                     )
+                is_latest = located.layout is None and self.settings.epoch == "latest"
                 try:
-                    shards = self._bring(epoch, folder, is_latest=located.layout is None and self.settings.epoch == "latest")
+                    shards = self._bring(epoch, folder, is_latest=is_latest, keep_others=failure is not None)
                 except (FetchError, IntegrityError) as error:
                     failure = failure or error
+                    tried |= {part.object_name for part in epoch.parts}
                 else:
+                    for name in sorted(tried - {part.object_name for part in epoch.parts}):
+                        folder.remove(name)
                     return self._result(epoch, shards, folder, seconds=time.monotonic() - began_s)
             assert failure is not None, "where nothing holds, an error says so"
             raise failure
 
-    def _bring(self, epoch: BelievedEpoch, folder: FetchFolder, *, is_latest: bool) -> tuple[FetchShard, ...]:
-        """Put all of an epoch in place; the manifest and the pointer last."""
+    def _bring(self, epoch: BelievedEpoch, folder: FetchFolder, *, is_latest: bool, keep_others: bool) -> tuple[FetchShard, ...]:
+        """Put all of an epoch in place; the manifest and the pointer last.
+
+        Args:
+            keep_others: as in `PartFetch.reuse`.
+        """
         with ExitStack() as stack:
             stack.enter_context(self._held(epoch.layout))
             if epoch.manifest.signers:
@@ -110,7 +119,7 @@ class EpochFetch:
                     folder.write(epoch.layout.state_header(shard.shard_id), shard.header)
             verifier = Verifier(min(self.settings.verify_workers, max(len(epoch.parts), 1)), in_threads=self.settings.verify_in_threads)
             stack.callback(verifier.close)
-            shards = self._fetch_parts(epoch, folder, verifier)
+            shards = self._fetch_parts(epoch, folder, verifier, keep_others=keep_others)
             self._bring_torrents(epoch, folder)
             folder.write(epoch.layout.manifest, epoch.manifest.envelope.to_bytes())
             self._point_at(epoch, folder, is_latest=is_latest)
@@ -146,12 +155,12 @@ class EpochFetch:
         """Return what came from each source so far; also after an error."""
         return tuple(report_source(account) for account in self._sources.accounts.values())
 
-    def _fetch_parts(self, epoch: BelievedEpoch, folder: FetchFolder, verifier: Verifier) -> tuple[FetchShard, ...]:
+    def _fetch_parts(self, epoch: BelievedEpoch, folder: FetchFolder, verifier: Verifier, *, keep_others: bool) -> tuple[FetchShard, ...]:
         settings, sources = self.settings, self._sources
         fetch = PartFetch(
             folder, sources.sources, sources.accounts, verifier, settings.kernel_name, settings.limits, self.random, self.watcher
         )
-        reused = fetch.reuse(epoch.parts)
+        reused = fetch.reuse(epoch.parts, keep_others=keep_others)
         if reused:
             self.watcher.event("reused", {"parts": len(reused), "bytes": sum(part.size for part in reused)})
         here = {part.object_name for part in reused}

@@ -99,7 +99,7 @@ class FetchFolder:
         self.land(temporary, name)
 
     def remove(self, name: str) -> None:
-        """Take away a final name whose bytes are not right.
+        """Take away a final name whose bytes are not right, or do not belong here; nothing to do where it is not there.
 
         Raises:
             StoreError: as it says.
@@ -109,7 +109,8 @@ class FetchFolder:
             if target.is_dir() and not target.is_symlink():
                 raise IsADirectoryError(errno.EISDIR, "a folder has the name of an object", str(target))
             target.unlink(missing_ok=True)
-            sync_folder(target.parent)
+            if target.parent.is_dir():
+                sync_folder(target.parent)
 
     def accepted(self, chain_id: str) -> AcceptedManifests:
         """Read what was accepted before of a chain.

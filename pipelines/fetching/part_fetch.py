@@ -52,9 +52,11 @@ class PartFetch:
     random: Random
     watcher: FetchWatcher
 
-    def reuse(self, parts: Sequence[FetchPart]) -> list[FetchPart]:
+    def reuse(self, parts: Sequence[FetchPart], *, keep_others: bool = False) -> list[FetchPart]:
         """Verify what lies under the final names of parts; remove what is not right. Return the parts that are there and right.
 
+        Args:
+            keep_others: leave what is not right, which another manifest may list, until the right part takes its place.
         Raises:
             StoreError: a file can't be read or removed.
         """
@@ -75,6 +77,8 @@ class PartFetch:
                 raise error
             if problem is None:
                 right.append(part)
+                continue
+            if keep_others:
                 continue
             self.folder.remove(part.object_name)
             self.watcher.event("note", {"text": f"{part.object_name} was here and not right ({problem}); it is fetched again"})

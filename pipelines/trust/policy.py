@@ -128,8 +128,9 @@ def acceptable_manifests(
 ) -> AcceptableManifests:
     """Return the manifests that may be followed among those that sources offer.
 
-    With pinned keys their order is the same for every reader, whatever the order of the sources: complete ones first, then those that
-    list more shards, then those behind which more keys stand, then by revision, the highest first, last by the payload's digest.
+    Those that list more shards come first, since each that is listed must be proved. Then, with pinned keys, those behind which more keys
+    stand, the highest revision, and the lowest payload digest: the order is the same for every reader. Without keys it is the order of
+    the sources; so it is from the start where no block is trusted either, since nothing is proved then.
 
     Args:
         offers: envelopes, in the order of the reader's preference.
@@ -162,6 +163,8 @@ def acceptable_manifests(
         raise next((error for _, error in refusals if isinstance(error, EquivocationError)), refusals[0][1])
     if policy.keys is not None:
         acceptable.sort(key=_rank)
+    elif policy.trusted_block is not None:
+        acceptable.sort(key=lambda one: -len(one.manifest.shards))
     return AcceptableManifests(tuple(acceptable), tuple((source_id, error.problem) for source_id, error in refusals))
 
 
@@ -323,9 +326,8 @@ def _check_stands_behind(
         )
 
 
-def _rank(one: BelievedManifest) -> tuple[bool, int, int, int, str]:
-    manifest = one.manifest
-    return not manifest.is_complete, -len(manifest.shards), -len(one.signers), -manifest.revision, one.envelope.payload_sha256
+def _rank(one: BelievedManifest) -> tuple[int, int, int, str]:
+    return -len(one.manifest.shards), -len(one.signers), -one.manifest.revision, one.envelope.payload_sha256
 
 
 def _parse_statement(offer: Offer, manifest: Manifest, listed: ManifestShard, where: str) -> Envelope:

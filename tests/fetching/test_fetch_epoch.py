@@ -19,10 +19,12 @@ from pipelines.producing.publish.key_file import load_signer
 from pipelines.producing.publish.signing import sign_payload
 from pipelines.stores.open_store import open_store
 from pipelines.trust.policy import TrustPolicy
+from pipelines.trust.signatures import TrustRule
 from schemas.errors import ClaimedError, EpochNotReadyError, EquivocationError, IntegrityError, ManifestError, RollbackError, SignatureError
 from schemas.ids import CryptoHash
 from schemas.published.manifest import Manifest, MissingKind, MissingObject
 from schemas.published.object_layout import latest_name
+from schemas.published.public_key import PublicKey
 from tests.support.fault_server import fault_server
 from tests.support.fetches import (
     NUM_PARTS,
@@ -38,7 +40,7 @@ from tests.support.fetches import (
     wrong_final_names,
 )
 from tests.support.native_wheel import needs_headers
-from tests.support.published import signing_key
+from tests.support.published import public_key, signing_key
 from tests.support.servers import aws_environment, fake_gcs_server, make_gcs_bucket, make_s3_bucket, moto_server, versitygw_server
 
 PARTS = 4 * NUM_PARTS
@@ -161,6 +163,20 @@ def test_a_trusted_block_is_enough_and_another_is_not(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="trusted block"):
         fetch(replace(settings, into=tmp_path / "other", policy=TrustPolicy(trusted_block=parts_manifest().epoch_id)))
     assert final_names(tmp_path / "other") == []
+
+
+@needs_headers
+@pytest.mark.parametrize("by", ["keys", "block"])
+def test_who_hides_shards_is_not_followed_where_another_lists_them(by: str, tmp_path: Path) -> None:
+    """Each shard that is listed is proved; that the others are not there, nobody proves."""
+    hostile, into = copied(tmp_path), tmp_path / "into"
+    hiding = replace(parts_manifest(), revision=99, shards=parts_manifest().shards[:1], missing=(), shard_layout=None)
+    signers = [load_signer(signing_key("second"))] if by == "keys" else []
+    (hostile / parts_layout().manifest).write_bytes(sign_payload(hiding.to_payload(), signers).to_bytes())
+    keys = TrustRule((PublicKey.parse(public_key()), PublicKey.parse(public_key("second"))))
+    policy = TrustPolicy(keys) if by == "keys" else TrustPolicy(trusted_block=hiding.sync_hash)
+    result = fetch(settings_for(into, hostile, published_parts(), policy=policy))
+    assert [shard.believed.shard_id for shard in result.shards] == [shard.shard_id for shard in parts_manifest().shards]
 
 
 @needs_headers

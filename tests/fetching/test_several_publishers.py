@@ -13,11 +13,15 @@ import pytest
 from pipelines.fetching.fetch_folder import WORK_FOLDER
 from pipelines.fetching.fetch_result import FetchResult
 from pipelines.fetching.fetch_settings import FetchSettings
+from pipelines.producing.build_shard import BuiltShard
+from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.producing.publish.key_file import load_signer
+from pipelines.producing.publish.shard_publisher import ProducedShard
 from pipelines.producing.publish.signing import sign_payload
 from pipelines.trust.policy import TrustPolicy
 from pipelines.trust.signatures import TrustRule
-from schemas.errors import EpochNotReadyError, EquivocationError, ManifestError, RollbackError, SignatureError, StatecastError
+from schemas.errors import EpochNotReadyError, EquivocationError, FetchError, ManifestError, RollbackError, SignatureError, StatecastError
+from schemas.nearcore.state_part import Encoding
 from schemas.published.dsse import parse_envelope
 from schemas.published.latest_pointer import LatestPointer
 from schemas.published.manifest import Manifest
@@ -26,6 +30,7 @@ from schemas.published.public_key import PublicKey
 from schemas.published.shard_statement import ShardStatement
 from tests.support.commands import statecast
 from tests.support.fetches import QUICK, fetch, final_names
+from tests.support.productions import context, header_of, publish_tasks, signer, small_shard
 from tests.support.published import public_key, session_folder, signing_key
 from tests.support.stored_epochs import CHAIN_ID, NUM_PARTS, epoch_layout, publish_epoch
 
@@ -55,9 +60,9 @@ def sign(path: Path, payload: bytes, *keys: str) -> None:
     path.write_bytes(sign_payload(payload, [load_signer(signing_key(key)) for key in keys]).to_bytes())
 
 
-def manifest_in(bucket: Path, layout: EpochLayout = LAYOUT) -> Manifest:
+def manifest_in(bucket: Path) -> Manifest:
     """The manifest in a bucket."""
-    return Manifest.from_payload(parse_envelope((bucket / layout.manifest).read_bytes(), "test").payload, "test")
+    return Manifest.from_payload(parse_envelope((bucket / LAYOUT.manifest).read_bytes(), "test").payload, "test")
 
 
 def statement_in(bucket: Path) -> ShardStatement:
@@ -77,6 +82,22 @@ def falsify(bucket: Path, key: str) -> None:
     sign(bucket / LAYOUT.shard_statement(0), false.to_payload(), key)
     manifest = with_first_shard(replace(manifest_in(bucket), revision=99), statement_sha256=false.payload_sha256)
     sign(bucket / LAYOUT.manifest, manifest.to_payload(), key)
+
+
+def point_far_ahead(bucket: Path, *keys: str) -> EpochLayout:
+    """Move a bucket's epoch to the highest height that there can be, its pointer too; return the names there."""
+    layout = replace(LAYOUT, epoch_height=2**64 - 1)
+    (bucket / layout.folder).parent.mkdir(parents=True)
+    statement, manifest = statement_in(bucket), manifest_in(bucket)
+    (bucket / LAYOUT.folder).rename(bucket / layout.folder)
+    statement = replace(statement, epoch_height=layout.epoch_height)
+    manifest = with_first_shard(replace(manifest, epoch_height=layout.epoch_height), statement_sha256=statement.payload_sha256)
+    sign(bucket / layout.shard_statement(0), statement.to_payload(), *keys)
+    sign(bucket / layout.manifest, manifest.to_payload(), *keys)
+    payload_sha256 = sign_payload(manifest.to_payload(), ()).payload_sha256
+    pointer = LatestPointer(CHAIN_ID, layout.epoch_height, layout.epoch_id, manifest.revision, payload_sha256)
+    (bucket / latest_name(CHAIN_ID)).write_bytes(pointer.to_bytes())
+    return layout
 
 
 def settings(into: Path, buckets: list[Path], keys: tuple[str, ...], threshold: int = 1, **changes: object) -> FetchSettings:
@@ -142,6 +163,15 @@ def test_k_of_n_publishers_with_a_bucket_each(n: int, threshold: int, last: str,
         assert final_names(tmp_path / "into") == []
 
 
+def test_an_epoch_height_that_one_stolen_key_claims_is_passed_over(tmp_path: Path) -> None:
+    """The pointer of its bucket comes first, and too few stand behind what it points at; nothing of it is remembered."""
+    stolen = copied("west", tmp_path)
+    point_far_ahead(stolen, "west")
+    result = read(tmp_path / "into", [stolen, published("north"), published("south")], KEYS, 2)
+    assert result.layout == LAYOUT
+    assert public_key("west") not in (tmp_path / "into" / WORK_FOLDER / f"accepted-{CHAIN_ID}.json").read_text()
+
+
 def test_every_reader_follows_the_same_manifest(tmp_path: Path) -> None:
     """Whatever the order of its sources and keys."""
     followed = set()
@@ -161,16 +191,6 @@ def test_the_command_says_who_signed_and_ends_with_21_where_too_few_have(tmp_pat
     checked = statecast("check", tmp_path / "into" / LAYOUT.folder, *pinned, "--trust-threshold", 2, "--in-process")
     assert checked.code == 0, checked.stderr
     assert statecast("fetch", published("north"), "--into", tmp_path / "other", *options).code == 21
-
-
-def test_a_publisher_that_lacks_a_shard_does_not_keep_another_s_from_being_fetched(tmp_path: Path) -> None:
-    """The complete manifest counts, though the other has the higher revision."""
-    late = tmp_path / "late"
-    publish_epoch(f"file://{late}", HEIGHT, key="south", complete=False)
-    manifest = replace(manifest_in(late), revision=5)
-    sign(late / LAYOUT.manifest, manifest.to_payload(), "south")
-    result = read(tmp_path / "into", [late, published("north")], KEYS[:2])
-    assert result.manifest_signers == (public_key("north"),)
 
 
 def _two_revisions(bucket: Path) -> None:
@@ -220,34 +240,17 @@ def test_what_nobody_trusted_signed_does_not_lock_an_honest_publisher_out(forged
     """Neither a revision nor an epoch height; and the folder's pointer follows."""
     hostile, into = copied("west", tmp_path), tmp_path / "into"
     signers = () if by == "nobody" else ("west",)
-    layout = LAYOUT if forged == "revision" else replace(LAYOUT, epoch_height=2**64 - 1)
-    if layout != LAYOUT:
-        (hostile / layout.folder).parent.mkdir(parents=True)
-        (hostile / LAYOUT.folder).rename(hostile / layout.folder)
-    statement = replace(
-        ShardStatement.from_payload(parse_envelope((hostile / layout.shard_statement(0)).read_bytes(), "test").payload, "test"),
-        epoch_height=layout.epoch_height,
-    )
-    manifest = with_first_shard(
-        replace(manifest_in_any(hostile), epoch_height=layout.epoch_height, revision=999_999), statement_sha256=statement.payload_sha256
-    )
-    sign(hostile / layout.shard_statement(0), statement.to_payload(), *signers)
-    sign(hostile / layout.manifest, manifest.to_payload(), *signers)
-    payload_sha256 = parse_envelope((hostile / layout.manifest).read_bytes(), "test").payload_sha256
-    pointer = LatestPointer(CHAIN_ID, layout.epoch_height, layout.epoch_id, 999_999, payload_sha256)
-    (hostile / latest_name(CHAIN_ID)).write_bytes(pointer.to_bytes())
+    layout = LAYOUT
+    if forged == "height":
+        layout = point_far_ahead(hostile, *signers)
+    else:
+        sign(hostile / LAYOUT.manifest, replace(manifest_in(hostile), revision=999_999).to_payload(), *signers)
     believed = TrustPolicy(insecure=True) if by == "nobody" else settings(into, [hostile], ("west", "north")).policy
     assert fetch(settings(into, [hostile], ("west",), policy=believed)).layout == layout
 
     result = fetch(settings(into, [published("north")], ("north",) if by != "nobody" else ("north", "west")))
     assert (result.layout, result.revision) == (LAYOUT, 1)
     assert LatestPointer.parse((into / latest_name(CHAIN_ID)).read_bytes(), "test").layout == LAYOUT
-
-
-def manifest_in_any(bucket: Path) -> Manifest:
-    """The only manifest in a bucket."""
-    (path,) = bucket.rglob("manifest.json")
-    return Manifest.from_payload(parse_envelope(path.read_bytes(), "test").payload, "test")
 
 
 def test_what_a_publisher_signed_binds_it(tmp_path: Path) -> None:
@@ -300,3 +303,45 @@ def test_a_manifest_without_shards_is_passed_over(tmp_path: Path) -> None:
     with pytest.raises(EpochNotReadyError, match="no shard"):
         read(tmp_path / "alone", [hostile], ("west",))
     assert read(tmp_path / "into", [hostile, published("north")], ("north", "west")).manifest_signers == (public_key("north"),)
+
+
+@lru_cache
+def built_in(num_parts: int) -> BuiltShard:
+    """A small shard in so many parts."""
+    return small_shard(num_parts=num_parts)
+
+
+def published_in_own_form(root: Path, key: str, num_parts: int, zstd_level: int) -> Path:
+    """The same state as another publisher stores it."""
+    built = built_in(num_parts)
+    parts = tuple(task.run() for task in publish_tasks(built, f"file://{root}", zstd_level=zstd_level))
+    publisher = EpochPublisher(f"file://{root}", signer(key), Encoding.V1, zstd_level)
+    shard = publisher.put_shard(context(built), ProducedShard(built, parts, header_of(None)))
+    publisher.finish(context(built), [shard], [0])
+    return root
+
+
+def test_of_a_manifest_that_was_tried_in_vain_no_part_is_left(tmp_path: Path) -> None:
+    """Nodes count all objects of a shard's folder."""
+    in_two = published_in_own_form(tmp_path / "two", "north", 2, 1)
+    in_three = published_in_own_form(tmp_path / "three", "south", 3, 1)
+    next(in_two.rglob("state_part_000001*")).unlink()
+    into = tmp_path / "into"
+    fetch(settings(into, [in_two, in_three], KEYS, policy=TrustPolicy(insecure=True)))
+    assert sorted({path.name.partition("_of_")[2] for path in into.rglob("state_part_*")}) == ["000003"]
+
+
+def test_what_came_by_one_manifest_is_not_lost_when_the_next_fails_too(tmp_path: Path) -> None:
+    """Two publishers whose stored bytes differ, each without one part: the next fetch finds what is right of it."""
+    one, other = (published_in_own_form(tmp_path / key, key, 3, level) for key, level in (("north", 1), ("south", 19)))
+    lacking = [next(one.rglob("state_part_000000*")), next(other.rglob("state_part_000001*"))]
+    assert next(other.rglob("state_part_000000*")).read_bytes() != lacking[0].read_bytes(), "the test needs two forms"
+    kept = [path.read_bytes() for path in lacking]
+    for path in lacking:
+        path.unlink()
+    wanted = settings(tmp_path / "into", [one, other], KEYS)
+    with pytest.raises(FetchError):
+        fetch(wanted)
+    assert len([*wanted.into.rglob("state_part_*")]) == 3
+    lacking[0].write_bytes(kept[0])
+    assert fetch(wanted).manifest_signers == (public_key("north"),)

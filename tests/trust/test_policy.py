@@ -83,7 +83,7 @@ def test_of_one_key_s_manifests_the_highest_revision_counts(signers: tuple[Signe
 
 
 def test_manifests_of_different_keys_stand_beside_each_other(signers: tuple[Signer, ...]) -> None:
-    """Complete before incomplete, then by shards, keys and revision; the same whatever the order of sources and keys."""
+    """By shards, keys and revision; the same whatever the order of sources and keys."""
     whole = replace(MANIFEST, missing=())
     few = replace(
         MANIFEST, missing=(MissingObject(MissingKind.SHARD, "late", 1), *MANIFEST.missing), shards=MANIFEST.shards[:1], revision=9
