@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -183,15 +183,17 @@ class EpochBeliever:
                 if layout.epoch_id != epoch_id:
                     continue
                 self.sources.start_over()
-            for manifest in self._acceptable(layout, accepted, problems, must_be_newest=must_be_newest):
+            acceptable = self._acceptable(layout, accepted, problems, must_be_newest=must_be_newest)
+            for manifest in acceptable:
                 if epoch_id is not None:
                     self.sources.start_over()
                 liars: dict[str, str] = {}
                 try:
-                    shards = tuple(self._shard(manifest, layout, listed, liars) for listed in self._chosen(manifest))
+                    judged = [self._shard(manifest, layout, listed, liars) for listed in self._chosen(manifest)]
                 except (ManifestError, FetchError, EpochNotReadyError, InvalidInputError) as error:
                     problems.append(error)
                     continue
+                shards = tuple(_with_others(shard, [other for other in acceptable if other is not manifest]) for shard in judged)
                 epoch_id = layout.epoch_id
                 for source_id, problem in liars.items():
                     self.sources.accounts[source_id].ban(problem)
@@ -327,6 +329,21 @@ class EpochBeliever:
         found = self.sources.reader.read_verified(name, listed.header.size, listed.header.sha256)
         liars |= found.other_bytes
         return found.data
+
+
+def _with_others(shard: BelievedShard, others: Sequence[BelievedManifest]) -> BelievedShard:
+    """Note at each part which sources store it otherwise by their own manifest: other bytes of theirs are no lie."""
+    stored: dict[int, list[tuple[str, frozenset[str]]]] = {}
+    for other in others:
+        listed = other.manifest.shard(shard.shard_id)
+        if listed is not None and listed.num_parts == shard.listed.num_parts:
+            for part in listed.parts:
+                stored.setdefault(part.part_id, []).append((part.sha256, frozenset(other.source_ids)))
+    parts = []
+    for wanted in shard.parts:
+        otherwise = (source_ids for sha256, source_ids in stored.get(wanted.part_id.idx, ()) if sha256 != wanted.sha256)
+        parts.append(replace(wanted, stored_otherwise=frozenset().union(*otherwise)))
+    return replace(shard, parts=tuple(parts))
 
 
 def _worst(problems: Sequence[StatecastError]) -> StatecastError:

@@ -24,6 +24,8 @@ class FetchPart:
     state_root: CryptoHash
     decoded_size: int
     decoded_sha256: str
+    stored_otherwise: frozenset[str] = frozenset()
+    """Sources that offer a manifest of their own in which this part has other stored bytes: they are right not to have these."""
 
     def __post_init__(self) -> None:
         assert 0 <= self.size <= STORED_BYTES_MAX, self.size

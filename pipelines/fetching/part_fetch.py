@@ -117,7 +117,13 @@ class _Run:
         self._fetch = fetch
         self._parts = parts
         self._sources = {source.source_id: source for source in fetch.sources}
-        self._schedule = Schedule([part.wanted() for part in parts], list(fetch.accounts.values()), fetch.limits, fetch.random)
+        self._schedule = Schedule(
+            [part.wanted() for part in parts],
+            list(fetch.accounts.values()),
+            fetch.limits,
+            fetch.random,
+            stored_otherwise=[part.stored_otherwise for part in parts],
+        )
         self._messages: queue.SimpleQueue[TransferEnd | _Verified] = queue.SimpleQueue()
         self._threads: dict[int, tuple[Transfer, TransferThread]] = {}
         self._heartbeats: dict[int, int] = {}

@@ -13,7 +13,7 @@ Nothing here reads, writes, waits or knows a thread.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
@@ -103,10 +103,22 @@ class Schedule:
         parts: each with shard_id, part_id and size.
         accounts: one a source; kept up to date here.
         random: for jitter.
+        stored_otherwise: by part the sources that say themselves that they have other bytes: they are not asked for it.
     """
 
-    def __init__(self, parts: Sequence[WantedObject], accounts: Sequence[SourceAccount], limits: FetchLimits, random: Random) -> None:
+    def __init__(
+        self,
+        parts: Sequence[WantedObject],
+        accounts: Sequence[SourceAccount],
+        limits: FetchLimits,
+        random: Random,
+        *,
+        stored_otherwise: Sequence[Set[str]] = (),
+    ) -> None:
         self._parts = [_Part(part) for part in parts]
+        for part, source_ids in zip(self._parts, stored_otherwise, strict=False):
+            part.excluded |= source_ids
+            part.problems |= {source_id: ["its own manifest lists other bytes"] for source_id in sorted(source_ids)}
         self._accounts = {account.source_id: account for account in accounts}
         self._limits = limits
         self._random = random

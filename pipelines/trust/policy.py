@@ -83,12 +83,17 @@ class BelievedManifest:
     manifest: Manifest
     envelope: Envelope
     """With the signatures of pinned keys that hold from all offers, and the others of the first."""
-    source_id: str
-    """The first that offers it."""
+    source_ids: tuple[str, ...]
+    """Those that offer it, in the reader's order."""
     signers: tuple[PublicKey, ...]
     """Pinned keys that stand behind it."""
     blocks: ProvenBlocks | None
     """With a trusted block."""
+
+    @property
+    def source_id(self) -> str:
+        """The first that offers it."""
+        return self.source_ids[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +161,7 @@ def acceptable_manifests(
         except ManifestError as error:
             refusals += [(source_id, error) for source_id in one.source_ids]
         else:
-            acceptable.append(BelievedManifest(manifest, _merged(one.envelopes, _pinned(policy)), where, signers, blocks))
+            acceptable.append(BelievedManifest(manifest, _merged(one.envelopes, _pinned(policy)), one.source_ids, signers, blocks))
     order = [offer.source_id for offer in offers]
     refusals.sort(key=lambda refusal: order.index(refusal[0]))
     if not acceptable:

@@ -331,6 +331,15 @@ def test_of_a_manifest_that_was_tried_in_vain_no_part_is_left(tmp_path: Path) ->
     assert sorted({path.name.partition("_of_")[2] for path in into.rglob("state_part_*")}) == ["000003"]
 
 
+def test_a_publisher_that_stores_its_parts_otherwise_is_no_liar(tmp_path: Path) -> None:
+    """It is not asked for the other's bytes, and not banned."""
+    buckets = [published_in_own_form(tmp_path / key, key, 3, level) for key, level in (("north", 1), ("south", 19))]
+    for order in (buckets, buckets[::-1]):
+        result = fetch(settings(tmp_path / f"into-{order[0].name}", order, KEYS, 2))
+        assert sorted(report.parts for report in result.sources) == [0, 3]
+        assert not [report for report in result.sources if report.banned or report.problems]
+
+
 def test_what_came_by_one_manifest_is_not_lost_when_the_next_fails_too(tmp_path: Path) -> None:
     """Two publishers whose stored bytes differ, each without one part: the next fetch finds what is right of it."""
     one, other = (published_in_own_form(tmp_path / key, key, 3, level) for key, level in (("north", 1), ("south", 19)))
