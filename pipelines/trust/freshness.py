@@ -85,14 +85,14 @@ class AcceptedManifests:
         newest = self.newest_epoch_height([signer])
         if must_be_newest and newest is not None and manifest.epoch_height < newest:
             raise RollbackError(
-                problem=f"epoch {newest} of {signer} was accepted before, the latest that is offered is {manifest.epoch_height}",
+                problem=f"epoch {newest} was accepted before, the latest that is offered is {manifest.epoch_height}, signed by {signer}",
                 where=where,
                 remedy="Somebody serves an old pointer; name the epoch with --epoch to fetch it all the same.",
             )
         seen = self.by_signer.get(signer, {}).get(manifest.epoch_id)
         if seen is not None and manifest.revision < seen.revision:
             raise RollbackError(
-                problem=f"revision {seen.revision} of {signer} was seen before, this is {manifest.revision}",
+                problem=f"revision {seen.revision} was seen before, this is {manifest.revision}, signed by {signer}",
                 where=where,
                 remedy="Somebody serves an old manifest.",
             )

@@ -277,6 +277,18 @@ def test_an_older_revision_is_not_followed(tmp_path: Path) -> None:
     assert len(list((tmp_path / "data").rglob("state_part_*"))) == len(PART_SIZES)
 
 
+def test_a_memory_of_before_signers_is_left_and_said(tmp_path: Path) -> None:
+    """It counts for nothing; what is here says again who signed it, so that a bucket that goes back is refused all the same."""
+    epoch = publish_random_epoch(tmp_path / "bucket", revision=2)
+    assert seed_once(tmp_path / "bucket", tmp_path / "data").code == 0
+    (memory,) = (tmp_path / "data").rglob("accepted.json")
+    memory.write_text(f'{{"chain_id":"{epoch.layout.chain_id}","epochs":[],"format":"urn:statecast:accepted:v1"}}')
+    publish_random_epoch(tmp_path / "bucket", revision=1)
+    outcome = seed_once(tmp_path / "bucket", tmp_path / "data", "--json")
+    events = [json.loads(line).get("event") for line in outcome.stdout.splitlines()]
+    assert [event for event in events if event in ("memory_ignored", "manifest_refused")] == ["memory_ignored", "manifest_refused"]
+
+
 def test_a_new_revision_is_taken_up(tmp_path: Path) -> None:
     """A shard that was added later comes too, and nothing else is downloaded again."""
     publish_random_epoch(tmp_path / "bucket", shards={0: [70_000]})
