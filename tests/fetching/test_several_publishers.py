@@ -181,15 +181,14 @@ def test_every_reader_follows_the_same_manifest(tmp_path: Path) -> None:
     assert len(followed) == 1
 
 
-def test_the_command_says_who_signed_and_ends_with_21_where_too_few_have(tmp_path: Path) -> None:
-    """Two of two, and then with one of them late."""
+def test_a_fetched_folder_has_the_signatures_of_all(tmp_path: Path) -> None:
+    """So that one place is enough for what reads one place; the command ends with 21 where too few have signed."""
     pinned = [option for key in KEYS[:2] for option in ("--trust-key", public_key(key))]
+    read(tmp_path / "into", [published("north"), published("south")], KEYS[:2], 2)
+    for folder, code in ((tmp_path / "into", 0), (published("north"), 21)):
+        checked = statecast("check", folder / LAYOUT.folder, *pinned, "--trust-threshold", 2, "--in-process")
+        assert checked.code == code, checked.stderr
     options = ("--chain-id", CHAIN_ID, "--epoch", "latest", *pinned, "--trust-threshold", 2)
-    found = statecast("fetch", published("north"), "--source", published("south"), "--into", tmp_path / "into", *options)
-    assert found.code == 0, found.stderr
-    # What was fetched has all signatures, so that one place is enough for what reads one place.
-    checked = statecast("check", tmp_path / "into" / LAYOUT.folder, *pinned, "--trust-threshold", 2, "--in-process")
-    assert checked.code == 0, checked.stderr
     assert statecast("fetch", published("north"), "--into", tmp_path / "other", *options).code == 21
 
 
@@ -261,6 +260,19 @@ def test_what_a_publisher_signed_binds_it(tmp_path: Path) -> None:
     with pytest.raises(RollbackError):
         read(into, [published("north")], ("north", "south"))
     assert read(into, [published("north"), published("south")], ("north", "south")).manifest_signers == (public_key("south"),)
+
+
+def test_a_publisher_that_is_late_is_not_locked_out_by_one_that_is_ahead(tmp_path: Path) -> None:
+    """Its latest epoch is its own; that there was a newer one is said, and the folder's pointer stays there."""
+    ahead, into = tmp_path / "ahead", tmp_path / "into"
+    publish_epoch(f"file://{ahead}", HEIGHT + 1, key="north")
+    assert fetch(settings(into, [ahead], KEYS)).layout == epoch_layout(HEIGHT + 1)
+    with pytest.raises(RollbackError, match="--epoch"):
+        fetch(settings(into, [published("north")], KEYS))
+    result = fetch(settings(into, [published("south")], KEYS))
+    assert result.layout == LAYOUT
+    assert [warning for warning in result.warnings if f"epoch {HEIGHT + 1} was accepted before" in warning]
+    assert LatestPointer.parse((into / latest_name(CHAIN_ID)).read_bytes(), "test").layout == epoch_layout(HEIGHT + 1)
 
 
 def test_a_memory_of_before_signers_is_left_and_said(tmp_path: Path) -> None:
