@@ -141,7 +141,7 @@ def acceptable_manifests(
         offers: envelopes, in the order of the reader's preference.
         now: with a time zone.
         accepted: what was accepted before.
-        must_be_newest: as in `AcceptedManifests.check`.
+        must_be_newest: as in `AcceptedManifests.check_not_behind`.
     Raises:
         ManifestError: no offer passes; the error is that of the first. Its subclasses say why.
         EquivocationError: no offer passes, and a pinned key has signed two manifests of one revision.
