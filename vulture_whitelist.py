@@ -83,3 +83,6 @@ CATALOGUE
 # How a source says what it confirmed; tests hold it.
 confirmed_by
 build_shard
+
+# A word of nearcore's protocol that is read and never said.
+_.ERROR

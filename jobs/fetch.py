@@ -21,6 +21,7 @@ from pipelines.fetching.limits import FetchLimits
 from pipelines.fetching.source import EpochOnOffer, Source
 from pipelines.fetching.source_from_url import TORRENT
 from pipelines.kernel.choice import choose_kernel
+from pipelines.nearpeer.peer_url import SCHEME, PeerUrl
 from pipelines.trust.policy import TrustPolicy
 from schemas.errors import InvalidInputError
 from schemas.ids import CryptoHash
@@ -50,7 +51,7 @@ def fetch(
         list[str] | None,
         typer.Option(
             "--source",
-            help="One more source: http(s), gs, s3, az, file, a path, what fsspec reads, `torrent` for the shards' torrents, or a magnet link of one; may be repeated.",
+            help="One more source: http(s), gs, s3, az, file, a path, what fsspec reads, `torrent` for the shards' torrents, a magnet link of one, or near://ed25519:KEY@host:port of a node; may be repeated.",
             rich_help_panel=_FROM,
         ),
     ] = None,
@@ -131,7 +132,10 @@ def fetch(
     )
     settings = FetchSettings(
         url=url,
-        source_urls=tuple(dict.fromkeys(TORRENT if url.startswith("magnet:") else url for url in source or ())),
+        source_urls=tuple(
+            dict.fromkeys(TORRENT if url.startswith("magnet:") else url for url in source or () if not url.startswith(SCHEME))
+        ),
+        near_peers=tuple(PeerUrl.parse(url) for url in dict.fromkeys(source or ()) if url.startswith(SCHEME)),
         chain_id=chain_id,
         epoch=epoch_selector(epoch, epoch_id),
         shard_ids=tuple(dict.fromkeys(shard_id or ())),

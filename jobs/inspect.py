@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from jobs.inspect_peer import peer_document, print_peer
 from jobs.options import Json
 from jobs.terminal import format_bytes, open_console
 from pipelines.bucket.locate_epoch import locate_epoch
@@ -24,6 +25,8 @@ from pipelines.near.epoch.node_epochs import NodeEpoch
 from pipelines.near.node.node_home import read_node_home
 from pipelines.near.node.node_store import NodeSource
 from pipelines.near.trie.trie_walk_source import has_state_root
+from pipelines.nearpeer.peer_url import SCHEME
+from pipelines.nearpeer.survey import NEIGHBOURS_MAX
 from pipelines.stores.open_store import open_store
 from schemas.errors import EpochNotReadyError, InvalidInputError, MalformedPartError, StatecastError
 from schemas.nearcore.epoch_context import EpochContext
@@ -42,16 +45,22 @@ def inspect(
     what: Annotated[
         str,
         typer.Argument(
-            help="A node's home; an epoch's or bucket's URL; dataset://…; or a manifest, statement or state part by file or URL."
+            help="A node's home; near://ed25519:KEY@host:port of a running node; an epoch's or bucket's URL; dataset://…; or a manifest, statement or state part by file or URL."
         ),
     ],
+    neighbours: Annotated[
+        int, typer.Option("--neighbours", min=0, max=NEIGHBOURS_MAX, help="Of near://…: look at so many of the peers that it names too.")
+    ] = 0,
+    sync_hash: Annotated[
+        str | None, typer.Option("--sync-hash", help="Of near://…: ask for the headers and one part of each announced shard of this epoch.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what is in something: for people, or with --json for programs. Nothing is verified; `statecast check` does that.
 
     Examples: `statecast inspect ~/.near`, `statecast inspect gs://bucket/prefix`, `statecast inspect ./state_part_000000_of_000004`
     """
-    document = _document(what)
+    document = peer_document(what, neighbours, sync_hash) if what.startswith(SCHEME) else _document(what)
     if as_json:
         typer.echo(json.dumps({"message_type": "summary", **document}))
     else:
@@ -358,4 +367,5 @@ _PRINTERS: dict[str, Callable[[Console, dict[str, Any]], None]] = {
     "manifest": _print_manifest,
     "statement": _print_statement,
     "state_part": _print_state_part,
+    "near_peer": print_peer,
 }

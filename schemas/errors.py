@@ -276,6 +276,13 @@ class MalformedValueError(IntegrityError):
 
 
 @dataclass(eq=False, kw_only=True)
+class PeerProtocolError(IntegrityError):
+    """A peer of nearcore's network sent what its protocol does not have."""
+
+    kind = "peer_protocol"
+
+
+@dataclass(eq=False, kw_only=True)
 class PartLimitError(IntegrityError):
     """A size, count or depth is over its named limit."""
 

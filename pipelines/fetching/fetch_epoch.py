@@ -27,6 +27,7 @@ from pipelines.fetching.fetch_result import (
     report_source,
 )
 from pipelines.fetching.fetch_settings import FetchSettings
+from pipelines.fetching.near_peer_source import NearPeerSource, near_peer_settings
 from pipelines.fetching.part_fetch import PartFetch
 from pipelines.fetching.preference import priority_score
 from pipelines.fetching.source import EpochOnOffer
@@ -165,11 +166,17 @@ class EpochFetch:
             self.watcher.event("reused", {"parts": len(reused), "bytes": sum(part.size for part in reused)})
         here = {part.object_name for part in reused}
         missing = [part for part in epoch.parts if part.object_name not in here]
-        if missing and TORRENT in settings.source_urls:
-            assert settings.open_torrent is not None
+        if missing and (TORRENT in settings.source_urls or settings.near_peers):
             shard_ids = tuple(sorted({part.shard_id for part in missing}))
             offer = EpochOnOffer(epoch.layout, epoch.manifest.manifest, shard_ids, folder.scratch, sources.reader.read_any)
-            sources.add(settings.open_torrent(offer))
+            if TORRENT in settings.source_urls:
+                assert settings.open_torrent is not None
+                sources.add(settings.open_torrent(offer))
+            wanted = {part.object_name: part for part in missing}
+            for url in settings.near_peers:
+                sources.add(
+                    NearPeerSource(url, offer, wanted, near_peer_settings(epoch.layout.chain_id, settings.limits.requests_per_s_per_source))
+                )
         fetch.run(missing, reused)
         return tuple(FetchShard.of(shard, here) for shard in epoch.shards)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipelines.fetching.limits import FetchLimits
 from pipelines.fetching.source import EpochOnOffer, Source
+from pipelines.nearpeer.peer_url import PeerUrl
 from pipelines.trust.policy import TrustPolicy
 
 
@@ -34,5 +35,7 @@ class FetchSettings:
     """Also fetch from the mirrors that the believed manifest names."""
     hold_lease: bool = True
     """Write a lease of the epoch into the stores among the URLs, where they can be written."""
+    near_peers: tuple[PeerUrl, ...] = ()
+    """Nodes of nearcore's own network that are asked for parts too."""
     open_torrent: Callable[[EpochOnOffer], Source] | None = None
     """Opens the torrent source; needed with `TORRENT`."""

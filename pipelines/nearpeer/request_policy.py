@@ -1,0 +1,162 @@
+"""Whether a request for state is answered, and where: what keeps a server of strangers from being used up, or used to dial others.
+
+A request of two hundred bytes asks for thirty megabytes, and the address that it wants them at is the asker's own claim, signed by nobody
+who lives there. So an address is dialled only for an asker that is known, only where the public network may be, and not often; and
+no part goes out before the one who answers there has signed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from pipelines.nearpeer.announcing import HostedEpoch
+from schemas.nearcore.peer.identity import PeerAddress, PeerId
+
+PORT_MIN: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """What one asker and all together may take."""
+
+    under_way_max: int = 12
+    """Answers to one asker, or one IP address, that are under way."""
+    per_s_max: int = 2
+    """Requests of one asker a second, beyond a burst of `under_way_max`."""
+    dials_per_minute_max: int = 60
+    dials_per_asker_per_minute_max: int = 10
+    private_addresses: bool = False
+    """Loopback, private and link-local addresses, and ports below 1024, are dialled too: for trying it out."""
+    queued_bytes_max: int = 1 << 30
+    """Bytes of answers under way, all askers together; above it the answer is that this peer is busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked for."""
+
+    asker: PeerId
+    shard_id: int
+    part_id: int | None
+    """None for the header."""
+    reply_to: PeerAddress | None
+    """Where the asker says it listens; None where it waits on the connection that it asked on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No answer, or the answer that this peer is busy."""
+
+    reason: str
+    busy: bool = False
+
+
+@dataclass(slots=True)
+class _Asker:
+    tokens: float
+    seen_at_s: float
+    under_way: int = 0
+    dialled_at_s: deque[float] = field(default_factory=deque)
+    dialling: bool = False
+
+
+@dataclass(slots=True)
+class RequestPolicy:
+    """Decides, and counts what it decided."""
+
+    limits: RequestLimits
+    counted: Counter[str] = field(init=False, default_factory=Counter)
+    """Requests by what became of them."""
+    _askers: dict[PeerId, _Asker] = field(init=False, default_factory=dict)
+    _queued_bytes: int = field(init=False, default=0)
+    _dialled_at_s: deque[float] = field(init=False, default_factory=deque)
+
+    def decide(
+        self, wanted: Wanted, epoch: HostedEpoch | None, size_of: Callable[[HostedEpoch, Wanted], int | None], now_s: float
+    ) -> int | Refused:
+        """Return the bytes of the answer, which counts as under way until `ended`; or why there is none.
+
+        Args:
+            epoch: the announced one that the request is for.
+            size_of: the bytes of a part or header; None where there is no such part. Asked only of what was announced.
+        """
+        decision = self._decide(wanted, epoch, size_of, now_s)
+        self.counted[decision.reason if isinstance(decision, Refused) else "answered"] += 1
+        return decision
+
+    def _decide(
+        self, wanted: Wanted, epoch: HostedEpoch | None, size_of: Callable[[HostedEpoch, Wanted], int | None], now_s: float
+    ) -> int | Refused:
+        if epoch is None:
+            return Refused("not announced", busy=True)
+        asker = self._asker(wanted.asker, now_s)
+        if asker.tokens < 1:
+            return Refused("too many requests", busy=True)
+        asker.tokens -= 1
+        size = size_of(epoch, wanted)
+        if size is None:
+            return Refused("no such part")
+        if asker.under_way >= self.limits.under_way_max:
+            return Refused("too many answers under way", busy=True)
+        if self._queued_bytes + size > self.limits.queued_bytes_max and self._queued_bytes:
+            return Refused("out of room", busy=True)
+        asker.under_way += 1
+        self._queued_bytes += size
+        return size
+
+    def ended(self, wanted: Wanted, size: int) -> None:
+        """Take note that an answer was sent, or given up."""
+        self._queued_bytes -= size
+        if (asker := self._askers.get(wanted.asker)) is not None:
+            asker.under_way -= 1
+
+    def may_dial(self, asker_id: PeerId, address: PeerAddress, *, known: bool, now_s: float) -> Refused | None:
+        """Take a dial's place, which `dial_ended` gives back; or say why the address is not dialled.
+
+        Args:
+            known: the asker has a connection with us, or an edge in the network.
+        """
+        asker = self._asker(asker_id, now_s)
+        for times in (self._dialled_at_s, asker.dialled_at_s):
+            while times and now_s - times[0] >= 60:
+                times.popleft()
+        refused = None
+        if not known:
+            refused = Refused("asker unknown")
+        elif not self.limits.private_addresses and (not address.ip.is_global or address.ip.is_multicast or address.port < PORT_MIN):
+            refused = Refused("address not public")
+        elif asker.dialling:
+            refused = Refused("dialled already")
+        elif (
+            len(self._dialled_at_s) >= self.limits.dials_per_minute_max
+            or len(asker.dialled_at_s) >= self.limits.dials_per_asker_per_minute_max
+        ):
+            refused = Refused("too many dials")
+        if refused is not None:
+            self.counted[f"not dialled: {refused.reason}"] += 1
+            return refused
+        asker.dialling = True
+        self._dialled_at_s.append(now_s)
+        asker.dialled_at_s.append(now_s)
+        return None
+
+    def dial_ended(self, asker_id: PeerId) -> None:
+        """Give a dial's place back."""
+        if (asker := self._askers.get(asker_id)) is not None:
+            asker.dialling = False
+
+    def forget_idle(self, now_s: float) -> None:
+        """Forget askers of whom nothing is under way and nothing was heard for minutes."""
+        for peer_id, asker in list(self._askers.items()):
+            if not asker.under_way and not asker.dialling and now_s - asker.seen_at_s > 120:
+                del self._askers[peer_id]
+
+    def _asker(self, peer_id: PeerId, now_s: float) -> _Asker:
+        burst = float(self.limits.under_way_max)
+        asker = self._askers.setdefault(peer_id, _Asker(burst, now_s))
+        asker.tokens = min(burst, asker.tokens + (now_s - asker.seen_at_s) * self.limits.per_s_max)
+        asker.seen_at_s = now_s
+        return asker
