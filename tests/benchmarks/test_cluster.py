@@ -77,7 +77,7 @@ def test_a_process_on_another_machine_s_core_is_found(worker_on_the_second_core:
 
 
 def test_a_machine_without_a_worker_is_found() -> None:
-    """A machine whose worker nobody saw may be none at all."""
+    """A machine whose worker was not observed may be none at all."""
     script = "import benchmarks.pinned_cluster as p; p.PinnedCluster(None, (CORE,), ({},)).check_places()"
     script = script.replace("CORE", str(CORES[0])).replace("{}", "type('Node', (), {'all_processes': {}})")
     with held_to(CORES[0]):

@@ -25,7 +25,7 @@ lt = pytest.importorskip("libtorrent", reason="the extra p2p is not installed")
 LOOPBACK = Address("127.0.0.1", 0)
 
 
-def test_a_session_announces_itself_to_nobody() -> None:
+def test_a_session_announces_itself_nowhere() -> None:
     """DHT, local discovery, port mapping and the STUN server are off."""
     session = open_session(SessionSettings(LOOPBACK))
     settings = session.get_settings()
@@ -69,7 +69,7 @@ def test_the_upload_limit_holds_for_a_local_peer(tmp_path: Path) -> None:
     close_session(session)
 
 
-def test_a_session_that_nobody_may_call_does_not_listen() -> None:
+def test_a_session_without_incoming_peers_does_not_listen() -> None:
     """No port is open, so a fetch needs none."""
     before = {(found.type, found.laddr) for found in psutil.Process().net_connections() if not found.raddr}
     session = open_session(SessionSettings())
@@ -78,8 +78,8 @@ def test_a_session_that_nobody_may_call_does_not_listen() -> None:
     close_session(session)
 
 
-def test_trackers_are_asked_though_nobody_may_call(tmp_path: Path) -> None:
-    """The library asks them from a socket that listens; who calls there is turned away."""
+def test_trackers_are_asked_without_incoming_peers(tmp_path: Path) -> None:
+    """The library asks them from a socket that listens; connections to it are refused."""
     asked: queue.Queue[str] = queue.Queue()
 
     class Tracker(BaseHTTPRequestHandler):

@@ -204,7 +204,7 @@ def check_leftovers(chaos: Chaos) -> None:
     assert not [path for path in chaos.scratch.rglob("*") if path.is_file()]
     deadline = time.monotonic() + RUN_TIMEOUT_S
     while chaos.cluster.busy_workers():
-        assert time.monotonic() < deadline, "a worker still works for nobody"
+        assert time.monotonic() < deadline, "a worker still works for a driver that is gone"
         time.sleep(POLL_S)
     assert not [process for process in psutil.Process().children(recursive=True) if is_driver(process)]
 

@@ -36,14 +36,14 @@ class WaitForFileTask:
         """Return the machine's name once the file is there."""
         deadline = time.monotonic() + self.timeout_s
         while not Path(self.path).exists():
-            assert time.monotonic() < deadline, "nobody made the file"
+            assert time.monotonic() < deadline, "the file was not made"
             time.sleep(0.02)
         return os.environ[MACHINE_VARIABLE]
 
 
 @dataclass(frozen=True, slots=True)
 class MeetTask:
-    """Runs until such tasks run on so many machines: who has to start a worker first is waited for."""
+    """Runs until such tasks run on so many machines: it waits for machines that start a worker first."""
 
     folder: str
     machines: int

@@ -132,7 +132,7 @@ def test_nothing_passes_through_the_object_store(cluster: LocalCluster, on_clust
 
 
 def test_full_object_stores_hold_up_nothing(cluster: LocalCluster, on_cluster: RayExecutor, node_disk: Path, tmp_path: Path) -> None:
-    """Somebody else's objects may fill every machine's store, to the point where Ray spills them."""
+    """Objects of another driver may fill every machine's store, to the point where Ray spills them."""
     fill = ray.remote(num_cpus=0, max_retries=0)(lambda: bytes(OBJECT_STORE_BYTES * 9 // 10))
     machines = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in ray.nodes() if node["Alive"]]
     held = [fill.options(scheduling_strategy=machine).remote() for machine in machines]
@@ -196,7 +196,7 @@ def test_no_more_tasks_are_under_way_than_the_window_holds(
 
 
 def test_a_task_too_large_for_every_machine_is_an_error(impatient: RayExecutor) -> None:
-    """It names what is asked and what the largest machine has; Ray alone would wait for ever."""
+    """It names what is asked and what the largest machine has; Ray alone would wait without end."""
     with pytest.raises(InvalidInputError, match=f"needs {100 << 30:,} bytes of memory.*{MACHINE_MEMORY_BYTES:,}"):
         list(impatient.run([SquareTask(1)], TaskNeeds(100 << 30)))
 

@@ -1,4 +1,4 @@
-"""Who may run code on a cluster: what a driver says of one that lets anybody in, and what it needs for one that does not."""
+"""Who may run code on a cluster: a driver warns of an open one, and needs the token of a closed one."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_what_can_be_no_token_is_said(asking: LocalCluster, token: str, monkeypa
 def test_with_the_token_it_is_a_cluster_like_any(
     asking: LocalCluster, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """However the token is given; nothing is said of it."""
+    """However the token is given; there is no warning."""
     if form != "variables":
         monkeypatch.delenv("RAY_AUTH_MODE")
     if form == "file":
@@ -104,7 +104,7 @@ def test_with_the_token_it_is_a_cluster_like_any(
     assert "token" not in capsys.readouterr().err
 
 
-def test_a_cluster_that_lets_anybody_in_is_said_aloud(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_open_cluster_gets_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     """In one line that says what it means and what to do; it is used all the same."""
     configure_logging()
     with local_cluster(with_token=False) as cluster:
@@ -118,7 +118,7 @@ def test_a_cluster_that_lets_anybody_in_is_said_aloud(capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize("named", ["option", "environment"])
 def test_a_ray_that_is_started_here_by_name_is_as_closed_as_any(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``local`` is Ray's word for it; what the environment says of clusters, and of who judges tokens, is nothing to it."""
+    """``local`` is Ray's word for it; the environment's settings for clusters and tokens don't apply to it."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_ENABLE_K8S_TOKEN_AUTH", "true")
     if named == "environment":
@@ -132,7 +132,7 @@ def test_a_ray_that_is_started_here_by_name_is_as_closed_as_any(named: str, monk
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "nowhere.invalid:6379"])
-def test_an_address_where_nobody_is_is_said_at_once(address: str) -> None:
+def test_an_address_without_a_cluster_is_an_error_at_once(address: str) -> None:
     """Ray by itself would try for minutes."""
     with pytest.raises(InvalidInputError, match=f"nobody answers.*{address}"):
         RayExecutor(address)

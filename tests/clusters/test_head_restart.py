@@ -44,7 +44,7 @@ def test_the_head_is_restarted_in_the_middle_of_a_run(tmp_path: Path) -> None:
         assert driver.returncode == 3
         assert "the head of the Ray cluster does not answer" in said.splitlines()[-1]
         assert not list(tmp_path.glob("out/**/manifest.json"))
-        # Machines that lose their head end, too; whoever started them starts them again.
+        # Machines that lose their head end, too; their supervisor starts them again.
         cluster.switch_off("disk", "one")
         cluster.start_head()
         switch_on(cluster)

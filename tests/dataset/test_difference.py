@@ -1,4 +1,4 @@
-"""Where an export differs from the trusted trie is told by keys, as narrow as the trie allows."""
+"""The difference between an export and the trusted trie is given as keys, as narrow as the trie allows."""
 
 from __future__ import annotations
 

@@ -300,7 +300,7 @@ def test_damaged_references_are_named(tmp_path: Path, name: str, damage) -> None
 
 
 def test_nothing_is_left_of_an_interrupted_export_by_other_ranges(tmp_path: Path) -> None:
-    """Whoever lists a folder finds the records once."""
+    """A listing of the folder finds the records once."""
     more = export(tmp_path, cuts=range(5, 120, 5), file_bytes_target=8_000)
     (tmp_path / more.folder / "shard.json").unlink()
     dataset = export(tmp_path, cuts=(60,), range_bytes_target=1 << 20)

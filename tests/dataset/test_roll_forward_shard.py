@@ -163,7 +163,7 @@ def test_changed_batches_keep_the_datasets_schema(tmp_path: Path) -> None:
 
 
 def test_values_become_shared_and_are_shared_no_more(tmp_path: Path) -> None:
-    """Each record finds its value over two epochs, whoever else refers to it; what was shared is never stored a second time."""
+    """Each record finds its value over two epochs, whichever other records refer to it; what was shared is never stored a second time."""
     one, two, three, four, five = (bytes([letter]) * 5000 for letter in b"12345")
     states: list[Pairs] = [
         [(b"a", one), (b"b", two), (b"c", three), (b"d", three), (b"e", b"short"), (b"x", four)],

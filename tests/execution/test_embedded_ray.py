@@ -1,4 +1,4 @@
-"""Nobody else's code runs on an embedded Ray: it asks for a token that only its user can read, and listens to this machine alone."""
+"""No foreign code runs on an embedded Ray: it asks for a token that only its user can read, and listens on loopback alone."""
 
 from __future__ import annotations
 

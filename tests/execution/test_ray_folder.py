@@ -1,4 +1,4 @@
-"""The private folder of an embedded Ray: who may look into it, and what becomes of it."""
+"""The private folder of an embedded Ray: its permissions and its removal."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_wanted_logs_stay_for_a_day() -> None:
 
 
 def test_what_is_not_ours_is_left_alone(temporary: Path, tmp_path: Path) -> None:
-    """A link, a file, and a folder that somebody is just making; one that has no lock for an hour is nobody's."""
+    """A link, a file, and a folder that is just being made; one without a lock for an hour is stale."""
     target = tmp_path / "target"
     target.mkdir()
     link, file = temporary / f"{PREFIX}link", temporary / f"{PREFIX}file"

@@ -23,7 +23,7 @@ __all__ = ["ray_of_two_cores"]
 pytestmark = pytest.mark.skipif(not is_measurable(), reason="this system does not tell anonymous memory, or its C library gives none back")
 
 LEFT_BYTES_MAX = FREED_BYTES // 3
-"""What may come to stay while tasks run: each allocator alone kept more than that."""
+"""What may accumulate while tasks run: each allocator alone kept more than that."""
 
 NEEDS = TaskNeeds(memory_bytes=1 << 20)
 
@@ -44,7 +44,7 @@ class _FailingTask(FreedMemoryTask):
 
 
 def _bytes_before_each() -> list[int]:
-    """Run tasks of one stage after another; return the memory before each, and after the last, which is told to give back its own."""
+    """Run tasks of one stage after another; return the memory before each, and after the last has released its own."""
     tasks = [TaskOfStage(FreedMemoryTask(KERNEL), stage, releases=stage == 3) for stage in range(4)]
     return [*(task.run().bytes_before for task in tasks), anonymous_bytes()]
 

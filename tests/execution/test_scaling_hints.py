@@ -1,4 +1,4 @@
-"""What an autoscaler is told."""
+"""The requests that an autoscaler gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may end a run while its stages work, and when that is asked."""
+"""The check that may end a run while its stages work, and when it is called."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class EndAfter:
 
 @pytest.mark.parametrize(("times", "tasks_run"), [(0, 0), (1, 1), (2, 2), (3, 3)])
 def test_a_run_is_asked_before_a_stage_and_after_each_result(times: int, tasks_run: int) -> None:
-    """The error passes as it is, no further task begins, and what was done is told."""
+    """The error passes as it is, no further task begins, and what was done is reported."""
     task, told = Count(), Told()
     runner = StageRunner(InProcessExecutor(), told, EndAfter(times))
     with pytest.raises(EndedError):
@@ -52,7 +52,7 @@ def test_a_run_is_asked_before_a_stage_and_after_each_result(times: int, tasks_r
     assert [step.done for step in told.stages] == list(range(tasks_run + 1 if times else 0))
 
 
-def test_a_run_that_nobody_ends_comes_to_its_end() -> None:
+def test_a_run_that_is_not_stopped_ends_by_itself() -> None:
     """Its results are in the tasks' order."""
     runner = StageRunner(InProcessExecutor(), Told())
     assert runner.run("build", "s0.v1", [Count()] * 3, TaskNeeds(0), lambda _: Amount()) == [0, 1, 2]

@@ -1,4 +1,4 @@
-"""Whatever the documents, manifests, templates and examples tell somebody to type is a command that exists, with options that exist."""
+"""Every command in the documents, manifests, templates and examples exists, and so do its options."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OF_OTHERS = {
     "--resources": "ray start",
     "--submission-id": "ray job submit",
 }
-"""Options of other programs that documents name, and whose they are."""
+"""Options of other programs that documents name, by program."""
 
 
 def _benchmark_options() -> set[str]:

@@ -251,7 +251,7 @@ def test_probes_ask_where_the_program_answers(overlay: str) -> None:
 
 
 def test_only_the_clouds_own_overlay_names_its_collector() -> None:
-    """Elsewhere there is no such namespace, and nobody could read the metrics."""
+    """Elsewhere there is no such namespace, and no collector could read the metrics."""
     let_in = {
         overlay: _named(overlay, "NetworkPolicy", "metrics")["spec"]["ingress"][0]["from"][0]["namespaceSelector"]["matchLabels"]
         for overlay in OVERLAYS
@@ -301,7 +301,7 @@ def test_ray_asks_for_a_token() -> None:
 
 
 def test_every_port_that_ray_is_given_is_let_through_and_no_other() -> None:
-    """Between its own pods; the dashboard to the operator, metrics to the collector, 10001 to nobody."""
+    """Between its own pods; the dashboard to the operator, metrics to the collector, 10001 closed."""
     allowed: set[int] = set()
     for port in _named("example-gcp", "NetworkPolicy", "ray-among-itself")["spec"]["ingress"][0]["ports"]:
         allowed |= set(range(port["port"], port.get("endPort", port["port"]) + 1))
@@ -363,7 +363,7 @@ def _scratch_gib(pod: dict[str, Any]) -> float:
 
 
 def test_the_scratch_space_that_pods_ask_for_is_on_their_machines() -> None:
-    """By GKE's rule of what it takes of a boot disk; a pod that fits on no machine waits for ever, and so does its run."""
+    """By GKE's rule of what it takes of a boot disk; a pod that fits on no machine stays pending, and so does its run."""
     variables = (KUBERNETES.parent / "terraform/modules/gke/variables.tf").read_text()
     disks = variables[variables.index('variable "boot_disk_gib"') :]
     asked: dict[str, list[float]] = {}

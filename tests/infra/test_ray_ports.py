@@ -21,7 +21,7 @@ KUBERNETES = Path(__file__).parents[2] / "infra" / "kubernetes"
 DEADLINE_S = 120
 NOT_FOR_PODS = {
     8265: "dashboard: to the operator alone",
-    10001: "Ray Client: to nobody",
+    10001: "Ray Client: closed",
     44217: "metrics of the head",
     44227: "metrics of the head",
 }

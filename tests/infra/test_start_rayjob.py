@@ -168,7 +168,7 @@ def test_a_run_that_was_stopped_is_followed_by_another(cluster: RayJobs, account
     assert _trigger(cluster, account).stdout == "started statecast-produce-mainnet-3180-2\n"
 
 
-def test_after_five_failures_somebody_is_told(cluster: RayJobs, account: Path) -> None:
+def test_five_failures_fail_the_trigger(cluster: RayJobs, account: Path) -> None:
     """The trigger fails instead of paying for a sixth cluster."""
     for attempt in range(1, 6):
         cluster.add_run(f"statecast-produce-mainnet-3180-{attempt}", 3180, "Failed")

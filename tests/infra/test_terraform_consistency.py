@@ -41,7 +41,7 @@ def _called(module: Module) -> dict[str, Module]:
 
 @each_module
 def test_every_variable_is_described_typed_and_used(module: Module) -> None:
-    """One that is not used misleads whoever sets it."""
+    """An unused one misleads the operator who sets it."""
     for name, body in module.of("variable").items():
         assert plain(body.get("description", "")), f"{name} has no description"
         assert "type" in body, f"{name} has no type"

@@ -239,7 +239,7 @@ def values_in(file: Path) -> list[bytes]:
         return [value for value in pa.ipc.open_file(source).read_all()["value"].to_pylist() if value]
 
 
-def test_a_failure_that_nobody_foresaw_ends_the_other_lanes_at_their_next_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_failure_ends_the_other_lanes_at_their_next_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They begin nothing more, and give back their claims."""
 
     def fail_or_wait(runner: StageRunner, source: FlatStateSource, context: EpochContext, settings: ExportSettings) -> object:

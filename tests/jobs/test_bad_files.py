@@ -86,7 +86,7 @@ def test_a_damaged_dataset_is_refused(tmp_path: Path, to: Path, file_format: str
     elif damage == "zero":
         file.write_bytes(bytes(len(data)))
     else:
-        # In the middle of the records' own bytes: metadata that nobody reads would change nothing.
+        # In the middle of the records' own bytes: metadata that is never read would change nothing.
         data[len(data) // 2] ^= 0xFF
         file.write_bytes(data)
     before = objects_in(dataset)
@@ -144,7 +144,7 @@ def test_a_folder_that_may_not_be_written_is_named(to: Path, tmp_path: Path) -> 
     assert_refused(outcome, "store_denied", 30, to)
 
 
-def test_a_place_that_nobody_may_write_is_named() -> None:
+def test_a_place_that_is_not_writable_is_named() -> None:
     """A folder of the kernel's own file system refuses root too."""
     outcome = produce_node_a("/sys/kernel/statecast", "--json")
     assert outcome.code == 30, outcome.stderr
@@ -163,7 +163,7 @@ def test_a_file_in_the_place_of_the_folder_is_named(to: Path) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://host/folder", "", "s3://", "gs:///x"])
 def test_a_destination_that_is_none_is_a_usage_error(url: str) -> None:
-    """Schemes that nobody knows, buckets without a name."""
+    """Unknown schemes, buckets without a name."""
     outcome = produce_node_a(url, "--json")
     assert outcome.code == 2, outcome.stderr
     assert outcome.document["error"]["kind"] == "invalid_input"

@@ -283,7 +283,7 @@ def test_a_manifest_of_another_epoch_is_refused(epoch: Path) -> None:
 
 
 def test_a_manifest_that_was_changed_does_not_pass_for_signed(epoch: Path) -> None:
-    """The payload says something else than what was signed; whoever names the key is told."""
+    """The payload says something else than what was signed; an error for a reader that names the key."""
     rewrite_payload(
         epoch / "manifest.json", lambda payload: payload.replace(b'"producer_version":"statecast', b'"producer_version":"Statecast')
     )

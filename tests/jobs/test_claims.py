@@ -79,7 +79,7 @@ def test_a_claim_is_given_back(tmp_path: Path) -> None:
 
 
 def test_a_producer_that_lost_its_claim_writes_no_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody took it over while this one was away; its parts stay for them."""
+    """Another producer took it over meanwhile; the parts stay for it."""
     to = new_store_url()
 
     def take_over() -> None:

@@ -93,7 +93,7 @@ def test_wrong_usage_exits_with_2_and_one_json_object(arguments: tuple[str, ...]
         assert outcome.document["error"]["message"]
 
 
-def test_what_nobody_foresaw_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault of our own exits with 1, without a traceback unless it is asked for."""
 
     def fail(*_: object, **__: object) -> None:

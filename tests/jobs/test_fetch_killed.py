@@ -78,7 +78,7 @@ def test_twenty_kills_leave_nothing_wrong(tmp_path: Path) -> None:
 
 
 def test_verifying_processes_end_with_a_killed_fetch(tmp_path: Path) -> None:
-    """Nobody tells them; they look."""
+    """They get no signal; they poll."""
     with fault_server(published_parts(), tmp_path / "log") as server:
         # So slow that it is at work still when its children are found.
         process = start_process(*arguments(server.url, tmp_path / "into", takes_s=1000))

@@ -1,4 +1,4 @@
-"""State headers that nobody of ours has verified: damaged in a dataset, or forged in the store. None of them is signed."""
+"""State headers that were not verified by us: damaged in a dataset, or forged in the store. None of them is signed."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_flipped_bit_in_a_datasets_header_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("changes", [(unmark,), (unmark, lambda copy: flip(only(copy, "**/state_header")))], ids=["whole", "flipped"])
 def test_an_older_datasets_header_is_not_published_unverified(tmp_path: Path, changes: tuple[Change, ...]) -> None:
-    """It still reads; without a node nobody can tell whether its header is right."""
+    """It still reads; without a node its header can't be verified."""
     outcome = produce_from(dataset(tmp_path / "state", *changes), tmp_path / "out")
     assert outcome.code == 0, outcome.stderr
     assert_published_without_header(tmp_path / "out", "the dataset's was not verified in full when it was written")
@@ -132,7 +132,7 @@ def test_with_the_node_an_older_datasets_header_is_verified(tmp_path: Path, is_f
 
 
 def forged_store(to: Path) -> Path:
-    """Return a store whose header has a flipped bit, with a statement of nobody's that names it, and no manifest."""
+    """Return a store whose header has a flipped bit, with an unsigned statement that names it, and no manifest."""
     outcome = produce_localnet(to, "--shard-id", SHARD_ID, key="second")
     assert outcome.code == 0, outcome.stderr
     header = only(to, "**/header")

@@ -203,7 +203,7 @@ def test_a_running_node_is_refused(parts: Path, tmp_path: Path) -> None:
 
 
 def test_a_locked_database_is_refused(parts: Path, tmp_path: Path) -> None:
-    """Whoever holds RocksDB's lock, nothing is run beside it."""
+    """Whichever process holds RocksDB's lock, nothing is run beside it."""
     home = tmp_path / "home"
     shutil.copytree(localnet_home(), home)
     (home / "data" / "LOCK").touch()

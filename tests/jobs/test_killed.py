@@ -138,7 +138,7 @@ STEPS = {
     "the manifest": ("**/manifest.json", "**/latest.json"),
     "the pointer": ("**/latest.json",),
 }
-"""What a producer that died between two steps had not come to, and the objects that are not there then."""
+"""The steps that a killed producer had not reached, and the objects that are missing then."""
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -173,7 +173,7 @@ def passing(moment_s: float) -> Callable[[], bool]:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("mode", "source"), [("in-process", "node"), ("ray", "node"), ("in-process", "dataset")])
 def test_twenty_kills_at_random_moments(tmp_path: Path, mode: str, source: str) -> None:
-    """Killed again and again, the production comes to its end all the same; the seed is printed."""
+    """Killed again and again, the production still finishes; the seed is printed."""
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
     moments = random.Random(seed)
@@ -192,5 +192,5 @@ def test_twenty_kills_at_random_moments(tmp_path: Path, mode: str, source: str) 
         assert_rerun_ends_right(to, work, source)
         shutil.rmtree(to)
         shutil.rmtree(work)
-    print(f"{kills} runs were killed, {ends} came to their end in between")
+    print(f"{kills} runs were killed, {ends} ended by themselves in between")
     assert_rerun_ends_right(to, work, source)

@@ -1,4 +1,4 @@
-"""A split shard's parent, from a node's database to the manifest and to whoever inspects it."""
+"""A split shard's parent, from a node's database to the manifest and to `inspect`."""
 
 from __future__ import annotations
 

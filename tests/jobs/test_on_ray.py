@@ -89,7 +89,7 @@ def busy_workers() -> list[psutil.Process]:
 def killing_workers(kills_max: int, generator: random.Random) -> Iterator[list[int]]:
     """Kill workers of this process's Ray while they work, until enough have died or the block ends; gives the list of the dead.
 
-    Between two deaths passes a random time, and then the next moment is taken at which somebody works.
+    Between two deaths passes a random time, and then the next moment is taken at which a worker is busy.
     """
     killed: list[int] = []
     ended = threading.Event()

@@ -1,4 +1,4 @@
-"""What listens while each command runs is what docs/operations/ports.md says, and on loopback where nobody outside needs it."""
+"""What listens while each command runs is what docs/operations/ports.md says, and on loopback where other machines don't need it."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def scope(address: str) -> str:
 
 
 def listening(pid: int) -> set[tuple[str, str, int]]:
-    """Return what a process and those that it started listen on: the process' name, who reaches it, the port.
+    """Return what a process and those that it started listen on: the process' name, its clients, the port.
 
-    A UDP socket that is connected to nobody counts, as one of the process' name and ``/udp``.
+    A UDP socket that is not connected counts, as one of the process' name and ``/udp``.
     """
     found: set[tuple[str, str, int]] = set()
     try:

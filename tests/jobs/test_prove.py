@@ -81,7 +81,7 @@ def test_who_says_where_an_absent_record_belongs_is_shown(tmp_path: Path) -> Non
 
 
 def test_an_account_that_is_nowhere_is_absent(tmp_path: Path) -> None:
-    """Out of a bucket of several shards with no options; who stands behind the shard layout is said, and a reader's own one agrees."""
+    """Out of a bucket of several shards with no options; the signers of the shard layout are shown, and a reader's own one agrees."""
     file = tmp_path / "proof.json"
     made = statecast("prove", published_localnet(), "--account", "nobody.near", "--out", file)
     assert made.code == 0, made.stderr

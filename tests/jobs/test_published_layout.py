@@ -1,4 +1,4 @@
-"""The shard layout on its way: from a node or a dataset to the manifest, and from there to whoever copies, restores or inspects it."""
+"""The shard layout on its way: from a node or a dataset to the manifest, and from there to copies, `restore` and `inspect`."""
 
 from __future__ import annotations
 

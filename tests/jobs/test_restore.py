@@ -206,7 +206,7 @@ def test_reference_counts_are_never_above_those_of_a_running_chain(database: Pat
 
 
 def test_a_dump_of_neards_needs_a_context(tmp_path: Path) -> None:
-    """nearcore's own dumper writes no manifest, so somebody has to say the roots."""
+    """nearcore's own dumper writes no manifest, so the roots must be given."""
     outcome = restore(localnet() / "dump", f"dataset://{tmp_path}/state", "--epoch", 6)
     assert (outcome.code, outcome.document["error"]["kind"]) == (2, "invalid_input")
     context = epoch_context_from_node(localnet_home(), "6")

@@ -92,7 +92,7 @@ def test_a_records_file_gets_its_context_from_an_endpoint(tmp_path: Path) -> Non
 
 
 def test_a_dataset_is_checked_against_an_endpoint(tmp_path: Path) -> None:
-    """By what its own summary says of the epoch."""
+    """By the epoch in its own summary."""
     folder = tmp_path / "dataset"
     assert export(folder, "--node-home", localnet_home(), "--epoch", 5, "--shard-id", 0).code == 0
     options = ("--from", f"dataset://{folder}", "--to", tmp_path / "out", "--allow-unsigned", "--in-process", "--plan", "--json")

@@ -120,7 +120,7 @@ def test_a_killed_seeder_goes_on_where_it_was(tmp_path: Path) -> None:
     epoch = publish_random_epoch(tmp_path / "bucket", shards={0: sizes})
     published = epoch.parts()
     folder = tmp_path / "data" / epoch.layout.shard_folder(0)
-    # Until after the first kill the last part is missing, so that the seeder can't have come to its end before.
+    # Until after the first kill the last part is missing, so that the seeder can't have finished before.
     last = tmp_path / "bucket" / epoch.layout.shard_folder(0) / sorted(published)[-1]
     last.rename(tmp_path / last.name)
     with running_seeder(tmp_path / "bucket", tmp_path / "data", "--downloads", 1, "--download-limit", "400kB") as seeder:
@@ -194,7 +194,7 @@ def test_the_epoch_before_stays_until_the_new_one_is_here(tmp_path: Path) -> Non
 
 
 def move_into(bucket: Path, epoch: RandomEpoch) -> None:
-    """Move an epoch that was published elsewhere, and then its pointer: whoever looks sees all that there is of it, or nothing."""
+    """Move an epoch that was published elsewhere, and then its pointer: a reader sees all of it, or nothing."""
     folder = bucket / epoch.layout.folder
     folder.parent.mkdir()
     epoch.folder.rename(folder)
@@ -317,7 +317,7 @@ def test_a_deletion_that_was_killed_is_finished(tmp_path: Path) -> None:
 
 
 def test_a_seeder_calls_named_peers(tmp_path: Path) -> None:
-    """A client that knows nobody is found by the seeder that was given its address."""
+    """A client that knows no peer is found by the seeder that was given its address."""
     epoch = publish_random_epoch(tmp_path / "bucket")
     with running_client(tmp_path / "into", "--torrent", tmp_path / "bucket" / epoch.layout.torrent(0)) as client:
         peer = f"127.0.0.1:{client.event('listening')['port']}"
@@ -419,7 +419,7 @@ def test_a_folder_with_other_things_in_it_is_not_taken(tmp_path: Path) -> None:
 
 
 def test_two_seeders_do_not_share_a_folder(tmp_path: Path) -> None:
-    """The second one is told."""
+    """The second one gets an error."""
     publish_random_epoch(tmp_path / "bucket")
     with running_seeder(tmp_path / "bucket", tmp_path / "data") as seeder:
         seeder.event("shard_seeding")
@@ -429,7 +429,7 @@ def test_two_seeders_do_not_share_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
-    """No other port is taken in its place: nobody would find it."""
+    """No other port is taken in its place: peers would not find it."""
     publish_random_epoch(tmp_path / "bucket")
     with running_seeder(tmp_path / "bucket", tmp_path / "data") as seeder:
         outcome = statecast(

@@ -224,7 +224,7 @@ def test_a_changed_part_is_not_given_the_published_digest(served: Served, tmp_pa
 
 
 def test_every_request_leaves_a_line(served: Served) -> None:
-    """Who asked for what, what came of it, how many bytes and how long."""
+    """Client, object, status, bytes and time of each request."""
     ask(served.port, served.part_path, Range="bytes=7-11", User_Agent="a test")
     line = served.mirror.wait_for(lambda line: line.get("range") == "bytes=7-11")
     assert (line["client"], line["method"], line["path"], line["status"]) == ("127.0.0.1", "GET", served.part_path, 206)
@@ -232,7 +232,7 @@ def test_every_request_leaves_a_line(served: Served) -> None:
 
 
 def test_health_is_told(served: Served) -> None:
-    """For whoever restarts it."""
+    """For liveness probes."""
     assert (ask(served.port, "/healthz").status, ask(served.port, "/healthz").body) == (200, b'{"status": "ok"}')
 
 

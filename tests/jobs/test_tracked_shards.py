@@ -1,4 +1,4 @@
-"""A node that tracks some of its chain's shards gives those, whoever asks without naming shards."""
+"""A node that tracks some of its chain's shards gives those to every command that names no shards."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_backfill_takes_the_shards_that_the_node_tracks(home: Path, tmp_path: Pa
 
 @pytest.mark.parametrize(("status", "expected"), [(b"\0", False), (b"\1", False), (b"\2\0", True)], ids=["disabled", "empty", "creation"])
 def test_flat_storage_in_the_making_counts(tmp_path: Path, status: bytes, expected: bool) -> None:
-    """Who waits for it does not publish an epoch without the shard."""
+    """A producer that waits for it does not publish an epoch without the shard."""
     home = copied(localnet_home(), tmp_path)
     for data in (home / "data", snapshot_folder(home)):
         change_rows(data, FLAT_STORAGE_STATUS, {TRACKED.to_bytes(): status})

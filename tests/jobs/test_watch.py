@@ -74,7 +74,7 @@ def published(to: Path) -> dict[str, str]:
 
 @lru_cache
 def quietly_published() -> Path:
-    """Return what a watcher publishes that nobody disturbs."""
+    """Return what an undisturbed watcher publishes."""
     folder = session_folder() / "watched"
     folder.mkdir()
     with GrowingNode(folder / "node") as node, watching(node.home, folder / "out", folder / "work", "--in-process") as watcher:
@@ -129,7 +129,7 @@ def wait_until(condition: Callable[[], bool], watcher: WatchProcess | None = Non
 
 
 def facts_of_polls(watcher: WatchProcess, count: int) -> list[dict[str, Any]]:
-    """Return what a watcher with a health port says of itself, after each of its next looks at the node."""
+    """Return a watcher's metrics after each of its next polls of the node."""
     found: dict[float, dict[str, Any]] = {}
 
     def polled() -> bool:
@@ -151,7 +151,7 @@ def kill_and_rerun(tmp_path: Path, moments: random.Random, kills: int, longest_s
         watcher.event("epoch_seen")
         heights = list(HEIGHTS)
         for number in range(kills):
-            # The node goes on while nobody watches, and while somebody does.
+            # The node goes on without a watcher, and with one.
             if heights and number * len(HEIGHTS) // kills >= len(HEIGHTS) - len(heights):
                 node.add(heights.pop(0))
             time.sleep(moments.uniform(0.0, longest_s))
@@ -204,7 +204,7 @@ def test_a_second_watcher_waits_and_takes_over(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_watchers_publish_each_epoch_once(tmp_path: Path) -> None:
-    """Whoever is first produces; the other finds it published."""
+    """The first produces; the other finds it published."""
     to = tmp_path / "out"
     with (
         GrowingNode(tmp_path / "node") as node,
@@ -239,7 +239,7 @@ def test_watchers_of_other_shards_or_nodes_have_other_folders(tmp_path: Path, mo
 
 
 def test_the_node_may_go_and_come_back(tmp_path: Path) -> None:
-    """A database that is gone is told once, not at each poll; the next epoch after its return is published."""
+    """A database that is gone is reported once, not at each poll; the next epoch after its return is published."""
     to = tmp_path / "out"
     node = GrowingNode(tmp_path / "node")
     with watching(node.home, to, tmp_path / "work", "--in-process", "--health-port", 0) as watcher:
@@ -292,7 +292,7 @@ def test_a_second_signal_ends_a_watcher_at_once(tmp_path: Path) -> None:
     assert watcher.stop(signal.SIGTERM) in (143, 0)
 
 
-def test_a_watcher_whose_log_nobody_reads_any_more_stops(tmp_path: Path) -> None:
+def test_a_watcher_whose_log_reader_is_gone_stops(tmp_path: Path) -> None:
     """A signal that ends a whole pipeline may reach the reader first; the exit code is 0 all the same."""
     process = start_process(
         *("watch", "--node-home", localnet_home(), "--to", tmp_path / "out", "--work", tmp_path / "work", "--allow-unsigned"),

@@ -56,7 +56,7 @@ def test_every_expression_is_promql_over_metrics_that_exist(expression: str) -> 
 
 
 def test_every_metric_is_shown_or_watched() -> None:
-    """A metric that nobody looks at is not worth exporting."""
+    """A metric that no alert or dashboard uses is not worth exporting."""
     used = {name for expression in _expressions() for name in METRIC.findall(expression)}
     assert _exported() - used == set()
 

@@ -106,7 +106,7 @@ def test_parents_are_compared_where_both_are_known(context: EpochContext) -> Non
 
 
 def test_a_shard_layout_is_filled_in(context: EpochContext) -> None:
-    """Not to know it is no difference; who knows it tells the others."""
+    """A missing value is no difference; it is taken from a source that has it."""
     assert context.shard_layout is not None
     bare = GivenContextSource(replace(context, shard_layout=None), "file")
     assert agreed_epoch_context((bare,), "5").context.shard_layout is None
@@ -153,7 +153,7 @@ def test_an_endpoint_that_lies_is_never_left_out(endpoint: Endpoint) -> None:
 
 
 def test_an_endpoint_of_another_chain_is_found_though_it_does_not_know_the_epoch(endpoint: Endpoint) -> None:
-    """As when the endpoint of a test network is given for a node of the main one; whoever is asked first."""
+    """As when the endpoint of a test network is given for a node of the main one; in either order."""
     other = endpoint(RecordedChain(final_height=150, chain_id="another"))
     with pytest.raises(ContextMismatchError, match=r"chain_id is test-chain-klplt in node .* and another in JSON-RPC"):
         agreed_epoch_context((node(),), "6", (other,))
@@ -175,7 +175,7 @@ def test_a_node_without_epochs_can_be_used_where_an_endpoint_knows(context: Epoc
     assert (agreed.context, agreed.source_id) == (context, rpc.source_id)
 
 
-def test_where_nobody_knows_each_source_says_why(endpoint: Endpoint) -> None:
+def test_where_no_source_knows_each_says_why(endpoint: Endpoint) -> None:
     """With a remedy."""
     with pytest.raises(EpochNotReadyError, match=r"no source knows the epoch: .*the node does not know epoch 6.*not known yet"):
         agreed_epoch_context((NodeContextSource(str(node_a())),), "6", (endpoint(),))

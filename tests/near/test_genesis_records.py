@@ -141,7 +141,7 @@ def test_the_localnets_genesis_has_the_roots_in_its_database() -> None:
 
 
 def test_storage_usage_is_computed_and_stake_locked(genesis: Callable[..., GenesisSource]) -> None:
-    """What the file says of storage is not believed; a validator's stake replaces what is locked."""
+    """The file's storage figures are not used; a validator's stake replaces what is locked."""
     code = b"\0asm" * 2000
     source = genesis(
         account("alice", code_hash=str(CryptoHash(sha256(code).digest()))),

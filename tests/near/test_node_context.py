@@ -76,7 +76,7 @@ def test_the_newest_epoch_is_found_with_all_its_shards(context: EpochContext) ->
 
 
 def test_its_block_headers_chain_to_the_sync_hash(context: EpochContext) -> None:
-    """The sync block's header and its parent's are there for whoever trusts the sync hash alone."""
+    """The sync block's header and its parent's are there for readers that trust the sync hash alone."""
     sync_block, parent = (decode_block_header(data, "context") for data in context.block_headers)
     assert sync_block.hash == context.sync_hash
     assert sync_block.prev_hash == parent.hash
@@ -286,7 +286,7 @@ def test_a_node_that_recorded_no_sync_hash_has_no_newest_epoch() -> None:
 
 
 def test_an_epoch_that_flat_state_has_passed_is_unreachable() -> None:
-    """Where it stands is told."""
+    """Its position is shown."""
     shard = epoch_context_from_node(localnet_home(), "5").shards[0]
     assert shard.flat_head_target is not None
     failure = location_failure(read_node_home(localnet_home()), shard.shard_uid, shard.flat_head_target)

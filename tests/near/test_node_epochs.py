@@ -26,7 +26,7 @@ FUTURE_VERSION = b"\5" + (8).to_bytes(8, "little") + bytes(100)
 
 
 def unknown_kickout() -> bytes:
-    """Return a V4 of epoch 9 in which somebody was kicked out for a reason of the future."""
+    """Return a V4 of epoch 9 in which a validator was kicked out for an unknown reason."""
     writer = BorshWriter().u8(3).u64(9)
     # validators, their indices, settlements, hidden validators, fishermen, their indices, stake changes, rewards
     for _ in range(9):
@@ -96,7 +96,7 @@ def test_a_context_of_one_is_not_taken_for_unknown_to_the_node(home: Path, conte
 
 @pytest.mark.parametrize("epoch_id", [FUTURE, SHORT])
 def test_the_newest_one_is_not_passed_over(tmp_path: Path, context: EpochContext, epoch_id: CryptoHash) -> None:
-    """Whoever wants the newest epoch gets no older one; a watcher sees it beside the others."""
+    """A command that wants the newest epoch gets no older one; a watcher sees it beside the others."""
     home = copied(localnet_home(), tmp_path)
     change_rows(home / "data", EPOCH_INFO, ROWS)
     change_rows(home / "data", STATE_SYNC_HASHES, {epoch_id: bytes(32)})

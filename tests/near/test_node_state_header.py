@@ -139,7 +139,7 @@ def test_a_missing_row_is_named(column: str) -> None:
 
 @pytest.mark.parametrize("column", COLUMNS)
 def test_a_row_that_lies_is_refused(column: str) -> None:
-    """Each row is told by a hash: one of another key, or with a changed byte in its middle, is no row."""
+    """Each row is known by a hash: one of another key, or with a changed byte in its middle, is no row."""
     dumped = dumped_header(5, 2)
     with opened(dumped) as state_header:
 

@@ -60,7 +60,7 @@ def test_reading_changes_nothing_in_the_home(tmp_path: Path) -> None:
 
 
 def test_the_configuration_that_rocksdict_leaves_in_a_folder_is_not_written_through(snapshot: Path) -> None:
-    """A rocksdict-config.json that somebody left in the home keeps its bytes."""
+    """A rocksdict-config.json that lies in the home keeps its bytes."""
     config = snapshot / "rocksdict-config.json"
     config.write_text("left by another tool")
     with RocksDbReader(snapshot, COLUMNS) as reader:

@@ -21,7 +21,7 @@ BLOCK = {"block_id": 204}
 
 
 class Clock:
-    """Time that passes only where somebody sleeps."""
+    """Time that passes only by sleeping."""
 
     def __init__(self) -> None:
         self.now_s = 100.0

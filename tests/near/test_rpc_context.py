@@ -239,7 +239,7 @@ def test_another_block_in_place_of_one_is_found(height: int, shown: int) -> None
 
 @pytest.mark.parametrize("start", [200, 202, 210, 161])
 def test_another_first_height_is_found(start: int) -> None:
-    """What ``validators`` says of the first block must be true of it."""
+    """The first block in ``validators`` must be the one with that hash."""
     with pytest.raises(IntegrityError, match="not the first of epoch"):
         look_up(RecordedChain(epochs={EPOCH_IDS[5]: {"epoch_start_height": start}}), "5")
 

@@ -197,7 +197,7 @@ def first_blocks(epoch: dict[str, Any]) -> list[MaskedBlock]:
 
 
 def test_the_rule_over_blocks_of_the_real_chain(shared_fixtures: Path) -> None:
-    """What today's rule says of five epochs of mainnet."""
+    """Today's rule over five epochs of mainnet."""
     for epoch in mainnet_epochs(shared_fixtures):
         found = find_sync_block(first_blocks(epoch), CryptoHash.from_base58(epoch["epoch_id"]), 74, "real")
         assert found is not None

@@ -142,8 +142,8 @@ def test_a_contradicting_statement_is_kept_as_evidence(built: BuiltShard, store_
     assert signers_of(envelope, "first", "second") == {"first"}
 
 
-def test_a_statement_that_knows_no_header_contradicts_nobody(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
-    """Who has a header says more; what was said without one is replaced and is no evidence of anything."""
+def test_a_statement_without_a_header_contradicts_no_other(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
+    """A statement with a header says more; one without is replaced and is no evidence."""
     producer(built, store_url, "second").put_shard()
     producer(built, store_url, "first", fitting_header(built)).put_shard()
     assert statement_of(store, layout)[0].header_sha256 is not None
@@ -183,7 +183,7 @@ def refusing(header: bytes) -> None:
 
 @pytest.mark.parametrize("theirs", ["second", None])
 @pytest.mark.parametrize("verify", [None, refusing])
-def test_a_header_that_nobody_of_ours_verified_is_not_signed(
+def test_an_unverified_header_is_not_signed(
     built: BuiltShard, store_url: str, store: Store, layout: EpochLayout, theirs: str | None, verify: VerifyStateHeader | None
 ) -> None:
     """A statement of another key, or of none, is no reason to believe it: ours names no header, and the manifest says why."""
@@ -198,7 +198,7 @@ def test_a_header_that_nobody_of_ours_verified_is_not_signed(
     (reason,) = [found.reason for found in manifest.missing if found.kind == "state_header"]
     assert "the one in place is not kept: " in reason
     assert ("a path leads elsewhere" in reason) == (verify is not None)
-    # The object stays: who has verified it may be about to list it.
+    # The object stays: a producer that has verified it may be about to list it.
     assert store.get(layout.state_header(0)) == header
 
 
@@ -217,7 +217,7 @@ def test_our_key_on_another_header_does_not_vouch(built: BuiltShard, store_url: 
 def test_a_listed_header_that_can_not_be_stood_behind_stops_the_run(
     built: BuiltShard, store_url: str, store: Store, layout: EpochLayout
 ) -> None:
-    """Its readers have been told of it: no statement without it is published, and nothing in the store changes."""
+    """Its readers know it: no statement without it is published, and nothing in the store changes."""
     producer(built, store_url, "second", fitting_header(built)).publish()
     before = {info.name: store.get(info.name) for info in store.list("")}
     with pytest.raises(ManifestError, match="can't stand behind"):
@@ -386,7 +386,7 @@ def test_a_shard_layout_must_have_what_is_published(built: BuiltShard, store_url
 
 
 def test_a_revision_remembers_the_shards_that_are_missing(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
-    """Who knows one shard of the epoch alone, as a dataset of one does, does not make it complete."""
+    """A dataset of one shard knows only that one, and does not make the epoch complete."""
     producing = producer(built, store_url)
     shard = producing.put_shard()
     producing.publisher.finish(context(built), [shard], [0, 4])
@@ -409,7 +409,7 @@ def test_a_revision_keeps_the_block_headers(built: BuiltShard, store_url: str, s
 
 
 def test_block_headers_that_do_not_hash_are_not_passed_on(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
-    """Whoever wrote them, the next revision is ours."""
+    """Whatever their origin, the next revision is ours."""
     producing = producer(built, store_url)
     shard = producing.put_shard()
     producing.publisher.finish(replace(context(built), block_headers=(b"\1", b"\2")), [shard], [0])
@@ -434,7 +434,7 @@ def test_a_newer_manifest_gets_a_revision_in_our_words(built: BuiltShard, store_
 def test_what_is_published_meanwhile_never_changes(
     built: BuiltShard, store_url: str, store: Store, layout: EpochLayout, other: dict[str, Any]
 ) -> None:
-    """Who was slower with another state root or number of parts does not write the next revision."""
+    """A slower producer with another state root or number of parts does not write the next revision."""
     producing = producer(built, store_url)
     shard = producing.put_shard()
     producing.publisher.finish(context(built), [shard], [0])
@@ -449,7 +449,7 @@ def test_what_is_published_meanwhile_never_changes(
 
 
 def test_what_is_published_is_found(built: BuiltShard, store_url: str) -> None:
-    """With the same key and the same number of parts, also where nobody asks for a number."""
+    """With the same key and the same number of parts, also without a given number."""
     producing = producer(built, store_url)
     assert producing.publisher.find_published(context(built), 3) is None
     producing.publish()
@@ -514,7 +514,7 @@ def test_a_pointer_that_says_nothing_is_replaced(built: BuiltShard, store_url: s
 
 
 def test_an_epoch_with_a_shard_missing_is_never_the_latest(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
-    """The manifest says which shard is missing, and nobody is led to it."""
+    """The manifest says which shard is missing, and no pointer names it."""
     producing = producer(built, store_url)
     producing.publisher.finish(context(built), [producing.put_shard()], [0, 4])
     assert [found.shard_id for found in manifest_of(store, layout).manifest.missing if found.kind == "shard"] == [4]

@@ -38,7 +38,7 @@ def amazon() -> Iterator[Any]:
         return key.private_key.sign(message, ECDSA(Prehashed(SHA256())))
 
     with pytest.MonkeyPatch.context() as patch, aws_environment(), moto_server() as url:
-        # moto says of itself that it does not know MessageType DIGEST yet: it would hash the digest again.
+        # moto does not implement MessageType DIGEST yet: it would hash the digest again.
         patch.setattr(ECDSAPrivateKey, "sign", sign_digest)
         patch.setenv("AWS_ENDPOINT_URL_KMS", url)
         patch.setenv("AWS_MAX_ATTEMPTS", "1")

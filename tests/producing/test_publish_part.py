@@ -1,4 +1,4 @@
-"""One part: validated before it has a name, kept where it is right, replaced where it is wrong, whoever else writes."""
+"""One part: validated before it has a name, kept where it is right, replaced where it is wrong, beside other writers."""
 
 from __future__ import annotations
 
@@ -119,8 +119,8 @@ def test_a_faster_producers_wrong_object_is_replaced(task: PublishPartTask, stor
     assert task.run().reused
 
 
-def test_a_wrong_object_that_somebody_else_mends_is_kept(task: PublishPartTask, store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A replacement is decided by the store: who was faster with the right bytes wins."""
+def test_a_wrong_object_that_another_producer_mends_is_kept(task: PublishPartTask, store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replacement is decided by the store: the faster producer with the right bytes wins."""
     theirs = other_bytes(task)
     store = open_store(store_url)
     store.put(task.object_name, b"rubbish")

@@ -147,7 +147,7 @@ def test_a_signature_that_does_not_verify_is_not_taken(key_file: Path) -> None:
         sign_payload(b"payload", [Signer(public_key, lambda signed: bytes(64))])
 
 
-def test_a_key_from_standard_input_is_left_to_nobody(key_file: Path) -> None:
+def test_a_key_from_standard_input_is_left_to_no_child(key_file: Path) -> None:
     """The descriptor that it came through is empty for whatever is started later."""
     script = (
         "import subprocess, sys\n"
@@ -170,7 +170,7 @@ def test_standard_input_without_a_key_is_an_error(given: bytes) -> None:
 
 
 def test_a_key_is_not_typed_into_a_terminal() -> None:
-    """It would stand on the screen; and nobody knows that something is waited for."""
+    """It would stand on the screen, without a prompt."""
     terminal, other_end = os.openpty()
     script = "from pipelines.producing.publish.key_file import signer_from_standard_input as read\nread()"
     for stdin in (other_end, None):

@@ -37,7 +37,7 @@ from tests.support.list_source import context_of
 Outcome = StatecastError | None
 
 FAR_S = 1e8
-"""A deadline that the clock comes to after hours of looks: time passes with them, however slow the rest of this machine is."""
+"""A deadline that the clock reaches after hours of polls: time passes with them, however slow the rest of this machine is."""
 
 WAIT_S = 300.0
 """Longer than anything takes on a slow machine."""
@@ -234,7 +234,7 @@ def test_an_attempt_is_ended_for_a_newer_epoch_when_its_deadline_passes() -> Non
 
 
 def test_a_node_that_can_not_be_read_is_told_once() -> None:
-    """However its problem changes; the recovery is told, and the next outage."""
+    """Even if its problem changes; the recovery is reported, and the next outage."""
     away, locked = SourceError(problem="gone"), SourceError(problem="locked")
     work = ScriptedWork([7], looks=[away, away, locked, locked, None, locked], outcomes={7: [away] * 1000})
     run = run_until(work, "poll_recovered", times=2)
@@ -261,7 +261,7 @@ def test_parts_are_counted_and_timed() -> None:
 
 
 def test_an_epoch_stays_published_when_cleaning_up_fails() -> None:
-    """That is told and counted, and the epoch is not made again."""
+    """That is reported and counted, and the epoch is not made again."""
     run = run_until(ScriptedWork([7], collect_fails=True), "failed")
     assert run.kinds() == ["epoch_seen", "epoch_published", "failed"]
 
@@ -275,7 +275,7 @@ def test_a_new_watcher_goes_on_after_what_is_published(latest: int | None, expec
 
 
 def test_memory_that_can_not_be_read_is_forgotten() -> None:
-    """It is told, and the watcher goes on as a new one."""
+    """It is reported, and the watcher goes on as a new one."""
     memory = MemoryStore(uuid.uuid4().hex)
     memory.put(LEDGER_NAME, b"{")
     assert run_until(ScriptedWork([7]), "epoch_published", memory=memory).kinds() == ["memory_lost", "epoch_seen", "epoch_published"]
@@ -291,7 +291,7 @@ def test_an_epoch_that_is_published_is_not_given_up() -> None:
     assert (run.metrics.epochs_abandoned, run.metrics.height_published, work.attempts) == (0, 7, [])
 
 
-def test_an_epoch_is_given_up_where_nobody_can_look() -> None:
+def test_an_epoch_is_given_up_if_the_store_cannot_be_read() -> None:
     """A store that is away does not keep it."""
     work, memory = ScriptedWork([7]), MemoryStore(uuid.uuid4().hex)
 

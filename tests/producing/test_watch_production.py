@@ -106,6 +106,6 @@ def test_the_latest_pointer_says_what_is_published(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damaged", [b"", b"{", b"rotten" * 100_000])
 def test_a_damaged_latest_pointer_keeps_no_watcher_from_its_work(tmp_path: Path, damaged: bytes) -> None:
-    """Who publishes next replaces it; a watcher that waited for that would wait for ever."""
+    """The next publisher replaces it; a watcher that waited for that might never end."""
     open_store(str(tmp_path)).put(latest_name(chain_id()), damaged)
     assert production(str(tmp_path)).latest_published() is None

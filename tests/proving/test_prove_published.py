@@ -193,7 +193,7 @@ def test_a_pinned_key_stands_behind_the_layout(tmp_path: Path) -> None:
     assert published.verified.proof.claim == KeyClaim(b"\0node0", None)
 
 
-# whom to believe
+# which manifest is trusted
 
 
 @needs_headers

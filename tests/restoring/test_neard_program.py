@@ -1,4 +1,4 @@
-"""What a neard says of itself decides the way that parts get into its node."""
+"""A neard's help texts decide how parts get into its node."""
 
 from __future__ import annotations
 

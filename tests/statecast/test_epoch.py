@@ -24,13 +24,13 @@ def test_an_epoch_says_what_it_is() -> None:
     assert statecast.open_epoch(epoch.url, trust=TRUST).state_roots == epoch.state_roots
 
 
-def test_a_manifest_that_nobody_of_ours_has_signed_is_refused() -> None:
+def test_a_manifest_without_a_pinned_signature_is_refused() -> None:
     """Before anything else is read."""
     with pytest.raises(ManifestError):
         statecast.open_epoch(str(published_localnet()), trust=statecast.Trust(keys=[public_key("another")]))
 
 
-def test_a_proof_goes_to_somebody_else(tmp_path: Path) -> None:
+def test_a_proof_is_verified_elsewhere(tmp_path: Path) -> None:
     """As bytes and as a file; one changed byte is found."""
     epoch = statecast.open_epoch(str(published_localnet()), trust=TRUST)
     proof = epoch.prove("near").proof

@@ -96,5 +96,5 @@ def encode_chunk_header(chunk: Json, version: str) -> bytes:
         writer.u8(0).u32(len(requests))
         for request in requests:
             writer.u16(request["to_shard"]).fixed(bytes(request["requested_values_bitmap"]["data"]))
-    # Where a chunk header is shown by itself nobody says in which block it was included; no hash depends on it.
+    # A chunk header by itself does not say in which block it was included; no hash depends on it.
     return writer.u64(chunk.get("height_included", 0)).fixed(encode_key(chunk["signature"])).to_bytes()

@@ -26,7 +26,7 @@ PROCESS_TIMEOUT_S = 600
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run of the command came to."""
+    """The result of a run of the command."""
 
     code: int
     stdout: str

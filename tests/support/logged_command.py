@@ -1,4 +1,4 @@
-"""The command with a log of every task that began or ended on the executor, in whatever process: who does work twice is seen.
+"""The command with a log of every task that began or ended on the executor, in whatever process: work that is done twice is seen.
 
     python -m tests.support.logged_command LOG produce …
 
@@ -105,7 +105,7 @@ def wait_for_room(log: Path) -> None:
     deadline = time.monotonic() + WAIT_S
     with suppress(FileNotFoundError):
         while parts_ended(log) >= int(_limit_file(log).read_text()):
-            assert time.monotonic() < deadline, "nobody lets parts go on"
+            assert time.monotonic() < deadline, "parts were not let go on"
             time.sleep(POLL_S)
 
 

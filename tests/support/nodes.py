@@ -70,7 +70,7 @@ def context_file(home: Path, name: str = "context.json") -> EpochContext:
 
 
 def node_facts(home: Path) -> dict[str, Any]:
-    """Return what a fixture's maker says of each shard, by shard uid."""
+    """Return what is known of each shard of a fixture, by shard uid."""
     facts = json.loads((home / "node.json").read_text())
     return {shard["shard_uid"]: shard for shard in facts["shards"]}
 

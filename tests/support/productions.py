@@ -123,7 +123,7 @@ def new_store_url() -> str:
 def inject(patch: pytest.MonkeyPatch, store_url: str, schedule: Schedule) -> list[FaultyStore]:
     """Put a schedule of faults before a store in memory, wherever this process opens it; return the store, once it was opened.
 
-    Whoever the schedule itself lets act sees the store without faults.
+    The actors that the schedule itself runs see the store without faults.
     """
     opened: list[FaultyStore] = []
     scheduling: list[bool] = []
@@ -148,7 +148,7 @@ def inject(patch: pytest.MonkeyPatch, store_url: str, schedule: Schedule) -> lis
 
 
 def meanwhile(method: str, name: str, other: Callable[[], object], times: int = 1) -> Schedule:
-    """Let somebody else act right before a call of a method on an object whose name holds ``name``."""
+    """Run another actor right before a call of a method on an object whose name holds ``name``."""
     left = [times]
 
     def act(called: str, called_name: str, _number: int) -> None:

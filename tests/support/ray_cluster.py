@@ -68,7 +68,7 @@ def hiding_command() -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class LocalCluster:
-    """A Ray cluster of several machines that are all this one. The head runs no tasks; whoever adds a machine names it."""
+    """A Ray cluster of several machines that are all this one. The head runs no tasks; each added machine gets a name."""
 
     folder: Path
     hidden: Sequence[Path] = ()

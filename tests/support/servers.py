@@ -161,7 +161,7 @@ def aws_environment() -> Iterator[None]:
 
 
 def make_s3_bucket(endpoint_url: str, bucket: str, *, public: bool = False) -> None:
-    """Create a bucket on an S3 server; a public one is read by anybody."""
+    """Create a bucket on an S3 server; a public one is read without credentials."""
     import boto3
 
     client = boto3.client("s3", endpoint_url=endpoint_url)
@@ -183,7 +183,7 @@ def make_gcs_bucket(endpoint_url: str, bucket: str) -> None:
 
 
 def make_azure_container(endpoint_url: str, container: str, *, public: bool = False) -> None:
-    """Create a container of an account of Azurite; a public one is read by anybody."""
+    """Create a container of an account of Azurite; a public one is read without credentials."""
     from azure.core.credentials import AzureNamedKeyCredential
     from azure.storage.blob import ContainerClient
 

@@ -45,7 +45,7 @@ def epoch_layout(epoch_height: int) -> EpochLayout:
 def publish_epoch(
     store_url: str, epoch_height: int, *, complete: bool = True, key: str | None = "first", web_seeds: tuple[str, ...] = ()
 ) -> PublishedEpoch:
-    """Publish the small shard as the epoch of a height; an incomplete epoch has one more shard that nobody made.
+    """Publish the small shard as the epoch of a height; an incomplete epoch has one more shard that was not made.
 
     It may be published as a complete one after that: the shard layout has no such shard.
     """

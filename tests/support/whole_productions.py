@@ -1,4 +1,4 @@
-"""Whole productions in this process, with all that is told of them kept."""
+"""Whole productions in this process, with all their progress events kept."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ AMOUNTS = ("amount", "locked", "allowance", "gas_key_balance")
 
 
 def expected(record: Any) -> dict[str, Any]:
-    """Return what nearcore says of a record, in the columns' terms."""
+    """Return nearcore's view of a record, in the columns' terms."""
     facts = {name: value for name, value in record.facts.items() if value is not None}
     if "data_key" in facts:
         facts["data_key"] = bytes.fromhex(facts["data_key"])

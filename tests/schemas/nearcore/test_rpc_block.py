@@ -58,7 +58,7 @@ def test_blocks_of_the_real_chain_hash(shared_fixtures: Path) -> None:
 
 
 def test_headers_of_whole_epochs_of_the_real_chain_hash(shared_fixtures: Path) -> None:
-    """And the first block of an epoch is told by its next_epoch_id, which is the hash of the block before it."""
+    """And the first block of an epoch is known by its next_epoch_id, which is the hash of the block before it."""
     epochs = json.loads((shared_fixtures / "real" / "epochs_mainnet_2024_06.json").read_text())["epochs"]
     for epoch in epochs:
         headers = {entry["label"]: read_rpc_header(RpcReader(entry["header"], entry["label"])) for entry in epoch["blocks"]}
