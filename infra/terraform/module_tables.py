@@ -1,6 +1,6 @@
 """Writes the tables of the modules' READMEs (providers, inputs, outputs) between terraform-docs' own markers, in its form.
 
-Whoever has terraform-docs may use it instead. Usage: python infra/terraform/module_tables.py --write; without it, says what is out of date.
+terraform-docs does the same. Usage: python infra/terraform/module_tables.py --write; without it, says what is out of date.
 """
 
 from __future__ import annotations

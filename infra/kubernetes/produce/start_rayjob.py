@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 ATTEMPTS_MAX = 5
-"""Runs of one epoch that may fail before this trigger gives up on it and fails itself, so that somebody is told."""
+"""Runs of one epoch that may fail before this trigger gives up on it and fails itself, so that an alert fires."""
 ENDED_KEPT_MAX = 6
-"""Ended runs of the trigger's that stay, for whoever wants to read their status."""
+"""Ended runs of the trigger that are kept, so that their status can be read."""
 EPOCH_NOT_READY = 11
 """statecast's exit code for an epoch that is not there yet."""
 REQUEST_TIMEOUT_S = 30
@@ -111,7 +111,7 @@ def new_run(template: dict[str, Any], name: str, epoch_height: int) -> dict[str,
 
 
 def status(rayjob: dict[str, Any]) -> str:
-    """Return how a run stands; empty while nobody has looked at it."""
+    """Return a run's status; empty until KubeRay has set it."""
     return str(rayjob.get("status", {}).get("jobDeploymentStatus", ""))
 
 
@@ -122,10 +122,10 @@ def start(cluster: Cluster, template_name: str, chain_id: str, epoch_height: int
     if running is not None:
         return f"{running['metadata']['name']} is running"
     of_epoch = [run for run in runs if run["metadata"]["labels"][EPOCH_LABEL] == str(epoch_height)]
-    # KubeRay also calls complete what somebody has stopped.
+    # KubeRay also calls a stopped run complete.
     if any(status(run) == "Complete" and run["status"].get("jobStatus") != "STOPPED" for run in of_epoch):
         return f"epoch {epoch_height} has been run"
-    # The first number that is free: somebody may have deleted some of the failed runs.
+    # The first number that is free: some of the failed runs may have been deleted.
     taken = {run["metadata"]["name"] for run in of_epoch}
     names = (run_name(template_name, chain_id, epoch_height, attempt) for attempt in range(1, ATTEMPTS_MAX + 1))
     name = next((name for name in names if name not in taken), None)

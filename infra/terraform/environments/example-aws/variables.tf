@@ -22,7 +22,7 @@ variable "environment" {
 }
 
 variable "trust_policy_files" {
-  description = "Files with who may take the roles producer, builder, seeder and keeper; without one the role is not made, and its policy is for yours."
+  description = "Files that say who may take the roles producer, builder, seeder and keeper; without one the role is not made, and its policy is for a role of yours."
   type        = map(string)
   default     = {}
 }

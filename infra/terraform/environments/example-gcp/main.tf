@@ -93,7 +93,7 @@ module "identity" {
   depends_on = [module.gke]
 }
 
-# Instead of the secret: a key that nobody can take away. Its first version signs where an overlay says so (infra/kubernetes/key-service).
+# Instead of the secret: a key that can't be copied. Its first version signs where an overlay says so (infra/kubernetes/key-service).
 module "signing_kms" {
   source = "../../modules/signing_kms"
   count  = var.sign_in_key_service ? 1 : 0

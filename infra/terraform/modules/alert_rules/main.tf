@@ -1,5 +1,5 @@
 locals {
-  # The same rule files that Prometheus loads: one place says when somebody is woken.
+  # The same rule files that Prometheus loads: alerts are defined in one place.
   groups = flatten([for file in var.rule_files : yamldecode(file(file)).groups])
 
   rules = merge([

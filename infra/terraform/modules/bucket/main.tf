@@ -24,7 +24,7 @@ resource "google_storage_bucket" "this" {
     retention_duration_seconds = var.soft_delete_days * 86400
   }
 
-  # A killed writer leaves uploads that nobody lists and somebody pays for.
+  # A killed writer leaves incomplete uploads, which no listing shows and which cost money.
   lifecycle_rule {
     condition {
       age = 1
@@ -34,7 +34,7 @@ resource "google_storage_bucket" "this" {
     }
   }
 
-  # What a pointer was before: kept for looking back, not for ever.
+  # What a pointer was before: kept for looking back, for a limited time.
   dynamic "lifecycle_rule" {
     for_each = var.noncurrent_days > 0 ? [var.noncurrent_days] : []
 

@@ -75,7 +75,7 @@ resource "google_container_cluster" "this" {
     master_ipv4_cidr_block  = var.control_plane_range
   }
 
-  # Nobody but these reaches the API from outside of the network; with none, nobody does.
+  # Only these reach the API from outside of the network; an empty list closes it.
   master_authorized_networks_config {
     gcp_public_cidrs_access_enabled = false
 

@@ -112,7 +112,7 @@ variable "boot_disk_gib" {
 
   validation {
     condition     = var.boot_disk_gib.on_demand >= 60 && var.boot_disk_gib.node_disk >= 200 && var.boot_disk_gib.build >= 90
-    error_message = "boot_disk_gib must be 60, 200 and 90 or more: else the scratch space that pods ask for is on no machine, and they wait for ever."
+    error_message = "boot_disk_gib must be 60, 200 and 90 or more: else no machine has the scratch space that pods ask for, and they stay pending."
   }
 }
 

@@ -8,7 +8,7 @@ resource "google_artifact_registry_repository" "this" {
   description   = "Images of statecast"
 
   docker_config {
-    # A tag says for ever what it said first: manifests pin by it.
+    # A tag never changes: manifests pin by it.
     immutable_tags = true
   }
 

@@ -4,7 +4,7 @@ resource "aws_s3_bucket" "this" {
   # checkov:skip=CKV_AWS_144: the state can be computed again, and mirrors are the readers' own copies
   # checkov:skip=CKV_AWS_145: public data; the bucket's own key does
   # checkov:skip=CKV_AWS_21: versioning is on unless the bucket holds only what can be computed again
-  # checkov:skip=CKV2_AWS_62: nobody waits for an event of this bucket; watchers poll
+  # checkov:skip=CKV2_AWS_62: events of this bucket have no subscriber; watchers poll
   bucket        = var.name
   tags          = var.tags
   force_destroy = false
@@ -52,7 +52,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
   # checkov:skip=CKV_AWS_300: the first rule does it, for the whole bucket; the check does not see the empty filter as that
   bucket = aws_s3_bucket.this.id
 
-  # A killed writer leaves uploads that nobody lists and somebody pays for.
+  # A killed writer leaves incomplete uploads, which no listing shows and which cost money.
   rule {
     id     = "abort-multipart"
     status = "Enabled"

@@ -1,4 +1,4 @@
-# A key that nobody can read: it signs within the service. NIST P-256, since the service takes no message of a manifest's length for ed25519.
+# A key that can't be read: it signs within the service. NIST P-256, since the service takes no message of a manifest's length for ed25519.
 resource "google_kms_key_ring" "this" {
   project  = var.project_id
   name     = var.name

@@ -4,7 +4,7 @@ locals {
   build_s = var.deadline_minutes * 60 - ceil(var.state_gib * 1024 / var.read_mib_per_s)
 
   core_seconds = var.state_gib * 1024 / var.build_mib_per_core_s
-  # At least one second, so that an impossible deadline is told by the check below and not by a division by zero.
+  # At least one second, so that the check below reports an impossible deadline, not a division by zero.
   cores_needed = ceil(local.core_seconds / max(local.build_s, 1) * var.headroom)
 
   # A Ray worker takes a whole machine less one core for the system.

@@ -45,7 +45,7 @@ run "only_the_keeper_uses_the_state_bucket_freely" {
     condition = alltrue([
       for grant in values(output.grants) : grant.member == output.members.keeper if grant.bucket == "state" && grant.role == "roles/storage.objectUser"
     ])
-    error_message = "Somebody but the keeper may do anything to the state bucket."
+    error_message = "Another role than the keeper has all permissions on the state bucket."
   }
 }
 
@@ -60,7 +60,7 @@ run "a_build_worker_replaces_nothing" {
   }
 }
 
-run "nobody_is_given_admin" {
+run "no_role_is_admin" {
   command = plan
 
   assert {

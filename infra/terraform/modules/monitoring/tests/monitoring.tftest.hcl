@@ -26,6 +26,6 @@ run "alerts_come_before_their_metrics" {
     condition = alltrue([
       for policy in google_monitoring_alert_policy.this : one(one(policy.conditions).condition_prometheus_query_language).disable_metric_validation
     ])
-    error_message = "Google refuses a policy over a metric that nobody has sent yet."
+    error_message = "Google refuses a policy over a metric that was never sent."
   }
 }
