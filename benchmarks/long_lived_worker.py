@@ -36,7 +36,7 @@ from pipelines.kernel.native import is_available
 R = TypeVar("R")
 
 LOOK_S = 0.005
-"""How often the worker's anonymous memory is looked at; its most resident memory is told by the system itself."""
+"""How often the worker's anonymous memory is looked at; its peak resident memory is the system's own figure."""
 
 MIB = 1 << 20
 
@@ -205,7 +205,7 @@ def _mib(size: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.long_lived_worker", description="Show what a worker's memory comes to.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.long_lived_worker", description="Measure a worker's memory.")
     parser.add_argument("--records", default="300000,3000000", help=f"of each state, {RECORDS_MIN} to {RECORDS_MAX}; default %(default)s")
     parser.add_argument("--seed", type=int, default=SEED_DEFAULT)
     parser.add_argument("--folder", type=Path, help="where states are kept for the next run; default a folder that is removed")

@@ -1,7 +1,7 @@
 """A Ray cluster of single-core machines that are all this one: every process of a machine is held to that machine's core.
 
 The first machine is the whole of a cluster of one: head, raylet, Ray's agents, the driver and the worker share its core. Each further one adds
-its raylet, agents and worker on a core of its own. Processes inherit the core of whoever starts them; that all do is looked up for each
+its raylet, agents and worker on a core of its own. Processes inherit the core of their parent; that all do is looked up for each
 thread, since a cluster that is wrongly placed gives a figure that looks right.
 """
 

@@ -1,4 +1,4 @@
-"""What the forecast says of a production that was measured, and of those that do not fit this machine."""
+"""The forecast for a measured production, and for those that do not fit this machine."""
 
 from __future__ import annotations
 

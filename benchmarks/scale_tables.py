@@ -165,7 +165,7 @@ def print_comparisons(comparisons: Iterable[Comparison]) -> None:
 
 
 def print_forecast(costs: StageCosts, like: ScaleFigure, cores: Sequence[int]) -> None:
-    """Print what the forecast says of the state that does not fit."""
+    """Print the forecast for the state that does not fit."""
     shape = shape_of(FORECAST_RECORDS, like)
     amounts = epoch_amounts(shape, StageCosts(), early=False, headers=False)
     seconds = ", ".join(f"{forecast_s(shape, costs, count):.0f} s on {count}" for count in cores)

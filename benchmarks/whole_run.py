@@ -34,7 +34,7 @@ def run_whole(
         num_parts: None for as many as nearcore makes.
         publish_early: False lets all parts wait for the shard's root, where a State column would make that needless.
         keep_work: leave ``work`` in the folder.
-        progress: told what happens; None for nobody.
+        progress: an observer of the run, or None.
     Returns:
         A timing a stage, in order.
     """

@@ -34,8 +34,8 @@ def catalogue(
 ) -> None:
     """Show which epochs a store has: shards, bytes, whether they are complete, and which are about to go.
 
-    The catalogue is kept by whoever publishes or collects. One that is missing or damaged is made anew from the manifests. It is not
-    signed: what it says is believed by nobody who fetches.
+    Commands that publish or collect keep the catalogue. A missing or damaged one is rebuilt from the manifests. It is not
+    signed, and `fetch` does not trust it.
 
     Example: `statecast catalogue gs://bucket/prefix/chain_id=mainnet`
     """
@@ -76,7 +76,7 @@ def _from_web(url: str, chain_id: str | None, rebuild: bool) -> tuple[Catalogue,
         raise InvalidInputError(
             problem="a web server can't be listed",
             where=url[:200],
-            remedy="Name the chain, and leave --rebuild to who can write the store.",
+            remedy="Name the chain; --rebuild needs permission to write.",
         )
     source, limits = open_source(located.root, Throttle([])), FetchLimits()
     try:

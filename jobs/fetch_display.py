@@ -20,7 +20,7 @@ from jobs.terminal import LINE_INTERVAL_S, format_bytes, format_seconds
 from pipelines.fetching.fetch_progress import FetchProgress, FetchWatcher
 
 JSON_INTERVAL_S = 1.0
-"""How often a program is told where a fetch stands."""
+"""How often a progress event is written."""
 
 
 class FetchDisplay(FetchWatcher, Protocol):

@@ -36,7 +36,7 @@ def gc(
 ) -> None:
     """Delete the epochs of a chain that are no longer kept, and what killed runs left.
 
-    Never deleted: the newest complete epoch, the one that the latest pointer names, one that somebody reads (a lease) or produces (a
+    Never deleted: the newest complete epoch, the one that the latest pointer names, one that is being read (a lease) or produced (a
     claim), and objects that are not of this layout. A run that was killed is ended by the next one.
 
     Example: `statecast gc gs://bucket/prefix/chain_id=mainnet --keep-epochs 10 --keep-days 30 --plan`

@@ -79,7 +79,7 @@ def import_parts(
         with closing(open_executor(run)) as executor:
             progress.note(f"validating every part of {found.url} before neard {program.release} sees any")
             validate_parts(StageRunner(executor, progress), chosen_kernel.name, found)
-        # Validating takes its time, and somebody may have started the node meanwhile.
+        # Validating takes time, and the node may have been started meanwhile.
         check_not_running(planned.home, planned.data)
         loaded, backup = 0, None
         if program.way is LoadWay.TOOL:

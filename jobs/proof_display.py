@@ -17,7 +17,7 @@ from schemas.nearcore.record_kind import record_kind_name
 from schemas.published.proof import KeyClaim, PrefixClaim, ShardChoice
 
 UNPROVEN: Final = ("chain_id", "epoch_height", "shard_chosen_by")
-"""Fields that are the word of whoever made the proof."""
+"""Fields that the proof's maker states without proof."""
 
 _YOCTO_DIGITS: Final = 24
 _VALUE_SHOWN_MAX: Final = 120

@@ -88,7 +88,7 @@ class PublishOptions:
         )
 
     def choose_signer(self) -> Signer | None:
-        """Return who signs; None where that is nobody.
+        """Return the signers; None for an unsigned manifest.
 
         Raises:
             InvalidInputError: no key, and unsigned publishing was not asked for; or the text names no key of a key service.

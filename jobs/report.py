@@ -60,7 +60,7 @@ def write_report(path: Path, result: EpochResult, timings: Sequence[StageTiming]
 
 
 def _svg(draw: Callable[[Any], None], height: float) -> str:
-    # The object interface needs no display and shares no state with anybody else's plots.
+    # The object interface needs no display and shares no state with other plots.
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 

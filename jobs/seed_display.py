@@ -16,7 +16,7 @@ from jobs.terminal import LINE_INTERVAL_S, format_bytes
 from pipelines.seeding.status import SeedEvent, SeedStatus, ShardStatus
 
 JSON_INTERVAL_S: Final = 5.0
-"""How often a program is told how it stands; a change of a shard's phase is told at once."""
+"""How often a status event is written; a change of a shard's phase is written at once."""
 
 
 class SeedDisplay(Protocol):

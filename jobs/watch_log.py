@@ -56,7 +56,7 @@ class WatchLog:
         try:
             self._write(kind, message, facts)
         except BrokenPipeError:
-            # Nobody will ever read it again. What is still in the buffer must not fail at the end of the process either.
+            # The reader is gone. What is still in the buffer must not fail at the end of the process either.
             with open(os.devnull, "wb") as nowhere:
                 os.dup2(nowhere.fileno(), self._stream.fileno())
         except OSError:

@@ -1,7 +1,7 @@
 """SIGTERM and SIGINT for a long-running command: the first asks it to stop, the second ends it at once, and it has only so long.
 
 A handler written in Python runs when the main thread gets to it, which may be after a long call into native code. So a thread is woken
-by the interpreter's own handler instead. Whoever sets handlers of its own (Ray does) is overruled by `StopSignals.install`.
+by the interpreter's own handler instead. Libraries that set handlers of their own (Ray does) are overruled by `StopSignals.install`.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class StatecastError(Exception):
         return _rebuild, (type(self), {field.name: getattr(self, field.name) for field in fields(self)})
 
     def at(self, where: str, remedy: str | None = None) -> Self:
-        """Return the same error for whoever knows better where it is.
+        """Return the same error with a more exact place.
 
         Args:
             remedy: what to do about it there; None for what was known before.
@@ -270,7 +270,7 @@ class MalformedPartError(IntegrityError):
 
 @dataclass(eq=False, kw_only=True)
 class MalformedValueError(IntegrityError):
-    """A record's value can't be decoded as one of its kind; whoever scans many records notes it and goes on."""
+    """A record's value can't be decoded as one of its kind; a scan over many records counts it and goes on."""
 
     kind = "malformed_value"
 

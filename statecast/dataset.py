@@ -67,7 +67,7 @@ class Dataset:
 
     @property
     def state_roots(self) -> dict[int, str | None]:
-        """By shard id: the state root in base58 that the records were found to have; None where nobody has looked yet."""
+        """By shard id: the state root in base58 that was recomputed from the records; None if it was not."""
         return {
             shard.summary.shard.shard_id: None if shard.summary.verified_state_root is None else str(shard.summary.verified_state_root)
             for shard in self._shards
@@ -178,7 +178,7 @@ class Scan:
         return pa.Table.from_batches(self.batches(), self.schema)
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        """Hand the stream to whoever knows Arrow's C interface."""
+        """Export the stream through Arrow's C interface."""
         return self.reader().__arrow_c_stream__(requested_schema)
 
     def _spans(self) -> Iterator[DecodedSpan]:

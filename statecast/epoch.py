@@ -98,7 +98,7 @@ class Epoch:
         trie_key: str | None = None,
         shard_id: int | None = None,
     ) -> VerifiedProof:
-        """Prove what the state says of a record, or that it is not there: the one part that can hold it is read and verified.
+        """Prove a record, or its absence: the one part that can hold it is read and verified.
 
         Args:
             account_id: alone, the account's own record.

@@ -25,7 +25,7 @@ class Trust:
     threshold: int = 1
     """How many of the keys must have signed."""
     block: str | None = None
-    """Hash in base58 of the epoch's sync block or of its parent: the state is tied to it by hashes, whoever published it."""
+    """Hash in base58 of the epoch's sync block or of its parent: the state is tied to it by hashes, whoever the publisher is."""
     anybody: bool = False
     """Believe whoever wrote to the place that is read."""
 

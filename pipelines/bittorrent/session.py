@@ -1,4 +1,4 @@
-"""Private BitTorrent sessions: nothing is announced to anybody but the peers, trackers and web seeds that were named.
+"""Private BitTorrent sessions: only the named peers, trackers and web seeds are contacted.
 
 DHT, local service discovery, UPnP, NAT-PMP and the STUN server that the library has built in are off. Rate limits hold for every
 peer: the library's own default exempts addresses of private networks, which would leave a cluster's inside unlimited.
@@ -30,7 +30,7 @@ RECONNECT_S: Final = 3
 """Shortest time until a lost peer is tried again; one that restarts is back soon."""
 
 CONNECT_FAILURES_MAX: Final = 1_000
-"""Failed connections after which a named peer is forgotten: practically never, since nobody else will name it."""
+"""Failed connections after which a named peer is forgotten: practically never, since no other source would name it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class SessionSettings:
     """How a session behaves. Rates are None where there is none."""
 
     listen: Address | None = None
-    """Where peers may call; None where nobody may: connections are made from here alone."""
+    """Where peers may connect; None for outgoing connections alone."""
     trackers: bool = False
     """Whether trackers will be asked: the library asks them from sockets that listen, so some are opened, on any port, though nobody
     may call."""
@@ -69,7 +69,7 @@ def open_session(settings: SessionSettings) -> Any:
         {
             "listen_interfaces": _interfaces(settings),
             "enable_incoming_tcp": listen is not None,
-            # Another port than the one that was asked for would never be found by anybody.
+            # Peers would never find another port than the one asked for.
             "listen_system_port_fallback": False,
             "max_retry_port_bind": 0,
             "enable_dht": False,
@@ -85,7 +85,7 @@ def open_session(settings: SessionSettings) -> Any:
             # Several machines may share an address behind a translator.
             "allow_multiple_connections_per_ip": True,
             "connections_limit": settings.connections_max,
-            # Who is connected is served; the rate limit divides.
+            # Every connected peer is served; the rate limit is shared.
             "unchoke_slots_limit": -1,
             "active_seeds": -1,
             "active_downloads": -1,

@@ -1,6 +1,6 @@
 """Torrents of both versions (hybrid), built from piece hashes alone; libtorrent comes with the extra ``p2p``.
 
-No file needs to be at hand: whoever built a part hashed its pieces. The info dictionary depends on the files' names and bytes and
+No file needs to be at hand: the pieces were hashed when the part was built. The info dictionary depends on the files' names and bytes and
 on nothing else, so its hashes can be signed and every producer of the same objects offers the same torrent; web seeds and
 trackers lie outside it. Files are in the order of their names, as version 2's file tree demands.
 

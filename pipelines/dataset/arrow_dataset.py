@@ -172,7 +172,7 @@ class ShardDataset:
     def state_header(self) -> bytes | None:
         """Return the state header that was exported with the shard; None where there was none.
 
-        Whether it may be believed says the summary: without `verified_state_header_sha256` nobody has verified all of it.
+        The summary says whether it was verified: without `verified_state_header_sha256` it was not, or not in full.
 
         Raises:
             DatasetError: the summary says that there is one, but it is missing or another.

@@ -1,4 +1,4 @@
-"""The state header of a dataset, where all of it was verified: by who wrote the dataset, or now by a node."""
+"""The state header of a dataset, where all of it was verified: by the dataset's writer, or now by a node."""
 
 from __future__ import annotations
 

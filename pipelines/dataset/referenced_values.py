@@ -30,7 +30,7 @@ VALUES_GAP_BYTES_MAX = 1 << 20
 """Record batches between two wanted ones that are read along, up to so many bytes, since a request takes as long as some MiB."""
 
 PARQUET_BATCHES_AT_ONCE = 8
-"""Row groups of a Parquet file that one reader takes, who has to open the file for them."""
+"""Row groups of a Parquet file that one task reads; each task opens the file once."""
 
 _Wanted = tuple[int, frozenset[bytes]]
 """A record batch of a file, and the hashes that are looked for in it."""

@@ -3,7 +3,7 @@
 The driver holds metadata only: a task is a small value that names what to read, its result a small summary. Nothing but those two
 passes through Ray's object store. Ray restarts a task whose worker or machine died; an error of the task itself is never retried,
 except the one that says it is transient. Machines may come and go while a run lasts; when none is left that could run a task,
-the run ends with an error after `PATIENCE_S`, where Ray by itself would wait for ever.
+the run ends with an error after `PATIENCE_S`, where Ray by itself would wait without end.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class RayExecutor:
 
     @property
     def warning(self) -> str:
-        """What whoever runs this should know of the cluster; empty where there is nothing."""
+        """A warning about the cluster for the operator; empty if there is none."""
         if not self._head.address:
             return ""
         open_to_all = lets_anybody_in(self._head.address)

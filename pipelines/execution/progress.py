@@ -1,4 +1,4 @@
-"""What a run tells while it works: stages begin, advance and end. The display is somebody else's, and whether the run goes on is too."""
+"""Progress of a run: stages begin, advance and end. Observers show it; they don't decide whether the run goes on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Who may run code on a Ray: anybody who reaches one of its ports, but where it asks for a token.
+"""Who may run code on Ray: everyone who reaches one of its ports, unless it asks for a token.
 
 An embedded Ray asks for a token of its own and listens on this machine's loopback alone. Of a cluster it is found out whether it asks.
-Ray reads both settings from the environment and keeps what it read, so they are set while it starts and Ray is told to read them anew.
+Ray reads both settings from the environment and keeps what it read, so they are set while it starts and Ray reads them again.
 Source: Ray 2.60, python/ray/_private/authentication/authentication_token_setup.py and python/ray/_private/services.py
 (get_node_ip_address).
 """
@@ -46,7 +46,7 @@ def embedded_settings(token_file: Path) -> Iterator[None]:
     from ray._private import ray_constants
 
     before = ray_constants.ENABLE_RAY_CLUSTER
-    # Read from the environment when Ray was imported, before anybody knew whether it would be embedded.
+    # Read from the environment when Ray was imported, before it was known whether it would be embedded.
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
         with _settings({MODE: "token", TOKEN: None, TOKEN_PATH: str(token_file), _CLUSTER: "0", _KUBERNETES: None}):
@@ -64,7 +64,7 @@ def cluster_settings(address: str) -> Iterator[str]:
     Args:
         address: of the head, or ``auto`` for the one that the environment names or that was started on this machine.
     Raises:
-        InvalidInputError: nobody is at the address; the cluster does not take the token, or asks for one where there is none; or the token
+        InvalidInputError: nothing answers at the address; the cluster does not take the token, or asks for one where there is none; or the token
             can't be read.
         ConnectionError, ValueError: of Ray, where ``auto`` finds none, or it is no address.
     """
@@ -87,7 +87,7 @@ def cluster_settings(address: str) -> Iterator[str]:
 
 
 def lets_anybody_in(address: str) -> bool | None:
-    """Tell whether a cluster runs the code of whoever reaches it; None where that can't be found out."""
+    """Return whether a cluster runs the code of every client that reaches it; None if that can't be found out."""
     return _answers(address, "")
 
 

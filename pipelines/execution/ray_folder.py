@@ -1,6 +1,6 @@
 """The folder of an embedded Ray: this user's alone, with the token in it, and gone with the process that made it.
 
-Ray's own default lies below ``/tmp/ray``, where every user of the machine may write: whoever replaces a socket or a package there runs
+Ray's own default lies below ``/tmp/ray``, where every user of the machine may write: a user who replaces a socket or a package there runs
 code as the user of that Ray. What a killed process left is removed by the next one that starts; a lock tells who is alive.
 """
 
@@ -33,7 +33,7 @@ UNLOCKED_S: Final = 3600.0
 """A folder that has had no lock for so long is one whose process was killed as it made it."""
 
 LOGS_KEPT_S: Final = 86_400.0
-"""How long a folder with logs that somebody may want to read is kept."""
+"""How long a folder with logs is kept."""
 
 _LOCK = "lock"
 _LOGS_WANTED = "logs-wanted"
@@ -81,7 +81,7 @@ def make_ray_folder() -> RayFolder:
     path: Path | None = None
     try:
         path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        # Locked before it has its name, so that nobody finds it free.
+        # Locked before it has its name, so that no other process finds it free.
         lock = take_lock(path / f"{_LOCK}.new")
         os.rename(path / f"{_LOCK}.new", path / _LOCK)
         folder = RayFolder(path, lock)

@@ -2,7 +2,7 @@
 
 A worker runs tasks of every stage, one after another, and three allocators each keep what a task freed for the next one: Arrow's pool, the native
 kernel's large blocks, and the C library's heaps, of which every thread has its own. Tasks of one stage take the same over and over, so keeping it
-saves much time. What one stage leaves there another stage can't use, though: a worker came to hold the sum of the stages' memory instead of the
+saves much time. What one stage leaves there another stage can't use, though: a worker held the sum of the stages' memory instead of the
 largest.
 
 Pages of memory-mapped files are not looked after here: they go with the mapping, and the system takes them back when it needs them.
@@ -39,7 +39,7 @@ class TaskOfStage(Generic[R_co]):
 
     task: Task[R_co]
     stage: int
-    """A number that no other stage has whose tasks come to the same process."""
+    """A number for the stage, unique within a worker process."""
     releases: bool
     """Give back what this task leaves, whether it ends well or not: perhaps no other comes for long."""
 
@@ -60,7 +60,7 @@ class TaskOfStage(Generic[R_co]):
 
 
 def release_memory() -> None:
-    """Give back what this process' allocators keep and nobody uses. Libraries that are not loaded stay so."""
+    """Give back the free memory that this process' allocators keep. Libraries are not loaded for it."""
     pyarrow = sys.modules.get("pyarrow")
     if pyarrow is not None:
         pyarrow.default_memory_pool().release_unused()

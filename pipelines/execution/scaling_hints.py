@@ -1,6 +1,6 @@
 """Tells an autoscaler how much a run can use, so that machines come before tasks queue up and go when few are left. No Ray.
 
-A cluster has one such request at a time, whoever makes it: all stages of this process share one, and the last driver's counts.
+A cluster has one such request at a time: all stages of this process share one, and the last driver's counts.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ the caller as it is."""
 
 
 def go_on() -> None:
-    """Let a run come to its own end."""
+    """Never stop the run early."""
 
 
 @dataclass(frozen=True, slots=True)

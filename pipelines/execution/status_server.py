@@ -1,6 +1,6 @@
 """Health and metrics of a long-running command over HTTP, and nothing else.
 
-``/healthz`` for whoever restarts it, ``/readyz`` for whoever waits for it, ``/metrics`` for Prometheus.
+``/healthz`` for liveness probes, ``/readyz`` for readiness probes, ``/metrics`` for Prometheus.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def source_from_url(url: str) -> tuple[FlatStateSource, EpochContext | None]:
     A genesis file whose records lie in a file that the config.json beside it names gets them from there.
 
     Returns:
-        The source, and the epoch context that the file itself has; None where it says of no chain, and holds one shard.
+        The source, and the epoch context that the file itself has; None for a file that names no chain and holds one shard.
 
     Raises:
         InvalidInputError: another scheme or no path.

@@ -31,7 +31,7 @@ class ClaimTerms:
     ignore: bool = False
     """Produce also where another producer holds the epoch."""
     sightings: LeaseSightings = field(default_factory=LeaseSightings)
-    """What was seen of others' claims; kept by who tries again and again."""
+    """What was seen of others' claims; callers that retry keep it between tries."""
 
     def __post_init__(self) -> None:
         check_ttl(self.ttl_s)
@@ -112,7 +112,7 @@ def _refuse_leaving(claimant: Claimant) -> None:
     try:
         catalogue = read_catalogue(claimant.store, claimant.layout.chain_id)
     except ManifestError:
-        # Whoever collects makes it anew for its mark.
+        # A collector rebuilds it for its mark.
         return
     entry = None if catalogue is None else catalogue.find(claimant.layout)
     since = None if entry is None else entry.leaving_since

@@ -113,7 +113,7 @@ def file_input(url: str, contexts: EpochContextFinder, selector: str, shard_ids:
 
 
 def _check_same_epoch(given: EpochContext, own: EpochContext, where: str) -> None:
-    """Refuse a context that says of the dataset what its own summary does not."""
+    """Refuse a context that contradicts the dataset's summary."""
     for name in ("chain_id", "epoch_height", "epoch_id", "sync_hash", "protocol_version"):
         if getattr(given, name) != getattr(own, name):
             raise InvalidInputError(

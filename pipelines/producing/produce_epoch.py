@@ -45,7 +45,7 @@ class ProductionSettings:
     keep_work: bool = False
     """Leave interiors and edges in the work folder after the epoch is published."""
     keep_dataset: bool = True
-    """Leave the exported dataset; False where nobody asked for one."""
+    """Keep the exported dataset; False deletes it at the end."""
 
     @classmethod
     def in_folder(
@@ -128,7 +128,7 @@ class EpochProduction:
     epoch_shard_ids: tuple[int, ...]
     """All shards that the epoch is known to have, produced here or not."""
     header_source: StateHeaderVerifier | None = None
-    """Verifies state headers that nobody vouches for; None for what is produced from, where that can."""
+    """Verifies state headers that no summary vouches for; None for the source itself, if it can."""
     before_manifest: KeepGoing = go_on
     """The runner's `keep_going` asked a last time, now of the store: when all that the manifest lists is published. What it raises keeps
     the manifest from being written."""

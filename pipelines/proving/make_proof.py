@@ -15,7 +15,7 @@ VALUE_BYTES_OF_PREFIX_MAX: Final = 64 << 20
 
 
 def make_claim(read: ReadNode, state_root: bytes, wanted: WantedRecord) -> tuple[KeyClaim | PrefixClaim, tuple[bytes, ...]]:
-    """Return what the state says of a record or prefix, and the nodes that prove it.
+    """Return a record, or the records of a prefix, and the nodes that prove them.
 
     Raises:
         IntegrityError: a node or value is missing or wrong.

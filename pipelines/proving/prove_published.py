@@ -148,9 +148,9 @@ class _Proving:
         return PublishedProof(verified, self._statement(shard)[1], tuple(self.parts_read), self.bytes_read, layout_signers)
 
     def _doubt_layout(self, shard_uid: ShardUId, claim: KeyClaim | PrefixClaim) -> None:
-        """Look for the account in the other shards, where the manifest's layout is nobody's word and its state roots are the chain's.
+        """Look for the account in the other shards, if the manifest's layout is not signed by a pinned key and its state roots are the chain's.
 
-        A layout that nobody pinned stands behind must not turn what is there into what is absent, and all records of an account are in
+        A layout without a pinned signature must not turn a record that is present into an absent one, and all records of an account are in
         one shard.
         """
         policy, account_id = self.request.policy, self.request.wanted.account_id

@@ -33,7 +33,7 @@ def choose_shard(
     """
     if shard_id is not None:
         return _offered(offered, [uid for uid in offered if uid.shard_id == shard_id], f"shard {shard_id}"), ShardChoice.OPTION
-    # A layout of several shards knows better than who has told of one alone.
+    # A layout of several shards knows more than a source that names one alone.
     has_choice = shard_layout is not None and len(shard_layout.shard_ids) > 1 and account_id is not None
     if num_shards == 1 and len(offered) == 1 and not has_choice:
         return offered[0], ShardChoice.ONLY_SHARD
@@ -80,7 +80,7 @@ def _account_of(claim: KeyClaim | PrefixClaim) -> str | None:
         key = parse_trie_key(claim.trie_key if isinstance(claim, KeyClaim) else claim.trie_key_prefix)
     except MalformedValueError:
         return None
-    # A global contract is in every shard, not only in that of who deployed it.
+    # A global contract is in every shard, not only in its deployer's.
     if key.kind in (TrieKeyKind.GLOBAL_CONTRACT_CODE, TrieKeyKind.GLOBAL_CONTRACT_NONCE):
         return None
     # Other prefixes than of a contract's own keys may go on as the ids of other accounts.

@@ -110,7 +110,7 @@ def _verify_chain(proof: TrieProof, trusted_block: CryptoHash | None, where: str
         raise IntegrityError(
             problem=f"the proof says that shard {proof.shard_uid} is the only one, and block {proven.block.hash} has chunks of others",
             where=where,
-            remedy="Whoever made it was misled by a manifest that does not tell of the others: name the shard with --shard-id or --shard-layout.",
+            remedy="Its maker was misled by a manifest without the others: name the shard with --shard-id or --shard-layout.",
         )
     if proof.epoch_id is not None and proof.epoch_id not in (proven.block.epoch_id, proven.block.next_epoch_id):
         raise IntegrityError(problem=f"block {proven.block.hash} is not of epoch {proof.epoch_id}, which the proof says", where=where)

@@ -176,7 +176,7 @@ def check_value(key: bytes, value: ValueRef, data: bytes) -> None:
 
 
 def check_claim(path: KeyPath, key: bytes, claimed: bytes | None) -> None:
-    """Compare where the way to a key ends with what is said of the key.
+    """Compare the end of the path to a key with the key's claim.
 
     Args:
         claimed: the value; None for absence.

@@ -119,7 +119,7 @@ def find_epoch(url: str, selector: str = "latest") -> tuple[str, EpochLayout]:
 def open_epoch_parts(
     store_url: str, layout: EpochLayout, given: EpochContext | None, encoding: Encoding | None, shard_ids: Sequence[int]
 ) -> EpochParts:
-    """Read what the folder says of itself, and check that every part of the wanted shards is there.
+    """Read the folder's own manifest, and check that every part of the wanted shards is there.
 
     Args:
         given: what the caller knows; needed where there is no manifest, else it must agree with it.

@@ -291,7 +291,7 @@ def _header_origin(document: dict[str, Any]) -> HeaderOrigin | None:
 
 
 def _digest_or_none(value: object) -> str | None:
-    # Datasets of before the field, and those whose header nobody has verified in full, have none.
+    # Datasets of before the field, and those whose header was not verified in full, have none.
     if value is not None and (not isinstance(value, str) or len(value) != 64):
         raise ValueError("verified_state_header_sha256 is 64 hexadecimal digits or null")
     return value

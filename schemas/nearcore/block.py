@@ -2,7 +2,7 @@
 
 A header is ``u8`` version (0 is V1), prev_hash, inner_lite, inner_rest, signature. Its hash is
 ``sha256(sha256(sha256(inner_lite) ++ sha256(inner_rest)) ++ prev_hash)``. inner_rest differs in each version, but it is only hashed
-and its chunk_headers_root read: it ends where the signature begins, and that is told by the length of a signature. So versions
+and its chunk_headers_root read: it ends where the signature begins, found by the signature's length. So versions
 that do not exist yet can be read as well, as long as they keep the first fields.
 
 A chunk header of V2 or V3 hashes to ``sha256(sha256(inner) ++ encoded_merkle_root)``, one of V1 to ``sha256(inner)``.

@@ -32,7 +32,7 @@ class FlatBlock:
 
 @dataclass(frozen=True, slots=True)
 class FlatStorageStatus:
-    """What FlatStorageStatus says of a shard."""
+    """A shard's FlatStorageStatus."""
 
     name: str
     """One of ``STATUS_NAMES``, or ``unknown N``."""

@@ -1,4 +1,4 @@
-"""What JSON-RPC says of an epoch: its height and first block's height, and the protocol configuration at a block.
+"""An epoch in JSON-RPC: its height and first block's height, and the protocol configuration at a block.
 
 No hash covers any of it: it is the endpoint's word.
 

@@ -108,7 +108,7 @@ def shard_layout_from_json(document: object, where: str, *, with_parents: bool =
     """Read ``{"V2": {...}}``, as genesis files have it.
 
     Args:
-        with_parents: False to read the assignment alone; whatever is said of parents is passed over then.
+        with_parents: False to read the assignment alone and ignore the parents.
     Raises:
         InvalidInputError: another form, an unknown kind, or lists that don't fit each other.
     """

@@ -50,7 +50,7 @@ class HeaderOrigin(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StateHeader:
-    """What a state header says of its shard; `prove_state_root` says whether it is so."""
+    """A state header's claims about its shard; `prove_state_root` verifies them."""
 
     chunk: ChunkHeader
     memory_usage: int

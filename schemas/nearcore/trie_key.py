@@ -167,7 +167,7 @@ class TrieKey:
 
     kind: TrieKeyKind
     account_id: str | None = None
-    """The account that the record belongs to; of postponed receipts and the like, the receiver; of a global contract, who deployed it."""
+    """The account that the record belongs to; of postponed receipts and the like, the receiver; of a global contract, the account that deployed it."""
     public_key: str | None = None
     """As NEAR shows it: ``ed25519:…``."""
     nonce_index: int | None = None

@@ -13,7 +13,7 @@ use crate::errors::invalid_input;
 
 const HASH_BYTES: i32 = 32;
 
-/// A Python object's bytes for as long as this lives. As with every Arrow buffer, nobody may write to them meanwhile.
+/// A Python object's bytes for as long as this lives. As with every Arrow buffer, they must not change meanwhile.
 pub(crate) struct Bytes {
     buffer: PyUntypedBuffer,
 }
@@ -32,7 +32,7 @@ impl Bytes {
             return &[];
         }
         // SAFETY: the buffer is exported (so neither moved nor freed) while `self.buffer` lives, contiguous and of `len_bytes` bytes;
-        // that nobody writes to it while the interpreter lock is released is the caller's word, as with every Arrow buffer.
+        // as with every Arrow buffer, the caller guarantees that it does not change while the interpreter lock is released.
         unsafe { std::slice::from_raw_parts(self.buffer.buf_ptr().cast(), self.buffer.len_bytes()) }
     }
 }

@@ -1,6 +1,6 @@
 //! State headers (`ShardStateSyncResponseHeader`): what nearcore dumps beside a shard's parts, from a node's rows.
 //!
-//! `compute` builds the header that neard would, byte for byte; `verify` checks one, whoever made it, from the hash of the sync block
+//! `compute` builds the header that neard would, byte for byte; `verify` checks one of any origin from the hash of the sync block
 //! down. The types and their encodings are those of nearcore's own `near-primitives`, so every version of blocks and chunks that the
 //! chain has can be read. Rows come through a trait: this crate opens no database.
 //!

@@ -35,7 +35,7 @@ impl Applied<'_> {
     }
 }
 
-/// Takes down records as the walk comes to their values.
+/// Collects records as the walk reaches their values.
 #[derive(Default)]
 struct Records {
     records: Vec<AppliedRecord>,

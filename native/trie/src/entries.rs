@@ -67,7 +67,7 @@ pub(crate) struct Entries<'a> {
 /// Open addressing: position + 1 and some bits of the mixed hash above it; 0 where nothing is. The size is a power of two.
 struct Table {
     slots: Vec<u32>,
-    /// Unknown to whoever made the part, so that nobody can choose entries that fall into one run of slots.
+    /// Unknown to the part's maker, so that entries can't be chosen to collide in one run of slots.
     seed: u64,
 }
 
@@ -338,7 +338,7 @@ impl<'a> Entries<'a> {
         parent.height = parent.height.max(own.saturating_add(child.height));
     }
 
-    /// Refuse entries that no walk came to: twice the same, or not of this part.
+    /// Refuse entries that the walk did not reach: duplicates, or entries of another part.
     pub(crate) fn check_all_visited(&self) -> Result<()> {
         if self.visited_count == self.entries.len() {
             return Ok(());

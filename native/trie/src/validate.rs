@@ -65,7 +65,7 @@ struct Crumb<'a> {
     children: u16,
 }
 
-/// Who is told of the values of a part's interval.
+/// Observes the values in a part's interval.
 pub(crate) trait OnValue {
     /// Whether values must come in key order, with their paths; else whole subtrees are visited at once and in silence.
     const IN_ORDER: bool;
@@ -74,9 +74,9 @@ pub(crate) trait OnValue {
     fn value(&mut self, entries: &Entries<'_>, path: &[u8], position: u32) -> Result<()>;
 }
 
-struct Nobody;
+struct Ignored;
 
-impl OnValue for Nobody {
+impl OnValue for Ignored {
     const IN_ORDER: bool = false;
 
     fn value(&mut self, _: &Entries<'_>, _: &[u8], _: u32) -> Result<()> {
@@ -86,7 +86,7 @@ impl OnValue for Nobody {
 
 /// Judge a part as nearcore does.
 pub fn validate(part: &[u8], state_root: &Hash, part_id: u64, num_parts: u64) -> Result<()> {
-    walk_part(part, state_root, part_id, num_parts, &mut Nobody).map(|_| ())
+    walk_part(part, state_root, part_id, num_parts, &mut Ignored).map(|_| ())
 }
 
 /// Do the three walks of a part.

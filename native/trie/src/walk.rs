@@ -241,7 +241,7 @@ impl<'a, const HASHED: bool> Walk<'a, HASHED> {
         let parent = below.max(after);
         let linked = closed.map(|at| self.close(at, key, parent));
         if after > below {
-            // The parent is a branch that no key so far has told of; the frame that was just taken off is in its place.
+            // The parent is a branch that no key has shown yet; it takes the place of the frame just popped.
             self.push(after.expect("more than something"), left_open, first, first_key, arena_start);
         }
         if let Some(linked) = linked {

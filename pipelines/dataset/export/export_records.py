@@ -53,7 +53,7 @@ class ExportSettings:
     file_bytes_target: int = RECORDS_FILE_BYTES_TARGET
     """Bytes of one file, about."""
     durable: bool = True
-    """Wait for the disk with every file; False for a dataset that nobody keeps, whose damage the state root would show."""
+    """Wait for the disk with every file; False for a temporary dataset, where the state root would show damage."""
 
     def read_dataset(self) -> Store:
         """Open the store that the dataset goes to."""
@@ -236,7 +236,7 @@ def store_summary(url: str, summary: DatasetSummary, summary_name: str = SUMMARY
 
 
 def remove_unnamed(url: str, summary: DatasetSummary) -> None:
-    """Remove what the run of another plan has left, before ``shard.json`` is written: who lists a folder would take it for the shard's."""
+    """Remove files of an earlier plan before ``shard.json`` is written: a reader that lists the folder would take them for the shard's."""
     store, folder = open_store(url), shard_folder(summary.context, summary.shard.shard_uid)
     named = {f"{folder}/{file.name}" for file in summary.all_files}
     places = tuple(f"{folder}/{place}/" for place in _DATA_FOLDERS)

@@ -1,6 +1,6 @@
 """Copies referenced values from a source into a dataset: own values beside their records, shared values once and by hash.
 
-A value that one record alone refers to is written where its record stands among its range's, so that whoever reads adjacent records
+A value that one record alone refers to is written where its record stands among its range's, so that a reader of adjacent records
 finds their values adjacent. A value that several records refer to can't be beside all of them.
 """
 

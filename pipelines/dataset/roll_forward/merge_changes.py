@@ -3,7 +3,7 @@
 Changes are kept in a dataset's own form: a record with neither value nor value_hash is a key that is gone. Nothing here reads a node.
 
 Each record's value stays where a reader looks for it: beside its key, or among the shared values. Which older records refer to a value is not
-known here, so one that a changed record and an older one refer to may come to lie beside both.
+known here, so a value of a changed record and of an older one may be stored beside both.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class CollectChangesTask:
     context: EpochContext
     """Of the wanted epoch and this shard alone."""
     layout: ShardLayout | None
-    """Whose each StateChanges row is; None to take all from the difference of the two tries."""
+    """Assigns each StateChanges row to a shard; None to take all from the difference of the two tries."""
     settings: ExportSettings
     read_limit_bytes_per_s: int | None = None
 

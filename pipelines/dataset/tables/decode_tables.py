@@ -136,7 +136,7 @@ def finish_tables(dataset: ShardDataset, url: str, written: Iterable[Sequence[Ta
     tables = TablesShard(context, summary.records, summary.verified_state_root, files)
     store = open_store(url)
     kept = {f"{dataset.folder}/{file.name}" for file in files}
-    # Whoever reads all files of a folder would take another run's for these.
+    # A reader of all files in the folder would take an earlier run's for these.
     strays = [info.name for info in store.list(dataset.folder) if info.name.startswith(f"{dataset.folder}/kind=") and info.name not in kept]
     if strays:
         store.delete(f"{dataset.folder}/{TABLES_NAME}")

@@ -35,7 +35,7 @@ class GivenContextSource:
         return context
 
     def check(self, context: EpochContext, source_id: str, *, of_given: bool = False) -> EpochContext | None:
-        """See `EpochContextSource.check`: whoever gives a context means its epoch, so another one is a difference."""
+        """See `EpochContextSource.check`: a given context names its epoch, so another epoch is a difference."""
         compare_contexts(context, source_id, self.context, self.source_id, of_given=True)
         return self.context
 

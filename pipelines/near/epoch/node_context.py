@@ -230,7 +230,7 @@ class OpenedNode:
         raise EpochNotReadyError(problem=problem, where=str(self._home.data), remedy=remedy)
 
     def _context(self, epoch: NodeEpoch) -> EpochContext:
-        assert epoch.sync_hash is not None, "whoever chooses an epoch has its sync hash"
+        assert epoch.sync_hash is not None, "a chosen epoch has a sync hash"
         home, reader = self._home, self._reader
         sync_block = _header(reader, epoch.sync_hash)
         if sync_block.epoch_id != epoch.epoch_id:

@@ -1,7 +1,7 @@
 """Which epochs a node's database has rows of.
 
 A row that can't be decoded, as those of a later release of nearcore may be, costs only the epoch that it is of: it is listed with what is
-wrong, and fails whoever asks for that epoch.
+wrong, and is an error for a command that asks for that epoch.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Shard uids and parents of shards out of a node's home: a block's chunk headers have neither.
 
-The version that makes a shard id a shard uid is told by what the node keeps of the block (ChunkExtra), by the epoch's layout where
+The version that makes a shard id a shard uid comes from the node's ChunkExtra of the block, by the epoch's layout where
 EpochInfo holds one (V5), by the flat storage, or by an epoch configuration or the genesis file.
 
 The shard layout is the epoch's own, or that of such a file where it has the epoch's shards; elsewhere a database has none.
 
-The parent of a shard is told by such a layout; else by StateShardUIdMapping, which names the shard under whose prefix a split shard's
+The parent of a shard comes from such a layout; else from StateShardUIdMapping, which names the shard under whose prefix a split shard's
 State rows lie. That is the parent, unless the parent was itself born by a split and lay under its own parent's prefix: where another
 shard of that prefix is no longer in the epoch, the parent can't be told and none is named.
 

@@ -1,7 +1,7 @@
 """Calls of one JSON-RPC endpoint: paced, retried, bounded in time and size.
 
 An API key may stand in a URL's path, query or credentials: they are sent, and never repeated in an error, a log or a name. Redirects
-are not followed. Nothing here knows what an answer means; what it says of blocks is checked by `schemas.nearcore.rpc_block`.
+are not followed. Nothing here knows what an answer means; blocks are checked by `schemas.nearcore.rpc_block`.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class RpcClient:
                 raise
             reply.release_conn()
         except NewConnectionError:
-            # Also a TimeoutError, though nobody waited.
+            # Also a TimeoutError, though nothing timed out.
             raise _PassingError("the connection was refused, or there is no way to the host") from None
         except TimeoutError:
             raise _PassingError(f"no answer within {self._limits.timeout_s:g} s") from None

@@ -7,7 +7,7 @@ are refused, since they can't be hashed.
 
 What is the endpoint's word alone, and can only be compared with another source's:
 
-- that these blocks are the chain: whoever shows blocks of its own making, all of them hashing well, is not found out here;
+- that these blocks are the chain: an endpoint that shows made-up blocks with consistent hashes is not detected here;
 - the epoch's height, and which epoch has a height (``validators``);
 - chain id, protocol version and shard layout, so the version in each shard uid, and parents (``EXPERIMENTAL_protocol_config``). The shard
   ids of the layout must be those of the block's chunks.
@@ -193,4 +193,4 @@ class RpcContextSource:
 
 
 class _NotKnownYetError(EpochNotReadyError):
-    """The epoch has begun and has not come to its sync block."""
+    """The epoch has begun and has no sync block yet."""

@@ -8,7 +8,7 @@ next_epoch_id is the hash of the block before it, which is what an epoch is name
 
 The hash may be used as soon as a block of the same epoch calls the sync block final; before that another block may take its place. A
 database has blocks that are not final, and its FINAL_HEAD moves only when a block is processed, while nearcore records the sync hash when
-the header comes; so finality is told by the headers. RPC's blocks are final ones. Where the node's own state snapshot is the one for the
+the header comes; so finality is taken from the headers. RPC's blocks are final ones. Where the node's own state snapshot is the one for the
 sync block, the node has made up its mind, as releases of neard did that recorded the hash without waiting.
 
 Source: nearcore chain/chain/src/state_sync/utils.rs, update_sync_hashes and on_new_header.

@@ -270,7 +270,7 @@ class _RecordReader:
         for receipt, where in self._postponed:
             self._finish_postponed(receipt, where)
         for account_id in self._head.stakes:
-            # An entry without a record makes a validator without an account come to light.
+            # An entry without a record reveals a validator without an account.
             self._add_usage(account_id, 0)
 
     def _key(self, account_id: str, key: bytes) -> bytes:

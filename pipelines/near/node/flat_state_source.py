@@ -113,7 +113,7 @@ class StateHeaderVerifier(Protocol):
     """A source that can verify state headers."""
 
     def verify_state_header(self, shard: ShardContext, sync_hash: bytes, header: bytes) -> None:
-        """Verify all of a header of this shard, whoever made it.
+        """Verify all of a header of this shard, whatever its origin.
 
         Raises:
             InvalidInputError: the native wheel is not installed.

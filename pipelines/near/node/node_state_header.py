@@ -1,6 +1,6 @@
 """A shard's state header out of a node: the row that the node has cached, or one computed from its blocks, chunks and receipts.
 
-Nothing leaves this module unverified, whoever computed it. Without the native wheel nothing can be verified, so there is no header.
+No unverified header leaves this module. Without the native wheel nothing can be verified, so there is no header.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class NodeStateHeader:
         return compute_state_header(self._named_row, self.chain, self.sync_hash, self.shard_uid.shard_id)
 
     def verify(self, header: bytes) -> VerifiedStateHeader:
-        """Verify a header, whoever made it.
+        """Verify a header, whatever its origin.
 
         Raises:
             InvalidInputError: the native wheel is not installed.

@@ -51,7 +51,7 @@ READAHEAD_BYTES: Final = 4 << 20
 """How far a scan reads ahead."""
 
 MERGE_DELIMITER: Final = secrets.token_hex(16).encode()
-"""Stands between the operands of a row that has pending merges. Drawn anew by each process: what nobody knew beforehand is in no
+"""Stands between the operands of a row that has pending merges. Drawn anew by each process: what could not be known beforehand is in no
 row, whatever a chain's users have stored."""
 
 _MERGE_OPERATOR_OPTIONS = f"""[Version]
@@ -224,7 +224,7 @@ def list_columns(folder: Path) -> tuple[str, ...]:
 def table_files(folder: Path, column: str) -> tuple[DatabaseFile, ...]:
     """Return the SST files of one column family, by first key.
 
-    rocksdict lists the files of all open families without saying whose they are, so this opens the one alone.
+    rocksdict lists the files of all open families without naming the family, so this opens only one.
 
     Raises:
         SourceError, SourceChangedError, ColumnMissingError: as `RocksDbReader`.

@@ -1,8 +1,8 @@
 """What happened to a shard's records between two blocks of a chain, out of a node's database.
 
 Two ways, which can be mixed by kind of key. The StateChanges column has what each block did to accounts, access keys, contract code and
-contract data, all shards mixed: the shard layout says whose a key is. What that column does not record, or all where the layout is not
-known, comes from the difference between the two tries in the State column. Neither is believed: what the records come to is proved
+contract data, all shards mixed: the shard layout assigns keys to shards. What that column does not record, or all where the layout is not
+known, comes from the difference between the two tries in the State column. Neither is trusted: the result is proved
 against the state root.
 """
 
@@ -113,7 +113,7 @@ class BlockChanges:
         try:
             changed = next(trie_difference(column, roots[0], roots[1], KindFilter(RECORDED_KINDS)), None)
         except StatecastError:
-            # Without the tries nobody can tell; the proof of the state root will.
+            # Can't be decided without the tries; the proof of the state root will show it.
             return
         if changed is not None:
             raise SnapshotMismatchError(

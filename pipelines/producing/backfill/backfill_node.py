@@ -87,11 +87,11 @@ class Backfill:
         return [self.epochs[begin:end] for begin, end in itertools.pairwise(cuts)]
 
     def run(self) -> list[Step]:
-        """Do all epochs; return what each shard of each came to.
+        """Do all epochs; return each shard's result.
 
         Raises:
             InvalidInputError: machines don't share a local folder that they need.
-            KeyboardInterrupt: passed on once every lane has come to its next result.
+            KeyboardInterrupt: raised again once every lane has its next result.
         """
         # Each production looks at what it needs; a dataset is written before, and an older one read.
         require_shared(self.executor, {"--work": self.settings.work_url, "--dataset": self.settings.export.dataset_url})
@@ -126,7 +126,7 @@ class Backfill:
 
 
 class _LaneStopped(Exception):
-    """A lane ends early: another one failed in a way that nobody foresaw, or the run was interrupted."""
+    """A lane ends early: another one failed unexpectedly, or the run was interrupted."""
 
 
 @dataclass(slots=True)
@@ -225,7 +225,7 @@ class _Lane:
                 raise
             self.progress.note(f"{error.problem} [{error.where}]; reading the epoch from the node again")
             for dataset in datasets.values():
-                # Intermediate results are named by what the dataset says of its files, and those may hold other bytes.
+                # Intermediate results are named by the dataset's digests, and its files may hold other bytes.
                 self._remove_work(dataset)
                 self._discard(dataset)
             datasets = {shard.shard_uid: self._from_node(run, context, shard) for shard in context.shards}

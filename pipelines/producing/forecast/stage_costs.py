@@ -31,7 +31,7 @@ class StageCosts:
     key_ratio: float = 0.15
     """Bytes of the dataset that planning reads, keys and lengths alone, a byte of memory usage."""
     decoded_ratio: float = 0.90
-    """Bytes of decoded parts a byte of memory usage; in larger states more, for equal contract codes come to lie in several parts."""
+    """Bytes of decoded parts a byte of memory usage; in larger states more, since several parts hold the same contract code."""
     stored_ratio: float = 0.49
     """Bytes of stored parts, encoding v1, a byte of memory usage."""
 

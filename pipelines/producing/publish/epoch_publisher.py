@@ -150,7 +150,7 @@ class EpochPublisher:
         Args:
             epoch_shard_ids: all shards that the epoch is known to have, but for those that a shard layout or an earlier revision names.
         Raises:
-            ManifestError: somebody has published the epoch in another form meanwhile, or a shard with a state header that is one of ours
+            ManifestError: the epoch was published in another form meanwhile, or a shard with a state header that is one of ours
                 without; or the shards do not fit the shard layout.
             InvalidInputError: it is published in another encoding or another number of parts meanwhile.
             ObjectExistsError: other producers were faster each time.

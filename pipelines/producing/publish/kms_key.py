@@ -1,4 +1,4 @@
-"""Signing keys that Google's or Amazon's key service holds: they sign there, and nobody on this machine ever has them.
+"""Signing keys that Google's or Amazon's key service holds: they sign there and never leave it.
 
 ``kms://gcp/projects/P/locations/L/keyRings/R/cryptoKeys/K/cryptoKeyVersions/V`` and ``kms://aws/KEY``, where KEY is a key's id, its ARN,
 ``alias/NAME`` or an alias' ARN. Credentials and region come from the provider's own environment variables, as for its stores. The key
@@ -31,7 +31,7 @@ def open_kms_signer(url: str) -> Signer:
 
     Raises:
         InvalidInputError: another form, a key of another kind, or the service's package is not installed.
-        SignatureError: the service can't be reached, refuses, or what the environment says of it can't be used.
+        SignatureError: the service can't be reached, refuses, or its environment settings can't be used.
     """
     google = url.startswith(_GOOGLE)
     name = url.removeprefix(_GOOGLE if google else _AMAZON)
@@ -81,7 +81,7 @@ def _service(url: str) -> Iterator[None]:
     """Turn what the services' packages raise into errors of ours, which name the key and nothing secret."""
     from securesystemslib.exceptions import UnsupportedAlgorithmError, UnsupportedLibraryError
 
-    # The library says of its own what our error says.
+    # The library logs what our error says.
     logging.getLogger("securesystemslib").setLevel(logging.CRITICAL)
     try:
         yield

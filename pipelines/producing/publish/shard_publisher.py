@@ -186,7 +186,7 @@ class ShardPublisher:
         """Return why a header that lies in the store is not believed; None where it is.
 
         What a statement there says of it counts only with a signature of ours over all that we would say now: then we have stood
-        behind this header before. Anybody may have written anything else.
+        behind this header before. Anything else may be of any origin.
         """
         if not _fits(context, shard, header):
             return "it does not fit the state root or the blocks"
@@ -260,7 +260,7 @@ def _for_manifest(reason: str) -> str:
 def _fits(context: EpochContext, shard: ProducedShard, header: bytes) -> bool:
     """Tell whether a state header ends in this shard's state root node, and its chunk is in the block before the sync block.
 
-    That is by far not all of it: whoever gives the header has verified it, or `ShardPublisher` lets it be verified.
+    That is only a part of it: the header's source has verified the rest, or `ShardPublisher` has it verified.
 
     Source: nearcore core/primitives/src/state_sync.rs, ShardStateSyncResponseHeaderV2: state_root_node (node bytes, memory usage) is last.
     """

@@ -57,7 +57,7 @@ def sign_payload(payload: bytes, signers: Sequence[Signer], payload_type: str = 
 
 
 def add_signatures(theirs: Envelope, signers: Sequence[Signer], where: str) -> Envelope:
-    """Return an envelope that somebody else made over the very payload that we would sign, signed by all of these too.
+    """Return another publisher's envelope over the same payload, with the signatures of all of these added.
 
     Raises:
         ManifestError: it is of another type, or there would be more signatures than an envelope may have.

@@ -40,7 +40,7 @@ class NodePoller:
     _beat_s: float = field(default_factory=time.monotonic)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _failure: BaseException | None = None
-    """What nobody foresaw, and what ended the polling."""
+    """The unexpected error that ended the polling."""
 
     @contextmanager
     def polling(self) -> Iterator[None]:
@@ -88,7 +88,7 @@ class NodePoller:
                 self._poll_once()
                 self.stop.wait(self.poll_s)
         except BaseException as failure:
-            # A thread's end is seen by nobody: the caller's thread ends too, and says why.
+            # Nothing observes a thread's end: the caller's thread ends too, and says why.
             self._failure = failure
             self.stop.set()
             self.wake()
@@ -117,7 +117,7 @@ class NodePoller:
                 self._changed.notify_all()
 
     def _note_failure(self, what: str, error: StatecastError) -> None:
-        # The node may be down, or be making its database anew: an outage is told once, however its problem changes.
+        # The node may be down, or be making its database anew: an outage is reported once, even if its problem changes.
         if not self.problem or self.problem == NOT_LOOKED_YET:
             self.metrics.failed(error.kind)
             self.on_event("poll_failed", f"{what}: {one_line(error)}", {"error": error.to_json()})

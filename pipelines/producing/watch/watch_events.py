@@ -31,7 +31,7 @@ class WatchEvents:
         self.on_event(kind, message, {**facts_of(epoch), **(facts or {})})
 
     def tell_once(self, topic: str, state: str, kind: str, message: str, facts: Mapping[str, Any]) -> bool:
-        """Tell an event unless its topic is in this state already; an empty state is told to nobody. Return whether it changed."""
+        """Emit an event unless its topic is in this state already; an empty state emits none. Return whether it changed."""
         if self._told.get(topic, "") == state:
             return False
         self._told[topic] = state

@@ -26,7 +26,7 @@ class WatchMemory:
     """None before any epoch was taken note of."""
 
     def recall(self) -> None:
-        """Take up what an earlier run has left; what can't be understood is told and forgotten.
+        """Load the ledger of an earlier run; one that can't be read is reported and dropped.
 
         Raises:
             StoreError: the store can't be read.
@@ -49,7 +49,7 @@ class WatchMemory:
         return self.ledger
 
     def remember(self, ledger: WatchLedger) -> None:
-        """Keep a ledger; that it can't be stored is told: a restart would count deadlines anew, and nothing worse."""
+        """Store a ledger. A failure is reported only: after a restart deadlines would begin anew, and nothing worse."""
         self.ledger = ledger
         self.metrics.epochs_behind = len(ledger.waiting)
         try:

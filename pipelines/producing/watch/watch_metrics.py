@@ -19,7 +19,7 @@ class WatchMetrics(Collector):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # Every kind from the beginning: of a series that begins with 1 Prometheus sees no increase, and the first failure would wake nobody.
+        # Every kind from the beginning: in a series that begins with 1 Prometheus sees no increase, and the first failure would fire no alert.
         self._failures: Counter[str] = Counter(dict.fromkeys(_kinds(StatecastError), 0))
         self._publishing_since_s: float | None = None
         self._epoch_parts = 0

@@ -241,7 +241,7 @@ class Watcher:
             self._discard(epoch)
 
     def _abandon(self, epoch: WatchedEpoch) -> None:
-        # Another producer may have come to its end, or this one was killed behind its manifest. Who can't look can't wait for it.
+        # Another producer may have finished, or this one was killed after its manifest. A watcher that can't read the store can't wait for it.
         with suppress(StatecastError):
             if self._is_published(epoch):
                 return

@@ -104,7 +104,7 @@ class WatchProduction:
         try:
             pointer = read_latest(open_store(self.store_url), read_chain_id(self.node_home))
         except ManifestError:
-            # It is replaced by whoever publishes next; a watcher that waited for that would wait for ever.
+            # The next publisher replaces it; a watcher that waited for that might never end.
             return None
         return None if pointer is None else pointer.epoch_height
 

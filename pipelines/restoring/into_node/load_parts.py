@@ -28,7 +28,7 @@ def load_parts(
     """Load all parts that are left; return how many were.
 
     Args:
-        on_part: is told of every part that neard has loaded.
+        on_part: called for every part that neard has loaded.
     Raises:
         NodeError: neard ended well but did not say that it loaded what it was asked for, or failed before its first part.
         PartialResultError: neard failed after some parts, or said nothing for too long; a rerun goes on.

@@ -1,4 +1,4 @@
-"""Whether a node runs on a home: a process that was started with it, or somebody who holds its database's lock.
+"""Whether a node runs on a home: a process that was started with it, or one that holds its database's lock.
 
 Only looks: takes no lock, opens no database, writes nothing.
 """
