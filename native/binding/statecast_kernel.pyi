@@ -66,6 +66,3 @@ def verify_state_header(
 
 def sha256_floor(items: pa.BinaryArray | Sequence[Buffer]) -> None:
     """Hash each item, one after the other on one core, and forget the hashes: the least that any kernel spends on them."""
-
-def give_back_memory() -> int:
-    """Hand blocks that are kept for the next call back to the system; return how many bytes they had."""

@@ -1,7 +1,7 @@
 """Hands the memory that a stage is done with back to the operating system before the worker goes on to another stage, or to nothing.
 
-A worker runs tasks of every stage, one after another, and three allocators each keep what a task freed for the next one: Arrow's pool, the native
-kernel's large blocks, and the C library's heaps, of which every thread has its own. Tasks of one stage take the same over and over, so keeping it
+A worker runs tasks of every stage, one after another, and two allocators each keep what a task freed for the next one: Arrow's pool, and the C
+library's heaps, of which every thread has its own; the native kernel has it keep large blocks too. Tasks of one stage take the same over and over, so keeping it
 saves much time. What one stage leaves there another stage can't use, though: a worker held the sum of the stages' memory instead of the
 largest.
 
@@ -17,7 +17,6 @@ from functools import cache
 from typing import Any, Generic, TypeVar
 
 from pipelines.execution.executor import Task
-from pipelines.kernel import native
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -64,10 +63,9 @@ def release_memory() -> None:
     pyarrow = sys.modules.get("pyarrow")
     if pyarrow is not None:
         pyarrow.default_memory_pool().release_unused()
-    native.give_back_memory()
     trim = _malloc_trim()
     if trim is not None:
-        # Last: the kernel's blocks and a part of Arrow's own go back to the C library first.
+        # Last: a part of Arrow's own goes back to the C library first.
         trim(0)
 
 

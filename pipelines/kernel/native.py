@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -50,16 +49,6 @@ def load_module() -> ModuleType:
             where=MODULE,
             remedy="Install the statecast-kernel wheel (native/binding), or choose the reference kernel.",
         ) from error
-
-
-def give_back_memory() -> int:
-    """Let the module hand what it keeps for its next call back to the operating system.
-
-    Returns:
-        How many bytes; 0 where the module is not loaded.
-    """
-    module = sys.modules.get(MODULE)
-    return 0 if module is None else module.give_back_memory()
 
 
 @contextmanager

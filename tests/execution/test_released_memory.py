@@ -13,7 +13,7 @@ import pytest
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.on_ray import RayExecutor
-from pipelines.execution.released_memory import TaskOfStage, release_memory
+from pipelines.execution.released_memory import TaskOfStage
 from pipelines.kernel import native
 from tests.support.memory_tasks import FREED_BYTES, FreedMemoryTask, MemoryUse, anonymous_bytes, is_measurable
 from tests.support.ray_cluster import RAY_CPUS, ray_of_two_cores
@@ -67,16 +67,6 @@ def _bytes_around_stage() -> tuple[int, int]:
     return first, anonymous_bytes()
 
 
-def _freed_by_the_kernel() -> tuple[int, int, int, int]:
-    """Return what the kernel gives back, asked twice, and the memory around it."""
-    FreedMemoryTask("native").run()
-    release_memory()
-    FreedMemoryTask("native").run()
-    before = anonymous_bytes()
-    given_back, again = native.give_back_memory(), native.give_back_memory()
-    return given_back, again, before, anonymous_bytes()
-
-
 Found = TypeVar("Found")
 
 
@@ -108,14 +98,6 @@ def test_a_stage_in_this_process_leaves_no_memory() -> None:
     """Where the driver runs the tasks itself."""
     before, after = _in_new_process(_bytes_around_stage)
     assert after - before < LEFT_BYTES_MAX
-
-
-@pytest.mark.skipif(not native.is_available(), reason="the native kernel's wheel is not installed")
-def test_the_native_kernel_gives_back_all_that_it_keeps() -> None:
-    """Once: asked again it has nothing."""
-    given_back, again, before, after = _in_new_process(_freed_by_the_kernel)
-    assert given_back >= FREED_BYTES and again == 0
-    assert before - after > FREED_BYTES // 2
 
 
 def test_a_worker_of_ray_begins_each_stage_without_the_memory_of_the_one_before(ray_of_two_cores: RayExecutor) -> None:
