@@ -30,7 +30,7 @@ from pipelines.near.node.node_store import NodeSource
 from pipelines.producing.build.assemble import assemble_part
 from pipelines.producing.build.plan_parts import PartPlan
 from pipelines.producing.build.work_folder import work_folder_for
-from pipelines.producing.build_shard import BuiltShard, build_shard
+from pipelines.producing.build_shard import BuiltShard, build_planned, plan_shard
 from schemas.nearcore.flat_state_limits import INLINED_VALUE_BYTES_MAX
 from schemas.nearcore.state_part import ZSTD_LEVEL_DEFAULT, Encoding, encode_state_part
 
@@ -133,9 +133,8 @@ def _time_tasks(dataset: ShardDataset, folder: Path, repeats: int) -> tuple[dict
     for number in range(repeats):
         shutil.rmtree(folder / f"work-{number - 1}", ignore_errors=True)
         runner = StageRunner(InProcessExecutor(), SilentProgress())
-        built = build_shard(
-            runner, kernel, dataset, work_folder_for(f"file://{folder}/work-{number}", dataset), num_parts_wanted=None, source=None
-        )
+        planned = plan_shard(runner, kernel, dataset, work_folder_for(f"file://{folder}/work-{number}", dataset), None)
+        built = build_planned(runner, kernel, planned, None)
         for timing in runner.timings:
             seconds[timing.stage].append(timing.seconds)
     sizes = {

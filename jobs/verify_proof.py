@@ -12,10 +12,8 @@ from jobs.options import Json
 from jobs.proof_display import print_proof, proof_document
 from jobs.prove import read_shard_layout_file
 from jobs.terminal import open_console
-from pipelines.proving.verify_trie_proof import verify_trie_proof
-from schemas.errors import InvalidInputError
+from pipelines.proving.verify_trie_proof import read_proof, verify_trie_proof
 from schemas.ids import CryptoHash
-from schemas.published.proof import PROOF_BYTES_MAX, TrieProof
 
 
 def verify_proof_file(
@@ -45,16 +43,8 @@ def verify_proof_file(
     block = None if trusted_block is None else CryptoHash.from_base58(trusted_block)
     root = None if state_root is None else CryptoHash.from_base58(state_root)
     layout = None if shard_layout is None else read_shard_layout_file(shard_layout)
-    verified = verify_trie_proof(TrieProof.parse(_read(file), str(file)), str(file), block, root, layout)
+    verified = verify_trie_proof(read_proof(file), str(file), block, root, layout)
     if as_json:
         typer.echo(json.dumps({"message_type": "summary", **proof_document(verified)}))
     else:
         print_proof(open_console(), verified)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.expanduser().open("rb") as file:
-            return file.read(PROOF_BYTES_MAX + 1)
-    except OSError as error:
-        raise InvalidInputError(problem=f"the proof can't be read: {error.strerror}", where=str(path)) from None

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.proving.verify_trie_proof import VerifiedProof, verify_trie_proof
-from schemas.errors import InvalidInputError
+from pipelines.proving.verify_trie_proof import VerifiedProof, read_proof, verify_trie_proof
 from schemas.ids import CryptoHash
-from schemas.published.proof import PROOF_BYTES_MAX, TrieProof
+from schemas.published.proof import TrieProof
 
 
 def verify_proof(proof: bytes | str | Path, *, block: str | None = None, state_root: str | None = None) -> VerifiedProof:
@@ -23,13 +22,5 @@ def verify_proof(proof: bytes | str | Path, *, block: str | None = None, state_r
     """
     trusted = None if block is None else CryptoHash.from_base58(block)
     root = None if state_root is None else CryptoHash.from_base58(state_root)
-    data, where = (proof, "proof") if isinstance(proof, bytes) else (_read(Path(proof)), str(proof))
-    return verify_trie_proof(TrieProof.parse(data, where), where, trusted, root)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(PROOF_BYTES_MAX + 1)
-    except OSError as error:
-        raise InvalidInputError(problem=f"the proof can't be read: {error.strerror}", where=str(path)) from None
+    document = TrieProof.parse(proof, "proof") if isinstance(proof, bytes) else read_proof(Path(proof))
+    return verify_trie_proof(document, "proof" if isinstance(proof, bytes) else str(proof), trusted, root)

@@ -72,31 +72,11 @@ class BuiltShard:
         return self.planned.dataset.summary.shard.state_root is not None
 
 
-def build_shard(
-    runner: StageRunner,
-    kernel: Kernel,
-    dataset: ShardDataset,
-    work: WorkFolder,
-    *,
-    num_parts_wanted: int | None,
-    source: FlatStateSource | None,
-) -> BuiltShard:
-    """Plan and build all parts of a shard and prove its state root.
-
-    Args:
-        num_parts_wanted: None for as many as nearcore makes.
-        source: what this run exported the dataset from; None for a dataset that was there before.
-    Raises:
-        StateRootMismatchError: the records do not hash to the trusted root.
-        IntegrityError, DatasetError, StoreError: as the stages say.
-    """
-    planned = plan_shard(runner, kernel, dataset, work, num_parts_wanted)
-    return build_planned(runner, kernel, planned, source)
-
-
 def plan_shard(runner: StageRunner, kernel: Kernel, dataset: ShardDataset, work: WorkFolder, num_parts_wanted: int | None) -> PlannedShard:
     """Find where the parts of a shard begin.
 
+    Args:
+        num_parts_wanted: None for as many as nearcore makes.
     Raises:
         IntegrityError, DatasetError, StoreError: as the stages say.
     """
@@ -115,8 +95,11 @@ def plan_shard(runner: StageRunner, kernel: Kernel, dataset: ShardDataset, work:
 def build_planned(runner: StageRunner, kernel: Kernel, planned: PlannedShard, source: FlatStateSource | None) -> BuiltShard:
     """Build all parts of a planned shard and prove its state root.
 
+    Args:
+        source: what this run exported the dataset from; None for a dataset that was there before.
     Raises:
-        As `build_shard`.
+        StateRootMismatchError: the records do not hash to the trusted root.
+        IntegrityError, DatasetError, StoreError: as the stages say.
     """
     building = [BuildPartTask(planned.dataset.reference, planned.work, kernel.name, plan) for plan in planned.with_records]
     needs = TaskNeeds(BUILD_TASK_MEMORY_BYTES)

@@ -13,14 +13,15 @@ reader brings a shard layout, the shard must be the one that it has the account 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipelines.proving.node_readers import NodesInOrder
 from pipelines.proving.shard_choice import check_shard
 from pipelines.proving.walk_proof import Ending, check_claim, check_value, walk_prefix, walk_to_key
-from schemas.errors import IntegrityError
+from schemas.errors import IntegrityError, InvalidInputError
 from schemas.ids import CryptoHash
 from schemas.nearcore.shard_layout import ShardLayout
-from schemas.published.proof import KeyClaim, PrefixClaim, ShardChoice, TrieProof
+from schemas.published.proof import PROOF_BYTES_MAX, KeyClaim, PrefixClaim, ShardChoice, TrieProof
 from schemas.published.proof_chain import ProvenChunk
 
 
@@ -37,6 +38,20 @@ class VerifiedProof:
     """What the reader trusts that leads to the state root; empty when the proof is consistent and no more."""
     is_right_shard: bool = False
     """Whether the reader's own shard layout assigns the account to this shard."""
+
+
+def read_proof(path: Path) -> TrieProof:
+    """Read a proof document.
+
+    Raises:
+        InvalidInputError: the file can't be read.
+        IntegrityError: it is no proof.
+    """
+    try:
+        with path.expanduser().open("rb") as file:
+            return TrieProof.parse(file.read(PROOF_BYTES_MAX + 1), str(path))
+    except OSError as error:
+        raise InvalidInputError(problem=f"the proof can't be read: {error.strerror}", where=str(path)) from None
 
 
 def verify_trie_proof(

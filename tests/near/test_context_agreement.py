@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.near.epoch.context_agreement import agreed_epoch_context, compare_contexts
 from pipelines.near.epoch.given_context import GivenContextSource, read_context_file
-from pipelines.near.epoch.node_context import NodeContextSource, epoch_context_from_node
+from pipelines.near.epoch.node_context import OpenedNode, epoch_context_from_node, open_node
 from pipelines.near.epoch.rpc_client import RpcClient, RpcLimits
 from pipelines.near.epoch.rpc_context import RpcContextSource
 from schemas.errors import ContextMismatchError, EpochNotReadyError, IntegrityError, InvalidInputError, SourceError
@@ -53,9 +53,11 @@ def broken(handler: object, number: int) -> bool:
     return True
 
 
-def node() -> NodeContextSource:
+@pytest.fixture(scope="module")
+def node() -> Iterator[OpenedNode]:
     """The real node."""
-    return NodeContextSource(str(localnet_home()))
+    with open_node(localnet_home()) as opened:
+        yield opened
 
 
 def first_shard(context: EpochContext, **changes: object) -> EpochContext:
@@ -105,14 +107,14 @@ def test_parents_are_compared_where_both_are_known(context: EpochContext) -> Non
         compare_contexts(one, "here", other, "there", of_given=False)
 
 
-def test_a_shard_layout_is_filled_in(context: EpochContext) -> None:
+def test_a_shard_layout_is_filled_in(context: EpochContext, node: OpenedNode) -> None:
     """A missing value is no difference; it is taken from a source that has it."""
     assert context.shard_layout is not None
     bare = GivenContextSource(replace(context, shard_layout=None), "file")
     assert agreed_epoch_context((bare,), "5").context.shard_layout is None
-    assert agreed_epoch_context((bare, node()), "5").context.shard_layout == context.shard_layout
+    assert agreed_epoch_context((bare, node), "5").context.shard_layout == context.shard_layout
     first = GivenContextSource(bare.context.only((0,)), "file")
-    assert agreed_epoch_context((first, node()), "5").context.shard_layout == context.shard_layout
+    assert agreed_epoch_context((first, node), "5").context.shard_layout == context.shard_layout
 
 
 def test_what_a_given_context_leaves_open_is_no_difference(context: EpochContext) -> None:
@@ -130,55 +132,55 @@ def test_what_a_given_context_leaves_open_is_no_difference(context: EpochContext
 # node and JSON-RPC
 
 
-def test_a_node_and_an_endpoint_that_agree(context: EpochContext, endpoint: Endpoint) -> None:
-    """The node's context, confirmed."""
-    rpc = endpoint()
-    agreed = agreed_epoch_context((node(),), "5", (rpc,))
-    assert (agreed.context, agreed.source_id, agreed.confirmed_by) == (context, node().source_id, (rpc.source_id,))
+def test_a_node_and_an_endpoint_that_agree(context: EpochContext, endpoint: Endpoint, node: OpenedNode) -> None:
+    """It is the node's context."""
+    agreed = agreed_epoch_context((node,), "5", (endpoint(),))
+    assert (agreed.context, agreed.source_id) == (context, node.source_id)
 
 
-def test_an_endpoint_that_contradicts_the_node_is_found(endpoint: Endpoint) -> None:
+def test_an_endpoint_that_contradicts_the_node_is_found(endpoint: Endpoint, node: OpenedNode) -> None:
     """By a word of its own, since what is hashed can't be changed."""
     rpc = endpoint(RecordedChain(epochs={EPOCH_5: {"epoch_height": 8}}))
     with pytest.raises(ContextMismatchError, match=r"epoch_height is 5 in node .* and 8 in JSON-RPC"):
-        agreed_epoch_context((node(),), EPOCH_5, (rpc,))
+        agreed_epoch_context((node,), EPOCH_5, (rpc,))
 
 
-def test_an_endpoint_that_lies_is_never_left_out(endpoint: Endpoint) -> None:
+def test_an_endpoint_that_lies_is_never_left_out(endpoint: Endpoint, node: OpenedNode) -> None:
     """Though another one agrees."""
     liar = endpoint(RecordedChain(blocks={202: changed_block(202, lambda block: block["header"].update(height=7))}))
     with pytest.raises(IntegrityError, match="does not hash") as caught:
-        agreed_epoch_context((node(),), "5", (endpoint(), liar))
+        agreed_epoch_context((node,), "5", (endpoint(), liar))
     assert liar.source_id in caught.value.where
 
 
-def test_an_endpoint_of_another_chain_is_found_though_it_does_not_know_the_epoch(endpoint: Endpoint) -> None:
+def test_an_endpoint_of_another_chain_is_found_though_it_does_not_know_the_epoch(endpoint: Endpoint, node: OpenedNode) -> None:
     """As when the endpoint of a test network is given for a node of the main one; in either order."""
     other = endpoint(RecordedChain(final_height=150, chain_id="another"))
     with pytest.raises(ContextMismatchError, match=r"chain_id is test-chain-klplt in node .* and another in JSON-RPC"):
-        agreed_epoch_context((node(),), "6", (other,))
+        agreed_epoch_context((node,), "6", (other,))
     with pytest.raises(ContextMismatchError, match="chain_id"):
         agreed_epoch_context((), "5", (other, endpoint()))
 
 
-def test_latest_is_the_nodes(endpoint: Endpoint) -> None:
+def test_latest_is_the_nodes(endpoint: Endpoint, node: OpenedNode) -> None:
     """An endpoint that lags behind has no objection."""
-    agreed = agreed_epoch_context((node(),), "latest", (endpoint(),))
+    agreed = agreed_epoch_context((node,), "latest", (endpoint(),))
     assert str(agreed.context.epoch_id) == LOCALNET_EPOCH_ID
-    assert agreed.confirmed_by == ()
 
 
 def test_a_node_without_epochs_can_be_used_where_an_endpoint_knows(context: EpochContext, endpoint: Endpoint) -> None:
     """Its database has no epoch columns."""
     rpc = endpoint()
-    agreed = agreed_epoch_context((NodeContextSource(str(node_a())),), "latest", (rpc,))
+    with open_node(node_a()) as bare:
+        agreed = agreed_epoch_context((bare,), "latest", (rpc,))
     assert (agreed.context, agreed.source_id) == (context, rpc.source_id)
 
 
 def test_where_no_source_knows_each_says_why(endpoint: Endpoint) -> None:
     """With a remedy."""
-    with pytest.raises(EpochNotReadyError, match=r"no source knows the epoch: .*the node does not know epoch 6.*not known yet"):
-        agreed_epoch_context((NodeContextSource(str(node_a())),), "6", (endpoint(),))
+    unknown = r"no source knows the epoch: .*the node does not know epoch 6.*not known yet"
+    with open_node(node_a()) as bare, pytest.raises(EpochNotReadyError, match=unknown):
+        agreed_epoch_context((bare,), "6", (endpoint(),))
 
 
 # several endpoints
@@ -201,39 +203,39 @@ def test_an_endpoint_that_fails_is_left_out_and_named(context: EpochContext, end
     assert endpoints[0].source_id in failure.where
 
 
-def test_where_all_endpoints_fail_each_is_named(endpoint: Endpoint) -> None:
+def test_where_all_endpoints_fail_each_is_named(endpoint: Endpoint, node: OpenedNode) -> None:
     """Even though a node knows: the comparison was asked for."""
     endpoints = (endpoint(fault=broken), endpoint(fault=broken))
     with pytest.raises(SourceError, match="none of 2 endpoints") as caught:
-        agreed_epoch_context((node(),), "5", endpoints)
+        agreed_epoch_context((node,), "5", endpoints)
     assert all(failed.source_id in str(caught.value) for failed in endpoints)
     with pytest.raises(SourceError, match="HTTP 503"):
-        agreed_epoch_context((node(),), "5", endpoints[:1])
+        agreed_epoch_context((node,), "5", endpoints[:1])
 
 
 # a given context
 
 
-def test_a_given_context_is_filled_in(context: EpochContext, endpoint: Endpoint) -> None:
+def test_a_given_context_is_filled_in(context: EpochContext, endpoint: Endpoint, node: OpenedNode) -> None:
     """What a file can't say comes from the others."""
     bare = replace(first_shard(context, state_root=None, flat_head_target=None), block_headers=())
-    for others, endpoints in (((node(),), ()), ((), (endpoint(),))):
+    for others, endpoints in (((node,), ()), ((), (endpoint(),))):
         agreed = agreed_epoch_context((GivenContextSource(bare, "file"), *others), "latest", endpoints)
         assert agreed.context == context
         assert agreed.source_id == "file"
 
 
-def test_a_given_context_keeps_its_shards(context: EpochContext) -> None:
+def test_a_given_context_keeps_its_shards(context: EpochContext, node: OpenedNode) -> None:
     """Those that it lists."""
-    agreed = agreed_epoch_context((GivenContextSource(context.only((1,)), "file"), node()))
+    agreed = agreed_epoch_context((GivenContextSource(context.only((1,)), "file"), node))
     assert [shard.shard_id for shard in agreed.context.shards] == [1]
 
 
 @pytest.mark.parametrize("selector", ["6", LOCALNET_EPOCH_ID])
-def test_a_given_context_is_the_epoch_that_is_meant(context: EpochContext, selector: str) -> None:
+def test_a_given_context_is_the_epoch_that_is_meant(context: EpochContext, selector: str, node: OpenedNode) -> None:
     """Another one is not looked for elsewhere."""
     with pytest.raises(EpochNotReadyError, match="was asked for, the context is of epoch 5"):
-        agreed_epoch_context((GivenContextSource(context, "file"), node()), selector)
+        agreed_epoch_context((GivenContextSource(context, "file"), node), selector)
 
 
 def test_a_given_context_checks_others_too(context: EpochContext) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.near.epoch.node_context import (
-    NodeContextSource,
     check_context_against_node,
     epoch_context_from_node,
     list_epochs,
+    open_node,
 )
 from pipelines.near.node.node_columns import EPOCH_INFO, STATE_SYNC_HASHES
 from pipelines.producing.watch.watch_poll import look_at_node
@@ -90,8 +90,8 @@ def test_an_epoch_that_is_not_known_may_be_one_of_them(home: Path) -> None:
 
 def test_a_context_of_one_is_not_taken_for_unknown_to_the_node(home: Path, context: EpochContext) -> None:
     """Nothing could be compared."""
-    with pytest.raises(IntegrityError, match="V6"):
-        NodeContextSource(str(home)).check(replace(context, epoch_id=FUTURE), "a file")
+    with open_node(home) as node, pytest.raises(IntegrityError, match="V6"):
+        node.check(replace(context, epoch_id=FUTURE), "a file")
 
 
 @pytest.mark.parametrize("epoch_id", [FUTURE, SHORT])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.near.epoch.node_context import NodeContextSource, epoch_context_from_node
+from pipelines.near.epoch.node_context import epoch_context_from_node, open_node
 from pipelines.near.node.node_columns import CHUNK_EXTRA, EPOCH_INFO, FLAT_STORAGE_STATUS, STATE_SHARD_UID_MAPPING
 from pipelines.near.node.rocksdb_reader import RocksDbReader
 from schemas.errors import InvalidInputError
@@ -38,10 +38,10 @@ def map_shards(home: Path, mapping: dict[str, str]) -> None:
 def test_a_given_context_gets_the_parent_of_a_split_shard() -> None:
     """The node's epoch columns are empty, but it knows under whose prefix the shard's State rows lie."""
     before = tree(node_a())
-    source = NodeContextSource(str(node_a()))
-    filled = source.with_parents(context_file(node_a()))
-    assert parents(filled) == {"s90.v4": "s0.v3"}
-    assert source.with_parents(filled) == filled
+    with open_node(node_a()) as node:
+        filled = node.with_parents(context_file(node_a()))
+        assert parents(filled) == {"s90.v4": "s0.v3"}
+        assert node.with_parents(filled) == filled
     assert tree(node_a()) == before
 
 
@@ -147,4 +147,5 @@ def test_a_context_file_may_name_parents() -> None:
     context = parse_epoch_context(json.dumps(document), "test")
     assert parents(context) == {"s90.v4": "s5.v3"}
     assert parse_epoch_context(json.dumps(context.to_json()), "test") == context
-    assert NodeContextSource(str(node_a())).with_parents(context) == context
+    with open_node(node_a()) as node:
+        assert node.with_parents(context) == context

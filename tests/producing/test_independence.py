@@ -19,7 +19,7 @@ from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.producing.build.assemble import assemble_part
 from pipelines.producing.build.work_folder import work_folder_for
-from pipelines.producing.build_shard import BuiltShard, build_shard
+from pipelines.producing.build_shard import BuiltShard, build_planned, plan_shard
 from tests.support.list_source import context_of, list_source
 from tests.support.records import Pairs, parts_of, record_sets
 
@@ -30,9 +30,9 @@ def build(pairs: Pairs, num_parts: int, *, cuts: list[int], rows_max: int, file_
     url = f"memory://{uuid.uuid4().hex}"
     settings = ExportSettings(url, file_format, file_bytes_target=file_bytes)
     (dataset,) = export_epoch(runner, list_source(pairs, cuts, rows_max), context_of(None), settings)
-    return build_shard(
-        runner, choose_kernel("auto"), dataset, work_folder_for(url, dataset), num_parts_wanted=num_parts, source=list_source(pairs)
-    )
+    kernel = choose_kernel("auto")
+    planned = plan_shard(runner, kernel, dataset, work_folder_for(url, dataset), num_parts)
+    return build_planned(runner, kernel, planned, list_source(pairs))
 
 
 def part_digests(built: BuiltShard) -> list[str]:
@@ -69,9 +69,9 @@ def test_a_shard_without_records_has_the_empty_part_as_often_as_asked(num_parts:
     url = f"memory://{uuid.uuid4().hex}"
     (dataset,) = export_epoch(runner, list_source([]), context_of(None), ExportSettings(url))
 
-    built = build_shard(
-        runner, choose_kernel("auto"), dataset, work_folder_for(url, dataset), num_parts_wanted=num_parts or None, source=list_source([])
-    )
+    kernel = choose_kernel("auto")
+    planned = plan_shard(runner, kernel, dataset, work_folder_for(url, dataset), num_parts or None)
+    built = build_planned(runner, kernel, planned, list_source([]))
 
     assert [sha256(bytes(5)).hexdigest()] * num_parts == part_digests(built)
 
@@ -84,11 +84,11 @@ def test_what_was_damaged_in_the_work_folder_is_built_again(tmp_path: Path) -> N
     (dataset,) = export_epoch(runner, source, context_of(None), ExportSettings(str(tmp_path)))
     work = work_folder_for(str(tmp_path / "work"), dataset)
     kernel = choose_kernel("auto")
-    expected = part_digests(build_shard(runner, kernel, dataset, work, num_parts_wanted=4, source=source))
+    expected = part_digests(build_planned(runner, kernel, plan_shard(runner, kernel, dataset, work, 4), source))
     for pattern in ("interior-000001", "edge-000002"):
         (damaged,) = (tmp_path / "work").rglob(pattern)
         damaged.write_bytes(bytes(damaged.stat().st_size))
 
-    again = build_shard(runner, kernel, dataset, work, num_parts_wanted=4, source=source)
+    again = build_planned(runner, kernel, plan_shard(runner, kernel, dataset, work, 4), source)
 
     assert expected == part_digests(again)

@@ -17,7 +17,7 @@ from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.near.node.flat_state_source import FoundStateHeader
 from pipelines.producing.build.work_folder import work_folder_for
-from pipelines.producing.build_shard import BuiltShard, build_shard
+from pipelines.producing.build_shard import BuiltShard, build_planned, plan_shard
 from pipelines.producing.publish.epoch_publisher import EpochPublisher, PublishedEpoch
 from pipelines.producing.publish.key_file import load_signer
 from pipelines.producing.publish.publish_part import PublishPartTask
@@ -43,9 +43,9 @@ def small_shard(pairs: Pairs = PAIRS, num_parts: int = 3) -> BuiltShard:
     runner = StageRunner(InProcessExecutor(), SilentProgress())
     url = f"memory://{uuid.uuid4().hex}"
     (dataset,) = export_epoch(runner, list_source(pairs), context_of(None), ExportSettings(url))
-    return build_shard(
-        runner, choose_kernel("auto"), dataset, work_folder_for(url, dataset), num_parts_wanted=num_parts, source=list_source(pairs)
-    )
+    kernel = choose_kernel("auto")
+    planned = plan_shard(runner, kernel, dataset, work_folder_for(url, dataset), num_parts)
+    return build_planned(runner, kernel, planned, list_source(pairs))
 
 
 def context(built: BuiltShard) -> EpochContext:

@@ -28,8 +28,6 @@ class AgreedContext:
     context: EpochContext
     source_id: str
     """The source that it is from."""
-    confirmed_by: tuple[str, ...] = ()
-    """Further sources that know the epoch and say the same."""
     unreachable: tuple[SourceError, ...] = ()
     """Of sources that were left out."""
 
@@ -52,7 +50,6 @@ def agreed_epoch_context(
     """
     found: EpochContext | None = None
     finder: EpochContextSource | None = None
-    confirmed: list[str] = []
     ignorant: list[tuple[EpochContextSource, EpochNotReadyError]] = []
     unreachable: list[SourceError] = []
     for source in (*sources, *spare):
@@ -61,7 +58,6 @@ def agreed_epoch_context(
                 found, finder = source.epoch_context(selector), source
             elif (own := source.check(found, finder.source_id, of_given=finder.is_given)) is not None:
                 found = _filled(found, own)
-                confirmed.append(source.source_id)
         except EpochNotReadyError as error:
             if source.is_given:
                 raise
@@ -78,7 +74,7 @@ def agreed_epoch_context(
     for source, _ in ignorant:
         with contextlib.suppress(EpochNotReadyError):
             source.check(found, finder.source_id, of_given=finder.is_given)
-    return AgreedContext(found, finder.source_id, tuple(confirmed), tuple(unreachable))
+    return AgreedContext(found, finder.source_id, tuple(unreachable))
 
 
 def compare_contexts(context: EpochContext, source_id: str, own: EpochContext, own_id: str, *, of_given: bool) -> None:

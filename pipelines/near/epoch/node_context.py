@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -78,38 +78,8 @@ def check_context_against_node(context: EpochContext, node_home: str | Path) -> 
         InvalidInputError: the node's chain, epoch or state root is another; the field is named.
         SourceError, IntegrityError: the database can't be read.
     """
-    NodeContextSource(str(node_home)).check(context, "the given context", of_given=True)
-
-
-@dataclass(frozen=True, slots=True)
-class NodeContextSource:
-    """An `EpochContextSource`: a node's database, opened anew at each question. `open_node` is for several."""
-
-    node_home: str
-
-    @property
-    def source_id(self) -> str:
-        """The node's home."""
-        return _source_id(self.node_home)
-
-    @property
-    def is_given(self) -> bool:
-        """See `EpochContextSource.is_given`."""
-        return False
-
-    def epoch_context(self, selector: str = LATEST) -> EpochContext:
-        """See `EpochContextSource.epoch_context`."""
-        return epoch_context_from_node(self.node_home, selector)
-
-    def check(self, context: EpochContext, source_id: str, *, of_given: bool = False) -> EpochContext | None:
-        """See `EpochContextSource.check`; a node that does not know the epoch still knows its chain, and the epochs of its blocks."""
-        with open_node(self.node_home) as node:
-            return node.check(context, source_id, of_given=of_given)
-
-    def with_parents(self, context: EpochContext) -> EpochContext:
-        """See `OpenedNode.with_parents`."""
-        with open_node(self.node_home) as node:
-            return node.with_parents(context)
+    with open_node(node_home) as node:
+        node.check(context, "the given context", of_given=True)
 
 
 @contextmanager
@@ -175,7 +145,7 @@ class OpenedNode:
         )
 
     def check(self, context: EpochContext, source_id: str, *, of_given: bool = False) -> EpochContext | None:
-        """See `NodeContextSource.check`."""
+        """See `EpochContextSource.check`; a node that does not know the epoch still knows its chain, and the epochs of its blocks."""
         home, reader = self._home, self._reader
         if home.genesis_file is not None and (chain_id := genesis_head(home, context.protocol_version)[0]) != context.chain_id:
             raise mismatch("chain_id", context.chain_id, source_id, chain_id, self.source_id, of_given=of_given)
