@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from jobs.options import Json, RunOptions, ShardIds, open_executor, trust_rule
+from jobs.option_groups import Without
+from jobs.options import Json, RunOptions, ShardIds, TrustOptions, open_executor
 from jobs.terminal import format_bytes, open_console, open_progress
 from pipelines.bucket.locate_epoch import locate_epoch
 from pipelines.execution.stage_runner import StageRunner
@@ -28,14 +29,7 @@ def check(
         str, typer.Argument(help="An epoch's folder (…/chain_id=…/epoch_height=…/epoch_id=…), or a bucket's: its latest epoch.")
     ],
     shard_id: ShardIds = None,
-    trust_key: Annotated[
-        list[str] | None, typer.Option("--trust-key", help="Public key (ed25519:… or ecdsa-p256:…) that must have signed; may be repeated.")
-    ] = None,
-    trust_threshold: Annotated[int, typer.Option("--trust-threshold", min=1, help="How many of the trusted keys must have signed.")] = 1,
-    trusted_block: Annotated[
-        str | None,
-        typer.Option("--trusted-block", help="Hash of the epoch's sync block or of its parent; ties the state roots to the chain."),
-    ] = None,
+    trust: Annotated[TrustOptions, Without("insecure")],
     run: RunOptions,
     as_json: Json = False,
 ) -> None:
@@ -46,14 +40,13 @@ def check(
 
     Example: `statecast check gs://bucket/prefix/chain_id=mainnet/epoch_height=3000/epoch_id=… --trust-key ed25519:…`
     """
-    trust = trust_rule(trust_key, trust_threshold)
-    block = None if trusted_block is None else CryptoHash.from_base58(trusted_block)
+    rule, block = trust.rule(), trust.block()
     root, layout = locate_epoch(url)
     chosen_kernel = choose_kernel(run.kernel)
     with closing(open_progress()) as progress, closing(open_executor(run)) as executor:
         progress.note(f"checking {root}/{layout.folder}, {executor.description}, with the {chosen_kernel.name} kernel")
         runner = StageRunner(executor, progress)
-        result = EpochCheck(runner, chosen_kernel.name, root, layout, tuple(shard_id or ()), trust, block).run()
+        result = EpochCheck(runner, chosen_kernel.name, root, layout, tuple(shard_id or ()), rule, block).run()
     failure = None if result.is_good else _failure(result, root)
     if as_json:
         document = _result_json(result, f"{root}/{layout.folder}", block)

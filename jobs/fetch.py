@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from jobs.fetch_display import open_fetch_display
-from jobs.options import Json, KernelName, Plan, ShardIds, epoch_selector, parse_byte_count, trust_rule
+from jobs.options import Json, KernelName, Plan, ShardIds, TrustOptions, epoch_selector, parse_byte_count
 from jobs.terminal import format_bytes, format_seconds, open_console
 from pipelines.fetching.fetch_epoch import EpochFetch
 from pipelines.fetching.fetch_result import FetchPlan, FetchResult, FetchShard
@@ -22,12 +22,8 @@ from pipelines.fetching.source import EpochOnOffer, Source
 from pipelines.fetching.source_from_url import TORRENT
 from pipelines.kernel.choice import choose_kernel
 from pipelines.nearpeer.peer_url import SCHEME, PeerUrl
-from pipelines.trust.policy import TrustPolicy
-from schemas.errors import InvalidInputError
-from schemas.ids import CryptoHash
 
 _WHAT = "What"
-_TRUST = "Whom to believe"
 _FROM = "From where"
 _LIMITS = "Limits"
 
@@ -35,6 +31,7 @@ _DEFAULTS = FetchLimits()
 
 
 def fetch(
+    *,
     url: Annotated[
         str, typer.Argument(help="A bucket's folder, a chain's, or an epoch's (…/chain_id=…/epoch_height=…/epoch_id=…); the first source.")
     ],
@@ -62,25 +59,7 @@ def fetch(
     mirrors: Annotated[
         bool, typer.Option("--mirrors/--no-mirrors", help="Also use the mirrors that the manifest names.", rich_help_panel=_FROM)
     ] = True,
-    trusted_block: Annotated[
-        str | None,
-        typer.Option(
-            "--trusted-block",
-            help="Hash of the epoch's sync block or of its parent; ties the state root to the chain.",
-            rich_help_panel=_TRUST,
-        ),
-    ] = None,
-    trust_key: Annotated[
-        list[str] | None,
-        typer.Option("--trust-key", help="A publisher's public key (ed25519:… or ecdsa-p256:…); may be repeated.", rich_help_panel=_TRUST),
-    ] = None,
-    trust_threshold: Annotated[
-        int,
-        typer.Option(
-            "--trust-threshold", min=1, help="How many of the keys must have signed each shard's statement.", rich_help_panel=_TRUST
-        ),
-    ] = 1,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Believe whatever is served.", rich_help_panel=_TRUST)] = False,
+    trust: TrustOptions,
     connections: Annotated[
         int, typer.Option("--connections", help="Most transfers at once.", rich_help_panel=_LIMITS)
     ] = _DEFAULTS.connections,
@@ -140,7 +119,7 @@ def fetch(
         epoch=epoch_selector(epoch, epoch_id),
         shard_ids=tuple(dict.fromkeys(shard_id or ())),
         into=into,
-        policy=_policy(trusted_block, trust_key, trust_threshold, insecure),
+        policy=trust.policy(),
         limits=limits,
         kernel_name=choose_kernel(kernel).name,
         verify_workers=verify_workers or os.cpu_count() or 1,
@@ -167,13 +146,6 @@ def fetch(
         _print_plan(planned, settings, as_json)
     else:
         _print_result(result, settings, as_json)
-
-
-def _policy(trusted_block: str | None, trust_key: list[str] | None, trust_threshold: int, insecure: bool) -> TrustPolicy:
-    keys = trust_rule(trust_key, trust_threshold)
-    if insecure and (trusted_block or trust_key):
-        raise InvalidInputError(problem="--insecure excludes --trusted-block and --trust-key", remedy="Leave --insecure out.")
-    return TrustPolicy(keys, None if trusted_block is None else CryptoHash.from_base58(trusted_block), insecure)
 
 
 def _open_torrent(offer: EpochOnOffer, peers: tuple[str, ...], magnets: tuple[str, ...], limits: FetchLimits) -> Source:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,13 +21,16 @@ from pipelines.near.epoch.given_context import read_context_file
 from pipelines.near.epoch.rpc_client import REQUESTS_PER_S, RpcClient, RpcLimits
 from pipelines.near.epoch.rpc_context import RpcContextSource
 from pipelines.near.trie.trie_walk_source import StateWalk
+from pipelines.trust.policy import TrustPolicy
 from pipelines.trust.signatures import TrustRule
 from schemas.errors import InvalidInputError
+from schemas.ids import CryptoHash
 from schemas.published.public_key import PublicKey
 
 SOURCE_PANEL = "Where records come from"
 _EPOCH = "Which epoch"
 _RUN = "How it runs"
+_TRUST = "Whom to believe"
 
 NodeHome = Annotated[
     Path | None,
@@ -193,6 +195,63 @@ class RunOptions:
         return max(1, parse_byte_count(read_limit, "--read-limit") // readers)
 
 
+@dataclass(frozen=True, slots=True)
+class TrustOptions:
+    """Which publishers and which block a command trusts."""
+
+    trusted_block: Annotated[
+        str | None,
+        typer.Option(
+            "--trusted-block",
+            help="Hash of the block that names the state roots (of an epoch: the sync block's parent), or of its child; ties them to the chain.",
+            rich_help_panel=_TRUST,
+        ),
+    ] = None
+    trust_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--trust-key",
+            help="A publisher's public key (ed25519:… or ecdsa-p256:…) that must have signed; may be repeated.",
+            rich_help_panel=_TRUST,
+        ),
+    ] = None
+    trust_threshold: Annotated[
+        int,
+        typer.Option(
+            "--trust-threshold", min=1, help="How many of the keys must have signed each shard's statement.", rich_help_panel=_TRUST
+        ),
+    ] = 1
+    insecure: Annotated[bool, typer.Option("--insecure", help="Believe whatever is served.", rich_help_panel=_TRUST)] = False
+
+    def block(self) -> CryptoHash | None:
+        """Return the trusted block's hash; a text that is no hash is an InvalidInputError."""
+        return None if self.trusted_block is None else CryptoHash.from_base58(self.trusted_block)
+
+    def rule(self) -> TrustRule | None:
+        """Return which publishers must have signed; None where no key is named.
+
+        Raises:
+            InvalidInputError: a threshold without so many keys, or a text that is no key.
+        """
+        if self.trust_key:
+            return TrustRule(tuple(PublicKey.parse(text) for text in dict.fromkeys(self.trust_key)), self.trust_threshold)
+        if self.trust_threshold != 1:
+            raise InvalidInputError(problem="--trust-threshold needs as many --trust-key")
+        return None
+
+    def policy(self) -> TrustPolicy:
+        """Return what ties an epoch to something that the reader knows.
+
+        Raises:
+            InvalidInputError: nothing or too much is given, or a text is no key or no hash.
+        """
+        rule, block = self.rule(), self.block()
+        given = [name for name, value in (("--trusted-block", block), ("--trust-key", rule)) if value is not None]
+        if self.insecure and given:
+            raise InvalidInputError(problem=f"--insecure excludes {' and '.join(given)}", remedy="Leave --insecure out.")
+        return TrustPolicy(rule, block, self.insecure)
+
+
 def epoch_selector(epoch: str | None, epoch_id: str | None) -> str:
     """Return the one epoch selector that the options name.
 
@@ -202,19 +261,6 @@ def epoch_selector(epoch: str | None, epoch_id: str | None) -> str:
     if epoch is not None and epoch_id is not None and epoch != epoch_id:
         raise InvalidInputError(problem="--epoch and --epoch-id name different epochs", remedy="Give one of them.")
     return epoch_id or epoch or "latest"
-
-
-def trust_rule(trust_key: Sequence[str] | None, trust_threshold: int) -> TrustRule | None:
-    """Return which publishers must have signed; None where no key is named.
-
-    Raises:
-        InvalidInputError: a threshold without so many keys, or a text that is no key.
-    """
-    if trust_key:
-        return TrustRule(tuple(PublicKey.parse(text) for text in dict.fromkeys(trust_key)), trust_threshold)
-    if trust_threshold != 1:
-        raise InvalidInputError(problem="--trust-threshold needs as many --trust-key")
-    return None
 
 
 def open_executor(run: RunOptions) -> Executor:

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.options import Epoch, Json, KernelName, NodeHome, trust_rule
+from jobs.option_groups import Without
+from jobs.options import Epoch, Json, KernelName, NodeHome, TrustOptions
 from jobs.proof_display import print_proof, proof_document
 from jobs.terminal import format_bytes, open_console
 from pipelines.bucket.locate_epoch import locate_epoch
@@ -18,18 +19,17 @@ from pipelines.near.node.genesis_head import read_genesis_fields
 from pipelines.proving.prove_node import NodeProofRequest, prove_from_node
 from pipelines.proving.prove_published import PublishedProof, PublishedProofRequest, prove_from_published
 from pipelines.proving.verify_trie_proof import VerifiedProof, verify_trie_proof
-from pipelines.proving.wanted_record import WantedRecord, wanted_record
+from pipelines.proving.wanted_record import wanted_record
 from pipelines.trust.policy import TrustPolicy
 from schemas.errors import InvalidInputError
-from schemas.ids import CryptoHash
 from schemas.nearcore.shard_layout import ShardLayout, shard_layout_from_json
 
 _WHAT = "What is proven"
 _STATE = "At which state"
-_TRUST = "Whom to believe"
 
 
 def prove(
+    *,
     url: Annotated[
         str | None, typer.Argument(help="An epoch's folder (…/chain_id=…/epoch_height=…/epoch_id=…), or a bucket's: its latest epoch.")
     ] = None,
@@ -73,21 +73,7 @@ def prove(
             rich_help_panel=_STATE,
         ),
     ] = None,
-    trusted_block: Annotated[
-        str | None,
-        typer.Option(
-            "--trusted-block",
-            help="Hash of the block that names the state root (of an epoch: the sync block's parent), or of its child.",
-            rich_help_panel=_TRUST,
-        ),
-    ] = None,
-    trust_key: Annotated[
-        list[str] | None,
-        typer.Option("--trust-key", help="A publisher's public key (ed25519:… or ecdsa-p256:…); may be repeated.", rich_help_panel=_TRUST),
-    ] = None,
-    trust_threshold: Annotated[
-        int, typer.Option("--trust-threshold", min=1, help="How many of the keys must have signed.", rich_help_panel=_TRUST)
-    ] = 1,
+    trust: Annotated[TrustOptions, Without("insecure")],
     kernel: KernelName = "auto",
     out: Annotated[Path | None, typer.Option("--out", help="File that gets the proof, for `statecast verify-proof`.")] = None,
     as_json: Json = False,
@@ -108,13 +94,13 @@ def prove(
         trie_key=trie_key,
     )
     layout = None if shard_layout is None else read_shard_layout_file(shard_layout)
-    trusted = None if trusted_block is None else CryptoHash.from_base58(trusted_block)
+    trusted = trust.block()
     if (url is None) == (node_home is None):
         raise InvalidInputError(
             problem="name one place that the state is in", remedy="Give an epoch's or bucket's URL, or --node-home HOME."
         )
     if node_home is not None:
-        if trust_key:
+        if trust.trust_key:
             raise InvalidInputError(problem="--trust-key is for published epochs: a node signs nothing")
         request = NodeProofRequest(node_home, wanted, epoch or "latest", block, shard_id, layout)
         verified = prove_from_node(request)
@@ -125,22 +111,12 @@ def prove(
     assert url is not None, "one of the two is given"
     if block is not None or epoch is not None:
         raise InvalidInputError(problem="--block and --epoch are for --node-home", remedy="Name a published epoch by its URL.")
-    policy = _policy(trusted, trust_key, trust_threshold)
-    published = _prove_published(url, wanted, policy, shard_id, layout, kernel)
+    rule = trust.rule()
+    # Like `check`, this trusts every manifest and says so: the proof shows what it is tied to.
+    policy = TrustPolicy(rule, trusted, insecure=rule is None and trusted is None)
+    root, layout_of_epoch = locate_epoch(url)
+    published = prove_from_published(PublishedProofRequest(root, layout_of_epoch, wanted, policy, shard_id, layout, kernel))
     _finish(published.verified, published, out, as_json)
-
-
-def _prove_published(
-    url: str, wanted: WantedRecord, policy: TrustPolicy, shard_id: int | None, layout: ShardLayout | None, kernel: str
-) -> PublishedProof:
-    root, epoch = locate_epoch(url)
-    return prove_from_published(PublishedProofRequest(root, epoch, wanted, policy, shard_id, layout, kernel))
-
-
-def _policy(trusted_block: CryptoHash | None, trust_key: list[str] | None, trust_threshold: int) -> TrustPolicy:
-    keys = trust_rule(trust_key, trust_threshold)
-    # Like `check`, this believes anybody and says so: the proof shows what it is tied to.
-    return TrustPolicy(keys, trusted_block, insecure=keys is None and trusted_block is None)
 
 
 def read_shard_layout_file(path: Path) -> ShardLayout:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from jobs.chain_url import locate_chain
 from jobs.option_groups import Without
-from jobs.options import Json, RunOptions, open_executor, trust_rule
+from jobs.options import Json, RunOptions, TrustOptions, open_executor
 from jobs.terminal import format_bytes, open_console, open_progress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.keeping.check_epoch import Finding
@@ -30,7 +30,6 @@ FINDINGS_SHOWN_MAX = 50
 SAMPLE_DEFAULT = "5%"
 
 _REPAIR = "Repair"
-_TRUST = "Whom to believe"
 
 
 def scrub(
@@ -64,15 +63,7 @@ def scrub(
         list[Path] | None,
         typer.Option("--repair-from-folder", help="A seeder's --data folder, or a fetch's --into.", rich_help_panel=_REPAIR),
     ] = None,
-    trust_key: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--trust-key", help="Public key (ed25519:… or ecdsa-p256:…) that must have signed; may be repeated.", rich_help_panel=_TRUST
-        ),
-    ] = None,
-    trust_threshold: Annotated[
-        int, typer.Option("--trust-threshold", min=1, help="How many of them must have signed a shard.", rich_help_panel=_TRUST)
-    ] = 1,
+    trust: Annotated[TrustOptions, Without("trusted_block"), Without("insecure")],
     run: Annotated[RunOptions, Without("kernel")],
     as_json: Json = False,
 ) -> None:
@@ -87,7 +78,7 @@ def scrub(
     """
     if full and sample is not None:
         raise InvalidInputError(problem="--full excludes --sample")
-    trust = trust_rule(trust_key, trust_threshold)
+    rule = trust.rule()
     root, chain, layout = locate_chain(url, chain_id)
     if layout is not None and epoch:
         raise InvalidInputError(problem="the URL names an epoch already", where="--epoch")
@@ -95,7 +86,7 @@ def scrub(
         store_url=root,
         layouts=published_epochs(open_store(root), chain, epoch or ()) if layout is None else (layout,),
         sample_ppm=WHOLE_PPM if full else parse_sample_ppm(sample or SAMPLE_DEFAULT, "--sample"),
-        trust=trust,
+        trust=rule,
         seed=seed,
         repair=repair,
         chain_id=chain if layout is None else None,

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from jobs.options import ShardIds, parse_byte_count, trust_rule
+from jobs.option_groups import Without
+from jobs.options import ShardIds, TrustOptions, parse_byte_count
 from jobs.seed_display import open_seed_display
 from pipelines.bittorrent.session import SessionSettings
 from pipelines.execution.status_server import Health, status_server
@@ -21,15 +22,14 @@ from pipelines.seeding.seeder import Seeder, SeedSettings
 from pipelines.seeding.status import SeedEvent, SeedStatus
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
-from pipelines.trust.policy import TrustPolicy
 from schemas.address import parse_address
 from schemas.errors import InvalidInputError, PartialResultError
 
-_TRUST = "Whom to believe"
 _NETWORK = "Network"
 
 
 def seed(
+    *,
     url: Annotated[str, typer.Argument(help="A bucket's folder, or a chain's in it (…/chain_id=…).")],
     data: Annotated[Path, typer.Option("--data", help="A folder of the seeder's own. Old epochs in it are deleted.")],
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="How many of the newest epochs to keep.")] = 2,
@@ -39,15 +39,7 @@ def seed(
         Path | None,
         typer.Option("--local", help="A folder that has epochs already (what produce wrote): whole shards in it are seeded in place."),
     ] = None,
-    trust_key: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--trust-key",
-            help="A publisher's public key (ed25519:… or ecdsa-p256:…); one of them must have signed.",
-            rich_help_panel=_TRUST,
-        ),
-    ] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Seed whatever the bucket has.", rich_help_panel=_TRUST)] = False,
+    trust: Annotated[TrustOptions, Without("trusted_block"), Without("trust_threshold")],
     listen: Annotated[
         str, typer.Option("--listen", help="HOST:PORT for BitTorrent peers, TCP and UDP.", rich_help_panel=_NETWORK)
     ] = "0.0.0.0:6881",
@@ -90,7 +82,12 @@ def seed(
     """
     root, named = _split_chain(url)
     store = open_store(root)
-    trust = _policy(trust_key, insecure)
+    if not trust.insecure and not trust.trust_key:
+        raise InvalidInputError(
+            problem="nothing says whose manifests to believe",
+            remedy="Give publishers' keys (--trust-key); --insecure seeds whatever the bucket has.",
+        )
+    policy = trust.policy()
     session = SessionSettings(
         listen=parse_address(listen, "--listen", every_host=True, any_port=True),
         upload_bytes_per_s=None if upload_limit is None else parse_byte_count(upload_limit, "--upload-limit"),
@@ -103,7 +100,7 @@ def seed(
         settings = SeedSettings(
             chain_id=chain_id or named or _only_chain(store, folder),
             epochs=epochs,
-            trust=trust,
+            trust=policy,
             session=session,
             shard_ids=tuple(dict.fromkeys(shard_id or ())),
             local=None if local is None else local.absolute(),
@@ -126,8 +123,8 @@ def seed(
                 status_server(metrics_address, SeedMetrics(lambda: seeder.latest_status), lambda: _health(seeder))
             )
         port = seeder.latest_status.listen_port
-        facts = {"port": port, "metrics_port": metrics_port, "trust": trust.description}
-        display.event(SeedEvent("listening", f"port {port}, believing {trust.description}", facts))
+        facts = {"port": port, "metrics_port": metrics_port, "trust": policy.description}
+        display.event(SeedEvent("listening", f"port {port}, believing {policy.description}", facts))
         status = seeder.run(display.status, once=once)
     _finish(status, once, as_json)
 
@@ -145,17 +142,6 @@ def _finish(status: SeedStatus, once: bool, as_json: bool) -> None:
             problem=next((problem for problem in problems if problem), "no epoch with a torrent is published"),
             remedy="Run again to go on.",
         )
-
-
-def _policy(trust_key: list[str] | None, insecure: bool) -> TrustPolicy:
-    if insecure and trust_key:
-        raise InvalidInputError(problem="--insecure excludes --trust-key")
-    if not insecure and not trust_key:
-        raise InvalidInputError(
-            problem="nothing says whose manifests to believe",
-            remedy="Give publishers' keys (--trust-key); --insecure seeds whatever the bucket has.",
-        )
-    return TrustPolicy(keys=trust_rule(trust_key, 1), insecure=insecure)
 
 
 def _split_chain(url: str) -> tuple[str, str | None]:
