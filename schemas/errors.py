@@ -92,6 +92,11 @@ class StatecastError(Exception):
     remedy: str = ""
     """What the reader can do about it."""
 
+    def __init_subclass__(cls, *, kind: str = "", exit_code: int = 0) -> None:
+        """Give a class of errors its kind and exit code; without one it has its parent's."""
+        super().__init_subclass__()
+        cls.kind, cls.exit_code = kind or cls.kind, exit_code or cls.exit_code
+
     def __str__(self) -> str:
         text = f"{self.problem} [{self.where}]" if self.where else self.problem
         return f"{text}. {self.remedy}" if self.remedy else text
@@ -117,108 +122,61 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (int, float, str, list, dict)) else str(value)
 
 
-@dataclass(eq=False, kw_only=True)
-class InvalidInputError(StatecastError, ValueError):
+class InvalidInputError(StatecastError, ValueError, kind="invalid_input", exit_code=2):
     """An option, a configuration value or a small input file can't be used."""
 
-    kind = "invalid_input"
-    exit_code = 2
 
-
-@dataclass(eq=False, kw_only=True)
-class StoreNotListedError(InvalidInputError):
+class StoreNotListedError(InvalidInputError, kind="store_not_listed"):
     """What was asked needs a listing of a place that has none, as a web server."""
 
-    kind = "store_not_listed"
 
-
-@dataclass(eq=False, kw_only=True)
-class PartialResultError(StatecastError):
+class PartialResultError(StatecastError, kind="partial", exit_code=3):
     """Some of the work is done and kept; a rerun does the rest."""
 
-    kind = "partial"
-    exit_code = 3
 
-
-@dataclass(eq=False, kw_only=True)
-class SourceError(StatecastError):
+class SourceError(StatecastError, kind="source", exit_code=10):
     """The place that records come from can't be read."""
 
-    kind = "source"
-    exit_code = 10
 
-
-@dataclass(eq=False, kw_only=True)
-class SnapshotNotFoundError(SourceError):
+class SnapshotNotFoundError(SourceError, kind="snapshot_not_found"):
     """No state snapshot and no flat state for what was asked."""
 
-    kind = "snapshot_not_found"
 
-
-@dataclass(eq=False, kw_only=True)
-class SnapshotMismatchError(SourceError):
+class SnapshotMismatchError(SourceError, kind="snapshot_mismatch"):
     """The flat state stands at a block from which the wanted one can't be reached."""
 
-    kind = "snapshot_mismatch"
 
-
-@dataclass(eq=False, kw_only=True)
-class ColumnMissingError(SourceError):
+class ColumnMissingError(SourceError, kind="column_missing"):
     """A column family that is needed is not in the database."""
 
-    kind = "column_missing"
 
-
-@dataclass(eq=False, kw_only=True)
-class FlatStorageNotReadyError(SourceError):
+class FlatStorageNotReadyError(SourceError, kind="flat_storage_not_ready"):
     """FlatStorageStatus of a shard is not Ready."""
 
-    kind = "flat_storage_not_ready"
 
-
-@dataclass(eq=False, kw_only=True)
-class SourceChangedError(SourceError):
+class SourceChangedError(SourceError, kind="source_changed"):
     """Files of the source vanished or changed while they were read."""
 
-    kind = "source_changed"
 
-
-@dataclass(eq=False, kw_only=True)
-class DatasetError(SourceError):
+class DatasetError(SourceError, kind="dataset"):
     """An Arrow dataset is missing, truncated or not what its summary says."""
 
-    kind = "dataset"
 
-
-@dataclass(eq=False, kw_only=True)
-class EpochNotReadyError(StatecastError):
+class EpochNotReadyError(StatecastError, kind="epoch_not_ready", exit_code=11):
     """The epoch is unknown to the source, or not far enough yet."""
 
-    kind = "epoch_not_ready"
-    exit_code = 11
 
-
-@dataclass(eq=False, kw_only=True)
-class ClaimedError(StatecastError):
+class ClaimedError(StatecastError, kind="claimed", exit_code=12):
     """Another producer holds the epoch."""
 
-    kind = "claimed"
-    exit_code = 12
 
-
-@dataclass(eq=False, kw_only=True)
-class IntegrityError(StatecastError):
+class IntegrityError(StatecastError, kind="integrity", exit_code=20):
     """Data is not what its hash says. Never retried: the same bytes give the same answer."""
 
-    kind = "integrity"
-    exit_code = 20
-
 
 @dataclass(eq=False, kw_only=True)
-class StateRootMismatchError(IntegrityError):
+class StateRootMismatchError(IntegrityError, kind="state_root_mismatch"):
     """The recomputed state root is not the trusted one."""
-
-    kind = "state_root_mismatch"
 
     expected: str = ""
     actual: str = ""
@@ -226,182 +184,110 @@ class StateRootMismatchError(IntegrityError):
     """The one part whose records contradict the root; None where that is not known."""
 
 
-@dataclass(eq=False, kw_only=True)
-class RecordOrderError(IntegrityError):
+class RecordOrderError(IntegrityError, kind="record_order"):
     """Trie keys are not strictly ascending, or lie outside their key range."""
 
-    kind = "record_order"
 
-
-@dataclass(eq=False, kw_only=True)
-class ValueMismatchError(IntegrityError):
+class ValueMismatchError(IntegrityError, kind="value_mismatch"):
     """A referenced value is missing, or does not have the hash or length of its reference."""
 
-    kind = "value_mismatch"
 
-
-@dataclass(eq=False, kw_only=True)
-class MissingTrieValueError(IntegrityError):
+class MissingTrieValueError(IntegrityError, kind="missing_trie_value"):
     """A part lacks a node or value that its proof needs."""
 
-    kind = "missing_trie_value"
 
-
-@dataclass(eq=False, kw_only=True)
-class UnexpectedTrieValueError(IntegrityError):
+class UnexpectedTrieValueError(IntegrityError, kind="unexpected_trie_value"):
     """A part holds an entry that its proof never visits, or one twice."""
 
-    kind = "unexpected_trie_value"
 
-
-@dataclass(eq=False, kw_only=True)
-class MalformedNodeError(IntegrityError):
+class MalformedNodeError(IntegrityError, kind="malformed_node"):
     """Bytes that should be a trie node can't be decoded as one."""
 
-    kind = "malformed_node"
 
-
-@dataclass(eq=False, kw_only=True)
-class MalformedPartError(IntegrityError):
+class MalformedPartError(IntegrityError, kind="malformed_part"):
     """Bytes that should be a state part can't be decoded as one."""
 
-    kind = "malformed_part"
 
-
-@dataclass(eq=False, kw_only=True)
-class MalformedValueError(IntegrityError):
+class MalformedValueError(IntegrityError, kind="malformed_value"):
     """A record's value can't be decoded as one of its kind; a scan over many records counts it and goes on."""
 
-    kind = "malformed_value"
 
-
-@dataclass(eq=False, kw_only=True)
-class PeerProtocolError(IntegrityError):
+class PeerProtocolError(IntegrityError, kind="peer_protocol"):
     """A peer of nearcore's network sent what its protocol does not have."""
 
-    kind = "peer_protocol"
 
-
-@dataclass(eq=False, kw_only=True)
-class PartLimitError(IntegrityError):
+class PartLimitError(IntegrityError, kind="part_limit"):
     """A size, count or depth is over its named limit."""
 
-    kind = "part_limit"
 
-
-@dataclass(eq=False, kw_only=True)
-class ObjectMismatchError(IntegrityError):
+class ObjectMismatchError(IntegrityError, kind="object_mismatch"):
     """A stored object does not have the bytes that were published."""
 
-    kind = "object_mismatch"
-
 
 @dataclass(eq=False, kw_only=True)
-class ContextMismatchError(IntegrityError):
+class ContextMismatchError(IntegrityError, kind="context_mismatch"):
     """Two sources of the epoch context contradict each other: one of them is wrong, or of another chain."""
-
-    kind = "context_mismatch"
 
     field_name: str = ""
     values: dict[str, str] = field(default_factory=dict)
     """What each of the two sources says, by source."""
 
 
-@dataclass(eq=False, kw_only=True)
-class ManifestError(StatecastError):
+class ManifestError(StatecastError, kind="manifest", exit_code=21):
     """A manifest, shard statement, signature or trust rule does not hold."""
 
-    kind = "manifest"
-    exit_code = 21
 
-
-@dataclass(eq=False, kw_only=True)
-class SignatureError(ManifestError):
+class SignatureError(ManifestError, kind="signature"):
     """A signature is missing or does not verify, or a key can't be used."""
 
-    kind = "signature"
 
-
-@dataclass(eq=False, kw_only=True)
-class ManifestExpiredError(ManifestError):
+class ManifestExpiredError(ManifestError, kind="manifest_expired"):
     """The manifest's time is over; a newer revision may be elsewhere, or still to come."""
 
-    kind = "manifest_expired"
 
-
-@dataclass(eq=False, kw_only=True)
-class RollbackError(ManifestError):
+class RollbackError(ManifestError, kind="rollback"):
     """An older epoch or revision is offered than was accepted before."""
 
-    kind = "rollback"
 
-
-@dataclass(eq=False, kw_only=True)
-class EquivocationError(ManifestError):
+class EquivocationError(ManifestError, kind="equivocation"):
     """Trusted keys have signed two documents that can't both be true."""
 
-    kind = "equivocation"
 
-
-@dataclass(eq=False, kw_only=True)
-class StoreError(StatecastError):
+class StoreError(StatecastError, kind="store", exit_code=30):
     """An object store refused or failed."""
 
-    kind = "store"
-    exit_code = 30
 
-
-@dataclass(eq=False, kw_only=True)
-class ObjectNotFoundError(StoreError):
+class ObjectNotFoundError(StoreError, kind="object_not_found"):
     """The object is not in the store."""
 
-    kind = "object_not_found"
 
-
-@dataclass(eq=False, kw_only=True)
-class ObjectExistsError(StoreError):
+class ObjectExistsError(StoreError, kind="object_exists"):
     """A create-only put found the name taken by other bytes, or a swap lost its race."""
 
-    kind = "object_exists"
 
-
-@dataclass(eq=False, kw_only=True)
-class StoreDeniedError(StoreError):
+class StoreDeniedError(StoreError, kind="store_denied"):
     """The store does not let this identity do that."""
 
-    kind = "store_denied"
 
-
-@dataclass(eq=False, kw_only=True)
-class StoreFullError(StoreError):
+class StoreFullError(StoreError, kind="store_full"):
     """No space, or a quota is used up."""
 
-    kind = "store_full"
 
-
-@dataclass(eq=False, kw_only=True)
-class RangeRefusedError(StoreError):
+class RangeRefusedError(StoreError, kind="range_refused"):
     """The place does not serve an object from the middle, but may serve it whole."""
 
-    kind = "range_refused"
-
 
 @dataclass(eq=False, kw_only=True)
-class TransientStoreError(StoreError):
+class TransientStoreError(StoreError, kind="store_transient"):
     """A transient fault; the retry wrapper tries again."""
-
-    kind = "store_transient"
 
     retry_after_s: float = 0.0
     """How long the server asked to be left alone; 0 where it did not say."""
 
 
 @dataclass(eq=False, kw_only=True)
-class FetchError(StatecastError):
+class FetchError(StatecastError, kind="fetch", exit_code=31):
     """Every source failed; the attempts are listed by source."""
-
-    kind = "fetch"
-    exit_code = 31
 
     attempts: dict[str, list[str]] = field(default_factory=dict)
     """By source: what went wrong there, in the order of the attempts."""
@@ -411,9 +297,5 @@ class FetchError(StatecastError):
         return f"{super().__str__()} Tried {tried}." if tried else super().__str__()
 
 
-@dataclass(eq=False, kw_only=True)
-class NodeError(StatecastError):
+class NodeError(StatecastError, kind="node", exit_code=32):
     """A node that parts are meant for is running, or its neard can't do what is asked or failed at it."""
-
-    kind = "node"
-    exit_code = 32
