@@ -100,7 +100,7 @@ def _runner() -> StageRunner:
     return StageRunner(InProcessExecutor(), SilentProgress())
 
 
-def _export(source: NodeSource | StateWalkSource, context: EpochContext, folder: Path) -> ShardDataset:
+def _export(source: NodeSource, context: EpochContext, folder: Path) -> ShardDataset:
     shutil.rmtree(folder, ignore_errors=True)
     (dataset,) = export_epoch(_runner(), source, context, _settings(folder))
     return dataset
@@ -108,7 +108,7 @@ def _export(source: NodeSource | StateWalkSource, context: EpochContext, folder:
 
 def _read_figures(tries: TrieState, work: Path, repeats: int) -> list[ReadFigure]:
     flat = NodeSource(str(tries.home), tries.context)
-    walk = StateWalkSource(flat, (tries.context.shards[0].shard_uid,))
+    walk = StateWalkSource.of(flat, (tries.context.shards[0].shard_uid,))
     seconds = interleaved_medians(
         repeats,
         lambda: _export(flat, tries.context, work / "flat"),

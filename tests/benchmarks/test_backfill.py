@@ -42,7 +42,7 @@ def test_what_is_rolled_forward_is_the_changed_state(tmp_path: Path) -> None:
     from pipelines.near.trie.trie_walk_source import StateWalkSource
 
     tries = trie_state(synthetic_state(tmp_path, 2000), tmp_path / "home", [(50, True)])
-    walk = StateWalkSource(NodeSource(str(tries.home), tries.context), (tries.context.shards[0].shard_uid,))
+    walk = StateWalkSource.of(NodeSource(str(tries.home), tries.context), (tries.context.shards[0].shard_uid,))
     older = verify_dataset(_runner(), choose_kernel("native"), _export(walk, tries.context, tmp_path / "data"), None)
     context = tries.changed[0].context
     rolled = roll_forward_shard(

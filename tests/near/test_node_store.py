@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.near.epoch.node_context import epoch_context_from_node
-from pipelines.near.node import node_store
+from pipelines.near.node import node_store, state_column
 from pipelines.near.node.flat_state_location import FLAT_COLUMNS
 from pipelines.near.node.flat_state_source import KeyRange
 from pipelines.near.node.node_columns import (
@@ -239,7 +239,8 @@ def test_a_read_limit_is_charged_for_what_is_read(monkeypatch: pytest.MonkeyPatc
             return 0.0
 
     limit = Counting()
-    monkeypatch.setattr(node_store, "process_read_limit", lambda bytes_per_s: limit)
+    for module in (node_store, state_column):
+        monkeypatch.setattr(module, "process_read_limit", lambda bytes_per_s: limit)
     source = NodeSource(str(node_a()), context_file(node_a()), read_limit_bytes_per_s=1_000_000)
     records = records_of(source, first_shard(source))
     scanned = limit.spent

@@ -51,7 +51,7 @@ def context_at(state_root: CryptoHash, shard_uid: ShardUId = SHARD_UID, block: C
 
 def walk_source(home: Path, context: EpochContext) -> StateWalkSource:
     """Return a source that walks all shards of a context."""
-    return StateWalkSource(NodeSource(str(home), context), tuple(shard.shard_uid for shard in context.shards))
+    return StateWalkSource.of(NodeSource(str(home), context), tuple(shard.shard_uid for shard in context.shards))
 
 
 def state_column(home: Path, shard_uid: ShardUId = SHARD_UID) -> StateColumn:

@@ -17,26 +17,25 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from pipelines.near.node.counted_value import find_payload
 from pipelines.near.node.flat_state_location import FlatStateLocation, locate_flat_state
 from pipelines.near.node.flat_state_source import FoundStateHeader, KeyRange
 from pipelines.near.node.key_split import ExistingKeys, split_keys
-from pipelines.near.node.node_columns import FLAT_STATE, STATE, STATE_HEADERS, STATE_SHARD_UID_MAPPING
+from pipelines.near.node.node_columns import FLAT_STATE, STATE_HEADERS
 from pipelines.near.node.node_home import NodeHome, read_node_home
 from pipelines.near.node.node_state_header import find_node_state_header, open_state_header
 from pipelines.near.node.read_limit import keep_read_limit, process_read_limit
-from pipelines.near.node.rocksdb_reader import MERGE_DELIMITER, RocksDbReader, Row, cached_reader, table_files
-from pipelines.near.node.state_column import StateColumnPlace
+from pipelines.near.node.rocksdb_reader import Row, cached_reader, table_files
+from pipelines.near.node.state_column import StateColumn, StateColumnPlace
 from pipelines.near.record_batches import bounded
 from schemas.dataset.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
 from schemas.dataset.flat_state_value import decode_records
 from schemas.errors import ColumnMissingError, InvalidInputError, ValueMismatchError
-from schemas.ids import ZERO_HASH, CryptoHash, ShardUId
+from schemas.ids import ZERO_HASH, CryptoHash
 from schemas.nearcore.epoch_context import EpochContext, ShardContext
 from schemas.nearcore.flat_state_limits import INLINED_VALUE_BYTES_MAX, KEY_BYTES_MAX
 
-_STATE_COLUMNS: Final = (STATE, STATE_SHARD_UID_MAPPING)
 _NODE_MEMORY_USAGE_BYTES: Final = 8
+
 _VALUES_STEP_BYTES: Final = 1 << 20
 """Values are handed on in batches of this many bytes: a batch a value costs more than the value's read."""
 
@@ -158,7 +157,7 @@ class NodeSource:
         if shard.state_root == ZERO_HASH:
             return 0
         try:
-            node = self._state_value(self._state_readers(), shard.shard_uid, shard.state_root)
+            node = self.state_column(shard).open().read([shard.state_root])[0]
         except ColumnMissingError:
             return None
         return None if node is None else int.from_bytes(node[-_NODE_MEMORY_USAGE_BYTES:], "little")
@@ -190,56 +189,36 @@ class NodeSource:
             return batch
         values = batch["value"].to_pylist()
         hashes = batch["value_hash"].to_pylist()
-        readers = self._state_readers()
+        column = self.state_column(shard).open()
         for index in np.flatnonzero(short):
-            values[index] = self._required_value(readers, shard.shard_uid, hashes[index])
+            values[index] = _required_value(column, hashes[index])
             hashes[index] = None
         columns = [batch["key"], pa.array(values, pa.binary()), batch["value_length"], pa.array(hashes, pa.binary(32))]
         return pa.RecordBatch.from_arrays(columns, schema=RECORD_SCHEMA)
 
     def _value_rows(self, shard: ShardContext, value_hashes: Sequence[bytes]) -> Iterator[pa.RecordBatch]:
-        limit = None if self.read_limit_bytes_per_s is None else process_read_limit(self.read_limit_bytes_per_s)
-        readers = self._state_readers()
+        column = self.state_column(shard).open()
         hashes: list[bytes] = []
         values: list[bytes] = []
-        size = 0
         for value_hash in value_hashes:
-            value = self._required_value(readers, shard.shard_uid, value_hash)
-            keep_read_limit(limit, len(value))
             hashes.append(value_hash)
-            values.append(value)
-            size += len(value)
-            if size >= _VALUES_STEP_BYTES:
+            values.append(_required_value(column, value_hash))
+            if sum(map(len, values)) >= _VALUES_STEP_BYTES:
                 yield _values_batch(hashes, values)
-                hashes, values, size = [], [], 0
+                hashes, values = [], []
         if hashes:
             yield _values_batch(hashes, values)
 
-    def _state_readers(self) -> tuple[RocksDbReader, ...]:
-        """Return the databases that may have a State row: the hot store, then an archival node's cold store."""
-        home = self._home()
-        hot = cached_reader(home.data, _STATE_COLUMNS)
-        return (hot,) if home.cold_data is None else (hot, cached_reader(home.cold_data, _STATE_COLUMNS))
 
-    def _required_value(self, readers: tuple[RocksDbReader, ...], shard_uid: ShardUId, value_hash: bytes) -> bytes:
-        value = self._state_value(readers, shard_uid, value_hash)
-        if value is None:
-            raise ValueMismatchError(
-                problem=f"the value with sha256 {value_hash.hex()} is not in the State column, or its row does not hash to it",
-                where=f"shard {shard_uid}, {readers[0].folder}",
-                remedy="The node has dropped the value since, or its database is damaged.",
-            )
-        return value
-
-    def _state_value(self, readers: tuple[RocksDbReader, ...], shard_uid: ShardUId, value_hash: bytes) -> bytes | None:
-        for reader in readers:
-            # After a resharding the rows of a child lie under its parent's uid.
-            prefix = reader.get(STATE_SHARD_UID_MAPPING, shard_uid.to_bytes()) or shard_uid.to_bytes()
-            row = reader.get(STATE, prefix + value_hash)
-            payload = None if row is None else find_payload(row, value_hash, MERGE_DELIMITER)
-            if payload is not None:
-                return payload
-        return None
+def _required_value(column: StateColumn, value_hash: bytes) -> bytes:
+    value = column.read([value_hash])[0]
+    if value is None:
+        raise ValueMismatchError(
+            problem=f"the value {value_hash.hex()} {column.explain(value_hash)}",
+            where=column.where,
+            remedy="The node no longer keeps this state, or its database is damaged; take a node that has it.",
+        )
+    return value
 
 
 def _target(shard: ShardContext) -> CryptoHash:

@@ -15,13 +15,13 @@ from typing import Final
 import pyarrow as pa
 
 from pipelines.near.node.flat_state_location import has_flat_storage, locate_flat_state
-from pipelines.near.node.flat_state_source import FoundStateHeader, KeyRange
+from pipelines.near.node.flat_state_source import KeyRange
 from pipelines.near.node.node_home import NodeHome, read_node_home
 from pipelines.near.node.node_store import NodeSource
-from pipelines.near.node.state_column import READ_ROWS, StateColumn, StateColumnPlace
+from pipelines.near.node.state_column import READ_ROWS, StateColumn
 from pipelines.near.record_batches import bounded
-from pipelines.near.trie.walk_trie import Leaf, memory_usage, split_by_memory_usage, walk_leaves, within
-from schemas.dataset.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
+from pipelines.near.trie.walk_trie import Leaf, split_by_memory_usage, walk_leaves, within
+from schemas.dataset.flat_state import RECORD_SCHEMA
 from schemas.errors import InvalidInputError, SourceError, ValueMismatchError
 from schemas.ids import ZERO_HASH, CryptoHash, ShardUId
 from schemas.nearcore.epoch_context import EpochContext, ShardContext
@@ -40,19 +40,22 @@ class StateWalk(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class StateWalkSource:
+class StateWalkSource(NodeSource):
     """A node's state as a `FlatStateSource`: some shards by a walk over the State column, the others from flat state."""
 
-    node: NodeSource
-    walked: tuple[ShardUId, ...]
+    walked: tuple[ShardUId, ...] = ()
     """Shards that are walked."""
-    on_node_disk: bool = True
+
+    @classmethod
+    def of(cls, node: NodeSource, walked: tuple[ShardUId, ...]) -> StateWalkSource:
+        """Return the source of a node that walks some shards."""
+        return cls(node.node_home, node.context, node.read_limit_bytes_per_s, walked=walked)
 
     def describe(self) -> str:
         """Return what is read, for people."""
-        every = len(self.walked) == len(self.node.context.shards)
+        every = len(self.walked) == len(self.context.shards)
         shards = "" if every else f" (shards {', '.join(map(str, self.walked))})"
-        return f"{self.node.describe()}, by a walk over its State column{shards}"
+        return f"{NodeSource.describe(self)}, by a walk over its State column{shards}"
 
     def fingerprint(self, shard: ShardContext) -> str:
         """Return a text that changes when the records could: of a walk, every byte is checked against the state root.
@@ -62,7 +65,7 @@ class StateWalkSource:
             SourceError: as `NodeSource.fingerprint`.
         """
         if shard.shard_uid not in self.walked:
-            return self.node.fingerprint(shard)
+            return NodeSource.fingerprint(self, shard)
         return f"state-{hashlib.sha256(f'{shard.shard_uid} {_root(shard)}'.encode()).hexdigest()[:32]}"
 
     def key_ranges(self, shard: ShardContext, range_bytes_target: int) -> tuple[KeyRange, ...]:
@@ -73,8 +76,8 @@ class StateWalkSource:
             SourceError, IntegrityError: a database can't be read.
         """
         if shard.shard_uid not in self.walked:
-            return self.node.key_ranges(shard, range_bytes_target)
-        return split_by_memory_usage(self._column(shard), _root(shard), range_bytes_target)
+            return NodeSource.key_ranges(self, shard, range_bytes_target)
+        return split_by_memory_usage(self.state_column(shard).open(), _root(shard), range_bytes_target)
 
     def records(self, shard: ShardContext, key_range: KeyRange, record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
         """Yield the records of a key range at the shard's state root.
@@ -85,55 +88,11 @@ class StateWalkSource:
             SourceError, IntegrityError: a database can't be read.
         """
         if shard.shard_uid not in self.walked:
-            yield from self.node.records(shard, key_range, record_batch_bytes_max)
+            yield from NodeSource.records(self, shard, key_range, record_batch_bytes_max)
             return
-        column = self._column(shard)
+        column = self.state_column(shard).open()
         leaves = walk_leaves(column, _root(shard), within(key_range))
         yield from bounded(read_leaves(column, leaves), record_batch_bytes_max)
-
-    def values(self, shard: ShardContext, value_hashes: Sequence[bytes], record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
-        """Yield referenced values from the State column, in the order asked for.
-
-        Raises:
-            ValueMismatchError: a value is missing or does not hash.
-            ColumnMissingError, SourceError: a database can't be read.
-        """
-        column = self._column(shard)
-        yield from bounded((_value_batch(column, value_hash) for value_hash in value_hashes), record_batch_bytes_max)
-
-    def state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
-        """Return the shard's verified header, as `NodeSource.state_header`.
-
-        Raises:
-            SourceError: the database can't be opened.
-        """
-        return self.node.state_header(shard, sync_hash)
-
-    def verify_state_header(self, shard: ShardContext, sync_hash: bytes, header: bytes) -> None:
-        """Verify all of a header, as `NodeSource.verify_state_header`.
-
-        Raises:
-            InvalidInputError, SourceError, IntegrityError: as there.
-        """
-        self.node.verify_state_header(shard, sync_hash, header)
-
-    def root_memory_usage(self, shard: ShardContext) -> int | None:
-        """Return the memory usage in the state root's node; None when the node does not have it, or no root is given.
-
-        Raises:
-            ColumnMissingError, SourceError: a database can't be read.
-        """
-        if shard.state_root is None or shard.state_root == ZERO_HASH:
-            return None if shard.state_root is None else 0
-        node = self._column(shard).read([shard.state_root])[0]
-        return None if node is None else memory_usage(node)
-
-    def state_column(self, shard: ShardContext) -> StateColumnPlace:
-        """Say where the shard's trie nodes are."""
-        return self.node.state_column(shard)
-
-    def _column(self, shard: ShardContext) -> StateColumn:
-        return self.state_column(shard).open()
 
 
 def read_leaves(column: StateColumn, leaves: Iterator[list[Leaf]]) -> Iterator[pa.RecordBatch]:
@@ -183,18 +142,7 @@ def _refused(column: StateColumn, leaf: Leaf, problem: str) -> ValueMismatchErro
     )
 
 
-def _value_batch(column: StateColumn, value_hash: bytes) -> pa.RecordBatch:
-    value = column.read([value_hash])[0]
-    if value is None:
-        raise ValueMismatchError(
-            problem=f"the value {CryptoHash(value_hash)} {column.explain(value_hash)}",
-            where=column.where,
-            remedy="The node no longer keeps this state, or its database is damaged; take a node that has it.",
-        )
-    return pa.RecordBatch.from_arrays([pa.array([value_hash], pa.binary(32)), pa.array([value], pa.binary())], schema=VALUE_SCHEMA)
-
-
-def choose_node_source(node: NodeSource, state_walk: StateWalk) -> NodeSource | StateWalkSource:
+def choose_node_source(node: NodeSource, state_walk: StateWalk) -> NodeSource:
     """Decide shard by shard between flat state and a walk over the State column.
 
     Raises:
@@ -205,10 +153,10 @@ def choose_node_source(node: NodeSource, state_walk: StateWalk) -> NodeSource | 
         return node
     shards = node.context.shards
     if state_walk is StateWalk.ALWAYS:
-        return StateWalkSource(node, tuple(shard.shard_uid for shard in shards if _root(shard)))
+        return StateWalkSource.of(node, tuple(shard.shard_uid for shard in shards if _root(shard)))
     home = read_node_home(Path(node.node_home))
     walked = tuple(shard.shard_uid for shard in shards if not _has_flat_state(home, shard) and has_state_root(home, shard))
-    return StateWalkSource(node, walked) if walked else node
+    return StateWalkSource.of(node, walked) if walked else node
 
 
 def tracked_shards(node_home: str | Path, context: EpochContext, shard_ids: tuple[int, ...] = ()) -> EpochContext:

@@ -54,7 +54,7 @@ class NodeInput:
     read_limit_bytes_per_s: int | None = None
     roll_forward: bool = True
 
-    def source(self, context: EpochContext) -> NodeSource | StateWalkSource:
+    def source(self, context: EpochContext) -> NodeSource:
         """Return what reads an epoch from the node.
 
         Raises:
