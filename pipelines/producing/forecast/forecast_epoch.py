@@ -14,18 +14,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pipelines.dataset.record_files import RECORDS_FILE_BYTES_TARGET
+from pipelines.producing.build.boundary_nodes import BOUNDARIES_PER_FILE
 from pipelines.producing.forecast.epoch_shape import EpochShape
 from pipelines.producing.forecast.stage_costs import GIB, StageCosts
 from pipelines.producing.forecast.value_reads import ValueReads, value_reads
 
 TASK_SPREAD = 0.2
 """Tasks of a stage differ from their mean by up to this part of it, drawn evenly."""
-
-DATASET_FILE_BYTES = 64 << 20
-"""Where an export ends a file: `pipelines.dataset.record_files.RECORDS_FILE_BYTES_TARGET`."""
-
-BOUNDARIES_PER_TASK = 64
-"""Boundaries whose nodes one task reads: `pipelines.producing.build.boundary_nodes.BOUNDARIES_PER_FILE`."""
 
 
 class Limit(StrEnum):
@@ -187,7 +183,7 @@ def _stages_in_order(shape: EpochShape, costs: StageCosts, cluster: Cluster, ear
 
 def _export_stages(memory_usage: int, costs: StageCosts) -> tuple[_Stage, ...]:
     gib, size = memory_usage / GIB, memory_usage * costs.dataset_ratio
-    files = max(1, -(-int(size) // DATASET_FILE_BYTES))
+    files = max(1, -(-int(size) // RECORDS_FILE_BYTES_TARGET))
     return (
         _Stage("export", files, costs.export_s * gib, writes=size, requests=1, on_node=True, disk_bytes=size),
         _Stage("values", files, costs.values_s * gib, requests=1, on_node=True),
@@ -196,7 +192,7 @@ def _export_stages(memory_usage: int, costs: StageCosts) -> tuple[_Stage, ...]:
 
 def _part_stages(memory_usage: int, num_parts: int, costs: StageCosts, values: ValueReads, early: bool) -> tuple[_Stage, ...]:
     gib, size = memory_usage / GIB, memory_usage * costs.dataset_ratio
-    files = max(1, -(-int(size) // DATASET_FILE_BYTES))
+    files = max(1, -(-int(size) // RECORDS_FILE_BYTES_TARGET))
     stored, interiors = memory_usage * costs.stored_ratio, memory_usage * costs.decoded_ratio
     planning = (
         _Stage("structure", files, costs.structure_s * gib, reads=memory_usage * costs.key_ratio, requests=2),
@@ -206,7 +202,7 @@ def _part_stages(memory_usage: int, num_parts: int, costs: StageCosts, values: V
     sealing = _Stage("seal", 1, costs.seal_s * gib, requests=2)
     # A stored part is put and read back.
     if early:
-        groups = -(-num_parts // BOUNDARIES_PER_TASK)
+        groups = -(-num_parts // BOUNDARIES_PER_FILE)
         return (
             *planning,
             _Stage("boundary nodes", groups, costs.boundary_nodes_s * num_parts, requests=1, on_node=True),

@@ -12,8 +12,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from pipelines.dataset.export.export_records import RANGE_BYTES_TARGET, RECORD_BATCH_BYTES_MAX
+from pipelines.dataset.record_files import RECORDS_FILE_BYTES_TARGET
+from pipelines.producing.build.boundary_nodes import BOUNDARIES_PER_FILE
 from pipelines.producing.forecast.epoch_shape import EpochShape
-from pipelines.producing.forecast.forecast_epoch import BOUNDARIES_PER_TASK, DATASET_FILE_BYTES
 from pipelines.producing.forecast.stage_costs import StageCosts
 from pipelines.producing.forecast.value_reads import VALUES_SHARE, DatasetValues, ValueReads, value_reads
 
@@ -32,12 +34,6 @@ the claim: looked at three times and read twice."""
 
 SHARD_READS = 5
 """Statement: looked at and read back; torrent and header: read back (or an earlier header looked for); manifest of another form: looked for."""
-
-RANGE_BYTES = 64 << 20
-"""Bytes of flat state's table files that one export task reads: `pipelines.dataset.export.export_records.RANGE_BYTES_TARGET`."""
-
-RECORD_BATCH_BYTES = 4 << 20
-"""A record batch of a dataset file: `pipelines.dataset.export.export_records.RECORD_BATCH_BYTES_MAX`."""
 
 FLAT_STATE_RATIO = 0.245
 """Bytes of flat state's table files a byte of memory usage, as measured on the synthetic state."""
@@ -104,15 +100,15 @@ class _ShardFiles:
     @classmethod
     def of(cls, memory_usage: int, num_parts: int, costs: StageCosts) -> _ShardFiles:
         records = memory_usage * costs.dataset_ratio * (1 - VALUES_SHARE)
-        ranges = max(1, math.ceil(memory_usage * FLAT_STATE_RATIO / RANGE_BYTES))
+        ranges = max(1, math.ceil(memory_usage * FLAT_STATE_RATIO / RANGE_BYTES_TARGET))
         # Each range ends its last file, full or not.
-        files = ranges * max(1, math.ceil(records / ranges / DATASET_FILE_BYTES))
+        files = ranges * max(1, math.ceil(records / ranges / RECORDS_FILE_BYTES_TARGET))
         return cls(
             memory_usage=memory_usage,
             parts=num_parts,
             ranges=ranges,
             files=files,
-            batches=max(files, math.ceil(records / RECORD_BATCH_BYTES)),
+            batches=max(files, math.ceil(records / RECORD_BATCH_BYTES_MAX)),
             values=DatasetValues.of(memory_usage, ranges, costs),
             value_reads=value_reads(memory_usage, num_parts, costs),
             records_bytes=records,
@@ -148,7 +144,7 @@ def _plan(shard: _ShardFiles) -> EpochRequests:
 
 def _parts(shard: _ShardFiles, *, early: bool) -> EpochRequests:
     parts, boundaries = shard.parts, max(shard.parts - 1, 0)
-    groups = math.ceil(parts / BOUNDARIES_PER_TASK)
+    groups = math.ceil(parts / BOUNDARIES_PER_FILE)
     # Edge and summary of each part; its interior where it waits; the work folder is listed and removed in the end.
     writes = (2 if early else 3) * parts + groups + 1
     reads = SHARD_READS + (parts + shard.files - 1) * OPEN_READS + (shard.batches + boundaries) * BATCH_READS + shard.value_reads.reads

@@ -10,28 +10,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from pipelines.dataset.export.export_values import (
+    OWN_VALUES_BATCH_BYTES_MAX,
+    SHARED_VALUES_BATCH_BYTES_MAX,
+    SHARING_TASK_REFERENCES,
+    VALUES_TASK_BYTES_TARGET,
+)
+from pipelines.dataset.referenced_values import VALUES_GAP_BYTES_MAX, VALUES_READ_BYTES_MAX, VALUES_READS_AT_ONCE
 from pipelines.producing.forecast.stage_costs import GIB, StageCosts
-
-VALUES_TASK_BYTES = 32 << 20
-"""Bytes of referenced values that one task copies, into one file: `pipelines.dataset.export.export_values.VALUES_TASK_BYTES_TARGET`."""
-
-OWN_BATCH_BYTES = 1 << 20
-"""A record batch of own values: `pipelines.dataset.export.export_values.OWN_VALUES_BATCH_BYTES_MAX`."""
-
-SHARED_BATCH_BYTES = 512 << 10
-"""A record batch of shared values: `pipelines.dataset.export.export_values.SHARED_VALUES_BATCH_BYTES_MAX`."""
-
-SHARING_TASK_REFERENCES = 1 << 20
-"""References that one task looks through for shared values: `pipelines.dataset.export.export_values.SHARING_TASK_REFERENCES`."""
-
-READS_AT_ONCE = 16
-"""Reads of values that a part waits for at once: `pipelines.dataset.referenced_values.VALUES_READS_AT_ONCE`."""
-
-READ_BYTES_MAX = 8 << 20
-"""Adjacent record batches read with one request: `pipelines.dataset.referenced_values.VALUES_READ_BYTES_MAX`."""
-
-GAP_BYTES_MAX = 1 << 20
-"""What is read along between two wanted ones: `pipelines.dataset.referenced_values.VALUES_GAP_BYTES_MAX`."""
 
 VALUES_SHARE = 0.16
 """Share of referenced values in a dataset's bytes, as measured."""
@@ -77,9 +63,9 @@ class DatasetValues:
         own_bytes = size - shared_bytes
         return cls(
             own_bytes=own_bytes,
-            own_files=math.ceil(own_bytes / VALUES_TASK_BYTES) + int(ranges * OWN_PARTS_SHARE),
+            own_files=math.ceil(own_bytes / VALUES_TASK_BYTES_TARGET) + int(ranges * OWN_PARTS_SHARE),
             shared_bytes=shared_bytes,
-            shared_files=math.ceil(shared_bytes / VALUES_TASK_BYTES),
+            shared_files=math.ceil(shared_bytes / VALUES_TASK_BYTES_TARGET),
             sharing_tasks=math.ceil(memory_usage / GIB * REFERENCES_PER_GIB / SHARING_TASK_REFERENCES),
         )
 
@@ -100,7 +86,7 @@ class ValueReads:
     def of_parts(cls, parts: float, reads: float, size: float) -> ValueReads:
         """Return what so many parts read, of which each takes these bytes, and about these reads, but at least one."""
         reads = max(reads, 1.0)
-        at_once = min(reads, READS_AT_ONCE)
+        at_once = min(reads, VALUES_READS_AT_ONCE)
         return cls(reads * parts, size * parts, reads / at_once * parts, size / at_once * parts)
 
     def __add__(self, other: ValueReads) -> ValueReads:
@@ -118,20 +104,20 @@ def value_reads(memory_usage: int, num_parts: int, costs: StageCosts) -> ValueRe
 def _own_reads(values: DatasetValues, num_parts: int) -> ValueReads:
     parts = max(1.0, num_parts * OWN_PARTS_SHARE)
     # A part's first and last batch hold values of its neighbours too.
-    size = min(values.own_bytes, values.own_bytes / parts + OWN_BATCH_BYTES)
-    return ValueReads.of_parts(parts, 0.5 + size / READ_BYTES_MAX, size)
+    size = min(values.own_bytes, values.own_bytes / parts + OWN_VALUES_BATCH_BYTES_MAX)
+    return ValueReads.of_parts(parts, 0.5 + size / VALUES_READ_BYTES_MAX, size)
 
 
 def _shared_reads(values: DatasetValues, num_parts: int, memory_usage: int) -> ValueReads:
     if not values.shared_bytes:
         return ValueReads(0.0, 0.0)
     parts = max(1.0, num_parts * SHARED_PARTS_SHARE)
-    there = math.ceil(values.shared_bytes / SHARED_BATCH_BYTES)
+    there = math.ceil(values.shared_bytes / SHARED_VALUES_BATCH_BYTES_MAX)
     wanted = memory_usage / GIB * SHARED_PER_PART_GIB / parts
     dense = -math.expm1(-wanted / there)
-    bridged = GAP_BYTES_MAX // SHARED_BATCH_BYTES
+    bridged = VALUES_GAP_BYTES_MAX // SHARED_VALUES_BATCH_BYTES_MAX
     # A read ends where the next wanted batch is too far; what lies between nearer ones is read along.
     ends = dense * (1 - dense) ** (bridged + 1) * there
     between = sum(batches * dense**2 * (1 - dense) ** batches for batches in range(1, bridged + 1)) * there
     size = (dense * there + between) * values.shared_bytes / there
-    return ValueReads.of_parts(parts, 0.5 + max(ends, size / READ_BYTES_MAX), size)
+    return ValueReads.of_parts(parts, 0.5 + max(ends, size / VALUES_READ_BYTES_MAX), size)
