@@ -126,7 +126,7 @@ def run_benchmark(folder: Path, records: int, num_parts: int | None, seed: int, 
 def _run(state: SyntheticState, folder: Path, num_parts: int | None, way: str) -> tuple[WayFigure, str]:
     """Return the figures of one production and a digest of all its parts."""
     shutil.rmtree(folder, ignore_errors=True)
-    # Each run opens the database anew, as a process of its own would.
+    # Each run opens the database again, as a process of its own would.
     forget_readers()
     moments = _Moments()
     run_whole(
@@ -159,7 +159,7 @@ def _median(figures: Sequence[WayFigure]) -> WayFigure:
 def _boundaries(
     state: SyntheticState, folder: Path, num_parts: int | None, ways: tuple[WayFigure, ...]
 ) -> tuple[int, tuple[WayFigure, ...], BoundaryFigure]:
-    """Read the boundaries of the last run once more, together and each alone."""
+    """Read the boundaries of the last run again, together and each alone."""
     shard = state.context.shards[0]
     dataset = load_shard(f"file://{folder}/dataset", state.context, shard.shard_uid)
     assert dataset is not None and shard.state_root is not None, "the run before left it, and its trie has a root"

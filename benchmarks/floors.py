@@ -35,7 +35,7 @@ def scan_node(state: SyntheticState, value_hashes: Sequence[bytes]) -> None:
 
 
 def write_arrow(dataset: ShardDataset, folder: Path) -> None:
-    """Write the record batches of a dataset once more, one file a file, and have the disk confirm each."""
+    """Write the record batches of a dataset again, one file a file, and have the disk confirm each."""
     folder.mkdir(exist_ok=True)
     source = Path(dataset.url.removeprefix("file://"), dataset.folder)
     summary = dataset.summary

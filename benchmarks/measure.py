@@ -32,7 +32,7 @@ def interleaved_medians(repeats: int, *works: Callable[[], object], clock: Clock
 
 
 def forget_peak_memory() -> None:
-    """Let `peak_memory_bytes` begin anew, where the system can do that (Linux)."""
+    """Let `peak_memory_bytes` begin again, where the system can do that (Linux)."""
     with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
         file.write("5")
 

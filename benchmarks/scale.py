@@ -131,7 +131,7 @@ def print_all(figures: Sequence[ScaleFigure], alone: Sequence[MemoryFigure] = ()
 
 
 def _fits(folder: Path, records: int, keep_free_gib: float) -> bool:
-    """Tell whether a state and its run leave enough of the disk free."""
+    """Return whether a state and its run leave enough of the disk free."""
     folder.mkdir(parents=True, exist_ok=True)
     left = shutil.disk_usage(folder).free - records * (STATE_BYTES_PER_RECORD + RUN_BYTES_PER_RECORD)
     if left >= keep_free_gib * GIB:

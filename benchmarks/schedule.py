@@ -94,7 +94,7 @@ def _measured(folder: Path, records: int) -> StageCosts:
 
 
 def _memory_usage(state: SyntheticState, folder: Path) -> int:
-    """Return the memory usage of the state's trie: export and plan it once more."""
+    """Return the memory usage of the state's trie: export and plan it again."""
     runner = StageRunner(InProcessExecutor(), SilentProgress())
     try:
         (dataset,) = export_epoch(

@@ -4,7 +4,7 @@
     python -m benchmarks.synthetic_state --records 20000000 --shards 8 --folder state
 
 Flat state is written as sorted table files that the database takes in whole, so a hundred million records need no more memory than
-a thousand. The state roots are not known beforehand: they are null in the context, and a run computes them. A state of several shards
+a thousand. The state roots are not known in advance: they are null in the context, and a run computes them. A state of several shards
 that was stopped goes on with the shard that it was at.
 """
 

@@ -51,7 +51,7 @@ class DatasetReference:
     folder: str
     """Where the shard's files are, relative to the root."""
     content_sha256: str
-    """Of the summary, but for the two that are noted later (`DatasetSummary.content_sha256`): a dataset that was exported anew is another."""
+    """Of the summary, but for the two that are noted later (`DatasetSummary.content_sha256`): a dataset that was exported again is another."""
     verified_state_root: CryptoHash | None
     """As it was noted when the reference was made; another run may note it while tasks of this one read."""
     memory_usage: int | None
@@ -195,7 +195,7 @@ class ShardDataset:
         return header
 
     def is_whole(self) -> bool:
-        """Tell whether all files are there in their sizes, and the state header as it was put; of the files nothing is read."""
+        """Return whether all files are there in their sizes, and the state header as it was put; of the files nothing is read."""
         try:
             self.state_header()
         except DatasetError:

@@ -130,7 +130,7 @@ def _differing(edges: Sequence[Edge], trusted: TrustedTrie) -> list[int]:
 
 
 def _lies_between(prefix: bytes, left_key: bytes | None, right_key: bytes | None) -> bool:
-    """Tell whether all keys below a prefix lie between two keys: what hangs beyond them is not the compared ranges' affair."""
+    """Return whether all keys below a prefix lie between two keys: what hangs beyond them is not the compared ranges' affair."""
     length = len(prefix)
     after_left = left_key is None or key_to_nibbles(left_key)[:length] < prefix
     return after_left and (right_key is None or prefix < key_to_nibbles(right_key)[:length])

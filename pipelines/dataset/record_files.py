@@ -83,7 +83,7 @@ def write_record_files(
     """Store record batches of ``RECORD_SCHEMA`` in files ``stem-0000``, ``stem-0001``, …; yields each file's summary once stored.
 
     Args:
-        batches: ascending by key; empty ones are passed over.
+        batches: ascending by key; empty ones are skipped.
         schema: the records' schema with its metadata.
         stem: name below the shard's folder, without number and ending.
     """

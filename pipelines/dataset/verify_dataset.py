@@ -35,7 +35,7 @@ class HashFileTask:
         """Return the range's edge.
 
         Raises:
-            DatasetError, IntegrityError: as they say.
+            DatasetError, IntegrityError: passed on.
         """
         dataset = read_dataset(self.dataset)
         left_key, right_key = dataset.neighbouring_keys(self.file_index)
@@ -73,7 +73,7 @@ def recompute_root(runner: StageRunner, kernel: Kernel, dataset: ShardDataset) -
     """Hash all files of a dataset.
 
     Raises:
-        DatasetError, StoreError: as the tasks say.
+        DatasetError, StoreError: passed on from the tasks.
     """
     summary = dataset.summary
     if not summary.files:
@@ -130,7 +130,7 @@ class RootExplanation:
 def settle_root(dataset: ShardDataset, state_root: CryptoHash, memory_usage: int, explanation: RootExplanation) -> ShardDataset:
     """Compare an export's recomputed state root with the trusted one and note it in the dataset.
 
-    A dataset that does not hash to the trusted root is removed, so that a rerun exports anew.
+    A dataset that does not hash to the trusted root is removed, so that a rerun exports again.
 
     Raises:
         StateRootMismatchError: the roots differ; names the keys where they do, where that can be told.

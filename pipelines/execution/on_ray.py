@@ -32,7 +32,7 @@ from pipelines.execution.scaling_hints import Bundles, ScalingHints
 from pipelines.execution.window import window_size
 from schemas.errors import InvalidInputError, PartialResultError, StatecastError, TransientStoreError
 
-# Set before ray is imported: `uv run` drivers would else make every worker resolve its environment anew, and usage reports would be
+# Set before ray is imported: `uv run` drivers would else make every worker resolve its environment again, and usage reports would be
 # sent.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -248,7 +248,7 @@ class RayExecutor:
 
 @dataclass(slots=True, eq=False)
 class _Room:
-    """How many of a stage's tasks may be under way, by the machines that can run them; looked at anew from time to time."""
+    """How many of a stage's tasks may be under way, by the machines that can run them; looked at again from time to time."""
 
     needs: TaskNeeds
     memory_bytes: int
@@ -263,7 +263,7 @@ class _Room:
     _fitted_at_s: float = field(default_factory=time.monotonic)
 
     def due(self) -> bool:
-        """Tell whether it is time to look at the cluster."""
+        """Return whether it is time to look at the cluster."""
         return time.monotonic() - self._looked_at_s >= LOOK_INTERVAL_S
 
     def look(self) -> None:

@@ -30,7 +30,7 @@ class Progress(Protocol):
     """Shows a run. It can't end one: what a `StageRunner` asks for that is its `keep_going`."""
 
     def stage(self, progress: StageProgress) -> None:
-        """Take note of a step; the first of a stage has ``done`` 0, the last ``done`` equal to ``total``."""
+        """Record a step; the first of a stage has ``done`` 0, the last ``done`` equal to ``total``."""
         ...
 
     def note(self, message: str) -> None:

@@ -129,7 +129,7 @@ def _unreadable(error: Exception) -> InvalidInputError:
 
 
 def _answers(address: str, token: str) -> bool | None:
-    """Tell whether the head answers a caller with this token (empty: without); None where it can't be asked so, as with Ray's TLS."""
+    """Return whether the head answers a caller with this token (empty: without); None where it can't be asked so, as with Ray's TLS."""
     import grpc
 
     if not _can_be_asked(address):
@@ -154,7 +154,7 @@ def _head_of(address: str) -> str:
 
 
 def _can_be_asked(address: str) -> bool:
-    """Tell whether an address is a head's host and port, and not one that Ray reaches by another way (``ray://``)."""
+    """Return whether an address is a head's host and port, and not one that Ray reaches by another way (``ray://``)."""
     return ":" in address and "://" not in address
 
 

@@ -32,7 +32,7 @@ class RayHead:
     _gone_since_s: float | None = None
 
     def is_there(self) -> bool:
-        """Tell whether the head accepts a connection now."""
+        """Return whether the head accepts a connection now."""
         if not self.address:
             return True
         host, _, port = self.address.rpartition(":")

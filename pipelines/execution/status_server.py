@@ -52,7 +52,7 @@ def status_server(
     """Serve health and metrics for a while; yield the port.
 
     Args:
-        metrics: asked anew for each scrape, from several threads.
+        metrics: asked again for each scrape, from several threads.
         health: what ``/healthz`` says: 200 without a problem, else 503.
         ready: the same of ``/readyz``; as ``health`` by default.
     Raises:

@@ -31,7 +31,7 @@ _REMEDIES: dict[type[errors.StatecastError], str] = {
 
 
 def is_available() -> bool:
-    """Tell whether the wheel is installed, without importing it."""
+    """Return whether the wheel is installed, without importing it."""
     return importlib.util.find_spec(MODULE) is not None
 
 

@@ -78,7 +78,7 @@ def plan_shard(runner: StageRunner, kernel: Kernel, dataset: ShardDataset, work:
     Args:
         num_parts_wanted: None for as many as nearcore makes.
     Raises:
-        IntegrityError, DatasetError, StoreError: as the stages say.
+        IntegrityError, DatasetError, StoreError: passed on from the stages.
     """
     summary = dataset.summary
     name = str(summary.shard.shard_uid)
@@ -99,7 +99,7 @@ def build_planned(runner: StageRunner, kernel: Kernel, planned: PlannedShard, so
         source: what this run exported the dataset from; None for a dataset that was there before.
     Raises:
         StateRootMismatchError: the records do not hash to the trusted root.
-        IntegrityError, DatasetError, StoreError: as the stages say.
+        IntegrityError, DatasetError, StoreError: passed on from the stages.
     """
     building = [BuildPartTask(planned.dataset.reference, planned.work, kernel.name, plan) for plan in planned.with_records]
     needs = TaskNeeds(BUILD_TASK_MEMORY_BYTES)
@@ -122,7 +122,7 @@ def seal_shard(
         builds: of each part that has records, ascending; their edges are in the work folder.
     Raises:
         StateRootMismatchError: the records do not hash to the trusted root.
-        StoreError: as it says.
+        StoreError: passed on.
     """
     dataset = planned.dataset
     state_root, memory_usage, root_node = ZERO_HASH, 0, b""

@@ -39,7 +39,7 @@ class ClaimTerms:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedRun:
-    """Whether a production goes on under its claim: asked between results, and once more before its manifest is written."""
+    """Whether a production goes on under its claim: asked between results, and again before its manifest is written."""
 
     claim: HeldClaim | None
     """None where the run goes on without one."""

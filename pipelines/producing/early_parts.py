@@ -72,7 +72,7 @@ def produce_early(
     Raises:
         StateRootMismatchError: a part's records contradict the trusted root, and nothing of that part is put; or, where parts
             were there before, all parts together do.
-        DatasetError, IntegrityError, StoreError: as the tasks say.
+        DatasetError, IntegrityError, StoreError: passed on from the tasks.
     """
     building = {
         plan.part_id.idx: BuildPartTask(planned.dataset.reference, planned.work, kernel.name, plan) for plan in planned.with_records
@@ -92,7 +92,7 @@ def produce_early(
 
 
 def _explained(error: StateRootMismatchError, kernel: Kernel, planned: PlannedShard, source: FlatStateSource) -> StateRootMismatchError:
-    """Name the differing keys, as narrow as the trusted trie tells, and remove the dataset, so that a rerun exports anew."""
+    """Name the differing keys, as narrow as the trusted trie tells, and remove the dataset, so that a rerun exports again."""
     if error.part_id is not None:
         explanation = explain_parts(kernel, source, planned, [planned.plans[error.part_id]])
         error = error.at(error.where + explanation.difference(planned.dataset.summary.shard))

@@ -137,7 +137,7 @@ class EpochProduction:
         """Produce and publish all shards of the context.
 
         Raises:
-            StatecastError: as the stages say; what is done stays, and a rerun does the rest.
+            StatecastError: passed on from the stages; what is done stays, and a rerun does the rest.
         """
         began = time.monotonic()
         exporting = {"--dataset": self.settings.export.dataset_url} if self.source is not None else {}

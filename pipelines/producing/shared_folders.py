@@ -46,7 +46,7 @@ class SeesFileTask:
     interval_s: float = 1.0
 
     def run(self) -> bool:
-        """Tell whether the file is there."""
+        """Return whether the file is there."""
         for attempt in range(PROBE_TRIES_MAX):
             if attempt:
                 time.sleep(self.interval_s)

@@ -40,7 +40,7 @@ def make_claim(read: ReadNode, state_root: bytes, wanted: WantedRecord) -> tuple
 
 
 def has_key(read: ReadNode, state_root: bytes, key: bytes) -> bool:
-    """Tell whether a key is there.
+    """Return whether a key is there.
 
     Raises:
         IntegrityError: a node is missing or wrong.

@@ -240,7 +240,7 @@ class _Proving:
 
 
 def _touches(part: StatementPart, wanted: WantedRecord) -> bool:
-    """Tell whether a part's interval has the wanted key, or keys with the wanted prefix."""
+    """Return whether a part's interval has the wanted key, or keys with the wanted prefix."""
     end = _after(wanted.trie_key) if wanted.is_prefix else wanted.trie_key + b"\0"
     return (part.key_end is None or wanted.trie_key < part.key_end) and (end is None or part.key_begin < end)
 

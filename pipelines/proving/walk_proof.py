@@ -195,5 +195,5 @@ def check_claim(path: KeyPath, key: bytes, claimed: bytes | None) -> None:
 
 
 def _may_hold(at: bytes, wanted_nibbles: bytes) -> bool:
-    """Tell whether keys with the wanted prefix can lie under a node."""
+    """Return whether keys with the wanted prefix can lie under a node."""
     return at.startswith(wanted_nibbles) if len(at) >= len(wanted_nibbles) else wanted_nibbles.startswith(at)

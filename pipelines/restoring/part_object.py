@@ -1,4 +1,4 @@
-"""One state part as it lies in a store, and what is known of it beforehand."""
+"""One state part as it lies in a store, and what is known of it in advance."""
 
 from __future__ import annotations
 

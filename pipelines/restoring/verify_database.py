@@ -1,7 +1,7 @@
 """Reads a restored database back, through the reader that also reads nodes, and proves it.
 
 For each part's key range: the flat state is hashed again, and the trie is walked through the State column alone, its references
-counted once more. For each bucket: every State row hashes to its key and has a count above zero.
+counted again. For each bucket: every State row hashes to its key and has a count above zero.
 """
 
 from __future__ import annotations

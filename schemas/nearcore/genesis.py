@@ -64,7 +64,7 @@ class JsonFields:
         raise SourceError(problem=problem, where=self.where)
 
     def has(self, name: str) -> bool:
-        """Tell whether a field is there and not null."""
+        """Return whether a field is there and not null."""
         return self._document.get(name) is not None
 
     def value(self, name: str) -> Any:
@@ -143,7 +143,7 @@ class JsonFields:
 
 
 def account_from_json(fields: JsonFields) -> Account:
-    """Read an account; its storage usage is left at 0, since nearcore computes it anew from the account's records.
+    """Read an account; its storage usage is left at 0, since nearcore computes it again from the account's records.
 
     Raises:
         SourceError: a field is missing or of the wrong form.

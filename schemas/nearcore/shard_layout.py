@@ -3,7 +3,7 @@
 A shard's *index* is its place in the lists of a block; its *id* is its name. They differ from layout V2 on.
 
 A layout names the parents of shards that were split: V1 and V2 those of the resharding that made the layout, V3 those of every one
-since shard ids stopped being used anew.
+since shard ids stopped being used again.
 
 Source: nearcore core/primitives/src/shard_layout/{mod,v0,v1,v2,v3}.rs. JSON as in genesis files and epoch
 configurations; borsh as in EpochInfo V5.

@@ -28,7 +28,7 @@ from schemas.ids import HASH_BYTES, CryptoHash
 from schemas.nearcore.borsh import BorshReader, BorshWriter
 
 NODE_MEMORY_USAGE = 50
-"""Cost of a node, and once more of a value (nearcore core/store/src/trie/mod.rs, TRIE_COSTS.node_cost)."""
+"""Cost of a node, and again of a value (nearcore core/store/src/trie/mod.rs, TRIE_COSTS.node_cost)."""
 
 KEY_BYTE_MEMORY_USAGE = 2
 """Cost of a byte of a node's encoded key (TRIE_COSTS.byte_of_key)."""

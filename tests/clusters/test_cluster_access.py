@@ -105,7 +105,7 @@ def test_with_the_token_it_is_a_cluster_like_any(
 
 
 def test_an_open_cluster_gets_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
-    """In one line that says what it means and what to do; it is used all the same."""
+    """In one line that says what it means and what to do; it is used anyway."""
     configure_logging()
     with local_cluster(with_token=False) as cluster:
         cluster.add("one")

@@ -151,7 +151,7 @@ def test_any_state_becomes_any_other(tmp_path_factory: pytest.TempPathFactory, o
 
 
 def test_changed_batches_keep_the_datasets_schema(tmp_path: Path) -> None:
-    """A file that was written anew says of which epoch it is; a reused one still says for which it was written."""
+    """A file that was written again says of which epoch it is; a reused one still says for which it was written."""
     export = small_files(tmp_path)
     older = exported(epoch(4), export)[0]
     newer = rolled(older, epoch(5), export, layout=layout_of(epoch(5)))

@@ -186,7 +186,7 @@ def test_a_key_of_half_a_byte_is_not_applied(kernel: Kernel) -> None:
 
 
 def test_sums_of_memory_usage_do_not_wrap(kernel: Kernel) -> None:
-    """Two children whose memory usage adds up to more than 64 bits are passed over or entered by the true sum."""
+    """Two children whose memory usage adds up to more than 64 bits are skipped or entered by the true sum."""
     light, heavy = node_bytes(LEAF, 105), node_bytes(LEAF, 2**64 - 1)
     branch = node_bytes(BranchNode(children={0: hash_node(light), 1: hash_node(heavy)}, value=None), 2**64 - 1)
     kernel.validate(pa.py_buffer(partial_state_bytes([branch, light, heavy, b"v"])), hash_node(branch), PartId(1, 2))

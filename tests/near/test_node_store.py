@@ -384,7 +384,7 @@ def test_a_home_without_a_database_is_named(tmp_path: Path) -> None:
 
 
 def test_a_newer_block_is_seen_through_an_open_handle(home: Path, kernel: Kernel) -> None:
-    """When the wanted block came after the database was opened, it is opened anew."""
+    """When the wanted block came after the database was opened, it is opened again."""
     (home / "data" / "state_snapshot").rename(home / "elsewhere")
     later = source_of(home, "context-next.json")
     target = first_shard(later).flat_head_target

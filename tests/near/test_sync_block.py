@@ -153,7 +153,7 @@ def test_an_epoch_that_is_asked_for_early_is_not_known_yet(home: Path, descendan
     ],
 )
 def test_three_consecutive_heights_make_a_block_final(heights: tuple[int, ...], final: bool) -> None:
-    """From the block itself or from one after it; a height without a block begins anew."""
+    """From the block itself or from one after it; a height without a block begins again."""
     header = BlockHeader(4, ZERO_HASH, ZERO_HASH, 10, ZERO_HASH, ZERO_HASH, ZERO_HASH, 0, ZERO_HASH, b"")
     assert is_final(header, (replace(header, height=height) for height in heights)) is final
 

@@ -345,7 +345,7 @@ def test_an_older_manifest_gets_the_shard_layout_and_keeps_it(built: BuiltShard,
     before = manifest_of(store, layout).manifest
     assert before.shard_layout is None
     informed = replace(context(built), shard_layout=ALONE)
-    # What is published is whole: nothing is made anew for the layout's sake.
+    # What is published is whole: nothing is rebuilt for the layout's sake.
     assert producing.publisher.find_published(informed, 3) is not None
     shard = producing.put_shard()
     assert producing.publisher.finish(informed, [shard], [0]).revision == 2

@@ -140,7 +140,7 @@ def test_absence_is_proven_with_no_options() -> None:
 
 
 def test_without_a_layout_the_shard_of_an_absent_account_must_be_told(tmp_path: Path) -> None:
-    """Absence counts in the right shard alone, and an older manifest does not name it; what is there is found all the same."""
+    """Absence counts in the right shard alone, and an older manifest does not name it; what is there is found anyway."""
     folder = _localnet_copy(tmp_path, None)
     request = _request(folder, wanted_record("nobody.near"))
     with pytest.raises(InvalidInputError, match="the shard layout is not known") as caught:

@@ -92,7 +92,7 @@ def test_fields_of_any_kind_are_refused_without_another_error(data: st.DataObjec
     name = data.draw(st.sampled_from(sorted(inner)))
     inner[name] = data.draw(st.none() | st.integers() | st.text(max_size=5) | st.lists(st.text(max_size=3), max_size=3) | st.just({}))
     resealed = _resealed(document)
-    # Nothing was passed over or taken for something else.
+    # Nothing was skipped or taken for something else.
     assert not _holds(resealed) or TrieProof.parse(resealed, "proof").to_bytes() == resealed
 
 

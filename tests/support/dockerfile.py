@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 KNOWN = frozenset({"ARG", "FROM", "RUN", "COPY", "WORKDIR", "ENV", "USER", "LABEL", "ENTRYPOINT", "CMD"})
-"""Instructions that this reader understands; another one is an error, not passed over."""
+"""Instructions that this reader understands; another one is an error, not skipped."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,7 @@ def missing_names(into: Path, published: Path, shard_ids: Sequence[int] = ()) ->
 
 
 def is_whole(into: Path, published: Path) -> bool:
-    """Tell whether a folder has exactly the right files of an epoch."""
+    """Return whether a folder has exactly the right files of an epoch."""
     return not wrong_final_names(into, published) and not missing_names(into, published) and not temporary_names(into)
 
 

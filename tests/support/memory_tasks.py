@@ -57,5 +57,5 @@ def anonymous_bytes() -> int:
 
 
 def is_measurable() -> bool:
-    """Tell whether this system says what is anonymous, and its C library gives back what is asked back."""
+    """Return whether this system says what is anonymous, and its C library gives back what is asked back."""
     return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim")

@@ -10,7 +10,7 @@ from pipelines.kernel.native import is_available, load_module
 
 
 def can_verify() -> bool:
-    """Tell whether the wheel is installed and knows state headers."""
+    """Return whether the wheel is installed and knows state headers."""
     return is_available() and hasattr(load_module(), "verify_state_header")
 
 

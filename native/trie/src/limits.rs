@@ -1,6 +1,6 @@
 //! Costs and limits, the same as in `pipelines/kernel/trie_kernel.py` and `schemas/dataset/flat_state.py`.
 
-/// Cost of a node, and once more of a value (nearcore TRIE_COSTS.node_cost).
+/// Cost of a node, and again of a value (nearcore TRIE_COSTS.node_cost).
 pub const NODE_MEMORY_USAGE: u64 = 50;
 
 /// Cost of a byte of a node's encoded key (nearcore TRIE_COSTS.byte_of_key).

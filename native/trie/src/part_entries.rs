@@ -59,7 +59,7 @@ impl<'a, F: Fn(u64) -> &'a [u8]> Entries<'a, F> {
     }
 }
 
-/// Sort by head, byte by byte from the lowest; a byte that is the same in all is passed over.
+/// Sort by head, byte by byte from the lowest; a byte that is the same in all is skipped.
 fn radix_sort(keyed: &mut [Keyed]) {
     let mut counts = [[0u32; 256]; HEAD_BYTES];
     for entry in keyed.iter() {

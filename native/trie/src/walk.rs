@@ -13,7 +13,7 @@ use crate::sha256::sha256;
 const ARENA_BYTES_A_RECORD: usize = 192;
 const NODES_A_RECORD: usize = 2;
 
-/// Most records that room is made for beforehand.
+/// Most records that room is made for in advance.
 const RESERVED_RECORDS_MAX: usize = 1 << 20;
 
 /// Where a node's bytes lie in the arena.

@@ -20,10 +20,10 @@ from schemas.dataset.dataset_summary import RangeSummary
 from schemas.nearcore.epoch_context import EpochContext
 
 EXPORT_TASK_MEMORY_BYTES = 600 << 20
-"""Most memory of an export task's process: a file being put together, its bytes once more while stored, and the reader's caches."""
+"""Most memory of an export task's process: a file being put together, its bytes again while stored, and the reader's caches."""
 
 SHARING_TASK_MEMORY_BYTES = 600 << 20
-"""Most memory of a process that looks for shared values: a million references, and once more in the order of their hashes."""
+"""Most memory of a process that looks for shared values: a million references, and again in the order of their hashes."""
 
 
 def export_epoch(runner: StageRunner, source: FlatStateSource, context: EpochContext, settings: ExportSettings) -> list[ShardDataset]:
@@ -32,7 +32,7 @@ def export_epoch(runner: StageRunner, source: FlatStateSource, context: EpochCon
     Returns:
         A dataset a shard, in the context's order.
     Raises:
-        SourceError, IntegrityError, StoreError: as the stages say.
+        SourceError, IntegrityError, StoreError: passed on from the stages.
     """
     exports = [plan_export(source, context, shard, settings) for shard in context.shards]
     needs = TaskNeeds(EXPORT_TASK_MEMORY_BYTES, node_disk=source.on_node_disk)
@@ -59,7 +59,7 @@ def copy_values(runner: StageRunner, export: ShardExport, summaries: Sequence[Ra
     Returns:
         What `finish_export` takes.
     Raises:
-        SourceError, IntegrityError, StoreError: as the stages say.
+        SourceError, IntegrityError, StoreError: passed on from the stages.
     """
     name = str(export.context.shards[0].shard_uid)
     # Looking for what is shared reads nothing but what the export has left.

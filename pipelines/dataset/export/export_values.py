@@ -56,7 +56,7 @@ class ExportOwnValuesTask:
 
         Raises:
             ValueMismatchError: a value is missing, does not hash or does not have its record's length.
-            SourceError, StoreError: as they say.
+            SourceError, StoreError: passed on.
         """
         store = self.settings.read_dataset()
         shard = self.context.shards[0]

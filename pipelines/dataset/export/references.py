@@ -62,7 +62,7 @@ def read_references(store: Store, folder: str, range_index: int) -> pa.Table:
 
 
 def has_references(store: Store, folder: str, range_index: int, count: int) -> bool:
-    """Tell whether a range's references are there, as many as its summary says; reads them."""
+    """Return whether a range's references are there, as many as its summary says; reads them."""
     try:
         return bool(read_references(store, folder, range_index).num_rows == count)
     except DatasetError:
@@ -99,7 +99,7 @@ class FindSharedTask:
 
         Raises:
             ValueMismatchError: records give one hash two lengths.
-            DatasetError, StoreError: as they say.
+            DatasetError, StoreError: passed on.
         """
         store = open_store(self.dataset_url)
         folder = shard_folder(self.context, self.context.shards[0].shard_uid)

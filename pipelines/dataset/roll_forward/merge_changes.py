@@ -24,7 +24,7 @@ from schemas.dataset.flat_state import RECORD_SCHEMA
 
 @dataclass(frozen=True, slots=True)
 class FileSlots:
-    """Which file of an older dataset a key or a value's hash belongs to; an older dataset without files has one slot all the same."""
+    """Which file of an older dataset a key or a value's hash belongs to; an older dataset without files has one slot anyway."""
 
     starts: tuple[bytes, ...]
     """Where each slot but the first begins."""
@@ -70,7 +70,7 @@ def merge_own_values(values: Iterable[pa.RecordBatch], changed_keys: pa.Array, m
 
     Args:
         values: of ``OWN_VALUE_SCHEMA``, ascending.
-        more: own values of some changed keys, likewise. Read as far as rows are taken: keys that change together may lie together.
+        more: own values of some changed keys, in the same way. Read as far as rows are taken: keys that change together may lie together.
     """
     kept = (batch.filter(pc.invert(pc.is_in(batch["key"], value_set=changed_keys))) for batch in values)
     return _merged(kept, more, "key")

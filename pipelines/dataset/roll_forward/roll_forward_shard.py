@@ -32,7 +32,7 @@ COLLECT_TASK_MEMORY_BYTES = 600 << 20
 """Peak memory of collecting changes: a run of the external sort, and a file being put together."""
 
 ROLL_TASK_MEMORY_BYTES = 600 << 20
-"""Peak memory of writing one file anew: the old file, the new one, and the order between them."""
+"""Peak memory of rewriting one file: the old file, the new one, and the order between them."""
 
 
 def roll_forward_shard(
@@ -54,7 +54,7 @@ def roll_forward_shard(
         layout: as `pipelines.near.trie.changed_records.find_known_layout` found it.
     Raises:
         SnapshotMismatchError: headers or state changes of a block are gone.
-        SourceError, IntegrityError, StoreError: as the tasks say.
+        SourceError, IntegrityError, StoreError: passed on from the tasks.
     """
     name = str(shard.shard_uid)
     alone = replace(context, shards=(shard,))

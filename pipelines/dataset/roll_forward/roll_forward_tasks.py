@@ -1,6 +1,6 @@
 """Roll forward: an exported shard of an older epoch and what has changed since become the export of a later epoch.
 
-One task collects a shard's changes, then one task a file of the older dataset writes the file anew, or gives it a second name where nothing
+One task collects a shard's changes, then one task a file of the older dataset rewrites the file, or gives it a second name where nothing
 in its key range has changed. What it costs follows from the changes and the files that they touch.
 """
 
@@ -102,7 +102,7 @@ class CollectChangesTask:
         Raises:
             SnapshotMismatchError: headers or state changes of a block are gone.
             MissingTrieValueError, ValueMismatchError: a node or value is not in the State column.
-            SourceError, IntegrityError, StoreError: as they say.
+            SourceError, IntegrityError, StoreError: passed on.
         """
         shard = self.context.shards[0]
         home = read_node_home(self.node_home)
@@ -281,13 +281,13 @@ class _SlotTask:
 
 @dataclass(frozen=True, slots=True)
 class RollRecordsTask(_SlotTask):
-    """Makes the files of one slot of an older dataset's records: anew where something changed, else the same file."""
+    """Makes the files of one slot of an older dataset's records: rewritten where something changed, else reused."""
 
     def run(self) -> tuple[RecordsFile, ...]:
         """Write or reuse the slot's files.
 
         Raises:
-            DatasetError, StoreError: as they say.
+            DatasetError, StoreError: passed on.
         """
         stem = f"flat_state/range-{self.index:06d}"
         older = read_dataset(self.older)
@@ -304,7 +304,7 @@ class RollRecordsTask(_SlotTask):
 
 @dataclass(frozen=True, slots=True)
 class RollOwnValuesTask(_SlotTask):
-    """Makes the files of one slot of an older dataset's own values: anew where a changed record brings one.
+    """Makes the files of one slot of an older dataset's own values: rewritten where a changed record brings one.
 
     Then those of changed and gone keys are left out; in a file that is used again they stay.
     """
@@ -313,7 +313,7 @@ class RollOwnValuesTask(_SlotTask):
         """Write or reuse the slot's files.
 
         Raises:
-            DatasetError, StoreError: as they say.
+            DatasetError, StoreError: passed on.
         """
         stem = f"values/values-{self.index:06d}"
         older = read_dataset(self.older)
@@ -337,7 +337,7 @@ class RollSharedValuesTask(_SlotTask):
         """Write or reuse the slot's files.
 
         Raises:
-            DatasetError, StoreError: as they say.
+            DatasetError, StoreError: passed on.
         """
         stem = f"shared_values/values-{self.index:06d}"
         older = read_dataset(self.older)

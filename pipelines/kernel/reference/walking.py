@@ -78,7 +78,7 @@ def walk_part(entries: PartEntries, state_root: CryptoHash, part_id: PartId) -> 
     """Do the three walks of a part, yielding the keys of its interval, as nibbles, with their values, ascending.
 
     Raises:
-        MissingTrieValueError, MalformedNodeError, PartLimitError: as they say.
+        MissingTrieValueError, MalformedNodeError, PartLimitError: passed on.
     Source: nearcore core/store/src/trie/state_parts.rs, Trie::visit_nodes_for_state_part.
     """
     if state_root == ZERO_HASH:
@@ -141,7 +141,7 @@ def walk_interval(entries: PartEntries, state_root: CryptoHash, begin: bytes, en
     Reads every node that stands before ``end`` and has keys at or behind ``begin`` under it, or is on the way to ``begin``.
 
     Raises:
-        MissingTrieValueError, MalformedNodeError, PartLimitError: as they say.
+        MissingTrieValueError, MalformedNodeError, PartLimitError: passed on.
     Source: nearcore core/store/src/trie/ops/iter.rs, TrieIteratorImpl::visit_nodes_interval.
     """
 

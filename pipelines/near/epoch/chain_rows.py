@@ -69,7 +69,7 @@ class HotAndColdRows:
 
 @contextlib.contextmanager
 def open_chain_rows(home: NodeHome, columns: Sequence[str]) -> Iterator[ChainRows]:
-    """Open a node's rows of some column families anew, as they are now.
+    """Open a node's rows of some column families, as they are now.
 
     Raises:
         SourceError, SourceChangedError, ColumnMissingError: as `RocksDbReader`; the cold store may lack column families.

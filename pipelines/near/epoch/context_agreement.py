@@ -46,7 +46,7 @@ def agreed_epoch_context(
     Raises:
         EpochNotReadyError: no source knows the epoch.
         ContextMismatchError, InvalidInputError: two sources contradict each other.
-        SourceError, IntegrityError: as the sources say.
+        SourceError, IntegrityError: passed on from the sources.
     """
     found: EpochContext | None = None
     finder: EpochContextSource | None = None

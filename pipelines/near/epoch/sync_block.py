@@ -130,7 +130,7 @@ def snapshot_block_of(reader: ChainRows, sync_hash: CryptoHash) -> CryptoHash | 
 
 
 def is_final(header: BlockHeader, descendants: Iterable[BlockHeader]) -> bool:
-    """Tell whether the blocks after a block make it final: it or one of them begins a run of `FINAL_BLOCKS` consecutive heights.
+    """Return whether the blocks after a block make it final: it or one of them begins a run of `FINAL_BLOCKS` consecutive heights.
 
     No header says that with fewer: nodes refuse one whose last_final_block is another than this rule's.
 

@@ -2,7 +2,7 @@
 
 The file is streamed, its records are turned into state as nearcore does it, split by the shard layout and sorted outside memory:
 
-- an account's storage usage is computed anew from its records, whatever the file says;
+- an account's storage usage is computed again from its records, whatever the file says;
 - a validator's stake is locked in its account;
 - a contract's code must hash to its account's code_hash;
 - postponed receipts get their counts of pending data, delayed ones their places in the shard's queue, in file order.

@@ -108,7 +108,7 @@ def locate_flat_state(home: NodeHome, shard_uid: ShardUId, target: CryptoHash) -
 
 
 def has_flat_storage(home: NodeHome, shard_uid: ShardUId) -> bool:
-    """Tell whether a node's hot store or a snapshot has flat storage of a shard, ready or in the making.
+    """Return whether a node's hot store or a snapshot has flat storage of a shard, ready or in the making.
 
     Raises:
         IntegrityError: a row can't be decoded.

@@ -51,7 +51,7 @@ READAHEAD_BYTES: Final = 4 << 20
 """How far a scan reads ahead."""
 
 MERGE_DELIMITER: Final = secrets.token_hex(16).encode()
-"""Stands between the operands of a row that has pending merges. Drawn anew by each process: what could not be known beforehand is in no
+"""Stands between the operands of a row that has pending merges. Random in each process: what can't be known in advance is in no
 row, whatever a chain's users have stored."""
 
 _MERGE_OPERATOR_OPTIONS = f"""[Version]
@@ -245,7 +245,7 @@ def cached_reader(folder: Path, columns: Sequence[str], *, reopen: bool = False)
     """Return this process's reader of a database, opening it at first use.
 
     Args:
-        reopen: open it anew, to see what a running node has written since.
+        reopen: open it again, to see what a running node has written since.
     Raises:
         SourceError, SourceChangedError, ColumnMissingError: as `RocksDbReader`.
     """

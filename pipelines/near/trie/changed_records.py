@@ -130,7 +130,7 @@ class KindFilter:
     kinds: frozenset[int]
 
     def __call__(self, prefix: bytes) -> bool:
-        """Tell whether anything under a prefix (one nibble a byte) begins with one of the bytes."""
+        """Return whether anything under a prefix (one nibble a byte) begins with one of the bytes."""
         if len(prefix) >= 2:
             return prefix[0] << 4 | prefix[1] in self.kinds
         return not prefix or any(kind >> 4 == prefix[0] for kind in self.kinds)

@@ -188,7 +188,7 @@ def _has_flat_state(home: NodeHome, shard: ShardContext) -> bool:
 
 
 def has_state_root(home: NodeHome, shard: ShardContext) -> bool:
-    """Tell whether the node has the node of a shard's state root: the State column is worth a walk."""
+    """Return whether the node has the node of a shard's state root: the State column is worth a walk."""
     if shard.state_root is None:
         return False
     if shard.state_root == ZERO_HASH:

@@ -1,6 +1,6 @@
 """What differs between two tries in the State column, at the cost of what differs.
 
-Both tries are walked side by side from their roots; a subtree that stands at the same place in both with the same hash is passed over, and
+Both tries are walked side by side from their roots; a subtree that stands at the same place in both with the same hash is skipped, and
 nodes are read in batches. Works both ways: the later trie may be the older one.
 """
 

@@ -1,6 +1,6 @@
 """Which epochs a backfill is about: a range of heights, each with its context out of the node's database, or of what else is asked.
 
-An epoch whose context can't be had is listed with what is wrong, so that the others are done all the same.
+An epoch whose context can't be had is listed with what is wrong, so that the others are done anyway.
 """
 
 from __future__ import annotations

@@ -219,7 +219,7 @@ class _Lane:
         try:
             result = self._produce(run, epoch, context, publisher, datasets)
         except StateRootMismatchError as error:
-            # What an earlier step left may be damaged, and StateChanges are believed without proof: once more from the node itself.
+            # What an earlier step left may be damaged, and StateChanges are believed without proof: again from the node itself.
             ways = [backfill.status.steps[epoch.epoch_height, shard].way for shard in shards]
             if not any(way in (RecordsWay.DATASET, RecordsWay.ROLL_FORWARD) for way in ways):
                 raise

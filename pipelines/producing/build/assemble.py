@@ -14,7 +14,7 @@ def assemble_part(kernel: Kernel, work: WorkFolder, plan: PartPlan) -> pa.Buffer
     """Return the PartialState bytes of a part whose interior waits in the work folder.
 
     Raises:
-        IntegrityError, StoreError: as they say.
+        IntegrityError, StoreError: passed on.
     """
     interior = pa.py_buffer(work.store().get(work.interior(plan.part_id))) if plan.spans else None
     return assemble_with(kernel, work, plan, interior)
@@ -24,7 +24,7 @@ def assemble_with(kernel: Kernel, work: WorkFolder, plan: PartPlan, interior: pa
     """Return the PartialState bytes of a part with this interior; None for a part without records.
 
     Raises:
-        IntegrityError, StoreError: as they say.
+        IntegrityError, StoreError: passed on.
     """
     nodes = [node for row in plan.boundary_rows for node in get_boundary_nodes(work, plan.part_id.total, row)]
     return kernel.assemble(interior, nodes)

@@ -28,7 +28,7 @@ def put_boundary_nodes(work: WorkFolder, num_parts: int, group: int, boundaries:
     Args:
         group: which file; boundary n of the parts that have records lies in file ``n // BOUNDARIES_PER_FILE``.
     Raises:
-        StoreError: as it says.
+        StoreError: passed on.
     """
     assert len(boundaries) <= BOUNDARIES_PER_FILE, "a file has room for them"
     sink = pa.BufferOutputStream()
@@ -44,7 +44,7 @@ def get_boundary_nodes(work: WorkFolder, num_parts: int, row: int) -> list[bytes
     Args:
         row: which of the parts that have records it is the left boundary of.
     Raises:
-        StoreError: as it says.
+        StoreError: passed on.
     """
     with work.store().open(work.boundary_nodes(num_parts, row // BOUNDARIES_PER_FILE)) as source:
         nodes: list[bytes] = pa.ipc.open_file(source).get_batch(row % BOUNDARIES_PER_FILE).column(0).to_pylist()
@@ -80,7 +80,7 @@ class BoundaryNodesTask:
         Raises:
             MissingTrieValueError: the node lacks a row, or it does not hash; or a key is not in the trusted trie.
             MalformedNodeError, PartLimitError: a row is no trie node.
-            SourceError, StoreError: as they say.
+            SourceError, StoreError: passed on.
         """
         walked = walk_to_boundaries(self.place.open(), self.state_root, self.keys)
         put_boundary_nodes(self.work, self.num_parts, self.group, walked.boundary_nodes)

@@ -56,7 +56,7 @@ class BuildPartTask:
         """Leave the part's interior and edge, or return an earlier run's summary.
 
         Raises:
-            DatasetError, IntegrityError, StoreError: as they say.
+            DatasetError, IntegrityError, StoreError: passed on.
         """
         earlier = self._earlier()
         if earlier is not None and self._left(self.work.interior(self.plan.part_id), earlier.interior_sha256):
@@ -70,7 +70,7 @@ class BuildPartTask:
         """Leave the part's edge; return the interior, which is not left.
 
         Raises:
-            DatasetError, IntegrityError, StoreError: as they say.
+            DatasetError, IntegrityError, StoreError: passed on.
         """
         build, records = self._build(keep_interior=True)
         assert build.interior is not None, "the interior was asked for"
@@ -80,7 +80,7 @@ class BuildPartTask:
         """Leave the part's edge alone, or return an earlier run's summary.
 
         Raises:
-            DatasetError, IntegrityError, StoreError: as they say.
+            DatasetError, IntegrityError, StoreError: passed on.
         """
         earlier = self._earlier()
         return self._leave(*self._build(keep_interior=False), "") if earlier is None else earlier
@@ -166,7 +166,7 @@ class SealTask:
         """Seal the shard.
 
         Raises:
-            IntegrityError, StoreError: as they say.
+            IntegrityError, StoreError: passed on.
         """
         store = self.work.store()
         edges = [store.get(self.work.edge(PartId(idx, self.num_parts))) for idx in self.built]

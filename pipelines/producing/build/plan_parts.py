@@ -47,7 +47,7 @@ class StructureTask:
         """Compute the structure and leave the charges, or return an earlier run's.
 
         Raises:
-            DatasetError, IntegrityError, StoreError: as they say.
+            DatasetError, IntegrityError, StoreError: passed on.
         """
         store = self.work.store()
         try:
@@ -97,7 +97,7 @@ class LocateTask:
         """Find each threshold's key: the first whose running sum is greater.
 
         Raises:
-            DatasetError, StoreError: as they say.
+            DatasetError, StoreError: passed on.
         """
         with self.work.store().open(self.work.charges(self.file_index)) as source:
             charges = pa.ipc.open_file(source).read_all().column(0).combine_chunks().to_numpy(zero_copy_only=False).copy()

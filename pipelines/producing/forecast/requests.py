@@ -119,7 +119,7 @@ class _ShardFiles:
 
 def _export(shard: _ShardFiles, headers: bool) -> EpochRequests:
     values, sharing = shard.values, shard.values.sharing_tasks
-    # A range leaves its files, its references and its summary; a shard its summary, once more with its root, and its header.
+    # A range leaves its files, its references and its summary; a shard its summary, again with its root, and its header.
     # Looking for shared values leaves two files, if there are any. The dataset is listed for what another plan has left; in the end it is
     # listed again and removed.
     writes = shard.files + 2 * shard.ranges + values.own_files + values.shared_files + 2 + headers + 2
@@ -136,7 +136,7 @@ def _plan(shard: _ShardFiles) -> EpochRequests:
     located = min(shard.files, boundaries)
     in_files = shard.batches / shard.files * located
     reads: float = shard.files * (1 + OPEN_READS) + shard.batches * BATCH_READS
-    # The rows before and at a boundary are read by themselves; a file with a boundary is read once more for what was merged into it.
+    # The rows before and at a boundary are read by themselves; a file with a boundary is read again for what was merged into it.
     reads += boundaries * 2 * (OPEN_READS + BATCH_READS) + located * (SMALL_FILE_READS + OPEN_READS) + in_files * BATCH_READS
     batch_bytes = shard.records_bytes / shard.batches
     return EpochRequests(writes, reads, shard.records_bytes + (boundaries * 2 + in_files) * batch_bytes)

@@ -80,7 +80,7 @@ class ValueReads:
     waits: float = 0.0
     """Reads that follow one another; those of several readers at once count as one."""
     wait_bytes: float = 0.0
-    """Bytes that follow one another, likewise."""
+    """Bytes that follow one another, in the same way."""
 
     @classmethod
     def of_parts(cls, parts: float, reads: float, size: float) -> ValueReads:

@@ -306,12 +306,12 @@ def _refuse_lost_headers(manifest: Manifest, shards: Sequence[PublishedShard], w
 
 
 def _same_content(left: Manifest, right: Manifest) -> bool:
-    """Tell whether two manifests say the same but for their revision, time and producer."""
+    """Return whether two manifests say the same but for their revision, time and producer."""
     return replace(left, revision=1, created=right.created, producer_version="") == replace(right, revision=1, producer_version="")
 
 
 def _takes_up(stored: StoredManifest, manifest: Manifest) -> bool:
-    """Tell whether a stored manifest says what we would, in our bytes: what a newer producer added to them is nothing that we can sign."""
+    """Return whether a stored manifest says what we would, in our bytes: what a newer producer added to them is nothing that we can sign."""
     return _same_content(stored.manifest, manifest) and stored.manifest.to_payload() == stored.envelope.payload
 
 

@@ -67,7 +67,7 @@ class PublishPartTask:
         Raises:
             ObjectMismatchError: the store gave back other bytes than it was given.
             ObjectExistsError: other producers were faster each time.
-            IntegrityError, StoreError: as they say.
+            IntegrityError, StoreError: passed on.
         """
         return self.publish(self._make)[0]
 

@@ -128,7 +128,7 @@ class ShardPublisher:
 
         Raises:
             ManifestError: the manifest lists a state header that this run can't stand behind. Nothing is changed.
-            StoreError: as it says.
+            StoreError: passed on.
         """
         store, layout = self.store, self.layout
         shard_id = shard.shard_uid.shard_id
@@ -258,7 +258,7 @@ def _for_manifest(reason: str) -> str:
 
 
 def _fits(context: EpochContext, shard: ProducedShard, header: bytes) -> bool:
-    """Tell whether a state header ends in this shard's state root node, and its chunk is in the block before the sync block.
+    """Return whether a state header ends in this shard's state root node, and its chunk is in the block before the sync block.
 
     That is only a part of it: the header's source has verified the rest, or `ShardPublisher` has it verified.
 

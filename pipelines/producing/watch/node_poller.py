@@ -117,7 +117,7 @@ class NodePoller:
                 self._changed.notify_all()
 
     def _note_failure(self, what: str, error: StatecastError) -> None:
-        # The node may be down, or be making its database anew: an outage is reported once, even if its problem changes.
+        # The node may be down, or be making its database again: an outage is reported once, even if its problem changes.
         if not self.problem or self.problem == NOT_LOOKED_YET:
             self.metrics.failed(error.kind)
             self.on_event("poll_failed", f"{what}: {one_line(error)}", {"error": error.to_json()})

@@ -188,14 +188,14 @@ def _ready_at(epoch: WatchedEpoch, view: NodeView | None, expects_snapshot: bool
 
 
 def is_due_to_stop(ledger: WatchLedger, epoch: WatchedEpoch, now: float, deadline_s: float) -> bool:
-    """Tell whether an attempt that is under way ends here: its deadline has passed and a newer epoch waits. Else it may as well finish."""
+    """Return whether an attempt that is under way ends here: its deadline has passed and a newer epoch waits. Else it may as well finish."""
     return now >= epoch.first_seen + deadline_s and any(other.epoch_height > epoch.epoch_height for other in ledger.waiting)
 
 
 def after_failure(epoch: WatchedEpoch, error: StatecastError, now: float) -> WatchedEpoch:
     """Return an epoch after an attempt that failed: with its next attempt after a pause that doubles.
 
-    Records that turned out wrong are read again from the node once more after the longest pause: what the node was writing may have
+    Records that turned out wrong are read from the node again after the longest pause: what the node was writing may have
     settled, while the same bytes would give the same answer.
     """
     pause_s = RETRY_S_MAX if isinstance(error, IntegrityError) else min(RETRY_S * 2.0 ** min(epoch.failures, 30), RETRY_S_MAX)

@@ -14,7 +14,7 @@ class OnEvent(Protocol):
     """Told what happens, from two threads."""
 
     def __call__(self, kind: str, message: str, facts: Mapping[str, Any]) -> None:
-        """Take note of an event: its kind, a sentence for people, and plain JSON values."""
+        """Record an event: its kind, a sentence for people, and plain JSON values."""
         ...
 
 

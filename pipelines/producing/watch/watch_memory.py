@@ -23,7 +23,7 @@ class WatchMemory:
     metrics: WatchMetrics
     events: WatchEvents
     ledger: WatchLedger | None = None
-    """None before any epoch was taken note of."""
+    """None before any epoch was recorded."""
 
     def recall(self) -> None:
         """Load the ledger of an earlier run; one that can't be read is reported and dropped.
@@ -49,7 +49,7 @@ class WatchMemory:
         return self.ledger
 
     def remember(self, ledger: WatchLedger) -> None:
-        """Store a ledger. A failure is reported only: after a restart deadlines would begin anew, and nothing worse."""
+        """Store a ledger. A failure is reported only: after a restart deadlines would begin again, and nothing worse."""
         self.ledger = ledger
         self.metrics.epochs_behind = len(ledger.waiting)
         try:

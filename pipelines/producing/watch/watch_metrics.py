@@ -38,12 +38,12 @@ class WatchMetrics(Collector):
         self.claim_held = False
 
     def seen(self, height: int) -> None:
-        """Take note of an epoch that the node has."""
+        """Record an epoch that the node has."""
         with self._lock:
             self.height_seen = max(self.height_seen, height)
 
     def published(self, height: int, *, by_us: bool) -> None:
-        """Take note of an epoch that is published."""
+        """Record an epoch that is published."""
         with self._lock:
             self.height_published = max(self.height_published, height)
             self.epochs_published += by_us
@@ -59,7 +59,7 @@ class WatchMetrics(Collector):
             self._publishing_since_s, self._epoch_parts = None, 0
 
     def parts(self, count: int, size: int, since_seen_s: float) -> None:
-        """Take note of parts that were published.
+        """Record parts that were published.
 
         Args:
             count: how many; 0 where publishing begins.

@@ -40,7 +40,7 @@ from pipelines.stores.store import Store
 from schemas.errors import ClaimedError, IntegrityError, StatecastError
 
 NOTE_RETRY_S: Final = 1.0
-"""Longest pause before new epochs are taken note of again, after that failed."""
+"""Longest pause before new epochs are recorded again, after that failed."""
 
 CLAIMED_RETRY_S_MAX: Final = 30.0
 """Longest pause between two looks at another producer's claim."""
@@ -75,9 +75,9 @@ class Watcher:
     _events: WatchEvents = field(init=False)
     _memory: WatchMemory = field(init=False)
     _problem: str = ""
-    """Why epochs could not be taken note of, or the store be read."""
+    """Why epochs could not be recorded, or the store be read."""
     _note_again_s: float = 0.0
-    """Monotonic time before which epochs are not taken note of again, after that failed."""
+    """Monotonic time before which epochs are not recorded again, after that failed."""
     _claim: HeldClaim | None = None
 
     def __post_init__(self) -> None:
@@ -259,7 +259,7 @@ class Watcher:
             self._events.tell("failed", f"the work folder can't be cleaned: {one_line(error)}", epoch, {"error": error.to_json()})
 
     def _keep_going(self, epoch: WatchedEpoch) -> None:
-        """Take note of what is new at the node while an attempt runs, and end the attempt where that is due.
+        """Record what is new at the node while an attempt runs, and end the attempt where that is due.
 
         Raises:
             AttemptStopped: the watcher is being stopped, or the epoch's deadline has passed and a newer epoch waits.

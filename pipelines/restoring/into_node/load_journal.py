@@ -1,6 +1,6 @@
 """Which parts a node's neard has said it loaded, so that a rerun asks for the others alone.
 
-A journal belongs to one database (its IDENTITY), epoch and set of parts; another one begins anew. A part whose load was cut off is
+A journal belongs to one database (its IDENTITY), epoch and set of parts; another one begins again. A part whose load was cut off is
 asked for again. That it may then be applied twice does no harm that a node notices: flat state is the same, and reference counts come
 out too high, never too low, so some rows will outlive their use.
 """

@@ -129,7 +129,7 @@ def test_an_access_key_for_function_calls_has_its_limits() -> None:
 
 
 def test_an_accounts_storage_usage_is_not_taken_from_the_file() -> None:
-    """nearcore computes it anew; amount, stake and contract are as the file says."""
+    """nearcore computes it again; amount, stake and contract are as the file says."""
     account = account_from_json(fields({"amount": 5, "locked": "6", "code_hash": HASH, "storage_usage": 9, "version": "V2"}))
     contract = AccountContract(ContractKind.LOCAL, CryptoHash(b"\1" * 32))
     assert account == Account(AccountVersion.V2, 5, 6, 0, contract)
