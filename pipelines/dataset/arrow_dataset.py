@@ -299,14 +299,6 @@ def select_epoch(shards: Sequence[ShardDataset], selector: str) -> tuple[EpochCo
         raise EpochNotReadyError(problem=problem, where=shards[0].url, remedy=f"It holds {known}.")
     taken.sort(key=lambda shard: shard.summary.shard.shard_id)
     first = taken[0].summary.context
-    context = EpochContext(
-        chain_id=first.chain_id,
-        epoch_height=first.epoch_height,
-        epoch_id=first.epoch_id,
-        sync_hash=first.sync_hash,
-        protocol_version=first.protocol_version,
-        shards=tuple(shard.summary.shard for shard in taken),
-        block_headers=first.block_headers,
-        shard_layout=next((layout for shard in taken if (layout := shard.summary.context.shard_layout) is not None), None),
-    )
+    layout = next((layout for shard in taken if (layout := shard.summary.context.shard_layout) is not None), None)
+    context = replace(first, shards=tuple(shard.summary.shard for shard in taken), shard_layout=layout)
     return context, taken

@@ -12,7 +12,7 @@ from pipelines.bittorrent.torrents import build_torrent
 from pipelines.bucket.published_epoch import StoredManifest, read_manifest, read_statement
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
-from pipelines.keeping.check_part import CheckedPart, CheckPartTask
+from pipelines.keeping.check_part import CheckedPart, part_tasks
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
 from pipelines.trust.chain import ProvenBlocks, prove_blocks
@@ -25,7 +25,6 @@ from schemas.published.manifest_shard import ManifestShard
 from schemas.published.object_layout import EpochLayout, ObjectKind, parse_object_name, part_file_name, shard_folder_name
 from schemas.published.public_key import PublicKey
 from schemas.published.shard_statement import ShardStatement
-from schemas.published.torrent import LEAF_BYTES
 
 CHECK_TASK_MEMORY_BYTES = 500 << 20
 """Peak memory of checking one part: both forms of it and its records."""
@@ -170,21 +169,7 @@ class EpochCheck:
     def _check_shard(
         self, store: Store, stored: StoredManifest, listed: ManifestShard, statement: ShardStatement, findings: list[Finding]
     ) -> CheckedShard:
-        piece_length = LEAF_BYTES if listed.torrent is None else listed.torrent.piece_length
-        tasks = [
-            CheckPartTask(
-                store_url=self.store_url,
-                object_name=self.layout.state_part(listed.shard_id, PartId(part.part_id, listed.num_parts)),
-                stored=part,
-                stated=statement.parts[part.part_id],
-                part_id=PartId(part.part_id, listed.num_parts),
-                state_root=listed.state_root,
-                encoding=stored.manifest.encoding,
-                piece_length=piece_length,
-                kernel_name=self.kernel_name,
-            )
-            for part in listed.parts
-        ]
+        tasks = part_tasks(self.store_url, self.layout, stored.manifest, listed, statement=statement, kernel_name=self.kernel_name)
         checked = self.runner.run("check", str(listed.shard_uid), tasks, TaskNeeds(CHECK_TASK_MEMORY_BYTES), _amount)
         for part in checked:
             if part.problem is not None:

@@ -12,9 +12,11 @@ from pipelines.stores.open_store import open_store
 from schemas.errors import IntegrityError, ObjectNotFoundError
 from schemas.ids import CryptoHash, PartId
 from schemas.nearcore.state_part import Encoding
-from schemas.published.manifest_shard import ManifestPart
-from schemas.published.shard_statement import StatementPart
-from schemas.published.torrent import PartPieces, piece_hashes
+from schemas.published.manifest import Manifest
+from schemas.published.manifest_shard import ManifestPart, ManifestShard
+from schemas.published.object_layout import EpochLayout
+from schemas.published.shard_statement import ShardStatement, StatementPart
+from schemas.published.torrent import LEAF_BYTES, PartPieces, piece_hashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +89,29 @@ class CheckPartTask:
         begins = first == stated.key_begin or self.part_id.idx == 0
         if not begins or (stated.key_end is not None and last >= stated.key_end):
             raise IntegrityError(problem=f"its keys {first.hex()} to {last.hex()} are not the statement's interval")
+
+
+def part_tasks(
+    store_url: str,
+    layout: EpochLayout,
+    manifest: Manifest,
+    shard: ManifestShard,
+    *,
+    statement: ShardStatement | None = None,
+    kernel_name: str = "",
+) -> list[CheckPartTask]:
+    """Return the tasks that check a shard's parts; without a statement they compare the stored bytes alone, and hash their pieces."""
+    return [
+        CheckPartTask(
+            store_url=store_url,
+            object_name=layout.state_part(shard.shard_id, PartId(part.part_id, shard.num_parts)),
+            stored=part,
+            stated=None if statement is None else statement.parts[part.part_id],
+            part_id=PartId(part.part_id, shard.num_parts),
+            state_root=shard.state_root,
+            encoding=manifest.encoding,
+            piece_length=LEAF_BYTES if shard.torrent is None else shard.torrent.piece_length,
+            kernel_name=kernel_name,
+        )
+        for part in shard.parts
+    ]

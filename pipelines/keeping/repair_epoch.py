@@ -23,7 +23,8 @@ from pipelines.fetching.limits import FetchLimits
 from pipelines.fetching.source import Source
 from pipelines.fetching.source_account import open_account
 from pipelines.keeping.check_epoch import CHECK_TASK_MEMORY_BYTES, Finding, FindingKind, statement_problem
-from pipelines.keeping.scrub_epoch import ScrubbedEpoch, part_tasks, torrent_problem
+from pipelines.keeping.check_part import part_tasks
+from pipelines.keeping.scrub_epoch import ScrubbedEpoch, torrent_problem
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
 from pipelines.trust.signatures import TrustRule, agreed_signers, verified_signers
@@ -105,7 +106,7 @@ class EpochRepair:
             try:
                 store.swap(finding.object_name, data, store.info(finding.object_name))
             except ObjectExistsError:
-                return Repair(finding, problem="somebody replaced it in the meantime")
+                return Repair(finding, problem="another writer replaced it in the meantime")
         else:
             store.put(finding.object_name, data)
         if store.get(finding.object_name) != data:
@@ -209,7 +210,7 @@ class EpochRepair:
             return f"the parts in {OWN_STORE}", made
 
     def _made_torrent(self, layout: EpochLayout, manifest: Manifest, shard: ManifestShard) -> bytes | None:
-        tasks = part_tasks(self.store_url, layout, manifest, [shard])
+        tasks = part_tasks(self.store_url, layout, manifest, shard)
         checked = self.runner.run("scrub", str(shard.shard_uid), tasks, TaskNeeds(CHECK_TASK_MEMORY_BYTES), lambda part: Amount(parts=1))
         pieces = [part.pieces for part in checked if part.pieces is not None]
         if len(pieces) != shard.num_parts:

@@ -7,7 +7,7 @@ again. Nothing is written here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX, read_torrent
@@ -16,18 +16,16 @@ from pipelines.bucket.published_epoch import StoredManifest, read_manifest, read
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.keeping.check_epoch import CHECK_TASK_MEMORY_BYTES, Finding, FindingKind, find_foreign, statement_problem
-from pipelines.keeping.check_part import CheckedPart, CheckPartTask
+from pipelines.keeping.check_part import CheckedPart, part_tasks
 from pipelines.keeping.scrub_sample import SampleWindow
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import ObjectInfo, Store
 from pipelines.trust.signatures import TrustRule, agreed_signers, verified_signers
 from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, ObjectNotFoundError, SignatureError
-from schemas.ids import PartId
 from schemas.published.dsse import Envelope
 from schemas.published.manifest import Manifest
 from schemas.published.manifest_shard import ManifestShard
 from schemas.published.object_layout import EpochLayout, ObjectKind, parse_object_name
-from schemas.published.torrent import LEAF_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +182,7 @@ class EpochScrub:
 
     def _check_parts(self, manifest: Manifest, listed: dict[str, ObjectInfo]) -> tuple[int, list[CheckedPart]]:
         """Look every part up by name and size; read those of the sample that are there with the right size."""
-        tasks = part_tasks(self.store_url, self.layout, manifest, manifest.shards)
+        tasks = [task for shard in manifest.shards for task in part_tasks(self.store_url, self.layout, manifest, shard)]
         chosen = self.window.choose(_relative(task.object_name, self.layout) for task in tasks)
         to_read = []
         for task in tasks:
@@ -210,25 +208,6 @@ class EpochScrub:
 
     def _find(self, kind: FindingKind, name: str, problem: str) -> None:
         self.findings.append(Finding(kind, name, problem))
-
-
-def part_tasks(store_url: str, layout: EpochLayout, manifest: Manifest, shards: Sequence[ManifestShard]) -> list[CheckPartTask]:
-    """Return tasks that compare the stored bytes of the shards' parts, and hash their pieces."""
-    return [
-        CheckPartTask(
-            store_url=store_url,
-            object_name=layout.state_part(shard.shard_id, PartId(part.part_id, shard.num_parts)),
-            stored=part,
-            stated=None,
-            part_id=PartId(part.part_id, shard.num_parts),
-            state_root=shard.state_root,
-            encoding=manifest.encoding,
-            piece_length=LEAF_BYTES if shard.torrent is None else shard.torrent.piece_length,
-            kernel_name="",
-        )
-        for shard in shards
-        for part in shard.parts
-    ]
 
 
 def torrent_problem(data: bytes, shard: ManifestShard, manifest: Manifest, where: str) -> str | None:

@@ -33,7 +33,6 @@ class BuildSummary:
 
     records: int
     value_bytes: int
-    node_count: int
     hashed_bytes: int
     interior_sha256: str
     """Empty where no interior was left."""
@@ -112,7 +111,6 @@ class BuildPartTask:
         summary = BuildSummary(
             records=self.plan.records,
             value_bytes=sum(pc.sum(pc.cast(batch.column(2), pa.uint64())).as_py() for batch in records),
-            node_count=build.node_count,
             hashed_bytes=build.hashed_bytes,
             interior_sha256=interior_sha256,
             edge_sha256=hashlib.sha256(build.edge).hexdigest(),
