@@ -15,18 +15,15 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
 
 from pipelines.stores.answers import retry_after_s, shown
 from pipelines.stores.azure_credentials import find_account
 from pipelines.stores.bucket_folder import BucketFolder
-from pipelines.stores.delete_listed import delete_listed
 from pipelines.stores.object_names import check_range
 from pipelines.stores.per_process import PerProcess
-from pipelines.stores.ranges import as_view, holds_same_bytes, open_ranges
+from pipelines.stores.ranges import as_view, holds_same_bytes
+from pipelines.stores.remote_store import RemoteStore
 from pipelines.stores.store import Data, ObjectInfo
 from schemas.errors import (
     InvalidInputError,
@@ -66,7 +63,7 @@ CREDENTIALS_REMEDY = "set AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN, 
 
 
 @dataclass(frozen=True, slots=True)
-class AzureStore:
+class AzureStore(RemoteStore):
     """A folder of a container. The account and its credentials come from the environment."""
 
     location: BucketFolder
@@ -79,10 +76,6 @@ class AzureStore:
     def url(self) -> str:
         """``az://container/folder``."""
         return self.location.url
-
-    def local_root(self) -> Path | None:
-        """See `Store.local_root`."""
-        return None
 
     def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
         """See `Store.put`."""
@@ -103,10 +96,6 @@ class AzureStore:
             if getattr(error.__cause__, "status_code", 0) == 416:
                 return b""
             raise
-
-    def open(self, name: str) -> pa.NativeFile:
-        """See `Store.open`."""
-        return open_ranges(self, name)
 
     def info(self, name: str) -> ObjectInfo | None:
         """See `Store.info`."""
@@ -138,10 +127,6 @@ class AzureStore:
         blob = self._blob(name)
         with suppress(ObjectNotFoundError), self._mapped(name):
             blob.delete_blob(delete_snapshots="include")
-
-    def delete_folder(self, folder: str) -> None:
-        """See `Store.delete_folder`."""
-        delete_listed(self, folder)
 
     def _write(self, name: str, view: memoryview, condition: dict[str, Any], problem: str) -> ObjectInfo:
         try:
@@ -221,9 +206,6 @@ class AzureStore:
             max_single_put_size=MULTIPART_BYTES_MIN,
             max_single_get_size=GET_BYTES_MAX,
         )
-
-    def _where(self, name: str) -> str:
-        return f"{self.url}/{name}"
 
     @contextmanager
     def _mapped(self, name: str) -> Iterator[None]:

@@ -10,16 +10,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import fsspec
-import pyarrow as pa
 
 from pipelines.stores.answers import shown
 from pipelines.stores.object_names import check_object_name, check_prefix, check_range
 from pipelines.stores.per_process import PerProcess
-from pipelines.stores.ranges import open_ranges
 from pipelines.stores.read_only import ReadOnlyStore, url_scheme
 from pipelines.stores.store import ObjectInfo
 from schemas.errors import (
@@ -75,10 +72,6 @@ class FsspecStore(ReadOnlyStore):
         """As it was given, without a slash at the end."""
         return self.folder_url
 
-    def local_root(self) -> Path | None:
-        """See `Store.local_root`."""
-        return None
-
     def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
         """See `Store.get`."""
         check_range(start, stop)
@@ -87,10 +80,6 @@ class FsspecStore(ReadOnlyStore):
                 return bytes(files.cat_file(path)[:0])
             whole = start == 0 and stop is None
             return bytes(files.cat_file(path) if whole else files.cat_file(path, start=start, end=stop))
-
-    def open(self, name: str) -> pa.NativeFile:
-        """See `Store.open`."""
-        return open_ranges(self, name)
 
     def info(self, name: str) -> ObjectInfo | None:
         """See `Store.info`; versions are left empty, since nothing is swapped here."""

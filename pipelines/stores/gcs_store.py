@@ -15,11 +15,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
-import pyarrow as pa
 
 from pipelines.stores.answers import retry_after_s, shown
 from pipelines.stores.bucket_folder import BucketFolder
@@ -30,11 +28,11 @@ from pipelines.stores.client_environment import (
     is_plain_http_elsewhere,
     is_set,
 )
-from pipelines.stores.delete_listed import delete_listed
 from pipelines.stores.gcs_credentials import find_credentials
 from pipelines.stores.object_names import check_range
 from pipelines.stores.per_process import PerProcess
-from pipelines.stores.ranges import as_view, holds_same_bytes, open_ranges
+from pipelines.stores.ranges import as_view, holds_same_bytes
+from pipelines.stores.remote_store import RemoteStore
 from pipelines.stores.store import Data, ObjectInfo
 from schemas.errors import (
     InvalidInputError,
@@ -69,7 +67,7 @@ CREDENTIALS_REMEDY = "name a key file by GOOGLE_APPLICATION_CREDENTIALS, or run 
 
 
 @dataclass(frozen=True, slots=True)
-class GcsStore:
+class GcsStore(RemoteStore):
     """A folder of a GCS bucket."""
 
     location: BucketFolder
@@ -82,10 +80,6 @@ class GcsStore:
     def url(self) -> str:
         """``gs://bucket/folder``."""
         return self.location.url
-
-    def local_root(self) -> Path | None:
-        """See `Store.local_root`."""
-        return None
 
     def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
         """See `Store.put`."""
@@ -119,10 +113,6 @@ class GcsStore:
             if _code(error.__cause__) == 416 or "not satisfiable" in error.problem:
                 return b""
             raise
-
-    def open(self, name: str) -> pa.NativeFile:
-        """See `Store.open`."""
-        return open_ranges(self, name)
 
     def info(self, name: str) -> ObjectInfo | None:
         """See `Store.info`."""
@@ -164,10 +154,6 @@ class GcsStore:
         """See `Store.delete`."""
         with suppress(ObjectNotFoundError), self._mapped(name):
             self._fs().rm_file(self.location.path(name))
-
-    def delete_folder(self, folder: str) -> None:
-        """See `Store.delete_folder`."""
-        delete_listed(self, folder)
 
     def _upload(self, path: str, view: memoryview, mode: str) -> None:
         # `open` without autocommit would also enter the file into the file system's transaction, which keeps it, and its buffer, for
@@ -262,9 +248,6 @@ class GcsStore:
             client_options={"api_endpoint": self.endpoint_url} if self.endpoint_url else None,
         )
         return client.bucket(self.location.bucket, user_project=gcs_user_project())
-
-    def _where(self, name: str) -> str:
-        return f"{self.url}/{name}"
 
     @contextmanager
     def _mapped(self, name: str, *, writing: bool = False) -> Iterator[None]:

@@ -7,17 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-import pyarrow as pa
 import urllib3
 
 from pipelines.stores.http_folder import READ_BYTES, HttpFolder, check_reply, mapped_errors
 from pipelines.stores.object_names import check_object_name, check_range
 from pipelines.stores.per_process import PerProcess
-from pipelines.stores.ranges import open_ranges
 from pipelines.stores.read_only import ReadOnlyStore
 from pipelines.stores.store import ObjectInfo
 from schemas.errors import InvalidInputError, ObjectNotFoundError, StoreError, StoreNotListedError
@@ -60,10 +57,6 @@ class HttpStore(ReadOnlyStore):
         """As it was given, without a slash at the end."""
         return self.base_url
 
-    def local_root(self) -> Path | None:
-        """See `Store.local_root`."""
-        return None
-
     def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
         """See `Store.get`; a server without ranges gives objects from their beginning.
 
@@ -87,10 +80,6 @@ class HttpStore(ReadOnlyStore):
                 return _body(reply, wanted, where)
             finally:
                 reply.close()
-
-    def open(self, name: str) -> pa.NativeFile:
-        """See `Store.open`."""
-        return open_ranges(self, name)
 
     def info(self, name: str) -> ObjectInfo | None:
         """See `Store.info`: by HEAD."""
@@ -123,9 +112,6 @@ class HttpStore(ReadOnlyStore):
     def _request(self, name: str, method: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
         folder = self._folder.get(lambda: HttpFolder(self.base_url, TIMEOUT_S, CONNECTIONS_MAX))
         return folder.request(check_object_name(name), method, headers)
-
-    def _where(self, name: str) -> str:
-        return f"{self.url}/{name}"
 
 
 def _body(reply: urllib3.BaseHTTPResponse, wanted: int | None, where: str) -> bytes:

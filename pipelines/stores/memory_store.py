@@ -10,13 +10,12 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
 
-from pipelines.stores.delete_listed import delete_listed
 from pipelines.stores.object_names import check_object_name, check_prefix, check_range
+from pipelines.stores.remote_store import RemoteStore
 from pipelines.stores.store import Data, ObjectInfo, Store
 from schemas.errors import ObjectExistsError, ObjectNotFoundError
 
@@ -39,7 +38,7 @@ def open_memory_store(name: str) -> Store:
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryStore:
+class MemoryStore(RemoteStore):
     """A folder of objects in this process."""
 
     name: str
@@ -48,10 +47,6 @@ class MemoryStore:
     def url(self) -> str:
         """``memory://`` and the name."""
         return f"memory://{self.name}"
-
-    def local_root(self) -> Path | None:
-        """See `Store.local_root`."""
-        return None
 
     def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
         """See `Store.put`."""
@@ -97,10 +92,6 @@ class MemoryStore:
         """See `Store.delete`."""
         self._folder.objects.pop(check_object_name(name), None)
 
-    def delete_folder(self, folder: str) -> None:
-        """See `Store.delete_folder`."""
-        delete_listed(self, folder)
-
     @property
     def _folder(self) -> _Folder:
         return _folders[self.name]
@@ -110,9 +101,6 @@ class MemoryStore:
         if data is None:
             raise ObjectNotFoundError(problem="no such object", where=self._where(name))
         return data
-
-    def _where(self, name: str) -> str:
-        return f"{self.url}/{name}"
 
 
 def _info(name: str, data: bytes) -> ObjectInfo:

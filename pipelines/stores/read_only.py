@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from pipelines.stores.store import Data, ObjectInfo
+from pipelines.stores.remote_store import RemoteStore
+from pipelines.stores.store import Data, ObjectInfo, Store
 from schemas.errors import InvalidInputError, StoreDeniedError
 
 WRITABLE_SCHEMES: Final = ("file", "memory", "gs", "s3", "az")
@@ -36,34 +37,30 @@ def check_destination(url: str, option: str) -> None:
         raise InvalidInputError(problem=_problem(url), where=option, remedy=_REMEDY)
 
 
-class ReadOnlyStore:
+class ReadOnlyStore(RemoteStore):
     """The half of a store that is only read which writes: it refuses."""
 
     __slots__ = ()
 
-    @property
-    def url(self) -> str:
-        """See `Store.url`."""
-        raise NotImplementedError
-
-    def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
+    def put(self: Store, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
         """Refuse: StoreDeniedError."""
-        raise self._refused()
+        raise _refused(self)
 
-    def swap(self, name: str, data: Data, expected: ObjectInfo | None) -> ObjectInfo:
+    def swap(self: Store, name: str, data: Data, expected: ObjectInfo | None) -> ObjectInfo:
         """Refuse: StoreDeniedError."""
-        raise self._refused()
+        raise _refused(self)
 
-    def delete(self, name: str) -> None:
+    def delete(self: Store, name: str) -> None:
         """Refuse: StoreDeniedError."""
-        raise self._refused()
+        raise _refused(self)
 
-    def delete_folder(self, folder: str) -> None:
+    def delete_folder(self: Store, folder: str) -> None:
         """Refuse: StoreDeniedError."""
-        raise self._refused()
+        raise _refused(self)
 
-    def _refused(self) -> StoreDeniedError:
-        return StoreDeniedError(problem=_problem(self.url), where=self.url, remedy=_REMEDY)
+
+def _refused(store: Store) -> StoreDeniedError:
+    return StoreDeniedError(problem=_problem(store.url), where=store.url, remedy=_REMEDY)
 
 
 def _problem(url: str) -> str:

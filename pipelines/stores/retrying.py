@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import pyarrow as pa
 import stamina
 
-from pipelines.stores.delete_listed import delete_listed
-from pipelines.stores.ranges import open_ranges
+from pipelines.stores.remote_store import RemoteStore
 from pipelines.stores.store import Data, ObjectInfo, Store
 from schemas.errors import TransientStoreError
 
@@ -35,8 +33,8 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class RetryingStore:
-    """Another store, its transient faults retried."""
+class RetryingStore(RemoteStore):
+    """Another store, its transient faults retried: in `open` those of every range, in `delete_folder` those of every object."""
 
     inner: Store
     policy: RetryPolicy = RetryPolicy()
@@ -58,10 +56,6 @@ class RetryingStore:
         """See `Store.get`."""
         return self._retry(lambda: self.inner.get(name, start, stop))
 
-    def open(self, name: str) -> pa.NativeFile:
-        """See `Store.open`: every range that is read is retried by itself."""
-        return open_ranges(self, name)
-
     def info(self, name: str) -> ObjectInfo | None:
         """See `Store.info`."""
         return self._retry(lambda: self.inner.info(name))
@@ -77,10 +71,6 @@ class RetryingStore:
     def delete(self, name: str) -> None:
         """See `Store.delete`."""
         self._retry(lambda: self.inner.delete(name))
-
-    def delete_folder(self, folder: str) -> None:
-        """See `Store.delete_folder`: every object's deletion is retried by itself."""
-        delete_listed(self, folder)
 
     def _retry(self, call: Callable[[], T]) -> T:
         policy = self.policy

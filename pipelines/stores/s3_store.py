@@ -14,19 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-
-import pyarrow as pa
 
 from pipelines.stores.answers import retry_after_s, shown
 from pipelines.stores.bucket_folder import BucketFolder
 from pipelines.stores.client_environment import S3_ANONYMOUS_VARIABLE, S3_REQUEST_PAYER_VARIABLE, is_set, s3_requester_pays
-from pipelines.stores.delete_listed import delete_listed
 from pipelines.stores.object_names import check_range
 from pipelines.stores.per_process import PerProcess
-from pipelines.stores.ranges import as_view, holds_same_bytes, open_ranges
+from pipelines.stores.ranges import as_view, holds_same_bytes
+from pipelines.stores.remote_store import RemoteStore
 from pipelines.stores.store import Data, ObjectInfo
 from schemas.errors import (
     InvalidInputError,
@@ -58,7 +55,7 @@ CREDENTIALS_REMEDY = "name a profile by AWS_PROFILE, or set AWS_ACCESS_KEY_ID an
 
 
 @dataclass(frozen=True, slots=True)
-class S3Store:
+class S3Store(RemoteStore):
     """A folder of an S3 bucket. Credentials and region are found as the AWS clients find them."""
 
     location: BucketFolder
@@ -70,10 +67,6 @@ class S3Store:
     def url(self) -> str:
         """``s3://bucket/folder``."""
         return self.location.url
-
-    def local_root(self) -> Path | None:
-        """See `Store.local_root`."""
-        return None
 
     def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
         """See `Store.put`."""
@@ -94,10 +87,6 @@ class S3Store:
             if error.__cause__ is not None and _reply(error.__cause__)[1] == 416:
                 return b""
             raise
-
-    def open(self, name: str) -> pa.NativeFile:
-        """See `Store.open`."""
-        return open_ranges(self, name)
 
     def info(self, name: str) -> ObjectInfo | None:
         """See `Store.info`."""
@@ -127,10 +116,6 @@ class S3Store:
         """See `Store.delete`."""
         with suppress(ObjectNotFoundError), self._mapped(name):
             self._call("delete_object", name)
-
-    def delete_folder(self, folder: str) -> None:
-        """See `Store.delete_folder`."""
-        delete_listed(self, folder)
 
     def _write(self, name: str, view: memoryview, condition: dict[str, str], problem: str) -> ObjectInfo:
         try:
@@ -218,9 +203,6 @@ class S3Store:
         # Its own retries would lie between botocore's and ours.
         file_system.retries = 1
         return file_system
-
-    def _where(self, name: str) -> str:
-        return f"{self.url}/{name}"
 
     @contextmanager
     def _mapped(self, name: str) -> Iterator[None]:

@@ -12,13 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
-import pyarrow as pa
-
-from pipelines.stores.delete_listed import delete_listed
-from pipelines.stores.ranges import as_view, open_ranges
+from pipelines.stores.ranges import as_view
+from pipelines.stores.remote_store import RemoteStore
 from pipelines.stores.store import Data, ObjectInfo, Store
 from schemas.errors import TransientStoreError
 
@@ -64,7 +61,7 @@ def seeded(seed: int, rate: float, kinds: Iterable[Fault] = (Fault.FAIL_BEFORE, 
 
 
 @dataclass(slots=True)
-class FaultyStore:
+class FaultyStore(RemoteStore):
     """Another store behind a schedule of faults. Lives in one process; not picklable."""
 
     inner: Store
@@ -82,10 +79,6 @@ class FaultyStore:
         """The inner store's."""
         return self.inner.url
 
-    def local_root(self) -> Path | None:
-        """See `Store.local_root`."""
-        return None
-
     def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
         """See `Store.put`."""
         return self._write("put", name, data, lambda sent: self.inner.put(name, sent, create_only=create_only))
@@ -93,10 +86,6 @@ class FaultyStore:
     def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
         """See `Store.get`."""
         return self._call("get", name, lambda: self.inner.get(name, start, stop))
-
-    def open(self, name: str) -> pa.NativeFile:
-        """See `Store.open`: reads by `get`, so that those faults count."""
-        return open_ranges(self, name)
 
     def info(self, name: str) -> ObjectInfo | None:
         """See `Store.info`."""
@@ -116,10 +105,6 @@ class FaultyStore:
     def delete(self, name: str) -> None:
         """See `Store.delete`."""
         self._call("delete", name, lambda: self.inner.delete(name))
-
-    def delete_folder(self, folder: str) -> None:
-        """See `Store.delete_folder`: by `list` and `delete`, so that those faults count."""
-        delete_listed(self, folder)
 
     def _write(self, method: str, name: str, data: Data, write: Callable[[Data], ObjectInfo]) -> ObjectInfo:
         fault = self._begin(method, name)
