@@ -1,4 +1,4 @@
-"""Whom a reader believes."""
+"""What a reader trusts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemas.published.public_key import PublicKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
-    """Publishers' keys, a block, or both; or anybody, which must be said.
+    """Publishers' keys, a block, or both; or every publisher, which must be said.
 
     Raises:
         InvalidInputError: nothing or too much is given, or a text is no key or no hash.
@@ -27,7 +27,7 @@ class Trust:
     block: str | None = None
     """Hash in base58 of the epoch's sync block or of its parent: the state is tied to it by hashes, whoever the publisher is."""
     anybody: bool = False
-    """Believe whoever wrote to the place that is read."""
+    """Trust everyone who can write to the place that is read."""
 
     def __post_init__(self) -> None:
         if self.anybody and (self.keys or self.block is not None):

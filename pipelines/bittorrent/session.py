@@ -40,7 +40,7 @@ class SessionSettings:
     listen: Address | None = None
     """Where peers may connect; None for outgoing connections alone."""
     trackers: bool = False
-    """Whether trackers will be asked: the library asks them from sockets that listen, so some are opened, on any port, though nobody
+    """Whether trackers will be asked: the library asks them from sockets that listen, so some are opened, on any port, though no peer
     may call."""
     upload_bytes_per_s: int | None = None
     """All peers together, those of private networks too."""

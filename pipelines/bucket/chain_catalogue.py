@@ -1,7 +1,7 @@
 """Keeps a chain's catalogue: changes it beside concurrent writers, and makes it anew from the manifests.
 
-Every change is a compare-and-swap of the whole object. A catalogue that is missing or can't be parsed is made anew by whoever changes
-it next. Signatures are not judged here: the catalogue saves a listing, and whoever follows it verifies the manifest.
+Every change is a compare-and-swap of the whole object. A catalogue that is missing or can't be parsed is rebuilt by the next
+writer. Signatures are not judged here: the catalogue saves a listing, and readers verify the manifest.
 """
 
 from __future__ import annotations

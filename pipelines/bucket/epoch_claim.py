@@ -33,7 +33,7 @@ from schemas.published.claim import CLAIM_BYTES_MAX, LEASE_TTL_S_MAX, LEASES_MAX
 from schemas.published.object_layout import EpochLayout
 
 LEASE_TTL_S: Final = 600.0
-"""How long a lease counts without being renewed, where nobody says otherwise."""
+"""How long a lease counts without being renewed, by default."""
 
 LEASE_TTL_S_MIN: Final = 1.0
 """Shortest lease that can be asked for: it must outlast a request to the store."""
@@ -49,7 +49,7 @@ _REMEDY = "Wait for it, or pass --ignore-claim: the result is right either way."
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """Who wants to hold an epoch's claim, and on what terms."""
+    """A producer that wants an epoch's claim, and its terms."""
 
     store: Store
     layout: EpochLayout
@@ -57,7 +57,7 @@ class Claimant:
     holder: Holder
     ttl_s: float = LEASE_TTL_S
     sightings: LeaseSightings = field(default_factory=LeaseSightings)
-    """Kept from one attempt to the next by who waits for a claim."""
+    """Kept by a waiting producer from one attempt to the next."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     join_s_max: float = JOIN_S_MAX
 
@@ -80,7 +80,7 @@ class Claimant:
         try:
             held.renew()
         except BaseException:
-            # The reply may be lost, and the claim there: nobody would renew it, and who tries again is another run.
+            # The reply may be lost, and the claim there: it would not be renewed, and a retry is another run.
             held.release()
             raise
         return held
@@ -96,7 +96,7 @@ class Claimant:
         Args:
             info: what is stored; None where nothing is.
         Raises:
-            ClaimedError: it can't be read, and nobody has looked on for long enough.
+            ClaimedError: it can't be read, and was not observed for long enough.
             StoreError: the store can't be read.
         """
         if info is None:
@@ -109,9 +109,9 @@ class Claimant:
             if not unreadable_counts(LEASE_TTL_S_MAX, info, self.now(), self.sightings.unchanged_s(self.layout.claim, info.version)):
                 return ()
             raise ClaimedError(
-                problem=f"the claim can't be read, so that somebody may hold it: {error.problem}",
+                problem=f"the claim can't be read, so another producer may hold it: {error.problem}",
                 where=self.where,
-                remedy=f"It is left alone for {LEASE_TTL_S_MAX} s. Delete it, or pass --ignore-claim, if nobody produces this epoch.",
+                remedy=f"It is left alone for {LEASE_TTL_S_MAX} s. Delete it, or pass --ignore-claim, if no other producer is at work on this epoch.",
             ) from error
         return tuple(lease for lease in claim.leases if self._counts(lease, info))
 
@@ -148,7 +148,7 @@ class HeldClaim:
                 raise
 
     def check(self) -> None:
-        """Look whether the claim was found lost; asks nobody.
+        """Raise if the heartbeat found the claim lost; no I/O.
 
         Raises:
             ClaimedError: another producer holds the claim now.
@@ -198,7 +198,7 @@ class HeldClaim:
             if len(others) == len(leases):
                 return None, None
             if not others:
-                # Who has added a lease in this moment adds it again at the next heartbeat.
+                # A producer that adds a lease just now adds it again at its next heartbeat.
                 claimant.store.delete(claimant.layout.claim)
                 return None, None
             return Claim(claimant.layout, others).to_bytes(), None
@@ -209,7 +209,7 @@ class HeldClaim:
 def remove_dead_claim(store: Store, layout: EpochLayout) -> None:
     """Remove a claim in which no lease counts any more: of a producer that was killed between its manifest and its release.
 
-    What can't be removed stays: nobody minds it.
+    What can't be removed stays and is harmless.
     """
     with suppress(StatecastError):
         info = store.info(layout.claim)

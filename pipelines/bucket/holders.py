@@ -1,4 +1,4 @@
-"""Who holds an epoch in a store: readers by their leases, producers by the claim.
+"""The holders of an epoch in a store: readers by their leases, producers by the claim.
 
 Which of them count, `pipelines.bucket.lease_rule` decides.
 """
@@ -19,12 +19,12 @@ from schemas.published.lease import LEASE_BYTES_MAX, LEASE_TTL_MAX_S, ReaderLeas
 from schemas.published.object_layout import EpochLayout, ObjectKind, parse_object_name
 
 LITTER_AFTER_S: Final = 86_400
-"""A lease that ended so long ago is nobody's: it may be deleted without a thought for a renewal at this moment."""
+"""A lease that ended so long ago is stale: it may be deleted without a race with its renewal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holders:
-    """Who holds an epoch, and what is left of who did."""
+    """An epoch's holders, and what earlier holders left."""
 
     live: tuple[str, ...]
     """In words, for people."""
@@ -33,7 +33,7 @@ class Holders:
 
     @property
     def description(self) -> str:
-        """The first holders in words; empty for nobody."""
+        """The first holders in words; empty for none."""
         more = f" and {len(self.live) - 2} more" if len(self.live) > 2 else ""
         return ", ".join(self.live[:2]) + more
 

@@ -1,6 +1,6 @@
-"""Holds a lease of an epoch while somebody reads it: written, renewed by a heartbeat, removed at the end.
+"""Holds a lease of an epoch while it is read: written, renewed by a heartbeat, removed at the end.
 
-All of it happens in a thread of its own, so that it neither slows nor fails the reading: a store that can't be written is told of once
+All of it happens in a thread of its own, so that it neither slows nor fails the reading: a store that can't be written is reported once
 and left alone, one that hangs is not waited for. A lease that could not be removed ends by itself.
 """
 
@@ -69,7 +69,7 @@ class EpochLease:
     def renew(self) -> LeaseState:
         """Write the lease, then look whether it came in time."""
         try:
-            # A lease beside nothing would be a folder that somebody has to clear away.
+            # A lease beside nothing would be a folder that must be cleared away.
             if self.store.info(self.layout.manifest) is None:
                 self.problem = "the epoch has no manifest there"
                 return LeaseState.GONE
@@ -116,7 +116,7 @@ def held_epoch(
     """Hold an epoch in some stores for as long as the block runs. However it ends, the leases are removed.
 
     Args:
-        tell: told, in another thread, what a lease came to whenever that changes.
+        tell: called, in another thread, whenever the lease's state changes.
         end_wait_s: how long the end of the block waits for all leases to be removed.
     """
     stop = threading.Event()
@@ -148,7 +148,7 @@ def _keep(lease: EpochLease, stop: threading.Event, tell: Callable[[EpochLease, 
             beat_s = lease.ttl_s / HEARTBEATS_PER_TTL
             stop.wait(min(beat_s, RETRY_S) if state is LeaseState.FAILED else beat_s)
     finally:
-        # Also where this thread dies of what nobody foresaw: nobody else knows of the lease.
+        # Also after an unexpected error in this thread: no other knows the lease.
         lease.release()
 
 

@@ -1,4 +1,4 @@
-"""Whose lease of an epoch still counts: a producer's in the claim, a reader's beside the objects. One rule, whoever looks.
+"""Which leases of an epoch still count: a producer's in the claim, a reader's beside the objects. One rule for every observer.
 
 A lease counts until the first of these holds:
 
@@ -6,10 +6,10 @@ A lease counts until the first of these holds:
 - its expiry is past by `CLOCK_SKEW_S`;
 - the object that it is in was not written for its time to live and `CLOCK_SKEW_S`, by the store's clock, where it has one: a holder
   whose clock is ahead writes an expiry that is far away, but each renewal is a new object;
-- whoever looks on has seen it unchanged for all of its time to live by its own monotonic clock, which needs no assumption on clocks.
+- the observer has seen it unchanged for all of its time to live by its own monotonic clock, which needs no assumption on clocks.
 
 What can't be read may be a newer version's. It counts as a lease of the longest time to live that was written when it was stored, or
-when it was first seen; where the store has no clock, who looks once only never sees it end.
+when it was first seen; where the store has no clock, an observer that looks once never sees it end.
 
 No I/O but a look at this machine's processes.
 """
@@ -53,7 +53,7 @@ def lease_counts(expires: datetime, ttl_s: float, stored: ObjectInfo, now: datet
     Args:
         ttl_s: its time to live.
         stored: the object that it is in.
-        now: by the clock of who looks, with a time zone.
+        now: by the observer's clock, with a time zone.
         unchanged_s: for how long the onlooker has seen it as it is.
     """
     return now < expires + timedelta(seconds=CLOCK_SKEW_S) and _is_fresh(ttl_s, stored, now, unchanged_s)
@@ -72,8 +72,8 @@ def producer_counts(lease: ProducerLease, stored: ObjectInfo, now: datetime, mac
     """Tell whether a lease in a claim counts.
 
     Args:
-        machine: of who looks, as `holder_process.this_machine` has it.
-        sightings: where somebody looks on for longer.
+        machine: the observer's, as `holder_process.this_machine` has it.
+        sightings: of an observer that looks repeatedly.
     """
     if is_gone(lease.holder, machine):
         return False
@@ -82,6 +82,6 @@ def producer_counts(lease: ProducerLease, stored: ObjectInfo, now: datetime, mac
 
 
 def _is_fresh(ttl_s: float, stored: ObjectInfo, now: datetime, unchanged_s: float) -> bool:
-    """Tell whether an object may have been written within a time to live, by the store's clock and by who looks on."""
+    """Tell whether an object may have been written within a time to live, by the store's clock and by the observer's."""
     is_stale = stored.modified is not None and now >= stored.modified + timedelta(seconds=ttl_s + CLOCK_SKEW_S)
     return not is_stale and unchanged_s <= ttl_s

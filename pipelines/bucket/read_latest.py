@@ -12,7 +12,7 @@ def read_latest(store: Store, chain_id: str) -> LatestPointer | None:
     """Return a chain's latest pointer; None where no complete epoch was published.
 
     Raises:
-        ManifestError: it can't be parsed, or is another chain's. Whoever publishes next replaces it.
+        ManifestError: it can't be parsed, or is another chain's. The next publisher replaces it.
         StoreError: the store can't be read.
     """
     name = latest_name(chain_id)

@@ -136,7 +136,7 @@ class RayExecutor:
         if not open_to_all:
             return ""
         return (
-            f"anybody who reaches the Ray cluster at {self._head.address} runs code on its machines, with all that they may read: "
+            f"everyone who reaches the Ray cluster at {self._head.address} runs code on its machines, with all that they may read: "
             "it asks for no token. Start it with RAY_AUTH_MODE=token (docs/operations/ray-cluster.md)."
         )
 

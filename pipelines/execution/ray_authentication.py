@@ -74,7 +74,7 @@ def cluster_settings(address: str) -> Iterator[str]:
         if _can_be_asked(head) and not RayHead(head).is_there():
             # Ray by itself would try for minutes.
             raise InvalidInputError(
-                problem=f"nobody answers at {head}", where=where, remedy="Check the address with `ray status --address …`."
+                problem=f"nothing answers at {head}", where=where, remedy="Check the address with `ray status --address …`."
             )
         token = _token() if os.environ[MODE] == "token" else ""
         if _answers(head, token) is False:

@@ -1,4 +1,4 @@
-"""What a fetch tells while it works. The display is somebody else's."""
+"""Progress of a fetch, for observers."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class FetchShard:
     here: tuple[FetchPart, ...]
     """Parts that were here before, and right."""
     missing: tuple[FetchPart, ...]
-    """All others: a fetch that came to its end has brought them."""
+    """All others: a finished fetch has brought them."""
 
     @classmethod
     def of(cls, believed: BelievedShard, here: Collection[str]) -> FetchShard:

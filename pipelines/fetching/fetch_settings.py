@@ -14,7 +14,7 @@ from pipelines.trust.policy import TrustPolicy
 
 @dataclass(frozen=True, slots=True)
 class FetchSettings:
-    """What is to be fetched, from where, into what, and whom to believe."""
+    """What is to be fetched, from where, into what, and what is trusted."""
 
     url: str
     """Of a store's folder, a chain's or an epoch's: where documents are asked for first."""

@@ -11,7 +11,7 @@ from pipelines.fetching.fetch_progress import FetchProgress, FetchWatcher, Sourc
 from pipelines.fetching.source_account import SourceAccount
 
 PROGRESS_INTERVAL_S: Final = 0.5
-"""How often a watcher is told."""
+"""How often an observer is called."""
 
 RATE_WINDOW_S: Final = 5.0
 """Rates are over this long."""

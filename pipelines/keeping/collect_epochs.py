@@ -249,7 +249,7 @@ class _Collection:
             writer.change(lambda catalogue: self._unmarked(catalogue, layout))
             self._note(f"epoch {layout.epoch_height} ({layout.epoch_id}) stays after all: {kept}")
             return CollectedEpoch(Decision(layout, decision.phase, Verdict.KEEP, kept))
-        # Listed anew: what was put since must go too, or it would stay for ever.
+        # Listed anew: what was put since must go too, or it would never be deleted.
         objects = [(info, found.kind) for info in self.store.list(layout.folder) if (found := parse_object_name(info.name)) is not None]
         self.store.delete(layout.manifest)
         self._delete([info.name for info, kind in objects if kind not in (*_LAST, ObjectKind.MANIFEST)])

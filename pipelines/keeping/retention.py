@@ -1,6 +1,6 @@
-"""Which epochs of a store may be deleted. A pure plan over what somebody has found out; deletes nothing.
+"""Which epochs of a store may be deleted. A pure plan over known facts; deletes nothing.
 
-An epoch goes when enough complete ones are above it and it is old enough, and never while somebody holds it. What a killed producer or
+An epoch goes when enough complete ones are above it and it is old enough, and never while it is held. What a killed producer or
 a killed deletion left, a folder without a manifest, goes by rules of its own.
 """
 
@@ -16,7 +16,7 @@ from schemas.errors import InvalidInputError
 from schemas.published.object_layout import EpochLayout
 
 ORPHANS_AFTER_S: Final = 2 * 86_400
-"""How long nothing must have changed in a folder without a manifest before it counts as an orphan, where nobody says otherwise."""
+"""How long nothing must have changed in a folder without a manifest before it counts as an orphan, by default."""
 
 SECONDS_A_DAY: Final = 86_400
 
@@ -60,7 +60,7 @@ class StoredEpoch:
     leaving_since: datetime | None = None
     """When a deletion began, by the catalogue."""
     held_by: str = ""
-    """Who holds a live lease or claim; empty for nobody."""
+    """Holders of live leases or claims in words; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ def _decide(epoch: StoredEpoch, rule: RetentionRule, complete_above: int, is_poi
 
 
 def _decide_unpublished(epoch: StoredEpoch, rule: RetentionRule, now: datetime) -> tuple[Verdict, str]:
-    # Whoever writes into it since is a producer that began anew: then it is a folder like any other without a manifest.
+    # A later write is of a producer that began anew: then it is a folder like any other without a manifest.
     if epoch.leaving_since is not None and (epoch.changed is None or epoch.changed <= epoch.leaving_since):
         return Verdict.COLLECT, "an earlier deletion of it was not finished"
     if epoch.changed is None:

@@ -61,5 +61,5 @@ def _repair_latest(store: Store, chain_id: str, finding: Finding) -> Repair:
     try:
         store.swap(finding.object_name, pointer.to_bytes(), found)
     except ObjectExistsError:
-        return Repair(finding, problem="somebody replaced it in the meantime")
+        return Repair(finding, problem="another writer replaced it in the meantime")
     return Repair(finding, OWN_STORE)

@@ -1,4 +1,4 @@
-"""What a mirror may give, and what it says of each request. Values only."""
+"""A mirror's limits, and its log entry of each request. Values only."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class MirrorLimits:
     """What a mirror gives. Rates are None where there is none."""
 
     connections: int = 256
-    """Open at once; one more is told to come back."""
+    """Open at once; one more is answered with Retry-After."""
     requests_per_client: int = 32
-    """Answers under way to one address; one more is told to come back."""
+    """Answers under way to one address; one more is answered with Retry-After."""
     upload_bytes_per_s: float | None = None
     """All clients together."""
 

@@ -12,7 +12,7 @@ from pipelines.stores.store import ObjectInfo, Store
 
 
 class StoreHandler(fs.FileSystemHandler):  # type: ignore[misc]
-    """Paths are object names. Whoever writes gets a NotImplementedError."""
+    """Paths are object names. Writing raises NotImplementedError."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -16,7 +16,7 @@ def take_lock(path: Path, *, shared: bool = False) -> BinaryIO:
         BlockingIOError: another process holds it.
         OSError: the file can't be opened, or its file system has no locks.
     """
-    file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by who holds the lock
+    file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by the lock's holder
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BaseException:

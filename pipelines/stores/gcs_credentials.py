@@ -1,4 +1,4 @@
-"""Whom GCS is asked as: the identity that Google's own rules find, or nobody.
+"""Credentials for GCS: the identity that Google's own rules find, or none.
 
 gcsfs's search is not used: it refuses every identity of another project than the one that it was given, goes on without any, asks the
 metadata server twice as often, and does all of it again for each store that is opened.

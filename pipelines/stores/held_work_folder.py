@@ -1,7 +1,7 @@
 """Holds a local work folder: a watcher alone, because it removes whole epochs from it; other producers beside each other.
 
 Producers share nothing in it but an epoch's folder, in which each shard has its own; the claim keeps them from the same shard. A bucket
-is not held: who names one for several watchers gives each a folder in it.
+is not held: several watchers need a folder each.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def held_work_folder(url: str, *, alone: bool) -> Iterator[None]:
     """Hold a work folder for as long as the block runs; one that is no local folder, or has no locks, is not held.
 
     Args:
-        alone: nobody else may work in it.
+        alone: no other process may work in it.
     Raises:
         InvalidInputError: a process that can't be worked beside holds it.
         StoreError: it can't be written.

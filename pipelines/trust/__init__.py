@@ -1,1 +1,1 @@
-"""Who and what is believed: signatures, thresholds, contradictions, freshness. Decisions only, no I/O."""
+"""What is believed: signatures, thresholds, contradictions, freshness. Decisions only, no I/O."""

@@ -13,7 +13,7 @@
    the state header hashes to it and holds the memory usage.
 
 What a trusted *parent* does not prove is the sync hash itself: anyone can make a header that names a parent. Parts and state root
-do not depend on it; who hands them to a node compares the sync hash with the node's own.
+do not depend on it; a caller that hands them to a node compares the sync hash with the node's own.
 
 Source: nearcore chain/chain/src/state_sync/adapter.rs, ChainStateSyncAdapter::set_state_header.
 """

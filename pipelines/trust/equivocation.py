@@ -1,7 +1,7 @@
 """Shard statements that contradict each other.
 
-Honest producers of one (chain, epoch, shard, num_parts) write the same statement, with one exception: who has no state header says
-nothing of it. Any other difference proves that somebody is wrong; both envelopes are the evidence. No I/O.
+Honest producers of one (chain, epoch, shard, num_parts) write the same statement, with one exception: a producer without a state header
+leaves it out. Any other difference proves that one of them is wrong; both envelopes are the evidence. No I/O.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whose lease counts: producers and collectors come to the same answer, at the same moment."""
+"""Which leases count: producers and collectors give the same answer, at the same moment."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _stores = itertools.count(1)
 
 @dataclass(frozen=True)
 class StoreWithClock(MemoryStore):
-    """A store that says when its objects were stored, once it is told."""
+    """A store that says when its objects were stored, once it is set."""
 
     times: list[datetime] = field(default_factory=list)
 
@@ -69,14 +69,14 @@ def test_a_lease_counts_until_the_first_clock_says_otherwise(
 
 
 def test_what_cannot_be_read_counts_for_the_longest_time_to_live() -> None:
-    """From when it was stored, or was first seen; for ever to who sees neither."""
+    """From when it was stored, or was first seen; without end to an observer that sees neither."""
     assert unreadable_counts(TTL_S, stored(TTL_S + CLOCK_SKEW_S - 1), NOW)
     assert not unreadable_counts(TTL_S, stored(TTL_S + CLOCK_SKEW_S), NOW)
     assert unreadable_counts(TTL_S, stored(None), NOW)
     assert not unreadable_counts(TTL_S, stored(None), NOW, TTL_S + 1)
 
 
-def test_a_process_that_is_gone_holds_nothing_for_anybody(store: StoreWithClock) -> None:
+def test_a_process_that_is_gone_holds_nothing(store: StoreWithClock) -> None:
     """Neither for a producer nor for a collector of its machine, however long its lease has left."""
     ours = this_holder()
     dead = replace(ours, started=ours.started - 1)

@@ -113,7 +113,7 @@ def test_an_open_cluster_gets_a_warning(capsys: pytest.CaptureFixture[str]) -> N
         assert isinstance(executor, RayExecutor)
         executor.close()
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "[warning" in line]
-    assert f"anybody who reaches the Ray cluster at {cluster.address} runs code" in line and "RAY_AUTH_MODE=token" in line
+    assert f"everyone who reaches the Ray cluster at {cluster.address} runs code" in line and "RAY_AUTH_MODE=token" in line
 
 
 @pytest.mark.parametrize("named", ["option", "environment"])
@@ -134,5 +134,5 @@ def test_a_ray_that_is_started_here_by_name_is_as_closed_as_any(named: str, monk
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "nowhere.invalid:6379"])
 def test_an_address_without_a_cluster_is_an_error_at_once(address: str) -> None:
     """Ray by itself would try for minutes."""
-    with pytest.raises(InvalidInputError, match=f"nobody answers.*{address}"):
+    with pytest.raises(InvalidInputError, match=f"nothing answers.*{address}"):
         RayExecutor(address)

@@ -109,7 +109,7 @@ def test_an_epoch_that_is_fetched_is_not_collected(root: Path, tmp_path: Path) -
 
 @dataclass
 class Dying(Collector):
-    """A watcher that fails in a way that nobody foresaw once the lease is there."""
+    """An observer that fails unexpectedly once the lease is there."""
 
     def event(self, name: str, facts: dict[str, object]) -> None:
         """Fail at the first part."""
@@ -118,7 +118,7 @@ class Dying(Collector):
             raise NameError
 
 
-def test_a_fetch_that_dies_of_what_nobody_foresaw_leaves_no_lease(root: Path, tmp_path: Path) -> None:
+def test_a_fetch_that_fails_unexpectedly_leaves_no_lease(root: Path, tmp_path: Path) -> None:
     """A collection need not wait for its end."""
     watcher = Dying(str(root))
     with pytest.raises(NameError):
@@ -128,7 +128,7 @@ def test_a_fetch_that_dies_of_what_nobody_foresaw_leaves_no_lease(root: Path, tm
 
 
 def test_without_a_lease_the_epoch_goes(root: Path, tmp_path: Path) -> None:
-    """What is asked for is done: no lease is written, and the collection sees nobody."""
+    """What is asked for is done: no lease is written, and the collection sees no reader."""
     watcher = Collector(str(root), wait_for_lease=False)
     # Whether the parts that were still missing came in time is a matter of luck.
     with suppress(FetchError):

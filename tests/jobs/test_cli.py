@@ -43,7 +43,7 @@ def test_the_help_lists_every_command() -> None:
 
 @pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("help",)])
 def test_what_shows_only_words_imports_no_library_of_data(arguments: tuple[str, ...]) -> None:
-    """Or it takes seconds that somebody waits for."""
+    """Or it takes seconds of the user's time."""
     shown = "import sys; from jobs.cli import run; run(sys.argv[1:]); heavy = {'ray', 'pyarrow', 'numpy', 'structlog'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
     done = subprocess.run([sys.executable, "-c", shown, *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

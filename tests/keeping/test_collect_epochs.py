@@ -76,7 +76,7 @@ def test_old_epochs_go_and_new_ones_stay() -> None:
 def test_a_collection_that_dies_before_it_deletes_takes_its_mark_back(
     monkeypatch: pytest.MonkeyPatch, failure: type[BaseException]
 ) -> None:
-    """Else producers would be kept away from an epoch that nobody deletes."""
+    """Else producers would be kept away from an epoch that is not being deleted."""
     url, looks = store_with(1, 2), []
 
     def fail(method: str, name: str, _number: int) -> None:
@@ -183,7 +183,7 @@ def test_a_pointer_that_moves_at_the_last_moment_keeps_its_epoch(monkeypatch: py
 
 
 def test_a_lease_that_comes_after_the_mark_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of reader and collector at least one sees the other: here the reader is told that the epoch goes."""
+    """Of reader and collector at least one sees the other: here the reader sees that the epoch goes."""
     url = store_with(1, 2)
     states: list[LeaseState] = []
     inject(
@@ -349,7 +349,7 @@ def test_a_mark_that_a_killed_collection_left_is_taken_back_where_the_epoch_stay
 
 
 def test_the_catalogue_loses_epochs_that_are_not_there() -> None:
-    """Somebody deleted one by hand."""
+    """One was deleted by hand."""
     url = store_with(1, 2)
     store = open_store(url)
     for info in list(store.list(epoch_layout(1).folder)):
@@ -360,7 +360,7 @@ def test_the_catalogue_loses_epochs_that_are_not_there() -> None:
 
 
 def test_a_damaged_manifest_goes_by_count_and_is_named() -> None:
-    """Nobody can read that epoch."""
+    """That epoch can't be read."""
     url = store_with(1, 2)
     open_store(url).put(epoch_layout(1).manifest, b"rotten")
     result = collect_epochs(url, CHAIN_ID, 1, plan_only=True)

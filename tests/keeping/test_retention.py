@@ -1,4 +1,4 @@
-"""Which epochs may be deleted: by count, by age, and never while somebody holds them."""
+"""Which epochs may be deleted: by count, by age, and never while they are held."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_incomplete_epochs_do_not_count() -> None:
 
 
 def test_an_incomplete_epoch_goes_when_enough_complete_ones_are_above_it() -> None:
-    """Nobody will finish it."""
+    """It will not be finished."""
     assert collected([stored(91, is_complete=False), stored(92), stored(93)], RetentionRule(2)) == [91]
 
 
@@ -93,7 +93,7 @@ def test_a_folder_without_a_manifest_waits() -> None:
 
 
 def test_a_killed_deletion_is_finished_at_once() -> None:
-    """Unless somebody wrote into the folder since: then it waits as any folder without a manifest."""
+    """Unless something was put into the folder since: then it waits as any folder without a manifest."""
     marked = NOW - timedelta(minutes=1)
     epochs = [
         stored(1, phase=EpochPhase.LEAVING, is_complete=False, leaving_since=marked, changed=marked),

@@ -1,4 +1,4 @@
-"""Bringing a shard's parts: the rate from the bucket is kept, and nobody waits for it after a stop."""
+"""Bringing a shard's parts: the rate from the bucket is kept, and a stop does not wait for it."""
 
 from __future__ import annotations
 

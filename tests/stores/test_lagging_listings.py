@@ -120,7 +120,7 @@ def test_an_epoch_that_is_listed_and_gone_disturbs_no_collection(root: Path, lag
 
 
 def test_an_epoch_that_is_named_is_checked_without_being_listed(root: Path, lagging: LaggingStore) -> None:
-    """Only who asks for the newest, or for all, needs a listing; who is too early is told that nothing is there."""
+    """Only a request for the newest, or for all, needs a listing; a reader that is too early finds nothing."""
     lagging.fall_behind()
     publish_epoch(str(root), 1)
     assert statecast("check", f"{root}/{epoch_layout(1).folder}", "--in-process").code == 0

@@ -74,7 +74,7 @@ class EpochPublisher:
         """Return the published epoch when nothing is missing of what a production would make; else None.
 
         Sizes are looked up, bytes are not read: that is what a check is for. The latest pointer is moved forward, and the catalogue
-        brought up to date, where a killed run did not come to it.
+        brought up to date, where a killed run did not do it.
 
         Raises:
             ManifestError: there is a manifest that can't be parsed.

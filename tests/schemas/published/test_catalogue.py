@@ -116,7 +116,7 @@ def test_a_lease_comes_back() -> None:
 
 @pytest.mark.parametrize("ttl_s", [-1, LEASE_TTL_MAX_S + 1])
 def test_a_lease_without_end_is_refused(ttl_s: int) -> None:
-    """Nobody holds an epoch for ever, or before the lease was written."""
+    """No lease holds an epoch without end, or before it was written."""
     with pytest.raises(ManifestError):
         ReaderLease.parse(ReaderLease("x", "fetch", NOW, NOW + timedelta(seconds=ttl_s)).to_bytes(), "test")
 

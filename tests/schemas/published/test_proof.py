@@ -129,7 +129,7 @@ def test_garbage_is_refused(data: bytes) -> None:
 
 
 def test_a_proof_that_is_too_long_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A document over the limit is refused before anybody has it."""
+    """A document over the limit is refused before it is returned."""
     monkeypatch.setattr("schemas.published.proof.PROOF_BYTES_MAX", len(PROOF.to_bytes()) - 1)
     with pytest.raises(InvalidInputError, match="longer prefix"):
         PROOF.to_bytes()
