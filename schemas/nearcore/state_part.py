@@ -75,7 +75,7 @@ def boundary_threshold(part_id: int, num_parts: int, total: int) -> int:
 
     Args:
         part_id: 0 <= part_id <= num_parts. Part 0 begins at the empty key whatever the threshold, and ``num_parts`` itself, like
-            any part whose threshold is not below ``total``, at the right edge.
+            any part whose threshold is not below ``total``, at the right end.
         total: memory usage of the root.
     Source: nearcore core/store/src/trie/state_parts.rs, Trie::find_state_part_boundary.
     """
