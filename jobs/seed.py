@@ -15,17 +15,25 @@ from jobs.options import ShardIds, TrustOptions, parse_byte_count
 from jobs.seed_display import open_seed_display
 from pipelines.bittorrent.session import SessionSettings
 from pipelines.execution.status_server import Health, status_server
+from pipelines.nearpeer.genesis import KNOWN_GENESIS
+from pipelines.nearpeer.peer_url import PeerUrl
 from pipelines.seeding.data_folder import DataFolder, open_data_folder
 from pipelines.seeding.epoch_feed import find_chain
+from pipelines.seeding.peer_service import PeerServiceSettings
 from pipelines.seeding.seed_metrics import STUCK_S, SeedMetrics
 from pipelines.seeding.seeder import Seeder, SeedSettings
 from pipelines.seeding.status import SeedEvent, SeedStatus
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
-from schemas.address import parse_address
+from schemas.address import Address, parse_address
 from schemas.errors import InvalidInputError, PartialResultError
+from schemas.ids import CryptoHash
 
 _NETWORK = "Network"
+_NEAR = "nearcore's own network"
+
+KEYS_MAX = 2
+"""Addresses in nearcore's network, each with a key of its own."""
 
 
 def seed(
@@ -60,6 +68,33 @@ def seed(
     ] = None,
     connections: Annotated[int, typer.Option("--connections", help="Most peers at once.", rich_help_panel=_NETWORK)] = 200,
     downloads: Annotated[int, typer.Option("--downloads", help="Parts to download at once.", rich_help_panel=_NETWORK)] = 4,
+    near_listen: Annotated[
+        str | None,
+        typer.Option(
+            "--near-listen",
+            help="HOST:PORT, or two with a comma between, on which nearcore's own nodes find the epochs too; with two, the newest epoch "
+            "and the one before stay found at once. Default: none.",
+            rich_help_panel=_NEAR,
+        ),
+    ] = None,
+    near_peer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--near-peer", help="near://ed25519:KEY@host:port of a node to stay connected to; may be repeated.", rich_help_panel=_NEAR
+        ),
+    ] = None,
+    near_genesis: Annotated[
+        str | None,
+        typer.Option(
+            "--near-genesis",
+            help="The chain's genesis hash. Known of mainnet and testnet; `statecast inspect near://…` shows it of others.",
+            rich_help_panel=_NEAR,
+        ),
+    ] = None,
+    near_private: Annotated[
+        bool,
+        typer.Option("--near-private", help="Also answer nodes at loopback and private addresses by a dial back.", rich_help_panel=_NEAR),
+    ] = False,
     metrics: Annotated[
         str | None,
         typer.Option(
@@ -94,11 +129,16 @@ def seed(
         connections_max=connections,
     )
     peers = tuple(parse_address(text, "--peer") for text in dict.fromkeys(peer or ()))
+    near_addresses = tuple(
+        parse_address(text, "--near-listen", every_host=True, any_port=True) for text in (near_listen.split(",") if near_listen else ())
+    )
+    near_peers = tuple(PeerUrl.parse(text) for text in dict.fromkeys(near_peer or ()))
     metrics_address = None if metrics is None else parse_address(metrics, "--metrics", every_host=True, any_port=True)
     with ExitStack() as stack:
         folder = stack.enter_context(open_data_folder(data))
+        chain = chain_id or named or _only_chain(store, folder)
         settings = SeedSettings(
-            chain_id=chain_id or named or _only_chain(store, folder),
+            chain_id=chain,
             epochs=epochs,
             trust=policy,
             session=session,
@@ -109,6 +149,7 @@ def seed(
             downloads=downloads,
             download_bytes_per_s=None if download_limit is None else parse_byte_count(download_limit, "--download-limit"),
             poll_interval_s=poll_interval,
+            near=_near_settings(chain, near_addresses, near_peers, near_genesis, near_private, session.upload_bytes_per_s),
             hold_lease=lease,
         )
         display = open_seed_display(as_json)
@@ -125,8 +166,35 @@ def seed(
         port = seeder.latest_status.listen_port
         facts = {"port": port, "metrics_port": metrics_port, "trust": policy.description}
         display.event(SeedEvent("listening", f"port {port}, believing {policy.description}", facts))
+        if (near := seeder.latest_status.near_peer) is not None:
+            display.event(
+                SeedEvent("near_listening", " and ".join(seeder.near_urls()), {"ports": list(near.ports), "urls": seeder.near_urls()})
+            )
         status = seeder.run(display.status, once=once)
     _finish(status, once, as_json)
+
+
+def _near_settings(
+    chain_id: str,
+    listen: tuple[Address, ...],
+    peers: tuple[PeerUrl, ...],
+    genesis: str | None,
+    private: bool,
+    upload_bytes_per_s: int | None,
+) -> PeerServiceSettings | None:
+    if not listen:
+        if peers or genesis or private:
+            raise InvalidInputError(problem="--near-peer, --near-genesis and --near-private need --near-listen")
+        return None
+    if len(listen) > KEYS_MAX:
+        raise InvalidInputError(problem=f"--near-listen takes at most {KEYS_MAX} addresses", where=", ".join(map(str, listen)))
+    genesis_hash = KNOWN_GENESIS.get(chain_id) if genesis is None else CryptoHash.from_base58(genesis)
+    if genesis_hash is None:
+        raise InvalidInputError(
+            problem=f"the genesis hash of {chain_id} is not known, and nodes of the chain ask for it",
+            remedy="Give --near-genesis; `statecast inspect near://ed25519:KEY@host:port` of one of its nodes shows it.",
+        )
+    return PeerServiceSettings(genesis_hash, listen, peers, upload_bytes_per_s, private_addresses=private)
 
 
 def _health(seeder: Seeder) -> Health:

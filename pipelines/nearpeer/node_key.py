@@ -30,6 +30,10 @@ class NodeKey:
         private_key = Ed25519PrivateKey.from_private_bytes(seed)
         return cls(PeerId(ED25519, private_key.public_key().public_bytes_raw()), private_key)
 
+    def seed(self) -> bytes:
+        """Return the secret half, for the key's file."""
+        return self._private_key.private_bytes_raw()
+
     def sign(self, digest: bytes) -> PeerSignature:
         """Sign 32 bytes."""
         return PeerSignature(ED25519, self._private_key.sign(digest))

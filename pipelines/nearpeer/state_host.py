@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -126,7 +126,7 @@ class StateHost:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._sides, self._state, self._settings, self._clock, self._note = sides, state, settings, clock, note
+        self._sides, self._state, self._settings, self._clock, self._note = list(sides), state, settings, clock, note
         self._announcements = Announcements([side.key for side in sides])
         self.policy = RequestPolicy(settings.limits)
         self.messages: Counter[str] = Counter()
@@ -155,10 +155,12 @@ class StateHost:
             OSError: an address is taken.
         """
         ports = []
-        for side, (host, port) in zip(self._sides, addresses, strict=True):
-            server = await asyncio.start_server(self._accepting(side), host, port, backlog=128)
+        for number, (side, (host, port)) in enumerate(zip(tuple(self._sides), addresses, strict=True)):
+            server = await asyncio.start_server(self._accepting(number), host or "0.0.0.0", port, backlog=128)
             self._servers.append(server)
             ports.append(int(server.sockets[0].getsockname()[1]))
+            if not side.listen_port:
+                self._sides[number] = replace(side, listen_port=ports[-1])
         for side in self._sides:
             for peer_id, address in self._settings.peers:
                 self._spawn(self._keep_dialled(side, peer_id, address))
@@ -192,9 +194,9 @@ class StateHost:
                 await neighbour.connection.send(SyncSnapshotHosts((said,)))
         return True
 
-    def _accepting(self, side: OwnSide) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
+    def _accepting(self, number: int) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
         def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            self._spawn(self._accepted(side, reader, writer))
+            self._spawn(self._accepted(self._sides[number], reader, writer))
 
         return accepted
 

@@ -6,6 +6,7 @@ look or a shard fails with is told and tried again at the next look; seeding goe
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections import deque
@@ -20,9 +21,11 @@ from pipelines.bittorrent.magnet import magnet_link
 from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX, PublishedTorrent, named_torrent, read_torrent
 from pipelines.bittorrent.session import SessionSettings
 from pipelines.bucket.lease_keeper import EpochLease, held_epoch
+from pipelines.nearpeer.node_key_file import read_or_make_node_key
 from pipelines.seeding.data_folder import DataFolder
 from pipelines.seeding.epoch_feed import EpochFeed, EpochToSeed
 from pipelines.seeding.kept_epochs import HeldEpoch, epochs_to_drop
+from pipelines.seeding.peer_service import PeerService, PeerServiceSettings
 from pipelines.seeding.shard_parts import ShardFiles
 from pipelines.seeding.status import OnEvent, SeedEvent, SeedStatus, ShardKey, ShardPhase, ShardStatus
 from pipelines.seeding.swarm import Swarm, Traffic
@@ -31,7 +34,7 @@ from pipelines.stores.store import Store
 from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.policy import TrustPolicy
 from schemas.address import Address
-from schemas.errors import InvalidInputError, ManifestError, StatecastError
+from schemas.errors import InvalidInputError, ManifestError, ObjectMismatchError, StatecastError
 from schemas.published.manifest_shard import ManifestShard
 from schemas.published.object_layout import EpochLayout, shard_folder_name
 
@@ -68,6 +71,8 @@ class SeedSettings:
     download_bytes_per_s: float | None = None
     """Most bytes of parts a second from the bucket; None for no limit."""
     poll_interval_s: float = 60.0
+    near: PeerServiceSettings | None = None
+    """How the epochs are served in nearcore's own network; None for not at all."""
     hold_lease: bool = True
     """Write a lease of an epoch into the bucket while parts of it are brought from there, where it can be written."""
 
@@ -95,6 +100,14 @@ class Seeder:
         self._settings = settings
         self._on_event = on_event
         self._swarm = Swarm(settings.session, data, settings.peers, settings.trackers)
+        self._peer: PeerService | None = None
+        if settings.near is not None:
+            keys = [read_or_make_node_key(data.own(f"node_key_{number}.json")) for number in range(len(settings.near.listen))]
+            try:
+                self._peer = PeerService(settings.chain_id, keys, settings.near, on_event)
+            except BaseException:
+                self._swarm.close()
+                raise
         self._feed = EpochFeed(store, settings.chain_id, settings.epochs, settings.trust, self._read_accepted())
         self._download_pace = None if settings.download_bytes_per_s is None else Pace(settings.download_bytes_per_s)
         self._stop = threading.Event()
@@ -124,6 +137,7 @@ class Seeder:
                     self._change(damage.key, phase=ShardPhase.FAILED, problem=damage.problem, parts_complete=0, bytes_complete=0)
                     self._tell("shard_failed", damage.key, damage.problem)
                     self._damaged.append(damage.key)
+                    self._forget_hosted(damage.key)
                     self._wake.set()
                 self._served_at_s = time.monotonic()
                 if self._failure is not None:
@@ -135,6 +149,8 @@ class Seeder:
             # A bucket that does not answer must not cost the resume data.
             keeper.join(STOP_WAIT_S)
             self._latest_status = self._status()
+            if self._peer is not None:
+                self._peer.close()
             self._swarm.close()
         if self._failure is not None:
             raise self._failure
@@ -151,6 +167,10 @@ class Seeder:
         """How it stood some fraction of a second ago. Safe in any thread, at any time."""
         return self._latest_status
 
+    def near_urls(self) -> list[str]:
+        """Return this peer's names in nearcore's network, with the host left for the reader to fill in."""
+        return [] if self._peer is None else self._peer.urls()
+
     def seconds_since_served(self) -> float:
         """Return how long ago the session was last served: more than a few seconds mean that this process is stuck."""
         return time.monotonic() - self._served_at_s
@@ -165,6 +185,7 @@ class Seeder:
             polled_at=self._polled_at,
             poll_problem=self._poll_problem,
             pieces_refused=self._swarm.pieces_refused,
+            near_peer=None if self._peer is None else self._peer.status(),
         )
 
     def _keep_up(self, once: bool) -> None:
@@ -234,6 +255,7 @@ class Seeder:
                 self._shards.setdefault(key, ShardStatus(key, ShardPhase.WAITING, len(shard.parts), size))
         for key in stale:
             self._swarm.remove(key, forget=False)
+            self._forget_hosted(key)
         manifest = epoch.manifest
         facts = {"epoch_height": manifest.epoch_height, "epoch_id": str(manifest.epoch_id), "revision": manifest.revision}
         self._on_event(
@@ -290,6 +312,45 @@ class Seeder:
             in_place=folder != self._data.path(key.layout.folder),
             magnet=self._magnet(torrent),
         )
+        self._host(key, epoch, shard, folder)
+
+    def _host(self, key: ShardKey, epoch: EpochToSeed, shard: ManifestShard, folder: Path) -> None:
+        """Serve a shard in nearcore's network too, and announce its epoch once all of it is here; a fault there leaves the torrent alone."""
+        if self._peer is None:
+            return
+        try:
+            self._peer.host_shard(key, epoch.manifest, folder, self._header(key, shard))
+            with self._lock:
+                phases = {one.key.shard_id: one.phase for one in self._shards.values() if one.key.layout == key.layout}
+            if all(phase is ShardPhase.SEEDING for phase in phases.values()):
+                self._peer.announce(epoch.manifest, sorted(phases))
+        except StatecastError as error:
+            self._tell("shard_failed", key, f"not served in nearcore's network: {error}")
+
+    def _header(self, key: ShardKey, shard: ManifestShard) -> Path:
+        """Return where a shard's state header lies; it is brought from the bucket where it is not here.
+
+        Raises:
+            ManifestError: the epoch was published without one.
+            StoreError: the bucket can't be read, or has other bytes than were published.
+        """
+        name = key.layout.state_header(key.shard_id)
+        path = self._data.path(name)
+        listed = shard.header
+        if listed is None:
+            raise ManifestError(problem="the shard is published without a state header", where=name)
+        with suppress(OSError):
+            if hashlib.sha256(path.read_bytes()).hexdigest() == listed.sha256:
+                return path
+        data = self._store.get(name, 0, listed.size + 1)
+        if len(data) != listed.size or hashlib.sha256(data).hexdigest() != listed.sha256:
+            raise ObjectMismatchError(problem="the state header has other bytes than were published", where=f"{self._store.url}/{name}")
+        self._data.write(path, data)
+        return path
+
+    def _forget_hosted(self, key: ShardKey) -> None:
+        if self._peer is not None:
+            self._peer.forget(key)
 
     def _torrent(self, key: ShardKey, shard: ManifestShard) -> PublishedTorrent:
         """Return the shard's torrent, kept here or from the bucket.
@@ -322,6 +383,7 @@ class Seeder:
                     del self._shards[key]
             for key in keys:
                 self._swarm.remove(key, forget=True)
+                self._forget_hosted(key)
                 self._parts(key).forget()
             self._epochs.pop(layout)
             self._data.drop(layout)

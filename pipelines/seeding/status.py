@@ -73,6 +73,32 @@ class ShardStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """How the seeder stands in nearcore's own network."""
+
+    ports: tuple[int, ...]
+    neighbours: int
+    announced_epochs: tuple[int, ...]
+    requests: Mapping[str, int]
+    """By what became of them."""
+    messages: Mapping[str, int]
+    """Connections and messages by what became of them."""
+    bytes_sent: int
+    """Of headers and parts."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the status as JSON values."""
+        return {
+            "ports": list(self.ports),
+            "neighbours": self.neighbours,
+            "announced_epochs": list(self.announced_epochs),
+            "requests": dict(self.requests),
+            "messages": dict(self.messages),
+            "bytes_sent": self.bytes_sent,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class SeedStatus:
     """The seeder at one moment."""
 
@@ -86,6 +112,8 @@ class SeedStatus:
     """Why the last look at the bucket, or a manifest in it, failed; empty if none did."""
     pieces_refused: int
     """Pieces whose bytes on the disk turned out wrong."""
+    near_peer: PeerStatus | None = None
+    """None where it is no peer of nearcore's network."""
 
     @property
     def is_complete(self) -> bool:
@@ -104,6 +132,7 @@ class SeedStatus:
             "poll_problem": self.poll_problem,
             "pieces_refused": self.pieces_refused,
             "shards": [shard.to_json() for shard in self.shards],
+            **({} if self.near_peer is None else {"near_peer": self.near_peer.to_json()}),
         }
 
 
@@ -112,7 +141,7 @@ class SeedEvent:
     """Something that happened once."""
 
     kind: str
-    """epoch_found, epoch_dropped, shard_seeding, shard_failed, poll_failed, manifest_refused, memory_ignored."""
+    """epoch_found, epoch_dropped, epoch_announced, near_peer, shard_seeding, shard_failed, poll_failed, manifest_refused, memory_ignored."""
     message: str
     """For people."""
     facts: Mapping[str, Any] = field(default_factory=dict)
