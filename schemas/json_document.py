@@ -1,20 +1,22 @@
 """JSON as signed documents need it: one encoding for one value, and a reader that takes nothing on trust.
 
 Canonical encoding: UTF-8 with all non-ASCII escaped, keys ascending, no spaces, integers only. The reader refuses what has no
-single meaning: a key twice, fractions, NaN, numbers of endless digits, deep nesting, more bytes than the caller allows.
+single meaning: a key twice, fractions, NaN, numbers of endless digits; and before it decodes anything, what has more bytes, values or
+levels than documents of its kind (`schemas.json_limits`).
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from schemas.errors import InvalidInputError, ManifestError
 from schemas.ids import CryptoHash
+from schemas.json_limits import JsonLimits
 
 INTEGER_DIGITS_MAX = 20
 """Longest integer: an unsigned 64-bit one."""
@@ -29,14 +31,15 @@ def encode_json(document: dict[str, Any]) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
 
 
-def decode_json(data: bytes, bytes_max: int, where: str) -> dict[str, Any]:
+def decode_json(data: bytes, limits: JsonLimits, where: str) -> dict[str, Any]:
     """Parse a JSON object.
 
     Raises:
-        ManifestError: too long, not JSON, ambiguous, or no object.
+        ManifestError: over a limit, not JSON, ambiguous, or no object.
     """
-    if len(data) > bytes_max:
-        raise ManifestError(problem=f"the document has {len(data)} bytes, at most {bytes_max} are read", where=where)
+    too_much = limits.problem(data)
+    if too_much is not None:
+        raise ManifestError(problem=too_much, where=where)
 
     def refuse(text: str) -> NoReturn:
         raise ManifestError(problem=f"{text[:40]} is no whole number of at most {INTEGER_DIGITS_MAX} digits", where=where)
@@ -159,9 +162,10 @@ class FieldReader:
         """An object inside this one."""
         return FieldReader(self.value(name), f"{self.where}: {name}")
 
-    def inners(self, name: str, length_max: int) -> list[FieldReader]:
-        """A list of objects."""
-        return [FieldReader(entry, f"{self.where}: {name}[{index}]") for index, entry in enumerate(self.listed(name, length_max))]
+    def inners(self, name: str, length_max: int) -> Iterator[FieldReader]:
+        """A list of objects, one after the other."""
+        listed = self.listed(name, length_max)
+        return (FieldReader(entry, f"{self.where}: {name}[{index}]") for index, entry in enumerate(listed))
 
     def texts(self, name: str, count_max: int, length_max: int, pattern: str) -> tuple[str, ...]:
         """A list of texts that match a pattern whole."""
@@ -187,10 +191,12 @@ def decode_base64(text: object, bytes_max: int, where: str) -> bytes:
     if not isinstance(text, str) or len(text) > 4 * -(-bytes_max // 3):
         raise ManifestError(problem=f"base64 text of at most {bytes_max} bytes is needed here", where=where)
     try:
-        data = base64.b64decode(text.encode("ascii"), validate=True)
-    except (binascii.Error, UnicodeEncodeError):
+        data = base64.b64decode(text, validate=True)
+    except ValueError:
         raise ManifestError(problem="this is not base64", where=where) from None
-    if len(data) > bytes_max or encode_base64(data) != text:
+    # Of one length and alphabet, texts of the same bytes can differ in the bits that the last group has too many.
+    last = len(text) - 4
+    if len(data) > bytes_max or len(text) != 4 * -(-len(data) // 3) or encode_base64(data[last // 4 * 3 :]) != text[last:]:
         raise ManifestError(problem=f"this is not canonical base64 of at most {bytes_max} bytes", where=where)
     return data
 

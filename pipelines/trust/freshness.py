@@ -14,6 +14,7 @@ from typing import Any, Final
 from schemas.errors import EquivocationError, InvalidInputError, ManifestError, ManifestExpiredError, RollbackError
 from schemas.ids import CryptoHash
 from schemas.json_document import FieldReader, decode_json, encode_json
+from schemas.json_limits import JsonLimits
 from schemas.published.manifest import Manifest
 from schemas.published.object_layout import REVISION_MAX
 from schemas.published.public_key import PublicKey
@@ -26,6 +27,9 @@ SIGNERS_REMEMBERED_MAX: Final = 256
 
 MEMORY_BYTES_MAX: Final = 16 << 20
 """Largest memory that is read."""
+
+# A signer is an object and a list, an epoch an object with four fields.
+_LIMITS: Final = JsonLimits(MEMORY_BYTES_MAX, SIGNERS_REMEMBERED_MAX * (EPOCHS_REMEMBERED_MAX + 3), SIGNERS_REMEMBERED_MAX * (4 * EPOCHS_REMEMBERED_MAX + 3))
 
 _FORMAT = "urn:statecast:accepted:v2"
 
@@ -143,7 +147,7 @@ class AcceptedManifests:
         Raises:
             ManifestError: it is damaged, or another chain's.
         """
-        reader = FieldReader(decode_json(data, MEMORY_BYTES_MAX, where), where)
+        reader = FieldReader(decode_json(data, _LIMITS, where), where)
         if reader.text("chain_id", 64) != chain_id:
             raise ManifestError(problem=f"this is the memory of another chain than {chain_id}", where=where)
         if reader.text("format", 100) == _FORMAT_WITHOUT_SIGNERS:

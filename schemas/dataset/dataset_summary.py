@@ -26,6 +26,7 @@ from typing import Any
 
 from schemas.errors import DatasetError, StatecastError
 from schemas.ids import CryptoHash, ShardUId
+from schemas.json_limits import JsonLimits
 from schemas.nearcore.epoch_context import EpochContext, ShardContext, epoch_context_from_json
 from schemas.nearcore.epoch_folder import epoch_folder
 from schemas.nearcore.state_header import HeaderOrigin
@@ -35,6 +36,9 @@ DATASET_FORMAT = "statecast.flat_state.2"
 
 SUMMARY_BYTES_MAX = 256 << 20
 """Largest summary that is parsed."""
+
+# A file is an object and one or two lists; of each record batch a summary has its rows, or its first key and offset.
+_LIMITS = JsonLimits(SUMMARY_BYTES_MAX, containers_max=1 << 20, values_max=1 << 23)
 
 METADATA_PREFIX = b"statecast."
 """What the keys of our Arrow schema metadata start with."""
@@ -301,12 +305,13 @@ def parse_summary(data: bytes, where: str) -> dict[str, Any]:
     """Parse a summary as a JSON object.
 
     Raises:
-        DatasetError: not a JSON object, or over ``SUMMARY_BYTES_MAX``.
+        DatasetError: not a JSON object, or over a limit.
     """
-    if len(data) > SUMMARY_BYTES_MAX:
-        raise DatasetError(problem=f"a summary has at most {SUMMARY_BYTES_MAX} bytes", where=where)
+    too_much = _LIMITS.problem(data)
+    if too_much is not None:
+        raise DatasetError(problem=too_much, where=where)
     try:
-        document = json.loads(data)
+        document = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise DatasetError(
             problem=f"the summary is not JSON: {error}", where=where, remedy="It was cut off or changed; export again."

@@ -15,10 +15,14 @@ from typing import Any, NoReturn
 from schemas.errors import InvalidInputError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.json_document import FieldReader
+from schemas.json_limits import JsonLimits
 from schemas.nearcore.shard_layout import SHARDS_MAX, ShardLayout, shard_layout_from_json
 
 CONTEXT_BYTES_MAX = 4 << 20
 """Largest context file that is read."""
+
+# A shard is an object with six fields; a layout has lists of which shards were split, in V3 of all the chain's history.
+_LIMITS = JsonLimits(CONTEXT_BYTES_MAX, containers_max=1 << 17, values_max=1 << 19)
 
 CHAIN_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """Chain ids become folder names of objects, so only these are taken."""
@@ -120,10 +124,12 @@ def parse_epoch_context(text: str | bytes, where: str) -> EpochContext:
     Raises:
         InvalidInputError: not JSON, a field missing or of the wrong form, a shard twice or one that the layout does not have.
     """
-    if len(text) > CONTEXT_BYTES_MAX:
-        raise InvalidInputError(problem=f"an epoch context has at most {CONTEXT_BYTES_MAX} bytes", where=where)
+    data = text if isinstance(text, bytes) else text.encode(errors="surrogatepass")
+    too_much = _LIMITS.problem(data)
+    if too_much is not None:
+        raise InvalidInputError(problem=too_much, where=where)
     try:
-        document = json.loads(text)
+        document = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(problem=f"the epoch context is not JSON: {error}", where=where) from None
     return epoch_context_from_json(document, where)

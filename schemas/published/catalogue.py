@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 from schemas.errors import InvalidInputError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.json_document import FieldReader, decode_json, encode_json, encode_time
+from schemas.json_limits import JsonLimits
 from schemas.nearcore.epoch_context import CHAIN_ID_PATTERN
 from schemas.nearcore.shard_layout import SHARDS_MAX
 from schemas.nearcore.state_part import Encoding
@@ -28,6 +29,9 @@ EPOCHS_MAX: Final = 50_000
 """Most epochs of a catalogue."""
 
 PROBLEM_LENGTH_MAX: Final = 300
+
+# A shard is an object with eight fields and some 160 bytes, an epoch two objects, a list and fourteen fields.
+_LIMITS: Final = JsonLimits(CATALOGUE_BYTES_MAX, CATALOGUE_BYTES_MAX // 160 + 3 * EPOCHS_MAX, CATALOGUE_BYTES_MAX // 20 + 14 * EPOCHS_MAX)
 
 _FORMAT = "urn:statecast:catalogue:v1"
 
@@ -183,7 +187,7 @@ class Catalogue:
         Raises:
             ManifestError: not a catalogue.
         """
-        reader = FieldReader(decode_json(data, CATALOGUE_BYTES_MAX, where), where)
+        reader = FieldReader(decode_json(data, _LIMITS, where), where)
         reader.literal("format", _FORMAT)
         chain_id = reader.text("chain_id", 64, CHAIN_ID_PATTERN)
         epochs = [_read_epoch(entry) for entry in reader.inners("epochs", EPOCHS_MAX)]

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from schemas.json_document import FieldReader, decode_json, encode_json
+from schemas.json_limits import JsonLimits
 from schemas.nearcore.epoch_context import CHAIN_ID_PATTERN
 from schemas.published.object_layout import EpochLayout
 
@@ -114,7 +115,7 @@ class Claim:
         Raises:
             ManifestError: not a claim.
         """
-        reader = FieldReader(decode_json(data, CLAIM_BYTES_MAX, where), where)
+        reader = FieldReader(decode_json(data, JsonLimits(CLAIM_BYTES_MAX), where), where)
         reader.literal("format", _FORMAT)
         layout = EpochLayout(
             reader.text("chain_id", 64, CHAIN_ID_PATTERN), reader.number("epoch_height", 0, 2**64 - 1), reader.hash("epoch_id")

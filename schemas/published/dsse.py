@@ -10,6 +10,7 @@ import hashlib
 from dataclasses import dataclass
 
 from schemas.json_document import FieldReader, decode_base64, decode_json, encode_base64, encode_json
+from schemas.json_limits import JsonLimits
 
 PAYLOAD_BYTES_MAX = 64 << 20
 """Largest payload that is read."""
@@ -21,6 +22,9 @@ SIGNATURES_MAX = 256
 """Most signatures of an envelope."""
 
 SIGNATURE_BYTES_MAX = 1024
+
+# Room for what a later version adds. Nothing of an envelope is signed but the payload, which is one text here.
+_LIMITS = JsonLimits(ENVELOPE_BYTES_MAX, 4 * SIGNATURES_MAX, 16 * SIGNATURES_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ def parse_envelope(data: bytes, where: str) -> Envelope:
     Raises:
         ManifestError: not an envelope, over a limit, or two signatures of one key id.
     """
-    reader = FieldReader(decode_json(data, ENVELOPE_BYTES_MAX, where), where)
+    reader = FieldReader(decode_json(data, _LIMITS, where), where)
     payload = decode_base64(reader.value("payload"), PAYLOAD_BYTES_MAX, f"{where}: payload")
     signatures = tuple(
         EnvelopeSignature(entry.text("keyid", 128), decode_base64(entry.value("sig"), SIGNATURE_BYTES_MAX, f"{entry.where}: sig"))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from schemas.json_document import FieldReader, decode_json, encode_json
+from schemas.json_limits import JsonLimits
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -28,14 +29,14 @@ def encode_in_toto(predicate_type: str, subjects: Mapping[str, str], predicate: 
 
 
 def decode_in_toto(
-    payload: bytes, predicate_type: str, bytes_max: int, subjects_max: int, where: str
+    payload: bytes, predicate_type: str, limits: JsonLimits, subjects_max: int, where: str
 ) -> tuple[dict[str, str], FieldReader]:
     """Parse a payload; return the SHA-256 of each subject by name, in the order listed, and the predicate.
 
     Raises:
         ManifestError: not such a statement.
     """
-    statement = FieldReader(decode_json(payload, bytes_max, where), where)
+    statement = FieldReader(decode_json(payload, limits, where), where)
     statement.literal("_type", STATEMENT_TYPE)
     statement.literal("predicateType", predicate_type)
     subjects: dict[str, str] = {}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from schemas.errors import ManifestError
 from schemas.ids import CryptoHash
 from schemas.json_document import FieldReader, decode_json, encode_json
+from schemas.json_limits import JsonLimits
 from schemas.nearcore.epoch_context import CHAIN_ID_PATTERN
 from schemas.published.object_layout import REVISION_MAX, EpochLayout
 
@@ -62,7 +63,7 @@ class LatestPointer:
         Raises:
             ManifestError: not a pointer, or its manifest is not where this layout has it.
         """
-        reader = FieldReader(decode_json(data, POINTER_BYTES_MAX, where), where)
+        reader = FieldReader(decode_json(data, JsonLimits(POINTER_BYTES_MAX), where), where)
         reader.literal("format", _FORMAT)
         pointer = cls(
             chain_id=reader.text("chain_id", 64, CHAIN_ID_PATTERN),

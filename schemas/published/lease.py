@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from schemas.json_document import FieldReader, decode_json, encode_json, encode_time
+from schemas.json_limits import JsonLimits
 
 LEASE_BYTES_MAX: Final = 1 << 12
 """Largest lease that is read."""
@@ -58,7 +59,7 @@ class ReaderLease:
         Raises:
             ManifestError: not a lease, or one that claims to hold longer than a lease can.
         """
-        reader = FieldReader(decode_json(data, LEASE_BYTES_MAX, where), where)
+        reader = FieldReader(decode_json(data, JsonLimits(LEASE_BYTES_MAX), where), where)
         reader.literal("format", _FORMAT)
         lease = cls(
             holder=reader.text("holder", TEXT_LENGTH_MAX),

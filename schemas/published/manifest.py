@@ -12,15 +12,17 @@ who writes the next revision from a parsed manifest drops them.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 
 from schemas.errors import InvalidInputError, ManifestError
 from schemas.ids import CryptoHash
 from schemas.json_document import FieldReader, decode_base64, encode_base64, encode_time
+from schemas.json_limits import JsonLimits
 from schemas.nearcore.epoch_context import CHAIN_ID_PATTERN
 from schemas.nearcore.shard_layout import SHARDS_MAX, ShardLayout, shard_layout_from_json
 from schemas.nearcore.state_part import Encoding
@@ -42,6 +44,10 @@ BLOCK_HEADER_BYTES_MAX = 1 << 20
 
 MISSING_MAX = MANIFEST_PARTS_MAX
 """Most objects listed as missing."""
+
+# A part is an object with three fields, its subject two objects with two, what is missing an object with four; there are some 30 values
+# of each shard besides. About as much again is room for fields that a later version adds.
+_LIMITS = JsonLimits(PAYLOAD_BYTES_MAX, 5 * MANIFEST_PARTS_MAX, 12 * MANIFEST_PARTS_MAX)
 
 # Printable ASCII without @, so that no URL carries credentials; a web seed also has no query, since clients append the path.
 _MIRROR_PATTERN = r"(?:https?|gs|s3)://[!-?A-~]+"
@@ -168,7 +174,7 @@ class Manifest:
         Raises:
             ManifestError: not a manifest, or one that contradicts itself.
         """
-        subjects, reader = decode_in_toto(payload, MANIFEST_TYPE, PAYLOAD_BYTES_MAX, MANIFEST_PARTS_MAX + SHARDS_MAX, where)
+        subjects, reader = decode_in_toto(payload, MANIFEST_TYPE, _LIMITS, MANIFEST_PARTS_MAX + SHARDS_MAX, where)
         manifest = cls(
             chain_id=reader.text("chain_id", 64, CHAIN_ID_PATTERN),
             epoch_height=reader.number("epoch_height", 0, 2**64 - 1),
@@ -220,19 +226,27 @@ class Manifest:
     def _missing_problem(self) -> str | None:
         """Compare what is missing by the listing with what is said to be missing; whole shards can't be told from the listing."""
         said = {(found.kind, found.shard_id, found.part_id) for found in self.missing if found.kind is not MissingKind.SHARD}
-        absent: set[tuple[MissingKind, int | None, int | None]] = set()
-        for shard in self.shards:
-            listed = {part.part_id for part in shard.parts}
-            absent |= {(MissingKind.STATE_PART, shard.shard_id, idx) for idx in range(shard.num_parts) if idx not in listed}
-            absent |= {(MissingKind.STATE_HEADER, shard.shard_id, None)} if shard.header is None else set()
-            absent |= {(MissingKind.TORRENT, shard.shard_id, None)} if shard.torrent is None and shard.num_parts else set()
-        absent |= set() if self.block_headers else {(MissingKind.BLOCK_HEADERS, None, None)}
-        if said != absent:
-            return f"what is missing and what is said to be missing differ: {sorted(map(str, said ^ absent))[:3]}"
+        # num_parts is only a number here, and what is absent may be more than memory holds: it is gone through up to what nobody said.
+        differing = list(islice((found for found in self._absent() if found not in said), 3))
+        differing = differing or list(islice(said.difference(self._absent()), 3))
+        if differing:
+            return f"what is missing and what is said to be missing differ: {sorted(map(str, differing))}"
         listed_shards = {shard.shard_id for shard in self.shards}
         if any(found.kind is MissingKind.SHARD and (found.shard_id is None or found.shard_id in listed_shards) for found in self.missing):
             return "a shard is listed and said to be missing"
         return self._layout_problem()
+
+    def _absent(self) -> Iterator[tuple[MissingKind, int | None, int | None]]:
+        """Yield what the listing lacks: kind, shard id, part id."""
+        for shard in self.shards:
+            for idx in shard.absent_part_ids():
+                yield MissingKind.STATE_PART, shard.shard_id, idx
+            if shard.header is None:
+                yield MissingKind.STATE_HEADER, shard.shard_id, None
+            if shard.torrent is None and shard.num_parts:
+                yield MissingKind.TORRENT, shard.shard_id, None
+        if not self.block_headers:
+            yield MissingKind.BLOCK_HEADERS, None, None
 
     def _layout_problem(self) -> str | None:
         """Compare the shard layout with the shards; of those that are missing only the ids are known."""

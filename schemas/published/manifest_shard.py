@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,14 @@ class ManifestShard:
         """Return the SHA-256 of each stored object by its name relative to the epoch's folder."""
         subjects = {self._part_name(part.part_id): part.sha256 for part in self.parts}
         return subjects if self.header is None else subjects | {_header_name(self.shard_id): self.header.sha256}
+
+    def absent_part_ids(self) -> Iterator[int]:
+        """Yield the ids of the parts that are not listed, ascending; there may be very many more than are listed."""
+        following = 0
+        for part in self.parts:
+            yield from range(following, part.part_id)
+            following = part.part_id + 1
+        yield from range(following, self.num_parts)
 
     def to_json(self) -> dict[str, Any]:
         """Return the shard as JSON values; the digests of its objects are the manifest's subjects."""

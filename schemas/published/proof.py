@@ -17,6 +17,7 @@ from typing import Any, Final
 from schemas.errors import IntegrityError, InvalidInputError, ManifestError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.json_document import FieldReader, decode_base64, decode_json, encode_base64, encode_json
+from schemas.json_limits import JsonLimits
 from schemas.nearcore.epoch_context import CHAIN_ID_PATTERN
 from schemas.nearcore.flat_state_limits import KEY_BYTES_MAX, VALUE_BYTES_MAX
 from schemas.published.proof_chain import ChainEvidence
@@ -35,6 +36,9 @@ PROOF_KEYS_MAX: Final = PROOF_NODES_MAX
 
 NODE_BYTES_MAX: Final = 8192
 """Longest trie node: a leaf holds one key."""
+
+# A key of a prefix is an object with two fields, a node a text. There is besides the chain's path.
+_LIMITS: Final = JsonLimits(PROOF_BYTES_MAX, PROOF_KEYS_MAX + 1024, PROOF_NODES_MAX + 2 * PROOF_KEYS_MAX + 4096)
 
 
 class ShardChoice(StrEnum):
@@ -109,7 +113,7 @@ class TrieProof:
             IntegrityError: not a proof, or not in its one spelling.
         """
         try:
-            reader = FieldReader(decode_json(data, PROOF_BYTES_MAX, where), where)
+            reader = FieldReader(decode_json(data, _LIMITS, where), where)
             reader.literal("type", PROOF_TYPE)
             proof = cls._read(reader)
         except ManifestError as error:

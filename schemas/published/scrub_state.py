@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from schemas.json_document import FieldReader, decode_json, encode_json, encode_time
+from schemas.json_limits import JsonLimits
 
 SCRUB_STATE_BYTES_MAX: Final = 1 << 12
 
@@ -40,6 +41,6 @@ class ScrubState:
         Raises:
             ManifestError: not such a document.
         """
-        reader = FieldReader(decode_json(data, SCRUB_STATE_BYTES_MAX, where), where)
+        reader = FieldReader(decode_json(data, JsonLimits(SCRUB_STATE_BYTES_MAX), where), where)
         reader.literal("format", _FORMAT)
         return cls(reader.number("seed", 0, SEED_MAX), reader.number("next_ppm", 0, WHOLE_PPM - 1), reader.time("scrubbed"))

@@ -20,6 +20,7 @@ from typing import Any
 from schemas.errors import InvalidInputError, ManifestError
 from schemas.ids import CryptoHash, PartId, ShardUId
 from schemas.json_document import FieldReader
+from schemas.json_limits import JsonLimits
 from schemas.nearcore.epoch_context import CHAIN_ID_PATTERN
 from schemas.nearcore.flat_state_limits import KEY_BYTES_MAX
 from schemas.nearcore.state_part import PARTIAL_STATE_BYTES_MAX
@@ -32,6 +33,9 @@ SHARD_STATEMENT_TYPE = "urn:statecast:shard-statement:v1"
 
 STATEMENT_PARTS_MAX = 100_000
 """Most parts of a statement: a shard of about 3 TB of memory usage."""
+
+# A part is an object with four fields, and a subject two objects with two. Nothing else may be there.
+_LIMITS = JsonLimits(PAYLOAD_BYTES_MAX, 3 * STATEMENT_PARTS_MAX + 64, 6 * STATEMENT_PARTS_MAX + 64)
 
 _SHA256_HEX = re.compile(r"[0-9a-f]{64}")
 
@@ -113,7 +117,7 @@ class ShardStatement:
         Raises:
             ManifestError: not a shard statement, one that contradicts itself, or not in the canonical encoding.
         """
-        subjects, predicate = decode_in_toto(payload, SHARD_STATEMENT_TYPE, PAYLOAD_BYTES_MAX, STATEMENT_PARTS_MAX + 2, where)
+        subjects, predicate = decode_in_toto(payload, SHARD_STATEMENT_TYPE, _LIMITS, STATEMENT_PARTS_MAX + 2, where)
         shard_uid = _shard_uid(predicate)
         statement = cls(
             chain_id=predicate.text("chain_id", 64, CHAIN_ID_PATTERN),

@@ -20,6 +20,7 @@ from urllib3.exceptions import HTTPError, NewConnectionError, SSLError, TimeoutE
 
 from pipelines.stores.pace import Pace
 from schemas.errors import InvalidInputError, SourceError
+from schemas.json_limits import JsonLimits
 
 CONNECT_TIMEOUT_S: Final = 10.0
 REQUESTS_PER_S: Final = 10.0
@@ -181,8 +182,11 @@ class RpcClient:
         return bytes(body)
 
     def _answer(self, status: int, body: bytes, method: str) -> RpcAnswer:
+        too_much = JsonLimits(self._limits.answer_bytes_max, containers_max=1 << 19, values_max=1 << 21).problem(body)
+        if too_much is not None:
+            raise SourceError(problem=f"the answer is not read: {too_much}", where=self.where(method))
         try:
-            document = json.loads(body)
+            document = json.loads(body.decode())
         except (ValueError, RecursionError):
             document = None
         if isinstance(document, dict) and isinstance(document.get("error"), dict):

@@ -12,6 +12,7 @@ from pipelines.producing.watch.watch_poll import NodeView
 from schemas.errors import IntegrityError, StatecastError
 from schemas.ids import CryptoHash
 from schemas.json_document import FieldReader, decode_json, encode_json
+from schemas.json_limits import JsonLimits
 
 SNAPSHOT_WAIT_S: Final = 300.0
 """How long an epoch waits for its state snapshot on a node that makes some; then whatever flat state there is must do."""
@@ -96,7 +97,7 @@ class WatchLedger:
         Raises:
             ManifestError: another form.
         """
-        reader = FieldReader(decode_json(data, LEDGER_BYTES_MAX, where), where)
+        reader = FieldReader(decode_json(data, JsonLimits(LEDGER_BYTES_MAX), where), where)
         reader.literal("format", _FORMAT)
         epochs = tuple(
             WatchedEpoch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -212,6 +213,37 @@ def test_a_damaged_manifest_is_refused(change: Callable[[dict[str, Any], dict[st
     change(document, document["predicate"])
     with pytest.raises(ManifestError, match="test"):
         Manifest.from_payload(encode_json(document), "test")
+
+
+def test_absent_parts_cost_nothing() -> None:
+    """A number of parts is a number: what is said to be missing is compared with it in proportion to what the document says."""
+    document = json.loads(make_manifest().to_payload())
+    shard = document["predicate"]["shards"][0] | {"num_parts": 100_000, "parts": [], "state_header": None, "torrent": None}
+    document["predicate"]["shards"] = [shard | {"shard_id": number, "shard_uid": f"s{number}.v1"} for number in range(60)]
+    document["subject"] = []
+    payload = encode_json(document)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ManifestError, match="said to be missing differ"):
+            Manifest.from_payload(payload, "test")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 40 * len(payload)
+
+
+def test_every_absent_part_is_said_to_be_missing() -> None:
+    """One that is not, among very many that are, is named, and so is one that is there."""
+    manifest = _sparse_manifest()
+    shard = replace(manifest.shards[0], num_parts=2_000, parts=())
+    others = tuple(found for found in manifest.missing if found.kind is not MissingKind.STATE_PART)
+    absent = tuple(MissingObject(MissingKind.STATE_PART, "", 0, idx) for idx in range(2_000))
+    sparse = replace(manifest, shards=(shard, *manifest.shards[1:]), missing=(*others, *absent))
+    payload = sparse.to_payload()
+    assert not Manifest.from_payload(payload, "test").is_complete
+    for change, named in ((b'"part_id":1500', b'"part_id":1501'), (b'"part_id":1500', b'"part_id":2000')):
+        with pytest.raises(ManifestError, match="0, 1500"):
+            Manifest.from_payload(payload.replace(change, named), "test")
 
 
 def test_a_field_that_is_there_twice_is_refused() -> None:
