@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from pipelines.stores.store import Store
 from schemas.errors import ManifestError, ObjectNotFoundError
@@ -10,6 +12,9 @@ from schemas.published.dsse import ENVELOPE_BYTES_MAX, Envelope, parse_envelope
 from schemas.published.manifest import Manifest
 from schemas.published.object_layout import EpochLayout
 from schemas.published.shard_statement import ShardStatement
+
+Judge: TypeAlias = Callable[[Envelope], object]
+"""Raises ManifestError where an envelope is not what is wanted: asked before its payload is parsed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,30 +25,32 @@ class StoredManifest:
     envelope: Envelope
 
 
-def read_manifest(store: Store, layout: EpochLayout) -> StoredManifest | None:
-    """Return an epoch's newest manifest; None where none was written. Signatures are not judged here.
+def read_manifest(store: Store, layout: EpochLayout, judge: Judge | None = None) -> StoredManifest | None:
+    """Return an epoch's newest manifest; None where none was written. Of signatures nothing is asked but by ``judge``.
 
     Raises:
-        ManifestError: it can't be parsed, or is another epoch's.
+        ManifestError: it is judged so, can't be parsed, or is another epoch's.
     """
-    return _parse_manifest(store, layout, layout.manifest)
+    return _parse_manifest(store, layout, layout.manifest, judge)
 
 
-def read_manifest_revision(store: Store, layout: EpochLayout, revision: int) -> StoredManifest | None:
+def read_manifest_revision(store: Store, layout: EpochLayout, revision: int, judge: Judge | None = None) -> StoredManifest | None:
     """Return one revision of an epoch's manifest; None where it was not written.
 
     Raises:
-        ManifestError: it can't be parsed, or is another epoch's.
+        ManifestError: it is judged so, can't be parsed, or is another epoch's.
     """
-    return _parse_manifest(store, layout, layout.manifest_revision(revision))
+    return _parse_manifest(store, layout, layout.manifest_revision(revision), judge)
 
 
-def _parse_manifest(store: Store, layout: EpochLayout, name: str) -> StoredManifest | None:
+def _parse_manifest(store: Store, layout: EpochLayout, name: str, judge: Judge | None) -> StoredManifest | None:
     where = f"{store.url}/{name}"
     try:
         envelope = parse_envelope(store.get(name, 0, ENVELOPE_BYTES_MAX + 1), where)
     except ObjectNotFoundError:
         return None
+    if judge is not None:
+        judge(envelope)
     manifest = Manifest.from_payload(envelope.payload, where)
     if EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id) != layout:
         raise ManifestError(
@@ -52,11 +59,11 @@ def _parse_manifest(store: Store, layout: EpochLayout, name: str) -> StoredManif
     return StoredManifest(manifest, envelope)
 
 
-def read_statement(store: Store, layout: EpochLayout, shard_id: int) -> tuple[ShardStatement, Envelope] | None:
+def read_statement(store: Store, layout: EpochLayout, shard_id: int, judge: Judge | None = None) -> tuple[ShardStatement, Envelope] | None:
     """Return a shard's statement with its envelope; None where none was written.
 
     Raises:
-        ManifestError: it can't be parsed.
+        ManifestError: it is judged so, or can't be parsed.
     """
     name = layout.shard_statement(shard_id)
     where = f"{store.url}/{name}"
@@ -64,6 +71,8 @@ def read_statement(store: Store, layout: EpochLayout, shard_id: int) -> tuple[Sh
         envelope = parse_envelope(store.get(name, 0, ENVELOPE_BYTES_MAX + 1), where)
     except ObjectNotFoundError:
         return None
+    if judge is not None:
+        judge(envelope)
     return ShardStatement.from_payload(envelope.payload, where), envelope
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -215,8 +216,8 @@ class EpochBeliever:
         """Return the manifests of an epoch that may be followed; none, and why, where there are none."""
         policy = self.settings.policy
         try:
-            offers = self.sources.reader.read_all(layout.manifest, ENVELOPE_BYTES_MAX)
-            found = acceptable_manifests(policy, offers, layout, datetime.now(UTC), accepted, must_be_newest=must_be_newest)
+            with closing(self.sources.reader.read_all(layout.manifest, ENVELOPE_BYTES_MAX)) as offers:
+                found = acceptable_manifests(policy, offers, layout, datetime.now(UTC), accepted, must_be_newest=must_be_newest)
         except ManifestError as error:
             problems.append(error)
             return ()
@@ -286,8 +287,8 @@ class EpochBeliever:
             liars: takes up the sources that lie if this manifest is right, with what is wrong.
         """
         manifest = believed.manifest
-        offers = self.sources.reader.read_all(layout.shard_statement(listed.shard_id), ENVELOPE_BYTES_MAX)
-        statement = choose_statement(self.settings.policy, offers, manifest, listed)
+        with closing(self.sources.reader.read_all(layout.shard_statement(listed.shard_id), ENVELOPE_BYTES_MAX)) as offers:
+            statement = choose_statement(self.settings.policy, offers, manifest, listed)
         header = self._header(layout, listed, liars)
         check_state_header(believed.blocks, statement.statement, header, layout.state_header(listed.shard_id))
         parts = tuple(

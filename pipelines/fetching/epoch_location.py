@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -93,7 +94,8 @@ def _pointed_at(chain_id: str, reader: DocumentReader) -> tuple[list[EpochLayout
     """Return the epochs that latest pointers name, in the order of the sources."""
     name = latest_name(chain_id)
     try:
-        offers = reader.read_all(name, POINTER_BYTES_MAX)
+        with closing(reader.read_all(name, POINTER_BYTES_MAX)) as found:
+            offers = list(found)
     except FetchError as error:
         return [], error
     layouts = []

@@ -20,6 +20,7 @@ from pipelines.trust.policy import check_state_header
 from pipelines.trust.signatures import TrustRule, agreed_signers
 from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, ObjectNotFoundError, StoreNotListedError
 from schemas.ids import CryptoHash, PartId
+from schemas.published.dsse import Envelope
 from schemas.published.manifest import Manifest
 from schemas.published.manifest_shard import ManifestShard
 from schemas.published.object_layout import EpochLayout, ObjectKind, parse_object_name, part_file_name, shard_folder_name
@@ -111,16 +112,17 @@ class EpochCheck:
             StoreError: the store can't be read.
         """
         store = open_store(self.store_url)
-        stored = read_manifest(store, self.layout)
-        if stored is None:
-            raise EpochNotReadyError(
-                problem="there is no manifest: the epoch is not published, or not yet", where=f"{store.url}/{self.layout.manifest}"
-            )
         where = f"{store.url}/{self.layout.manifest}"
         # A manifest is one publisher's word, so one trusted key is enough for it; the threshold counts on the statements.
-        signers: set[PublicKey] | None = None
-        if self.trust is not None:
-            signers = set(agreed_signers([stored.envelope], TrustRule(self.trust.keys), where))
+        signers: set[PublicKey] | None = None if self.trust is None else set()
+
+        def judge(envelope: Envelope) -> None:
+            if self.trust is not None and signers is not None:
+                signers.update(agreed_signers([envelope], TrustRule(self.trust.keys), where))
+
+        stored = read_manifest(store, self.layout, judge)
+        if stored is None:
+            raise EpochNotReadyError(problem="there is no manifest: the epoch is not published, or not yet", where=where)
         blocks = None if self.trusted_block is None else prove_blocks(self.trusted_block, stored.manifest, where)
         findings: list[Finding] = []
         shards = []
@@ -129,7 +131,8 @@ class EpochCheck:
             if found is None:
                 continue
             statement, statement_signers = found
-            signers = None if signers is None else signers | statement_signers
+            if signers is not None:
+                signers |= statement_signers
             shards.append(self._check_shard(store, stored, listed, statement, findings))
             self._check_header(store, listed, statement, blocks, findings)
         # What is not listed is not looked for; that is no fault of the epoch.
@@ -149,7 +152,7 @@ class EpochCheck:
     ) -> tuple[ShardStatement, set[PublicKey]] | None:
         name = self.layout.shard_statement(listed.shard_id)
         try:
-            found = read_statement(store, self.layout, listed.shard_id)
+            found = read_statement(store, self.layout, listed.shard_id, lambda envelope: check_named(envelope, listed))
         except ManifestError as error:
             findings.append(Finding(FindingKind.WRONG, name, str(error)))
             return None
@@ -261,10 +264,18 @@ def _amount(part: CheckedPart) -> Amount:
     return Amount(records=part.records, size=part.size, parts=1)
 
 
+def check_named(envelope: Envelope, listed: ManifestShard) -> None:
+    """Check by the payload's bytes that an envelope has the statement that a manifest names.
+
+    Raises:
+        ManifestError: it has another one.
+    """
+    if envelope.payload_sha256 != listed.statement_sha256:
+        raise ManifestError(problem="it is not the statement that the manifest names by its sha256")
+
+
 def statement_problem(statement: ShardStatement, listed: ManifestShard, manifest: Manifest) -> str | None:
-    """Return what keeps a statement from being the one that a manifest names, or None."""
-    if statement.payload_sha256 != listed.statement_sha256:
-        return "it is not the statement that the manifest names by its sha256"
+    """Return what keeps a statement, which `check_named` let pass, from being of what a manifest says, or None."""
     same = (statement.chain_id, statement.epoch_height, statement.epoch_id, statement.sync_hash) == (
         manifest.chain_id,
         manifest.epoch_height,

@@ -22,7 +22,7 @@ from pipelines.fetching.documents import DocumentReader
 from pipelines.fetching.limits import FetchLimits
 from pipelines.fetching.source import Source
 from pipelines.fetching.source_account import open_account
-from pipelines.keeping.check_epoch import CHECK_TASK_MEMORY_BYTES, Finding, FindingKind, statement_problem
+from pipelines.keeping.check_epoch import CHECK_TASK_MEMORY_BYTES, Finding, FindingKind, check_named, statement_problem
 from pipelines.keeping.check_part import part_tasks
 from pipelines.keeping.scrub_epoch import ScrubbedEpoch, torrent_problem
 from pipelines.stores.open_store import open_store
@@ -169,17 +169,18 @@ class EpochRepair:
         if self.trust is None:
             raise ManifestError(problem="only a trusted key's signature could tell a right one: give --trust-key")
         envelope = parse_envelope(data, "offer")
+        if not verified_signers(envelope, self.trust.keys):
+            raise ManifestError(problem="no trusted key has signed it")
         manifest = Manifest.from_payload(envelope.payload, "offer")
         if EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id) != layout:
             raise ManifestError(problem="it is the manifest of another epoch")
         if manifest.revision not in revisions:
             raise ManifestError(problem=f"it is revision {manifest.revision}")
-        if not verified_signers(envelope, self.trust.keys):
-            raise ManifestError(problem="no trusted key has signed it")
         return envelope.to_bytes()
 
     def _statement(self, data: bytes, shard: ManifestShard, manifest: Manifest) -> bytes:
         envelope = parse_envelope(data, "offer")
+        check_named(envelope, shard)
         problem = statement_problem(ShardStatement.from_payload(envelope.payload, "offer"), shard, manifest)
         if problem is not None:
             raise ManifestError(problem=problem)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
 
 from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX, read_torrent
 from pipelines.bittorrent.torrents import recompose_torrent
 from pipelines.bucket.published_epoch import StoredManifest, read_manifest, read_manifest_revision, read_statement
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
-from pipelines.keeping.check_epoch import CHECK_TASK_MEMORY_BYTES, Finding, FindingKind, find_foreign, statement_problem
+from pipelines.keeping.check_epoch import CHECK_TASK_MEMORY_BYTES, Finding, FindingKind, check_named, find_foreign, statement_problem
 from pipelines.keeping.check_part import CheckedPart, part_tasks
 from pipelines.keeping.scrub_sample import SampleWindow
 from pipelines.stores.open_store import open_store
@@ -26,6 +28,9 @@ from schemas.published.dsse import Envelope
 from schemas.published.manifest import Manifest
 from schemas.published.manifest_shard import ManifestShard
 from schemas.published.object_layout import EpochLayout, ObjectKind, parse_object_name
+
+MISSING_REVISIONS_MAX: Final = 100
+"""Most revisions of a manifest that one scrub finds missing: a revision is only a number that somebody wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +97,17 @@ class EpochScrub:
     def _manifest(self, store: Store, listed: dict[str, ObjectInfo]) -> StoredManifest | None:
         """Return the manifest to compare with: the newest, or where that is damaged the newest revision that can be believed."""
         try:
-            stored = read_manifest(store, self.layout)
+            stored = read_manifest(store, self.layout, self._judge)
             if stored is None:
                 raise EpochNotReadyError(problem="the manifest was just deleted", where=self.layout.manifest)
-            self._judge(stored)
             return stored
         except (ManifestError, InvalidInputError) as error:
             self.findings.append(Finding(FindingKind.WRONG, self.layout.manifest, error.problem))
             refusal = error
         for revision in sorted(_revisions(listed), reverse=True):
             try:
-                older = read_manifest_revision(store, self.layout, revision)
+                older = read_manifest_revision(store, self.layout, revision, self._judge)
                 if older is not None and older.manifest.revision == revision:
-                    self._judge(older)
                     return older
             except (ManifestError, InvalidInputError):
                 continue
@@ -112,16 +115,16 @@ class EpochScrub:
             raise refusal
         return None
 
-    def _judge(self, stored: StoredManifest) -> None:
+    def _judge(self, envelope: Envelope) -> None:
         """Raise ManifestError where none of the trusted keys has signed: one is enough for a manifest."""
         if self.trust is not None:
-            agreed_signers([stored.envelope], TrustRule(self.trust.keys), self.layout.manifest)
+            agreed_signers([envelope], TrustRule(self.trust.keys), self.layout.manifest)
 
     def _check_revisions(self, store: Store, stored: StoredManifest, listed: dict[str, ObjectInfo]) -> None:
         revisions = _revisions(listed)
-        for revision in range(1, stored.manifest.revision + 1):
-            if revision not in revisions:
-                self._find(FindingKind.MISSING, self.layout.manifest_revision(revision), "it is missing")
+        absent = (revision for revision in range(1, stored.manifest.revision + 1) if revision not in revisions)
+        for revision in islice(absent, MISSING_REVISIONS_MAX):
+            self._find(FindingKind.MISSING, self.layout.manifest_revision(revision), "it is missing")
         for revision in sorted(revisions):
             name = self.layout.manifest_revision(revision)
             try:
@@ -143,7 +146,7 @@ class EpochScrub:
     def _check_statement(self, store: Store, shard: ManifestShard, manifest: Manifest) -> None:
         name = self.layout.shard_statement(shard.shard_id)
         try:
-            found = read_statement(store, self.layout, shard.shard_id)
+            found = read_statement(store, self.layout, shard.shard_id, lambda envelope: check_named(envelope, shard))
             if found is None:
                 self._find(FindingKind.MISSING, name, "it is missing")
                 return

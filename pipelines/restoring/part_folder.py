@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from pipelines.restoring.part_object import PartObject
 from pipelines.stores.open_store import open_store
@@ -239,11 +240,11 @@ class _ShardReader:
         if not found and shard.state_root != ZERO_HASH and not wanted:
             return None
         num_parts = self._num_parts(shard, listed, found, where)
-        missing = [idx for idx in range(num_parts) if PartId(idx, num_parts) not in found]
-        if missing:
+        if len(found) < num_parts:
+            missing = islice((idx for idx in range(num_parts) if PartId(idx, num_parts) not in found), MISSING_SHOWN_MAX)
             raise ObjectNotFoundError(
-                problem=f"{len(missing)} of the {num_parts} parts of shard {shard.shard_uid} are missing, among them "
-                + ", ".join(map(str, missing[:MISSING_SHOWN_MAX])),
+                problem=f"{num_parts - len(found)} of the {num_parts} parts of shard {shard.shard_uid} are missing, among them "
+                + ", ".join(map(str, missing)),
                 where=where,
                 remedy="Fetch them first.",
             )
@@ -298,9 +299,9 @@ class _ShardReader:
             data = self.store.get(name)
         except ObjectNotFoundError:
             return None
-        payload = parse_envelope(data, where).payload
-        statement = ShardStatement.from_payload(payload, where)
-        if statement.payload_sha256 != listed.statement_sha256 or statement.state_root != listed.state_root:
+        envelope = parse_envelope(data, where)
+        statement = None if envelope.payload_sha256 != listed.statement_sha256 else ShardStatement.from_payload(envelope.payload, where)
+        if statement is None or statement.state_root != listed.state_root:
             raise ManifestError(problem="it is not the statement that the manifest names", where=where)
         return statement
 

@@ -29,7 +29,9 @@ MEMORY_BYTES_MAX: Final = 16 << 20
 """Largest memory that is read."""
 
 # A signer is an object and a list, an epoch an object with four fields.
-_LIMITS: Final = JsonLimits(MEMORY_BYTES_MAX, SIGNERS_REMEMBERED_MAX * (EPOCHS_REMEMBERED_MAX + 3), SIGNERS_REMEMBERED_MAX * (4 * EPOCHS_REMEMBERED_MAX + 3))
+_LIMITS: Final = JsonLimits(
+    MEMORY_BYTES_MAX, SIGNERS_REMEMBERED_MAX * (EPOCHS_REMEMBERED_MAX + 3), SIGNERS_REMEMBERED_MAX * (4 * EPOCHS_REMEMBERED_MAX + 3)
+)
 
 _FORMAT = "urn:statecast:accepted:v2"
 

@@ -14,18 +14,23 @@ The rules, in the order in which they are applied (why they are so: ``docs/decis
 4. With a trusted block: block headers, state header and statement hang together by hash (`pipelines.trust.chain`).
 5. Parts validate against the statement's state root. That is not decided here.
 
+Signatures and digests are of a payload's bytes, and are asked for before it is parsed: what no pinned key has signed costs a reader who
+pins keys no more than its bytes. Offers are judged one after the other.
+
 A manifest *holds* where all of this does for every shard that is wanted; who reads from several sources tries the acceptable ones in
 their order. Only what held is remembered, and only of those who have signed it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from pipelines.trust.chain import ProvenBlocks, prove_blocks, prove_statement
-from pipelines.trust.equivocation import Contradiction, find_contradictions
+from pipelines.trust.equivocation import Contradiction, differing_fields, find_contradictions
 from pipelines.trust.freshness import AcceptedManifests, check_not_expired, two_of_one_revision
 from pipelines.trust.signatures import TrustRule, agreed_signers, verified_signers
 from schemas.errors import EquivocationError, InvalidInputError, ManifestError, RollbackError, SignatureError
@@ -37,6 +42,11 @@ from schemas.published.manifest_shard import ManifestShard
 from schemas.published.object_layout import EpochLayout
 from schemas.published.public_key import PublicKey
 from schemas.published.shard_statement import ShardStatement
+
+STRANGER_RATIO: Final = 2
+STRANGER_SPARE_BYTES: Final = 1 << 16
+"""A statement that no pinned key has signed is read to see whether it contradicts the believed one, if it has at most so many times its
+bytes, and so many more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +134,7 @@ class BelievedStatement:
 
 def acceptable_manifests(
     policy: TrustPolicy,
-    offers: Sequence[Offer],
+    offers: Iterable[Offer],
     layout: EpochLayout,
     now: datetime,
     accepted: AcceptedManifests,
@@ -146,8 +156,8 @@ def acceptable_manifests(
         ManifestError: no offer passes; the error is that of the first. Its subclasses say why.
         EquivocationError: no offer passes, and a pinned key has signed two manifests of one revision.
     """
-    assert offers, "somebody offers something"
-    offered, refusals = _parse_manifests(policy, offers, layout)
+    offered, refusals, order = _parse_manifests(policy, offers, layout)
+    assert order, "somebody offers something"
     acceptable = []
     for one in offered:
         manifest, where = one.manifest, one.source_ids[0]
@@ -162,7 +172,6 @@ def acceptable_manifests(
             refusals += [(source_id, error) for source_id in one.source_ids]
         else:
             acceptable.append(BelievedManifest(manifest, _merged(one.envelopes, _pinned(policy)), one.source_ids, signers, blocks))
-    order = [offer.source_id for offer in offers]
     refusals.sort(key=lambda refusal: order.index(refusal[0]))
     if not acceptable:
         raise next((error for _, error in refusals if isinstance(error, EquivocationError)), refusals[0][1])
@@ -173,11 +182,11 @@ def acceptable_manifests(
     return AcceptableManifests(tuple(acceptable), tuple((source_id, error.problem) for source_id, error in refusals))
 
 
-def choose_statement(policy: TrustPolicy, offers: Sequence[Offer], manifest: Manifest, listed: ManifestShard) -> BelievedStatement:
+def choose_statement(policy: TrustPolicy, offers: Iterable[Offer], manifest: Manifest, listed: ManifestShard) -> BelievedStatement:
     """Return the statement of a shard that a manifest lists, once enough pinned keys stand behind it.
 
     Args:
-        offers: envelopes of the shard's statement from any number of sources.
+        offers: envelopes of the shard's statement from any number of sources; gone through twice.
     Raises:
         SignatureError: too few pinned keys have signed.
         EquivocationError: too few pinned keys are left, since some have signed statements that contradict each other.
@@ -185,18 +194,9 @@ def choose_statement(policy: TrustPolicy, offers: Sequence[Offer], manifest: Man
             each other, and there is no trusted block to decide.
     """
     where = f"statement of shard {listed.shard_id}"
-    envelopes: list[Envelope] = []
-    refused: list[tuple[str, str]] = []
-    for offer in offers:
-        try:
-            envelope = _parse_statement(offer, manifest, listed, f"{offer.source_id}, {where}")
-        except ManifestError as error:
-            refused.append((offer.source_id, error.problem))
-            continue
-        envelopes.append(envelope)
-        if envelope.payload_sha256 != listed.statement_sha256:
-            refused.append((offer.source_id, f"its {where} is not the one that the manifest names"))
-    named = [envelope for envelope in envelopes if envelope.payload_sha256 == listed.statement_sha256]
+    sorted_offers = _SortedOffers.of(offers, manifest, listed, _pinned(policy), where)
+    named, refused = sorted_offers.named, sorted_offers.refused
+    envelopes = [*named, *sorted_offers.others]
     if not named:
         raise ManifestError(
             problem="no source has the statement that the manifest names by its sha256",
@@ -207,7 +207,10 @@ def choose_statement(policy: TrustPolicy, offers: Sequence[Offer], manifest: Man
     signers = _statement_signers(policy, envelopes, named, contradictions, where)
     statement = ShardStatement.from_payload(named[0].payload, where)
     _check_same(statement, manifest, listed, where)
-    return BelievedStatement(statement, _merged(named, _pinned(policy)), signers, contradictions, tuple(refused))
+    envelope = _merged(named, _pinned(policy))
+    strangers = (offer for offer in offers if offer.source_id in sorted_offers.strangers)
+    contradictions += tuple(_contradictions_of_strangers(strangers, statement, envelope))
+    return BelievedStatement(statement, envelope, signers, contradictions, tuple(refused))
 
 
 def check_state_header(blocks: ProvenBlocks | None, statement: ShardStatement, state_header: bytes | None, where: str) -> None:
@@ -236,41 +239,63 @@ class _OfferedManifest:
     source_ids: tuple[str, ...]
     envelopes: tuple[Envelope, ...]
     signers: frozenset[PublicKey]
-    """Pinned keys that have signed it, whether or not they stand behind it."""
+    """Pinned keys that have signed it, whether or not they stand behind it; with pinned keys at least one."""
 
 
 def _parse_manifests(
-    policy: TrustPolicy, offers: Sequence[Offer], layout: EpochLayout
-) -> tuple[list[_OfferedManifest], list[tuple[str, ManifestError]]]:
-    """Return what is offered by payload, in the order of the first offers; and what is no manifest of this epoch, by source."""
-    found: dict[str, tuple[Manifest, list[str], list[Envelope]]] = {}
+    policy: TrustPolicy, offers: Iterable[Offer], layout: EpochLayout
+) -> tuple[list[_OfferedManifest], list[tuple[str, ManifestError]], list[str]]:
+    """Return what is offered by payload, in the order of the first offers; what is no signed manifest of this epoch, by source; all sources.
+
+    With pinned keys nothing is parsed that none of them has signed.
+    """
+    found: dict[str, tuple[Manifest, list[tuple[str, Envelope]]]] = {}
+    unsigned: list[tuple[str, str, Envelope]] = []
     refusals: list[tuple[str, ManifestError]] = []
+    order: list[str] = []
     for offer in offers:
+        order.append(offer.source_id)
         try:
-            manifest, envelope = _parse_manifest(offer, layout)
+            envelope = _typed_envelope(offer.data, offer.source_id)
+            sha256 = envelope.payload_sha256
+            if sha256 in found:
+                # A payload is parsed and held once, whoever else has it.
+                found[sha256][1].append((offer.source_id, replace(envelope, payload=found[sha256][1][0][1].payload)))
+            elif policy.keys is None or verified_signers(envelope, policy.keys.keys):
+                found[sha256] = (_parse_manifest(envelope, offer.source_id, layout), [(offer.source_id, envelope)])
+            else:
+                unsigned.append((offer.source_id, sha256, replace(envelope, payload=b"")))
         except ManifestError as error:
             refusals.append((offer.source_id, error))
-            continue
-        _, source_ids, envelopes = found.setdefault(envelope.payload_sha256, (manifest, [], []))
-        source_ids.append(offer.source_id)
-        envelopes.append(envelope)
-    offered = [
-        _OfferedManifest(manifest, sha256, tuple(source_ids), tuple(envelopes), _signers(envelopes, _pinned(policy)))
-        for sha256, (manifest, source_ids, envelopes) in found.items()
-    ]
-    return offered, refusals
+    for source_id, sha256, envelope in unsigned:
+        if sha256 in found:
+            # Another source has the signature.
+            found[sha256][1].append((source_id, replace(envelope, payload=found[sha256][1][0][1].payload)))
+        else:
+            problem = "none of the pinned keys has signed the manifest"
+            refusals.append((source_id, SignatureError(problem=problem, where=source_id, remedy="Check the keys.")))
+    offered = []
+    for sha256, (manifest, offering) in found.items():
+        offering.sort(key=lambda one: order.index(one[0]))
+        source_ids, envelopes = (tuple(column) for column in zip(*offering, strict=True))
+        offered.append(_OfferedManifest(manifest, sha256, source_ids, envelopes, _signers(envelopes, _pinned(policy))))
+    return sorted(offered, key=lambda one: order.index(one.source_ids[0])), refusals, order
 
 
-def _parse_manifest(offer: Offer, layout: EpochLayout) -> tuple[Manifest, Envelope]:
-    envelope = parse_envelope(offer.data, offer.source_id)
+def _typed_envelope(data: bytes, where: str) -> Envelope:
+    envelope = parse_envelope(data, where)
     if envelope.payload_type != PAYLOAD_TYPE:
-        raise ManifestError(problem=f"the payload's type is {envelope.payload_type!r}", where=offer.source_id)
-    manifest = Manifest.from_payload(envelope.payload, offer.source_id)
+        raise ManifestError(problem=f"the payload's type is {envelope.payload_type!r}", where=where)
+    return envelope
+
+
+def _parse_manifest(envelope: Envelope, source_id: str, layout: EpochLayout) -> Manifest:
+    manifest = Manifest.from_payload(envelope.payload, source_id)
     if EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id) != layout:
         raise ManifestError(
-            problem=f"the manifest is of epoch {manifest.epoch_height} ({manifest.epoch_id}) of {manifest.chain_id}", where=offer.source_id
+            problem=f"the manifest is of epoch {manifest.epoch_height} ({manifest.epoch_id}) of {manifest.chain_id}", where=source_id
         )
-    return manifest, envelope
+    return manifest
 
 
 def _standing_behind(
@@ -279,11 +304,8 @@ def _standing_behind(
     """Return the pinned keys that stand behind a manifest, ascending, and why others that have signed it do not.
 
     Raises:
-        SignatureError: none has signed it.
-        EquivocationError, RollbackError: some have, and none stands behind it.
+        EquivocationError, RollbackError: none of those who have signed it stands behind it.
     """
-    if not one.signers:
-        raise SignatureError(problem="none of the pinned keys has signed the manifest", where=where, remedy="Check the keys.")
     standing: list[PublicKey] = []
     problems: list[ManifestError] = []
     for key in sorted(one.signers):
@@ -335,20 +357,71 @@ def _rank(one: BelievedManifest) -> tuple[int, int, int, str]:
     return -len(one.manifest.shards), -len(one.signers), -one.manifest.revision, one.envelope.payload_sha256
 
 
-def _parse_statement(offer: Offer, manifest: Manifest, listed: ManifestShard, where: str) -> Envelope:
-    """Return the envelope of a statement of the manifest's chain, epoch and shard.
+@dataclass(frozen=True, slots=True)
+class _SortedOffers:
+    """What sources offer as a statement, by who stands behind it."""
+
+    named: list[Envelope]
+    """With the payload that the manifest names."""
+    others: list[Envelope]
+    """With another one, which a pinned key has signed."""
+    strangers: set[str]
+    """Sources of anything else: it was not parsed."""
+    refused: list[tuple[str, str]]
+
+    @classmethod
+    def of(
+        cls, offers: Iterable[Offer], manifest: Manifest, listed: ManifestShard, pinned: Sequence[PublicKey], where: str
+    ) -> _SortedOffers:
+        found = cls([], [], set(), [])
+        payloads: dict[str, bytes] = {}
+        for offer in offers:
+            try:
+                envelope = _typed_envelope(offer.data, f"{offer.source_id}, {where}")
+                sha256 = envelope.payload_sha256
+                is_named = sha256 == listed.statement_sha256
+                if is_named or verified_signers(envelope, pinned):
+                    if sha256 not in payloads:
+                        _check_subject(envelope, manifest, listed, f"{offer.source_id}, {where}")
+                    # A payload is held once, whoever else has it.
+                    envelope = replace(envelope, payload=payloads.setdefault(sha256, envelope.payload))
+                    (found.named if is_named else found.others).append(envelope)
+                else:
+                    found.strangers.add(offer.source_id)
+            except ManifestError as error:
+                found.refused.append((offer.source_id, error.problem))
+            else:
+                if not is_named:
+                    found.refused.append((offer.source_id, f"its {where} is not the one that the manifest names"))
+        return found
+
+
+def _contradictions_of_strangers(offers: Iterable[Offer], believed: ShardStatement, envelope: Envelope) -> Iterator[Contradiction]:
+    """Compare what no pinned key has signed with the believed statement, one after the other."""
+    seen: set[str] = set()
+    for offer in offers:
+        other = parse_envelope(offer.data, offer.source_id)
+        sha256 = other.payload_sha256
+        if sha256 in seen or len(other.payload) > STRANGER_RATIO * len(envelope.payload) + STRANGER_SPARE_BYTES:
+            continue
+        seen.add(sha256)
+        with suppress(ManifestError):
+            fields = differing_fields(believed, ShardStatement.from_payload(other.payload, offer.source_id))
+            if fields:
+                left_sha256, right_sha256 = sorted((envelope.payload_sha256, sha256))
+                yield Contradiction(left_sha256, right_sha256, fields, ())
+
+
+def _check_subject(envelope: Envelope, manifest: Manifest, listed: ManifestShard, where: str) -> None:
+    """Check that a payload is a statement of the manifest's chain, epoch and shard.
 
     A genuine one of something else says nothing here, whoever has signed it: any mirror can serve it under this name.
     """
-    envelope = parse_envelope(offer.data, where)
-    if envelope.payload_type != PAYLOAD_TYPE:
-        raise ManifestError(problem=f"the payload's type is {envelope.payload_type!r}", where=where)
     statement = ShardStatement.from_payload(envelope.payload, where)
     if (statement.chain_id, statement.epoch_id, statement.shard_id) != (manifest.chain_id, manifest.epoch_id, listed.shard_id):
         raise ManifestError(
             problem=f"it is the statement of shard {statement.shard_id} in epoch {statement.epoch_id} of {statement.chain_id}", where=where
         )
-    return envelope
 
 
 def _statement_signers(

@@ -10,12 +10,17 @@ from pipelines.bucket.published_epoch import read_manifest
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress
 from pipelines.execution.stage_runner import StageRunner
-from pipelines.keeping.check_epoch import EpochCheck, FindingKind
+from pipelines.keeping.check_epoch import CheckResult, EpochCheck, FindingKind
 from pipelines.producing.publish.signing import sign_payload
 from pipelines.stores.open_store import open_store
+from pipelines.trust.signatures import TrustRule
+from schemas.errors import ManifestError, SignatureError
+from schemas.published.dsse import Envelope
+from schemas.published.in_toto import PAYLOAD_TYPE
 from schemas.published.manifest import MissingKind, MissingObject
 from schemas.published.manifest_shard import ManifestHeader, ManifestShard
 from schemas.published.object_layout import EpochLayout
+from schemas.published.public_key import PublicKey
 from tests.support.productions import context, fitting_header, new_store_url, producer, small_shard
 
 
@@ -60,3 +65,22 @@ def test_a_manifest_that_contradicts_its_statement_is_found(change: object) -> N
 
     assert not result.is_good
     assert (FindingKind.WRONG, layout.shard_statement(0)) in [(found.kind, found.object_name) for found in result.findings]
+
+
+def test_a_check_with_keys_asks_for_signatures_first() -> None:
+    """What no trusted key has signed is not parsed, and neither is a statement that the manifest does not name."""
+    built, store_url = small_shard(), new_store_url()
+    producer(built, store_url, state_header=fitting_header(built)).publish()
+    store, layout = open_store(store_url), EpochLayout.of(context(built))
+    junk = Envelope(b"no JSON at all", PAYLOAD_TYPE).to_bytes()
+
+    def check(trust: TrustRule | None) -> CheckResult:
+        return EpochCheck(StageRunner(InProcessExecutor(), SilentProgress()), "auto", store_url, layout, (), trust).run()
+
+    store.put(layout.shard_statement(0), junk)
+    assert [found.problem for found in check(None).findings] == ["it is not the statement that the manifest names by its sha256"]
+    store.put(layout.manifest, junk)
+    with pytest.raises(ManifestError, match="not JSON"):
+        check(None)
+    with pytest.raises(SignatureError):
+        check(TrustRule((PublicKey(bytes(32)),)))

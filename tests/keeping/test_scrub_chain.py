@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
+from pipelines.bucket.published_epoch import read_manifest
 from pipelines.execution.executor import Executor, Task, TaskNeeds
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress
@@ -19,12 +20,14 @@ from pipelines.execution.stage_runner import StageRunner
 from pipelines.keeping.check_epoch import FindingKind
 from pipelines.keeping.repair_epoch import OWN_STORE
 from pipelines.keeping.scrub_chain import ChainScrub, ScrubOutcome, ScrubResult, ScrubSettings
+from pipelines.keeping.scrub_epoch import MISSING_REVISIONS_MAX
+from pipelines.producing.publish.signing import sign_payload
 from pipelines.stores.open_store import open_store
 from pipelines.trust.signatures import TrustRule
 from schemas.errors import EpochNotReadyError, SignatureError
 from schemas.ids import PartId
 from schemas.published.latest_pointer import LatestPointer
-from schemas.published.object_layout import catalogue_name, latest_name
+from schemas.published.object_layout import REVISION_MAX, catalogue_name, latest_name
 from schemas.published.public_key import PublicKey
 from schemas.published.scrub_state import WHOLE_PPM
 from tests.support.fault_server import fault_server
@@ -318,6 +321,15 @@ def test_a_manifest_of_another_publisher_is_refused(root: Path) -> None:
     """Nothing of the epoch is compared with it."""
     with pytest.raises(SignatureError):
         scrub(root, trust=trust("second"))
+
+
+def test_a_revision_is_only_a_number(root: Path) -> None:
+    """Of all that a manifest says came before it, a scrub names the first that are missing and no more."""
+    stored = read_manifest(open_store(str(root)), LAYOUT)
+    assert stored is not None
+    (root / LAYOUT.manifest).write_bytes(sign_payload(replace(stored.manifest, revision=REVISION_MAX).to_payload(), ()).to_bytes())
+    missing = [found for found in scrub(root, trust=None).scrubbed.findings if found.kind is FindingKind.MISSING]
+    assert [found.object_name for found in missing] == [LAYOUT.manifest_revision(number) for number in range(3, 3 + MISSING_REVISIONS_MAX)]
 
 
 def test_a_broken_signature_is_found(root: Path) -> None:

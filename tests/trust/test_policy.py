@@ -22,11 +22,13 @@ from pipelines.trust.policy import (
 from pipelines.trust.signatures import TrustRule
 from schemas.errors import EquivocationError, InvalidInputError, ManifestError, ManifestExpiredError, RollbackError, SignatureError
 from schemas.ids import CryptoHash
+from schemas.nearcore.flat_state_limits import KEY_BYTES_MAX
+from schemas.published.dsse import Envelope
 from schemas.published.in_toto import PAYLOAD_TYPE
 from schemas.published.manifest import Manifest, MissingKind, MissingObject
 from schemas.published.object_layout import EpochLayout
 from schemas.published.shard_statement import ShardStatement
-from tests.support.published_values import make_manifest, make_statement
+from tests.support.published_values import make_manifest, make_manifest_shard, make_statement
 
 MANIFEST = make_manifest()
 LISTED = MANIFEST.shards[0]
@@ -233,6 +235,39 @@ def test_contradictions_of_strangers_are_reported(signers: tuple[Signer, ...]) -
     assert chosen.statement == STATEMENT
     assert [found.fields for found in chosen.contradictions] == [("memory_usage",)]
     assert [source_id for source_id, _ in chosen.refused] == ["b"]
+
+
+def test_a_strangers_statement_that_is_much_larger_is_not_read(signers: tuple[Signer, ...]) -> None:
+    """What is looked at of what nobody known has signed is in proportion to what somebody has."""
+    cuts = [bytes([idx]) * KEY_BYTES_MAX for idx in range(1, 40)]
+    bounds = list(zip([b"", *cuts], [*cuts, None], strict=True))
+    small, large = make_statement(num_parts=40), []
+    for part, (begin, end) in zip(small.parts, bounds, strict=True):
+        large.append(replace(part, key_begin=begin, key_end=end))
+    other, manifest = replace(small, parts=tuple(large)), replace(MANIFEST, shards=(make_manifest_shard(small),))
+    two_of_three = trusting(*signers[:3], threshold=2)
+    for policy, theirs, reported in ((trusting(signers[0]), (), 0), (INSECURE, (), 0), (two_of_three, (signers[1],), 1)):
+        offers = [offered("b", other, *theirs), offered("a", small, signers[0], signers[2])]
+        chosen = choose_statement(policy, offers, manifest, manifest.shards[0])
+        assert (len(chosen.contradictions), [source_id for source_id, _ in chosen.refused]) == (reported, ["b"])
+
+
+def test_a_signature_is_asked_for_before_a_payload_is_read(signers: tuple[Signer, ...]) -> None:
+    """So a payload that nobody known has signed is not even known to be no manifest or statement."""
+    junk = Offer("a", Envelope(b"no JSON at all", PAYLOAD_TYPE).to_bytes())
+    with pytest.raises(SignatureError):
+        choose(trusting(signers[0]), junk)
+    with pytest.raises(ManifestError, match="not JSON"):
+        choose(INSECURE, junk)
+    chosen = choose_statement(trusting(signers[0]), [junk, offered("b", STATEMENT, signers[0])], MANIFEST, LISTED)
+    assert "JSON" not in dict(chosen.refused)["a"]
+
+
+def test_an_unsigned_copy_of_a_signed_manifest_counts_as_an_offer(signers: tuple[Signer, ...]) -> None:
+    """Whichever comes first: the bytes are those that the key has signed."""
+    signed, copy = offered("signed", MANIFEST, signers[0]), offered("copy", MANIFEST)
+    for offers in ((signed, copy), (copy, signed)):
+        assert choose(trusting(signers[0]), *offers).source_ids == tuple(offer.source_id for offer in offers)
 
 
 def test_the_statement_is_the_one_that_the_manifest_names(signers: tuple[Signer, ...]) -> None:
