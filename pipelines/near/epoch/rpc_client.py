@@ -182,11 +182,9 @@ class RpcClient:
         return bytes(body)
 
     def _answer(self, status: int, body: bytes, method: str) -> RpcAnswer:
-        too_much = JsonLimits(self._limits.answer_bytes_max, containers_max=1 << 19, values_max=1 << 21).problem(body)
-        if too_much is not None:
-            raise SourceError(problem=f"the answer is not read: {too_much}", where=self.where(method))
+        limits = JsonLimits(self._limits.answer_bytes_max, containers_max=1 << 19, values_max=1 << 21)
         try:
-            document = json.loads(body.decode())
+            document = json.loads(body.decode()) if limits.problem(body) is None else None
         except (ValueError, RecursionError):
             document = None
         if isinstance(document, dict) and isinstance(document.get("error"), dict):
