@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipelines.dataset.dataset_files import opened_batches
 from pipelines.dataset.referenced_values import find_shared_values, read_referenced_values, read_whole_values_file
 from pipelines.stores.open_store import open_store
-from schemas.dataset.dataset_summary import DatasetSummary, RecordsFile, shard_folder
+from schemas.dataset.dataset_summary import SUMMARY_BYTES_MAX, DatasetSummary, RecordsFile, shard_folder
 from schemas.dataset.flat_state import OWN_VALUE_SCHEMA, RECORD_SCHEMA, VALUE_SCHEMA
 from schemas.errors import DatasetError, EpochNotReadyError, ObjectNotFoundError, StoreNotListedError
 from schemas.ids import CryptoHash, ShardUId
@@ -215,7 +215,7 @@ def read_dataset(reference: DatasetReference) -> ShardDataset:
     name = f"{reference.folder}/{reference.summary_name}"
     where = f"{reference.url}/{name}"
     try:
-        data = open_store(reference.url).get(name)
+        data = open_store(reference.url).get(name, 0, SUMMARY_BYTES_MAX + 1)
     except ObjectNotFoundError as error:
         raise DatasetError(
             problem="the summary of the dataset that is read is gone", where=where, remedy="Another run removed the dataset; run again."
@@ -240,7 +240,7 @@ def load_shard(url: str, context: EpochContext, shard_uid: ShardUId) -> ShardDat
     store = open_store(url)
     name = f"{shard_folder(context, shard_uid)}/{SUMMARY_NAME}"
     try:
-        data = store.get(name)
+        data = store.get(name, 0, SUMMARY_BYTES_MAX + 1)
     except ObjectNotFoundError:
         return None
     return ShardDataset.of(url, DatasetSummary.from_bytes(data, f"{url}/{name}"))
@@ -262,7 +262,7 @@ def list_shards(url: str) -> list[ShardDataset]:
             raise
     if not names:
         raise DatasetError(problem="no exported shard is there", where=url, remedy="statecast export --to dataset://… writes one.")
-    return [ShardDataset.of(root, DatasetSummary.from_bytes(store.get(name), f"{root}/{name}")) for name in names]
+    return [ShardDataset.of(root, DatasetSummary.from_bytes(store.get(name, 0, SUMMARY_BYTES_MAX + 1), f"{root}/{name}")) for name in names]
 
 
 def _split_dataset_url(url: str) -> tuple[str, str]:

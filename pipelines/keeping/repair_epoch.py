@@ -136,7 +136,8 @@ class EpochRepair:
                 assert shard is not None and shard.header is not None
                 return self._verified(object_name, shard.header.size, shard.header.sha256)
         assert shard is not None and name.part_id is not None
-        part = next(part for part in shard.parts if part.part_id == name.part_id.idx)
+        part = shard.part(name.part_id.idx)
+        assert part is not None
         return self._verified(object_name, part.size, part.sha256)
 
     def _verified(self, name: str, size: int, sha256: str) -> tuple[str, bytes]:

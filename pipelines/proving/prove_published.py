@@ -220,7 +220,7 @@ class _Proving:
 
     def _read_part(self, name: str, shard: ManifestShard, stated: StatementPart) -> list[bytes]:
         """Read a part and check its bytes and its trie."""
-        stored = next((part for part in shard.parts if part.part_id == stated.part_id), None)
+        stored = shard.part(stated.part_id)
         if stored is None:
             raise EpochNotReadyError(problem="the part that is needed is not published", where=f"{self.store.url}/{name}")
         data = self._object(name, stored.size, stored.sha256)

@@ -6,6 +6,7 @@ that its manifest does not say, but for the mark that the epoch is about to go.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -140,7 +141,7 @@ class Catalogue:
 
     def find(self, layout: EpochLayout) -> CatalogueEpoch | None:
         """Return an epoch's entry; None where there is none."""
-        return next((epoch for epoch in self.epochs if epoch.key == epoch_key(layout)), None)
+        return self._at(epoch_key(layout))[1]
 
     def layout(self, epoch: CatalogueEpoch) -> EpochLayout:
         """Return the names of an entry's objects."""
@@ -148,11 +149,12 @@ class Catalogue:
 
     def with_epoch(self, epoch: CatalogueEpoch) -> Catalogue:
         """Return the catalogue with an entry added or replaced."""
-        return _ordered(self.chain_id, [*(other for other in self.epochs if other.key != epoch.key), epoch])
+        place, there = self._at(epoch.key)
+        return Catalogue(self.chain_id, (*self.epochs[:place], epoch, *self.epochs[place if there is None else place + 1 :]))
 
     def with_published(self, epoch: CatalogueEpoch) -> Catalogue:
         """Return the catalogue with what was just published: an entry of a later revision stays, a mark that the epoch goes does not."""
-        there = next((other for other in self.epochs if other.key == epoch.key), None)
+        there = self._at(epoch.key)[1]
         if there is None or there.listing is None or epoch.listing is None or there.leaving_since is not None:
             return self.with_epoch(epoch)
         return self if there.listing.revision > epoch.listing.revision else self.with_epoch(epoch)
@@ -169,6 +171,12 @@ class Catalogue:
             return self
         entry = there or CatalogueEpoch.damaged(layout, "no manifest was read")
         return self.with_epoch(replace(entry, leaving_since=leaving_since))
+
+    def _at(self, key: EpochKey) -> tuple[int, CatalogueEpoch | None]:
+        """Return an entry's place, and the entry if it is there: found in a few steps, since there may be as many lookups as entries."""
+        place = bisect_left(self.epochs, key, key=lambda epoch: epoch.key)
+        found = self.epochs[place] if place < len(self.epochs) else None
+        return place, found if found is not None and found.key == key else None
 
     def to_bytes(self) -> bytes:
         """Return the wire form, canonical JSON.
@@ -198,10 +206,6 @@ class Catalogue:
     def to_json(self) -> dict[str, Any]:
         """Return the catalogue as plain JSON values, for people's programs: the wire form's fields without its format."""
         return {"chain_id": self.chain_id, "epochs": [_epoch_json(epoch) for epoch in self.epochs]}
-
-
-def _ordered(chain_id: str, epochs: Iterable[CatalogueEpoch]) -> Catalogue:
-    return Catalogue(chain_id, tuple(sorted(epochs, key=lambda epoch: epoch.key)))
 
 
 def _epoch_json(epoch: CatalogueEpoch) -> dict[str, Any]:

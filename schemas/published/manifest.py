@@ -12,6 +12,7 @@ who writes the next revision from a parsed manifest drops them.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -134,7 +135,8 @@ class Manifest:
 
     def shard(self, shard_id: int) -> ManifestShard | None:
         """Return one shard; None when it is not listed."""
-        return next((shard for shard in self.shards if shard.shard_id == shard_id), None)
+        place = bisect_left(self.shards, shard_id, key=lambda shard: shard.shard_id)
+        return self.shards[place] if place < len(self.shards) and self.shards[place].shard_id == shard_id else None
 
     def to_payload(self) -> bytes:
         """Return the payload in canonical JSON."""

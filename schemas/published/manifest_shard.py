@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +77,11 @@ class ManifestShard:
         """Return the SHA-256 of each stored object by its name relative to the epoch's folder."""
         subjects = {self._part_name(part.part_id): part.sha256 for part in self.parts}
         return subjects if self.header is None else subjects | {_header_name(self.shard_id): self.header.sha256}
+
+    def part(self, part_id: int) -> ManifestPart | None:
+        """Return one part; None when it is not listed."""
+        place = bisect_left(self.parts, part_id, key=lambda part: part.part_id)
+        return self.parts[place] if place < len(self.parts) and self.parts[place].part_id == part_id else None
 
     def absent_part_ids(self) -> Iterator[int]:
         """Yield the ids of the parts that are not listed, ascending; there may be very many more than are listed."""

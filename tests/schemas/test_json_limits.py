@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import ManifestError
+from pipelines.producing.watch.watch_decisions import WatchLedger
+from pipelines.trust.freshness import AcceptedManifests
+from schemas.dataset.dataset_summary import DatasetSummary
+from schemas.dataset.tables_summary import TablesShard
+from schemas.errors import ManifestError, StatecastError
 from schemas.json_document import decode_json
 from schemas.json_limits import DEPTH_MAX, JsonLimits
+from schemas.nearcore.epoch_context import parse_epoch_context
+from schemas.published.catalogue import Catalogue
+from schemas.published.claim import Claim
 from schemas.published.dsse import parse_envelope
+from schemas.published.latest_pointer import LatestPointer
+from schemas.published.lease import ReaderLease
+from schemas.published.manifest import Manifest
+from schemas.published.proof import TrieProof
+from schemas.published.scrub_state import ScrubState
+from schemas.published.shard_statement import ShardStatement
 
 SMALL = JsonLimits(1 << 20)
 
@@ -55,6 +69,31 @@ def test_nesting_has_an_end() -> None:
     assert decode_json(b'{"a":[' + b"[]," * 1000 + b"0]}", SMALL, "test")
     with pytest.raises(ManifestError, match="nested deeper"):
         decode_json(deepest.replace(b"[]", b"[[]]"), SMALL, "test")
+
+
+PARSERS: dict[str, Callable[[bytes, str], object]] = {
+    "envelope": parse_envelope,
+    "manifest": Manifest.from_payload,
+    "shard statement": ShardStatement.from_payload,
+    "catalogue": Catalogue.parse,
+    "claim": Claim.parse,
+    "lease": ReaderLease.parse,
+    "latest pointer": LatestPointer.parse,
+    "scrub state": ScrubState.parse,
+    "proof": TrieProof.parse,
+    "accepted manifests": AcceptedManifests.parse,
+    "watch ledger": WatchLedger.parse,
+    "dataset summary": DatasetSummary.from_bytes,
+    "tables": TablesShard.from_bytes,
+    "epoch context": parse_epoch_context,
+}
+
+
+@pytest.mark.parametrize("parse", PARSERS.values(), ids=PARSERS.keys())
+def test_every_document_is_bounded_before_it_is_decoded(parse: Callable[[bytes, str], object]) -> None:
+    """Also by its nesting, which shows that it was looked at."""
+    with pytest.raises(StatecastError, match="nested deeper"):
+        parse(b'{"a":' + b"[" * DEPTH_MAX + b"]" * DEPTH_MAX + b"}", "test")
 
 
 HOSTILE = {

@@ -20,6 +20,7 @@ from pipelines.near.node.flat_state_source import FlatStateSource, FoundStateHea
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
 from schemas.dataset.dataset_summary import (
+    SUMMARY_BYTES_MAX,
     DatasetSummary,
     RangeSummary,
     ValuesFile,
@@ -257,7 +258,7 @@ def _discard_folder(store: Store, folder: str) -> None:
 
 def _earlier_summary(store: Store, folder: str, name: str, fingerprint: str) -> RangeSummary | None:
     try:
-        summary = range_summary_from_bytes(store.get(name), fingerprint, name)
+        summary = range_summary_from_bytes(store.get(name, 0, SUMMARY_BYTES_MAX + 1), fingerprint, name)
     except ObjectNotFoundError:
         return None
     if summary is None:

@@ -18,7 +18,7 @@ from pipelines.dataset.arrow_dataset import ShardDataset, read_dataset
 from pipelines.dataset.tables.decoded_span import DecodedSpan, Selection, decoded_spans
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
-from schemas.dataset.dataset_summary import schema_metadata
+from schemas.dataset.dataset_summary import SUMMARY_BYTES_MAX, schema_metadata
 from schemas.dataset.decoded_record import kind_schema
 from schemas.dataset.tables_summary import TABLES_NAME, TableFile, TablesShard, written_from_bytes, written_to_bytes
 from schemas.errors import ObjectNotFoundError
@@ -154,14 +154,14 @@ def load_tables(dataset: ShardDataset, url: str) -> TablesShard | None:
     """
     name = f"{dataset.folder}/{TABLES_NAME}"
     try:
-        return TablesShard.from_bytes(open_store(url).get(name), f"{url}/{name}")
+        return TablesShard.from_bytes(open_store(url).get(name, 0, SUMMARY_BYTES_MAX + 1), f"{url}/{name}")
     except ObjectNotFoundError:
         return None
 
 
 def _earlier(store: Store, folder: str, note: str, fingerprint: str) -> tuple[TableFile, ...] | None:
     try:
-        files = written_from_bytes(store.get(note), fingerprint, note)
+        files = written_from_bytes(store.get(note, 0, SUMMARY_BYTES_MAX + 1), fingerprint, note)
     except ObjectNotFoundError:
         return None
     if files is None:
