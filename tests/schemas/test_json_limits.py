@@ -81,7 +81,7 @@ PARSERS: dict[str, Callable[[bytes, str], object]] = {
     "latest pointer": LatestPointer.parse,
     "scrub state": ScrubState.parse,
     "proof": TrieProof.parse,
-    "accepted manifests": AcceptedManifests.parse,
+    "accepted manifests": lambda data, where: AcceptedManifests.parse(data, "c", where),
     "watch ledger": WatchLedger.parse,
     "dataset summary": DatasetSummary.from_bytes,
     "tables": TablesShard.from_bytes,
