@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -20,8 +21,11 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from jobs.option_groups import with_options_of_fields
-from pipelines.execution.process_exit import leave
+from pipelines.execution.process_exit import leave, say_farewell
+from pipelines.execution.stop_signals import handled_signals, interrupted_by
 from schemas.errors import EXIT_CODES, StatecastError
+
+INTERRUPTED = "interrupted; run the same command again: nothing is lost, it goes on where this one ended"
 
 _EXIT_CODE_HELP = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "; any other means failure."
 
@@ -59,8 +63,8 @@ _COMMANDS: dict[str, tuple[_Command, ...]] = {
             "import_parts",
             "import_parts",
         ),
-        _Command("seed", "Seed the newest epochs of a bucket over BitTorrent until SIGTERM or SIGINT."),
-        _Command("serve", "Serve a folder's state parts, headers, torrents and manifests over HTTP until SIGTERM or SIGINT."),
+        _Command("seed", "Seed the newest epochs of a bucket over BitTorrent until SIGTERM, SIGINT or SIGHUP."),
+        _Command("serve", "Serve a folder's state parts, headers, torrents and manifests over HTTP until SIGTERM, SIGINT or SIGHUP."),
     ),
     "Work with the data": (
         _Command(
@@ -178,18 +182,35 @@ def run(arguments: Sequence[str]) -> int:
         arguments = [*arguments[1:], "--help"]
     try:
         result = app(list(arguments), standalone_mode=False)
-    except StatecastError as error:
-        return _report(error, arguments)
     except KeyboardInterrupt:
-        message = "interrupted; nothing is lost: the same command goes on where this ended"
-        _print_error_json(arguments, {"kind": "interrupted", "exit_code": 130, "problem": message, "message": message})
-        _say(message)
-        return 130
+        return _interrupted(arguments)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     except Exception as error:
-        return _unforeseen(error, arguments)
+        # Who is asked to stop need not say what else fails meanwhile: Ray's processes may be asked at the same time, and be gone first.
+        if interrupted_by() is not None:
+            return _interrupted(arguments)
+        return _report(error, arguments) if isinstance(error, StatecastError) else _unforeseen(error, arguments)
+    # Typer makes that of an interrupt, and no command returns it.
+    if result == 128 + signal.SIGINT:
+        return _interrupted(arguments)
     return result if isinstance(result, int) else 0
+
+
+def _interrupted(arguments: Sequence[str]) -> int:
+    """Give back what others wait for, and say how to go on."""
+    _release_claims()
+    code = 128 + (interrupted_by() or signal.SIGINT)
+    _print_error_json(arguments, {"kind": "interrupted", "exit_code": code, "problem": INTERRUPTED, "message": INTERRUPTED})
+    _say(INTERRUPTED)
+    return code
+
+
+def _release_claims() -> None:
+    # What was not imported holds none, and to import it now would wait for whoever imports something.
+    module = sys.modules.get("pipelines.bucket.epoch_claim")
+    if module is not None:
+        module.release_held_claims()
 
 
 def _report(error: StatecastError, arguments: Sequence[str]) -> int:
@@ -209,8 +230,6 @@ def _unforeseen(error: Exception, arguments: Sequence[str]) -> int:
         _print_error_json(arguments, {"kind": "invalid_input", "exit_code": exit_code, "problem": message, "message": message})
         shown()
         return exit_code
-    if type(error).__name__ == "Abort":
-        return 130
     if os.environ.get("STATECAST_TRACEBACK"):
         traceback.print_exception(error)
     message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
@@ -228,6 +247,18 @@ def _say(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
+def _give_up(arguments: Sequence[str], number: int | None) -> None:
+    """Do the least before the process ends as it is."""
+    if number is None:
+        _release_claims()
+    else:
+        _interrupted(arguments)
+
+
 def main() -> None:
     """Run the command line of this process."""
-    leave(run(sys.argv[1:]))
+    arguments = sys.argv[1:]
+    with handled_signals(partial(_give_up, arguments)):
+        code = run(arguments)
+    say_farewell()
+    leave(code)

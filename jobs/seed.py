@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +16,7 @@ from pipelines.bittorrent.session import SessionSettings
 from pipelines.execution.status_server import Health, status_server
 from pipelines.nearpeer.genesis import KNOWN_GENESIS
 from pipelines.nearpeer.peer_url import PeerUrl
+from pipelines.execution.stop_signals import stopping
 from pipelines.seeding.data_folder import DataFolder, open_data_folder
 from pipelines.seeding.epoch_feed import find_chain
 from pipelines.seeding.peer_service import PeerServiceSettings
@@ -108,7 +108,7 @@ def seed(
     once: Annotated[bool, typer.Option("--once", help="End as soon as everything is here and verified.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print events and status as JSON objects, one a line.")] = False,
 ) -> None:
-    """Seed the newest epochs of a bucket over BitTorrent until SIGTERM or SIGINT.
+    """Seed the newest epochs of a bucket over BitTorrent until SIGTERM, SIGINT or SIGHUP.
 
     Parts come from the bucket and get their names when their digests are right. The epoch before stays until the new one is here.
     A restart goes on where it was. The bucket may be away for a while.
@@ -155,9 +155,7 @@ def seed(
         display = open_seed_display(as_json)
         stack.callback(display.close)
         seeder = Seeder(store, folder, settings, display.event)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before = signal.signal(number, lambda *_: seeder.stop())
-            stack.callback(signal.signal, number, before)
+        stack.enter_context(stopping(lambda _name: seeder.stop()))
         metrics_port = None
         if metrics_address is not None:
             metrics_port = stack.enter_context(

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
 
 from jobs.options import parse_byte_count
+from pipelines.execution.stop_signals import stopping
 from pipelines.seeding.mirror_values import Access, MirrorLimits
-from schemas.address import parse_address
+from schemas.address import Address, parse_address
+
+if TYPE_CHECKING:
+    from pipelines.seeding.mirror_server import Mirror
 
 _DEFAULTS = MirrorLimits()
 
@@ -30,7 +35,7 @@ def serve(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print events and requests as JSON objects, one a line.")] = False,
 ) -> None:
-    """Serve a folder's state parts, headers, torrents and manifests over HTTP until SIGTERM or SIGINT.
+    """Serve a folder's state parts, headers, torrents and manifests over HTTP until SIGTERM, SIGINT or SIGHUP.
 
     GET and HEAD, whole objects or one range, with ETag and digest; nothing but objects of the published layout. A line a request.
     It can be a source of `statecast fetch`, and a web seed.
@@ -59,4 +64,14 @@ def serve(
         else:
             structlog.get_logger().info("listening", folder=str(folder), port=port)
 
-    asyncio.run(Mirror(folder, limits, on_access).serve(address, on_listening))
+    asyncio.run(_serve(Mirror(folder, limits, on_access), address, on_listening))
+
+
+async def _serve(mirror: Mirror, address: Address, on_listening: Callable[[int], None]) -> None:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def on_stop(_name: str) -> None:
+        loop.call_soon_threadsafe(stop.set)
+
+    with stopping(on_stop):
+        await mirror.serve(address, on_listening, stop)

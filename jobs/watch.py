@@ -23,9 +23,8 @@ from jobs.options import (
 from jobs.produce import default_work_folder
 from jobs.publish_options import PublishOptions
 from jobs.watch_log import LogFormat, WatchLog
-from jobs.watch_signals import StopSignals
-from pipelines.execution.executor import Executor
 from pipelines.execution.status_server import Health, status_server
+from pipelines.execution.stop_signals import stopping
 from pipelines.kernel.choice import choose_kernel
 from pipelines.near.trie.trie_walk_source import StateWalk
 from pipelines.producing.claimed_production import ClaimTerms
@@ -91,7 +90,7 @@ def watch(
 ) -> None:
     """Publish every epoch of a node from now on, each once, as soon as its state snapshot is complete.
 
-    Runs until SIGTERM or SIGINT, which end it within 20 seconds with exit code 0; a second one ends it at once. It may be killed and
+    Runs until SIGTERM, SIGINT or SIGHUP, which end it within 20 seconds with exit code 0; a second one ends it at once. It may be killed and
     started again at any moment, and so may the node. A second watcher of the same bucket waits, and takes over when the first is gone.
 
     Example: `statecast watch --node-home ~/.near --to gs://bucket/prefix --deadline 30m --keep-epochs 5 --health-port 9464`
@@ -117,11 +116,6 @@ def watch(
     work_url = work or default_work_folder(publish.to, "watch", str(home), *map(str, sorted(set(shard_id or ()))))
     metrics, stop = WatchMetrics(), threading.Event()
 
-    def open_executor_again() -> Executor:
-        executor = open_executor(run)
-        signals.install()
-        return executor
-
     production = WatchProduction(
         node_home=str(home),
         context_of=lambda selector: contexts.find_in_node(home, selector),
@@ -132,7 +126,7 @@ def watch(
         publisher_for=lambda context: publish.publisher(context, signer),
         store_url=publish.to,
         settings=ProductionSettings.in_folder(work_url),
-        open_executor=open_executor_again,
+        open_executor=lambda: open_executor(run),
         terms=terms,
         keep_epochs=keep_epochs,
     )
@@ -144,11 +138,10 @@ def watch(
         watcher.wake()
         log.event("stopping", f"{name}: stopping", {"signal": name})
 
-    _check_store(publish.to)
-    signals = StopSignals(stop_watcher, watcher.release_claim)
     with ExitStack() as stack:
+        stack.enter_context(stopping(stop_watcher, lambda: log.event("stopped", "stopped; what was under way is left as it is", {})))
+        _check_store(publish.to)
         stack.enter_context(held_work_folder(work_url, alone=True))
-        stack.enter_context(signals)
         facts: dict[str, object] = {"node_home": production.node_home, "to": open_store(publish.to).url}
         if address is not None:
             facts["health_port"] = stack.enter_context(

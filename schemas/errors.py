@@ -66,7 +66,9 @@ EXIT_CODES: dict[int, str] = {
     30: "store",
     31: "fetch: every source failed",
     32: "node: it runs, or its neard failed",
+    129: "interrupted by SIGHUP",
     130: "interrupted",
+    143: "interrupted by SIGTERM",
 }
 """Every exit code of the command with its meaning. A code that is not listed means failure."""
 

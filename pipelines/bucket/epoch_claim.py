@@ -77,6 +77,7 @@ class Claimant:
             StoreError: the store can't be written.
         """
         held = HeldClaim(self, self._moment())
+        _held.add(held)
         try:
             held.renew()
         except BaseException:
@@ -128,8 +129,10 @@ class HeldClaim:
         self._acquired = acquired
         self._lost: ClaimedError | None = None
         self._released = False
+        self._removed = False
         self._maybe_written = False
-        self._lock = threading.Lock()
+        # An interrupt may leave it taken by the thread that releases the claim after all.
+        self._lock = threading.RLock()
 
     def renew(self) -> None:
         """Say in the store that we are at work.
@@ -157,15 +160,19 @@ class HeldClaim:
             raise self._lost
 
     def release(self) -> None:
-        """Give the claim up. One that can't be given up expires; so does one whose renewal hangs for longer than ``join_s_max``."""
+        """Give the claim up. One that can't be given up expires; so does one whose renewal hangs for longer than ``join_s_max``.
+
+        Where this is interrupted it is called again.
+        """
         if not self._lock.acquire(timeout=self._claimant.join_s_max):
             return
         try:
-            if not self._released:
-                self._released = True
-                if self._maybe_written:
-                    with suppress(StatecastError):
-                        self._remove()
+            self._released = True
+            if self._maybe_written and not self._removed:
+                with suppress(StatecastError):
+                    self._remove()
+            self._removed = True
+            _held.discard(self)
         finally:
             self._lock.release()
 
@@ -204,6 +211,16 @@ class HeldClaim:
             return Claim(claimant.layout, others).to_bytes(), None
 
         swapped(claimant.store, claimant.layout.claim, without_ours)
+
+
+_held: set[HeldClaim] = set()
+"""The claims of this process that are not given up."""
+
+
+def release_held_claims() -> None:
+    """Give up every claim of this process: where it ends early, and nobody knows how far the owners of claims have come."""
+    for held in tuple(_held):
+        held.release()
 
 
 def remove_dead_claim(store: Store, layout: EpochLayout) -> None:

@@ -131,8 +131,17 @@ def held_epoch(
         yield
     finally:
         stop.set()
-        for thread in started:
-            thread.join(end_wait_s / len(started))
+        try:
+            _join(started, end_wait_s)
+        except KeyboardInterrupt:
+            # At the end of a block that was not interrupted: the leases go all the same.
+            _join(started, end_wait_s)
+            raise
+
+
+def _join(threads: Sequence[threading.Thread], wait_s: float) -> None:
+    for thread in threads:
+        thread.join(wait_s / len(threads))
 
 
 def _keep(lease: EpochLease, stop: threading.Event, tell: Callable[[EpochLease, LeaseState], None]) -> None:

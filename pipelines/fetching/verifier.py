@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pipelines.execution.stop_signals import receive_signals
 from pipelines.fetching.fetch_part import FetchPart
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.part_check import validate_sorted
@@ -124,10 +126,10 @@ def _died() -> StatecastError:
 
 def _end_with_parent(parent: int) -> None:
     """Let a worker end when the fetch was killed: its queue would never tell."""
-    import signal
-
-    # Ctrl-C goes to the whole group; the fetch itself lets the workers go.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and a terminal's end go to the whole group; the fetch itself lets the workers go.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    receive_signals()
 
     def watch() -> None:
         while os.getppid() == parent:

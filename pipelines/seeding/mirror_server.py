@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -70,18 +69,16 @@ class Mirror:
         self._silent: set[Any] = set()
         """Connections that have not asked for anything yet."""
 
-    async def serve(self, address: Address, on_listening: Callable[[int], None]) -> None:
-        """Serve until SIGTERM or SIGINT; then end what is under way.
+    async def serve(self, address: Address, on_listening: Callable[[int], None], stop: asyncio.Event) -> None:
+        """Serve until told to stop; then end what is under way.
 
         Args:
             on_listening: called once with the port.
+            stop: set from elsewhere, in this loop, to end it.
         Raises:
             InvalidInputError: the address can't be listened on.
         """
         loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
         application = web.Application(client_max_size=0)
         application.router.add_route("*", "/{name:.*}", self._answer)
         runner = web.AppRunner(

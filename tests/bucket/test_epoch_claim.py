@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.bucket.epoch_claim import Claimant, heartbeat, remove_dead_claim
+from pipelines.bucket.epoch_claim import Claimant, heartbeat, release_held_claims, remove_dead_claim
 from pipelines.bucket.holder_process import is_gone, this_holder
 from pipelines.bucket.holders import find_holders
 from pipelines.bucket.lease_rule import CLOCK_SKEW_S, LeaseSightings
 from pipelines.stores.file_store import FileStore
 from pipelines.stores.memory_store import MemoryStore
 from pipelines.stores.store import Data, ObjectInfo
-from schemas.errors import ClaimedError, InvalidInputError, ManifestError, TransientStoreError
+from schemas.errors import ClaimedError, InvalidInputError, ManifestError, ObjectNotFoundError, TransientStoreError
 from schemas.ids import CryptoHash
 from schemas.published.claim import LEASE_TTL_S_MAX, Claim, Holder
 from schemas.published.object_layout import EpochLayout
@@ -362,3 +362,21 @@ def test_a_claim_of_a_clock_that_is_ahead_ends_by_the_clock_of_the_store(tmp_pat
     onlooker.seconds += TTL_S + CLOCK_SKEW_S + 1
     assert not find_holders(folder, LAYOUT, onlooker.now()).live
     other.acquire()
+
+
+def test_a_claim_is_given_up_after_all_where_that_was_interrupted(store: MemoryStore) -> None:
+    """At any moment of it: an end of the process gives up what is left."""
+
+    class Interrupting(MemoryStore):
+        def delete(self, name: str) -> None:
+            raise KeyboardInterrupt
+
+    claimed_by = claimant(store, Clock())
+    held = replace(claimed_by, store=Interrupting(store.name)).acquire()
+    with pytest.raises(KeyboardInterrupt):
+        held.release()
+    assert stored(store).leases
+    held._claimant = claimed_by
+    release_held_claims()
+    with pytest.raises(ObjectNotFoundError):
+        stored(store)

@@ -151,9 +151,9 @@ def test_a_neard_that_fails_is_told_by_name(parts: Path, tmp_path: Path, behavio
     assert words in message
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_passed_on_and_leaves_nothing_running(parts: Path, tmp_path: Path, number: signal.Signals) -> None:
-    """The command ends with 130, neard has ended before it, and what was loaded is noted."""
+    """The command ends as it is asked to, neard has ended before it, and what was loaded is noted."""
     neard = write_program(tmp_path / "bin", behaviour="hangs")
     process = start_process(
         *("import", parts, "--node-home", localnet_home(), "--neard", neard, "--in-process", "--shard-id", 0),
@@ -165,7 +165,8 @@ def test_a_signal_is_passed_on_and_leaves_nothing_running(parts: Path, tmp_path:
         _, stderr = process.communicate(timeout=PROCESS_TIMEOUT_S)
     finally:
         process.kill()
-    assert process.returncode == 130, stderr
+    assert process.returncode == 128 + number, stderr
+    assert "run the same command again" in stderr.splitlines()[-1]
     assert not [found for found in psutil.process_iter(["cmdline"]) if str(neard) in " ".join(found.info["cmdline"] or ())]
     (journal,) = (tmp_path / ".cache" / "statecast" / "imports").iterdir()
     assert json.loads(journal.read_text()) == {"loaded": {"0": [0, 1]}}

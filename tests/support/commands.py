@@ -23,6 +23,11 @@ from jobs.cli import run
 PROJECT = Path(__file__).resolve().parents[2]
 PROCESS_TIMEOUT_S = 600
 
+_COMMAND = (
+    "import signal; [signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGHUP)]; from jobs.cli import main; main()"
+)
+"""The command; what whoever runs the tests ignores does not reach it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -63,7 +68,7 @@ def start_process(
         before: a command that runs the command.
     """
     return subprocess.Popen(
-        [*before, sys.executable, "-c", "from jobs.cli import main; main()", *map(str, arguments)],
+        [*before, sys.executable, "-c", _COMMAND, *map(str, arguments)],
         stdin=stdin,
         cwd=PROJECT,
         env={**os.environ, "PYTHONPATH": str(PROJECT), **(environment or {})},

@@ -78,7 +78,6 @@ class Watcher:
     """Why epochs could not be recorded, or the store be read."""
     _note_again_s: float = 0.0
     """Monotonic time before which epochs are not recorded again, after that failed."""
-    _claim: HeldClaim | None = None
 
     def __post_init__(self) -> None:
         self._poller = NodePoller(self.work, self.settings.poll_s, self.metrics, self.on_event, self.stop)
@@ -110,11 +109,6 @@ class Watcher:
     def problem(self) -> str:
         """Why the watcher could not publish an epoch if there were one now; empty where it could."""
         return self._poller.problem or self._problem
-
-    def release_claim(self) -> None:
-        """Give up the claim that is held, if one is: for an end that does not wait for the attempt under way."""
-        if self._claim is not None:
-            self._claim.release()
 
     def _work_once(self) -> None:
         view = self._poller.view
@@ -269,5 +263,4 @@ class Watcher:
             raise AttemptStopped
 
     def _on_claim(self, claim: HeldClaim | None) -> None:
-        self._claim = claim
         self.metrics.claim_held = claim is not None

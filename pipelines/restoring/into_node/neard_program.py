@@ -17,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from pipelines.execution.stop_signals import receive_signals
 from schemas.errors import InvalidInputError, NodeError
 
 ANSWER_TIMEOUT_S: Final = 60.0
@@ -99,7 +100,12 @@ def _answer(program: str, timeout_s: float, *arguments: str) -> str:
     with tempfile.TemporaryFile() as output:
         try:
             process = subprocess.Popen(
-                [program, *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                [program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=receive_signals,  # noqa: PLW1509  # one system call
             )
         except OSError as error:
             raise NodeError(problem=f"it can't be run: {error.strerror}", where=program) from error

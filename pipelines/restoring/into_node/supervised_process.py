@@ -1,4 +1,4 @@
-"""Runs another program and watches it: its lines, its silence, its end. Signals that this process gets are passed on.
+"""Runs another program and watches it: its lines, its silence, its end. It is asked to stop when this process is.
 
 Knows nothing about what the program does.
 """
@@ -11,11 +11,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Sequence
 from typing import Final
 
+from pipelines.execution.stop_signals import receive_signals, stopping
 from schemas.errors import NodeError, PartialResultError
 
 STOP_GRACE_S: Final = 30.0
@@ -25,7 +24,8 @@ LINE_BYTES_MAX: Final = 64 << 10
 """A longer line is cut here."""
 
 _POLL_S: Final = 0.2
-_PASSED_ON: Final = (signal.SIGINT, signal.SIGTERM)
+_KILL_S: Final = 5.0
+"""How long what is left to do may take after the program was killed."""
 
 
 def run_supervised(
@@ -55,13 +55,22 @@ def run_supervised(
             stderr=subprocess.STDOUT,
             start_new_session=True,
             env={**os.environ, **environment},
+            preexec_fn=receive_signals,  # noqa: PLW1509  # one system call
         )
     except OSError as error:
         raise NodeError(problem=f"it can't be run: {error.strerror}", where=command[0]) from error
     try:
-        with _passing_signals(process) as asked_to_end:
+        asked_to_end = threading.Event()
+
+        def stop(_name: str) -> None:
+            asked_to_end.set()
+            if process.poll() is None:
+                process.terminate()
+
+        with stopping(stop, stop_s_max=stop_grace_s + _KILL_S, ends_well=False):
             _follow(process, on_line, silence_timeout_s, asked_to_end, stop_grace_s)
-            if asked_to_end:
+            if asked_to_end.is_set():
+                _stop(process, stop_grace_s)
                 raise KeyboardInterrupt
             try:
                 return process.wait(silence_timeout_s)
@@ -74,7 +83,11 @@ def run_supervised(
 
 
 def _follow(
-    process: subprocess.Popen[bytes], on_line: Callable[[str], None], silence_timeout_s: float, asked_to_end: list[int], stop_grace_s: float
+    process: subprocess.Popen[bytes],
+    on_line: Callable[[str], None],
+    silence_timeout_s: float,
+    asked_to_end: threading.Event,
+    stop_grace_s: float,
 ) -> None:
     """Read lines until the program has ended."""
     assert process.stdout is not None
@@ -87,7 +100,7 @@ def _follow(
         selector.register(descriptor, selectors.EVENT_READ)
         while True:
             now = time.monotonic()
-            if asked_to_end and ends_by is None:
+            if asked_to_end.is_set() and ends_by is None:
                 ends_by = now + stop_grace_s
             if ends_by is not None and now > ends_by:
                 return
@@ -127,24 +140,3 @@ def _stop(process: subprocess.Popen[bytes], stop_grace_s: float) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-@contextmanager
-def _passing_signals(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Pass SIGINT and SIGTERM on; yields the list of those that came. Outside the main thread none can be caught."""
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield came
-        return
-
-    def pass_on(number: int, _frame: FrameType | None) -> None:
-        came.append(number)
-        if process.poll() is None:
-            process.send_signal(number)
-
-    previous = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
-    try:
-        yield came
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
