@@ -157,6 +157,7 @@ class RpcOptions:
             note_left_out=lambda failure: structlog.get_logger().warning(
                 "an endpoint was left out", where=failure.where, problem=failure.problem
             ),
+            note_chosen=lambda why: structlog.get_logger().info(why),
         )
 
 

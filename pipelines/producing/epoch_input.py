@@ -61,7 +61,7 @@ def node_input(
         EpochNotReadyError, ContextMismatchError, InvalidInputError, SourceError, IntegrityError: as `agreed_epoch_context`,
             `tracked_shards` and `choose_node_source`.
     """
-    context = contexts.find_in_node(home, selector)
+    context = contexts.find_in_node(home, selector, state_walk)
     chosen = tracked_shards(home, context, shard_ids)
     node = NodeSource(str(home.resolve()), chosen, read_limit_bytes_per_s)
     return EpochInput(chosen, _shard_uids(context), choose_node_source(node, state_walk))

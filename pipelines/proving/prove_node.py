@@ -22,6 +22,7 @@ from pipelines.near.node.genesis_head import read_genesis_fields
 from pipelines.near.node.node_columns import BLOCK, BLOCK_HEADER, BLOCK_HEIGHT, CHUNK_EXTRA
 from pipelines.near.node.node_home import NodeHome, read_node_home
 from pipelines.near.node.state_column import StateColumn
+from pipelines.near.trie.trie_walk_source import StateWalk
 from pipelines.proving.make_proof import has_key, make_claim
 from pipelines.proving.node_readers import NodesOfColumn
 from pipelines.proving.shard_choice import choose_shard
@@ -134,7 +135,7 @@ def _configured_layout(home: NodeHome, shard_uids: Collection[ShardUId], shard_i
 
 
 def _state_of_epoch(rows: ChainRows, request: NodeProofRequest) -> _State:
-    context = epoch_context_from_node(request.node_home.expanduser(), request.epoch)
+    context = epoch_context_from_node(request.node_home.expanduser(), request.epoch, StateWalk.AUTO)
     sync_block, parent_header = context.block_headers
     parent = decode_block_header(parent_header, f"parent of the sync block, {rows.folder}")
     row = rows.get(BLOCK, parent.hash)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
@@ -15,11 +17,13 @@ from pipelines.near.epoch.node_context import (
     check_context_against_node,
     epoch_context_from_node,
     list_epochs,
+    open_node,
 )
 from pipelines.near.epoch.node_shards import location_failure
-from pipelines.near.node.node_columns import BLOCK, BLOCK_HEADER, FLAT_STORAGE_STATUS, STATE_SYNC_HASHES
+from pipelines.near.node.node_columns import BLOCK, BLOCK_HEADER, EPOCH_START, FLAT_STORAGE_STATUS, STATE_SYNC_HASHES
 from pipelines.near.node.node_home import read_node_home
 from pipelines.near.node.rocksdb_reader import RocksDbReader
+from pipelines.near.trie.trie_walk_source import StateWalk
 from pipelines.producing.watch.watch_poll import look_at_node
 from schemas.errors import ColumnMissingError, EpochNotReadyError, IntegrityError, InvalidInputError, SourceError
 from schemas.ids import CryptoHash, ShardUId
@@ -136,8 +140,8 @@ def test_reading_the_context_changes_nothing_in_the_home(home: Path) -> None:
     assert tree(home) == before
 
 
-def test_latest_needs_flat_state(home: Path) -> None:
-    """Without a snapshot, and with a hot store that has moved on, no epoch can be produced; naming one still works."""
+def test_latest_is_the_newest_epoch_that_can_be_had(home: Path) -> None:
+    """Without a snapshot, and with a hot store that has moved on, none can be from flat state; by a walk over the State column it can."""
     (home / "data" / "state_snapshot").rename(home / "elsewhere")
     moved = encode_ready_status(FlatBlock(CryptoHash(b"\7" * 32), 10_000, CryptoHash(bytes(32))))
     uids = [ShardUId(version=0, shard_id=shard_id) for shard_id in range(4)]
@@ -145,6 +149,29 @@ def test_latest_needs_flat_state(home: Path) -> None:
     with pytest.raises(EpochNotReadyError, match="flat state of none"):
         epoch_context_from_node(home)
     assert epoch_context_from_node(home, "6").epoch_height == 6
+    with open_node(home, StateWalk.AUTO) as node:
+        assert node.epoch_context().epoch_height == 6
+        assert re.match(r"epoch 6, by a walk over the State column, is the newest that can be had; epoch 6: .*; epoch 5: ", node.note)
+
+
+def test_a_state_snapshot_alone_has_no_objection_to_a_context(tmp_path: Path) -> None:
+    """What the context says is not asked of it; it tells nothing of epochs."""
+    copied_snapshot = tmp_path / "home"
+    shutil.copytree(snapshot_folder(localnet_home()), copied_snapshot / "data")
+    drop_column(copied_snapshot / "data", EPOCH_START)
+    context = epoch_context_from_node(localnet_home())
+    check_context_against_node(context, copied_snapshot)
+    with open_node(copied_snapshot) as node:
+        assert [shard.shard_uid for shard in node.with_parents(context).shards] == [shard.shard_uid for shard in context.shards]
+    with pytest.raises(ColumnMissingError, match=r"no column family .*--context"):
+        epoch_context_from_node(copied_snapshot)
+
+
+def test_latest_is_had_from_flat_state_where_it_can_be(home: Path) -> None:
+    """That is what a node makes its snapshots for; nothing need be said then."""
+    with open_node(home, StateWalk.AUTO) as node:
+        assert node.epoch_context().epoch_height == 6
+        assert not node.note
 
 
 # what does not hash

@@ -31,7 +31,7 @@ from pipelines.near.node.node_columns import (
 )
 from pipelines.near.node.node_home import read_node_home
 from pipelines.near.node.node_store import NodeSource
-from pipelines.near.node.rocksdb_reader import RocksDbReader, cached_reader
+from pipelines.near.node.rocksdb_reader import RocksDbReader, cached_reader, forget_readers
 from schemas.dataset.flat_state_value import encode_inlined, encode_ref
 from schemas.errors import (
     ColumnMissingError,
@@ -487,6 +487,45 @@ def test_values_that_only_the_cold_store_has_are_found(home: Path) -> None:
     (home / "config.json").write_text('{"cold_store": {"path": "cold"}} // nearcore allows comments')
     cached_reader(home / "data", (STATE, STATE_SHARD_UID_MAPPING), reopen=True)
     assert [batch["value"].to_pylist() for batch in source.values(first_shard(source), [value_hash], BATCH_BYTES)] == [[value]]
+
+
+def some_value(home: Path) -> list[list[bytes]]:
+    """Read one referenced value of a home."""
+    source = source_of(home)
+    _, value_hash = some_key(source_of(node_a()), is_reference=True)
+    return [batch["value"].to_pylist() for batch in source.values(first_shard(source), [value_hash], BATCH_BYTES)]
+
+
+def test_a_database_of_before_the_uid_mapping_has_a_prefix_a_shard(home: Path) -> None:
+    """For values and root nodes too."""
+    shard = first_shard(source_of(home))
+    before = some_value(home), source_of(home).root_memory_usage(shard)
+    drop_column(home / "data", STATE_SHARD_UID_MAPPING)
+    forget_readers()
+    assert (some_value(home), source_of(home).root_memory_usage(shard)) == before
+
+
+@pytest.mark.parametrize("cold", [None, {}, {STATE: {}}])
+def test_what_a_cold_store_lacks_is_no_error_of_the_hot_one(home: Path, cold: dict[str, dict[bytes, bytes]] | None) -> None:
+    """It may not be there yet, or have none of the column families."""
+    before = some_value(home)
+    (home / "config.json").write_text('{"cold_store": {"path": "cold"}}')
+    if cold is not None:
+        new_database(home / "cold", cold)
+    forget_readers()
+    assert some_value(home) == before
+
+
+def test_a_cold_store_is_not_opened_for_what_the_hot_one_has(home: Path) -> None:
+    """It may lie on a disk that is slow, or in use."""
+    before = some_value(home)
+    (home / "config.json").write_text('{"cold_store": {"path": "cold"}}')
+    (home / "cold").mkdir()
+    (home / "cold" / "CURRENT").write_text("MANIFEST-000001\n")
+    forget_readers()
+    assert some_value(home) == before
+    with pytest.raises(SourceError, match="MANIFEST-000001"):
+        list(source_of(home).values(first_shard(source_of(home)), [b"\7" * 32], BATCH_BYTES))
 
 
 def test_a_root_node_that_is_not_there_is_none() -> None:

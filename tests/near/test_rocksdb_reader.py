@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from rocksdict import Options
+from rocksdict import Options, Rdict
 
 from pipelines.near.node import rocksdb_reader
 from pipelines.near.node.node_columns import FLAT_STATE, FLAT_STORAGE_STATUS, STATE
@@ -235,3 +235,25 @@ def test_a_scan_that_ends_early_without_an_error_is_found(monkeypatch: pytest.Mo
     monkeypatch.setattr(rocksdb_reader, "_options_with_merge_operator", plain_options)
     with RocksDbReader(node_a() / "data", (STATE,)) as reader, pytest.raises(SourceError, match="State"):
         rows_of(reader, STATE)
+
+
+def test_values_in_blob_files_are_read(tmp_path: Path) -> None:
+    """A node may be configured to keep large values apart; a file that the node has replaced meanwhile is not called damaged."""
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.create_missing_column_families(True)
+    options.set_enable_blob_files(True)
+    options.set_min_blob_size(64)
+    database = Rdict(str(tmp_path / "data"), options=options, column_families={"FlatState": options})
+    family = database.get_column_family("FlatState")
+    family[b"key"] = b"v" * 1000
+    family.flush()
+    family.close()
+    database.close()
+    (blob,) = (tmp_path / "data").glob("*.blob")
+    with RocksDbReader(tmp_path / "data", ("FlatState",)) as reader:
+        assert reader.get("FlatState", b"key") == b"v" * 1000
+    with RocksDbReader(tmp_path / "data", ("FlatState",)) as reader:
+        blob.unlink()
+        with pytest.raises(SourceChangedError, match=f"{blob.name} is gone"):
+            reader.get("FlatState", b"key")

@@ -11,6 +11,7 @@ from pipelines.near.epoch.epoch_context_source import EpochContextSource
 from pipelines.near.epoch.given_context import GivenContextSource
 from pipelines.near.epoch.node_context import OpenedNode, open_node
 from pipelines.near.epoch.rpc_context import RpcContextSource
+from pipelines.near.trie.trie_walk_source import StateWalk
 from schemas.errors import SourceError
 from schemas.nearcore.epoch_context import EpochContext
 
@@ -25,15 +26,20 @@ class EpochContextFinder:
     """Asked last; one that can't be reached is left out while another source answers."""
     note_left_out: Callable[[SourceError], None]
     """Told why an endpoint was left out."""
+    note_chosen: Callable[[str], None] = lambda _why: None
+    """Told why ``latest`` is not the newest epoch that a node knows, or is had otherwise than from flat state."""
 
     def find(self, selector: str) -> EpochContext | None:
         """Return the context of an epoch whose records come without one; None where there is nothing to ask."""
         return self._agreed((), selector) if self.given or self.endpoints else None
 
-    def find_in_node(self, home: Path, selector: str) -> EpochContext:
-        """Return the context of an epoch whose records come from a node."""
-        with open_node(home) as node:
-            return self.find_in_open_node(node, selector)
+    def find_in_node(self, home: Path, selector: str, state_walk: StateWalk = StateWalk.AUTO) -> EpochContext:
+        """Return the context of an epoch whose records come from a node; see `open_node`."""
+        with open_node(home, state_walk) as node:
+            found = self.find_in_open_node(node, selector)
+            if node.note:
+                self.note_chosen(node.note)
+            return found
 
     def find_in_open_node(self, node: OpenedNode, selector: str) -> EpochContext:
         """Do what `find_in_node` does, of a node that is open: for several epochs."""

@@ -12,7 +12,7 @@ Source: nearcore chain/chain/src/state_sync/adapter.rs, ChainStateSyncAdapter::c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -21,7 +21,7 @@ from pathlib import Path
 from pipelines.near.epoch.chain_rows import ChainRows, open_chain_rows
 from pipelines.near.epoch.context_agreement import compare_contexts, mismatch
 from pipelines.near.epoch.epoch_context_source import LATEST
-from pipelines.near.epoch.node_epochs import EpochListing, NodeEpoch, UnreadableEpoch, list_all_epochs
+from pipelines.near.epoch.node_epochs import EpochListing, KnownEpoch, NodeEpoch, UnreadableEpoch, list_all_epochs
 from pipelines.near.epoch.node_shards import (
     USE_CONTEXT,
     choose_shard_layout,
@@ -32,10 +32,18 @@ from pipelines.near.epoch.node_shards import (
     with_mapped_parents,
 )
 from pipelines.near.epoch.sync_block import SYNC_BLOCK_COLUMNS, find_sync_hash
-from pipelines.near.node.node_columns import BLOCK, BLOCK_HEADER, CHUNK_EXTRA, EPOCH_INFO, STATE_SHARD_UID_MAPPING, STATE_SYNC_HASHES
+from pipelines.near.node.node_columns import (
+    BLOCK,
+    BLOCK_HEADER,
+    CHUNK_EXTRA,
+    EPOCH_INFO,
+    STATE_SHARD_UID_MAPPING,
+    STATE_SYNC_HASHES,
+    display_name,
+)
 from pipelines.near.node.node_home import NodeHome, read_node_home
-from pipelines.near.node.rocksdb_reader import list_columns
-from schemas.errors import EpochNotReadyError, IntegrityError, SourceError
+from pipelines.near.trie.trie_walk_source import StateWalk, has_state_root
+from schemas.errors import ColumnMissingError, EpochNotReadyError, IntegrityError, SourceError, StatecastError
 from schemas.ids import CryptoHash
 from schemas.nearcore.block import BlockHeader, decode_block_chunks, decode_block_header
 from schemas.nearcore.epoch_context import EpochContext, ShardContext
@@ -44,6 +52,7 @@ from schemas.nearcore.shard_layout import ShardLayout
 
 _CHAIN_COLUMNS = (*SYNC_BLOCK_COLUMNS, CHUNK_EXTRA, EPOCH_INFO)
 _OPTIONAL_COLUMNS = (STATE_SHARD_UID_MAPPING, STATE_SYNC_HASHES)
+"""Nodes of before resharding without copies have no StateShardUIdMapping, those of before protocol 74 no StateSyncHashes."""
 
 
 def list_epochs(node_home: str | Path) -> EpochListing:
@@ -56,18 +65,19 @@ def list_epochs(node_home: str | Path) -> EpochListing:
         return node.listing
 
 
-def epoch_context_from_node(node_home: str | Path, selector: str = LATEST) -> EpochContext:
+def epoch_context_from_node(node_home: str | Path, selector: str = LATEST, state_walk: StateWalk = StateWalk.NEVER) -> EpochContext:
     """Build the context of one epoch.
 
     Args:
         selector: ``latest``, an epoch height, or an epoch id in base58.
+        state_walk: see `open_node`.
     Raises:
-        EpochNotReadyError: the node does not have the epoch, or can't tell its sync hash; for ``latest``, has flat state of none.
+        EpochNotReadyError: the node does not have the epoch, or can't tell its sync hash; for ``latest``, has the state of none.
         InvalidInputError: no selector has this form.
         SourceError: the database or the genesis file can't be read.
         IntegrityError: a row can't be decoded, or a hash is wrong.
     """
-    with open_node(node_home) as node:
+    with open_node(node_home, state_walk) as node:
         return node.epoch_context(selector)
 
 
@@ -83,24 +93,27 @@ def check_context_against_node(context: EpochContext, node_home: str | Path) -> 
 
 
 @contextmanager
-def open_node(node_home: str | Path) -> Iterator[OpenedNode]:
+def open_node(node_home: str | Path, state_walk: StateWalk = StateWalk.NEVER) -> Iterator[OpenedNode]:
     """Open a node's database for as many contexts as are wanted: each sees it as it is now.
 
+    Args:
+        state_walk: what ``latest`` may be had by. Flat state comes first, also that of an older epoch: a walk takes much longer.
     Raises:
         SourceError: the home is not there, or the database can't be opened.
     """
     home = read_node_home(node_home)
-    # Nodes of before resharding without copies have no StateShardUIdMapping, those of before protocol 74 no StateSyncHashes.
-    there = list_columns(home.data)
-    with open_chain_rows(home, (*_CHAIN_COLUMNS, *(column for column in _OPTIONAL_COLUMNS if column in there))) as reader:
-        yield OpenedNode(_source_id(node_home), home, reader)
+    with open_chain_rows(home, (*_CHAIN_COLUMNS, *_OPTIONAL_COLUMNS)) as reader:
+        yield OpenedNode(_source_id(node_home), home, reader, state_walk)
 
 
 class OpenedNode:
     """An `EpochContextSource`: a node's database as it was when it was opened. Its epochs are listed once, when first asked for."""
 
-    def __init__(self, source_id: str, home: NodeHome, reader: ChainRows) -> None:
+    def __init__(self, source_id: str, home: NodeHome, reader: ChainRows, state_walk: StateWalk = StateWalk.NEVER) -> None:
+        self.note = ""
+        """Why the epoch that was chosen last is the newest that can be had; empty where it simply is the newest."""
         self._source_id = source_id
+        self._state_walk = state_walk
         self._home = home
         self._reader = reader
 
@@ -119,9 +132,21 @@ class OpenedNode:
         """The epochs that the database has rows of.
 
         Raises:
+            ColumnMissingError: it has no rows of a chain, as a state snapshot has none.
             SourceError: the database can't be read.
         """
+        if self._lacking:
+            raise ColumnMissingError(
+                problem=f"the database has no column family {display_name(self._lacking[0])}, so that it tells nothing of epochs",
+                where=str(self._home.data),
+                remedy=f"A state snapshot is no more than the state: point to the home of a nearcore node. {USE_CONTEXT}",
+            )
         return list_all_epochs(self._reader)
+
+    @property
+    def _lacking(self) -> list[str]:
+        """Column families that a chain's blocks and epochs can't be told without."""
+        return [column for column in _CHAIN_COLUMNS if column not in self._reader.columns]
 
     def epoch_context(self, selector: str = LATEST) -> EpochContext:
         """See `epoch_context_from_node`."""
@@ -130,25 +155,44 @@ class OpenedNode:
         where = str(self._home.data)
         if not self.listing.newest_recorded:
             raise EpochNotReadyError(problem="the node's database has no sync hash of any epoch", where=where, remedy=USE_CONTEXT)
-        failure: SourceError | None = None
-        for epoch in self.listing.newest_recorded:
-            if isinstance(epoch, UnreadableEpoch):
-                raise epoch.failure
-            context = self._context(epoch)
-            failure = _unreachable(self._home, context)
-            if failure is None:
-                return context
+        failures: list[tuple[int, StatecastError]] = []
+        if self._state_walk is not StateWalk.ALWAYS:
+            for context in self._contexts(self.listing.newest_recorded, failures):
+                failure = _unreachable(self._home, context)
+                if failure is None:
+                    self.note = _passed_over(context.epoch_height, "flat state", failures)
+                    return context
+                failures.append((context.epoch_height, failure))
+        if self._state_walk is not StateWalk.NEVER:
+            for context in self._contexts(self.listing.newest_recorded, []):
+                if any(has_state_root(self._home, shard) for shard in context.shards):
+                    self.note = _passed_over(context.epoch_height, "a walk over the State column", failures)
+                    return context
+        allowed = "flat state" if self._state_walk is StateWalk.NEVER else "the state"
+        of_oldest = f"; of the oldest: {failures[-1][1]}" if failures else ""
         raise EpochNotReadyError(
-            problem=f"the node has flat state of none of the epochs that it has a sync hash of; of the oldest: {failure}",
+            problem=f"the node has {allowed} of none of the epochs that it has a sync hash of{of_oldest}",
             where=where,
             remedy="Wait for the next state snapshot, or name an epoch.",
         )
+
+    def _contexts(self, epochs: Iterable[KnownEpoch], failures: list[tuple[int, StatecastError]]) -> Iterator[EpochContext]:
+        """Yield the contexts of some epochs, in their order; those whose blocks are not there are passed over."""
+        for epoch in epochs:
+            if isinstance(epoch, UnreadableEpoch):
+                raise epoch.failure
+            try:
+                yield self._context(epoch)
+            except EpochNotReadyError as error:
+                failures.append((epoch.epoch_height, error))
 
     def check(self, context: EpochContext, source_id: str, *, of_given: bool = False) -> EpochContext | None:
         """See `EpochContextSource.check`; a node that does not know the epoch still knows its chain, and the epochs of its blocks."""
         home, reader = self._home, self._reader
         if home.genesis_file is not None and (chain_id := genesis_head(home, context.protocol_version)[0]) != context.chain_id:
             raise mismatch("chain_id", context.chain_id, source_id, chain_id, self.source_id, of_given=of_given)
+        if self._lacking:
+            return None
         known = self.listing.of_id(context.epoch_id)
         if isinstance(known, UnreadableEpoch):
             raise known.failure
@@ -234,6 +278,14 @@ class OpenedNode:
             block_headers=(sync_block.encoded, parent.encoded),
             shard_layout=choose_shard_layout(shard_uids, layouts),
         )
+
+
+def _passed_over(epoch_height: int, way: str, failures: Sequence[tuple[int, StatecastError]]) -> str:
+    """Say why this epoch, and by this way; empty where it is simply the newest."""
+    if not failures:
+        return ""
+    reasons = "; ".join(f"epoch {height}: {failure.problem}" for height, failure in failures)
+    return f"epoch {epoch_height}, by {way}, is the newest that can be had; {reasons}"
 
 
 def _epoch_layout(reader: ChainRows, epoch_id: CryptoHash) -> ShardLayout | None:

@@ -34,6 +34,11 @@ class NodeHome:
     """Where the genesis keeps its records apart."""
 
     @property
+    def databases(self) -> tuple[Path, ...]:
+        """The hot store, then the cold store if it is there: a node makes it with the first rows that it moves."""
+        return (self.data,) if self.cold_data is None or not self.cold_data.is_dir() else (self.data, self.cold_data)
+
+    @property
     def snapshots(self) -> Path:
         """The folder whose subfolders are state snapshots.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,7 @@ from typing import Final
 from pipelines.near.node.configured_layouts import configured_layout
 from pipelines.near.node.counted_value import find_payload
 from pipelines.near.node.flat_state_source import FoundStateHeader
+from pipelines.near.node.hot_then_cold import HotThenCold
 from pipelines.near.node.native_state_header import HeaderChain, VerifiedStateHeader, compute_state_header, verify_state_header
 from pipelines.near.node.node_columns import (
     BLOCK,
@@ -28,6 +29,7 @@ from pipelines.near.node.node_columns import (
 )
 from pipelines.near.node.node_home import NodeHome, read_node_home
 from pipelines.near.node.rocksdb_reader import MERGE_DELIMITER, RocksDbReader, list_columns
+from pipelines.near.node.state_column import state_prefixes
 from schemas.errors import IntegrityError, InvalidInputError, SourceError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.nearcore.block import decode_block_header
@@ -48,8 +50,8 @@ _STATE_COLUMNS: Final = (STATE, STATE_SHARD_UID_MAPPING)
 class NodeStateHeader:
     """The state header of one shard at one sync block, over databases that `open_state_header` holds open."""
 
-    readers: tuple[RocksDbReader, ...]
-    """The hot store, then an archival node's cold store."""
+    readers: Iterable[RocksDbReader]
+    """The hot store, then an archival node's cold store, which is opened when it is asked."""
     chain: HeaderChain
     shard_uid: ShardUId
     sync_hash: CryptoHash
@@ -109,13 +111,8 @@ class NodeStateHeader:
         return _first_row(self.readers, column, key)
 
     def _state_node(self, node_hash: bytes) -> bytes | None:
-        own = self.shard_uid.to_bytes()
         for reader in self.readers:
-            if STATE not in reader.columns:
-                continue
-            # After a resharding the rows of a child lie under its parent's uid.
-            mapped = reader.get(STATE_SHARD_UID_MAPPING, own) if STATE_SHARD_UID_MAPPING in reader.columns else None
-            for prefix in dict.fromkeys((mapped or own, own)):
+            for prefix in state_prefixes(reader, self.shard_uid) if STATE in reader.columns else ():
                 row = reader.get(STATE, prefix + node_hash)
                 node = None if row is None else find_payload(row, node_hash, MERGE_DELIMITER)
                 if node is not None:
@@ -132,8 +129,7 @@ def open_state_header(node_home: str | Path, chain_id: str, shard_uid: ShardUId,
     """
     home = read_node_home(node_home)
     with contextlib.ExitStack() as opened:
-        folders = (home.data,) if home.cold_data is None else (home.data, home.cold_data)
-        readers = tuple(opened.enter_context(_open(folder)) for folder in folders)
+        readers = HotThenCold(home, lambda folder: opened.enter_context(_open(folder)))
         yield NodeStateHeader(readers, HeaderChain(chain_id, _layout(home, readers, sync_hash)), shard_uid, sync_hash)
 
 
@@ -154,7 +150,7 @@ def _open(folder: Path) -> RocksDbReader:
     return RocksDbReader(folder, [column for column in wanted if column in there])
 
 
-def _layout(home: NodeHome, readers: Sequence[RocksDbReader], sync_hash: CryptoHash) -> str | None:
+def _layout(home: NodeHome, readers: Iterable[RocksDbReader], sync_hash: CryptoHash) -> str | None:
     """Return the layout of the sync block's epoch, as far as the node's files tell it."""
     version = 0
     # A damaged row is named where the header is computed.
@@ -167,5 +163,5 @@ def _layout(home: NodeHome, readers: Sequence[RocksDbReader], sync_hash: CryptoH
     return None if layout is None else json.dumps(layout)
 
 
-def _first_row(readers: Sequence[RocksDbReader], column: str, key: bytes) -> bytes | None:
+def _first_row(readers: Iterable[RocksDbReader], column: str, key: bytes) -> bytes | None:
     return next((row for reader in readers if column in reader.columns and (row := reader.get(column, key)) is not None), None)

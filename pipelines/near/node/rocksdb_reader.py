@@ -2,7 +2,8 @@
 
 rocksdict leaves a file in every folder that it opens, even read-only, so the database is opened through a private temporary folder
 of symbolic links. That folder is gone as soon as the database is open: every table file is held open from then on (there is no limit
-on open files), which also is why a running node may delete files under a reader without harm.
+on open files), which also is why a running node may delete files under a reader without harm. Blob files, which a node may be configured
+to keep large values in, are opened when a value is read, so where there are some the folder stays as long as the reader.
 
 Only the column families that are asked for are opened. Rows of the others are skipped when the write-ahead log is replayed, so their
 merge operators don't matter; those that are opened get RocksDB's string append operator as a stand-in for nearcore's reference
@@ -23,6 +24,7 @@ import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -71,6 +73,7 @@ _DATABASE_FILE = re.compile(r"CURRENT|IDENTITY|MANIFEST-\d+|\d+\.(sst|log|blob)"
 
 _NAMED_FILE = re.compile(r"(\d+\.(?:sst|log|blob)|MANIFEST-\d+|CURRENT)\b")
 _ERROR_TEXT_MAX = 400
+_BLOB = ".blob"
 
 Row = tuple[bytes, bytes]
 Opened = TypeVar("Opened")
@@ -102,7 +105,10 @@ class RocksDbReader:
         """
         self.folder = folder
         self.columns = tuple(columns)
-        self._database = _open(folder, self.columns, sleep)
+        self._database, links = _open(folder, self.columns, sleep)
+        self._unlink = weakref.finalize(self, shutil.rmtree, links, ignore_errors=True)
+        if not any(name.endswith(_BLOB) for name in os.listdir(links)):
+            self._unlink()
         self._families = {column: self._database.get_column_family(column) for column in self.columns}
 
     def __enter__(self) -> Self:
@@ -116,6 +122,7 @@ class RocksDbReader:
         self._families.clear()
         with contextlib.suppress(DbClosedError):
             self._database.close()
+        self._unlink()
 
     def get(self, column: str, key: bytes) -> bytes | None:
         """Return the row of a key; None when there is none.
@@ -218,7 +225,9 @@ def list_columns(folder: Path) -> tuple[str, ...]:
     Raises:
         SourceError, SourceChangedError: as `RocksDbReader`.
     """
-    return _attempt(folder, lambda links: tuple(Rdict.list_cf(links)))
+    found, links = _attempt(folder, lambda links: tuple(Rdict.list_cf(links)))
+    shutil.rmtree(links, ignore_errors=True)
+    return found
 
 
 def table_files(folder: Path, column: str) -> tuple[DatabaseFile, ...]:
@@ -229,7 +238,8 @@ def table_files(folder: Path, column: str) -> tuple[DatabaseFile, ...]:
     Raises:
         SourceError, SourceChangedError, ColumnMissingError: as `RocksDbReader`.
     """
-    database = _open(folder, (column,))
+    database, links = _open(folder, (column,))
+    shutil.rmtree(links, ignore_errors=True)
     try:
         listed: list[dict[str, Any]] = [
             file for file in database.live_files() if file["start_key"] is not None and file["end_key"] is not None
@@ -272,7 +282,7 @@ _cache: OrderedDict[tuple[int, str, tuple[str, ...]], RocksDbReader] = OrderedDi
 _cache_lock = threading.Lock()
 
 
-def _open(folder: Path, columns: tuple[str, ...], sleep: Callable[[float], None] = time.sleep) -> Rdict:
+def _open(folder: Path, columns: tuple[str, ...], sleep: Callable[[float], None] = time.sleep) -> tuple[Rdict, str]:
     _raise_open_files_limit()
     return _attempt(folder, lambda links: _open_links(links, columns), sleep)
 
@@ -293,17 +303,25 @@ def _options_with_merge_operator() -> tuple[Options, Options]:
     return database_options, family_options["default"]
 
 
-def _attempt(folder: Path, operation: Callable[[str], Opened], sleep: Callable[[float], None] = time.sleep) -> Opened:
-    """Run an operation on a folder of links; again from a new listing while the database changes under it."""
+def _attempt(folder: Path, operation: Callable[[str], Opened], sleep: Callable[[float], None] = time.sleep) -> tuple[Opened, str]:
+    """Run an operation on a folder of links; again from a new listing while the database changes under it.
+
+    Returns:
+        Its result, and the folder of links, which is to be removed.
+    """
     before = None
     for attempt in range(OPEN_ATTEMPTS_MAX):
         listing = _listing(folder)
-        with tempfile.TemporaryDirectory(prefix="statecast-links-") as links:
-            try:
-                _link(folder, listing, Path(links))
-                return operation(links)
-            except Exception as error:
-                failure = _open_error(error, folder, links)
+        links = tempfile.mkdtemp(prefix="statecast-links-")
+        try:
+            _link(folder, listing, Path(links))
+            return operation(links), links
+        except Exception as error:
+            shutil.rmtree(links, ignore_errors=True)
+            failure = _open_error(error, folder, links)
+        except BaseException:
+            shutil.rmtree(links, ignore_errors=True)
+            raise
         # The same failure on an unchanged folder will not go away.
         if isinstance(failure, ColumnMissingError) or before == (str(failure), listing):
             raise failure
@@ -384,6 +402,12 @@ def _read_error(error: Exception, folder: Path, column: str) -> SourceError:
     file = _NAMED_FILE.search(text)
     # The path in the message is that of the link folder, which is gone; only the file's name means something.
     where = folder / file[1] if file is not None else folder
+    if file is not None and not where.exists():
+        return SourceChangedError(
+            problem=f"column family {display_name(column)} can't be read: {where.name} is gone",
+            where=str(where),
+            remedy="The node has replaced it meanwhile: run again, or read from a state snapshot.",
+        )
     problem = re.sub(r"\S*statecast-links-[^/\s]*/", "", text)[:_ERROR_TEXT_MAX]
     return SourceError(
         problem=f"column family {display_name(column)} can't be read: {problem}", where=str(where), remedy="The file is damaged."
