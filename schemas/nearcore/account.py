@@ -13,6 +13,7 @@ tries or files.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -24,11 +25,24 @@ from schemas.nearcore.borsh import BorshReader, BorshWriter
 ACCOUNT_ID_BYTES_MAX: Final = 64
 """Longest account id (nearcore's rule)."""
 
+ACCOUNT_ID_BYTES_MIN: Final = 2
+"""Shortest account id (nearcore's rule)."""
+
+_ACCOUNT_ID: Final = re.compile(r"[a-z0-9]+(?:[-_.][a-z0-9]+)*")
+
 ACCOUNT_V1_BYTES: Final = 72
 """Length of an account of version 1; one in another encoding begins with `ACCOUNT_SENTINEL`."""
 
 ACCOUNT_SENTINEL: Final = 2**128 - 1
 """First u128 of an account that is not of version 1."""
+
+
+def is_account_id(text: str) -> bool:
+    """Tell whether a text is an account id: 2 to 64 small letters and digits, with single ``-``, ``_`` or ``.`` between them.
+
+    Source: near-account-id, validation.rs.
+    """
+    return ACCOUNT_ID_BYTES_MIN <= len(text) <= ACCOUNT_ID_BYTES_MAX and _ACCOUNT_ID.fullmatch(text) is not None
 
 
 class AccountVersion(StrEnum):

@@ -1,34 +1,37 @@
 """Values of a genesis file's records, from JSON to the bytes that are in the state.
 
 Source: nearcore core/primitives/src/{state_record,receipt}.rs, core/primitives/src/action/mod.rs, core/primitives-core/src/account.rs
-(their serde and borsh forms). Receipts of kinds that a genesis never had (delegated actions, global contracts) are refused by name.
-Nothing here knows of tries or files.
+(their serde and borsh forms).
+Actions of kinds that are not listed here are refused by name. Nothing here knows of tries or files.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Final, Never
 
 from schemas.errors import InvalidInputError, SourceError
 from schemas.ids import ZERO_HASH, CryptoHash, base58_decode
-from schemas.nearcore.access_key import AccessKey, FunctionCallLimits, PermissionKind
+from schemas.nearcore.access_key import AccessKey, FunctionCallLimits, GasKeyInfo, PermissionKind
 from schemas.nearcore.account import (
     ACCOUNT_ID_BYTES_MAX,
     ACCOUNT_SENTINEL,
+    NO_CONTRACT,
     Account,
     AccountContract,
     AccountVersion,
     ContractKind,
+    is_account_id,
     local_contract,
 )
 from schemas.nearcore.borsh import BorshWriter
 
 _KEY_TYPES: Final = {"ed25519": (0, 32), "secp256k1": (1, 64)}
+_SIGNATURE_TYPES: Final = {"ed25519": (0, 64), "secp256k1": (1, 65)}
 _LISTED_MAX: Final = 1 << 16
 
 
@@ -83,8 +86,8 @@ class JsonFields:
     def account_id(self, name: str) -> str:
         """Return an account id."""
         value = self.text(name)
-        if not value.isascii() or len(value) > ACCOUNT_ID_BYTES_MAX:
-            self.fail(f"field {name} must be an account id of at most {ACCOUNT_ID_BYTES_MAX} characters")
+        if not is_account_id(value):
+            self.fail(f"field {name}: {value[: ACCOUNT_ID_BYTES_MAX + 1]!r} is no account id")
         return value
 
     def number(self, name: str, bits: int) -> int:
@@ -114,15 +117,22 @@ class JsonFields:
 
     def public_key(self, name: str) -> bytes:
         """Return a public key in borsh: its type and bytes."""
+        return self._tagged(name, "public key", _KEY_TYPES)
+
+    def signature(self, name: str) -> bytes:
+        """Return a signature in borsh: its type and bytes."""
+        return self._tagged(name, "signature", _SIGNATURE_TYPES)
+
+    def _tagged(self, name: str, what: str, types: Mapping[str, tuple[int, int]]) -> bytes:
         prefix, _, encoded = self.text(name).rpartition(":")
-        key_type, length = _KEY_TYPES.get(prefix or "ed25519", (0, 0))
+        tag, length = types.get(prefix or "ed25519", (0, 0))
         try:
-            key = base58_decode(encoded) if length and len(encoded) <= 2 * length else b""
+            data = base58_decode(encoded) if length and len(encoded) <= 2 * length else b""
         except InvalidInputError:
-            key = b""
-        if not length or len(key) != length:
-            self.fail(f"field {name} is no public key of the kinds {', '.join(_KEY_TYPES)}")
-        return bytes([key_type]) + key
+            data = b""
+        if not length or len(data) != length:
+            self.fail(f"field {name} is no {what} of the kinds {', '.join(types)}")
+        return bytes([tag]) + data
 
     def items(self, name: str) -> list[Any]:
         """Return a list."""
@@ -150,13 +160,23 @@ def account_from_json(fields: JsonFields) -> Account:
     """
     version = fields.text("version") if fields.has("version") else "V1"
     has_global = fields.has("global_contract_hash") or fields.has("global_contract_account_id")
-    has_later = fields.has("permanent_storage_bytes") or fields.has("bootstrap_nonce")
-    if version not in ("V1", "V2") or has_later or (version == "V1" and has_global):
+    is_uninitialized = version == "UNINITIALIZED"
+    if (
+        version not in ("V1", "V2", "UNINITIALIZED")
+        or fields.has("permanent_storage_bytes")
+        or fields.has("bootstrap_nonce") is not is_uninitialized
+        or (version != "V2" and has_global)
+    ):
         fields.fail(f"an account of version {version:.20} with these fields is not known")
     amount = fields.number("amount", 128)
     if amount == ACCOUNT_SENTINEL:
         fields.fail("field amount is the number that marks an account's later encodings")
-    return Account(AccountVersion(version.lower()), amount, fields.number("locked", 128), 0, _account_contract(fields))
+    account = Account(AccountVersion(version.lower()), amount, fields.number("locked", 128), 0, _account_contract(fields))
+    if not is_uninitialized:
+        return account
+    if account.locked or account.contract != NO_CONTRACT:
+        fields.fail("an uninitialized account has neither a stake nor a contract")
+    return replace(account, bootstrap_nonce=fields.number("bootstrap_nonce", 64))
 
 
 def _account_contract(fields: JsonFields) -> AccountContract:
@@ -182,15 +202,29 @@ def access_key_from_json(fields: JsonFields) -> AccessKey:
     if permission == "FullAccess":
         return AccessKey(nonce, PermissionKind.FULL_ACCESS)
     kind, body = JsonFields(permission, fields.where).only_variant()
-    if kind != "FunctionCall":
+    if kind == "FunctionCall":
+        return AccessKey(nonce, PermissionKind.FUNCTION_CALL, _limits(JsonFields(body, fields.where)))
+    if kind == "GasKeyFullAccess":
+        return AccessKey(nonce, PermissionKind.GAS_KEY_FULL_ACCESS, gas_key=_gas_key(JsonFields(body, fields.where)))
+    if kind != "GasKeyFunctionCall":
         fields.fail(f"access keys with permission {kind:.40} are not known")
-    call = JsonFields(body, fields.where)
-    limits = FunctionCallLimits(
+    if not isinstance(body, list) or len(body) != 2:
+        fields.fail("a gas key that only calls functions is a pair: the gas key and its limits")
+    gas_key, limits = (JsonFields(item, fields.where) for item in body)
+    return AccessKey(nonce, PermissionKind.GAS_KEY_FUNCTION_CALL, _limits(limits), _gas_key(gas_key))
+
+
+def _limits(call: JsonFields) -> FunctionCallLimits:
+    return FunctionCallLimits(
         allowance=call.number("allowance", 128) if call.has("allowance") else None,
+        # Free text: the first records of a chain hold receivers that are no account ids.
         receiver_id=call.text("receiver_id"),
         method_names=tuple(_text(name, call) for name in call.items("method_names")),
     )
-    return AccessKey(nonce, PermissionKind.FUNCTION_CALL, limits)
+
+
+def _gas_key(fields: JsonFields) -> GasKeyInfo:
+    return GasKeyInfo(fields.number("balance", 128), fields.number("num_nonces", 16))
 
 
 def received_data_from_json(fields: JsonFields) -> bytes:
@@ -215,9 +249,12 @@ def receipt_from_json(fields: JsonFields) -> GenesisReceipt:
     if kind not in _RECEIPT_KINDS:
         fields.fail(f"receipts of kind {kind:.40} are not known in a genesis")
     writer.u8(_RECEIPT_KINDS.index(kind))
-    content = JsonFields(body, f"{fields.where}, receipt {receipt_id}")
+    content = JsonFields(body, f"{fields.where}, receipt {receipt_id} ({kind})")
     if kind in ("Action", "PromiseYield"):
         input_data_ids = _write_action_receipt(writer, content)
+    elif kind == "GlobalContractDistribution":
+        input_data_ids = ()
+        _write_distribution(writer, content)
     else:
         input_data_ids = ()
         writer.fixed(content.hash("data_id")).option(content.data("data") if content.has("data") else None, writer.byte_vec)
@@ -226,7 +263,7 @@ def receipt_from_json(fields: JsonFields) -> GenesisReceipt:
     return GenesisReceipt(kind, receiver_id, receipt_id, input_data_ids, writer.to_bytes())
 
 
-_RECEIPT_KINDS: Final = ("Action", "Data", "PromiseYield", "PromiseResume")
+_RECEIPT_KINDS: Final = ("Action", "Data", "PromiseYield", "PromiseResume", "GlobalContractDistribution")
 
 
 def _write_action_receipt(writer: BorshWriter, content: JsonFields) -> tuple[CryptoHash, ...]:
@@ -241,6 +278,46 @@ def _write_action_receipt(writer: BorshWriter, content: JsonFields) -> tuple[Cry
     _write_list(writer, list(input_data_ids), writer.fixed)
     _write_list(writer, content.items("actions"), lambda action: _write_action(writer, action, content.where))
     return input_data_ids
+
+
+def _write_distribution(writer: BorshWriter, content: JsonFields) -> None:
+    version, body = content.only_variant()
+    if version != "V1":
+        content.fail(f"version {version:.40} of this receipt is not known")
+    fields = JsonFields(body, content.where)
+    _write_contract_identifier(writer.u8(0), fields.fields("id")).u64(fields.number("target_shard", 64))
+    delivered = [JsonFields({"shard": shard}, fields.where).number("shard", 64) for shard in fields.items("already_delivered_shards")]
+    _write_list(writer, delivered, writer.u64).byte_vec(fields.data("code"))
+
+
+def _write_contract_identifier(writer: BorshWriter, fields: JsonFields) -> BorshWriter:
+    kind, _ = fields.only_variant()
+    if kind == "CodeHash":
+        return writer.u8(0).fixed(fields.hash(kind))
+    if kind != "AccountId":
+        fields.fail(f"global contracts named by {kind:.40} are not known")
+    return writer.u8(1).byte_vec(fields.account_id(kind).encode())
+
+
+def _write_delegate(writer: BorshWriter, fields: JsonFields) -> None:
+    delegate = fields.fields("delegate_action")
+    writer.byte_vec(delegate.account_id("sender_id").encode()).byte_vec(delegate.account_id("receiver_id").encode())
+    actions = delegate.items("actions")
+    if any(action == "Delegate" or (isinstance(action, dict) and "Delegate" in action) for action in actions):
+        delegate.fail("a delegated action delegates no further")
+    _write_list(writer, actions, lambda action: _write_action(writer, action, delegate.where))
+    writer.u64(delegate.number("nonce", 64)).u64(delegate.number("max_block_height", 64)).fixed(delegate.public_key("public_key"))
+    writer.fixed(fields.signature("signature"))
+
+
+def _write_deploy_global(writer: BorshWriter, fields: JsonFields) -> None:
+    mode = fields.text("deploy_mode")
+    if mode not in _DEPLOY_MODES:
+        fields.fail(f"the mode {mode[:40]!r} of a global contract is not known")
+    writer.byte_vec(fields.data("code")).u8(_DEPLOY_MODES.index(mode))
+
+
+_DEPLOY_MODES: Final = ("CodeHash", "AccountId")
 
 
 def _write_action(writer: BorshWriter, action: object, where: str) -> None:
@@ -270,6 +347,9 @@ _ACTIONS: Final[dict[str, Callable[[BorshWriter, JsonFields], object]]] = {
     ),
     "DeleteKey": lambda writer, fields: writer.fixed(fields.public_key("public_key")),
     "DeleteAccount": lambda writer, fields: writer.byte_vec(fields.account_id("beneficiary_id").encode()),
+    "Delegate": _write_delegate,
+    "DeployGlobalContract": _write_deploy_global,
+    "UseGlobalContract": lambda writer, fields: _write_contract_identifier(writer, fields.fields("contract_identifier")),
 }
 
 

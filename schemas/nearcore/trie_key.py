@@ -43,6 +43,11 @@ def access_key_key(account_id: str, public_key: bytes) -> bytes:
     return _ACCESS_KEY + account_id.encode() + _ACCESS_KEY + public_key
 
 
+def gas_key_nonce_key(account_id: str, public_key: bytes, index: int) -> bytes:
+    """Return the key of a nonce of a gas key; ``public_key`` is borsh."""
+    return access_key_key(account_id, public_key) + index.to_bytes(2, "little")
+
+
 def contract_data_key(account_id: str, data_key: bytes) -> bytes:
     """Return the key of a contract's storage entry."""
     return _CONTRACT_DATA + account_id.encode() + _SEPARATOR + data_key

@@ -19,7 +19,8 @@ from pipelines.near.node.flat_state_source import KeyRange
 from pipelines.near.node.node_columns import BLOCK_MISC
 from pipelines.near.node.rocksdb_reader import RocksDbReader
 from schemas.errors import InvalidInputError, SourceError
-from schemas.ids import ZERO_HASH, CryptoHash, ShardUId
+from schemas.ids import ZERO_HASH, CryptoHash, ShardUId, base58_decode, base58_encode
+from schemas.nearcore.account import decode_account
 from schemas.nearcore.epoch_context import ShardContext
 from schemas.nearcore.trie_key import (
     account_key,
@@ -73,7 +74,9 @@ def text(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def receipt(kind: str = "Action", receiver_id: str = "alice", inputs: tuple[str, ...] = (), **changes: object) -> Json:
+def receipt(
+    kind: str = "Action", receiver_id: str = "alice", inputs: tuple[str, ...] = (), action: Json | None = None, **changes: object
+) -> Json:
     """Return a receipt's JSON."""
     body: Json = {
         "signer_id": "bob",
@@ -81,7 +84,7 @@ def receipt(kind: str = "Action", receiver_id: str = "alice", inputs: tuple[str,
         "gas_price": "5",
         "output_data_receivers": [],
         "input_data_ids": list(inputs),
-        "actions": [{"Transfer": {"deposit": "9"}}],
+        "actions": [action or {"Transfer": {"deposit": "9"}}],
     }
     if kind in ("Data", "PromiseResume"):
         body = {"data_id": DATA_ID, "data": text(b"data")}
@@ -255,6 +258,76 @@ def test_shards_are_split_by_account(genesis: Callable[..., GenesisSource]) -> N
 CODE = text(b"code")
 
 
+SIGNATURE = "ed25519:" + base58_encode(bytes([3]) * 64)
+DELEGATE: Json = {
+    "delegate_action": {
+        **{"sender_id": "bob", "receiver_id": "alice", "actions": [{"Transfer": {"deposit": "9"}}]},
+        **{"nonce": 5, "max_block_height": 6, "public_key": PUBLIC_KEY},
+    },
+    "signature": SIGNATURE,
+}
+
+
+def test_gas_keys_and_their_nonces_are_state(genesis: Callable[..., GenesisSource]) -> None:
+    """The account is charged for the index of each nonce too; a receiver in a permission is free text."""
+    limits = {"allowance": None, "receiver_id": "No Account", "method_names": ["m"]}
+    permission = {"GasKeyFunctionCall": [{"balance": "100", "num_nonces": 2}, limits]}
+    key = {"account_id": "alice", "public_key": PUBLIC_KEY}
+    found = state(
+        genesis(
+            account("alice"),
+            {"AccessKey": {**key, "access_key": {"nonce": 0, "permission": permission}}},
+            *({"GasKeyNonce": {**key, "index": index, "nonce": 300 + index}} for index in (0, 258)),
+        )
+    )
+    borsh_key = b"\0" + base58_decode(PUBLIC_KEY.removeprefix("ed25519:"))
+    access_key = b"\2alice\2" + borsh_key
+    value = found[access_key]
+    assert value == bytes(8) + b"\2" + (100).to_bytes(16, "little") + b"\2\0" + b"\0" + b"\x0a\0\0\0No Account" + b"\1\0\0\0\1\0\0\0m"
+    assert found[access_key + b"\0\0"] == (300).to_bytes(8, "little")
+    assert found[access_key + b"\2\1"] == (558).to_bytes(8, "little")
+    assert decode_account(found[b"\0alice"]).storage_usage == 100 + 40 + 33 + len(value) + 2 * (40 + 33 + 2 + 8)
+
+
+def test_an_uninitialized_account_keeps_its_bootstrap_nonce(genesis: Callable[..., GenesisSource]) -> None:
+    """In the encoding of its own."""
+    (value,) = state(genesis(account("alice", version="UNINITIALIZED", bootstrap_nonce=9))).values()
+    assert value == b"\xff" * 16 + b"\1" + (7).to_bytes(16, "little") + (100).to_bytes(8, "little") + (9).to_bytes(8, "little")
+
+
+@pytest.mark.parametrize(
+    ("action", "encoded"),
+    [
+        (
+            {"Delegate": DELEGATE},
+            b"\x08\3\0\0\0bob\5\0\0\0alice\1\0\0\0\3"
+            + (9).to_bytes(16, "little")
+            + (5).to_bytes(8, "little")
+            + (6).to_bytes(8, "little")
+            + b"\0"
+            + base58_decode(PUBLIC_KEY.removeprefix("ed25519:"))
+            + b"\0"
+            + b"\3" * 64,
+        ),
+        ({"DeployGlobalContract": {"code": text(b"code"), "deploy_mode": "AccountId"}}, b"\x09\4\0\0\0code\1"),
+        ({"UseGlobalContract": {"contract_identifier": {"AccountId": "bob"}}}, b"\x0a\1\3\0\0\0bob"),
+        ({"UseGlobalContract": {"contract_identifier": {"CodeHash": DATA_ID}}}, b"\x0a\0" + CryptoHash.from_base58(DATA_ID)),
+    ],
+)
+def test_receipts_of_running_chains_are_taken(genesis: Callable[..., GenesisSource], action: Json, encoded: bytes) -> None:
+    """Delegated actions and global contracts, in nearcore's borsh."""
+    found = state(genesis({"DelayedReceipt": receipt(action=action)}))
+    assert [value for value in found.values() if value.endswith(b"\1\0\0\0" + encoded)]
+
+
+def test_a_global_contract_on_its_way_is_taken(genesis: Callable[..., GenesisSource]) -> None:
+    """As a receipt of its own kind."""
+    body = {"V1": {"id": {"AccountId": "bob"}, "target_shard": 6, "already_delivered_shards": [1, 2], "code": text(b"code")}}
+    found = state(genesis({"DelayedReceipt": {**receipt(), "receipt": {"GlobalContractDistribution": body}}}))
+    shards = (6).to_bytes(8, "little") + b"\2\0\0\0" + (1).to_bytes(8, "little") + (2).to_bytes(8, "little")
+    assert [value for value in found.values() if value.endswith(b"\4\0\1\3\0\0\0bob" + shards + b"\4\0\0\0code")]
+
+
 @pytest.mark.parametrize(
     ("records", "problem"),
     [
@@ -274,8 +347,14 @@ CODE = text(b"code")
         ([account("alice", amount="1.5")], "amount"),
         ([account("alice", version="V1", global_contract_hash=DATA_ID)], "V1"),
         ([account("alice", version="V2", code_hash=DATA_ID, global_contract_hash=DATA_ID)], "one contract"),
-        ([account("ünknown")], "account id"),
-        ([account("a" * 65)], "account id"),
+        *(
+            ([account(refused)], "account id")
+            for refused in ("ünknown", "a" * 65, "", "a", "Bob.near", "bob..near", "-bob", "bob_", "bo b", "bob.-near", "bob\n")
+        ),
+        ([account("alice"), {"DelayedReceipt": receipt(receiver_id="Alice")}], "receiver_id"),
+        ([account("alice", version="UNINITIALIZED")], "UNINITIALIZED"),
+        ([account("alice", version="UNINITIALIZED", bootstrap_nonce=1, locked="1")], "neither a stake nor a contract"),
+        ([{"DelayedReceipt": receipt(action={"Delegate": {**DELEGATE, "signature": "ed25519:1"}})}], "signature"),
         ([{"Data": {"account_id": "alice", "data_key": "?", "value": ""}}], "base64"),
         ([{"Data": {"account_id": "alice", "data_key": text(bytes(4000)), "value": ""}}], "limits"),
         ([{"DelayedReceipt": receipt("GlobalContractDistribution")}], "GlobalContractDistribution"),

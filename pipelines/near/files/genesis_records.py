@@ -39,7 +39,7 @@ from pipelines.near.node.flat_state_source import NO_STATE_HEADER, FoundStateHea
 from pipelines.near.node.genesis_head import open_maybe_gzip, read_genesis_fields
 from schemas.errors import InvalidInputError, SourceError
 from schemas.ids import ZERO_HASH, ShardUId
-from schemas.nearcore.account import Account, ContractKind, decode_account
+from schemas.nearcore.account import Account, AccountVersion, ContractKind, decode_account
 from schemas.nearcore.borsh import BorshWriter
 from schemas.nearcore.epoch_context import EpochContext, ShardContext
 from schemas.nearcore.flat_state_limits import KEY_BYTES_MAX, VALUE_BYTES_MAX
@@ -59,6 +59,7 @@ from schemas.nearcore.trie_key import (
     contract_data_key,
     delayed_receipt_indices_key,
     delayed_receipt_key,
+    gas_key_nonce_key,
     pending_data_count_key,
     postponed_receipt_id_key,
     postponed_receipt_key,
@@ -71,6 +72,9 @@ ACCOUNT_STORAGE_USAGE: Final = 100
 
 RECORD_STORAGE_USAGE: Final = 40
 """Bytes that a contract's entry or an access key is charged on top (storage_num_extra_bytes_record)."""
+
+GAS_KEY_INDEX_BYTES: Final = 2
+"""Bytes of the index of a gas key's nonce, which its account is charged for too."""
 
 VALIDATORS_MAX: Final = 1 << 20
 POSTPONED_RECEIPTS_MAX: Final = 1 << 20
@@ -248,6 +252,7 @@ class _RecordReader:
         self._kinds: dict[str, Callable[[JsonFields, int], None]] = {
             "Account": self._account,
             "AccessKey": self._access_key,
+            "GasKeyNonce": self._gas_key_nonce,
             "Contract": self._contract,
             "Data": self._data,
             "ReceivedData": self._received_data,
@@ -297,6 +302,13 @@ class _RecordReader:
         access_key = access_key_from_json(fields.fields("access_key")).to_bytes()
         self._put(self._key(account_id, access_key_key(account_id, public_key)), access_key, number)
         self._add_usage(account_id, RECORD_STORAGE_USAGE + len(public_key) + len(access_key))
+
+    def _gas_key_nonce(self, fields: JsonFields, number: int) -> None:
+        account_id = fields.account_id("account_id")
+        public_key = fields.public_key("public_key")
+        index, nonce = fields.number("index", 16), BorshWriter().u64(fields.number("nonce", 64)).to_bytes()
+        self._put(self._key(account_id, gas_key_nonce_key(account_id, public_key, index)), nonce, number)
+        self._add_usage(account_id, RECORD_STORAGE_USAGE + len(public_key) + GAS_KEY_INDEX_BYTES + len(nonce))
 
     def _contract(self, fields: JsonFields, number: int) -> None:
         account_id = fields.account_id("account_id")
@@ -380,4 +392,6 @@ def _account_state(parts: list[bytes], account_id: str, stake: int | None, path:
             )
     if account is None:
         raise SourceError(problem=f"there are records of {account_id} (or it is a validator), but no account", where=path)
+    if stake and account.version is AccountVersion.UNINITIALIZED:
+        raise SourceError(problem=f"{account_id} is a validator, and its account is not initialized", where=path)
     return replace(account, storage_usage=storage_usage, locked=account.locked if stake is None else stake).to_bytes()

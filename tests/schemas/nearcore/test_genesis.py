@@ -96,25 +96,27 @@ ACTIONS: list[tuple[object, bytes]] = [
 def test_actions_are_encoded_by_their_place_in_nearcores_enum(action: object, encoded: bytes) -> None:
     """Each kind with its fields, at the end of a receipt."""
     body = {
-        "signer_id": "a",
+        "signer_id": "aa",
         "signer_public_key": f"ed25519:{KEY}",
         "gas_price": "0",
-        "output_data_receivers": [{"data_id": HASH, "receiver_id": "c"}],
+        "output_data_receivers": [{"data_id": HASH, "receiver_id": "cc"}],
         "input_data_ids": [HASH],
         "actions": [action],
     }
-    receipt = receipt_from_json(fields({"predecessor_id": "a", "receiver_id": "b", "receipt_id": HASH, "receipt": {"PromiseYield": body}}))
-    expected = b"\1\0\0\0a\1\0\0\0b" + b"\1" * 32 + b"\2\1\0\0\0a" + KEY_BORSH + bytes(16)
-    expected += b"\1\0\0\0" + b"\1" * 32 + b"\1\0\0\0c" + b"\1\0\0\0" + b"\1" * 32
+    receipt = receipt_from_json(
+        fields({"predecessor_id": "aa", "receiver_id": "bb", "receipt_id": HASH, "receipt": {"PromiseYield": body}})
+    )
+    expected = b"\2\0\0\0aa\2\0\0\0bb" + b"\1" * 32 + b"\2\2\0\0\0aa" + KEY_BORSH + bytes(16)
+    expected += b"\1\0\0\0" + b"\1" * 32 + b"\2\0\0\0cc" + b"\1\0\0\0" + b"\1" * 32
     assert receipt.encoded == expected + b"\1\0\0\0" + encoded
     assert receipt.input_data_ids == (b"\1" * 32,)
 
 
 def test_a_receipt_with_a_priority_is_of_the_second_version() -> None:
     """It begins with a tag and ends with the priority."""
-    plain: Json = {"predecessor_id": "a", "receiver_id": "b", "receipt_id": HASH, "receipt": {"Data": {"data_id": HASH, "data": None}}}
+    plain: Json = {"predecessor_id": "aa", "receiver_id": "bb", "receipt_id": HASH, "receipt": {"Data": {"data_id": HASH, "data": None}}}
     encoded = receipt_from_json(fields(plain)).encoded
-    assert encoded == b"\1\0\0\0a\1\0\0\0b" + b"\1" * 32 + b"\1" + b"\1" * 32 + b"\0"
+    assert encoded == b"\2\0\0\0aa\2\0\0\0bb" + b"\1" * 32 + b"\1" + b"\1" * 32 + b"\0"
     assert receipt_from_json(fields({**plain, "priority": 6})).encoded == b"\1" + encoded + (6).to_bytes(8, "little")
 
 
