@@ -55,6 +55,8 @@ class _Answer:
 class _Wish:
     """Whether the process was asked to stop, and who answers. There is one, as there is one set of signals."""
 
+    waiter: threading.Thread | None = None
+    """The thread that waits for the signals."""
     first: int | None = None
     first_s: float = 0.0
     answer: _Answer | None = None
@@ -88,7 +90,8 @@ def handled_signals(on_late: Callable[[int | None], None]) -> Iterator[None]:
         signal.signal(number, _pass_on)
     signal.signal(_WAKE, _interrupt)
     _wish.on_late = on_late
-    threading.Thread(target=_wait, args=(handled,), name="stop-signals", daemon=True).start()
+    _wish.waiter = threading.Thread(target=_wait, args=(handled,), name="stop-signals", daemon=True)
+    _wish.waiter.start()
     try:
         yield
     finally:
@@ -98,6 +101,16 @@ def handled_signals(on_late: Callable[[int | None], None]) -> Iterator[None]:
 def receive_signals() -> None:
     """Get the signals again in a process that inherited them blocked: called there, first."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+@contextmanager
+def kept_blocked() -> Iterator[None]:
+    """Leave this thread's signals as they are, where the block unblocks them: multiprocessing does when it starts its resource tracker."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -173,5 +186,6 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 
 def _pass_on(number: int, _frame: object) -> None:
-    """Send on what came to a thread that began before the signals were blocked."""
-    os.kill(os.getpid(), number)
+    """Send on what came to a thread that does not block it: one of before, or one that a library has unblocked them in."""
+    if _wish.waiter is not None and _wish.waiter.ident is not None:
+        signal.pthread_kill(_wish.waiter.ident, number)

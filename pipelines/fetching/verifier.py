@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pipelines.execution.stop_signals import receive_signals
+from pipelines.execution.stop_signals import kept_blocked, receive_signals
 from pipelines.fetching.fetch_part import FetchPart
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.part_check import validate_sorted
@@ -100,7 +100,8 @@ class Verifier:
             else:
                 # Spawned, not forked: this process has threads, and a client library in one of them may hold a lock.
                 context = multiprocessing.get_context("spawn")
-                self._executor = ProcessPoolExecutor(self._workers, context, _end_with_parent, (os.getpid(),))
+                with kept_blocked():
+                    self._executor = ProcessPoolExecutor(self._workers, context, _end_with_parent, (os.getpid(),))
         return self._executor
 
 

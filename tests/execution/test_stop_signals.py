@@ -80,17 +80,22 @@ def test_a_library_that_takes_the_signals_over_changes_nothing(number: signal.Si
         assert ended(process) == (128 + number, "interrupted\n")
 
 
-def test_a_signal_to_a_thread_of_before_counts() -> None:
-    """A library that was loaded earlier may have threads that do not block it."""
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_to_a_thread_that_does_not_block_it_counts(number: signal.Signals) -> None:
+    """A library that was loaded earlier may have such threads, and multiprocessing unblocks them in the thread that starts its tracker."""
+    with program("signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals.STOP_SIGNALS)", "time.sleep(60)") as process:
+        process.send_signal(number)
+        assert ended(process) == (128 + number, "interrupted\n")
+
+
+def test_a_tracker_of_multiprocessing_leaves_the_signals_blocked() -> None:
+    """It is started by the first pool of processes."""
     with program(
-        *(
-            "mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals.STOP_SIGNALS)",
-            "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
-        ),
-        *("signal.pthread_sigmask(signal.SIG_SETMASK, mask)", "time.sleep(60)"),
+        "from multiprocessing import resource_tracker",
+        "with stop_signals.kept_blocked(): resource_tracker.ensure_running()",
+        "say(str(signal.pthread_sigmask(signal.SIG_BLOCK, ()) >= set(stop_signals.STOP_SIGNALS)))",
     ) as process:
-        process.send_signal(signal.SIGTERM)
-        assert ended(process) == (143, "interrupted\n")
+        assert ended(process) == (0, "True\n")
 
 
 def test_native_code_does_not_keep_a_process_alive() -> None:
