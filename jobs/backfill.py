@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from contextlib import closing
@@ -10,14 +9,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from jobs.option_groups import Without
 from jobs.options import Json, Plan, ReadLimit, RpcOptions, RunOptions, ShardIds, StateWalkOption, open_executor
 from jobs.produce import default_work_folder
 from jobs.publish_options import PublishOptions
-from jobs.terminal import format_bytes, format_seconds, open_console, open_progress
+from jobs.terminal import coloured, format_bytes, format_seconds, open_console, open_progress, print_json
 from pipelines.dataset.arrow_dataset import DATASET_SCHEME, ShardDataset, list_shards
 from pipelines.execution.executor import Executor
 from pipelines.execution.in_process import InProcessExecutor
@@ -31,6 +29,7 @@ from pipelines.producing.backfill.backfill_status import BackfillStatus, Records
 from pipelines.producing.produce_epoch import ProductionSettings
 from pipelines.stores.held_work_folder import held_work_folder
 from schemas.errors import InvalidInputError, PartialResultError
+from schemas.shown_text import shown_url
 
 
 def backfill(
@@ -109,10 +108,12 @@ def _older_datasets(url: str | None, before: int) -> tuple[ShardDataset, ...]:
     if url is None:
         return ()
     if not url.startswith(DATASET_SCHEME):
-        raise InvalidInputError(problem="a backfill begins from a dataset alone", where=f"--from {url:.200}", remedy="Give dataset://URL.")
+        raise InvalidInputError(
+            problem="a backfill begins from a dataset alone", where=f"--from {shown_url(url)}", remedy="Give dataset://URL."
+        )
     found = [one for one in list_shards(url.removeprefix(DATASET_SCHEME)) if one.summary.context.epoch_height < before]
     if not found:
-        raise InvalidInputError(problem=f"the dataset has no epoch before {before}", where=f"--from {url:.200}")
+        raise InvalidInputError(problem=f"the dataset has no epoch before {before}", where=f"--from {shown_url(url)}")
     newest = max(one.summary.context.epoch_height for one in found)
     return tuple(one for one in found if one.summary.context.epoch_height == newest)
 
@@ -132,7 +133,7 @@ def _print_plan(steps: Sequence[PlannedStep], to: str, cores: int, as_json: bool
             "cores": cores,
             "steps": [step.to_json() for step in steps],
         }
-        typer.echo(json.dumps(document))
+        print_json(document)
         return
     table = Table(title=f"would publish {epochs} epochs to {to}", title_justify="left")
     for name in ("epoch", "shard", "way", "parts", "memory usage"):
@@ -141,7 +142,7 @@ def _print_plan(steps: Sequence[PlannedStep], to: str, cores: int, as_json: bool
         table.add_row(
             str(step.epoch_height),
             step.shard,
-            f"[red]{escape(step.problem)}[/]" if step.way is None else str(step.way),
+            coloured((step.problem, "red")) if step.way is None else str(step.way),
             "?" if step.num_parts is None else f"{step.num_parts:,}",
             "?" if step.memory_usage is None else format_bytes(step.memory_usage),
         )
@@ -154,7 +155,7 @@ def _print_result(steps: Sequence[Step], as_json: bool) -> None:
     failed = sorted({step.epoch_height for step in steps if step.state is not StepState.PUBLISHED})
     if as_json:
         document = {"message_type": "summary", "failed_epochs": failed, "steps": [step.to_json() for step in steps]}
-        typer.echo(json.dumps(document))
+        print_json(document)
         return
     table = Table(title="backfill", title_justify="left")
     for name in ("epoch", "shard", "state", "way", "records", "parts", "stored", "export"):
@@ -165,7 +166,7 @@ def _print_result(steps: Sequence[Step], as_json: bool) -> None:
         table.add_row(
             str(step.epoch_height),
             step.shard,
-            f"[{colour}]{step.state}[/]",
+            coloured((step.state, colour)),
             str(step.way or RecordsWay.PUBLISHED if step.state is StepState.PUBLISHED else step.way or "-"),
             "-" if step.records is None else f"{step.records:,}",
             "-" if step.num_parts is None else f"{step.num_parts:,}",
@@ -177,4 +178,4 @@ def _print_result(steps: Sequence[Step], as_json: bool) -> None:
     for height in failed:
         error = next((step.error for step in steps if step.epoch_height == height and step.error), None)
         message = "not finished" if error is None else error["message"]
-        console.print(f"[red]epoch {height}[/] {escape(message)}", highlight=False, soft_wrap=True)
+        console.print(coloured((f"epoch {height}", "red"), f" {message}"), highlight=False, soft_wrap=True)

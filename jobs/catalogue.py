@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from random import Random
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from jobs.chain_url import locate_chain
 from jobs.options import Json
-from jobs.terminal import format_bytes, open_console
+from jobs.terminal import coloured, format_bytes, open_console, print_json, say
 from pipelines.bucket.chain_catalogue import CatalogueWriter, read_catalogue
 from pipelines.fetching.documents import DocumentReader
 from pipelines.fetching.epoch_location import parse_epoch_url
@@ -24,6 +23,7 @@ from pipelines.stores.open_store import open_store
 from schemas.errors import InvalidInputError, ManifestError, StoreDeniedError
 from schemas.published.catalogue import CATALOGUE_BYTES_MAX, Catalogue, CatalogueEpoch
 from schemas.published.object_layout import catalogue_name
+from schemas.shown_text import shown_url
 
 
 def catalogue(
@@ -42,10 +42,10 @@ def catalogue(
     found, note = _from_web(url, chain_id, rebuild) if url.startswith(("http://", "https://")) else _from_store(url, chain_id, rebuild)
     if as_json:
         document = {"message_type": "summary", "url": url, **found.to_json(), "note": note}
-        typer.echo(json.dumps(document))
+        print_json(document)
         return
     if note:
-        typer.echo(note, err=True)
+        say(note, on_stderr=True)
     _print(found)
 
 
@@ -75,7 +75,7 @@ def _from_web(url: str, chain_id: str | None, rebuild: bool) -> tuple[Catalogue,
     if rebuild or chain is None:
         raise InvalidInputError(
             problem="a web server can't be listed",
-            where=url[:200],
+            where=shown_url(url),
             remedy="Name the chain; --rebuild needs permission to write.",
         )
     source, limits = open_source(located.root, Throttle([])), FetchLimits()
@@ -101,13 +101,13 @@ def _print(found: Catalogue) -> None:
     console.print(table)
 
 
-def _row(epoch: CatalogueEpoch) -> tuple[str, ...]:
-    leaving = "" if epoch.leaving_since is None else f"[yellow]being deleted since {epoch.leaving_since:%Y-%m-%d %H:%M}[/]"
+def _row(epoch: CatalogueEpoch) -> tuple[str | Text, ...]:
+    leaving = None if epoch.leaving_since is None else coloured((f"being deleted since {epoch.leaving_since:%Y-%m-%d %H:%M}", "yellow"))
     listing = epoch.listing
     if listing is None:
-        return (f"{epoch.epoch_height}", str(epoch.epoch_id), *[""] * 6, leaving or f"[red]damaged: {escape(epoch.problem)}[/]")
+        return (f"{epoch.epoch_height}", str(epoch.epoch_id), *[""] * 6, leaving or coloured((f"damaged: {epoch.problem}", "red")))
     parts, num_parts = sum(shard.parts for shard in listing.shards), sum(shard.num_parts for shard in listing.shards)
-    state = "[green]complete[/]" if listing.is_complete else "[yellow]incomplete[/]"
+    state = coloured(("complete", "green") if listing.is_complete else ("incomplete", "yellow"))
     return (
         f"{epoch.epoch_height}",
         str(epoch.epoch_id),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from typing import Annotated
 
@@ -11,7 +10,7 @@ from rich.table import Table
 
 from jobs.option_groups import Without
 from jobs.options import Json, RunOptions, ShardIds, TrustOptions, open_executor
-from jobs.terminal import format_bytes, open_console, open_progress
+from jobs.terminal import coloured, format_bytes, open_console, open_progress, print_json, say
 from pipelines.bucket.locate_epoch import locate_epoch
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.keeping.check_epoch import CheckResult, EpochCheck
@@ -50,10 +49,10 @@ def check(
     failure = None if result.is_good else _failure(result, root)
     if as_json:
         document = _result_json(result, f"{root}/{layout.folder}", block)
-        typer.echo(json.dumps(document if failure is None else {**document, "error": {**failure.to_json(), "message": str(failure)}}))
+        print_json(document if failure is None else {**document, "error": {**failure.to_json(), "message": str(failure)}})
         if failure is not None:
             # Raised as an error it would print a second object.
-            typer.echo(f"error: {failure}", err=True)
+            say(f"error: {failure}", on_stderr=True)
             raise typer.Exit(failure.exit_code)
         return
     _print_result(result, block)
@@ -117,11 +116,11 @@ def _print_result(result: CheckResult, trusted_block: CryptoHash | None) -> None
         colour = "green" if shard.parts_right == listed.num_parts else "red"
         header = "none" if listed.header is None else "yes"
         table.add_row(
-            str(listed.shard_id), f"[{colour}]{right}[/]", f"{shard.records:,}", format_bytes(shard.size), header, str(listed.state_root)
+            str(listed.shard_id), coloured((right, colour)), f"{shard.records:,}", format_bytes(shard.size), header, str(listed.state_root)
         )
     console.print(table)
     for finding in result.findings[:FINDINGS_SHOWN_MAX]:
-        console.print(f"[red]{finding.kind}[/] {finding.object_name}: {finding.problem}", highlight=False, soft_wrap=True)
+        console.print(coloured((finding.kind, "red"), f" {finding.object_name}: {finding.problem}"), highlight=False, soft_wrap=True)
     if len(result.findings) > FINDINGS_SHOWN_MAX:
         console.print(f"… and {len(result.findings) - FINDINGS_SHOWN_MAX} more; --json lists all")
     for found in manifest.missing:
@@ -134,5 +133,8 @@ def _print_result(result: CheckResult, trusted_block: CryptoHash | None) -> None
         console.print(f"{signed}; nothing tied it to the chain itself", soft_wrap=True)
     else:
         console.print(
-            "[yellow]nothing tied this epoch to a publisher or to the chain[/]: its tries were checked against the manifest's own state roots"
+            coloured(
+                ("nothing tied this epoch to a publisher or to the chain", "yellow"),
+                ": its tries were checked against the manifest's own state roots",
+            )
         )

@@ -5,7 +5,7 @@ A command's module, and the libraries behind it, are imported when that command 
 
 from __future__ import annotations
 
-import json
+import io
 import os
 import signal
 import sys
@@ -24,6 +24,7 @@ from jobs.option_groups import with_options_of_fields
 from pipelines.execution.process_exit import leave, say_farewell
 from pipelines.execution.stop_signals import handled_signals, interrupted_by
 from schemas.errors import EXIT_CODES, StatecastError
+from schemas.shown_text import shown_text
 
 INTERRUPTED = "interrupted; run the same command again: nothing is lost, it goes on where this one ended"
 
@@ -214,8 +215,7 @@ def _release_claims() -> None:
 
 
 def _report(error: StatecastError, arguments: Sequence[str]) -> int:
-    # A parser's complaint within it may have lines of its own.
-    message = " ".join(str(error).split())
+    message = str(error)
     _print_error_json(arguments, {**error.to_json(), "message": message})
     _say(f"error: {message}")
     return error.exit_code
@@ -226,13 +226,16 @@ def _unforeseen(error: Exception, arguments: Sequence[str]) -> int:
     exit_code = getattr(error, "exit_code", None)
     shown = getattr(error, "show", None)
     if shown is not None and isinstance(exit_code, int):
-        message = getattr(error, "format_message", lambda: str(error))()
+        if isinstance(words := getattr(error, "message", None), str):
+            vars(error)["message"] = shown_text(words)
+        message = shown_text(getattr(error, "format_message", lambda: str(error))())
         _print_error_json(arguments, {"kind": "invalid_input", "exit_code": exit_code, "problem": message, "message": message})
         shown()
         return exit_code
     if os.environ.get("STATECAST_TRACEBACK"):
-        traceback.print_exception(error)
-    message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            _say(line)
+    message = shown_text(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
     _print_error_json(arguments, {"kind": "unexpected", "exit_code": 1, "problem": message, "message": message})
     _say(f"unexpected failure: {message}. Run again with STATECAST_TRACEBACK=1 in the environment for the details.")
     return 1
@@ -240,11 +243,13 @@ def _unforeseen(error: Exception, arguments: Sequence[str]) -> int:
 
 def _print_error_json(arguments: Sequence[str], error: dict[str, object]) -> None:
     if "--json" in arguments:
-        sys.stdout.write(json.dumps({"message_type": "error", "error": error}) + "\n")
+        from jobs.terminal import print_json
+
+        print_json({"message_type": "error", "error": error})
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
+    sys.stderr.write(shown_text(line) + "\n")
 
 
 def _give_up(arguments: Sequence[str], number: int | None) -> None:
@@ -257,6 +262,10 @@ def _give_up(arguments: Sequence[str], number: int | None) -> None:
 
 def main() -> None:
     """Run the command line of this process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What a terminal's encoding lacks is written as an escape and ends nothing.
+            stream.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:]
     with handled_signals(partial(_give_up, arguments)):
         code = run(arguments)

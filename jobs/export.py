@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import closing
 from typing import Annotated
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from jobs.epoch_input import InputOptions
 from jobs.options import Json, RunOptions, open_executor
-from jobs.terminal import format_bytes, format_seconds, open_console, open_progress
+from jobs.terminal import format_bytes, format_seconds, open_console, open_progress, print_json
 from pipelines.dataset.arrow_dataset import DATASET_SCHEME, ShardDataset
 from pipelines.dataset.export.export_epoch import export_epoch
 from pipelines.dataset.export.export_records import ExportSettings
@@ -66,7 +65,7 @@ def export(
             "context": found.context.to_json(),
             "shards": [_shard_json(dataset) for dataset in datasets],
         }
-        typer.echo(json.dumps(document))
+        print_json(document)
     else:
         _print_summary(datasets, where)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from jobs.fetch_display import open_fetch_display
 from jobs.options import Json, KernelName, Plan, ShardIds, TrustOptions, epoch_selector, parse_byte_count
-from jobs.terminal import format_bytes, format_seconds, open_console
+from jobs.terminal import coloured, format_bytes, format_seconds, open_console, print_json
 from pipelines.fetching.fetch_epoch import EpochFetch
 from pipelines.fetching.fetch_result import FetchPlan, FetchResult, FetchShard
 from pipelines.fetching.fetch_settings import FetchSettings
@@ -166,7 +166,7 @@ def _open_torrent(offer: EpochOnOffer, peers: tuple[str, ...], magnets: tuple[st
 def _report_sources(run: EpochFetch, as_json: bool) -> None:
     """Say what came from where although the fetch failed."""
     if as_json:
-        typer.echo(json.dumps({"message_type": "sources", "sources": [asdict(report) for report in run.source_reports()]}))
+        print_json({"message_type": "sources", "sources": [asdict(report) for report in run.source_reports()]})
 
 
 def _shard_json(shard: FetchShard) -> dict[str, object]:
@@ -206,7 +206,7 @@ def _print_plan(planned: FetchPlan, settings: FetchSettings, as_json: bool) -> N
             "sources": [asdict(source) for source in planned.sources],
             "warnings": list(planned.warnings),
         }
-        typer.echo(json.dumps(document))
+        print_json(document)
         return
     console = open_console()
     table = Table(title=f"{planned.layout.folder}, manifest revision {planned.revision}", title_justify="left")
@@ -246,7 +246,7 @@ def _print_result(result: FetchResult, settings: FetchSettings, as_json: bool) -
             "trust": settings.policy.description,
             "epoch": result.layout.folder,
         }
-        typer.echo(json.dumps(document))
+        print_json(document)
         return
     console = open_console()
     table = Table(title=f"{result.folder}, manifest revision {result.revision}, {format_seconds(result.seconds)}", title_justify="left")
@@ -268,7 +268,9 @@ def _print_result(result: FetchResult, settings: FetchSettings, as_json: bool) -
         sources.add_column(name, justify="right")
     sources.add_column("remarks", overflow="fold")
     for source in result.sources:
-        remark = f"[red]banned: {source.banned}[/]" if source.banned else f"given up: {source.given_up}" if source.given_up else ""
+        remark = (
+            coloured((f"banned: {source.banned}", "red")) if source.banned else f"given up: {source.given_up}" if source.given_up else ""
+        )
         sources.add_row(
             source.source_id,
             f"{source.parts:,}",
@@ -281,10 +283,11 @@ def _print_result(result: FetchResult, settings: FetchSettings, as_json: bool) -
     console.print(_trust_line(result, settings), highlight=False, soft_wrap=True)
 
 
-def _trust_line(result: FetchResult, settings: FetchSettings) -> str:
+def _trust_line(result: FetchResult, settings: FetchSettings) -> Text:
     if settings.policy.insecure:
-        return (
-            "[yellow]nothing tied this epoch to a publisher or to the chain[/]: parts were verified against the manifest's own state roots"
+        return coloured(
+            ("nothing tied this epoch to a publisher or to the chain", "yellow"),
+            ": parts were verified against the manifest's own state roots",
         )
     told = []
     if settings.policy.trusted_block is not None:
@@ -293,4 +296,4 @@ def _trust_line(result: FetchResult, settings: FetchSettings) -> str:
     if settings.policy.keys is not None:
         signers = sorted({signer for shard in result.shards for signer in shard.signers} | set(result.manifest_signers))
         told.append(f"signed by {', '.join(signers)}")
-    return "; ".join(told)
+    return coloured("; ".join(told))

@@ -5,7 +5,6 @@ Displays go to standard error; JSON events are results and go to standard output
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from jobs.terminal import LINE_INTERVAL_S, format_bytes, format_seconds
+from jobs.terminal import LINE_INTERVAL_S, ShownConsole, coloured, format_bytes, format_seconds, json_text
 from pipelines.fetching.fetch_progress import FetchProgress, FetchWatcher
 
 JSON_INTERVAL_S = 1.0
@@ -50,7 +49,7 @@ class LiveDisplay:
         """Print what a person should see at once above the table."""
         text = _event_text(name, facts)
         if text is not None:
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self._console.print(text, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the last table."""
@@ -116,7 +115,7 @@ class FetchJsonDisplay:
         """Do nothing."""
 
     def _write(self, document: dict[str, object]) -> None:
-        self._stream.write(json.dumps(document) + "\n")
+        self._stream.write(json_text(document) + "\n")
         self._stream.flush()
 
 
@@ -124,7 +123,7 @@ def open_fetch_display(as_json: bool) -> FetchDisplay:
     """Return the display that fits."""
     if as_json:
         return FetchJsonDisplay()
-    return LiveDisplay(Console(stderr=True)) if sys.stderr.isatty() else FetchLineDisplay()
+    return LiveDisplay(ShownConsole(stderr=True)) if sys.stderr.isatty() else FetchLineDisplay()
 
 
 def _event_text(name: str, facts: dict[str, object]) -> str | None:
@@ -160,6 +159,6 @@ def _table(progress: FetchProgress) -> Table:
             f"{source.bytes_per_s / 1e6:,.1f}",
             str(source.active),
             str(source.errors),
-            f"[red]{source.state}[/]" if source.state in ("banned", "given up") else source.state,
+            coloured((source.state, "red")) if source.state in ("banned", "given up") else source.state,
         )
     return table

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import structlog
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from jobs.chain_url import locate_chain
 from jobs.options import Json, Plan, parse_duration_s
-from jobs.terminal import format_bytes, open_console
+from jobs.terminal import coloured, format_bytes, open_console, print_json
 from pipelines.keeping.collect_epochs import CollectionResult, collect_epochs
 from pipelines.keeping.retention import Verdict
 from schemas.errors import InvalidInputError
+from schemas.shown_text import shown_url
 
 FOREIGN_SHOWN_MAX = 20
 """Most foreign objects printed for people; ``--json`` has all."""
@@ -43,7 +42,9 @@ def gc(
     """
     root, chain, layout = locate_chain(url, chain_id)
     if layout is not None:
-        raise InvalidInputError(problem="a collection is of a chain, not of one epoch", where=url, remedy="End the URL at the chain.")
+        raise InvalidInputError(
+            problem="a collection is of a chain, not of one epoch", where=shown_url(url), remedy="End the URL at the chain."
+        )
     log = structlog.get_logger()
     result = collect_epochs(
         root,
@@ -55,7 +56,7 @@ def gc(
         on_note=log.info,
     )
     if as_json:
-        typer.echo(json.dumps({"message_type": "plan" if plan else "summary", "url": root, "chain_id": chain, **result.to_json()}))
+        print_json({"message_type": "plan" if plan else "summary", "url": root, "chain_id": chain, **result.to_json()})
     else:
         _print(result, chain)
 
@@ -73,13 +74,13 @@ def _print(result: CollectionResult, chain_id: str) -> None:
         table.add_row(
             f"{decision.layout.epoch_height}",
             str(decision.layout.epoch_id),
-            f"[red]{done}[/]" if goes else "[green]kept[/]",
+            coloured((done, "red")) if goes else coloured(("kept", "green")),
             f"{epoch.deleted_objects:,}" if goes else "",
             format_bytes(epoch.deleted_bytes) if goes else "",
-            escape(decision.reason),
+            decision.reason,
         )
     console.print(table)
     for name in result.foreign[:FOREIGN_SHOWN_MAX]:
-        console.print(f"[yellow]foreign, left alone:[/] {name}", highlight=False, soft_wrap=True)
+        console.print(coloured(("foreign, left alone:", "yellow"), f" {name}"), highlight=False, soft_wrap=True)
     if len(result.foreign) > FOREIGN_SHOWN_MAX:
         console.print(f"… and {len(result.foreign) - FOREIGN_SHOWN_MAX} more; --json lists all")

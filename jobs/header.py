@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.options import ContextFile, Epoch, Json, RpcOptions, epoch_selector
-from jobs.terminal import format_bytes, open_console
+from jobs.terminal import coloured, format_bytes, open_console, print_json
 from pipelines.near.node.native_state_header import VerifiedStateHeader
 from pipelines.near.node.node_state_header import NodeStateHeader, open_state_header
 from schemas.errors import IntegrityError, InvalidInputError
@@ -50,7 +49,7 @@ def header(
         _write(out, data)
     document = _document(context, shard_id, data, origin, is_cached, verified)
     if as_json:
-        typer.echo(json.dumps({**document, "out": None if out is None else str(out), "base64": None if out else _text(data)}))
+        print_json({**document, "out": None if out is None else str(out), "base64": None if out else _text(data)})
         return
     console = open_console()
     console.print(f"state header of shard {shard.shard_uid}, epoch {context.epoch_height} of {context.chain_id}: {origin}, verified")
@@ -60,7 +59,7 @@ def header(
     console.print(f"state root {verified.state_root}, memory usage {verified.memory_usage:,}", highlight=False, soft_wrap=True)
     console.print(f"{verified.receipts:,} incoming receipts of {verified.blocks:,} blocks")
     if out is None:
-        console.print("[yellow]not written[/]: name a file with --out")
+        console.print(coloured(("not written", "yellow"), ": name a file with --out"))
 
 
 def _header(state_header: NodeStateHeader, compute: bool) -> tuple[bytes, HeaderOrigin]:

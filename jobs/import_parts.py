@@ -13,7 +13,7 @@ import typer
 
 from jobs.options import Json, Plan, RunOptions, open_executor
 from jobs.parts_input import PartsOptions, open_parts
-from jobs.terminal import BarProgress, LineProgress, format_seconds, open_progress
+from jobs.terminal import BarProgress, LineProgress, format_seconds, open_progress, print_json, say
 from pipelines.execution.progress import StageProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
@@ -121,21 +121,22 @@ def _print_plan(planned: ImportPlan, as_json: bool) -> None:
             "config_file": None if stanza is None else str(planned.config_file),
             "stanza": stanza,
         }
-        typer.echo(json.dumps(document))
+        print_json(document)
         return
-    typer.echo(f"neard {planned.neard.release}; every part is validated first, then:")
+    say(f"neard {planned.neard.release}; every part is validated first, then:")
     for load, command, parts in commands:
-        typer.echo(f"# shard {load.shard_id}, {len(parts)} of {load.num_parts} parts")
-        typer.echo(shlex.join(command))
+        say(f"# shard {load.shard_id}, {len(parts)} of {load.num_parts} parts")
+        say(shlex.join(command))
     if stanza is not None:
         _print_stanza(planned)
     elif not commands:
-        typer.echo("nothing: every part is noted as loaded")
+        say("nothing: every part is noted as loaded")
 
 
 def _print_stanza(planned: ImportPlan) -> None:
-    typer.echo(f"{planned.config_file} is to say (with --write-config it is written):")
-    typer.echo(json.dumps(external_storage_stanza(planned.parts_root), indent=2))
+    say(f"{planned.config_file} is to say (with --write-config it is written):")
+    for line in json.dumps(external_storage_stanza(planned.parts_root), indent=2).splitlines():
+        say(line)
 
 
 def _print_result(planned: ImportPlan, loaded: int, backup: Path | None, wrote: bool, seconds: float, *, as_json: bool) -> None:
@@ -150,13 +151,11 @@ def _print_result(planned: ImportPlan, loaded: int, backup: Path | None, wrote: 
             "stanza": external_storage_stanza(planned.parts_root) if planned.neard.way is LoadWay.CONFIG else None,
             "seconds": round(seconds, 3),
         }
-        typer.echo(json.dumps(document))
+        print_json(document)
     elif planned.neard.way is LoadWay.TOOL:
-        typer.echo(
-            f"neard {planned.neard.release} loaded {loaded} parts in {format_seconds(seconds)}; it has not finished the state sync itself"
-        )
+        say(f"neard {planned.neard.release} loaded {loaded} parts in {format_seconds(seconds)}; it has not finished the state sync itself")
     elif not wrote:
         _print_stanza(planned)
     else:
         kept = "it said so already" if backup is None else f"the old one is {backup}"
-        typer.echo(f"{planned.config_file} now points to {planned.parts_root}; {kept}. Start the node.")
+        say(f"{planned.config_file} now points to {planned.parts_root}; {kept}. Start the node.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from jobs.inspect_peer import peer_document, print_peer
 from jobs.options import Json
-from jobs.terminal import format_bytes, open_console
+from jobs.terminal import coloured, format_bytes, open_console, print_json
 from pipelines.bucket.locate_epoch import locate_epoch
 from pipelines.bucket.published_epoch import read_manifest
 from pipelines.dataset.arrow_dataset import list_shards
@@ -62,7 +61,7 @@ def inspect(
     """
     document = peer_document(what, neighbours, sync_hash) if what.startswith(SCHEME) else _document(what)
     if as_json:
-        typer.echo(json.dumps({"message_type": "summary", **document}))
+        print_json({"message_type": "summary", **document})
     else:
         _PRINTERS[document["kind"]](open_console(), document)
 
@@ -284,18 +283,20 @@ def _print_node(console: Console, document: dict[str, Any]) -> None:
     console.print(table)
     for epoch in document["unreadable_epochs"]:
         height = "?" if epoch["epoch_height"] is None else epoch["epoch_height"]
-        line = f"not listed: epoch {height} ({epoch['epoch_id']}), whose EpochInfo can't be read: {escape(epoch['problem'])}"
+        line = f"not listed: epoch {height} ({epoch['epoch_id']}), whose EpochInfo can't be read: {epoch['problem']}"
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _answer(epoch: dict[str, Any]) -> str:
+def _answer(epoch: dict[str, Any]) -> Text:
     """Return whether an epoch can be produced, and how; the State column serves for shards whose flat state is of another block."""
+    yes = ("yes", "green")
     if epoch["problem"] is None:
-        return "[green]yes[/]"
+        return coloured(yes)
     if epoch["can_walk"]:
-        return f"[green]yes[/], by a walk over the State column ({', '.join(epoch['can_walk'])})"
-    some = f"[green]yes[/], without some shards: {epoch['problem']}"
-    return some if epoch["can_produce"] else f"no: {epoch['problem']}"
+        return coloured(yes, f", by a walk over the State column ({', '.join(epoch['can_walk'])})")
+    if epoch["can_produce"]:
+        return coloured(yes, f", without some shards: {epoch['problem']}")
+    return coloured(f"no: {epoch['problem']}")
 
 
 def _print_dataset(console: Console, document: dict[str, Any]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from jobs.options import Json
+from jobs.terminal import print_json, say
 from pipelines.producing.publish.key_file import generate_key
 from pipelines.producing.publish.kms_key import SCHEME, open_kms_signer
 
@@ -36,6 +36,7 @@ def keygen(
         place, public_key = str(path), generate_key(path)
         said = f"secret key in {path} (mode 0600)"
     if as_json:
-        typer.echo(json.dumps({"message_type": "summary", "public_key": public_key, "file": place}))
+        print_json({"message_type": "summary", "public_key": public_key, "file": place})
     else:
-        typer.echo(f"public key {public_key}\n{said}")
+        say(f"public key {public_key}")
+        say(said)

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from jobs.options import Json, parse_duration_s
-from jobs.terminal import format_bytes, format_seconds, open_console
+from jobs.terminal import coloured, format_bytes, format_seconds, open_console, print_json
 from pipelines.producing.forecast.bill import BillItem, EpochAmounts, epoch_amounts, monthly_bill
 from pipelines.producing.forecast.epoch_shape import EpochShape, epoch_shape
 from pipelines.producing.forecast.forecast_epoch import Cluster, EpochForecast, forecast_epoch
@@ -109,7 +109,7 @@ def plan(
     )
     currency = "" if price_list is None else price_list.currency
     if as_json:
-        typer.echo(json.dumps(_to_json(shape, cluster, forecast, amounts, bill, currency, deadline_s)))
+        print_json(_to_json(shape, cluster, forecast, amounts, bill, currency, deadline_s))
     else:
         _print(shape, cluster, forecast, amounts, bill, currency, deadline_s)
 
@@ -220,8 +220,7 @@ def _print(
     console.print(table)
     met = forecast.last_part_s <= deadline_s
     console.print(
-        f"the deadline of {format_seconds(deadline_s)} is {'[green]met[/]' if met else '[red]missed[/]'}; the time goes to:",
-        highlight=False,
+        coloured(f"the deadline of {format_seconds(deadline_s)} is ", ("met", "green") if met else ("missed", "red"), "; the time goes to:")
     )
     for limit, seconds in forecast.limits:
         console.print(f"  {format_seconds(seconds)}: {limit}", highlight=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +16,7 @@ from jobs.options import IgnoreClaim, Json, Plan, RunOptions, open_executor
 from jobs.produce_summary import print_nothing_to_do, print_summary, result_json
 from jobs.publish_options import PublishOptions
 from jobs.report import write_report
-from jobs.terminal import format_bytes, open_console, open_progress
+from jobs.terminal import format_bytes, open_console, open_progress, print_json
 from pipelines.bucket.epoch_claim import remove_dead_claim
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
@@ -138,7 +137,7 @@ def produce(
     if report_file is not None:
         report_file = _written_report(report_file, result, runner)
     if as_json:
-        typer.echo(json.dumps(result_json(result, runner, report_file)))
+        print_json(result_json(result, runner, report_file))
     else:
         print_summary(result, report_file)
 
@@ -190,7 +189,7 @@ def _print_plan(found: EpochInput, publish: PublishOptions, kernel_name: str, as
         "shards": shards,
     }
     if as_json:
-        typer.echo(json.dumps(document))
+        print_json(document)
         return
     table = Table(
         title=f"would publish epoch {found.context.epoch_height} of {found.context.chain_id} to {document['to']}", title_justify="left"

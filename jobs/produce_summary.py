@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import typer
 from rich.table import Table
 
-from jobs.terminal import format_bytes, format_seconds, open_console
+from jobs.terminal import coloured, format_bytes, format_seconds, open_console, print_json, say
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.producing.produce_epoch import EpochResult
 
@@ -21,9 +19,9 @@ def print_nothing_to_do(reason: str | bool, message: str, as_json: bool, **facts
         reason: published, claimed or not_ready; True where --if-missing did not ask for it.
     """
     if as_json:
-        typer.echo(json.dumps({"message_type": "summary", **facts, "nothing_to_do": reason, "message": message}))
+        print_json({"message_type": "summary", **facts, "nothing_to_do": reason, "message": message})
     else:
-        typer.echo(f"nothing to do: {' '.join(message.split())}")
+        say(f"nothing to do: {message}")
 
 
 def result_json(result: EpochResult, runner: StageRunner, report_file: Path | None) -> dict[str, Any]:
@@ -82,14 +80,14 @@ def print_summary(result: EpochResult, report_file: Path | None) -> None:
             f"{shard.compression_ratio:.2f}",
             format_seconds(result.shard_seconds[shard.listing.shard_uid]),
             shard.header_origin or "none",
-            "[green]verified[/]" if shard.root_was_known else f"[yellow]computed[/] {shard.listing.state_root}",
+            coloured(("verified", "green")) if shard.root_was_known else coloured(("computed", "yellow"), f" {shard.listing.state_root}"),
         )
     console = open_console()
     console.print(table)
-    signed = f"signed by {result.signed_by}" if result.signed_by else "[yellow]unsigned[/]"
-    console.print(f"manifest revision {result.manifest_revision}, {signed}, in {format_seconds(result.seconds)}", highlight=False)
+    signed = f"signed by {result.signed_by}" if result.signed_by else ("unsigned", "yellow")
+    console.print(coloured(f"manifest revision {result.manifest_revision}, ", signed, f", in {format_seconds(result.seconds)}"))
     console.print(result.epoch_url, highlight=False, soft_wrap=True)
     for missing in result.published.notes:
-        console.print(f"[yellow]note[/] {missing}", highlight=False, soft_wrap=True)
+        console.print(coloured(("note", "yellow"), f" {missing}"), highlight=False, soft_wrap=True)
     if report_file is not None:
         console.print(f"report {report_file}", highlight=False, soft_wrap=True)

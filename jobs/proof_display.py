@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from jobs.terminal import coloured
 from pipelines.proving.verify_trie_proof import VerifiedProof
 from pipelines.proving.walk_proof import Ending
 from schemas.errors import IntegrityError
@@ -102,20 +103,22 @@ def print_proof(console: Console, verified: VerifiedProof) -> None:
         rows.append(("named in block", f"{verified.chunk.block.hash} at height {verified.chunk.block.height}{child}"))
     rows.append(("proof", f"{len(proof.nodes):,} trie nodes"))
     for name, text in rows:
-        console.print(f"{name.replace('_', ' '):<17} {text}", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"{name.replace('_', ' '):<17} {text}", highlight=False, soft_wrap=True)
     if verified.is_right_shard:
         console.print(f"shard {proof.shard_uid} is where the given shard layout has the account", highlight=False, soft_wrap=True)
     elif not isinstance(proof.claim, KeyClaim) or proof.claim.value is None:
         # A proof from another shard holds as well; nothing in the headers says which accounts a shard has.
         console.print(
-            f"what is absent is absent from shard {proof.shard_uid}; [yellow]that the record belongs there is the word of the proof's maker[/]",
-            highlight=False,
+            coloured(
+                f"what is absent is absent from shard {proof.shard_uid}; ",
+                ("that the record belongs there is the word of the proof's maker", "yellow"),
+            ),
             soft_wrap=True,
         )
     if verified.tied_to:
         console.print(f"the proof holds, tied to {' and '.join(verified.tied_to)}", highlight=False, soft_wrap=True)
     else:
-        console.print("the proof holds; [yellow]nothing tied its state root to the chain[/]", soft_wrap=True)
+        console.print(coloured("the proof holds; ", ("nothing tied its state root to the chain", "yellow")), soft_wrap=True)
 
 
 def _kind(key: bytes) -> str:

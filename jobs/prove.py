@@ -13,7 +13,7 @@ import typer
 from jobs.option_groups import Without
 from jobs.options import Epoch, Json, KernelName, NodeHome, TrustOptions
 from jobs.proof_display import print_proof, proof_document
-from jobs.terminal import format_bytes, open_console
+from jobs.terminal import format_bytes, open_console, print_json
 from pipelines.bucket.locate_epoch import locate_epoch
 from pipelines.near.node.genesis_head import read_genesis_fields
 from pipelines.proving.prove_node import NodeProofRequest, prove_from_node
@@ -145,7 +145,7 @@ def _finish(verified: VerifiedProof, published: PublishedProof | None, out: Path
                 "bytes_read": published.bytes_read,
                 "shard_layout_signers": None if published.layout_signers is None else list(published.layout_signers),
             }
-        typer.echo(json.dumps(document if out is not None else {**document, "proof": json.loads(data)}))
+        print_json(document if out is not None else {**document, "proof": json.loads(data)})
         return
     console = open_console()
     print_proof(console, verified)
@@ -157,7 +157,7 @@ def _finish(verified: VerifiedProof, published: PublishedProof | None, out: Path
             word = f"signed by {', '.join(published.layout_signers)}" if published.layout_signers else "which no key of yours has signed"
             console.print(f"the shard is that of the manifest's shard layout, {word}", highlight=False, soft_wrap=True)
     written = f"written to {out}" if out is not None else "--out FILE writes the proof"
-    console.print(f"{written} ({format_bytes(len(data))})", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"{written} ({format_bytes(len(data))})", highlight=False, soft_wrap=True)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.table import Table
 
 from jobs.options import Json, RunOptions, open_executor
 from jobs.parts_input import PartsOptions, open_parts
-from jobs.terminal import format_bytes, format_seconds, open_console, open_progress
+from jobs.terminal import format_bytes, format_seconds, open_console, open_progress, print_json, say
 from pipelines.dataset.arrow_dataset import DATASET_SCHEME
 from pipelines.dataset.record_files import FileFormat
 from pipelines.execution.stage_runner import StageRunner
@@ -86,11 +85,11 @@ def restore(
         seconds = round(time.monotonic() - began, 3)
         document = {"message_type": "summary", "restored": where, "kernel": chosen_kernel.name, "seconds": seconds, "shards": rows}
         document["absent_shard_ids"] = list(found.absent_shard_ids)
-        typer.echo(json.dumps(document))
+        print_json(document)
         return
     _print_summary(rows, where, time.monotonic() - began)
     if found.absent_shard_ids:
-        typer.echo(f"not in the folder, so not restored: shard {', '.join(map(str, found.absent_shard_ids))}")
+        say(f"not in the folder, so not restored: shard {', '.join(map(str, found.absent_shard_ids))}")
 
 
 def _print_summary(rows: list[dict[str, object]], where: str, seconds: float) -> None:

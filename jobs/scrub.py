@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from jobs.chain_url import locate_chain
 from jobs.option_groups import Without
 from jobs.options import Json, RunOptions, TrustOptions, open_executor
-from jobs.terminal import format_bytes, open_console, open_progress
+from jobs.terminal import coloured, format_bytes, open_console, open_progress, print_json, say
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.keeping.check_epoch import Finding
 from pipelines.keeping.repair_epoch import Repair
@@ -97,10 +96,10 @@ def scrub(
     failure = _failure(result, root)
     if as_json:
         document = {"message_type": "summary", "url": root, "chain_id": chain, "good": failure is None, **_result_json(result)}
-        typer.echo(json.dumps(document if failure is None else {**document, "error": {**failure.to_json(), "message": str(failure)}}))
+        print_json(document if failure is None else {**document, "error": {**failure.to_json(), "message": str(failure)}})
         if failure is not None:
             # Raised as an error it would print a second object.
-            typer.echo(f"error: {failure}", err=True)
+            say(f"error: {failure}", on_stderr=True)
             raise typer.Exit(failure.exit_code)
         return
     _print(result, chain)
@@ -187,7 +186,7 @@ def _print(result: ScrubResult, chain_id: str) -> None:
             scrubbed.window.description,
             f"{scrubbed.parts_read:,} of {scrubbed.parts:,}",
             format_bytes(scrubbed.bytes_read),
-            f"[red]{len(scrubbed.harmful)}[/]" if scrubbed.harmful else "0",
+            coloured((f"{len(scrubbed.harmful)}", "red")) if scrubbed.harmful else "0",
             f"{outcome.repaired}" if outcome.repairs else "",
         )
     console.print(table)
@@ -199,18 +198,14 @@ def _print(result: ScrubResult, chain_id: str) -> None:
         console.print(f"… and {len(lines) - FINDINGS_SHOWN_MAX} more; --json lists all")
 
 
-def _lines(found: Sequence[Finding], repairs: Sequence[Repair]) -> list[str]:
+def _lines(found: Sequence[Finding], repairs: Sequence[Repair]) -> list[Text]:
     by_name = {repair.finding.object_name: repair for repair in repairs}
     lines = []
     for finding in found:
         repair = by_name.get(finding.object_name)
-        ending = (
-            ""
-            if repair is None
-            else f"; [green]repaired from {repair.source_id}[/]"
-            if repair.is_done
-            else f"; not repaired: {escape(repair.problem)}"
-        )
-        colour = "yellow" if finding.harmless else "red"
-        lines.append(f"[{colour}]{finding.kind}[/] {finding.object_name}: {escape(finding.problem)}{ending}")
+        told: list[str | tuple[str, str]] = [(finding.kind, "yellow" if finding.harmless else "red")]
+        told.append(f" {finding.object_name}: {finding.problem}")
+        if repair is not None:
+            told += ["; ", (f"repaired from {repair.source_id}", "green") if repair.is_done else f"not repaired: {repair.problem}"]
+        lines.append(coloured(*told))
     return lines

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -12,11 +11,12 @@ import typer
 from jobs.option_groups import Without
 from jobs.options import ShardIds, TrustOptions, parse_byte_count
 from jobs.seed_display import open_seed_display
+from jobs.terminal import print_json
 from pipelines.bittorrent.session import SessionSettings
 from pipelines.execution.status_server import Health, status_server
+from pipelines.execution.stop_signals import stopping
 from pipelines.nearpeer.genesis import KNOWN_GENESIS
 from pipelines.nearpeer.peer_url import PeerUrl
-from pipelines.execution.stop_signals import stopping
 from pipelines.seeding.data_folder import DataFolder, open_data_folder
 from pipelines.seeding.epoch_feed import find_chain
 from pipelines.seeding.peer_service import PeerServiceSettings
@@ -28,6 +28,7 @@ from pipelines.stores.store import Store
 from schemas.address import Address, parse_address
 from schemas.errors import InvalidInputError, PartialResultError
 from schemas.ids import CryptoHash
+from schemas.shown_text import shown_url
 
 _NETWORK = "Network"
 _NEAR = "nearcore's own network"
@@ -201,7 +202,7 @@ def _health(seeder: Seeder) -> Health:
 
 def _finish(status: SeedStatus, once: bool, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps({"message_type": "summary", **status.to_json()}))
+        print_json({"message_type": "summary", **status.to_json()})
     if once and not status.is_complete:
         problems = [status.poll_problem, *(shard.problem for shard in status.shards)]
         raise PartialResultError(
@@ -217,7 +218,7 @@ def _split_chain(url: str) -> tuple[str, str | None]:
         return url, None
     if "/" in tail:
         raise InvalidInputError(
-            problem="a seeder follows a chain, not one epoch", where=url, remedy="End the URL at the chain or before it."
+            problem="a seeder follows a chain, not one epoch", where=shown_url(url), remedy="End the URL at the chain or before it."
         )
     return head, tail
 

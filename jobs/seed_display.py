@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import structlog
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from jobs.terminal import LINE_INTERVAL_S, format_bytes
+from jobs.terminal import LINE_INTERVAL_S, ShownConsole, format_bytes, print_json
 from pipelines.seeding.status import SeedEvent, SeedStatus, ShardStatus
 
 JSON_INTERVAL_S: Final = 5.0
@@ -39,7 +37,7 @@ class TableDisplay:
     """A table that is drawn over and over, a line a shard."""
 
     def __init__(self) -> None:
-        self._live = Live(console=Console(stderr=True), refresh_per_second=2)
+        self._live = Live(console=ShownConsole(stderr=True), refresh_per_second=2)
         self._live.start()
 
     def status(self, status: SeedStatus) -> None:
@@ -48,7 +46,7 @@ class TableDisplay:
 
     def event(self, event: SeedEvent) -> None:
         """Print a line above the table."""
-        self._live.console.print(f"{event.kind.replace('_', ' ')}: {event.message}", highlight=False, markup=False, soft_wrap=True)
+        self._live.console.print(f"{event.kind.replace('_', ' ')}: {event.message}", highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the last table."""
@@ -98,11 +96,11 @@ class SeedJsonDisplay:
         if phases == self._phases and now_s - self._spoke_at_s < JSON_INTERVAL_S:
             return
         self._spoke_at_s, self._phases = now_s, phases
-        _write_line({"message_type": "status", **status.to_json()})
+        print_json({"message_type": "status", **status.to_json()})
 
     def event(self, event: SeedEvent) -> None:
         """Write an event."""
-        _write_line({"message_type": "event", "event": event.kind, "message": event.message, **event.facts})
+        print_json({"message_type": "event", "event": event.kind, "message": event.message, **event.facts})
 
     def close(self) -> None:
         """Do nothing."""
@@ -113,12 +111,6 @@ def open_seed_display(as_json: bool) -> SeedDisplay:
     if as_json:
         return SeedJsonDisplay()
     return TableDisplay() if sys.stderr.isatty() else SeedLineDisplay()
-
-
-def _write_line(document: dict[str, Any]) -> None:
-    # In one write: events come from several threads.
-    sys.stdout.write(json.dumps(document) + "\n")
-    sys.stdout.flush()
 
 
 def _parts(shard: ShardStatus) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ import structlog
 import typer
 
 from jobs.options import parse_byte_count
+from jobs.terminal import print_json
 from pipelines.execution.stop_signals import stopping
 from pipelines.seeding.mirror_values import Access, MirrorLimits
 from schemas.address import Address, parse_address
@@ -54,13 +54,13 @@ def serve(
 
     def on_access(access: Access) -> None:
         if as_json:
-            typer.echo(json.dumps({"message_type": "request", **asdict(access)}))
+            print_json({"message_type": "request", **asdict(access)})
         else:
             structlog.get_logger().info("request", **{name: value for name, value in asdict(access).items() if value != ""})
 
     def on_listening(port: int) -> None:
         if as_json:
-            typer.echo(json.dumps({"message_type": "event", "event": "listening", "port": port}))
+            print_json({"message_type": "event", "event": "listening", "port": port})
         else:
             structlog.get_logger().info("listening", folder=str(folder), port=port)
 

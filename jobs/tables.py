@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import closing
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 from rich.table import Table
 
 from jobs.options import Epoch, EpochId, Json, RunOptions, ShardIds, epoch_selector, open_executor
-from jobs.terminal import format_bytes, open_console, open_progress
+from jobs.terminal import format_bytes, open_console, open_progress, print_json
 from pipelines.dataset.tables.export_tables import chosen_shards, export_tables, prove_roots
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
@@ -57,7 +56,7 @@ def tables(
             "seconds": round(time.monotonic() - began, 3),
             "shards": [_shard_json(shard) for shard in written],
         }
-        typer.echo(json.dumps(document))
+        print_json(document)
     else:
         _print_summary(written, where)
 

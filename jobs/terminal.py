@@ -1,19 +1,27 @@
 """What a person sees while a job runs: progress bars on a terminal, plain lines elsewhere, always on standard error.
 
-Standard output is for results alone, so that ``--json`` can be piped.
+Standard output is for results alone, so that ``--json`` can be piped. Whatever is written goes through `schemas.shown_text` here: tables
+and lines by `ShownConsole`, `coloured` and `say`, log lines by `shown_event`, other packages' by a handler, JSON by `json_text`.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import sys
 import time
+from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
+from rich.text import Text
 
 from pipelines.execution.progress import StageProgress
+from schemas.shown_text import shown_text, shown_values
 
 LINE_INTERVAL_S = 10.0
 """Off a terminal, a stage writes a line at its beginning and end and about this often between."""
@@ -75,16 +83,67 @@ def _rates(progress: StageProgress, elapsed_s: float) -> str:
     return ", ".join(parts)
 
 
+class ShownConsole(Console):
+    """A console that takes every text for a text: it knows no markup and no emoji codes, and lets nothing through that a terminal obeys."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See `Console.render_str`."""
+        return super().render_str(shown_text(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """See `Console.render`. Also what was made a `Text` elsewhere is without control characters."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control or segment.text.isprintable() else _shown_segment(segment)
+
+
+def _shown_segment(segment: Segment) -> Segment:
+    return segment._replace(text="\n".join(map(shown_text, segment.text.split("\n"))))
+
+
+def coloured(*parts: str | tuple[str, str]) -> Text:
+    """Return a line or a cell, some of it in colour.
+
+    Args:
+        parts: text, or text and its colour.
+    """
+    return Text.assemble(*(shown_text(part) if isinstance(part, str) else (shown_text(part[0]), part[1]) for part in parts))
+
+
+def say(line: str, *, on_stderr: bool = False) -> None:
+    """Write one line."""
+    stream = sys.stderr if on_stderr else sys.stdout
+    stream.write(shown_text(line) + "\n")
+    stream.flush()
+
+
+def json_text(document: Any, **options: Any) -> str:
+    """Return a JSON document in one line without secrets of URLs, in printable ASCII.
+
+    Args:
+        options: of `json.dumps`.
+    """
+    return json.dumps(shown_values(document), **options).replace("\x7f", "\\u007f")
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Write a JSON document in one line to standard output, in one write: several threads may write."""
+    sys.stdout.write(json_text(document) + "\n")
+    sys.stdout.flush()
+
+
 class BarProgress:
     """Progress bars on a terminal: a line a stage and shard, with rates and time left."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rates]}"),
+            TextColumn("{task.fields[rates]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(elapsed_when_finished=False),
             console=console,
@@ -109,7 +168,7 @@ class BarProgress:
 
     def note(self, message: str) -> None:
         """Print a line above the bars."""
-        self._console.print(message, highlight=False)
+        self._console.print(coloured(message))
 
     def close(self) -> None:
         """Leave the bars as they stand."""
@@ -150,12 +209,37 @@ class LineProgress:
         """Do nothing."""
 
 
+def shown_event(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Make an event's names and values fit to be shown; a processor of structlog before one that writes text."""
+    return {shown_text(name): _shown_value(value) for name, value in event.items()}
+
+
+def _shown_value(value: Any) -> Any:
+    if isinstance(value, str):
+        return shown_text(value)
+    # It is written as its representation.
+    shown = shown_text(repr(value))
+    return value if shown == repr(value) else shown
+
+
+class _OtherPackages(logging.Handler):
+    """Lines of packages that log by themselves: what they warn of may name URLs and repeat what a server said. Without tracebacks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler.emit`."""
+        log = structlog.get_logger()
+        write = log.error if record.levelno >= logging.ERROR else log.warning
+        write(record.getMessage(), package=record.name)
+
+
 def configure_logging() -> None:
     """Send log lines to standard error, without colours where it is no terminal."""
+    logging.basicConfig(handlers=[_OtherPackages()], level=logging.WARNING)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%SZ", utc=True),
+            shown_event,
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=20),
         ],
         # Asked for with each line: what standard error is may change while the process lives.
@@ -163,11 +247,11 @@ def configure_logging() -> None:
     )
 
 
-def open_console() -> Console:
+def open_console() -> ShownConsole:
     """Return a console for results on standard output; where that is no terminal, lines are not cut to a terminal's width."""
-    return Console() if sys.stdout.isatty() else Console(width=RESULT_WIDTH)
+    return ShownConsole() if sys.stdout.isatty() else ShownConsole(width=RESULT_WIDTH)
 
 
 def open_progress() -> BarProgress | LineProgress:
     """Return the progress display that fits standard error."""
-    return BarProgress(Console(stderr=True)) if sys.stderr.isatty() else LineProgress()
+    return BarProgress(ShownConsole(stderr=True)) if sys.stderr.isatty() else LineProgress()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import typer
 from jobs.options import Json
 from jobs.proof_display import print_proof, proof_document
 from jobs.prove import read_shard_layout_file
-from jobs.terminal import open_console
+from jobs.terminal import open_console, print_json
 from pipelines.proving.verify_trie_proof import read_proof, verify_trie_proof
 from schemas.ids import CryptoHash
 
@@ -45,6 +44,6 @@ def verify_proof_file(
     layout = None if shard_layout is None else read_shard_layout_file(shard_layout)
     verified = verify_trie_proof(read_proof(file), str(file), block, root, layout)
     if as_json:
-        typer.echo(json.dumps({"message_type": "summary", **proof_document(verified)}))
+        print_json({"message_type": "summary", **proof_document(verified)})
     else:
         print_proof(open_console(), verified)

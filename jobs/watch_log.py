@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from structlog.typing import Processor
 
-from jobs.terminal import LINE_INTERVAL_S
+from jobs.terminal import LINE_INTERVAL_S, json_text, shown_event
 from pipelines.execution.progress import StageProgress
 from pipelines.producing.watch.watch_decisions import WatchedEpoch
 
@@ -40,12 +40,13 @@ class WatchLog:
         self._as_json = log_format is LogFormat.JSON
         self._stream = sys.stdout if self._as_json else sys.stderr
         colours = not self._as_json and self._stream.isatty()
-        renderer: Processor = structlog.processors.JSONRenderer() if self._as_json else structlog.dev.ConsoleRenderer(colors=colours)
+        as_json: list[Processor] = [structlog.processors.JSONRenderer(json_text)]
+        as_text: list[Processor] = [shown_event, structlog.dev.ConsoleRenderer(colors=colours)]
         structlog.configure(
             processors=[
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso" if self._as_json else "%Y-%m-%dT%H:%M:%SZ", utc=True),
-                renderer,
+                *(as_json if self._as_json else as_text),
             ],
             # Each line is one write and is flushed: lines of two threads do not mix.
             logger_factory=structlog.PrintLoggerFactory(self._stream),

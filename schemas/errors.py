@@ -43,7 +43,7 @@
     +-- NodeError                     [32]  a node that parts are for: it runs, or its neard failed
 
 Every class says what is wrong (``problem``), at what place (``where``) and what to do about it (``remedy``). The numbers are
-the process exit codes. A broken invariant of our own is an ``AssertionError`` and is caught nowhere.
+the process exit codes. As text, an error is fit to be shown (`schemas.shown_text`). A broken invariant of our own is an ``AssertionError`` and is caught nowhere.
 
 This module raises nothing and prints nothing.
 """
@@ -52,6 +52,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
+
+from schemas.shown_text import shown_text, shown_values
 
 EXIT_CODES: dict[int, str] = {
     0: "done",
@@ -101,7 +103,7 @@ class StatecastError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.problem} [{self.where}]" if self.where else self.problem
-        return f"{text}. {self.remedy}" if self.remedy else text
+        return shown_text(f"{text}. {self.remedy}" if self.remedy else text)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), {field.name: getattr(self, field.name) for field in fields(self)})
@@ -117,11 +119,12 @@ class StatecastError(Exception):
     def to_json(self) -> dict[str, Any]:
         """Return the error as plain JSON values, for ``--json``."""
         facts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {"kind": self.kind, "exit_code": self.exit_code, **{k: _plain(v) for k, v in facts.items() if v not in ("", None, {})}}
+        plain = {name: _plain(value) for name, value in facts.items() if value not in ("", None, {})}
+        return {"kind": self.kind, "exit_code": self.exit_code, **plain}
 
 
 def _plain(value: Any) -> Any:
-    return value if isinstance(value, (int, float, str, list, dict)) else str(value)
+    return shown_values(value) if isinstance(value, (int, float, str, list, dict)) else shown_text(str(value))
 
 
 class InvalidInputError(StatecastError, ValueError, kind="invalid_input", exit_code=2):
@@ -296,7 +299,7 @@ class FetchError(StatecastError, kind="fetch", exit_code=31):
 
     def __str__(self) -> str:
         tried = "; ".join(f"{source}: {', then '.join(problems)}" for source, problems in self.attempts.items())
-        return f"{super().__str__()} Tried {tried}." if tried else super().__str__()
+        return f"{super().__str__()} Tried {shown_text(tried)}." if tried else super().__str__()
 
 
 class NodeError(StatecastError, kind="node", exit_code=32):

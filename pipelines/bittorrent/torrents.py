@@ -17,6 +17,7 @@ from typing import Any
 from pipelines.bittorrent.library import import_libtorrent
 from schemas.errors import InvalidInputError
 from schemas.published.torrent import PartPieces
+from schemas.shown_text import shown_url
 
 CREATED_BY = "statecast"
 """Fixed, so that the same objects give the same torrent file."""
@@ -128,7 +129,7 @@ def _checked_web_seed(url: str) -> str:
     # libtorrent appends the path to the end of the URL, so a signed URL's query would swallow it.
     if not url.startswith(("https://", "http://")) or not url.endswith("/") or "?" in url or "#" in url:
         raise InvalidInputError(
-            problem="a web seed is a plain http(s) URL that ends in a slash", where=url[:200], remedy="Signed URLs can't be web seeds."
+            problem="a web seed is a plain http(s) URL that ends in a slash", where=shown_url(url), remedy="Signed URLs can't be web seeds."
         )
     return url
 

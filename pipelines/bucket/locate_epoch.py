@@ -6,6 +6,7 @@ from pipelines.bucket.read_latest import read_latest
 from pipelines.stores.open_store import open_store
 from schemas.errors import EpochNotReadyError, InvalidInputError
 from schemas.published.object_layout import EpochLayout, ObjectKind, parse_epoch_folder, parse_object_name
+from schemas.shown_text import shown_url
 
 
 def locate_epoch(url: str) -> tuple[str, EpochLayout]:
@@ -21,7 +22,7 @@ def locate_epoch(url: str) -> tuple[str, EpochLayout]:
         layout = parse_epoch_folder(f"chain_id={tail}")
         if layout is None:
             raise InvalidInputError(
-                problem="this is not an epoch's folder", where=url, remedy="It ends in chain_id=…/epoch_height=…/epoch_id=…."
+                problem="this is not an epoch's folder", where=shown_url(url), remedy="It ends in chain_id=…/epoch_height=…/epoch_id=…."
             )
         return head.rstrip("/") or ("." if not head else "/"), layout
     root = head.rstrip("/") if marker else cleaned
@@ -34,8 +35,10 @@ def locate_epoch(url: str) -> tuple[str, EpochLayout]:
         if (parsed := parse_object_name(info.name)) is not None and parsed.kind is ObjectKind.LATEST
     }
     if len(chains) > 1:
-        raise InvalidInputError(problem="several chains are published there", where=url, remedy=f"Name one: {', '.join(sorted(chains))}.")
+        raise InvalidInputError(
+            problem="several chains are published there", where=shown_url(url), remedy=f"Name one: {', '.join(sorted(chains))}."
+        )
     pointer = read_latest(store, *chains.values()) if chains else None
     if pointer is None:
-        raise EpochNotReadyError(problem="no complete epoch is published there", where=url)
+        raise EpochNotReadyError(problem="no complete epoch is published there", where=shown_url(url))
     return root or ".", pointer.layout

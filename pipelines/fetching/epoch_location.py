@@ -12,6 +12,7 @@ from pipelines.fetching.source import Source
 from schemas.errors import EpochNotReadyError, FetchError, InvalidInputError, ManifestError, StoreError
 from schemas.published.latest_pointer import POINTER_BYTES_MAX, LatestPointer
 from schemas.published.object_layout import EpochLayout, latest_name, parse_epoch_folder
+from schemas.shown_text import shown_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def parse_epoch_url(url: str) -> EpochUrl:
     layout = parse_epoch_folder(f"chain_id={tail}")
     if layout is None:
         raise InvalidInputError(
-            problem="this is not an epoch's folder", where=url[:300], remedy="It ends in chain_id=…/epoch_height=…/epoch_id=…."
+            problem="this is not an epoch's folder", where=shown_url(url), remedy="It ends in chain_id=…/epoch_height=…/epoch_id=…."
         )
     return EpochUrl(root, layout.chain_id, layout)
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 from pipelines.near.files.genesis_records import GenesisSource, genesis_context
 from pipelines.near.files.records_file import RecordsFileSource
@@ -14,6 +14,8 @@ from pipelines.near.node.flat_state_source import FlatStateSource
 from pipelines.near.node.node_home import read_node_home
 from schemas.errors import InvalidInputError, SourceError
 from schemas.nearcore.epoch_context import EpochContext
+from schemas.shown_text import shown_url
+from schemas.url import split_url
 
 
 def source_from_url(url: str) -> tuple[FlatStateSource, EpochContext | None]:
@@ -28,17 +30,17 @@ def source_from_url(url: str) -> tuple[FlatStateSource, EpochContext | None]:
         InvalidInputError: another scheme or no path.
         SourceError: the file is not there or can't be used.
     """
-    parts = urlsplit(url)
+    parts = split_url(url)
     # records://file and records:file are taken as relative paths.
     path = unquote(parts.netloc + parts.path)
     query = parse_qs(parts.query, keep_blank_values=True)
     if not path or parts.scheme not in ("genesis", "records") or parts.fragment or not query.keys() <= {"records"}:
-        raise InvalidInputError(problem=f"{url!r:.200} is no source of records", remedy="Use genesis:///path or records:///path.")
+        raise InvalidInputError(problem=f"{shown_url(url)!r} is no source of records", remedy="Use genesis:///path or records:///path.")
     if not Path(path).is_file():
         raise SourceError(problem="there is no such file", where=path)
     if parts.scheme == "records":
         if query:
-            raise InvalidInputError(problem="a records file has no options", where=url[:200])
+            raise InvalidInputError(problem="a records file has no options", where=shown_url(url))
         return RecordsFileSource(path), None
     records = query["records"][-1] if "records" in query else _records_beside(Path(path))
     return GenesisSource(path, records), genesis_context(path)

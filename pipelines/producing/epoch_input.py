@@ -16,6 +16,7 @@ from pipelines.near.trie.trie_walk_source import StateWalk, choose_node_source, 
 from schemas.errors import InvalidInputError
 from schemas.ids import ShardUId
 from schemas.nearcore.epoch_context import EpochContext
+from schemas.shown_text import shown_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ def file_input(url: str, contexts: EpochContextFinder, selector: str, shard_ids:
         _check_layout(chosen, own, url)
     elif len(chosen.shards) != 1:
         raise InvalidInputError(
-            problem="a records file holds one shard, the context has several", where=url, remedy="Name it with --shard-id."
+            problem="a records file holds one shard, the context has several", where=shown_url(url), remedy="Name it with --shard-id."
         )
     return EpochInput(chosen, _shard_uids(context), source)
 

@@ -34,6 +34,7 @@ from schemas.published.manifest import Manifest
 from schemas.published.manifest_shard import ManifestShard
 from schemas.published.object_layout import EpochLayout, ObjectKind, parse_epoch_folder, parse_object_name
 from schemas.published.shard_statement import ShardStatement
+from schemas.shown_text import shown_url
 
 MISSING_SHOWN_MAX = 5
 """Most missing parts that an error names."""
@@ -107,12 +108,12 @@ def find_epoch(url: str, selector: str = "latest") -> tuple[str, EpochLayout]:
         known = ", ".join(sorted(epoch.folder for epoch in epochs)[:MISSING_SHOWN_MAX])
         raise EpochNotReadyError(
             problem=f"there is no epoch {selector}" if epochs else "there are no state parts under nearcore's object names",
-            where=url,
+            where=shown_url(url),
             remedy=f"There is {known}." if known else "Give the folder that holds chain_id=…, or the epoch's own folder.",
         )
     if len(fitting) > 1:
         raise InvalidInputError(
-            problem="several epochs fit", where=url, remedy=f"Name one: {', '.join(sorted(epoch.folder for epoch in fitting))}."
+            problem="several epochs fit", where=shown_url(url), remedy=f"Name one: {', '.join(sorted(epoch.folder for epoch in fitting))}."
         )
     return root, fitting[0]
 

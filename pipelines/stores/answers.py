@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import email.utils
-import re
 from datetime import UTC, datetime
 from typing import Final
+
+from schemas.shown_text import shown_text
 
 RETRY_AFTER_S_MAX: Final = 30.0
 """The longest pause that a store can ask for; more is taken as this."""
 
 ERROR_TEXT_CHARACTERS_MAX: Final = 300
 """How much of a client's own words is passed on."""
-
-_USER_INFO = re.compile(r"(?<=://)[^/\s@'\"]+@")
-_SECRET_VALUE = re.compile(
-    r"(?i)\b(upload_id|x-amz-signature|x-amz-security-token|x-amz-credential|x-goog-signature|x-goog-credential|signature|access_token"
-    r"|secret_access_key|aws_secret_access_key|authorization)(['\"]?\s*[=:]\s*['\"]?)(?:bearer\s+)?[^&\s'\",}]+"
-)
 
 
 def retry_after_s(text: str | None) -> float:
@@ -37,7 +32,5 @@ def retry_after_s(text: str | None) -> float:
 
 
 def shown(error: BaseException) -> str:
-    """Return an error's words, shortened, without user names in URLs, signatures, tokens and upload sessions."""
-    text = str(error) or type(error).__name__
-    text = _SECRET_VALUE.sub(r"\1\2...", _USER_INFO.sub("...@", text))
-    return text[:ERROR_TEXT_CHARACTERS_MAX]
+    """Return an error's words as `shown_text` leaves them, shortened."""
+    return shown_text(str(error) or type(error).__name__)[:ERROR_TEXT_CHARACTERS_MAX]

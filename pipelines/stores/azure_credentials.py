@@ -11,6 +11,7 @@ from typing import Any, Final
 from pipelines.stores.answers import shown
 from pipelines.stores.client_environment import AZURE_ANONYMOUS_VARIABLE, is_plain_http_elsewhere, is_set
 from schemas.errors import InvalidInputError, StoreDeniedError
+from schemas.shown_text import shown_url
 
 ACCOUNT_VARIABLES: Final = ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT")
 KEY_VARIABLES: Final = ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_KEY")
@@ -71,7 +72,7 @@ def _credential(url: str, name: str, connection: dict[str, str]) -> Any | None:
     if found is not None and is_plain_http_elsewhere(url):
         raise InvalidInputError(
             problem="this endpoint is asked without TLS, and who listens could use the token that goes there",
-            where=shown(ValueError(url)),
+            where=shown_url(url),
             remedy=f"Use https, or {AZURE_ANONYMOUS_VARIABLE}=YES where no credentials are needed.",
         )
     return found

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.stores.answers import retry_after_s, shown
+from pipelines.stores.answers import ERROR_TEXT_CHARACTERS_MAX, retry_after_s
 from pipelines.stores.azure_credentials import find_account
 from pipelines.stores.bucket_folder import BucketFolder
 from pipelines.stores.object_names import check_range
@@ -36,6 +36,7 @@ from schemas.errors import (
     StoreFullError,
     TransientStoreError,
 )
+from schemas.shown_text import shown_text
 
 MULTIPART_BYTES_MIN = 64 << 20
 """Objects of at least this size go up in several requests."""
@@ -279,7 +280,8 @@ def _store_error(error: Exception, where: str) -> StoreError:
     status = int(getattr(error, "status_code", None) or 0)
     code = str(getattr(getattr(error, "error_code", None), "value", getattr(error, "error_code", None)) or "")
     # After the first line come the request's number and the whole answer.
-    text = " ".join(filter(None, (shown(error).partition("\n")[0], code)))
+    first_line = shown_text(str(error).partition("\n")[0])[:ERROR_TEXT_CHARACTERS_MAX]
+    text = " ".join(filter(None, (first_line, code)))
     if status == 412 or code == "BlobAlreadyExists":
         return _ConditionFailed(problem="the object is not what was expected", where=where)
     if status == 404:

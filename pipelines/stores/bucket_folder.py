@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from pipelines.stores.object_names import check_object_name, check_prefix
 from schemas.errors import InvalidInputError
+from schemas.shown_text import shown_url
+from schemas.url import split_url
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,221}")
 
@@ -27,7 +28,7 @@ class BucketFolder:
         Raises:
             InvalidInputError: no bucket, credentials or a query in the URL, or a folder that is no object name.
         """
-        parts = urlsplit(url)
+        parts = split_url(url)
         if parts.query or parts.fragment or "@" in parts.netloc:
             raise InvalidInputError(
                 problem="a store URL holds a bucket and a folder, nothing else",
@@ -35,7 +36,7 @@ class BucketFolder:
                 remedy="Give credentials the way the store's own tools take them.",
             )
         if _BUCKET.fullmatch(parts.netloc) is None:
-            raise InvalidInputError(problem=f"{parts.netloc[:80]!r} is not a bucket name", where=url[:200])
+            raise InvalidInputError(problem=f"{parts.netloc[:80]!r} is not a bucket name", where=shown_url(url))
         return cls(parts.scheme, parts.netloc, check_prefix(parts.path.strip("/")))
 
     @property

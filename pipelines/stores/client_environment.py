@@ -8,9 +8,9 @@ from __future__ import annotations
 import ipaddress
 import os
 from typing import Final
-from urllib.parse import urlsplit
 
 from schemas.errors import InvalidInputError
+from schemas.url import split_url
 
 GCS_ANONYMOUS_VARIABLE: Final = "GS_NO_SIGN_REQUEST"
 """YES: GCS is asked without credentials, and none are looked for."""
@@ -64,7 +64,7 @@ def s3_requester_pays() -> bool:
 
 def is_plain_http_elsewhere(endpoint_url: str) -> bool:
     """Tell whether an endpoint is asked without TLS on another machine than this."""
-    parts = urlsplit(endpoint_url if "://" in endpoint_url else f"http://{endpoint_url}")
+    parts = split_url(endpoint_url if "://" in endpoint_url else f"http://{endpoint_url}")
     host = parts.hostname or ""
     try:
         is_here = ipaddress.ip_address(host).is_loopback

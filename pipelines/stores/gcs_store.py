@@ -44,6 +44,7 @@ from schemas.errors import (
     StoreError,
     TransientStoreError,
 )
+from schemas.shown_text import shown_url
 
 EMULATOR_VARIABLE = "STORAGE_EMULATOR_HOST"
 """The clients' own variable for another endpoint; with it set no credentials are looked for."""
@@ -230,7 +231,7 @@ class GcsStore(RemoteStore):
         if found != "anon" and endpoint_url and is_plain_http_elsewhere(endpoint_url):
             raise InvalidInputError(
                 problem="this endpoint is asked without TLS, and who listens could use the token that goes there",
-                where=shown(ValueError(endpoint_url)),
+                where=shown_url(endpoint_url),
                 remedy=f"Use https, or {GCS_ANONYMOUS_VARIABLE}=YES where no credentials are needed.",
             )
         return found

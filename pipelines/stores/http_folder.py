@@ -26,6 +26,8 @@ from schemas.errors import (
     StoreError,
     TransientStoreError,
 )
+from schemas.shown_text import shown_url
+from schemas.url import split_url
 
 CONNECT_TIMEOUT_S: Final = 10.0
 REDIRECTS_MAX: Final = 5
@@ -48,14 +50,11 @@ class HttpFolder:
     """
 
     def __init__(self, url: str, timeout_s: float, connections_max: int) -> None:
-        parts = urlsplit(url)
+        parts = split_url(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment:
-            raise InvalidInputError(problem="this is not an HTTP URL of a folder", where=url.rpartition("@")[2][:200])
+            raise InvalidInputError(problem="this is not an HTTP URL of a folder", where=shown_url(url))
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        try:
-            netloc = host if parts.port is None else f"{host}:{parts.port}"
-        except ValueError:
-            raise InvalidInputError(problem="the port of this URL is no number", where=url.rpartition("@")[2][:200]) from None
+        netloc = host if parts.port is None else f"{host}:{parts.port}"
         self._folder = (parts.scheme, netloc, parts.path.rstrip("/"))
         self._query = parts.query
         self._headers = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "statecast"}

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
-from urllib.parse import urlsplit
 
 import urllib3
 
@@ -18,6 +17,7 @@ from pipelines.stores.per_process import PerProcess
 from pipelines.stores.read_only import ReadOnlyStore
 from pipelines.stores.store import ObjectInfo
 from schemas.errors import InvalidInputError, ObjectNotFoundError, StoreError, StoreNotListedError
+from schemas.url import split_url
 
 TIMEOUT_S: Final = 30.0
 """Longest wait for an answer or for bytes."""
@@ -42,7 +42,7 @@ class HttpStore(ReadOnlyStore):
         Raises:
             InvalidInputError: not one, or with credentials or a query.
         """
-        parts = urlsplit(url)
+        parts = split_url(url)
         if parts.query or "@" in parts.netloc:
             # It is shown, logged and sent to workers.
             raise InvalidInputError(

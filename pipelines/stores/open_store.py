@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import fsspec
 
@@ -19,6 +19,8 @@ from pipelines.stores.retrying import RetryingStore, RetryPolicy
 from pipelines.stores.s3_store import S3Store, import_s3fs
 from pipelines.stores.store import Store
 from schemas.errors import InvalidInputError
+from schemas.shown_text import shown_url
+from schemas.url import split_url
 
 
 def open_store(
@@ -64,7 +66,7 @@ def open_store(
     else:
         raise InvalidInputError(
             problem=f"no store has the scheme {scheme[:40]!r}",
-            where=url.partition("?")[0].rpartition("@")[2][:200],
+            where=shown_url(url),
             remedy=f"Written and read: {', '.join(WRITABLE_SCHEMES)}, or a path. Only read: http, https and what fsspec knows.",
         )
     if retry is not None and scheme not in ("file", "memory"):
@@ -75,9 +77,9 @@ def open_store(
 def _local_path(url: str) -> str:
     if "://" not in url:
         return os.path.abspath(url)
-    parts = urlsplit(url)
+    parts = split_url(url)
     if parts.netloc not in ("", "localhost") or not parts.path:
         raise InvalidInputError(
-            problem="a file URL has three slashes and an absolute path", where=url[:200], remedy="Write file:///folder."
+            problem="a file URL has three slashes and an absolute path", where=shown_url(url), remedy="Write file:///folder."
         )
     return os.path.abspath(unquote(parts.path))

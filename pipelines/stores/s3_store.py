@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
 
 from pipelines.stores.answers import retry_after_s, shown
 from pipelines.stores.bucket_folder import BucketFolder
@@ -36,6 +35,7 @@ from schemas.errors import (
     StoreFullError,
     TransientStoreError,
 )
+from schemas.url import split_url
 
 MULTIPART_BYTES_MIN = 64 << 20
 """Objects of at least this size go up in several requests."""
@@ -183,7 +183,7 @@ class S3Store(RemoteStore):
         # The client retries at its own pace, and would overrun what a throttling server asks for.
         session.register("response-received.s3", _pause)
         endpoint_url = self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        foreign = endpoint_url is not None and not (urlsplit(endpoint_url).hostname or "").endswith(".amazonaws.com")
+        foreign = endpoint_url is not None and not (split_url(endpoint_url).hostname or "").endswith(".amazonaws.com")
         # Servers other than AWS may refuse the checksum trailers, or store them as part of the object.
         checksums = {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
         # Other tools also read AWS_REGION, botocore does not.

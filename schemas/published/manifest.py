@@ -31,6 +31,7 @@ from schemas.published.dsse import PAYLOAD_BYTES_MAX
 from schemas.published.in_toto import decode_in_toto, encode_in_toto
 from schemas.published.manifest_shard import MANIFEST_PARTS_MAX, ManifestShard
 from schemas.published.object_layout import REVISION_MAX
+from schemas.shown_text import shown_url
 
 MANIFEST_TYPE = "urn:statecast:manifest:v1"
 """Predicate type; a change that readers must know of gets a new one."""
@@ -277,9 +278,7 @@ def check_urls(mirrors: Sequence[str] = (), web_seeds: Sequence[str] = (), track
     ):
         for url in urls:
             if len(urls) > URLS_MAX or len(url) > URL_LENGTH_MAX or re.fullmatch(pattern, url) is None:
-                raise InvalidInputError(
-                    problem=f"a {option} is {form}, and there are at most {URLS_MAX}", where=url.partition("@")[2][:200] or url[:200]
-                )
+                raise InvalidInputError(problem=f"a {option} is {form}, and there are at most {URLS_MAX}", where=shown_url(url))
 
 
 def _read_zstd(reader: FieldReader) -> ZstdSettings:

@@ -17,6 +17,7 @@ from pipelines.producing.publish.signing import Signer
 from pipelines.trust.signatures import library_key
 from schemas.errors import InvalidInputError, SignatureError, StatecastError
 from schemas.published.public_key import KeyScheme, PublicKey
+from schemas.shown_text import shown_url
 
 if TYPE_CHECKING:
     from securesystemslib.signer import SSlibKey
@@ -38,7 +39,7 @@ def open_kms_signer(url: str) -> Signer:
     if name in (url, ""):
         raise InvalidInputError(
             problem="this names no key of a key service",
-            where=url,
+            where=shown_url(url),
             remedy="Write kms://gcp/projects/…/cryptoKeyVersions/1, or kms://aws/ and a key's id, ARN or alias.",
         )
     # Imported here: the package loads every cloud's key service that is installed.
@@ -71,7 +72,7 @@ def _public_key(found: SSlibKey, url: str) -> PublicKey:
 def _wrong_kind(url: str, kind: str) -> InvalidInputError:
     return InvalidInputError(
         problem=f"a key of the kind {kind} can't sign manifests",
-        where=url,
+        where=shown_url(url),
         remedy="Make one that signs with NIST P-256 and SHA-256: EC_SIGN_P256_SHA256 at Google, ECC_NIST_P256 at Amazon.",
     )
 
@@ -89,7 +90,7 @@ def _service(url: str) -> Iterator[None]:
         raise
     except UnsupportedLibraryError as error:
         raise InvalidInputError(
-            problem="the key service's package is not installed", where=url, remedy="pip install 'statecast[kms]'"
+            problem="the key service's package is not installed", where=shown_url(url), remedy="pip install 'statecast[kms]'"
         ) from error
     except UnsupportedAlgorithmError as error:
         raise _wrong_kind(url, "that it has") from error
@@ -101,7 +102,7 @@ def _service(url: str) -> Iterator[None]:
         words = " ".join(str(error).split())[:300]
         raise SignatureError(
             problem=f"the key service does not sign: {type(error).__name__}: {words}",
-            where=url,
+            where=shown_url(url),
             remedy="Check the key's name, the region, the credentials, and that this identity may read the key's public half and sign with it. "
             "Nothing is lost: the same command goes on.",
         ) from error
