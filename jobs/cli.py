@@ -23,6 +23,7 @@ from typer.core import TyperCommand, TyperGroup
 from jobs.option_groups import with_options_of_fields
 from pipelines.execution.process_exit import leave, say_farewell
 from pipelines.execution.stop_signals import handled_signals, interrupted_by
+from pipelines.stores.held_folder import remove_dead_folders
 from schemas.errors import EXIT_CODES, StatecastError
 from schemas.shown_text import shown_text
 
@@ -175,6 +176,7 @@ def _main(
     from jobs.terminal import configure_logging
 
     configure_logging()
+    remove_dead_folders()
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -1,27 +1,23 @@
 """The folder of an embedded Ray: this user's alone, with the token in it, and gone with the process that made it.
 
 Ray's own default lies below ``/tmp/ray``, where every user of the machine may write: a user who replaces a socket or a package there runs
-code as the user of that Ray. What a killed process left is removed by the next one that starts; a lock tells who is alive.
+code as the user of that Ray. What a killed process left is removed by the next one that starts (`pipelines.stores.held_folder`).
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import stat
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
-from pipelines.stores.file_lock import take_lock
+from pipelines.stores.held_folder import HeldFolder, held_folder_prefix, make_held_folder, remove_dead_folders
 from schemas.errors import InvalidInputError
 
-PREFIX: Final = "statecast-ray-"
+KIND: Final = "ray"
 
 TOKEN_BYTES: Final = 32
 """Random bytes of a token; Ray takes the text of any length."""
@@ -29,22 +25,17 @@ TOKEN_BYTES: Final = 32
 FOLDER_BYTES_MAX: Final = 107 - len("/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 """Longest path of the folder: a socket's path has at most 107 bytes (``sockaddr_un``), and Ray puts its sockets so deep."""
 
-UNLOCKED_S: Final = 3600.0
-"""A folder that has had no lock for so long is one whose process was killed as it made it."""
-
-LOGS_KEPT_S: Final = 86_400.0
-"""How long a folder with logs is kept."""
-
-_LOCK = "lock"
-_LOGS_WANTED = "logs-wanted"
-
 
 @dataclass(frozen=True, slots=True)
 class RayFolder:
     """A folder that is held by this process."""
 
-    path: Path
-    _lock: BinaryIO
+    held: HeldFolder
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self.held.path
 
     @property
     def session_folder(self) -> Path:
@@ -58,15 +49,11 @@ class RayFolder:
 
     def keep_logs(self) -> None:
         """Leave the folder for a day, since an error points to what Ray wrote in it."""
-        with suppress(OSError):
-            (self.path / _LOGS_WANTED).touch()
+        self.held.keep()
 
     def close(self) -> None:
-        """Remove the folder, unless its logs are wanted."""
-        if not (self.path / _LOGS_WANTED).exists():
-            # Ray's processes may still be writing their last lines; what that leaves is removed by the next start.
-            shutil.rmtree(self.path, ignore_errors=True)
-        self._lock.close()
+        """Remove the folder, unless its logs are wanted; Ray's processes may still be writing their last lines."""
+        self.held.close()
 
 
 def make_ray_folder() -> RayFolder:
@@ -76,20 +63,13 @@ def make_ray_folder() -> RayFolder:
         InvalidInputError: there is no place for it: none that can be written, with a short path, and in which others rename nothing.
     """
     parent = _parent()
-    for dead in _dead_folders(parent):
-        shutil.rmtree(dead, ignore_errors=True)
-    path: Path | None = None
+    remove_dead_folders(parent)
+    folder = RayFolder(make_held_folder(KIND, parent))
     try:
-        path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        # Locked before it has its name, so that no other process finds it free.
-        lock = take_lock(path / f"{_LOCK}.new")
-        os.rename(path / f"{_LOCK}.new", path / _LOCK)
-        folder = RayFolder(path, lock)
         with open(os.open(folder.token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
             file.write(secrets.token_hex(TOKEN_BYTES))
     except OSError as error:
-        if path is not None:
-            shutil.rmtree(path, ignore_errors=True)
+        folder.close()
         raise InvalidInputError(
             problem=f"embedded Ray can't have a folder there: {error.strerror}",
             where=str(parent),
@@ -113,7 +93,7 @@ def _parent() -> Path:
 
 def _unfit(parent: str) -> str:
     """Return why the folder can't lie in another one; empty where it can."""
-    bytes_max = FOLDER_BYTES_MAX - len(PREFIX) - 9
+    bytes_max = FOLDER_BYTES_MAX - len(held_folder_prefix(KIND)) - 8
     if len(os.fsencode(parent)) > bytes_max:
         return f"Ray's sockets need a path of at most {bytes_max} bytes"
     try:
@@ -123,26 +103,3 @@ def _unfit(parent: str) -> str:
     if mode & 0o022 and not mode & stat.S_ISVTX:
         return "others may rename what is in it"
     return "" if os.access(parent, os.W_OK | os.X_OK) else "it can't be written"
-
-
-def _dead_folders(parent: Path) -> Iterator[Path]:
-    """Yield the folders of this user whose process is gone."""
-    with suppress(OSError), os.scandir(parent) as entries:
-        for entry in entries:
-            if entry.name.startswith(PREFIX) and _is_dead(Path(entry.path)):
-                yield Path(entry.path)
-
-
-def _is_dead(folder: Path) -> bool:
-    try:
-        status = folder.lstat()
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-            return False
-        age_s = time.time() - status.st_mtime
-        if not (folder / _LOCK).exists():
-            return age_s > UNLOCKED_S
-        take_lock(folder / _LOCK).close()
-        return age_s > LOGS_KEPT_S or not (folder / _LOGS_WANTED).exists()
-    except OSError:
-        # Held, or gone in the meantime.
-        return False

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.execution.ray_folder import FOLDER_BYTES_MAX, LOGS_KEPT_S, PREFIX, UNLOCKED_S, make_ray_folder
+from pipelines.execution.ray_folder import FOLDER_BYTES_MAX, make_ray_folder
+from pipelines.stores.held_folder import KEPT_S, UNLOCKED_S, held_folder_prefix
 from schemas.errors import InvalidInputError
 from tests.support.commands import PROJECT
+
+PREFIX = held_folder_prefix("ray")
 
 HOLD_ONE = """
 from pipelines.execution.ray_folder import make_ray_folder
@@ -86,20 +89,20 @@ def test_wanted_logs_stay_for_a_day() -> None:
     folder.close()
     make_ray_folder().close()
     assert folder.path.exists()
-    aged(folder.path, LOGS_KEPT_S + 60)
+    aged(folder.path, KEPT_S + 60)
     make_ray_folder().close()
     assert not folder.path.exists()
 
 
 def test_what_is_not_ours_is_left_alone(temporary: Path, tmp_path: Path) -> None:
-    """A link, a file, and a folder that is just being made; one without a lock for an hour is stale."""
+    """A link, a file, and a folder that is just being made; one without a lock for a day is stale."""
     target = tmp_path / "target"
     target.mkdir()
-    link, file = temporary / f"{PREFIX}link", temporary / f"{PREFIX}file"
+    link, file = temporary / f"{PREFIX}link0000", temporary / f"{PREFIX}file0000"
     link.symlink_to(target)
     file.touch()
-    young = temporary / f"{PREFIX}young"
-    old = temporary / f"{PREFIX}old"
+    young = temporary / f"{PREFIX}young000"
+    old = temporary / f"{PREFIX}old00000"
     for folder in (young, old):
         folder.mkdir(mode=0o700)
     aged(old, UNLOCKED_S + 60)
@@ -113,7 +116,7 @@ def test_what_is_not_ours_is_left_alone(temporary: Path, tmp_path: Path) -> None
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
 def test_the_folder_of_another_user_is_left_alone(temporary: Path) -> None:
     """However old it is."""
-    folder = temporary / f"{PREFIX}other"
+    folder = temporary / f"{PREFIX}other000"
     folder.mkdir()
     os.chown(folder, 65_534, 65_534)
     aged(folder, UNLOCKED_S + 60)
@@ -165,7 +168,7 @@ def test_no_room_for_the_folder_is_an_error_and_leaves_nothing(temporary: Path, 
     def refuse(path: Path) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("pipelines.execution.ray_folder.take_lock", refuse)
-    with pytest.raises(InvalidInputError, match="can't have a folder there: No locks available"):
+    monkeypatch.setattr("pipelines.stores.held_folder.take_lock", refuse)
+    with pytest.raises(InvalidInputError, match="no temporary folder can be made there: No locks available"):
         make_ray_folder()
     assert not list(temporary.iterdir())

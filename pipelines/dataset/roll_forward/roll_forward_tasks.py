@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +38,7 @@ from pipelines.near.record_batches import bounded
 from pipelines.near.trie.changed_records import BlockChanges, KindFilter
 from pipelines.near.trie.walk_difference import trie_difference
 from pipelines.near.trie.walk_trie import Leaf
+from pipelines.stores.held_folder import held_folder
 from pipelines.stores.open_store import open_store
 from pipelines.stores.reuse import reuse_object
 from schemas.dataset.dataset_summary import DatasetSummary, RecordsFile, ValuesFile, schema_metadata, shard_folder
@@ -106,8 +106,8 @@ class CollectChangesTask:
         """
         shard = self.context.shards[0]
         home = read_node_home(self.node_home)
-        with tempfile.TemporaryDirectory(prefix="statecast-changes-") as folder:
-            sort, spill = ExternalSort(Path(folder)), ValueSpill(Path(folder))
+        with held_folder("changes") as folder:
+            sort, spill = ExternalSort(folder), ValueSpill(folder)
             try:
                 column = StateColumn(home, shard.shard_uid, self.read_limit_bytes_per_s)
                 blocks = self._collect_rows(home, shard, sort, spill)

@@ -24,6 +24,8 @@ RUN_BYTES_MAX: Final = 48 << 20
 MERGED_RUNS_MAX: Final = 32
 """Runs that are read at once; when there are as many, they are merged into one."""
 
+_REMEDY: Final = "Set TMPDIR to a folder with room."
+
 BATCH_ROWS: Final = 512
 """Rows of a record batch of a run: what a merge holds of each run."""
 
@@ -113,7 +115,7 @@ class ExternalSort:
             raise SourceError(
                 problem=f"sorted records can't be written to a temporary folder: {error}",
                 where=str(run),
-                remedy="Set TMPDIR to a folder with room.",
+                remedy=_REMEDY,
             ) from None
         return run
 
@@ -151,7 +153,7 @@ class ValueSpill:
             raise SourceError(
                 problem=f"values can't be written to a temporary folder: {error}",
                 where=str(self._path),
-                remedy="Set TMPDIR to a folder with room.",
+                remedy=_REMEDY,
             ) from None
         self._places[value_hash] = (self._size, len(value))
         self._size += len(value)

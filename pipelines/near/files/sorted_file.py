@@ -1,16 +1,14 @@
 """A file of unsorted records, sorted once a process and kept until it ends or other files are read.
 
 What is in the file and how it becomes entries is up to the reader that is given. Nothing is left behind: the runs lie in a temporary
-folder that goes with the process.
+folder that goes with the process, or with the next start where it was killed (`pipelines.stores.held_folder`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import struct
-import tempfile
 import threading
 import weakref
 from collections import OrderedDict
@@ -23,6 +21,7 @@ import pyarrow as pa
 
 from pipelines.near.files.external_sort import ExternalSort, ValueSpill
 from pipelines.near.record_batches import bounded
+from pipelines.stores.held_folder import HeldFolder, make_held_folder
 from schemas.dataset.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
 from schemas.errors import SourceChangedError, SourceError, ValueMismatchError
 from schemas.nearcore.flat_state_limits import INLINED_VALUE_BYTES_MAX
@@ -127,19 +126,17 @@ def content_fingerprint(paths: Sequence[Path]) -> str:
 
 
 def _new_sorted_file() -> SortedFile:
-    folder = Path(tempfile.mkdtemp(prefix="statecast-sort-"))
-    values = ValueSpill(folder)
-    found = SortedFile(ExternalSort(folder), values)
+    folder = make_held_folder("sort")
+    values = ValueSpill(folder.path)
+    found = SortedFile(ExternalSort(folder.path), values)
     # The folder goes with the last reader of it, and at the latest with the process.
-    weakref.finalize(found, _remove, folder, values, os.getpid())
+    weakref.finalize(found, _remove, folder, values)
     return found
 
 
-def _remove(folder: Path, values: ValueSpill, owner: int) -> None:
+def _remove(folder: HeldFolder, values: ValueSpill) -> None:
     values.close()
-    # A forked child has a copy of this finalizer, but not the folder.
-    if os.getpid() == owner:
-        shutil.rmtree(folder, ignore_errors=True)
+    folder.close()
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -21,7 +21,6 @@ import re
 import resource
 import secrets
 import shutil
-import tempfile
 import threading
 import time
 import weakref
@@ -35,6 +34,7 @@ from typing import Any, Final, Self, TypeVar
 from rocksdict import AccessType, DbClosedError, Options, Rdict, RdictIter, ReadOptions
 
 from pipelines.near.node.node_columns import display_name
+from pipelines.stores.held_folder import HeldFolder, held_folder, make_held_folder
 from schemas.errors import ColumnMissingError, SourceChangedError, SourceError
 
 OPEN_ATTEMPTS_MAX: Final = 8
@@ -106,8 +106,8 @@ class RocksDbReader:
         self.folder = folder
         self.columns = tuple(columns)
         self._database, links = _open(folder, self.columns, sleep)
-        self._unlink = weakref.finalize(self, shutil.rmtree, links, ignore_errors=True)
-        if not any(name.endswith(_BLOB) for name in os.listdir(links)):
+        self._unlink = weakref.finalize(self, links.close)
+        if not any(name.endswith(_BLOB) for name in os.listdir(links.path)):
             self._unlink()
         self._families = {column: self._database.get_column_family(column) for column in self.columns}
 
@@ -226,7 +226,7 @@ def list_columns(folder: Path) -> tuple[str, ...]:
         SourceError, SourceChangedError: as `RocksDbReader`.
     """
     found, links = _attempt(folder, lambda links: tuple(Rdict.list_cf(links)))
-    shutil.rmtree(links, ignore_errors=True)
+    links.close()
     return found
 
 
@@ -239,7 +239,7 @@ def table_files(folder: Path, column: str) -> tuple[DatabaseFile, ...]:
         SourceError, SourceChangedError, ColumnMissingError: as `RocksDbReader`.
     """
     database, links = _open(folder, (column,))
-    shutil.rmtree(links, ignore_errors=True)
+    links.close()
     try:
         listed: list[dict[str, Any]] = [
             file for file in database.live_files() if file["start_key"] is not None and file["end_key"] is not None
@@ -282,7 +282,7 @@ _cache: OrderedDict[tuple[int, str, tuple[str, ...]], RocksDbReader] = OrderedDi
 _cache_lock = threading.Lock()
 
 
-def _open(folder: Path, columns: tuple[str, ...], sleep: Callable[[float], None] = time.sleep) -> tuple[Rdict, str]:
+def _open(folder: Path, columns: tuple[str, ...], sleep: Callable[[float], None] = time.sleep) -> tuple[Rdict, HeldFolder]:
     _raise_open_files_limit()
     return _attempt(folder, lambda links: _open_links(links, columns), sleep)
 
@@ -297,13 +297,13 @@ def _open_links(links: str, columns: tuple[str, ...]) -> Rdict:
 
 def _options_with_merge_operator() -> tuple[Options, Options]:
     # rocksdict can't set a merge operator by a call, but it takes one from an options file.
-    with tempfile.TemporaryDirectory(prefix="statecast-options-") as folder:
-        (Path(folder) / "OPTIONS-000001").write_text(_MERGE_OPERATOR_OPTIONS)
-        database_options, family_options = Options.load_latest(folder, ignore_unknown_options=True)
+    with held_folder("options") as folder:
+        (folder / "OPTIONS-000001").write_text(_MERGE_OPERATOR_OPTIONS)
+        database_options, family_options = Options.load_latest(str(folder), ignore_unknown_options=True)
     return database_options, family_options["default"]
 
 
-def _attempt(folder: Path, operation: Callable[[str], Opened], sleep: Callable[[float], None] = time.sleep) -> tuple[Opened, str]:
+def _attempt(folder: Path, operation: Callable[[str], Opened], sleep: Callable[[float], None] = time.sleep) -> tuple[Opened, HeldFolder]:
     """Run an operation on a folder of links; again from a new listing while the database changes under it.
 
     Returns:
@@ -312,15 +312,15 @@ def _attempt(folder: Path, operation: Callable[[str], Opened], sleep: Callable[[
     before = None
     for attempt in range(OPEN_ATTEMPTS_MAX):
         listing = _listing(folder)
-        links = tempfile.mkdtemp(prefix="statecast-links-")
+        links = make_held_folder("links")
         try:
-            _link(folder, listing, Path(links))
-            return operation(links), links
+            _link(folder, listing, links.path)
+            return operation(str(links.path)), links
         except Exception as error:
-            shutil.rmtree(links, ignore_errors=True)
-            failure = _open_error(error, folder, links)
+            links.close()
+            failure = _open_error(error, folder, str(links.path))
         except BaseException:
-            shutil.rmtree(links, ignore_errors=True)
+            links.close()
             raise
         # The same failure on an unchanged folder will not go away.
         if isinstance(failure, ColumnMissingError) or before == (str(failure), listing):
