@@ -50,6 +50,10 @@ _.get_read_tasks
 data_context
 _.connection_made
 _.daemon_threads
+_.handle_error
+_.log_error
+_.request_queue_size
+_.service_actions
 _.timeout
 _.log_message
 format

@@ -1,11 +1,13 @@
 """A plain HTTP mirror: GET and HEAD of objects, whole or one range, with digests, limits and an access log. aiohttp speaks HTTP.
 
-It is made to stand on the open net for readers that need no BitTorrent, and to be a web seed. TLS is a proxy's business.
+It is made to stand on the open net for readers that need no BitTorrent, and to be a web seed. TLS is a proxy's business. What is no
+request is answered with 400, is a line of the access log, and is counted; ``/healthz`` has the counts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import time
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from pipelines.seeding.mirror_folder import MirrorFolder, MirrorObject
 from pipelines.seeding.mirror_values import Access, MirrorLimits
@@ -50,6 +53,22 @@ class _Busy(asyncio.Protocol):
         transport.close()
 
 
+class _Malformed(logging.Handler):
+    """Hears of each request that the library could not parse, instead of a log with its traceback."""
+
+    def __init__(self, on_malformed: Callable[[], None]) -> None:
+        super().__init__()
+        self._on_malformed = on_malformed
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler.emit`."""
+        if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+            self._on_malformed()
+        elif record.levelno > logging.DEBUG:
+            # A fault of ours.
+            logging.getLogger(__name__).handle(record)
+
+
 class Mirror:
     """A mirror of one folder."""
 
@@ -68,6 +87,7 @@ class Mirror:
         self._by_client: Counter[str] = Counter()
         self._silent: set[Any] = set()
         """Connections that have not asked for anything yet."""
+        self._refused = {"malformed_requests": 0, "connections_turned_away": 0}
 
     async def serve(self, address: Address, on_listening: Callable[[int], None], stop: asyncio.Event) -> None:
         """Serve until told to stop; then end what is under way.
@@ -84,6 +104,7 @@ class Mirror:
         runner = web.AppRunner(
             application,
             access_log=None,
+            logger=self._malformed_log(),
             keepalive_timeout=KEEP_ALIVE_S,
             max_line_size=HEADER_BYTES_MAX,
             max_field_size=HEADER_BYTES_MAX,
@@ -108,12 +129,23 @@ class Mirror:
         server = runner.server
         assert server is not None, "set up"
         if len(server.connections) >= self._limits.connections:
+            self._refused["connections_turned_away"] += 1
             return _Busy()
         handler = server()
         # The library waits without end for a first request.
         self._silent.add(handler)
         loop.call_later(FIRST_REQUEST_TIMEOUT_S, self._drop_silent, handler)
         return handler
+
+    def _malformed_log(self) -> logging.Logger:
+        log = logging.Logger("mirror", logging.DEBUG)
+        log.addHandler(_Malformed(self._note_malformed))
+        return log
+
+    def _note_malformed(self) -> None:
+        """Count what is no request, and tell it as one that was refused; of whom, the library does not say."""
+        self._refused["malformed_requests"] += 1
+        self._on_access(Access(client="", method="", path="", status=400, bytes_sent=0, seconds=0.0, range="", agent=""))
 
     def _drop_silent(self, handler: Any) -> None:
         if handler in self._silent:
@@ -135,7 +167,7 @@ class Mirror:
             elif request.method not in ("GET", "HEAD"):
                 response = _refusal(405, {"Allow": "GET, HEAD"})
             elif request.path == "/healthz":
-                response = web.json_response({"status": "ok"})
+                response = web.json_response({"status": "ok", **self._refused})
             else:
                 response, sent = await self._answer_object(request)
             status = response.status

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.client
+import json
 import signal
 import socket
 import time
@@ -233,7 +234,23 @@ def test_every_request_leaves_a_line(served: Served) -> None:
 
 def test_health_is_told(served: Served) -> None:
     """For liveness probes."""
-    assert (ask(served.port, "/healthz").status, ask(served.port, "/healthz").body) == (200, b'{"status": "ok"}')
+    answer = ask(served.port, "/healthz")
+    document = json.loads(answer.body)
+    assert (answer.status, document["status"], set(document)) == (200, "ok", {"status", "malformed_requests", "connections_turned_away"})
+
+
+def test_what_is_no_request_is_refused_counted_and_told_in_one_line(served: Served) -> None:
+    """With 400, and no traceback; a request's own words reach the log as text."""
+    before = json.loads(ask(served.port, "/healthz").body)["malformed_requests"]
+    malformed = (b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\r\n\r\n", b"A" * 100_000 + b"\r\n\r\n", b"G\x1b]0;x\x07 / HTTP/1.1\r\n\r\n")
+    for data in malformed:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=WAIT_S) as connection:
+            connection.sendall(data)
+            assert b" 400 " in connection.recv(100)
+    assert ask(served.port, "/%1b%5d0%3bx%07%5b/x%5d", User_Agent="\x9b31m").status == 404
+    assert json.loads(ask(served.port, "/healthz").body)["malformed_requests"] == before + len(malformed)
+    assert len([line for line in served.mirror.lines() if line.get("status") == 400 and not line["method"]]) >= len(malformed)
+    assert served.mirror.errors == ""
 
 
 def test_a_connection_too_many_is_told_to_come_back(tmp_path: Path) -> None:
