@@ -24,6 +24,7 @@ from pipelines.execution.executor import TASK_RETRIES_MAX, Task, TaskNeeds
 from pipelines.execution.placement import NODE_DISK_RESOURCE, Machine, fitting, misfit
 from pipelines.execution.process_exit import end_at_once
 from pipelines.execution.ray_authentication import cluster_settings, embedded_settings, lets_anybody_in
+from pipelines.execution.ray_entrypoint import arguments_untold
 from pipelines.execution.ray_folder import RayFolder, make_ray_folder
 from pipelines.execution.ray_head import ADDRESS_VARIABLE, RayHead
 from pipelines.execution.ray_processes import ended_on_failure
@@ -371,6 +372,7 @@ def _initialise_once(address: str | None, cpus: int | None, folder: RayFolder | 
     environment = {"PYTHONPATH": os.pathsep.join(_import_roots())}
     try:
         with ExitStack() as settings:
+            settings.enter_context(arguments_untold())
             if folder is None:
                 assert address is not None, "a cluster or a folder"
                 head = settings.enter_context(cluster_settings(address))

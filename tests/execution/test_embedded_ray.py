@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,7 @@ import ray
 import urllib3
 
 from pipelines.execution.on_ray import RayExecutor
+from pipelines.execution.ray_entrypoint import ENTRYPOINT
 from tests.support.commands import PROJECT
 from tests.support.ray_cluster import ray_of_two_cores
 
@@ -93,6 +95,12 @@ def test_the_token_stands_in_its_file_alone(folder: Path) -> None:
     assert holders == [folder / "token"]
     assert folder.stat().st_mode & 0o077 == 0, "Ray opens its own folder to everybody, so ours around it is closed"
     assert "RAY_AUTH_TOKEN_PATH" not in os.environ, "what is started later has nothing to do with Ray"
+
+
+def test_it_is_not_told_the_command_line(folder: Path) -> None:
+    """Which may hold URLs with keys; it would be kept in the table of jobs."""
+    state = import_module("ray._private.state").state
+    assert {job["Entrypoint"] for job in state.job_table()} == {ENTRYPOINT}
 
 
 def test_the_agent_that_prepares_workers_asks_for_the_token(folder: Path) -> None:
