@@ -17,7 +17,7 @@ TOOLS := $(VENV)/tools
 # At most so many, since a container may have less of the machine than it sees.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
-.PHONY: help setup demo check test test-all coverage bench lock audit docs wheels infra-check image-steps clean
+.PHONY: help setup demo check test test-all coverage bench lock audit sbom docs wheels infra-check image-steps clean
 
 help:  ## say what the targets are
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -115,6 +115,12 @@ audit: $(TOOLS)/audit/.ready  ## licences and origins of crates, then known vuln
 	    || told pip-audit 'could not be audited|ConnectionError|ServiceError|HTTPSConnectionPool'; \
 	(cd native && cargo deny --locked check advisories) >$$log 2>&1 || told cargo-deny 'failed to (fetch|load|open) advisory database'; \
 	rm -f $$log; test $$failed = 0 && echo "audit: no known vulnerability in what constraints.txt and native/Cargo.lock name"
+
+sbom: $(TOOLS)/audit/.ready  ## what statecast is made of, as CycloneDX, into dist/: the packages of constraints.txt; the kernel's wheel has its own list
+	$(BIN)/uv venv --quiet --clear $(TOOLS)/sbom
+	$(call again,$(INSTALL) --python $(TOOLS)/sbom/bin/python --constraint constraints.txt --requirement pyproject.toml)
+	mkdir -p dist
+	$(TOOLS)/audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file dist/statecast.cdx.json $(TOOLS)/sbom
 
 $(TOOLS)/tflint:
 	GOBIN=$(abspath $(TOOLS)) go install github.com/terraform-linters/tflint@v0.64.0
