@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.terminal import format_bytes, format_seconds
 from schemas.nearcore.record_kind import record_kind_name
+from schemas.shown_text import shown_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +45,9 @@ def write_report(path: Path, result: EpochResult, timings: Sequence[StageTiming]
     # Imported here, like the plots' library: only a finished production needs them.
     import jinja2
 
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("jobs", "templates"), autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jobs", "templates"), autoescape=True, undefined=jinja2.StrictUndefined, finalize=shown_in_html
+    )
     environment.filters.update(size=format_bytes, seconds=format_seconds, number=lambda count: f"{count:,}")
     html = environment.get_template("report.html.j2").render(
         result=result,
@@ -57,6 +60,11 @@ def write_report(path: Path, result: EpochResult, timings: Sequence[StageTiming]
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_text(html, encoding="utf-8")
     unfinished.replace(path)
+
+
+def shown_in_html(value: Any) -> Any:
+    """Return what the page says as text that may be shown; what is HTML already, as the plots, stays."""
+    return value if hasattr(value, "__html__") else shown_text(str(value))
 
 
 def _svg(draw: Callable[[Any], None], height: float) -> str:

@@ -9,10 +9,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import jinja2
 import pytest
 from rich.text import Text
 
 from jobs.fetch_display import LiveDisplay
+from jobs.report import shown_in_html
 from jobs.terminal import BarProgress, ShownConsole, coloured, configure_logging
 from jobs.watch_log import LogFormat, WatchLog
 from pipelines.execution.progress import StageProgress
@@ -168,3 +170,10 @@ def test_an_event_of_a_watcher_is_shown_as_text(capsys: pytest.CaptureFixture[st
     captured = capsys.readouterr()
     assert all(line.isprintable() for line in (captured.out + captured.err).splitlines())
     assert MARKUP in captured.err and json.loads(captured.out)["place"].endswith(MARKUP)
+
+
+def test_a_report_is_shown_text_and_keeps_its_plots() -> None:
+    """What is HTML already stays."""
+    page = jinja2.Environment(autoescape=True, finalize=shown_in_html).from_string("{{ place }} {{ plot | safe }}")
+    shown = page.render(place=f"https://user:s3cr3t@host/?<{TITLE}", plot="<svg>\n</svg>")
+    assert shown == "https://...@host/?... <svg>\n</svg>"

@@ -7,13 +7,14 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import pytest
 
-from tests.support.commands import epoch_folder, kill_when, lasting_objects_in, objects_in, start_process, statecast
-from tests.support.nodes import node_a
+from pipelines.stores.held_folder import held_folder_prefix
+from tests.support.commands import epoch_folder, kill_when, lasting_objects_in, objects_in, start_process, statecast, statecast_process
+from tests.support.nodes import localnet_home, node_a
 from tests.support.published import produce, published_node_a, session_folder, signing_key
 
 
@@ -194,3 +195,30 @@ def test_twenty_kills_at_random_moments(tmp_path: Path, mode: str, source: str) 
         shutil.rmtree(work)
     print(f"{kills} runs were killed, {ends} ended by themselves in between")
     assert_rerun_ends_right(to, work, source)
+
+
+def has_more(look: Callable[[], set[Path]], before: set[Path]) -> bool:
+    """Whether there is something that was not there before."""
+    return not look() <= before
+
+
+@pytest.mark.slow
+def test_nothing_of_a_killed_export_is_left_after_the_next_start(tmp_path: Path) -> None:
+    """A genesis file is sorted on disk: a whole copy of the state, which goes when the next command starts."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    arguments = ("export", "--from", f"genesis://{localnet_home()}/genesis.json", "--in-process")
+    environment = {"TMPDIR": str(temporary)}
+
+    def sorting() -> set[Path]:
+        return {path for path in temporary.iterdir() if path.name.startswith(held_folder_prefix("sort"))}
+
+    killed = 0
+    for attempt in range(8):
+        left = sorting()
+        process = start_process(*arguments, "--to", f"dataset://{tmp_path / str(attempt)}", environment=environment)
+        killed += kill_when(process, partial(has_more, sorting, left))
+        assert not sorting() & left, "those of before are gone"
+    assert killed
+    assert statecast_process("inspect", tmp_path / "nothing", environment=environment).code == 2
+    assert not any(temporary.iterdir())
