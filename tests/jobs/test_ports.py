@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from jobs.cli import command_names
 from jobs.seed import seed
 from jobs.serve import serve
 from tests.support.commands import PROCESS_TIMEOUT_S, PROJECT, epoch_folder, start_process
@@ -73,6 +75,13 @@ def observed(process: subprocess.Popen[str], until: Callable[[set[tuple[str, str
 def options_in(page: str, command: str) -> str:
     """Return what the page says in its rows of a command."""
     return "\n".join(row for row in page.splitlines() if row.startswith("|") and f"`{command}" in row.split("|")[1])
+
+
+def test_every_command_has_its_place_on_the_page() -> None:
+    """In a row where it listens, else in the sentence about those that don't."""
+    rows = "\n".join(row.split("|")[1] for row in PAGE.splitlines() if row.startswith("|"))
+    others = PAGE[PAGE.index("No other command listens") :].partition("With `--in-process`")[0]
+    assert set(command_names()) == {word for word in re.findall(r"`([a-z-]+)", rows + others) if word in command_names()}
 
 
 @pytest.mark.parametrize("command", ["produce", pytest.param("check", marks=pytest.mark.slow)])
