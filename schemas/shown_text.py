@@ -30,12 +30,12 @@ _REQUEST = re.compile(r"(?<=\burl: )([^\s?]*)\?\S+")
 """As HTTP clients name what they asked a host for."""
 _NAMED = re.compile(
     r"(?i)\b(upload_id|x-amz-signature|x-amz-security-token|x-amz-credential|x-goog-signature|x-goog-credential|awsaccesskeyid|access_token"
-    r"|(?:aws_)?secret_access_key|accountkey|sharedaccesssignature|authorization)(['\"]?\s*[=:]\s*['\"]?)(?:(?:bearer|basic)\s+)?[^&\s'\",;}]+"
+    r"|(?:aws_)?secret_access_key|accountkey|sharedaccesssignature|authorization)(['\"]?\s*[=:]\s*['\"]?)(?!=)(?:(?:bearer|basic)\s+)?[^&\s'\",;}]+"
 )
 _NAMED_OTHERWISE = re.compile(
-    r"(?i)\b(sig|signature|token|sas|password|passwd|passkey|secret|api_?key|access_?key)(=['\"]?|['\"]\s*[=:]\s*['\"])[^&\s'\",;}]+"
+    r"(?i)\b(sig|signature|token|sas|password|passwd|passkey|secret|api_?key|access_?key)(=['\"]?|['\"]\s*[=:]\s*['\"])(?!=)[^&\s'\",;}]+"
 )
-"""Words that also stand in sentences: secrets only where a value is set to them."""
+"""Words that also stand in sentences: secrets only where a value is set to them. The end of a base64 text, ``sig==``, sets none."""
 
 
 def shown_text(text: str) -> str:

@@ -65,6 +65,7 @@ def test_secrets_of_urls_are_left_out(text: str, shown: str) -> None:
     [
         "gs://bucket/me@home/x", "https://host:80/me@home", "https://[::1]:80/a@b", "genesis:///a.json?records=/b.json", "what is this?",
         "signature: 3 of 4 are enough", "Set RAY_AUTH_MODE=token, and go on", "udp://tracker.example:6969/announce", "a: b?c",
+        "AAAA/sig==", "AAA/token=", "+authorization==",
     ],
 )  # fmt: skip
 def test_what_holds_no_secret_stays(text: str) -> None:
