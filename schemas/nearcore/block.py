@@ -66,6 +66,8 @@ class ChunkHeader:
     height_created: int
     height_included: int
     shard_id: int
+    encoded_length: int
+    """Bytes of the chunk's transactions and outgoing receipts, as borsh: what is cut into the parts under encoded_merkle_root."""
 
 
 def decode_block_header(data: bytes, where: str, expected_hash: CryptoHash | None = None) -> BlockHeader:
@@ -198,8 +200,7 @@ def _read_chunk_header_body(reader: BorshReader, data: bytes, has_inner_tag: boo
     # prev_outcome_root
     reader.fixed(32)
     encoded_merkle_root = reader.fixed(32)
-    # encoded_length
-    reader.u64()
+    encoded_length = reader.u64()
     height_created = reader.u64()
     shard_id = reader.u64()
     _skip_inner_rest(reader, inner_version)
@@ -213,6 +214,7 @@ def _read_chunk_header_body(reader: BorshReader, data: bytes, has_inner_tag: boo
         height_created=height_created,
         height_included=height_included,
         shard_id=shard_id,
+        encoded_length=encoded_length,
     )
 
 

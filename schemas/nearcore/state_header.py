@@ -1,20 +1,27 @@
 """State headers: what neard dumps beside a shard's parts, and how it ties their state root to a block hash.
 
-Borsh ShardStateSyncResponseHeader: ``u8`` version (0 is V1); the chunk (in V2 with a tag of its own): chunk hash, chunk header,
-transactions, receipts; the Merkle path of the chunk in the block before the sync block; the previous chunk's header and path; proofs
-of incoming receipts; and last the state root's node with its memory usage.
+Borsh ShardStateSyncResponseHeader::
 
-Only what a reader has to believe is taken out, and nothing is taken at its word: the chunk header is hashed, the path is found by
-the root that it must lead to, the root node by the hash that it must have. So the transactions and receipts between them, whose
-formats grow with the protocol, need not be understood. What is found by its hash is right wherever in the file it lies.
+    u8 version                          0 is V1
+    chunk                               in V2 with a tag of its own: chunk hash, chunk header, transactions, outgoing receipts
+    path                                of the chunk in the block before the sync block
+    option<chunk header>, option<path>  of the shard's previous chunk
+    vec<(block hash, vec<(vec<receipt>, u64 from_shard, u64 to_shard, path)>)>    incoming receipts
+    vec<vec<(hash, path)>>              roots of these receipts
+    vec<u8> node, u64 memory_usage      of the state root
 
-Source: nearcore core/primitives/src/state_sync.rs; chain/chain/src/state_sync/adapter.rs, ChainStateSyncAdapter::set_state_header.
+Every byte has its place, and none is left over. The chunk header says how long the chunk's transactions and receipts are
+(encoded_length, which its hash covers), so these need not be understood to find the path behind them; incoming receipts, whose
+length nothing says, are passed over one by one. Nothing is taken at its word: the chunk header is hashed, the path must lead to its
+block, the root node is hashed. What is left unproved is what no reader uses: receipts, and the previous chunk.
+
+Source: nearcore core/primitives/src/state_sync.rs; chain/chain/src/state_sync/adapter.rs, ChainStateSyncAdapter::set_state_header;
+core/primitives/src/sharding.rs, EncodedShardChunk::new (encoded_length).
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,17 +31,19 @@ from schemas.errors import IntegrityError
 from schemas.ids import ZERO_HASH, CryptoHash
 from schemas.nearcore.block import BlockHeader, ChunkHeader, chunk_leaf, decode_block_header, read_chunk_header, read_chunk_header_v1
 from schemas.nearcore.borsh import BorshReader
-from schemas.nearcore.merkle import PATH_ITEMS_MAX, MerklePathItem, path_root, read_merkle_path
+from schemas.nearcore.merkle import MerklePathItem, path_root, read_merkle_path
+from schemas.nearcore.receipt import RECEIPT_BYTES_MIN, skip_receipt
 
 STATE_HEADER_BYTES_MAX: Final = 256 << 20
 """Largest header that is read; real ones have some megabytes."""
 
 ROOT_NODE_BYTES_MAX: Final = 8192
-"""Longest node that is looked for: a leaf holds one key."""
+"""Longest root node: a leaf holds one key."""
 
 _MEMORY_USAGE_BYTES: Final = 8
-# The length of a path that is not empty, as a vec has it.
-_PATH_LENGTH = re.compile(rb"(?=[\x01-\x%02x]\0\0\0)" % PATH_ITEMS_MAX)
+# A hash and an empty path, and a proof of no receipts.
+_ROOT_PROOF_BYTES_MIN: Final = 32 + 4
+_RECEIPT_PROOF_BYTES_MIN: Final = 4 + 8 + 8 + 4
 
 
 class HeaderOrigin(StrEnum):
@@ -53,6 +62,8 @@ class StateHeader:
     """A state header's claims about its shard; `prove_state_root` verifies them."""
 
     chunk: ChunkHeader
+    chunk_path: tuple[MerklePathItem, ...]
+    """From the chunk to the chunk_headers_root of the block before the sync block; whether it leads there is not checked yet."""
     memory_usage: int
     """Of the whole trie: from the state root's node, which hashes to the chunk's prev_state_root."""
 
@@ -81,13 +92,35 @@ def decode_state_header(data: bytes, where: str) -> StateHeader:
     chunk = read_chunk_header(reader, data) if chunk_version == 2 else read_chunk_header_v1(reader, data)
     if chunk.chunk_hash != chunk_hash:
         reader.fail(f"the chunk header hashes to {chunk.chunk_hash}, not to {CryptoHash(chunk_hash)}")
-    return StateHeader(chunk=chunk, memory_usage=_memory_usage(data, chunk.prev_state_root, where))
+    # transactions and outgoing receipts
+    reader.fixed_view(chunk.encoded_length)
+    chunk_path = read_merkle_path(reader)
+    if reader.flag():
+        read_chunk_header(reader, data) if version == 2 else read_chunk_header_v1(reader, data)
+    if reader.flag():
+        read_merkle_path(reader)
+    for _ in range(reader.count(32 + 4)):
+        # block hash
+        reader.fixed_view(32)
+        for _ in range(reader.count(_RECEIPT_PROOF_BYTES_MIN)):
+            for _ in range(reader.count(RECEIPT_BYTES_MIN)):
+                skip_receipt(reader)
+            # from shard, to shard
+            reader.fixed_view(8 + 8)
+            read_merkle_path(reader)
+    for _ in range(reader.count(4)):
+        for _ in range(reader.count(_ROOT_PROOF_BYTES_MIN)):
+            reader.fixed_view(32)
+            read_merkle_path(reader)
+    memory_usage = _read_root_node(reader, chunk.prev_state_root)
+    reader.end()
+    return StateHeader(chunk=chunk, chunk_path=chunk_path, memory_usage=memory_usage)
 
 
 def prove_state_root(data: bytes, sync_hash: CryptoHash, block_headers: Sequence[bytes], where: str) -> StateHeader:
     """Check a state header against the hash of the sync block.
 
-    The sync block's header must hash to ``sync_hash``, the second header to its prev_hash, and a path in the state header must lead
+    The sync block's header must hash to ``sync_hash``, the second header to its prev_hash, and the path in the state header must lead
     from its chunk to the second one's chunk_headers_root.
 
     Args:
@@ -109,10 +142,10 @@ def prove_chunk(data: bytes, parent: BlockHeader, where: str) -> StateHeader:
     Args:
         data: the state header.
     Raises:
-        IntegrityError: malformed, or no path in it leads from its chunk to the block's chunk_headers_root.
+        IntegrityError: malformed, or its path does not lead from its chunk to the block's chunk_headers_root.
     """
     header = decode_state_header(data, where)
-    if find_chunk_path(data, chunk_leaf(header.chunk), parent.chunk_headers_root) is None:
+    if path_root(chunk_leaf(header.chunk), header.chunk_path) != parent.chunk_headers_root:
         raise IntegrityError(
             problem=f"no proof in the state header leads from chunk {header.chunk.chunk_hash} to block {parent.hash}",
             where=where,
@@ -121,32 +154,13 @@ def prove_chunk(data: bytes, parent: BlockHeader, where: str) -> StateHeader:
     return header
 
 
-def _memory_usage(data: bytes, state_root: CryptoHash, where: str) -> int:
-    """Find the root node at the end of the header: ``u32`` length, node, u64 memory usage, which also ends the node."""
-    node_end = len(data) - _MEMORY_USAGE_BYTES
-    memory_usage = int.from_bytes(data[node_end:], "little")
-    if state_root == ZERO_HASH and memory_usage == 0:
+def _read_root_node(reader: BorshReader, state_root: CryptoHash) -> int:
+    """Take the state root's node and its memory usage, which also ends the node; return the memory usage."""
+    node = reader.byte_vec_view(ROOT_NODE_BYTES_MAX)
+    memory_usage = reader.u64()
+    if state_root == ZERO_HASH and memory_usage == 0 and not node:
         return 0
-    for length in range(_MEMORY_USAGE_BYTES, min(ROOT_NODE_BYTES_MAX, node_end) + 1):
-        node_begin = node_end - length
-        if int.from_bytes(data[max(node_begin - 4, 0) : node_begin], "little") == length:
-            node = data[node_begin:node_end]
-            if hashlib.sha256(node).digest() == state_root and node.endswith(data[node_end:]):
-                return memory_usage
-    raise IntegrityError(problem=f"the state header does not end in the node of state root {state_root}", where=where)
-
-
-def find_chunk_path(data: bytes, leaf: bytes, root: CryptoHash) -> tuple[MerklePathItem, ...] | None:
-    """Return a Merkle path in a state header that leads from a leaf to a root; None when there is none."""
-    # In a chain of one shard the leaf is the root, and the path is empty.
-    if path_root(leaf, ()) == root:
-        return ()
-    for found in _PATH_LENGTH.finditer(data):
-        start = found.start()
-        length = data[start]
-        # The directions are 0 or 1; this leaves few places to hash at.
-        if all(flag <= 1 for flag in data[start + 36 : start + 4 + 33 * length : 33]) and len(data) >= start + 4 + 33 * length:
-            path = read_merkle_path(BorshReader(data[start : start + 4 + 33 * length], error_class=IntegrityError))
-            if path_root(leaf, path) == root:
-                return path
-    return None
+    ends_so = node[-_MEMORY_USAGE_BYTES:] == memory_usage.to_bytes(_MEMORY_USAGE_BYTES, "little")
+    if not ends_so or hashlib.sha256(node).digest() != state_root:
+        reader.fail(f"the state header does not end in the node of state root {state_root}")
+    return memory_usage

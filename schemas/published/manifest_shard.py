@@ -10,6 +10,7 @@ from typing import Any
 from schemas.errors import InvalidInputError
 from schemas.ids import CryptoHash, PartId, ShardUId
 from schemas.json_document import FieldReader
+from schemas.nearcore.state_header import STATE_HEADER_BYTES_MAX
 from schemas.published.object_layout import part_file_name, shard_folder_name
 from schemas.published.shard_statement import STATEMENT_PARTS_MAX
 from schemas.published.torrent import LEAF_BYTES, PIECE_BYTES_MAX
@@ -134,7 +135,7 @@ class ManifestShard:
         header = None
         if not reader.is_null("state_header"):
             sha256 = _subject(reader, subjects, _header_name(shard_uid.shard_id))
-            header = ManifestHeader(reader.inner("state_header").number("size", 0, STORED_BYTES_MAX), sha256)
+            header = ManifestHeader(reader.inner("state_header").number("size", 0, STATE_HEADER_BYTES_MAX), sha256)
         return cls(
             shard_uid=shard_uid,
             state_root=reader.hash("state_root"),

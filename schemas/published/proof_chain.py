@@ -29,7 +29,7 @@ from schemas.nearcore.block import (
 )
 from schemas.nearcore.borsh import BorshReader
 from schemas.nearcore.merkle import PATH_ITEMS_MAX, MerklePathItem, combine_hash, path_root
-from schemas.nearcore.state_header import find_chunk_path
+from schemas.nearcore.state_header import prove_chunk
 
 CHUNK_HEADER_BYTES_MAX: Final = 1 << 20
 """Longest chunk header that is taken."""
@@ -133,20 +133,16 @@ def evidence_from_state_header(state_header: bytes, parent: BlockHeader, sync_bl
         parent: the header of the sync block's parent, which includes the chunk.
         sync_block: the sync block's header.
     Raises:
-        IntegrityError: malformed, or no path in it leads to the block.
+        IntegrityError: malformed, or its path does not lead to the block.
     """
+    header = prove_chunk(state_header, parent, where)
     reader = BorshReader(state_header, where, IntegrityError)
     version = reader.u8() + 1
     chunk_version = reader.u8() + 1 if version > 1 else 1
     # chunk_hash
     reader.fixed(32)
-    chunk, encoded = _read_with_bytes(reader, state_header, has_tag=chunk_version > 1)
-    path = find_chunk_path(state_header, chunk_leaf(chunk), parent.chunk_headers_root)
-    if path is None:
-        raise IntegrityError(
-            problem=f"no proof in the state header leads from chunk {chunk.chunk_hash} to block {parent.hash}", where=where
-        )
-    return ChainEvidence(encoded, path, parent.encoded, sync_block)
+    _, encoded = _read_with_bytes(reader, state_header, has_tag=chunk_version > 1)
+    return ChainEvidence(encoded, header.chunk_path, parent.encoded, sync_block)
 
 
 def evidence_from_block(row: bytes, header: BlockHeader, shard_id: int, child_header: bytes | None, where: str) -> ChainEvidence | None:

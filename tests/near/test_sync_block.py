@@ -179,7 +179,7 @@ class MaskedBlock:
         """Return chunk headers that say no more than that."""
         height = self.header.height
         return tuple(
-            ChunkHeader(ZERO_HASH, ZERO_HASH, ZERO_HASH, 0, height if is_new else height - 1, shard_id)
+            ChunkHeader(ZERO_HASH, ZERO_HASH, ZERO_HASH, 0, height if is_new else height - 1, shard_id, 0)
             for shard_id, is_new in enumerate(self.mask)
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from pipelines.near.epoch.node_context import epoch_context_from_node
 from schemas.errors import IntegrityError
 from schemas.ids import CryptoHash
-from schemas.nearcore.state_header import decode_state_header, prove_state_root
+from schemas.nearcore.state_header import STATE_HEADER_BYTES_MAX, decode_state_header, prove_state_root
 from schemas.nearcore.trie_node import decode_trie_node
 from tests.support.nodes import localnet, localnet_home
 
@@ -114,6 +115,32 @@ def test_arbitrary_bytes_are_refused(data: bytes) -> None:
     """No other error escapes, whatever is read."""
     with pytest.raises(IntegrityError):
         prove_state_root(data, newest()[0].sync_hash, newest()[0].block_headers, "arbitrary")
+
+
+@given(newest_headers, st.integers(0, 1 << 13), st.binary(min_size=1, max_size=200))
+def test_bytes_that_are_put_in_anywhere_are_refused(header: Dumped, position: int, inserted: bytes) -> None:
+    """A header has no room: what is believed of it would else be found behind padding too."""
+    position %= len(header.data) + 1
+    padded = header.data[:position] + inserted + header.data[position:]
+    with pytest.raises(IntegrityError):
+        prove_state_root(padded, header.sync_hash, header.block_headers, "padded")
+
+
+def test_padding_that_looks_like_paths_costs_nothing() -> None:
+    """A Merkle path lies in one place: nothing is searched for."""
+    header = newest()[0]
+    like_paths = b"@\0\0\0" * 8 + b"\0"
+    padded = header.data[:700] + like_paths * (1 << 18) + header.data[700:]
+    begin_s = time.process_time()
+    with pytest.raises(IntegrityError):
+        prove_state_root(padded, header.sync_hash, header.block_headers, "padded")
+    assert time.process_time() - begin_s < 1.0
+
+
+def test_a_header_over_the_limit_is_refused_unread() -> None:
+    """Its size is looked at before its bytes."""
+    with pytest.raises(IntegrityError, match="at most 268435456 bytes"):
+        decode_state_header(bytes(STATE_HEADER_BYTES_MAX + 1), "huge")
 
 
 def test_the_root_node_is_a_trie_node() -> None:
