@@ -67,14 +67,17 @@ from typing import Protocol
 import pyarrow as pa
 
 from schemas.ids import CryptoHash, PartId
-from schemas.nearcore.state_part import PARTIAL_STATE_BYTES_MAX, PARTIAL_STATE_ENTRIES_MAX
+from schemas.nearcore.state_part import PARTIAL_STATE_BYTES_MAX, PARTIAL_STATE_ENTRIES_MAX, STATE_PART_MEMORY_USAGE
 from schemas.nearcore.trie_node import KEY_BYTE_MEMORY_USAGE, NODE_MEMORY_USAGE
 
 __all__ = [
+    "APPLIED_BYTES_MAX",
+    "APPLIED_RATIO_MAX",
     "KEY_BYTE_MEMORY_USAGE",
     "NODE_MEMORY_USAGE",
     "PARTIAL_STATE_BYTES_MAX",
     "PARTIAL_STATE_ENTRIES_MAX",
+    "STATE_PART_MEMORY_USAGE",
     "TRIE_DEPTH_MAX",
     "WALK_STEPS_MAX",
     "AppliedPart",
@@ -89,6 +92,12 @@ TRIE_DEPTH_MAX = 2 * (2048 + 256)
 
 WALK_STEPS_MAX = 64 << 20
 """Most reads of nodes and values in one validation or application: shared subtrees would let a small part unfold without end."""
+
+APPLIED_BYTES_MAX = 1 << 30
+"""Most bytes of keys and inlined values of a part whose share of the memory usage is over ``STATE_PART_MEMORY_USAGE``."""
+
+APPLIED_RATIO_MAX = 32
+"""The same for a byte of the part. A record that shares no node with another has at most 2304 bytes of key over 89 bytes of nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,10 +222,16 @@ class Kernel(Protocol):
     def validate(self, partial_state: pa.Buffer, state_root: CryptoHash, part_id: PartId) -> None:
         """Judge a part as nearcore does: three walks from the trusted root, every entry visited.
 
+        Subtrees may be shared, so a small part can unfold to many records. What they would have is counted before anything is made of
+        them, and refused where no state can have it: a part ends at the first key with which the running memory usage is over its share
+        of the root's (``memory_usage / num_parts``), so all its records but the first have less together, each its value's bytes and 100
+        more. A root that nobody vouches for may claim any memory usage; a part whose share is over ``STATE_PART_MEMORY_USAGE`` is
+        therefore bounded by its own bytes too. nearcore does not look at this; no part of a chain's root fails it.
+
         Raises:
             MalformedPartError: not PartialState bytes (nearcore's verdict: malformed).
             MissingTrieValueError, UnexpectedTrieValueError, MalformedNodeError: nearcore's verdict: invalid.
-            PartLimitError: over a limit of this module.
+            PartLimitError: over a limit of this module, or the records are more than the part's share of the memory usage.
         As in nearcore the part of an empty trie (root of 32 zero bytes) has no entries, and a part that begins at the right edge
         (more parts than bytes of memory usage) is walked from the empty key, so that it holds every node and value.
         Source: nearcore core/store/src/trie/state_parts.rs, Trie::validate_state_part.

@@ -17,7 +17,13 @@ from pipelines.kernel.reference import ReferenceKernel
 from pipelines.kernel.trie_kernel import Kernel
 from schemas.errors import IntegrityError, PartLimitError
 from schemas.ids import CryptoHash, PartId
-from schemas.nearcore.state_part import Encoding, decode_partial_state, decode_state_part, encode_state_part, partial_state_bytes
+from schemas.nearcore.state_part import (
+    Encoding,
+    decode_partial_state,
+    decode_state_part,
+    encode_state_part,
+    partial_state_bytes,
+)
 from schemas.nearcore.trie_node import BranchNode, LeafNode, RawTrieNodeWithSize, ValueRef, encode_nibbles, encode_trie_node, hash_node
 from tests.support.records import ShardParts, build_ranges, cut_pairs, parts_of, record_batches
 
@@ -118,14 +124,18 @@ def test_random_bytes(kernel: Kernel, data: bytes) -> None:
         refuses_or_answers(lambda: decode_state_part(data, encoding))  # noqa: B023
 
 
-def unfolding_part(levels: int) -> tuple[pa.Buffer, bytes]:
-    """Return a part of ``levels`` + 2 entries that unfolds to 16 to the power of ``levels`` leaves, and its root."""
-    entries = [b"v"]
-    leaf = LeafNode(key=encode_nibbles(b"", is_leaf=True), value=ValueRef(1, hash_node(b"v")))
+def unfolding_part(levels: int, value: bytes = b"v", memory_usage: int = 2**63) -> tuple[pa.Buffer, bytes]:
+    """Return a part of ``levels`` + 2 entries that unfolds to 16 to the power of ``levels`` leaves, and its root.
+
+    Args:
+        memory_usage: what each branch claims.
+    """
+    entries = [value]
+    leaf = LeafNode(key=encode_nibbles(b"", is_leaf=True), value=ValueRef(len(value), hash_node(value)))
     entries.append(encode_trie_node(RawTrieNodeWithSize(leaf, leaf.own_memory_usage)))
     for _ in range(levels):
         branch = BranchNode(children=dict.fromkeys(range(16), bytes(hash_node(entries[-1]))), value=None)
-        entries.append(encode_trie_node(RawTrieNodeWithSize(branch, 2**63)))
+        entries.append(encode_trie_node(RawTrieNodeWithSize(branch, memory_usage)))
     return pa.py_buffer(partial_state_bytes(entries)), bytes(hash_node(entries[-1]))
 
 
@@ -143,3 +153,29 @@ def test_a_part_that_unfolds_a_little(kernel: Kernel) -> None:
     applied = kernel.apply(partial_state, CryptoHash(root), PartId(0, 1))
     keys = [key for batch in applied.records for key in batch.column("key").to_pylist()]
     assert keys == [bytes([byte]) for byte in range(256)]
+
+
+@pytest.mark.parametrize("memory_usage", [1 << 20, 16**4 * 4002 + 50 * (16**4 - 1) // 15, 2**64 - 1], ids=["too little", "true", "endless"])
+def test_a_part_that_unfolds_past_its_share(kernel: Kernel, memory_usage: int) -> None:
+    """Six entries that are 256 MB of records are more than the root has for the part; or, where it claims them, than the part is good for."""
+    partial_state, root = unfolding_part(4, b"v" * 3900, memory_usage)
+    with pytest.raises(PartLimitError, match="the records of a part"):
+        kernel.apply(partial_state, CryptoHash(root), PartId(0, 1))
+    with pytest.raises(PartLimitError, match="the records of a part"):
+        kernel.validate(partial_state, CryptoHash(root), PartId(0, 1))
+
+
+def test_shared_subtrees_in_several_parts(kernel: Kernel) -> None:
+    """Each part has its share of the memory usage of what they unfold to, and no part's share is too small for its records."""
+    memory_usages = [4002 * 16**level + 50 * (16**level - 1) // 15 for level in range(3)]
+    value = b"v" * 3900
+    entries = [value, encode_trie_node(RawTrieNodeWithSize(LeafNode(b" ", ValueRef(len(value), hash_node(value))), memory_usages[0]))]
+    for memory_usage in memory_usages[1:]:
+        branch = BranchNode(children=dict.fromkeys(range(16), bytes(hash_node(entries[-1]))), value=None)
+        entries.append(encode_trie_node(RawTrieNodeWithSize(branch, memory_usage)))
+    partial_state = pa.py_buffer(partial_state_bytes(entries))
+    counts = [
+        sum(batch.num_rows for batch in kernel.apply(partial_state, hash_node(entries[-1]), PartId(idx, 9)).records) for idx in range(9)
+    ]
+    assert sum(counts) == 256
+    assert max(counts) - min(counts) <= 1

@@ -2,9 +2,9 @@
 
 use crate::entries::Entries;
 use crate::error::hex;
-use crate::limits::{APPLIED_BYTES_MAX, INLINED_VALUE_BYTES_MAX};
+use crate::limits::INLINED_VALUE_BYTES_MAX;
 use crate::nibbles::pack;
-use crate::validate::{OnValue, walk_part};
+use crate::validate::{OnValue, check_part};
 use crate::{ErrorKind, Hash, Result, TrieError};
 
 /// One record of the part's key interval.
@@ -40,7 +40,6 @@ impl Applied<'_> {
 struct Records {
     records: Vec<AppliedRecord>,
     referenced: Vec<u32>,
-    bytes: usize,
 }
 
 impl OnValue for Records {
@@ -52,25 +51,20 @@ impl OnValue for Records {
         }
         let key = pack(path);
         let value = entries.entries[position as usize];
-        self.bytes += key.len();
-        if Applied::is_inlined(value) {
-            self.bytes += value.len();
-        } else {
+        if !Applied::is_inlined(value) {
             self.referenced.push(position);
-        }
-        if self.bytes > APPLIED_BYTES_MAX {
-            let problem = format!("the records of a part have more than {APPLIED_BYTES_MAX} bytes");
-            return Err(TrieError::new(ErrorKind::PartLimit, problem, ""));
         }
         self.records.push(AppliedRecord { key, entry: position });
         Ok(())
     }
 }
 
-/// Validate a part and return its records.
+/// Validate a part and return its records. How many bytes they have is known, and bounded, before the first is taken down.
 pub fn apply<'a>(part: &'a [u8], state_root: &Hash, part_id: u64, num_parts: u64) -> Result<Applied<'a>> {
+    let mut checked = check_part(part, state_root, part_id, num_parts)?;
     let mut found = Records::default();
-    let entries = walk_part(part, state_root, part_id, num_parts, &mut found)?;
+    checked.walk_again(state_root, &mut found)?;
+    let entries = checked.entries;
     let mut referenced = found.referenced;
     referenced.sort_unstable_by_key(|&at| entries.hashes[at as usize]);
     referenced.dedup();

@@ -6,7 +6,10 @@
 use std::hash::{BuildHasher, RandomState};
 
 use crate::error::hex;
-use crate::limits::{PARTIAL_STATE_ENTRIES_MAX, TRIE_DEPTH_MAX, WALK_STEPS_MAX};
+use crate::limits::{
+    APPLIED_BYTES_MAX, APPLIED_RATIO_MAX, INLINED_VALUE_BYTES_MAX, NODE_MEMORY_USAGE, PARTIAL_STATE_ENTRIES_MAX, STATE_PART_MEMORY_USAGE,
+    TRIE_DEPTH_MAX, WALK_STEPS_MAX,
+};
 use crate::node::{Node, NodeKind};
 use crate::sha256::sha256;
 use crate::{ErrorKind, Hash, Result, TrieError, partial_state};
@@ -35,10 +38,14 @@ struct Facts {
     references: u32,
     /// Reads of its whole subtree, counted as a tree; at most one more than the limit.
     steps: u32,
+    /// What its whole subtree unfolds to, counted as a tree.
+    below: Unfolded<u32>,
     /// Nibbles of its own key.
     nibbles: u16,
     /// Nibbles of the longest path below its place.
     height: u16,
+    /// Bytes that it has.
+    length: u16,
     reference_count: u8,
     kind: Kind,
     visited: bool,
@@ -46,7 +53,24 @@ struct Facts {
     reached: bool,
 }
 
+/// What records have once each stands by itself, though they share nodes and values; a number that is full stays full, which is over
+/// every limit.
+#[derive(Clone, Copy, Default)]
+struct Unfolded<T> {
+    records: T,
+    /// Of values that stand in their records.
+    inlined_bytes: T,
+    /// Nibbles of the keys, from the node down.
+    key_nibbles: T,
+}
+
 impl Facts {
+    /// Bytes of the entry, if it is a value that stands in its record.
+    #[inline]
+    fn inlined_bytes(&self) -> u32 {
+        if usize::from(self.length) <= INLINED_VALUE_BYTES_MAX { u32::from(self.length) } else { 0 }
+    }
+
     #[inline]
     fn refers_to_value(&self, reference: u8) -> bool {
         reference == 0 && matches!(self.kind, Kind::Leaf | Kind::BranchWithValue)
@@ -62,6 +86,7 @@ pub(crate) struct Entries<'a> {
     references: Vec<u32>,
     visited_count: usize,
     steps: u64,
+    unfolded: Unfolded<u64>,
 }
 
 /// Open addressing: position + 1 and some bits of the mixed hash above it; 0 where nothing is. The size is a power of two.
@@ -148,7 +173,8 @@ impl<'a> Entries<'a> {
         let hashes: Vec<Hash> = entries.iter().map(|entry| sha256(entry)).collect();
         let table = Table::new(&hashes);
         let facts = Vec::with_capacity(entries.len());
-        let mut found = Self { entries, hashes, table, facts, references: Vec::new(), visited_count: 0, steps: 0 };
+        let mut found =
+            Self { entries, hashes, table, facts, references: Vec::new(), visited_count: 0, steps: 0, unfolded: Unfolded::default() };
         found.resolve();
         Ok(found)
     }
@@ -159,7 +185,7 @@ impl<'a> Entries<'a> {
         let mut wanted: Vec<&Hash> = Vec::with_capacity(LOOKUPS + 17);
         let mut references = Vec::with_capacity(self.entries.len());
         for entry in &self.entries {
-            let mut facts = Facts { references: (references.len() + wanted.len()) as u32, ..Facts::default() };
+            let mut facts = Facts { references: (references.len() + wanted.len()) as u32, length: capped(entry.len()), ..Facts::default() };
             let before = wanted.len();
             if let Some(node) = Node::read_whole(entry) {
                 match node.kind {
@@ -246,6 +272,38 @@ impl<'a> Entries<'a> {
         Ok(())
     }
 
+    /// Let the next walk have as many steps as the one before.
+    pub(crate) fn forget_steps(&mut self) {
+        self.steps = 0;
+    }
+
+    /// Count a record of the interval, whose value was visited and whose key has so many nibbles.
+    pub(crate) fn count_value(&mut self, value: u32, nibbles: usize) {
+        self.unfolded.records += 1;
+        self.unfolded.inlined_bytes += u64::from(self.facts[value as usize].inlined_bytes());
+        self.unfolded.key_nibbles += nibbles as u64;
+    }
+
+    /// Refuse a part whose records have more bytes than the state can have for them, or than its own bytes are good for.
+    ///
+    /// A part ends at the first key with which the memory usage from its beginning is over its share, so all its records but the first
+    /// have no more together, and each has that of a node and a value beside its bytes. No root of a chain says otherwise; and where the
+    /// root itself says what nobody can hold, a part of more than the usual memory usage is bounded by its bytes.
+    pub(crate) fn check_unfolded(&self, share: u64, part_bytes: u64) -> Result<()> {
+        let Unfolded { records, inlined_bytes, key_nibbles } = self.unfolded;
+        let memory_usage = inlined_bytes + 2 * NODE_MEMORY_USAGE * records;
+        if memory_usage > share.saturating_add(2 * NODE_MEMORY_USAGE + INLINED_VALUE_BYTES_MAX as u64) {
+            let problem = format!("the records of a part have a memory usage of {memory_usage}, its share of the state root's is {share}");
+            return Err(TrieError::new(ErrorKind::PartLimit, problem, ""));
+        }
+        let (bytes, bytes_max) = (inlined_bytes + key_nibbles / 2, APPLIED_BYTES_MAX.min(APPLIED_RATIO_MAX * part_bytes));
+        if share > STATE_PART_MEMORY_USAGE && bytes > STATE_PART_MEMORY_USAGE.max(bytes_max) {
+            let problem = format!("the records of a part of {part_bytes} bytes have {bytes}, more than {bytes_max}");
+            return Err(TrieError::new(ErrorKind::PartLimit, problem, ""));
+        }
+        Ok(())
+    }
+
     /// Decode an entry that is referred to as a node.
     pub(crate) fn node(&self, position: u32) -> Result<Node<'a>> {
         Node::read_whole(self.entries[position as usize]).ok_or_else(|| self.no_node(position))
@@ -265,6 +323,10 @@ impl<'a> Entries<'a> {
         }
         let facts = self.facts[position as usize];
         check_depth(depth + usize::from(facts.height))?;
+        let below = facts.below;
+        self.unfolded.records += u64::from(below.records);
+        self.unfolded.inlined_bytes += u64::from(below.inlined_bytes);
+        self.unfolded.key_nibbles += u64::from(below.key_nibbles) + depth as u64 * u64::from(below.records);
         // The node itself was counted when it was followed.
         self.step(u64::from(facts.steps) - 1)
     }
@@ -307,11 +369,13 @@ impl<'a> Entries<'a> {
         if facts.kind == Kind::Other {
             return Err(self.no_node(position));
         }
-        let mut values = 0;
+        let mut own = Unfolded::default();
         for reference in 0..facts.reference_count {
             let to = self.reference(position, usize::from(reference))?;
             self.visit(to);
-            values += u32::from(facts.refers_to_value(reference));
+            if facts.refers_to_value(reference) {
+                own = Unfolded { records: 1, inlined_bytes: self.facts[to as usize].inlined_bytes(), key_nibbles: facts.nibbles.into() };
+            }
         }
         for reference in 0..facts.reference_count {
             let child = self.references[facts.references as usize + usize::from(reference)];
@@ -319,12 +383,14 @@ impl<'a> Entries<'a> {
             if leaf.kind == Kind::Leaf && !leaf.reached && !facts.refers_to_value(reference) {
                 let value = self.reference(child, 0)?;
                 self.visit(value);
+                let inlined_bytes = self.facts[value as usize].inlined_bytes();
                 let leaf = &mut self.facts[child as usize];
                 (leaf.steps, leaf.height, leaf.reached) = (2, leaf.nibbles, true);
+                leaf.below = Unfolded { records: 1, inlined_bytes, key_nibbles: leaf.nibbles.into() };
             }
         }
         let facts = &mut self.facts[position as usize];
-        (facts.steps, facts.height) = (1 + values, facts.nibbles);
+        (facts.steps, facts.height, facts.below) = (1 + own.records, facts.nibbles, own);
         Ok(())
     }
 
@@ -336,6 +402,10 @@ impl<'a> Entries<'a> {
         parent.steps = parent.steps.saturating_add(child.steps);
         let own = if parent.kind == Kind::Extension { parent.nibbles } else { 1 };
         parent.height = parent.height.max(own.saturating_add(child.height));
+        let (sum, below) = (&mut parent.below, child.below);
+        sum.records = sum.records.saturating_add(below.records);
+        sum.inlined_bytes = sum.inlined_bytes.saturating_add(below.inlined_bytes);
+        sum.key_nibbles = sum.key_nibbles.saturating_add(below.key_nibbles).saturating_add(below.records.saturating_mul(own.into()));
     }
 
     /// Refuse entries that the walk did not reach: duplicates, or entries of another part.

@@ -24,5 +24,12 @@ pub const TRIE_DEPTH_MAX: usize = 2 * KEY_BYTES_MAX;
 /// Most nodes that one validation or application visits.
 pub const WALK_STEPS_MAX: u64 = 64 << 20;
 
-/// Most bytes of keys and inlined values that one application returns: equal values stand once in a part but at every key here.
-pub const APPLIED_BYTES_MAX: usize = 4 << 30;
+/// Memory usage that a part is meant to have (nearcore STATE_PART_MEMORY_LIMIT).
+pub const STATE_PART_MEMORY_USAGE: u64 = 30 << 20;
+
+/// Most bytes of keys and inlined values of a part that has more than that: equal values stand once in a part, but at every key in
+/// its records.
+pub const APPLIED_BYTES_MAX: u64 = 1 << 30;
+
+/// The same for a byte of the part. A record that shares no node with another has at most 2304 bytes of key over 89 bytes of nodes.
+pub const APPLIED_RATIO_MAX: u64 = 32;

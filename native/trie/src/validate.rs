@@ -84,35 +84,60 @@ impl OnValue for Ignored {
     }
 }
 
-/// Judge a part as nearcore does.
+/// Judge a part as nearcore does, and by what its records would have once it is applied.
 pub fn validate(part: &[u8], state_root: &Hash, part_id: u64, num_parts: u64) -> Result<()> {
-    walk_part(part, state_root, part_id, num_parts, &mut Ignored).map(|_| ())
+    check_part(part, state_root, part_id, num_parts).map(|_| ())
+}
+
+/// A part that was judged, and the interval of its keys.
+pub(crate) struct CheckedPart<'a> {
+    pub(crate) entries: Entries<'a>,
+    begin: Vec<u8>,
+    end: Vec<u8>,
+}
+
+impl CheckedPart<'_> {
+    /// Walk over the interval once more, for its values.
+    pub(crate) fn walk_again(&mut self, state_root: &Hash, on_value: &mut impl OnValue) -> Result<()> {
+        if *state_root == EMPTY_ROOT {
+            return Ok(());
+        }
+        self.entries.forget_steps();
+        walk_interval(&mut self.entries, state_root, &self.begin, &self.end, on_value)
+    }
 }
 
 /// Do the three walks of a part.
-pub(crate) fn walk_part<'a>(
-    part: &'a [u8],
-    state_root: &Hash,
-    part_id: u64,
-    num_parts: u64,
-    on_value: &mut impl OnValue,
-) -> Result<Entries<'a>> {
+pub(crate) fn check_part<'a>(part: &'a [u8], state_root: &Hash, part_id: u64, num_parts: u64) -> Result<CheckedPart<'a>> {
     if part_id >= num_parts {
         return Err(TrieError::new(ErrorKind::Assertion, "a part id is not below the number of parts", format!("{part_id}/{num_parts}")));
     }
     let mut entries = Entries::new(part)?;
+    let (mut begin, mut end) = (Vec::new(), Vec::new());
     if *state_root != EMPTY_ROOT {
-        let begin = find_boundary(&mut entries, state_root, part_id, num_parts)?;
-        let end = find_boundary(&mut entries, state_root, part_id + 1, num_parts)?;
-        // nearcore's encoding of the right edge reads back as the empty key, so that is where its walk begins then.
-        let begin = if begin == RIGHT_EDGE { &[] } else { begin.as_slice() };
-        let mut interval = IntervalWalk { path: Path { nibbles: Vec::new(), end: &end, shared: 0 }, trail: Vec::new() };
-        if interval.seek(&mut entries, state_root, begin)? {
-            interval.run(&mut entries, on_value)?;
+        begin = find_boundary(&mut entries, state_root, part_id, num_parts)?;
+        end = find_boundary(&mut entries, state_root, part_id + 1, num_parts)?;
+        let root = entries.root(state_root)?;
+        let total = entries.node(root)?.memory_usage;
+        let mut share = total / num_parts + u64::from(total % num_parts > 0);
+        if begin == RIGHT_EDGE {
+            // nearcore's encoding of the right edge reads back as the empty key, so that is where its walk begins then.
+            begin.clear();
+            share = total;
         }
+        walk_interval(&mut entries, state_root, &begin, &end, &mut Ignored)?;
+        entries.check_unfolded(share, part.len() as u64)?;
     }
     entries.check_all_visited()?;
-    Ok(entries)
+    Ok(CheckedPart { entries, begin, end })
+}
+
+fn walk_interval(entries: &mut Entries<'_>, state_root: &Hash, begin: &[u8], end: &[u8], on_value: &mut impl OnValue) -> Result<()> {
+    let mut interval = IntervalWalk { path: Path { nibbles: Vec::new(), end, shared: 0 }, trail: Vec::new() };
+    if interval.seek(entries, state_root, begin)? {
+        interval.run(entries, on_value)?;
+    }
+    Ok(())
 }
 
 /// The path at which a part begins.
@@ -270,6 +295,9 @@ impl<'a> IntervalWalk<'a, '_> {
             }
             let to = entries.follow(position, reference)?;
             if is_value {
+                if !V::IN_ORDER {
+                    entries.count_value(to, self.path.nibbles.len());
+                }
                 on_value.value(entries, &self.path.nibbles, to)?;
             } else if !V::IN_ORDER && self.path.has_left_end() {
                 entries.reach(to, self.path.nibbles.len())?;

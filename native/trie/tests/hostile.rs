@@ -144,6 +144,23 @@ fn shared_subtrees_below_the_limit_are_valid() {
     assert_eq!(apply(&encode(&entries), &root, 0, 1).map(|applied| applied.records.len()), Ok(16usize.pow(4)));
 }
 
+/// Equal subtrees that unfold to more than the state root has for the part are refused before a record is made, and so are those
+/// under a root that claims whatever they unfold to.
+#[test]
+fn shared_subtrees_do_not_unfold_past_their_share() {
+    let value = [7; 3900];
+    for memory_usage in [1 << 20, 16u64.pow(6) * 4002 + 50 * (16u64.pow(6) - 1) / 15, u64::MAX] {
+        let mut entries = vec![value.to_vec(), leaf(&[0x20], &value)];
+        for _ in 0..6 {
+            let child = sha256(entries.last().expect("not empty"));
+            entries.push(branch(&[child; 16], memory_usage));
+        }
+        let root = sha256(entries.last().expect("not empty"));
+        assert_eq!(apply(&encode(&entries), &root, 0, 1).map(|_| ()).map_err(|error| error.kind), Err(ErrorKind::PartLimit));
+        assert_eq!(validate(&encode(&entries), &root, 0, 1).map_err(|error| error.kind), Err(ErrorKind::PartLimit));
+    }
+}
+
 /// A chain of extensions without nibbles ends in an error, not in an endless trail.
 #[test]
 fn chains_without_nibbles_are_limited() {

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pipelines.kernel import trie_kernel as protocol
 from schemas.errors import MalformedNodeError, MissingTrieValueError, PartLimitError, UnexpectedTrieValueError
 from schemas.ids import ZERO_HASH, CryptoHash, PartId
+from schemas.nearcore.flat_state_limits import INLINED_VALUE_BYTES_MAX
 from schemas.nearcore.state_part import boundary_threshold
 from schemas.nearcore.trie_node import (
     BranchNode,
@@ -36,6 +37,8 @@ class PartEntries:
         self._by_hash: dict[bytes, bytes] = {hash_node(entry): entry for entry in entries}
         self._visited: set[bytes] = set()
         self._steps = 0
+        self.encoded_bytes = 5 + sum(4 + len(entry) for entry in entries)
+        """Of the part."""
 
     def read(self, entry_hash: bytes) -> bytes:
         """Return a node's or value's bytes.
@@ -85,9 +88,51 @@ def walk_part(entries: PartEntries, state_root: CryptoHash, part_id: PartId) -> 
         return
     begin = find_state_part_boundary(entries, state_root, part_id.idx, part_id.total)
     end = find_state_part_boundary(entries, state_root, part_id.idx + 1, part_id.total)
-    # nearcore encodes the boundary that it seeks as the nibbles of a leaf; for the right edge, whose one nibble is 16, that
-    # overflows into the flags and decodes to no nibble at all, so that the walk begins at the root.
-    yield from walk_interval(entries, state_root, b"" if begin == RIGHT_EDGE else begin, end)
+    total = entries.read_node(state_root).memory_usage
+    share = -(-total // part_id.total)
+    if begin == RIGHT_EDGE:
+        # nearcore encodes the boundary that it seeks as the nibbles of a leaf; for the right edge, whose one nibble is 16, that
+        # overflows into the flags and decodes to no nibble at all, so that the walk begins at the root.
+        begin, share = b"", total
+    unfolded = _Unfolded(share, entries.encoded_bytes)
+    for key, value in walk_interval(entries, state_root, begin, end):
+        unfolded.add(key, value)
+        yield key, value
+
+
+class _Unfolded:
+    """What the records of a part have once each stands by itself, though they share nodes and values.
+
+    Args:
+        share: of the root's memory usage.
+        part_bytes: bytes of the part.
+    """
+
+    def __init__(self, share: int, part_bytes: int) -> None:
+        self._share = share
+        bytes_max = min(protocol.APPLIED_BYTES_MAX, protocol.APPLIED_RATIO_MAX * part_bytes)
+        self._bytes_max = max(protocol.STATE_PART_MEMORY_USAGE, bytes_max) if share > protocol.STATE_PART_MEMORY_USAGE else None
+        self._memory_usage = 0
+        self._bytes = 0
+
+    def add(self, key: bytes, value: bytes) -> None:
+        """Count a record.
+
+        Args:
+            key: as nibbles.
+        Raises:
+            PartLimitError: with it the records have more than the state can have for them, or than the part's own bytes are good for.
+        """
+        inlined_bytes = len(value) if len(value) <= INLINED_VALUE_BYTES_MAX else 0
+        self._memory_usage += 2 * protocol.NODE_MEMORY_USAGE + inlined_bytes
+        self._bytes += len(key) // 2 + inlined_bytes
+        # The first record of a part may be over its share, and be all of it.
+        if self._memory_usage > self._share + 2 * protocol.NODE_MEMORY_USAGE + INLINED_VALUE_BYTES_MAX:
+            raise PartLimitError(
+                problem=f"the records of a part have a memory usage of more than its share of the state root's, {self._share}"
+            )
+        if self._bytes_max is not None and self._bytes > self._bytes_max:
+            raise PartLimitError(problem=f"the records of a part have more than {self._bytes_max} bytes")
 
 
 def find_state_part_boundary(entries: PartEntries, state_root: CryptoHash, part_id: int, num_parts: int) -> bytes:
