@@ -42,7 +42,7 @@ class CountingFileStore(FileStore):
         with self._counted("put", as_view(data).nbytes):
             return FileStore.put(self, name, data, create_only=create_only)
 
-    def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+    def get(self, name: str, start: int, stop: int) -> bytes:
         """See `Store.get`."""
         with self._counted("get"):
             data = FileStore.get(self, name, start, stop)

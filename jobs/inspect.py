@@ -27,12 +27,15 @@ from pipelines.near.trie.trie_walk_source import has_state_root
 from pipelines.nearpeer.peer_url import SCHEME
 from pipelines.nearpeer.survey import NEIGHBOURS_MAX
 from pipelines.stores.open_store import open_store
+from pipelines.stores.ranges import read_object
+from pipelines.stores.regular_file import read_regular
 from schemas.errors import EpochNotReadyError, InvalidInputError, MalformedPartError, StatecastError
 from schemas.nearcore.epoch_context import EpochContext
 from schemas.nearcore.state_part import Encoding, decode_partial_state, decode_state_part
 from schemas.nearcore.trie_node import decode_trie_node
 from schemas.published.dsse import parse_envelope
 from schemas.published.manifest import Manifest
+from schemas.published.manifest_shard import STORED_BYTES_MAX
 from schemas.published.object_layout import ObjectKind, parse_object_name
 from schemas.published.shard_statement import ShardStatement
 
@@ -74,15 +77,22 @@ def _document(what: str) -> dict[str, Any]:
         return _node(local)
     if local is not None and not local.exists():
         raise InvalidInputError(problem="there is no such file or folder", where=what)
-    if local is not None and local.is_file():
-        return _object(local.name, str(local.resolve()), local.read_bytes())
+    if local is not None and not local.is_dir():
+        return _object(local.name, str(local.resolve()), _read(local))
     parsed = parse_object_name(what[what.index("chain_id=") :]) if "chain_id=" in what else None
     if parsed is not None:
         root, name = what[: what.index("chain_id=")], what[what.index("chain_id=") :]
-        return _object(name.rpartition("/")[2], name, open_store(root.rstrip("/") or "/").get(name))
+        return _object(name.rpartition("/")[2], name, read_object(open_store(root.rstrip("/") or "/"), name, STORED_BYTES_MAX))
     if local is not None and next(local.rglob("shard.json"), None) is not None and next(local.rglob("manifest.json"), None) is None:
         return _dataset(what)
     return _epoch(what)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return read_regular(file, STORED_BYTES_MAX)
+    except OSError as error:
+        raise InvalidInputError(problem=f"the file can't be read: {error.strerror}", where=str(file)) from None
 
 
 def _node(home: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pipelines.producing.forecast.epoch_shape import EpochShape, epoch_shape
 from pipelines.producing.forecast.forecast_epoch import Cluster, EpochForecast, forecast_epoch
 from pipelines.producing.forecast.price_list import PRICE_LIST_BYTES_MAX, PriceList
 from pipelines.producing.forecast.stage_costs import GIB, StageCosts, stage_costs_from_benchmark
+from pipelines.stores.regular_file import open_regular
 from schemas.errors import InvalidInputError
 
 CORES_MAX = 4096
@@ -148,7 +149,7 @@ def _read_costs(path: Path | None) -> StageCosts:
 
 def _read(path: Path, bytes_max: int) -> bytes:
     try:
-        with path.expanduser().open("rb") as file:
+        with open_regular(path.expanduser()) as file:
             return file.read(bytes_max + 1)
     except OSError as error:
         raise InvalidInputError(problem=f"the file can't be read: {error.strerror}", where=str(path)) from error

@@ -17,11 +17,13 @@ import pyarrow as pa
 from pipelines.dataset.dataset_files import opened_batches
 from pipelines.dataset.referenced_values import find_shared_values, read_referenced_values, read_whole_values_file
 from pipelines.stores.open_store import open_store
+from pipelines.stores.ranges import read_object
 from schemas.dataset.dataset_summary import SUMMARY_BYTES_MAX, DatasetSummary, RecordsFile, shard_folder
 from schemas.dataset.flat_state import OWN_VALUE_SCHEMA, RECORD_SCHEMA, VALUE_SCHEMA
-from schemas.errors import DatasetError, EpochNotReadyError, ObjectNotFoundError, StoreNotListedError
+from schemas.errors import DatasetError, EpochNotReadyError, ObjectMismatchError, ObjectNotFoundError, StoreNotListedError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.nearcore.epoch_context import EpochContext
+from schemas.nearcore.state_header import STATE_HEADER_BYTES_MAX
 
 DATASET_SCHEME: Final = "dataset://"
 """In front of a dataset's own URL, where a command takes other things too."""
@@ -181,10 +183,11 @@ class ShardDataset:
             return None
         expected = self.summary.verified_state_header_sha256
         try:
-            header = open_store(self.url).get(f"{self.folder}/state_header")
-        except ObjectNotFoundError as error:
+            header = read_object(open_store(self.url), f"{self.folder}/state_header", STATE_HEADER_BYTES_MAX)
+        except (ObjectNotFoundError, ObjectMismatchError) as error:
+            problem = "is missing" if isinstance(error, ObjectNotFoundError) else f"is none: {error.problem}"
             raise DatasetError(
-                problem="the state header is missing", where=f"{self.url}/{self.folder}", remedy="Export the shard again."
+                problem=f"the state header {problem}", where=f"{self.url}/{self.folder}", remedy="Export the shard again."
             ) from error
         if expected is not None and hashlib.sha256(header).hexdigest() != expected:
             raise DatasetError(

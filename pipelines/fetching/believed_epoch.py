@@ -26,6 +26,7 @@ from pipelines.fetching.source_from_url import TORRENT, open_source, unique_urls
 from pipelines.fetching.throttle import Throttle
 from pipelines.stores.durable_file import disk_errors
 from pipelines.stores.pace import Pace
+from pipelines.stores.regular_file import open_regular, read_regular
 from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.policy import BelievedManifest, BelievedStatement, acceptable_manifests, check_state_header, choose_statement
 from schemas.errors import EpochNotReadyError, EquivocationError, FetchError, InvalidInputError, ManifestError, StatecastError
@@ -326,7 +327,7 @@ class EpochBeliever:
         path = self.folder.path(name)
         if has_digest(path, listed.header.size, listed.header.sha256):
             with disk_errors(path):
-                return path.read_bytes()
+                return read_regular(path, listed.header.size)
         found = self.sources.reader.read_verified(name, listed.header.size, listed.header.sha256)
         liars |= found.other_bytes
         return found.data
@@ -361,5 +362,5 @@ def has_digest(path: Path, size: int, sha256: str) -> bool:
     with disk_errors(path):
         if not path.is_file() or path.stat().st_size != size:
             return False
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == sha256

@@ -36,8 +36,9 @@ from pipelines.fetching.verifier import Verifier
 from pipelines.stores.durable_file import disk_errors
 from pipelines.stores.open_store import open_store
 from pipelines.stores.read_only import is_written
+from pipelines.stores.regular_file import read_regular
 from schemas.errors import FetchError, IntegrityError, InvalidInputError, ManifestError
-from schemas.published.latest_pointer import LatestPointer
+from schemas.published.latest_pointer import POINTER_BYTES_MAX, LatestPointer
 from schemas.published.object_layout import EpochLayout, latest_name
 
 
@@ -210,7 +211,7 @@ class EpochFetch:
         revision, payload_sha256 = epoch.manifest.manifest.revision, epoch.manifest.envelope.payload_sha256
         pointer = LatestPointer(layout.chain_id, layout.epoch_height, layout.epoch_id, revision, payload_sha256)
         with disk_errors(path):
-            there = path.read_bytes() if path.is_file() else None
+            there = read_regular(path, POINTER_BYTES_MAX) if path.is_file() else None
         try:
             if there is not None and self._is_newer(LatestPointer.parse(there, str(path)), epoch, is_latest=is_latest):
                 return

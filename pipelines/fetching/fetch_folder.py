@@ -17,7 +17,8 @@ from typing import Final
 
 from pipelines.stores.durable_file import disk_errors, give_name, make_folder, sync_file, sync_folder
 from pipelines.stores.file_lock import take_lock
-from pipelines.trust.freshness import AcceptedManifests
+from pipelines.stores.regular_file import read_regular
+from pipelines.trust.freshness import MEMORY_BYTES_MAX, AcceptedManifests
 from schemas.errors import ClaimedError
 
 WORK_FOLDER: Final = ".statecast-fetch"
@@ -91,7 +92,7 @@ class FetchFolder:
         """
         target = self.path(name)
         with disk_errors(target):
-            if target.is_file() and target.stat().st_size == len(data) and target.read_bytes() == data:
+            if target.is_file() and target.stat().st_size == len(data) and read_regular(target, len(data)) == data:
                 return
             temporary = self.temporary()
             temporary.write_bytes(data)
@@ -121,7 +122,9 @@ class FetchFolder:
         """
         path = self._memory(chain_id)
         with disk_errors(path):
-            return AcceptedManifests.parse(path.read_bytes(), chain_id, str(path)) if path.exists() else AcceptedManifests(chain_id)
+            if not path.exists():
+                return AcceptedManifests(chain_id)
+            return AcceptedManifests.parse(read_regular(path, MEMORY_BYTES_MAX), chain_id, str(path))
 
     def remember(self, accepted: AcceptedManifests) -> None:
         """Write what is accepted, before anything of it is fetched: a kill must not make it forgotten.

@@ -14,6 +14,7 @@ from threading import Lock
 from typing import Any, Final
 
 from pipelines.bittorrent.published_torrent import PublishedTorrent, check_torrent, named_torrent
+from pipelines.stores.regular_file import open_regular
 from schemas.address import Address
 from schemas.errors import IntegrityError, ManifestError, StatecastError, StoreError, StoreFullError
 from schemas.ids import PartId
@@ -118,7 +119,7 @@ class Download:
         start, stop = torrent.piece_bytes(part_id, piece)
         path = folder / shard_folder_name(torrent.shard_id) / part_file_name(PartId(part_id, self._shard.num_parts))
         try:
-            with open(path, "rb") as file:
+            with open_regular(path) as file:
                 file.seek(start)
                 data = file.read(stop - start)
         except FileNotFoundError:

@@ -24,6 +24,7 @@ from pipelines.fetching.fetch_part import FetchPart
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.part_check import validate_sorted
 from pipelines.stores.durable_file import disk_errors
+from pipelines.stores.regular_file import open_regular
 from schemas.errors import IntegrityError, PartialResultError, StatecastError
 from schemas.nearcore.state_part import decode_state_part
 
@@ -48,7 +49,7 @@ class VerifyPartTask:
             StoreError: the file can't be read.
         """
         part = self.part
-        with disk_errors(self.path), open(self.path, "rb") as file:
+        with disk_errors(self.path), open_regular(self.path) as file:
             if os.fstat(file.fileno()).st_size != part.size:
                 return "it does not have the manifest's size"
             data = file.read(part.size + 1)

@@ -8,17 +8,26 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX
 from pipelines.bittorrent.torrents import build_torrent
 from pipelines.bucket.published_epoch import StoredManifest, read_manifest, read_statement
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.keeping.check_part import CheckedPart, part_tasks
 from pipelines.stores.open_store import open_store
+from pipelines.stores.ranges import read_object
 from pipelines.stores.store import Store
 from pipelines.trust.chain import ProvenBlocks, prove_blocks
 from pipelines.trust.policy import check_state_header
 from pipelines.trust.signatures import TrustRule, agreed_signers
-from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, ObjectNotFoundError, StoreNotListedError
+from schemas.errors import (
+    EpochNotReadyError,
+    InvalidInputError,
+    ManifestError,
+    ObjectMismatchError,
+    ObjectNotFoundError,
+    StoreNotListedError,
+)
 from schemas.ids import CryptoHash, PartId
 from schemas.published.dsse import Envelope
 from schemas.published.manifest import Manifest
@@ -192,7 +201,7 @@ class EpochCheck:
         name = self.layout.state_header(listed.shard_id)
         data = None
         if listed.header is not None:
-            data = _get_or_miss(store, name, findings)
+            data = _get_or_miss(store, name, listed.header.size, findings)
             if data is None:
                 return
             if hashlib.sha256(data).hexdigest() != listed.header.sha256:
@@ -207,7 +216,7 @@ class EpochCheck:
         if listed.torrent is None:
             return
         name = self.layout.torrent(listed.shard_id)
-        data = _get_or_miss(store, name, findings)
+        data = _get_or_miss(store, name, TORRENT_BYTES_MAX, findings)
         if data is None:
             return
         pieces = [part.pieces for part in checked if part.pieces is not None]
@@ -251,13 +260,15 @@ def find_foreign(layout: EpochLayout, manifest: Manifest, names: Iterable[str]) 
     return findings
 
 
-def _get_or_miss(store: Store, name: str, findings: list[Finding]) -> bytes | None:
-    """Read an object; note that it is missing where it is."""
+def _get_or_miss(store: Store, name: str, bytes_max: int, findings: list[Finding]) -> bytes | None:
+    """Read an object; note that it is missing or longer than it may be where it is."""
     try:
-        return store.get(name)
+        return read_object(store, name, bytes_max)
     except ObjectNotFoundError:
         findings.append(Finding(FindingKind.MISSING, name, "it is missing"))
-        return None
+    except ObjectMismatchError as error:
+        findings.append(Finding(FindingKind.WRONG, name, error.problem))
+    return None
 
 
 def _amount(part: CheckedPart) -> Amount:

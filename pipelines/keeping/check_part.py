@@ -56,7 +56,7 @@ class CheckPartTask:
             StoreError: the store can't be read.
         """
         try:
-            data = open_store(self.store_url).get(self.object_name)
+            data = open_store(self.store_url).get(self.object_name, 0, self.stored.size + 1)
         except ObjectNotFoundError:
             return CheckedPart(self.object_name, 0, 0, missing=True, problem="it is missing", pieces=None)
         try:
@@ -69,6 +69,8 @@ class CheckPartTask:
         return CheckedPart(self.object_name, len(data), records, missing=False, problem=None, pieces=pieces)
 
     def _verify(self, data: bytes) -> int:
+        if len(data) > self.stored.size:
+            raise IntegrityError(problem=f"it has more than the manifest's {self.stored.size} bytes")
         if len(data) != self.stored.size or hashlib.sha256(data).hexdigest() != self.stored.sha256:
             raise IntegrityError(problem=f"its {len(data)} bytes do not have the manifest's size and sha256")
         if self.stated is None:

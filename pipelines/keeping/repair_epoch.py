@@ -109,7 +109,7 @@ class EpochRepair:
                 return Repair(finding, problem="another writer replaced it in the meantime")
         else:
             store.put(finding.object_name, data)
-        if store.get(finding.object_name) != data:
+        if store.get(finding.object_name, 0, len(data) + 1) != data:
             raise ObjectMismatchError(problem="the store gives back other bytes than it took", where=f"{store.url}/{finding.object_name}")
         return Repair(finding, source_id)
 

@@ -16,7 +16,8 @@ from pipelines.kernel.trie_kernel import Kernel
 from pipelines.near.node.flat_state_source import FlatStateSource
 from pipelines.producing.build.build_part import BuildPartTask, BuildSummary, SealTask
 from pipelines.producing.build.plan_parts import PartPlan, StructureTask, decide_num_parts, plan_boundaries, plan_parts, seal_structure
-from pipelines.producing.build.work_folder import WorkFolder
+from pipelines.producing.build.work_folder import WORK_OBJECT_BYTES_MAX, WorkFolder
+from pipelines.stores.ranges import read_object
 from schemas.ids import ZERO_HASH, CryptoHash
 from schemas.published.torrent import LEAF_BYTES, piece_length_for
 
@@ -145,6 +146,6 @@ def explain_parts(kernel: Kernel, source: FlatStateSource, planned: PlannedShard
     return RootExplanation(
         kernel=kernel,
         source=source,
-        read_edges=lambda: [store.get(planned.work.edge(plan.part_id)) for plan in plans],
+        read_edges=lambda: [read_object(store, planned.work.edge(plan.part_id), WORK_OBJECT_BYTES_MAX) for plan in plans],
         read_range=lambda index: [batch for span in plans[index].spans for batch in planned.dataset.read_span(span)],
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 from pipelines.proving.node_readers import NodesInOrder
 from pipelines.proving.shard_choice import check_shard
 from pipelines.proving.walk_proof import Ending, check_claim, check_value, walk_prefix, walk_to_key
+from pipelines.stores.regular_file import open_regular
 from schemas.errors import IntegrityError, InvalidInputError
 from schemas.ids import CryptoHash
 from schemas.nearcore.shard_layout import ShardLayout
@@ -48,7 +49,7 @@ def read_proof(path: Path) -> TrieProof:
         IntegrityError: it is no proof.
     """
     try:
-        with path.expanduser().open("rb") as file:
+        with open_regular(path.expanduser()) as file:
             return TrieProof.parse(file.read(PROOF_BYTES_MAX + 1), str(path))
     except OSError as error:
         raise InvalidInputError(problem=f"the proof can't be read: {error.strerror}", where=str(path)) from None

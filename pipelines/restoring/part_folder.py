@@ -14,6 +14,7 @@ from itertools import islice
 
 from pipelines.restoring.part_object import PartObject
 from pipelines.stores.open_store import open_store
+from pipelines.stores.ranges import read_object
 from pipelines.stores.store import Store
 from schemas.errors import (
     EpochNotReadyError,
@@ -27,9 +28,9 @@ from schemas.ids import ZERO_HASH, CryptoHash, PartId
 from schemas.nearcore.block import decode_block_header
 from schemas.nearcore.epoch_context import EpochContext, ShardContext
 from schemas.nearcore.flat_storage import FlatBlock
-from schemas.nearcore.state_header import decode_state_header, prove_state_root
+from schemas.nearcore.state_header import STATE_HEADER_BYTES_MAX, decode_state_header, prove_state_root
 from schemas.nearcore.state_part import Encoding, default_encoding
-from schemas.published.dsse import parse_envelope
+from schemas.published.dsse import ENVELOPE_BYTES_MAX, parse_envelope
 from schemas.published.manifest import Manifest
 from schemas.published.manifest_shard import ManifestShard
 from schemas.published.object_layout import EpochLayout, ObjectKind, parse_epoch_folder, parse_object_name
@@ -162,7 +163,7 @@ def open_epoch_parts(
 def _read_manifest(store: Store, layout: EpochLayout) -> Manifest | None:
     where = f"{store.url}/{layout.manifest}"
     try:
-        data = store.get(layout.manifest)
+        data = store.get(layout.manifest, 0, ENVELOPE_BYTES_MAX + 1)
     except ObjectNotFoundError:
         return None
     manifest = Manifest.from_payload(parse_envelope(data, where).payload, where)
@@ -297,7 +298,7 @@ class _ShardReader:
         name = self.layout.shard_statement(listed.shard_id)
         where = f"{self.store.url}/{name}"
         try:
-            data = self.store.get(name)
+            data = self.store.get(name, 0, ENVELOPE_BYTES_MAX + 1)
         except ObjectNotFoundError:
             return None
         envelope = parse_envelope(data, where)
@@ -311,11 +312,12 @@ class _ShardReader:
     ) -> ShardParts:
         name = self.layout.state_header(shard.shard_id)
         where = f"{self.store.url}/{name}"
+        listed_header = None if listed is None else listed.header
         try:
-            data = self.store.get(name)
+            data = read_object(self.store, name, STATE_HEADER_BYTES_MAX if listed_header is None else listed_header.size)
         except ObjectNotFoundError:
             return ShardParts(shard, parts, None, memory_usage, _flat_head(shard.flat_head_target, self.context), root_proved=False)
-        if listed is not None and listed.header is not None and hashlib.sha256(data).hexdigest() != listed.header.sha256:
+        if listed_header is not None and hashlib.sha256(data).hexdigest() != listed_header.sha256:
             raise ObjectMismatchError(problem="the state header does not have the manifest's sha256", where=where)
         blocks = self.context.block_headers
         header = prove_state_root(data, self.context.sync_hash, blocks, where) if blocks else decode_state_header(data, where)

@@ -21,11 +21,12 @@ from pipelines.near.record_batches import bounded
 from pipelines.restoring.part_folder import EpochParts, ShardParts
 from pipelines.restoring.part_object import PartObject, located
 from pipelines.stores.open_store import open_store
+from pipelines.stores.ranges import read_object
 from schemas.dataset.dataset_summary import shard_folder
 from schemas.dataset.flat_state import VALUE_SCHEMA
 from schemas.errors import DatasetError, IntegrityError, ValueMismatchError
 from schemas.nearcore.epoch_context import EpochContext, ShardContext
-from schemas.nearcore.state_header import HeaderOrigin
+from schemas.nearcore.state_header import STATE_HEADER_BYTES_MAX, HeaderOrigin
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,9 @@ class PartsSource:
     def state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
         """Return the state header that lies beside the parts."""
         name = self.shard.header_name
-        return NO_STATE_HEADER if name is None else FoundStateHeader(open_store(self.store_url).get(name), HeaderOrigin.COPIED)
+        if name is None:
+            return NO_STATE_HEADER
+        return FoundStateHeader(read_object(open_store(self.store_url), name, STATE_HEADER_BYTES_MAX), HeaderOrigin.COPIED)
 
     def root_memory_usage(self, shard: ShardContext) -> int | None:
         """Return what a statement or the state header says."""

@@ -30,9 +30,11 @@ from pipelines.restoring.verify_database import VerifyBucketTask, VerifyRangeTas
 from pipelines.stores.durable_file import sync_folder
 from pipelines.stores.file_lock import take_lock
 from pipelines.stores.open_store import open_store
+from pipelines.stores.ranges import read_object
 from schemas.errors import ClaimedError, IntegrityError, ObjectExistsError
 from schemas.ids import ZERO_HASH, CryptoHash
 from schemas.nearcore.flat_storage import encode_ready_status
+from schemas.nearcore.state_header import STATE_HEADER_BYTES_MAX
 
 APPLY_TASK_MEMORY_BYTES = 800 << 20
 """Peak memory of applying one part: both forms of it, its records, its entries by hash."""
@@ -237,7 +239,9 @@ def _statuses(epoch: EpochParts) -> dict[bytes, bytes]:
 def _headers(epoch: EpochParts) -> dict[bytes, bytes]:
     store = open_store(epoch.store_url)
     return {
-        shard.context.shard_id.to_bytes(8, "little") + epoch.context.sync_hash: store.get(shard.header_name)
+        shard.context.shard_id.to_bytes(8, "little") + epoch.context.sync_hash: read_object(
+            store, shard.header_name, STATE_HEADER_BYTES_MAX
+        )
         for shard in epoch.shards
         if shard.header_name is not None
     }

@@ -26,12 +26,16 @@ from typing import Any
 from pipelines.restoring.part_folder import ShardParts
 from pipelines.restoring.rocksdb_writer import UNFINISHED_SUFFIX, writing
 from pipelines.stores.durable_file import give_name
+from pipelines.stores.regular_file import read_regular
 
 WORK_FORMAT = 1
 """Counts up when what the tasks leave changes."""
 
 PARTS_PER_BUCKET = 4
 """Parts' worth of nodes and values that one merge holds in memory: about 200 MB."""
+
+WORK_SUMMARY_BYTES_MAX = 1 << 20
+"""Largest summary that is read; one has two keys and a few numbers."""
 
 BUCKETS_MAX = 4096
 """Most buckets of a shard."""
@@ -102,7 +106,7 @@ def write_summary(path: Path, document: dict[str, Any]) -> None:
 def read_summary(path: Path) -> dict[str, Any] | None:
     """Return a JSON file's object; None when it is not there or is none, so that the work is done again."""
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_regular(path, WORK_SUMMARY_BYTES_MAX))
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) else None

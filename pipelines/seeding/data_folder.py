@@ -18,10 +18,14 @@ from typing import Any, Final
 
 from pipelines.stores.durable_file import disk_errors, sync_folder, write_all
 from pipelines.stores.file_lock import take_lock
+from pipelines.stores.regular_file import read_regular
 from schemas.errors import InvalidInputError
 from schemas.published.object_layout import EpochLayout, parse_epoch_folder
 
 OWN_FOLDER: Final = ".seed"
+
+OWN_BYTES_MAX: Final = 256 << 20
+"""Largest file of a seeder's own that is read: a line for each part that it has."""
 
 WHEN_FULL: Final = "Free space; it goes on by itself."
 """What a seeder says of a full disk."""
@@ -73,7 +77,7 @@ class DataFolder:
     def read_own_json(self, name: str) -> dict[str, Any]:
         """Return a JSON object that was remembered; empty where there is none, or a damaged one: all of it can be made again."""
         try:
-            found = json.loads(self.own(name).read_bytes())
+            found = json.loads(read_regular(self.own(name), OWN_BYTES_MAX))
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}

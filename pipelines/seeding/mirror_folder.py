@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
+from pipelines.stores.regular_file import read_regular
 from schemas.errors import ManifestError
 from schemas.published.dsse import ENVELOPE_BYTES_MAX, parse_envelope
 from schemas.published.manifest import Manifest
@@ -109,7 +110,7 @@ class MirrorFolder:
 
 def _read_digests(path: Path, layout: EpochLayout) -> Mapping[str, tuple[str, int]]:
     try:
-        manifest = Manifest.from_payload(parse_envelope(path.read_bytes(), str(path)).payload, str(path))
+        manifest = Manifest.from_payload(parse_envelope(read_regular(path, ENVELOPE_BYTES_MAX), str(path)).payload, str(path))
     except (OSError, ManifestError):
         return {}
     sizes: dict[str, int] = {}

@@ -29,12 +29,15 @@ from pipelines.seeding.peer_service import PeerService, PeerServiceSettings
 from pipelines.seeding.shard_parts import ShardFiles
 from pipelines.seeding.status import OnEvent, SeedEvent, SeedStatus, ShardKey, ShardPhase, ShardStatus
 from pipelines.seeding.swarm import Swarm, Traffic
+from pipelines.stores.durable_file import disk_errors
 from pipelines.stores.pace import Pace
+from pipelines.stores.regular_file import read_regular
 from pipelines.stores.store import Store
-from pipelines.trust.freshness import AcceptedManifests
+from pipelines.trust.freshness import MEMORY_BYTES_MAX, AcceptedManifests
 from pipelines.trust.policy import TrustPolicy
 from schemas.address import Address
 from schemas.errors import InvalidInputError, ManifestError, ObjectMismatchError, StatecastError
+from schemas.published.dsse import ENVELOPE_BYTES_MAX
 from schemas.published.manifest_shard import ManifestShard
 from schemas.published.object_layout import EpochLayout, shard_folder_name
 
@@ -214,7 +217,7 @@ class Seeder:
             if layout.chain_id != self._settings.chain_id:
                 continue
             try:
-                self._accept(self._feed.believe(layout, path.read_bytes(), str(path)))
+                self._accept(self._feed.believe(layout, read_regular(path, ENVELOPE_BYTES_MAX), str(path)))
             except (StatecastError, OSError) as error:
                 self._on_event(SeedEvent("manifest_refused", f"{path}: {error}", {"where": str(path), "problem": str(error)}))
 
@@ -239,7 +242,7 @@ class Seeder:
         if known is not None and known.envelope == epoch.envelope:
             return
         path = self._data.path(epoch.layout.manifest)
-        if not path.exists() or path.read_bytes() != epoch.envelope:
+        if not path.exists() or read_regular(path, ENVELOPE_BYTES_MAX) != epoch.envelope:
             self._data.write(path, epoch.envelope)
         self._epochs[epoch.layout] = epoch
         wanted = {ShardKey(epoch.layout, shard.shard_id): shard for shard in self._wanted(epoch)}
@@ -363,7 +366,7 @@ class Seeder:
         path = self._data.path(name)
         named_torrent(shard, name)
         with suppress(OSError, ManifestError):
-            return read_torrent(path.read_bytes(), shard, str(path))
+            return read_torrent(read_regular(path, TORRENT_BYTES_MAX), shard, str(path))
         data = self._store.get(name, 0, TORRENT_BYTES_MAX + 1)
         torrent = read_torrent(data, shard, f"{self._store.url}/{name}")
         self._data.write(path, data)
@@ -430,7 +433,9 @@ class Seeder:
             ManifestError: the memory is damaged: without it an old manifest would pass for a new one.
         """
         path, chain_id = self._data.own(_ACCEPTED), self._settings.chain_id
-        accepted = AcceptedManifests.parse(path.read_bytes(), chain_id, str(path)) if path.exists() else AcceptedManifests(chain_id)
+        with disk_errors(path):
+            data = read_regular(path, MEMORY_BYTES_MAX) if path.exists() else None
+        accepted = AcceptedManifests(chain_id) if data is None else AcceptedManifests.parse(data, chain_id, str(path))
         if accepted.is_older_format:
             note = "the memory of accepted manifests does not say who had signed them: it is not used, and starts anew"
             self._on_event(SeedEvent("memory_ignored", note, {"where": str(path), "problem": note}))

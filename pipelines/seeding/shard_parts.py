@@ -18,6 +18,7 @@ from pipelines.seeding.data_folder import WHEN_FULL, DataFolder
 from pipelines.seeding.status import ShardKey
 from pipelines.stores.durable_file import disk_errors, write_all
 from pipelines.stores.pace import Pace
+from pipelines.stores.regular_file import open_regular
 from pipelines.stores.store import Store
 from schemas.errors import ObjectMismatchError, StatecastError, StoreFullError, TransientStoreError
 from schemas.ids import PartId
@@ -133,7 +134,7 @@ class ShardFiles:
         if self._ledger.get(str(path)) == [found.st_mtime_ns, found.st_size, part.sha256]:
             return True
         digest = hashlib.sha256()
-        with disk_errors(path, WHEN_FULL), open(path, "rb") as file:
+        with disk_errors(path, WHEN_FULL), open_regular(path) as file:
             while data := file.read(1 << 20):
                 if self._stop.is_set():
                     return False

@@ -19,6 +19,7 @@ from pipelines.bittorrent.published_torrent import PublishedTorrent
 from pipelines.bittorrent.session import SessionSettings, close_session, open_session
 from pipelines.seeding.data_folder import DataFolder
 from pipelines.seeding.status import ShardKey
+from pipelines.stores.regular_file import read_regular
 from schemas.address import Address
 from schemas.errors import StoreError
 
@@ -27,6 +28,9 @@ RESUME_INTERVAL_S: Final = 60.0
 
 RESUME_TIMEOUT_S: Final = 10.0
 """How long a stopping seeder waits for resume data."""
+
+RESUME_BYTES_MAX: Final = 64 << 20
+"""Largest resume data that is read: a few bits a piece."""
 
 CALL_INTERVAL_S: Final = 5.0
 """Named peers are called again this often."""
@@ -169,7 +173,7 @@ class Swarm:
         """Add what was remembered of a torrent; damaged resume data counts as none."""
         lt = self._lt
         try:
-            found = lt.read_resume_data(self._data.own(seeded.resume_name).read_bytes())
+            found = lt.read_resume_data(read_regular(self._data.own(seeded.resume_name), RESUME_BYTES_MAX))
         except (OSError, RuntimeError):
             return
         if found.info_hashes.v1.to_bytes().hex() != seeded.torrent.info_hash_v1:

@@ -82,7 +82,7 @@ class AzureStore(RemoteStore):
         """See `Store.put`."""
         return self._write(name, as_view(data), _absent() if create_only else {}, "the name is taken by other bytes")
 
-    def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+    def get(self, name: str, start: int, stop: int) -> bytes:
         """See `Store.get`."""
         check_range(start, stop)
         blob = self._blob(name)
@@ -92,7 +92,7 @@ class AzureStore(RemoteStore):
             return b""
         try:
             with self._mapped(name):
-                return bytes(blob.download_blob(offset=start, length=None if stop is None else stop - start).readall())
+                return bytes(blob.download_blob(offset=start, length=stop - start).readall())
         except StoreError as error:
             if getattr(error.__cause__, "status_code", 0) == 416:
                 return b""

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from pipelines.stores.regular_file import UnfitFileError
 from schemas.errors import StoreDeniedError, StoreError, StoreFullError
 
 _NO_SYNC: Final = (errno.EINVAL, errno.ENOTSUP, errno.EROFS)
@@ -43,6 +44,8 @@ def disk_errors(path: Path, when_full: str = "Free space, then run again: what i
             raise StoreDeniedError(
                 problem=f"the folder can't be written: {problem}", where=where, remedy="Check its owner and mode."
             ) from error
+        if isinstance(error, UnfitFileError):
+            raise StoreError(problem=problem, where=where, remedy="Move it away.") from error
         raise StoreError(problem=f"the disk failed: {problem}", where=where) from error
 
 

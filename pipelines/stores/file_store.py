@@ -25,6 +25,7 @@ from pipelines.stores.durable_file import make_folder, sync_folder, write_all
 from pipelines.stores.object_names import TEMPORARY_FOLDER, check_object_name, check_prefix, check_range
 from pipelines.stores.per_process import PerProcess
 from pipelines.stores.ranges import as_view, holds_same_bytes
+from pipelines.stores.regular_file import UnfitFileError, open_regular
 from pipelines.stores.store import Data, ObjectInfo
 from schemas.errors import (
     InvalidInputError,
@@ -84,12 +85,13 @@ class FileStore:
             self._sync_folder(target.parent)
             return _info(name, os.stat(target))
 
-    def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+    def get(self, name: str, start: int, stop: int) -> bytes:
         """See `Store.get`."""
         check_range(start, stop)
-        with self._mapped(name), open(self._path(name), "rb") as file:
+        with self._mapped(name), open_regular(self._path(name)) as file:
             file.seek(start)
-            return file.read() if stop is None else file.read(stop - start)
+            # Python makes room for all that is asked for: so no more is asked for than there is.
+            return file.read(max(min(stop, os.fstat(file.fileno()).st_size) - start, 0))
 
     def open(self, name: str) -> pa.NativeFile:
         """See `Store.open`: memory-mapped."""
@@ -251,6 +253,8 @@ def _store_error(error: OSError, where: str) -> StoreError | InvalidInputError:
         )
     if error.errno in _TRANSIENT:
         return TransientStoreError(problem=f"the file system has a transient fault: {problem}", where=where)
+    if isinstance(error, UnfitFileError):
+        return StoreError(problem=problem, where=where, remedy="Move it away.")
     return StoreError(problem=f"the file system failed: {problem}", where=where)
 
 

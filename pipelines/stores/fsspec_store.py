@@ -72,14 +72,13 @@ class FsspecStore(ReadOnlyStore):
         """As it was given, without a slash at the end."""
         return self.folder_url
 
-    def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+    def get(self, name: str, start: int, stop: int) -> bytes:
         """See `Store.get`."""
         check_range(start, stop)
         with self._calling(name) as (files, path):
             if start == stop:
                 return bytes(files.cat_file(path)[:0])
-            whole = start == 0 and stop is None
-            return bytes(files.cat_file(path) if whole else files.cat_file(path, start=start, end=stop))
+            return bytes(files.cat_file(path, start=start, end=stop))
 
     def info(self, name: str) -> ObjectInfo | None:
         """See `Store.info`; versions are left empty, since nothing is swapped here."""

@@ -98,7 +98,7 @@ class GcsStore(RemoteStore):
                 raise ObjectExistsError(problem="the name is taken by other bytes", where=self._where(name)) from error
         return self._checked(name, view)
 
-    def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+    def get(self, name: str, start: int, stop: int) -> bytes:
         """See `Store.get`."""
         check_range(start, stop)
         path = self.location.path(name)
@@ -108,8 +108,7 @@ class GcsStore(RemoteStore):
             return b""
         try:
             with self._mapped(name):
-                whole = start == 0 and stop is None
-                return bytes(self._fs().cat_file(path) if whole else self._fs().cat_file(path, start=start, end=stop))
+                return bytes(self._fs().cat_file(path, start=start, end=stop))
         except StoreError as error:
             if _code(error.__cause__) == 416 or "not satisfiable" in error.problem:
                 return b""

@@ -24,9 +24,6 @@ TIMEOUT_S: Final = 30.0
 
 CONNECTIONS_MAX: Final = 64
 
-WHOLE_BYTES_MAX: Final = 1 << 30
-"""Most bytes that are taken of an object whose end was not asked for: a body may never end."""
-
 
 @dataclass(frozen=True, slots=True)
 class HttpStore(ReadOnlyStore):
@@ -57,7 +54,7 @@ class HttpStore(ReadOnlyStore):
         """As it was given, without a slash at the end."""
         return self.base_url
 
-    def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+    def get(self, name: str, start: int, stop: int) -> bytes:
         """See `Store.get`; a server without ranges gives objects from their beginning.
 
         Raises:
@@ -68,8 +65,7 @@ class HttpStore(ReadOnlyStore):
             if self.info(name) is None:
                 raise ObjectNotFoundError(problem="no such object", where=self._where(name))
             return b""
-        wanted = None if stop is None else stop - start
-        headers = {} if start == 0 and stop is None else {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"}
+        headers = {"Range": f"bytes={start}-{stop - 1}"}
         where = self._where(name)
         with mapped_errors(where):
             reply = self._request(name, "GET", headers)
@@ -77,7 +73,7 @@ class HttpStore(ReadOnlyStore):
                 if reply.status == 416 and _total(reply) is not None:
                     return b""
                 check_reply(reply, start, where)
-                return _body(reply, wanted, where)
+                return _body(reply, stop - start)
             finally:
                 reply.close()
 
@@ -114,17 +110,12 @@ class HttpStore(ReadOnlyStore):
         return folder.request(check_object_name(name), method, headers)
 
 
-def _body(reply: urllib3.BaseHTTPResponse, wanted: int | None, where: str) -> bytes:
-    """Read a body, no further than what is wanted."""
-    limit = WHOLE_BYTES_MAX if wanted is None else wanted
+def _body(reply: urllib3.BaseHTTPResponse, wanted: int) -> bytes:
+    """Read a body, no further than what is wanted: it may never end."""
     body = bytearray()
-    while len(body) <= limit and (buffer := reply.read1(READ_BYTES)):
+    while len(body) < wanted and (buffer := reply.read1(READ_BYTES)):
         body += buffer
-        if wanted is not None and len(body) >= wanted:
-            return bytes(body[:wanted])
-    if len(body) > limit:
-        raise StoreError(problem=f"the object is longer than {limit} bytes", where=where)
-    return bytes(body)
+    return bytes(body[:wanted])
 
 
 def _total(reply: urllib3.BaseHTTPResponse) -> int | None:

@@ -58,7 +58,7 @@ class MemoryStore(RemoteStore):
             self._folder.objects[name] = taken
         return _info(name, taken)
 
-    def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+    def get(self, name: str, start: int, stop: int) -> bytes:
         """See `Store.get`."""
         check_range(start, stop)
         return self._object(name)[start:stop]

@@ -48,9 +48,9 @@ def check_prefix(prefix: str) -> str:
     return check_object_name(folder) if folder else ""
 
 
-def check_range(start: int, stop: int | None) -> None:
+def check_range(start: int, stop: int) -> None:
     """Assert that [start, stop) is a byte range: callers compute ranges, no user types them."""
-    assert start >= 0 and (stop is None or stop >= start), (start, stop)
+    assert 0 <= start <= stop, (start, stop)
 
 
 def _is_component(component: str) -> bool:

@@ -1,4 +1,4 @@
-"""Reading an object by byte ranges: a seekable file over `Store.get`, and a comparison that holds little in memory."""
+"""Reading an object by byte ranges: whole up to a limit, as a seekable file, and compared without holding much of it in memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import pyarrow as pa
 
 from pipelines.stores.store import Data, Store
-from schemas.errors import ObjectNotFoundError
+from schemas.errors import ObjectMismatchError, ObjectNotFoundError
 
 READ_AHEAD_BYTES = 640 << 10
 """What one read of an opened remote object fetches at least: a small file is one read."""
@@ -19,6 +19,20 @@ COMPARE_RANGE_BYTES = 8 << 20
 def as_view(data: Data) -> memoryview:
     """Return the bytes of what can be put, without a copy."""
     return memoryview(data).cast("B")
+
+
+def read_object(store: Store, name: str, bytes_max: int) -> bytes:
+    """Read all of an object that has at most ``bytes_max`` bytes, and of a longer one no more than that and one.
+
+    Raises:
+        ObjectNotFoundError: no such object.
+        ObjectMismatchError: it is longer.
+        StoreError: as `Store.get`.
+    """
+    data = store.get(name, 0, bytes_max + 1)
+    if len(data) > bytes_max:
+        raise ObjectMismatchError(problem=f"the object has more than {bytes_max} bytes", where=f"{store.url}/{name}")
+    return data
 
 
 def open_ranges(store: Store, name: str) -> pa.NativeFile:

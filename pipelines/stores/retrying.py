@@ -52,7 +52,7 @@ class RetryingStore(RemoteStore):
         """See `Store.put`."""
         return self._retry(lambda: self.inner.put(name, data, create_only=create_only))
 
-    def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+    def get(self, name: str, start: int, stop: int) -> bytes:
         """See `Store.get`."""
         return self._retry(lambda: self.inner.get(name, start, stop))
 

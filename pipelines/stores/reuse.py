@@ -33,7 +33,7 @@ def reuse_object(source: Store, source_name: str, target: Store, target_name: st
         with suppress(OSError):
             _link(source_root / check_object_name(source_name), target_root / check_object_name(target_name))
             return
-    data = source.get(source_name)
+    data = source.get(source_name, 0, size + 1)
     if len(data) != size or hashlib.sha256(data).hexdigest() != sha256:
         raise ObjectMismatchError(problem="the object does not have the bytes of its summary", where=f"{source.url}/{source_name}")
     target.put(target_name, data)

@@ -72,7 +72,7 @@ class S3Store(RemoteStore):
         """See `Store.put`."""
         return self._write(name, as_view(data), {"IfNoneMatch": "*"} if create_only else {}, "the name is taken by other bytes")
 
-    def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+    def get(self, name: str, start: int, stop: int) -> bytes:
         """See `Store.get`."""
         check_range(start, stop)
         path = self.location.path(name)
@@ -81,8 +81,7 @@ class S3Store(RemoteStore):
                 if start == stop:
                     self._call("head_object", name)
                     return b""
-                whole = start == 0 and stop is None
-                return bytes(self._fs().cat_file(path) if whole else self._fs().cat_file(path, start=start, end=stop))
+                return bytes(self._fs().cat_file(path, start=start, end=stop))
         except StoreError as error:
             if error.__cause__ is not None and _reply(error.__cause__)[1] == 416:
                 return b""

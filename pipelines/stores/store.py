@@ -59,14 +59,17 @@ class Store(Protocol):
         """
         ...
 
-    def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
-        """Read an object or bytes [start, stop) of it; what lies past its end is left out.
+    def get(self, name: str, start: int, stop: int) -> bytes:
+        """Read bytes [start, stop) of an object; what lies past its end is left out.
+
+        There is no way to ask for all of an object, however long it is: `pipelines.stores.ranges.read_object` takes a limit.
 
         Args:
             start: from 0.
-            stop: not below ``start``; None for the end of the object.
+            stop: not below ``start``.
         Raises:
             ObjectNotFoundError: no such object.
+            StoreError: what has the name is no regular file, where the store is a folder.
         """
         ...
 

@@ -26,6 +26,7 @@ from schemas.ids import CryptoHash
 from schemas.published.claim import LEASE_TTL_S_MAX, Claim, Holder
 from schemas.published.object_layout import EpochLayout
 from tests.support.faulty_store import Fault, FaultyStore
+from tests.support.stored_bytes import stored_bytes
 
 LAYOUT = EpochLayout("testnet", 7, CryptoHash(bytes(range(32))))
 START = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
@@ -62,7 +63,7 @@ def store() -> MemoryStore:
 
 def stored(store: MemoryStore) -> Claim:
     """Return the stored claim."""
-    return Claim.parse(store.get(LAYOUT.claim), "claim")
+    return Claim.parse(stored_bytes(store, LAYOUT.claim), "claim")
 
 
 def test_a_claim_survives_its_wire_form(store: MemoryStore) -> None:
@@ -342,7 +343,7 @@ def test_a_time_to_live_has_limits(store: MemoryStore, ttl_s: float) -> None:
 def test_a_claim_of_another_form_is_refused(store: MemoryStore, old: bytes, new: bytes) -> None:
     """Each field is checked."""
     claimant(store, Clock()).acquire()
-    data = store.get(LAYOUT.claim)
+    data = stored_bytes(store, LAYOUT.claim)
     assert old in data
     with pytest.raises(ManifestError):
         Claim.parse(data.replace(old, new), "claim")

@@ -23,6 +23,7 @@ from schemas.json_document import encode_json
 from schemas.published.lease import LEASE_TTL_MAX_S, LEASE_TTL_S, ReaderLease
 from tests.support.faulty_store import Fault
 from tests.support.productions import inject, new_store_url
+from tests.support.stored_bytes import stored_bytes
 from tests.support.stored_epochs import CHAIN_ID, epoch_layout, publish_epoch
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -73,7 +74,7 @@ def test_a_lease_is_there_while_somebody_reads(store: Store) -> None:
         assert heard.some.wait(WAIT_S)
         assert heard.states == [LeaseState.HELD]
         (name,) = leases_in(store)
-        lease = ReaderLease.parse(store.get(name), name)
+        lease = ReaderLease.parse(stored_bytes(store, name), name)
         assert (lease.purpose, lease.renewed, lease.expires) == ("fetch", NOW, NOW + timedelta(seconds=LEASE_TTL_S))
         assert "a fetch of process" in find_holders(store, LAYOUT, NOW).description
     assert leases_in(store) == []
@@ -85,7 +86,7 @@ def test_a_lease_is_renewed(store: Store) -> None:
     lease = EpochLease(store, LAYOUT, "fetch", now=lambda: next(clock))
     assert lease.renew() is LeaseState.HELD
     assert lease.renew() is LeaseState.HELD
-    found = ReaderLease.parse(store.get(lease.name), lease.name)
+    found = ReaderLease.parse(stored_bytes(store, lease.name), lease.name)
     assert found.renewed == NOW + timedelta(minutes=1)
 
 

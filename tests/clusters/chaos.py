@@ -25,6 +25,7 @@ from tests.support.fault_proxy import FaultPlan
 from tests.support.logged_command import limit_parts, parts_ended, parts_made, read_log
 from tests.support.published import produce_localnet, session_folder, signing_key
 from tests.support.ray_cluster import LocalCluster
+from tests.support.stored_bytes import stored_bytes
 
 SHARDS = 4
 REDONE_SHARE_MAX = 0.25
@@ -186,7 +187,7 @@ def check_result(chaos: Chaos) -> None:
     assert {name for name in there if is_lasting(name)} == set(quiet_run(chaos.num_parts))
     copy = open_store(str(fetched), durable=False)
     for name in there:
-        copy.put(name, store.get(name))
+        copy.put(name, stored_bytes(store, name))
     assert lasting_objects_in(fetched) == quiet_run(chaos.num_parts)
     assert statecast("check", fetched, "--in-process").code == 0
 

@@ -36,6 +36,7 @@ from tests.support.servers import (
     versitygw_server,
 )
 from tests.support.store_proxy import Answer, store_proxy
+from tests.support.stored_bytes import stored_bytes
 
 BOUNDARY = b"\n--==0==--"
 """What an object store's client would take for the end of a multipart body if it did not choose its boundary well."""
@@ -53,7 +54,7 @@ def s3() -> Iterator[str]:
 def objects_at(url: str) -> dict[str, bytes]:
     """Return all objects of a store."""
     store = open_store(url)
-    return {info.name: store.get(info.name) for info in store.list()}
+    return {info.name: stored_bytes(store, info.name) for info in store.list()}
 
 
 def epoch_layout_of(folder: Path) -> str:

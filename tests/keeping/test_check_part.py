@@ -17,6 +17,7 @@ from schemas.published.manifest_shard import ManifestPart
 from schemas.published.shard_statement import StatementPart
 from tests.support.faulty_store import Fault, scripted
 from tests.support.productions import inject, new_store_url, publish_tasks, small_shard
+from tests.support.stored_bytes import stored_bytes
 
 
 def check_of(published: PublishedPart, task: PublishPartTask) -> CheckPartTask:
@@ -60,7 +61,7 @@ def test_other_stored_bytes_are_wrong_even_when_they_decode_to_the_part(checks: 
     """The manifest's digest is of the stored bytes."""
     check = checks[1]
     store = open_store(check.store_url)
-    store.put(check.object_name, encode_state_part(decode_state_part(store.get(check.object_name), Encoding.V1), Encoding.V1, 19))
+    store.put(check.object_name, encode_state_part(decode_state_part(stored_bytes(store, check.object_name), Encoding.V1), Encoding.V1, 19))
     problem = check.run().problem
     assert problem is not None
     assert "manifest's size and sha256" in problem
@@ -80,7 +81,7 @@ def as_stored(check: CheckPartTask, data: bytes) -> CheckPartTask:
 
 def test_a_manifest_and_a_statement_that_disagree_are_found(checks: list[CheckPartTask]) -> None:
     """The manifest lists another part's bytes."""
-    other = open_store(checks[2].store_url).get(checks[2].object_name)
+    other = stored_bytes(open_store(checks[2].store_url), checks[2].object_name)
     problem = as_stored(checks[1], other).run().problem
     assert problem is not None
     assert "statement's size and sha256" in problem
@@ -88,7 +89,7 @@ def test_a_manifest_and_a_statement_that_disagree_are_found(checks: list[CheckPa
 
 def test_a_lie_that_everybody_tells_is_found_by_the_trie(checks: list[CheckPartTask]) -> None:
     """Manifest and statement both speak of the other part: it does not prove this interval."""
-    other = open_store(checks[2].store_url).get(checks[2].object_name)
+    other = stored_bytes(open_store(checks[2].store_url), checks[2].object_name)
     lying = replace(as_stored(checks[1], other), stated=replace(stated(checks[2]), part_id=1))
     checked = lying.run()
     assert checked.problem is not None

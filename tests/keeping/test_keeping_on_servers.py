@@ -18,6 +18,7 @@ from pipelines.stores.open_store import open_store
 from schemas.ids import PartId
 from schemas.published.scrub_state import WHOLE_PPM
 from tests.support.servers import aws_environment, fake_gcs_server, make_gcs_bucket, make_s3_bucket, moto_server
+from tests.support.stored_bytes import stored_bytes
 from tests.support.stored_epochs import CHAIN_ID, NUM_PARTS, epoch_layout, publish_epoch
 
 
@@ -45,7 +46,7 @@ def keep(url: str) -> None:
         publish_epoch(url, epoch_height)
     store = open_store(url)
     part = epoch_layout(2).state_part(0, PartId(3, NUM_PARTS))
-    data = store.get(part)
+    data = stored_bytes(store, part)
     store.put(part, data[:-1] + b"x")
     settings = ScrubSettings(url, (epoch_layout(2),), WHOLE_PPM, None, repair=True)
     runner = StageRunner(InProcessExecutor(), SilentProgress())

@@ -32,6 +32,7 @@ from schemas.published.public_key import PublicKey
 from schemas.published.scrub_state import WHOLE_PPM
 from tests.support.fault_server import fault_server
 from tests.support.published import public_key, session_folder
+from tests.support.stored_bytes import stored_bytes
 from tests.support.stored_epochs import CHAIN_ID, NUM_PARTS, epoch_layout, publish_epoch
 
 pytest.importorskip("libtorrent", reason="the extra p2p is not installed")
@@ -77,7 +78,7 @@ def scrub(root: Path | str, *mirrors: Path | str, executor: Executor | None = No
 
 def objects(root: Path) -> dict[str, bytes]:
     """All objects of epoch 1."""
-    return {info.name: open_store(str(root)).get(info.name) for info in open_store(str(root)).list(LAYOUT.folder)}
+    return {info.name: stored_bytes(open_store(str(root)), info.name) for info in open_store(str(root)).list(LAYOUT.folder)}
 
 
 def flip(root: Path, name: str, position: int = -1) -> None:

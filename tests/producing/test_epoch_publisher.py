@@ -30,6 +30,7 @@ from schemas.published.object_layout import EpochLayout, latest_name
 from schemas.published.shard_statement import ShardStatement
 from tests.support.dumped_headers import dumped_header
 from tests.support.productions import Producer, context, fitting_header, inject, meanwhile, new_store_url, producer, signer, small_shard
+from tests.support.stored_bytes import stored_bytes
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,7 @@ def test_a_contradicting_statement_is_kept_as_evidence(built: BuiltShard, store_
     wrong = statement_of(store, layout)[1]
     producer(built, store_url, "first").put_shard()
     kept = layout.evidence(0, bytes.fromhex(wrong.payload_sha256))
-    assert store.get(kept) == wrong.to_bytes()
+    assert stored_bytes(store, kept) == wrong.to_bytes()
     right, envelope = statement_of(store, layout)
     assert right.memory_usage == built.planned.memory_usage
     assert signers_of(envelope, "first", "second") == {"first"}
@@ -163,17 +164,17 @@ def test_a_source_without_headers_keeps_the_published_one(built: BuiltShard, sto
     stored = manifest_of(store, layout)
     assert stored.manifest.revision == 1
     assert stored.manifest.shards[0].header is not None
-    assert store.get(layout.state_header(0)) == header
+    assert stored_bytes(store, layout.state_header(0)) == header
 
 
 def test_a_header_that_our_own_key_stands_behind_is_kept(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
     """A rerun without header and without anything that verifies keeps what the key has signed before."""
     header = fitting_header(built)
     producer(built, store_url, "first", header).publish()
-    before = store.get(layout.manifest)
+    before = stored_bytes(store, layout.manifest)
     assert producer(built, store_url, "first").put_shard().header_origin is HeaderOrigin.KEPT
     producer(built, store_url, "first").publish()
-    assert (store.get(layout.manifest), store.get(layout.state_header(0))) == (before, header)
+    assert (stored_bytes(store, layout.manifest), stored_bytes(store, layout.state_header(0))) == (before, header)
 
 
 def refusing(header: bytes) -> None:
@@ -199,7 +200,7 @@ def test_an_unverified_header_is_not_signed(
     assert "the one in place is not kept: " in reason
     assert ("a path leads elsewhere" in reason) == (verify is not None)
     # The object stays: a producer that has verified it may be about to list it.
-    assert store.get(layout.state_header(0)) == header
+    assert stored_bytes(store, layout.state_header(0)) == header
 
 
 def test_our_key_on_another_header_does_not_vouch(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
@@ -219,10 +220,10 @@ def test_a_listed_header_that_can_not_be_stood_behind_stops_the_run(
 ) -> None:
     """Its readers know it: no statement without it is published, and nothing in the store changes."""
     producer(built, store_url, "second", fitting_header(built)).publish()
-    before = {info.name: store.get(info.name) for info in store.list("")}
+    before = {info.name: stored_bytes(store, info.name) for info in store.list("")}
     with pytest.raises(ManifestError, match="can't stand behind"):
         producer(built, store_url, "first").put_shard()
-    assert {info.name: store.get(info.name) for info in store.list("")} == before
+    assert {info.name: stored_bytes(store, info.name) for info in store.list("")} == before
 
 
 def test_a_header_that_is_listed_meanwhile_stays_listed(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
@@ -280,19 +281,19 @@ def test_two_producers_at_once_leave_one_manifest(
 def test_an_unsigned_producer_leaves_signatures_alone(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
     """Without a key there is nothing to add."""
     producer(built, store_url, "first").publish()
-    before = store.get(layout.manifest)
+    before = stored_bytes(store, layout.manifest)
     assert producer(built, store_url, None).publish().signed_by is None
-    assert store.get(layout.manifest) == before
+    assert stored_bytes(store, layout.manifest) == before
 
 
 def test_a_revision_that_a_killed_run_left_is_taken_up(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:
     """The manifest gets the left revision's bytes, and no second revision is written."""
     producing = producer(built, store_url)
     producing.publish()
-    left = store.get(layout.manifest_revision(1))
+    left = stored_bytes(store, layout.manifest_revision(1))
     store.delete(layout.manifest)
     assert producing.publish().revision == 1
-    assert store.get(layout.manifest) == left
+    assert stored_bytes(store, layout.manifest) == left
     assert names_below(store, f"{layout.folder}/manifests") == ["000001.json"]
 
 
@@ -438,11 +439,11 @@ def test_what_is_published_meanwhile_never_changes(
     producing = producer(built, store_url)
     shard = producing.put_shard()
     producing.publisher.finish(context(built), [shard], [0])
-    before = store.get(layout.manifest)
+    before = stored_bytes(store, layout.manifest)
     unknown = replace(context(built), shards=tuple(replace(known, state_root=None) for known in context(built).shards))
     with pytest.raises((ManifestError, InvalidInputError), match="shard 0 is published"):
         producing.publisher.finish(unknown, [replace(shard, listing=replace(shard.listing, **other))], [0])
-    assert store.get(layout.manifest) == before
+    assert stored_bytes(store, layout.manifest) == before
 
 
 # What a rerun finds
@@ -486,10 +487,10 @@ def test_a_pointer_that_a_killed_run_did_not_move_is_moved(built: BuiltShard, st
     producing = producer(built, store_url)
     producing.publish()
     name = latest_name(context(built).chain_id)
-    before = store.get(name)
+    before = stored_bytes(store, name)
     store.delete(name)
     assert producing.publisher.find_published(context(built), 3) is not None
-    assert store.get(name) == before
+    assert stored_bytes(store, name) == before
 
 
 # The pointer
@@ -501,7 +502,7 @@ def test_the_pointer_never_moves_back(built: BuiltShard, store_url: str, store: 
     later = LatestPointer(context(built).chain_id, 1000, CryptoHash(b"\5" * 32), 1, "0" * 64).to_bytes()
     store.put(name, later)
     producer(built, store_url).publish()
-    assert store.get(name) == later
+    assert stored_bytes(store, name) == later
 
 
 def test_a_pointer_that_says_nothing_is_replaced(built: BuiltShard, store_url: str, store: Store) -> None:
@@ -510,7 +511,7 @@ def test_a_pointer_that_says_nothing_is_replaced(built: BuiltShard, store_url: s
     store.put(name, b"{")
     published = producer(built, store_url).publish()
     assert any("pointer was replaced" in note for note in published.notes)
-    assert LatestPointer.parse(store.get(name), name).epoch_height == context(built).epoch_height
+    assert LatestPointer.parse(stored_bytes(store, name), name).epoch_height == context(built).epoch_height
 
 
 def test_an_epoch_with_a_shard_missing_is_never_the_latest(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:

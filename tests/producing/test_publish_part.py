@@ -17,6 +17,7 @@ from schemas.nearcore.state_part import Encoding, decode_partial_state, decode_s
 from tests.support.faulty_store import Fault, scripted
 from tests.support.productions import PAIRS, inject, meanwhile, new_store_url, publish_tasks, small_shard
 from tests.support.records import parts_of
+from tests.support.stored_bytes import stored_bytes
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_every_part_has_the_kernels_bytes(module_tasks: list[PublishPartTask], s
     expected = parts_of(choose_kernel("reference"), PAIRS, 3)
     for task, part in zip(publish_tasks_at(module_tasks, store_url), expected.parts, strict=True):
         published = task.run()
-        data = open_store(store_url).get(task.object_name)
+        data = stored_bytes(open_store(store_url), task.object_name)
         assert not published.reused
         assert bytes(decode_state_part(data, Encoding.V1)) == bytes(part)
         assert published.digests.stored_sha256 == sha256(data).hexdigest()
@@ -69,7 +70,7 @@ def reordered(task: PublishPartTask) -> bytes:
     """Return the part with its entries in another order: nearcore takes it, but it is not what producers agree on."""
     task.run()
     store = open_store(task.store_url)
-    entries = decode_partial_state(decode_state_part(store.get(task.object_name), Encoding.V1))
+    entries = decode_partial_state(decode_state_part(stored_bytes(store, task.object_name), Encoding.V1))
     store.delete(task.object_name)
     return encode_state_part(partial_state_bytes(entries[::-1]), Encoding.V1)
 
@@ -81,13 +82,13 @@ def test_a_wrong_object_is_replaced(module_tasks: list[PublishPartTask], store_u
     store = open_store(store_url)
     if wrong == "another part":
         other.run()
-        wrong = store.get(other.object_name)
+        wrong = stored_bytes(store, other.object_name)
     elif wrong == "another order":
         wrong = reordered(task)
     assert isinstance(wrong, bytes)
     store.put(task.object_name, wrong)
     assert not task.run().reused
-    assert store.get(task.object_name) != wrong
+    assert stored_bytes(store, task.object_name) != wrong
     assert task.run().reused
 
 
@@ -95,7 +96,7 @@ def other_bytes(task: PublishPartTask) -> bytes:
     """Return the same part, compressed by another encoder: right, but other bytes."""
     task.run()
     store = open_store(task.store_url)
-    decoded = decode_state_part(store.get(task.object_name), Encoding.V1)
+    decoded = decode_state_part(stored_bytes(store, task.object_name), Encoding.V1)
     store.delete(task.object_name)
     return encode_state_part(decoded, Encoding.V1, 19)
 
@@ -108,7 +109,7 @@ def test_a_faster_producers_right_object_stays(task: PublishPartTask, store_url:
     published = task.run()
     assert published.reused
     assert published.digests.stored_sha256 == sha256(theirs).hexdigest()
-    assert store.get(task.object_name) == theirs
+    assert stored_bytes(store, task.object_name) == theirs
 
 
 def test_a_faster_producers_wrong_object_is_replaced(task: PublishPartTask, store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +127,7 @@ def test_a_wrong_object_that_another_producer_mends_is_kept(task: PublishPartTas
     store.put(task.object_name, b"rubbish")
     inject(monkeypatch, store_url, meanwhile("swap", "state_part", lambda: store.put(task.object_name, theirs)))
     assert task.run().reused
-    assert store.get(task.object_name) == theirs
+    assert stored_bytes(store, task.object_name) == theirs
 
 
 def test_who_is_always_too_late_gives_up(task: PublishPartTask, store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +169,7 @@ def test_a_damaged_interior_is_never_put(store_url: str) -> None:
     task = publish_tasks(built, store_url)[1]
     work = built.planned.work.store()
     name = built.planned.work.interior(task.plan.part_id)
-    interior = bytearray(work.get(name))
+    interior = bytearray(stored_bytes(work, name))
     interior[len(interior) // 2] ^= 1
     work.put(name, bytes(interior))
     with pytest.raises(IntegrityError, match="delete it and run again"):
@@ -181,5 +182,5 @@ def test_an_empty_shards_parts_are_empty(store_url: str) -> None:
     built = small_shard([], 2)
     for task in publish_tasks(built, store_url, Encoding.V0):
         published = task.run()
-        assert open_store(store_url).get(task.object_name) == bytes(5)
+        assert stored_bytes(open_store(store_url), task.object_name) == bytes(5)
         assert published.digests.decoded_size == 5

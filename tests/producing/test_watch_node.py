@@ -33,6 +33,7 @@ from schemas.errors import (
 )
 from schemas.ids import CryptoHash
 from tests.support.list_source import context_of
+from tests.support.stored_bytes import stored_bytes
 
 Outcome = StatecastError | None
 
@@ -179,7 +180,7 @@ def test_a_restart_does_not_begin_the_deadline_anew() -> None:
     """It is remembered when an epoch was first seen, and what was given up stays given up."""
     work, memory = ScriptedWork([7], {7: [SourceError(problem="no")] * 1000}), MemoryStore(uuid.uuid4().hex)
     run_until(work, "epoch_failed", memory=memory)
-    first_seen = WatchLedger.parse(memory.get(LEDGER_NAME), "").epochs[0].first_seen
+    first_seen = WatchLedger.parse(stored_bytes(memory, LEDGER_NAME), "").epochs[0].first_seen
     work.now = first_seen + 1700
     assert "epoch_seen" not in run_until(work, "epoch_abandoned", memory=memory, deadline_s=1800).kinds()
     attempts = len(work.attempts)

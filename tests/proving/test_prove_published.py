@@ -26,6 +26,7 @@ from tests.support.native_wheel import needs_headers
 from tests.support.nodes import localnet_home
 from tests.support.productions import PAIRS, new_store_url, producer, small_shard
 from tests.support.published import public_key, published_localnet, revise
+from tests.support.stored_bytes import stored_bytes
 
 INSECURE = TrustPolicy(insecure=True)
 LOCALNET_LAYOUT = ShardLayout(kind="V2", version=0, shard_ids=(3, 1, 0, 2), boundary_accounts=("9f", "bb", "tt"))
@@ -84,7 +85,7 @@ def test_a_changed_part_is_refused() -> None:
     request = _request(url, WantedRecord(None, PAIRS[0][0]))
     (name,) = prove_from_published(request).parts_read
     store = open_store(url)
-    data = store.get(name)
+    data = stored_bytes(store, name)
     for damaged in (data[:-1], data + b"\0", data[:40] + bytes([data[40] ^ 1]) + data[41:]):
         store.put(name, damaged)
         with pytest.raises(ObjectMismatchError):

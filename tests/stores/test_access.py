@@ -27,6 +27,7 @@ from schemas.errors import InvalidInputError, StoreDeniedError, StoreError, Tran
 from tests.support.certificates import loopback_tls
 from tests.support.servers import aws_environment, fake_gcs_server, make_gcs_bucket, make_s3_bucket, moto_server
 from tests.support.store_proxy import Answer, Fault, Request, StoreProxy, store_proxy
+from tests.support.stored_bytes import stored_bytes
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")
 
@@ -38,7 +39,7 @@ import sys, time
 from pipelines.stores.open_store import open_store
 began_s = time.monotonic()
 store = open_store(sys.argv[1], endpoint_url=sys.argv[2], retry=None)
-assert store.get("object") == b"public"
+assert store.get("object", 0, 100) == b"public"
 assert [info.name for info in store.list()] == ["object"]
 print(time.monotonic() - began_s)
 """
@@ -49,7 +50,7 @@ from pipelines.stores.open_store import open_store
 store = open_store(sys.argv[1], endpoint_url=sys.argv[2], anonymous=True, retry=None)
 store.put("object", b"over TLS")
 store.swap("pointer", b"over TLS too", None)
-assert store.get("object") == b"over TLS"
+assert store.get("object", 0, 100) == b"over TLS"
 """
 
 
@@ -142,7 +143,7 @@ def test_a_key_file_that_is_named_and_broken_is_an_error(monkeypatch: pytest.Mon
     (tmp_path / "key.json").write_text("{}")
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
     with pytest.raises(StoreDeniedError, match="GOOGLE_APPLICATION_CREDENTIALS"):
-        open_store("gs://bucket", retry=None).get("object")
+        stored_bytes(open_store("gs://bucket", retry=None), "object")
 
 
 @pytest.mark.usefixtures("nobody")
@@ -156,7 +157,7 @@ def test_nobody_is_found_where_there_is_nobody() -> None:
 def test_a_public_s3_bucket_needs_no_credentials(s3: StoreProxy) -> None:
     """Requests go out unsigned."""
     store = open_store(f"s3://{BUCKET}", endpoint_url=s3.url)
-    assert store.get("object") == b"public"
+    assert stored_bytes(store, "object") == b"public"
     assert [info.name for info in store.list()] == ["object"]
     assert s3.requests
     assert not any("authorization" in asked.headers for asked in s3.requests)
@@ -167,7 +168,7 @@ def test_credentials_are_used_unless_told_not_to(s3: StoreProxy, monkeypatch: py
     """AWS_NO_SIGN_REQUEST=YES leaves them out."""
     if variable:
         monkeypatch.setenv(variable, "YES")
-    open_store(f"s3://{BUCKET}", endpoint_url=s3.url).get("object")
+    stored_bytes(open_store(f"s3://{BUCKET}", endpoint_url=s3.url), "object")
     assert all(("authorization" in asked.headers) is not bool(variable) for asked in s3.requests)
 
 
@@ -178,9 +179,9 @@ def test_a_silent_metadata_server_does_not_hold_an_s3_reader_up(s3: StoreProxy, 
         monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://{silent.address}")
         began_s = time.monotonic()
-        assert open_store(f"s3://{BUCKET}", endpoint_url=s3.url).get("object") == b"public"
+        assert stored_bytes(open_store(f"s3://{BUCKET}", endpoint_url=s3.url), "object") == b"public"
         took_s, asked = time.monotonic() - began_s, len(silent.callers)
-        assert open_store(f"s3://{BUCKET}", endpoint_url=s3.url).get("object") == b"public"
+        assert stored_bytes(open_store(f"s3://{BUCKET}", endpoint_url=s3.url), "object") == b"public"
         assert 0 < asked == len(silent.callers)
     assert took_s < 60
 
@@ -207,7 +208,7 @@ def test_who_is_denied_as_nobody_is_told_so(scheme: str) -> None:
     with store_proxy("http://127.0.0.1:9") as proxy:
         proxy.script = lambda _: Answer(403, b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>")
         with pytest.raises(StoreDeniedError, match="No credentials were used"):
-            open_store(f"{scheme}://{BUCKET}", endpoint_url=proxy.url).get("object")
+            stored_bytes(open_store(f"{scheme}://{BUCKET}", endpoint_url=proxy.url), "object")
 
 
 def demanding(marker: str, refusal: Answer) -> tuple[list[Request], object]:
@@ -237,7 +238,7 @@ def use_everything(url: str, endpoint_url: str, *, anonymous: bool = False) -> N
     store.put("object", b"paid", create_only=True)
     pointer = store.swap("pointer", b"1", None)
     store.swap("pointer", b"2", pointer)
-    assert (store.get("object"), store.get("object", 1, 3)) == (b"paid", b"ai")
+    assert (stored_bytes(store, "object"), store.get("object", 1, 3)) == (b"paid", b"ai")
     assert [info.name for info in store.list()] == ["object", "pointer"]
     for name in ("object", "pointer"):
         store.delete(name)
@@ -249,7 +250,7 @@ def test_an_s3_requester_that_agrees_to_pay_says_so_each_time(s3: StoreProxy, mo
     refused, s3.script = demanding("x-amz-request-payer", ACCESS_DENIED)  # type: ignore[assignment]
     url = f"s3://{BUCKET}/requester-pays"
     with pytest.raises(StoreDeniedError, match="AWS_REQUEST_PAYER"):
-        open_store(url, endpoint_url=s3.url).get("object")
+        stored_bytes(open_store(url, endpoint_url=s3.url), "object")
     refused.clear()
     monkeypatch.setenv("AWS_REQUEST_PAYER", "requester")
     use_everything(url, s3.url)
@@ -277,7 +278,7 @@ def test_a_variable_that_makes_no_sense_is_refused(monkeypatch: pytest.MonkeyPat
     """It is named."""
     monkeypatch.setenv(variable, value)
     with pytest.raises(InvalidInputError, match=variable):
-        open_store(f"s3://{BUCKET}", retry=None).get("object")
+        stored_bytes(open_store(f"s3://{BUCKET}", retry=None), "object")
 
 
 @pytest.mark.parametrize(("value", "expected"), [("YES", True), ("true", True), ("1", True), ("no", False), ("", False), ("0", False)])
@@ -292,7 +293,7 @@ def test_the_region_is_taken_from_either_variable(s3: StoreProxy, monkeypatch: p
     """botocore reads one of them alone."""
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
     monkeypatch.setenv(variable, "eu-central-1")
-    open_store(f"s3://{BUCKET}", endpoint_url=s3.url).get("object")
+    stored_bytes(open_store(f"s3://{BUCKET}", endpoint_url=s3.url), "object")
     assert "/eu-central-1/s3/" in s3.requests[-1].headers["authorization"]
 
 
@@ -300,7 +301,7 @@ def test_an_endpoint_by_name_has_the_bucket_in_the_path(s3: StoreProxy) -> None:
     """Servers of one's own seldom have a name for each bucket."""
     store = open_store(f"s3://{BUCKET}", endpoint_url=s3.url.replace("127.0.0.1", "localhost"))
     assert isinstance(getattr(store, "inner", None), S3Store)
-    assert store.get("object") == b"public"
+    assert stored_bytes(store, "object") == b"public"
     assert s3.requests[-1].path == f"/{BUCKET}/object"
 
 
@@ -311,11 +312,11 @@ def test_an_authority_of_ones_own_is_believed_once_it_is_named(moto_url: str, mo
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with store_proxy(moto_url, context) as proxy:
         with pytest.raises(StoreError, match="AWS_CA_BUNDLE") as caught:
-            open_store(f"s3://{BUCKET}", endpoint_url=proxy.url).get("object")
+            stored_bytes(open_store(f"s3://{BUCKET}", endpoint_url=proxy.url), "object")
         assert not isinstance(caught.value, TransientStoreError)
         assert proxy.requests == []
         monkeypatch.setenv("AWS_CA_BUNDLE", str(authority))
-        assert open_store(f"s3://{BUCKET}", endpoint_url=proxy.url).get("object") == b"public"
+        assert stored_bytes(open_store(f"s3://{BUCKET}", endpoint_url=proxy.url), "object") == b"public"
 
 
 @pytest.mark.slow
@@ -352,7 +353,7 @@ def test_a_token_does_not_go_out_in_clear(monkeypatch: pytest.MonkeyPatch, tmp_p
     """Who has a bearer token is its owner: GCS's is not sent over plain HTTP to another machine. Without credentials nothing is lost."""
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key_file(tmp_path)))
     with pytest.raises(InvalidInputError, match="without TLS"):
-        open_store("gs://bucket", endpoint_url="http://storage.example", retry=None).get("object")
+        stored_bytes(open_store("gs://bucket", endpoint_url="http://storage.example", retry=None), "object")
     monkeypatch.setenv("GS_NO_SIGN_REQUEST", "YES")
     store = open_store("gs://bucket", endpoint_url="http://storage.example", retry=None)
     assert isinstance(store, GcsStore)

@@ -29,6 +29,7 @@ from schemas.errors import (
     TransientStoreError,
 )
 from tests.support.servers import AZURITE_ACCOUNT, AZURITE_KEY, azure_environment, azurite_server, make_azure_container
+from tests.support.stored_bytes import stored_bytes
 
 CONTAINER = "azure-container"
 PUBLIC = "public-container"
@@ -67,7 +68,7 @@ def _sas(permission: str) -> str:
 def test_a_public_container_needs_no_credentials(azurite_url: str) -> None:
     """It is asked as nobody; who would write is told that no credentials were used."""
     store = open_store(f"az://{PUBLIC}", endpoint_url=azurite_url, retry=None)
-    assert store.get("object") == b"public"
+    assert stored_bytes(store, "object") == b"public"
     assert [info.name for info in store.list()] == ["object"]
     with pytest.raises(StoreDeniedError, match="No credentials were used"):
         store.put("other", b"x")
@@ -93,7 +94,7 @@ def test_credentials_come_from_the_variables_of_azures_tools(azurite_url: str, m
             monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", text)
     store = open_store(f"az://{CONTAINER}/by-variables", retry=None)
     store.put("object", b"x")
-    assert store.get("object") == b"x"
+    assert stored_bytes(store, "object") == b"x"
 
 
 @pytest.mark.slow
@@ -137,7 +138,7 @@ def test_two_uploads_in_blocks_do_not_mix(azurite_url: str, monkeypatch: pytest.
     else:
         with pytest.raises((ObjectExistsError, TransientStoreError)):
             store.put("large", ours, create_only=True)
-    assert store.get("large") == (ours if is_rival_killed else theirs)
+    assert stored_bytes(store, "large") == (ours if is_rival_killed else theirs)
 
 
 @pytest.mark.slow
@@ -157,7 +158,7 @@ def test_a_broken_upload_in_blocks_shows_nothing(azurite_url: str, monkeypatch: 
             store.put("large", data, create_only=True)
     assert (store.info("large"), list(store.list())) == (None, [])
     store.put("large", data, create_only=True)
-    assert store.get("large") == data
+    assert stored_bytes(store, "large") == data
 
 
 @pytest.mark.slow
@@ -183,7 +184,7 @@ def test_a_missing_container_is_no_missing_object(azurite_url: str) -> None:
 def test_an_account_must_be_named() -> None:
     """A container alone is no place."""
     with pytest.raises(InvalidInputError, match="AZURE_STORAGE_ACCOUNT_NAME"):
-        open_store("az://container", retry=None).get("object")
+        stored_bytes(open_store("az://container", retry=None), "object")
 
 
 @pytest.mark.usefixtures("nobody")
@@ -191,7 +192,7 @@ def test_a_token_does_not_go_out_in_clear(monkeypatch: pytest.MonkeyPatch) -> No
     """A SAS token is whoever has it; it is not sent over plain HTTP to another machine."""
     monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", "sv=2026&sig=hidden")
     with pytest.raises(InvalidInputError, match="without TLS") as caught:
-        open_store("az://container", endpoint_url="http://storage.example/account", retry=None).get("object")
+        stored_bytes(open_store("az://container", endpoint_url="http://storage.example/account", retry=None), "object")
     assert "hidden" not in str(caught.value)
 
 

@@ -15,6 +15,7 @@ from pipelines.stores.store import ObjectInfo, Store
 from schemas.errors import ObjectExistsError
 from tests.support.faulty_store import FaultyStore
 from tests.support.productions import meanwhile
+from tests.support.stored_bytes import stored_bytes
 
 NAME = "folder/object"
 
@@ -29,7 +30,7 @@ def adding(store: Store, letter: bytes) -> Callable[[ObjectInfo | None], tuple[b
     """A change that appends a letter to what is there."""
 
     def added(info: ObjectInfo | None) -> tuple[bytes, bytes]:
-        made = (b"" if info is None else store.get(NAME)) + letter
+        made = (b"" if info is None else stored_bytes(store, NAME)) + letter
         return made, made
 
     return added
@@ -38,7 +39,7 @@ def adding(store: Store, letter: bytes) -> Callable[[ObjectInfo | None], tuple[b
 def test_an_object_is_made_then_changed(store: MemoryStore) -> None:
     """The change is made from what is there, and its result is returned."""
     assert [swapped(store, NAME, adding(store, letter)) for letter in (b"a", b"b")] == [b"a", b"ab"]
-    assert store.get(NAME) == b"ab"
+    assert stored_bytes(store, NAME) == b"ab"
 
 
 def test_a_change_to_nothing_leaves_the_object_as_it_is(store: MemoryStore) -> None:
@@ -56,8 +57,8 @@ def test_a_lost_race_is_run_again_on_what_the_other_left(store: MemoryStore, the
         store.put(NAME, b"x")
     rival = meanwhile("swap" if there else "put", NAME, lambda: swapped(store, NAME, adding(store, b"o")))
     pauses_s: list[float] = []
-    assert swapped(FaultyStore(store, rival), NAME, adding(store, b"a"), sleep=pauses_s.append) == store.get(NAME)
-    assert store.get(NAME) == (b"xoa" if there else b"oa")
+    assert swapped(FaultyStore(store, rival), NAME, adding(store, b"a"), sleep=pauses_s.append) == stored_bytes(store, NAME)
+    assert stored_bytes(store, NAME) == (b"xoa" if there else b"oa")
     assert len(pauses_s) == 1 and 0 <= pauses_s[0] <= WAIT_FIRST_S
 
 
@@ -72,7 +73,7 @@ def test_who_never_wins_gives_up_with_what_to_do(store: MemoryStore) -> None:
     assert len(pauses_s) == SWAP_ATTEMPTS_MAX - 1
     assert all(pause_s <= min(WAIT_MAX_S, WAIT_FIRST_S * 2**attempt) for attempt, pause_s in enumerate(pauses_s))
     assert max(pauses_s) > WAIT_MAX_S / 4
-    assert store.get(NAME) == b"x" + b"o" * SWAP_ATTEMPTS_MAX
+    assert stored_bytes(store, NAME) == b"x" + b"o" * SWAP_ATTEMPTS_MAX
 
 
 @pytest.mark.parametrize(("read_back", "expected"), [(False, b"a"), (True, b"oa")])
@@ -80,7 +81,7 @@ def test_what_is_read_back_other_is_a_lost_race(store: MemoryStore, read_back: b
     """Where it is asked for: somebody who compares nothing has written over it right after."""
     over = meanwhile("get", NAME, lambda: store.put(NAME, b"o"))
     swapped(FaultyStore(store, over), NAME, adding(store, b"a"), read_back=read_back, sleep=lambda _: None)
-    assert store.get(NAME) == expected
+    assert stored_bytes(store, NAME) == expected
 
 
 def test_no_change_of_many_writers_is_lost(tmp_path: Path) -> None:
@@ -90,4 +91,4 @@ def test_no_change_of_many_writers_is_lost(tmp_path: Path) -> None:
     with ThreadPoolExecutor(len(letters)) as executor:
         for future in [executor.submit(swapped, each, NAME, adding(each, letter)) for each, letter in zip(stores, letters, strict=True)]:
             future.result()
-    assert sorted(stores[0].get(NAME)) == sorted(b"".join(letters))
+    assert sorted(stored_bytes(stores[0], NAME)) == sorted(b"".join(letters))

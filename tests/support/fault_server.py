@@ -117,8 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.fault if (self.everything or "/state_part_" in name) and self.only in name else "none"
         data = path.read_bytes()
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", ranged) if ranged else None
-        if asked is not None and asked[2]:
-            # As torrent clients ask of a web seed.
+        if asked is not None and asked[2] and (fault == "none" or not self.everything):
+            # As torrent clients ask of a web seed, and stores for an object up to its limit.
             body = data[int(asked[1]) : int(asked[2]) + 1]
             self._body(206, body, {"Content-Range": f"bytes {asked[1]}-{asked[2]}/{len(data)}"})
             return

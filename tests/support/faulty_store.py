@@ -83,7 +83,7 @@ class FaultyStore(RemoteStore):
         """See `Store.put`."""
         return self._write("put", name, data, lambda sent: self.inner.put(name, sent, create_only=create_only))
 
-    def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
+    def get(self, name: str, start: int, stop: int) -> bytes:
         """See `Store.get`."""
         return self._call("get", name, lambda: self.inner.get(name, start, stop))
 

@@ -296,8 +296,9 @@ impl<'a> Entries<'a> {
             let problem = format!("the records of a part have a memory usage of {memory_usage}, its share of the state root's is {share}");
             return Err(TrieError::new(ErrorKind::PartLimit, problem, ""));
         }
-        let (bytes, bytes_max) = (inlined_bytes + key_nibbles / 2, APPLIED_BYTES_MAX.min(APPLIED_RATIO_MAX * part_bytes));
-        if share > STATE_PART_MEMORY_USAGE && bytes > STATE_PART_MEMORY_USAGE.max(bytes_max) {
+        let bytes = inlined_bytes + key_nibbles / 2;
+        let bytes_max = STATE_PART_MEMORY_USAGE.max(APPLIED_BYTES_MAX.min(APPLIED_RATIO_MAX * part_bytes));
+        if share > STATE_PART_MEMORY_USAGE && bytes > bytes_max {
             let problem = format!("the records of a part of {part_bytes} bytes have {bytes}, more than {bytes_max}");
             return Err(TrieError::new(ErrorKind::PartLimit, problem, ""));
         }

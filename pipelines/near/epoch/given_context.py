@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipelines.near.epoch.context_agreement import compare_contexts
 from pipelines.near.epoch.epoch_context_source import LATEST
+from pipelines.stores.regular_file import open_regular
 from schemas.errors import EpochNotReadyError, InvalidInputError
 from schemas.nearcore.epoch_context import CONTEXT_BYTES_MAX, EpochContext, parse_epoch_context
 
@@ -47,7 +48,7 @@ def read_context_file(file: Path) -> GivenContextSource:
         InvalidInputError: the file can't be read, or has another form.
     """
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             text = opened.read(CONTEXT_BYTES_MAX + 1)
     except OSError as error:
         raise InvalidInputError(problem=f"the epoch context can't be read: {error.strerror}", where=str(file)) from error

@@ -22,6 +22,7 @@ import pyarrow as pa
 from pipelines.near.files.external_sort import ExternalSort, ValueSpill
 from pipelines.near.record_batches import bounded
 from pipelines.stores.held_folder import HeldFolder, make_held_folder
+from pipelines.stores.regular_file import open_regular
 from schemas.dataset.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
 from schemas.errors import SourceChangedError, SourceError, ValueMismatchError
 from schemas.nearcore.flat_state_limits import INLINED_VALUE_BYTES_MAX
@@ -116,7 +117,7 @@ def content_fingerprint(paths: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 while part := file.read(_READ_BYTES):
                     digest.update(part)
         except OSError as error:

@@ -14,6 +14,7 @@ from typing import IO, Any, cast
 import ijson
 from ijson.common import ObjectBuilder
 
+from pipelines.stores.regular_file import open_regular
 from schemas.errors import SourceError
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -26,7 +27,7 @@ def open_maybe_gzip(path: Path) -> IO[bytes]:
         SourceError: it can't be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             is_gzip = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
         return cast(IO[bytes], gzip.open(path)) if is_gzip else path.open("rb")
     except OSError as error:

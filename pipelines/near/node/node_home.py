@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.stores.regular_file import open_regular
 from schemas.errors import SourceError
 
 CONFIG_BYTES_MAX = 16 << 20
 """Largest config.json that is read."""
+
+IDENTITY_BYTES_MAX = 1 << 10
+"""Largest IDENTITY of a database that is read; RocksDB writes a line."""
 
 _JSON_COMMENT = re.compile(r'("(?:[^"\\]|\\.)*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
 
@@ -82,7 +86,7 @@ def read_node_home(node_home: str | Path) -> NodeHome:
 
 def _read_config(config_file: Path) -> dict[str, Any]:
     try:
-        with config_file.open("rb") as file:
+        with open_regular(config_file) as file:
             text = file.read(CONFIG_BYTES_MAX + 1)
     except FileNotFoundError:
         return {}

@@ -21,12 +21,13 @@ from pipelines.near.node.flat_state_location import FlatStateLocation, locate_fl
 from pipelines.near.node.flat_state_source import FoundStateHeader, KeyRange
 from pipelines.near.node.key_split import ExistingKeys, split_keys
 from pipelines.near.node.node_columns import FLAT_STATE, STATE_HEADERS
-from pipelines.near.node.node_home import NodeHome, read_node_home
+from pipelines.near.node.node_home import IDENTITY_BYTES_MAX, NodeHome, read_node_home
 from pipelines.near.node.node_state_header import find_node_state_header, open_state_header
 from pipelines.near.node.read_limit import keep_read_limit, process_read_limit
 from pipelines.near.node.rocksdb_reader import Row, cached_reader, table_files
 from pipelines.near.node.state_column import StateColumn, StateColumnPlace
 from pipelines.near.record_batches import bounded
+from pipelines.stores.regular_file import read_regular
 from schemas.dataset.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
 from schemas.dataset.flat_state_value import decode_records
 from schemas.errors import ColumnMissingError, InvalidInputError, ValueMismatchError
@@ -67,7 +68,7 @@ class NodeSource:
         digest = hashlib.sha256(f"{shard.shard_uid} {_target(shard)} {shard.state_root}".encode())
         for file in sorted(location.folder.iterdir()):
             if file.name == "IDENTITY":
-                digest.update(file.read_bytes())
+                digest.update(read_regular(file, IDENTITY_BYTES_MAX))
             elif location.is_snapshot and file.suffix in (".sst", ".log") and (stat := file.stat()).st_size:
                 digest.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
         return f"node-{digest.hexdigest()[:32]}"

@@ -13,10 +13,14 @@ from enum import StrEnum
 from typing import Any
 
 from pipelines.stores.open_store import open_store
-from schemas.errors import ObjectNotFoundError
+from pipelines.stores.ranges import read_object
+from schemas.errors import ObjectMismatchError, ObjectNotFoundError
 
 STATUS_NAME = "backfill.json"
 """The status in the work folder."""
+
+STATUS_BYTES_MAX = 64 << 20
+"""Largest status that is read."""
 
 
 class StepState(StrEnum):
@@ -71,12 +75,12 @@ class BackfillStatus:
     def recall(self) -> None:
         """Take what an earlier run noted of the steps that are published by now, for the table; a status that can't be read says nothing."""
         try:
-            document = json.loads(open_store(self.work_url).get(STATUS_NAME))
+            document = json.loads(read_object(open_store(self.work_url), STATUS_NAME, STATUS_BYTES_MAX))
             for entry in document["steps"]:
                 step = Step(**{**entry, "state": StepState(entry["state"]), "way": RecordsWay(entry["way"]) if entry.get("way") else None})
                 if step.state is StepState.PUBLISHED:
                     self.steps[step.epoch_height, step.shard] = step
-        except (ObjectNotFoundError, ValueError, TypeError, KeyError):
+        except (ObjectNotFoundError, ObjectMismatchError, ValueError, TypeError, KeyError):
             return
 
     def note(self, epoch_height: int, shards: Sequence[str], **changed: Any) -> None:

@@ -22,8 +22,9 @@ from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.trie_kernel import Build
 from pipelines.producing.build.boundary_nodes import BOUNDARIES_PER_FILE, put_boundary_nodes
 from pipelines.producing.build.plan_parts import PartPlan
-from pipelines.producing.build.work_folder import WorkFolder
-from schemas.errors import ObjectNotFoundError
+from pipelines.producing.build.work_folder import WORK_OBJECT_BYTES_MAX, WorkFolder
+from pipelines.stores.ranges import read_object
+from schemas.errors import ObjectMismatchError, ObjectNotFoundError
 from schemas.ids import CryptoHash, PartId
 
 
@@ -87,15 +88,17 @@ class BuildPartTask:
     def _earlier(self) -> BuildSummary | None:
         """Return an earlier run's summary when its edge is whole."""
         try:
-            earlier = _summary_from_json(json.loads(self.work.store().get(self.work.build_summary(self.plan.part_id))))
-        except (ObjectNotFoundError, ValueError, TypeError, KeyError):
+            earlier = _summary_from_json(
+                json.loads(read_object(self.work.store(), self.work.build_summary(self.plan.part_id), WORK_OBJECT_BYTES_MAX))
+            )
+        except (ObjectNotFoundError, ObjectMismatchError, ValueError, TypeError, KeyError):
             return None
         return earlier if self._left(self.work.edge(self.plan.part_id), earlier.edge_sha256) else None
 
     def _left(self, name: str, sha256: str) -> bool:
         try:
-            return bool(sha256) and hashlib.sha256(self.work.store().get(name)).hexdigest() == sha256
-        except ObjectNotFoundError:
+            return bool(sha256) and hashlib.sha256(read_object(self.work.store(), name, WORK_OBJECT_BYTES_MAX)).hexdigest() == sha256
+        except (ObjectNotFoundError, ObjectMismatchError):
             return False
 
     def _build(self, *, keep_interior: bool) -> tuple[Build, list[pa.RecordBatch]]:
@@ -167,7 +170,7 @@ class SealTask:
             IntegrityError, StoreError: passed on.
         """
         store = self.work.store()
-        edges = [store.get(self.work.edge(PartId(idx, self.num_parts))) for idx in self.built]
+        edges = [read_object(store, self.work.edge(PartId(idx, self.num_parts)), WORK_OBJECT_BYTES_MAX) for idx in self.built]
         sealed = choose_kernel(self.kernel_name).seal(edges)
         if self.leave_boundary_nodes:
             for group, begin in enumerate(range(0, len(edges), BOUNDARIES_PER_FILE)):

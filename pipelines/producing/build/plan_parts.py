@@ -17,8 +17,9 @@ import pyarrow as pa
 from pipelines.dataset.arrow_dataset import DatasetReference, RowSpan, ShardDataset, read_dataset
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.trie_kernel import Kernel
-from pipelines.producing.build.work_folder import WorkFolder
-from schemas.errors import InvalidInputError, ObjectNotFoundError
+from pipelines.producing.build.work_folder import WORK_OBJECT_BYTES_MAX, WorkFolder
+from pipelines.stores.ranges import read_object
+from schemas.errors import InvalidInputError, ObjectMismatchError, ObjectNotFoundError
 from schemas.ids import PartId
 from schemas.nearcore.state_part import boundary_threshold, num_parts_for
 from schemas.published.object_layout import NUM_PARTS_MAX
@@ -51,9 +52,9 @@ class StructureTask:
         """
         store = self.work.store()
         try:
-            earlier = json.loads(store.get(self.work.structure(self.file_index)))
+            earlier = json.loads(read_object(store, self.work.structure(self.file_index), WORK_OBJECT_BYTES_MAX))
             return FileStructure(bytes.fromhex(earlier["edge"]), int(earlier["charges_sum"]))
-        except (ObjectNotFoundError, ValueError, KeyError, TypeError):
+        except (ObjectNotFoundError, ObjectMismatchError, ValueError, KeyError, TypeError):
             pass
         dataset = read_dataset(self.dataset)
         left_key, right_key = dataset.neighbouring_keys(self.file_index)

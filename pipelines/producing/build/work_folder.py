@@ -9,12 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Final
 
 from pipelines.dataset.arrow_dataset import ShardDataset
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
 from schemas.dataset.dataset_summary import shard_folder
 from schemas.ids import PartId
+
+WORK_OBJECT_BYTES_MAX: Final = 1 << 30
+"""Largest object that is read from there: an interior has half of it at most (`PARTIAL_STATE_BYTES_MAX`), everything else less."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pipelines.producing.publish.process_memory import close_to_others
 from pipelines.producing.publish.signing import Signer
+from pipelines.stores.regular_file import open_regular
 from pipelines.trust.signatures import library_key
 from schemas.errors import InvalidInputError, SignatureError
 from schemas.ids import base58_decode, base58_encode
@@ -77,7 +78,7 @@ def load_signer(path: Path) -> Signer:
     """
     close_to_others()
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             mode = os.fstat(file.fileno()).st_mode
             data = file.read(KEY_FILE_BYTES_MAX + 1)
     except OSError as error:

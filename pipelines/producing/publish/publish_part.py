@@ -23,10 +23,12 @@ from pipelines.producing.build.plan_parts import PartPlan
 from pipelines.producing.build.work_folder import WorkFolder
 from pipelines.stores.compare_and_swap import swapped
 from pipelines.stores.open_store import open_store
+from pipelines.stores.ranges import read_object
 from pipelines.stores.store import ObjectInfo, Store
 from schemas.errors import IntegrityError, ObjectExistsError, ObjectMismatchError, ObjectNotFoundError, StateRootMismatchError
 from schemas.ids import CryptoHash
 from schemas.nearcore.state_part import Encoding, encode_state_part
+from schemas.published.manifest_shard import STORED_BYTES_MAX
 from schemas.published.torrent import PartPieces, piece_hashes
 
 
@@ -92,7 +94,7 @@ class PublishPartTask:
         if reused is not None:
             return reused, None
         data, digests, summary = made()
-        if store.get(self.object_name) != data:
+        if store.get(self.object_name, 0, len(data) + 1) != data:
             raise ObjectMismatchError(
                 problem="the store gave back other bytes than it was given",
                 where=f"{store.url}/{self.object_name}",
@@ -130,7 +132,7 @@ class PublishPartTask:
 
     def _existing(self, kernel: Kernel, store: Store) -> tuple[PartDigests, PartPieces] | None:
         try:
-            data = store.get(self.object_name)
+            data = read_object(store, self.object_name, STORED_BYTES_MAX)
             return verify_part(kernel, data, self.encoding, self.state_root, self.plan.part_id), piece_hashes(data, self.piece_length)
         except (ObjectNotFoundError, IntegrityError):
             return None

@@ -14,13 +14,14 @@ from pipelines.producing.build_shard import BuiltShard
 from pipelines.producing.publish.publish_part import PublishedPart, put_replacing
 from pipelines.producing.publish.signing import Signer, add_signatures, sign_payload
 from pipelines.stores.compare_and_swap import swapped
+from pipelines.stores.ranges import read_object
 from pipelines.stores.store import ObjectInfo, Store
 from pipelines.trust.equivocation import differing_fields
 from pipelines.trust.signatures import verified_signers
 from schemas.errors import IntegrityError, InvalidInputError, ManifestError, ObjectMismatchError, ObjectNotFoundError
 from schemas.ids import ShardUId
 from schemas.nearcore.epoch_context import EpochContext
-from schemas.nearcore.state_header import HeaderOrigin, prove_state_root
+from schemas.nearcore.state_header import STATE_HEADER_BYTES_MAX, HeaderOrigin, prove_state_root
 from schemas.published.manifest import REASON_CHARACTERS_MAX, Manifest, MissingKind, MissingObject
 from schemas.published.manifest_shard import ManifestHeader, ManifestPart, ManifestShard, ManifestTorrent
 from schemas.published.object_layout import EpochLayout, part_file_name, shard_folder_name
@@ -174,9 +175,11 @@ class ShardPublisher:
             return FoundStateHeader(own.data, own.origin, is_verified=True)
         reason = (own.reason or "the source has none") if own.data is None else _UNFIT_HEADER
         try:
-            in_place = self.store.get(self.layout.state_header(shard.shard_uid.shard_id))
+            in_place = read_object(self.store, self.layout.state_header(shard.shard_uid.shard_id), STATE_HEADER_BYTES_MAX)
         except ObjectNotFoundError:
             return FoundStateHeader(None, reason=_for_manifest(reason))
+        except ObjectMismatchError as error:
+            return FoundStateHeader(None, reason=_for_manifest(f"{reason}; the one in place is not kept: {error.problem}"))
         problem = self._disbelief(context, shard, in_place)
         if problem is not None:
             return FoundStateHeader(None, reason=_for_manifest(f"{reason}; the one in place is not kept: {problem}"))
@@ -304,5 +307,5 @@ def _put_read_back(store: Store, name: str, data: bytes) -> None:
         ObjectMismatchError: the store gave back other bytes.
     """
     put_replacing(store, name, data)
-    if store.get(name) != data:
+    if store.get(name, 0, len(data) + 1) != data:
         raise ObjectMismatchError(problem="the store gave back other bytes than it was given", where=f"{store.url}/{name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from pipelines.producing.watch.watch_decisions import EpochState, WatchedEpoch, WatchLedger
+from pipelines.producing.watch.watch_decisions import LEDGER_BYTES_MAX, EpochState, WatchedEpoch, WatchLedger
 from pipelines.producing.watch.watch_events import WatchEvents, one_line
 from pipelines.producing.watch.watch_metrics import WatchMetrics
 from pipelines.stores.store import Store
@@ -32,7 +32,7 @@ class WatchMemory:
             StoreError: the store can't be read.
         """
         try:
-            self.ledger = WatchLedger.parse(self.store.get(LEDGER_NAME), f"{self.store.url}/{LEDGER_NAME}")
+            self.ledger = WatchLedger.parse(self.store.get(LEDGER_NAME, 0, LEDGER_BYTES_MAX + 1), f"{self.store.url}/{LEDGER_NAME}")
         except ObjectNotFoundError:
             return
         except ManifestError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipelines.near.node.node_home import CONFIG_BYTES_MAX
+from pipelines.stores.regular_file import read_regular
 from schemas.errors import InvalidInputError, SourceError
 
 CONCURRENT_REQUESTS: Final = 4
@@ -49,7 +50,7 @@ def write_config(config_file: Path, parts_root: Path) -> Path | None:
         InvalidInputError: it has comments, which a rewrite would lose, or is no JSON object.
     """
     try:
-        text = config_file.read_bytes()
+        text = read_regular(config_file, CONFIG_BYTES_MAX)
     except OSError as error:
         raise SourceError(problem=f"config.json can't be read: {error.strerror}", where=str(config_file)) from error
     config = _parse(text, config_file)

@@ -14,9 +14,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from pipelines.near.node.node_home import IDENTITY_BYTES_MAX
+from pipelines.stores.regular_file import read_regular
 from schemas.errors import StoreError
+
+JOURNAL_BYTES_MAX: Final = 64 << 20
+"""Largest journal that is read: some bytes a part."""
 
 
 @dataclass(slots=True)
@@ -36,13 +41,13 @@ class LoadJournal:
             facts: what is loaded, as JSON values: epoch, sync hash, roots, numbers of parts.
         """
         try:
-            identity = (data / "IDENTITY").read_text()
-        except OSError:
+            identity = read_regular(data / "IDENTITY", IDENTITY_BYTES_MAX).decode()
+        except (OSError, ValueError):
             identity = ""
         digest = hashlib.sha256(json.dumps([os.path.realpath(data), identity, *facts]).encode()).hexdigest()[:24]
         journal = cls(folder / f"{digest}.json")
         with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
-            document = json.loads(journal.path.read_text())
+            document = json.loads(read_regular(journal.path, JOURNAL_BYTES_MAX))
             journal.loaded = {int(shard): {int(part) for part in parts} for shard, parts in document["loaded"].items()}
         return journal
 
