@@ -24,6 +24,7 @@
     |   +-- MalformedNodeError
     |   +-- MalformedPartError
     |   +-- MalformedValueError
+    |   +-- PeerProtocolError
     |   +-- PartLimitError
     |   +-- ObjectMismatchError
     |   +-- ContextMismatchError
