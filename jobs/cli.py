@@ -205,6 +205,9 @@ def _interrupted(arguments: Sequence[str]) -> int:
     _release_claims()
     code = 128 + (interrupted_by() or signal.SIGINT)
     _print_error_json(arguments, {"kind": "interrupted", "exit_code": code, "problem": INTERRUPTED, "message": INTERRUPTED})
+    # A signal may come in the midst of another line.
+    if interrupted_by():
+        sys.stderr.write("\n")
     _say(INTERRUPTED)
     return code
 
