@@ -90,7 +90,7 @@ class FetchSources:
         return DocumentReader(self.sources, self.accounts, self.settings.limits, self.random)
 
     def open(self) -> EpochUrl:
-        """Open all sources that the settings name; return what the first URL says of the epoch.
+        """Open all sources that the settings name; return the epoch that the first URL names.
 
         Raises:
             InvalidInputError: a URL that is none, or a torrent where nothing can open one.

@@ -63,7 +63,7 @@ def parse_epoch_url(url: str) -> EpochUrl:
 def find_published_epochs(
     selector: str, chain_id: str, sources: Sequence[Source], reader: DocumentReader, *, newest_first: bool
 ) -> list[EpochLayout]:
-    """Return the epochs that a selector can mean, the best first. What sources say of it is not believed: whoever follows verifies.
+    """Return the epochs that a selector can mean, the best first. Sources are not trusted here: the caller verifies.
 
     Args:
         selector: ``latest``, an epoch height, or an epoch id.

@@ -46,7 +46,7 @@ class HttpSource:
                 while not cancelled.is_cancelled and (buffer := reply.read1(READ_BYTES)):
                     yield buffer
             finally:
-                # Closed, not given back: the server must not go on sending what nobody reads.
+                # Closed, not given back: the server must not go on sending unread bytes.
                 reply.close()
 
     def close(self) -> None:

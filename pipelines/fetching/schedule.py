@@ -2,8 +2,8 @@
 
 - A part goes to the source that was asked least often for it, then by nearcore's hash weighted with measured throughput
   (`pipelines.fetching.preference`), among those that are free. A source never idles while a part waits that it may have.
-- A transfer that stalls is hedged: the part is also begun at another source, and whoever has it first with the right digest wins.
-  When no part waits any more, transfers that another source would overtake by far are hedged too.
+- A transfer that stalls is hedged: the part is also begun at another source, and the first with the right digest wins.
+  When no part waits any more, transfers that another source would clearly overtake are hedged too.
 - A wrong byte bans a source for the run and drops all that it is sending. Transient faults make it rest. Slowness does neither.
 - A part fails when no source is left that may have it; the others go on, so that a rerun has less to do.
 
@@ -36,7 +36,7 @@ TRANSFERS_PER_PART_MAX: Final = 2
 
 
 class FailureKind(StrEnum):
-    """What a failed transfer says of its source."""
+    """What a failed transfer means for its source."""
 
     TRANSIENT = "transient"
     """A transient fault."""
@@ -149,7 +149,7 @@ class Schedule:
                 break
             free = [account for account in self._accounts.values() if account.is_free(now_s)]
             if not free and any(not account.is_out for account in self._accounts.values()):
-                # Somebody will be free again. Were all sources out, the parts would fail below.
+                # A source will be free again. Were all sources out, the parts would fail below.
                 break
             account = self._choose(index, free)
             if account is not None:
@@ -324,7 +324,7 @@ class Schedule:
         return sorted(transfer_ids)
 
     def _wait_again(self, index: int) -> None:
-        """Put a part back that nobody is sending any more."""
+        """Put a part back that is no longer being transferred."""
         part = self._parts[index]
         if part.state is _PartState.ACTIVE and not part.running:
             part.state = _PartState.WAITING

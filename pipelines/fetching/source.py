@@ -1,7 +1,7 @@
 """What a source promises: bytes under a name, and nothing about whether they are the right ones.
 
 A source is asked for one object at a time, in as many threads at once as `SourceTraits.connections_max` allows, and hands its bytes
-out in order. It does not verify, retry, limit rates or remember failures: who asks does. What it must do is come back: every wait
+out in order. It does not verify, retry, limit rates or remember failures: the caller does. What it must do is come back: every wait
 inside a source is bounded by `SOURCE_TIMEOUT_S`, and a cancelled transfer ends at the next buffer.
 
 Errors are those of a store, since the one who asks acts on nothing else:
@@ -70,7 +70,7 @@ class SourceTraits:
 
 
 class Cancellation:
-    """Tells a transfer that nobody waits for it any more. Set once, from any thread."""
+    """Cancels a transfer. Set once, from any thread."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -106,7 +106,7 @@ class Source(Protocol):
         """Yield an object's bytes from ``start`` to its end, in order; closing the iterator frees the connection.
 
         An empty buffer says that the source is at work although no bytes in order are there yet. After a cancellation it may
-        return early. It need not know where the object should end: whoever asks stops reading at ``bytes_max``.
+        return early. It need not know where the object should end: the caller stops reading at ``bytes_max``.
 
         Args:
             start: 0 unless the source's traits have ``ranges``; below ``size`` where that is known.
@@ -122,7 +122,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EpochOnOffer:
-    """What a source is told that needs more than names, such as a torrent; made after the manifest was believed."""
+    """The epoch, for a source that needs more than names, such as a torrent; made after the manifest was believed."""
 
     layout: EpochLayout
     manifest: Manifest

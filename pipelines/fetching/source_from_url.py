@@ -27,7 +27,7 @@ def open_source(url: str, requests: Throttle, timeout_s: float = SOURCE_TIMEOUT_
     """
     if url.startswith(("http://", "https://")):
         return HttpSource(url, requests, timeout_s)
-    # The schedule sees every fault and decides by itself whom to ask again.
+    # The schedule sees every fault and decides itself which source to retry.
     return ObjectStoreSource(open_store(url, retry=None), requests)
 
 

@@ -43,7 +43,7 @@ _SOURCE_ID = "torrent"
 
 @dataclass(frozen=True, slots=True)
 class TorrentSettings:
-    """Whom a torrent source may ask, and how much."""
+    """Peers, trackers and limits of a torrent source."""
 
     peers: tuple[Address, ...] = ()
     trackers: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ class TorrentSource:
     """See `pipelines.fetching.source.Source`."""
 
     def __init__(self, offer: EpochOnOffer, settings: TorrentSettings) -> None:
-        """Open a session; nobody is called before the first part is asked for.
+        """Open a session; no peer is contacted before the first part is asked for.
 
         Raises:
             InvalidInputError: libtorrent is not installed, or the address can't be listened on.
@@ -163,7 +163,7 @@ class TorrentSource:
         return shard
 
     def _download(self, shard: ManifestShard) -> Download:
-        """Return a shard's download, begun by whoever asks first.
+        """Return a shard's download, begun by the first caller.
 
         Raises:
             TransientStoreError: this source was closed.

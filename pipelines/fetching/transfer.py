@@ -101,7 +101,7 @@ class TransferThread:
         try:
             end = self._transfer()
         except BaseException as error:
-            # Nobody else would hear of it in this thread; the driver raises it.
+            # It would be lost in this thread; the driver raises it.
             end = TransferEnd(self._transfer_id, fatal=error)
         self._ended(end)
 

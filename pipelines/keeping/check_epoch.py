@@ -51,7 +51,7 @@ _NEVER_FOREIGN = (
 
 
 class FindingKind(StrEnum):
-    """What a finding says of an object."""
+    """How an object differs."""
 
     MISSING = "missing"
     WRONG = "wrong"

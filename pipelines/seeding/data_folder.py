@@ -28,7 +28,7 @@ OWN_BYTES_MAX: Final = 256 << 20
 """Largest file of a seeder's own that is read: a line for each part that it has."""
 
 WHEN_FULL: Final = "Free space; it goes on by itself."
-"""What a seeder says of a full disk."""
+"""A seeder's advice for a full disk."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """What a mirror shows of a folder: objects of nearcore's layout, and of those only whole files that lie inside the folder.
 
 A name is served if it is spelled exactly as `schemas.published.object_layout` spells it, so there is no way to temporary files, dotfiles, other
-files or out of the folder. Digests are the manifest's word for it; whoever reads verifies.
+files or out of the folder. Digests are the manifest's word for it; readers verify.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _IMMUTABLE = (ObjectKind.STATE_PART, ObjectKind.STATE_HEADER, ObjectKind.MANIFES
 
 @dataclass(frozen=True, slots=True)
 class MirrorObject:
-    """An open file of the layout. Whoever gets it closes its descriptor."""
+    """An open file of the layout. The caller closes its descriptor."""
 
     descriptor: int
     size: int

@@ -1,7 +1,7 @@
 """The seeder: looks at a bucket, brings its newest epochs here, seeds them, lets old ones go, and says how it stands.
 
 Two threads of its own: `run` serves the BitTorrent session; the other one, which may wait long for a bucket, keeps up with it. What a
-look or a shard fails with is told and tried again at the next look; seeding goes on meanwhile.
+look or a shard fails with is reported and retried at the next look; seeding goes on.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class Seeder:
         )
 
     def _keep_up(self, once: bool) -> None:
-        """Follow the bucket until the stop; what nobody foresaw is raised in `run`."""
+        """Follow the bucket until the stop; an unexpected error is raised in `run`."""
         try:
             with ThreadPoolExecutor(self._settings.downloads, thread_name_prefix="download") as executor:
                 self._take_held()

@@ -35,7 +35,7 @@ OnPart = Callable[[int, int], None]
 
 
 class ShardFiles:
-    """The files of one shard, in the seeder's folder or in place in a folder of somebody else's."""
+    """The files of one shard, in the seeder's folder or in place in another folder."""
 
     def __init__(self, key: ShardKey, shard: ManifestShard, data: DataFolder, local: Path | None, stop: threading.Event) -> None:
         self._key = key

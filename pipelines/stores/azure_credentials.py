@@ -1,4 +1,4 @@
-"""Which storage account of Azure is asked, and as whom: what Azure's own tools take from the environment, or nobody."""
+"""Storage account and credentials of Azure: what Azure's own tools take from the environment, or none."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENDPOINT_VARIABLE: Final = "AZURE_STORAGE_ENDPOINT"
 SCOPE: Final = "https://storage.azure.com/.default"
 
 _IDENTITY_VARIABLES: Final = ("AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE")
-"""Who sets one of these means an identity: that it can't be used is an error."""
+"""Setting one of these names an identity: that it can't be used is an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class AzureAccount:
 
     endpoint_url: str
     credential: Any | None
-    """As azure-storage-blob takes it; None asks as nobody."""
+    """As azure-storage-blob takes it; None for no credentials."""
 
 
 def find_account(endpoint_url: str | None, *, anonymous: bool) -> AzureAccount:

@@ -135,7 +135,7 @@ class AzureStore(RemoteStore):
                 send = self._send_blocks if view.nbytes >= MULTIPART_BYTES_MIN else self._send
                 return self._checked(name, view.nbytes, send(name, view, condition))
         except (_ConditionFailed, ObjectNotFoundError, StoreDeniedError) as error:
-            # What is in the way may be our own object, from an attempt whose reply was lost. Who may create and not replace can be told
+            # What is in the way may be our own object, from an attempt whose reply was lost. An identity that may create and not replace is told
             # that a taken name is denied.
             is_denied, is_creation = isinstance(error, StoreDeniedError), condition == _absent()
             info = self.info(name) if is_creation or not is_denied else None

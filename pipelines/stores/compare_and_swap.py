@@ -34,7 +34,7 @@ def swapped(
     sleep: Callable[[float], None] = time.sleep,
     random: Random | None = None,
 ) -> T:
-    """Change an object and return what the change came to.
+    """Change an object and return the change's result.
 
     Args:
         make: takes what is stored now (None where nothing is), and gives the bytes to be stored instead, None to leave it as it is, and

@@ -25,7 +25,7 @@ _DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @contextmanager
 def disk_errors(path: Path, when_full: str = "Free space, then run again: what is here is kept.") -> Iterator[None]:
-    """Turn errors of the local disk into errors of a store: they are nobody's fault but this machine's.
+    """Turn errors of the local disk into errors of a store: they are this machine's own.
 
     Args:
         path: named where the error itself names none.

@@ -41,7 +41,7 @@ TEMPORARY_FILE_AGE_S_MAX = 6 * 3600
 """A temporary file older than this belongs to a writer that was killed, and is removed."""
 
 NAME_ATTEMPTS_MAX = 8
-"""How often a folder is made again that somebody deletes before a file has its name in it."""
+"""How often a folder is made again that is deleted before a file has its name in it."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -259,7 +259,7 @@ def _store_error(error: OSError, where: str) -> StoreError | InvalidInputError:
 
 
 def _name(give: Callable[[Path, Path], None], temporary: Path, target: Path) -> None:
-    """Give a file its name, in a folder that was there and that somebody else may have deleted since."""
+    """Give a file its name, in a folder that was there and may have been deleted since."""
     for _ in range(NAME_ATTEMPTS_MAX):
         try:
             return give(temporary, target)

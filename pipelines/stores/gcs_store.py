@@ -90,7 +90,7 @@ class GcsStore(RemoteStore):
             with self._mapped(name, writing=True):
                 self._upload(path, view, "xb" if create_only else "wb")
         except (FileExistsError, StoreDeniedError) as error:
-            # Also the end of an upload of our own whose reply was lost. Who may create but not delete can be told that a taken name is
+            # Also the end of an upload of our own whose reply was lost. An identity that may create but not delete is told that a taken name is
             # denied, since writing there would replace.
             if not create_only or self.info(name) is None:
                 raise
@@ -201,7 +201,7 @@ class GcsStore(RemoteStore):
 
         # Its own account of what it gives up on, with a traceback, would go to standard error; the error itself comes out here.
         logging.getLogger("gcsfs").addHandler(logging.NullHandler())
-        # Somebody may have imported gcsfs before the variable was set; its plain class never probes.
+        # gcsfs may have been imported before the variable was set; its plain class never probes.
         probes = os.environ[BUCKET_TYPE_PROBE_VARIABLE].lower() in ("true", "1")
         with self._mapped(""):
             return (gcsfs.GCSFileSystem if probes else gcsfs.core.GCSFileSystem)(
@@ -217,7 +217,7 @@ class GcsStore(RemoteStore):
             )
 
     def _token(self) -> Any:
-        """Return whom to be, as gcsfs takes it: ``anon``, or credentials.
+        """Return credentials as gcsfs takes them, or ``anon``.
 
         Raises:
             InvalidInputError: credentials would cross the network in clear.
@@ -239,7 +239,7 @@ class GcsStore(RemoteStore):
         from google.auth.credentials import AnonymousCredentials
         from google.cloud import storage
 
-        # Else it asks in the background for the bucket's description, for traces that nobody takes, with a right that writers may not have.
+        # Else it asks in the background for the bucket's description, for traces that are never read, with a permission that writers may not have.
         os.environ.setdefault(TRACE_METADATA_VARIABLE, "true")
         fs = self._fs()
         client = storage.Client(
@@ -264,7 +264,7 @@ class GcsStore(RemoteStore):
 
     @property
     def _is_anonymous(self) -> bool:
-        """Whether the store was asked as nobody; only told once it was asked."""
+        """Whether no credentials are used; known after the first request."""
         opened = self._file_system.opened
         return opened is not None and opened.credentials.credentials is None
 

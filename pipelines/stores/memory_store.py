@@ -29,7 +29,7 @@ class _Folder:
 _folders: dict[str, _Folder] = defaultdict(_Folder)
 
 OPENERS: Final[dict[str, Callable[[str], Store]]] = {}
-"""By name, what this process opens in place of a `MemoryStore`: for who puts faults, or somebody else's acts, before one."""
+"""By name, what this process opens in place of a `MemoryStore`: for tests that put faults, or another actor's acts, before one."""
 
 
 def open_memory_store(name: str) -> Store:

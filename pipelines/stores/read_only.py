@@ -1,4 +1,4 @@
-"""What a store that is only read says to whoever writes."""
+"""The refusal of writes by a store that is only read."""
 
 from __future__ import annotations
 

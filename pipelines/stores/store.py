@@ -109,6 +109,6 @@ class Store(Protocol):
     def delete_folder(self, folder: str) -> None:
         """Remove all objects below a folder, at any depth; one that is not there is no error.
 
-        What is put meanwhile may stay. Whoever is killed or fails half-way calls it again. The whole store is no folder.
+        What is put meanwhile may stay. A caller that is killed or fails half-way calls it again: it is idempotent. The whole store is no folder.
         """
         ...

@@ -1,7 +1,7 @@
 """Whose signatures on an envelope hold, and whether enough pinned keys stand behind one payload.
 
 Trust is in keys that the reader pinned, never in a key id that an envelope names. A signature that does not verify counts as
-absent: whoever can write to the store could otherwise spoil a good envelope by adding a bad signature. No I/O.
+absent: a writer to the store could otherwise spoil a good envelope by adding a bad signature. No I/O.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class TrustRule:
             )
         for key in self.keys:
             if key.scheme is KeyScheme.ECDSA_P256:
-                # A mistyped one shows here, and not when somebody names it in an envelope.
+                # A mistyped one shows here, and not first when an envelope names it.
                 _pem(key)
 
 

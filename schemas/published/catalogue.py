@@ -1,6 +1,6 @@
-"""The catalogue of a chain: one entry for each epoch that a store has, so that nobody needs to list or read manifests to know what is there.
+"""The catalogue of a chain: one entry for each epoch that a store has, so that readers need not list or read manifests to know what is there.
 
-It is not signed and not needed: it can be made anew from the manifests, and whoever fetches verifies those. An entry says nothing
+It is not signed and not needed: it can be rebuilt from the manifests, and readers verify those. An entry says nothing
 that its manifest does not say, but for the mark that the epoch is about to go.
 """
 

@@ -32,7 +32,7 @@ class EnvelopeSignature:
     """One signature, not verified."""
 
     key_id: str
-    """SHA-256 of the public key in hexadecimal, as `schemas.published.public_key` has it; a hint of whose it is."""
+    """SHA-256 of the public key in hexadecimal, as `schemas.published.public_key` has it; a hint at the signer."""
     signature: bytes
 
 
@@ -47,7 +47,7 @@ class Envelope:
 
     @property
     def payload_sha256(self) -> str:
-        """Digest of the payload in hexadecimal: the same whoever signed."""
+        """Digest of the payload in hexadecimal, whatever the signatures."""
         return hashlib.sha256(self.payload).hexdigest()
 
     def pre_authentication_encoding(self) -> bytes:

@@ -1,6 +1,6 @@
 """The ``latest`` pointer of a chain: which epoch's manifest is the newest complete one.
 
-It is not signed: it saves a listing, and whoever follows it verifies the manifest. It moves forward only.
+It is not signed: it saves a listing, and readers verify the manifest. It moves forward only.
 """
 
 from __future__ import annotations

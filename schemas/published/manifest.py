@@ -6,7 +6,7 @@ a manifest names by the digest of their payloads. What ties either to the chain 
 
 What is not there is listed under ``missing``: a manifest that lacks an object and does not say so is refused. Unknown fields are
 ignored (the signature covers the bytes, not their meaning to this reader), so fields can be added without a new predicate type;
-who writes the next revision from a parsed manifest drops them.
+a writer of the next revision from a parsed manifest drops them.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ that nearcore does not know lies at the level of the epoch or above::
         manifest.json                                                  DSSE envelope of the newest manifest
         manifests/000001.json                                          every revision of the manifest, never changed
         claim.json                                                     who is producing this epoch
-        leases/ID.json                                                 somebody who reads this epoch
+        leases/ID.json                                                 a reader of this epoch
         scrub.json                                                     how far the scrubs of this epoch are
 
 Source: nearcore chain/client/src/sync/external.rs, location_prefix, part_filename. Names are relative to the store's folder. No I/O.

@@ -1,7 +1,7 @@
-"""Proof documents: what the state of a shard says of one trie key, or of all keys with a prefix, with all that a reader needs to check it.
+"""Proof documents: a shard's record at one trie key, or its records at all keys with a prefix, with all that a reader needs to check them.
 
 A document is canonical JSON (`schemas.json_document`) with a line feed at its end and ``sha256`` over the rest of it, so that there
-is one spelling of a proof and no byte of it can be changed unnoticed. The digest protects from damage, not from a forger: who knows
+is one spelling of a proof and no byte of it can be changed unnoticed. The digest protects from damage, not from a forger: a writer who knows
 the state root, or a block hash, checks the nodes and headers against that (`pipelines.proving.verify_trie_proof`).
 
 ``chain_id``, ``epoch_height``, the version in ``shard_uid`` and ``shard_chosen_by`` are what the maker says; nothing proves them.
@@ -56,7 +56,7 @@ class ShardChoice(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeyClaim:
-    """What is said of one key."""
+    """A claim about one key."""
 
     trie_key: bytes
     value: bytes | None
@@ -65,7 +65,7 @@ class KeyClaim:
 
 @dataclass(frozen=True, slots=True)
 class PrefixClaim:
-    """What is said of all keys with a prefix: these are there, and no others."""
+    """A claim about all keys with a prefix: these are there, and no others."""
 
     trie_key_prefix: bytes
     values: tuple[tuple[bytes, bytes], ...]

@@ -2,7 +2,7 @@
 
 A chunk header has ``prev_state_root``, the state after the block ``prev_block_hash``; it hashes to the chunk's hash, and a path leads
 from (chunk hash, height included) to the ``chunk_headers_root`` of the block that includes the chunk. That block's hash, or the hash of
-its child, is what somebody may know from elsewhere. Chunk headers are kept as nearcore writes a ShardChunkHeader; one of the first
+its child, is what a reader may know from elsewhere. Chunk headers are kept as nearcore writes a ShardChunkHeader; one of the first
 version, which stands without a tag in places where nothing else can stand, gets its tag.
 
 Source: nearcore core/primitives/src/{sharding,block,merkle}.rs.

@@ -1,7 +1,7 @@
 """Shard statements: what the state parts of one shard of one epoch are, and nothing about who says so or when.
 
 The payload is an in-toto Statement in canonical JSON, so honest producers of the same parts write the same bytes: their
-signatures can be gathered under one payload, and two different payloads for one (epoch, shard, num_parts) prove that somebody is
+signatures can be gathered under one payload, and two different payloads for one (epoch, shard, num_parts) prove that a producer is
 wrong. Digests are of *decoded* parts (PartialState bytes), which no encoder's version changes.
 
 Subjects, in this order: ``shard_id=S`` with the state root for its digest (the SHA-256 of the root node, zeros for an empty trie),

@@ -147,7 +147,7 @@ def test_the_same_entry_again_writes_nothing(store: Store) -> None:
 
 
 def test_a_lost_race_is_tried_again_on_what_the_other_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the reading and the swap somebody else enters an epoch: both are there in the end."""
+    """Between the reading and the swap another writer enters an epoch: both are there in the end."""
     url = new_store_url()
 
     def other() -> None:

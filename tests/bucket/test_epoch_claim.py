@@ -1,4 +1,4 @@
-"""The claim of an epoch: who gets it, who keeps it, who takes it over."""
+"""The claim of an epoch: acquired, kept, taken over."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _runs = itertools.count(1)
 
 
 class Clock:
-    """A clock that stands still until it is told."""
+    """A clock that stands still until it is moved."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -169,7 +169,7 @@ def test_a_dead_process_of_this_machine_holds_nothing(store: MemoryStore) -> Non
 
 
 def test_what_a_killed_producer_left_of_its_claim_is_removed_and_a_live_one_is_not(store: MemoryStore) -> None:
-    """An epoch that is published stays without a claim, unless somebody is at work on it."""
+    """An epoch that is published stays without a claim, unless a producer works on it."""
     expired = Clock()
     expired.seconds = -(TTL_S + CLOCK_SKEW_S + 1) - (START - datetime.now(UTC)).total_seconds()
     claimant(store, expired).acquire()
@@ -192,7 +192,7 @@ def test_only_a_process_that_is_known_to_be_gone_is_gone() -> None:
 
 
 def test_a_process_that_proc_hides_is_not_gone(tmp_path: Path) -> None:
-    """A mount of /proc with hidepid shows other users' processes to nobody: they run all the same."""
+    """A mount of /proc with hidepid hides other users' processes: they run all the same."""
     ours = this_holder()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         assert not is_gone(replace(ours, pid=child.pid, started=1), ours.machine, proc=tmp_path)
@@ -209,7 +209,7 @@ def test_a_process_that_was_not_waited_for_is_gone() -> None:
 
 
 def test_a_release_does_not_wait_for_a_renewal_that_hangs() -> None:
-    """The claim expires then; the process comes to its end."""
+    """The claim expires then; the process ends."""
     clock, hangs, heal = Clock(), threading.Event(), threading.Event()
 
     def hang_once(method: str, name: str, number: int) -> Fault | None:
@@ -267,8 +267,8 @@ def test_a_lost_claim_is_not_taken_from_its_new_holder(store: MemoryStore) -> No
     assert [lease.holder for lease in stored(store).leases] == [second.holder]
 
 
-def test_a_claim_that_somebody_deleted_is_made_again(store: MemoryStore) -> None:
-    """Nobody else holds it, so nothing is lost."""
+def test_a_deleted_claim_is_made_again(store: MemoryStore) -> None:
+    """No other holds it, so nothing is lost."""
     held = claimant(store, Clock()).acquire()
     store.delete(LAYOUT.claim)
     held.renew()
@@ -287,7 +287,7 @@ def test_a_reply_that_was_lost_is_our_own_claim(store: MemoryStore) -> None:
 
 
 def test_a_claim_whose_reply_was_lost_is_given_up(store: MemoryStore) -> None:
-    """Who tries again is another run, and would wait for the lease's end."""
+    """A retry is another run, and would wait for the lease's end."""
     faulty = FaultyStore(store, lambda method, name, number: Fault.REPLY_LOST if (method, number) == ("put", 0) else None)
     with pytest.raises(TransientStoreError):
         claimant(faulty, Clock()).acquire()
@@ -296,7 +296,7 @@ def test_a_claim_whose_reply_was_lost_is_given_up(store: MemoryStore) -> None:
 
 
 def test_what_ends_the_taking_of_a_claim_leaves_none(store: MemoryStore) -> None:
-    """A fault that nobody foresaw, or an interrupt, while the claim was on its way into the store."""
+    """An unexpected fault, or an interrupt, while the claim was on its way into the store."""
 
     class Dying(MemoryStore):
         def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
@@ -350,7 +350,7 @@ def test_a_claim_of_another_form_is_refused(store: MemoryStore, old: bytes, new:
 
 
 def test_a_claim_of_a_clock_that_is_ahead_ends_by_the_clock_of_the_store(tmp_path: Path) -> None:
-    """A holder that was killed renews no more; who looks once only, as a scheduler's run does, must not wait for its clock."""
+    """A holder that was killed renews no more; an observer that looks once, as a scheduler's run does, must not wait for its clock."""
     folder = FileStore(str(tmp_path))
     ahead, onlooker = Clock(), Clock()
     real_s = (datetime.now(UTC) - START).total_seconds()

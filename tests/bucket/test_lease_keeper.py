@@ -1,4 +1,4 @@
-"""Leases: written, renewed, removed, and never in the way of who reads."""
+"""Leases: written, renewed, removed, and never in a reader's way."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WAIT_S = 120
 
 @dataclass(slots=True)
 class Heard:
-    """What leases came to, in order; somebody can wait for it."""
+    """The leases' states, in order; a test can wait for one."""
 
     states: list[LeaseState] = field(default_factory=list)
     some: threading.Event = field(default_factory=threading.Event)
@@ -67,7 +67,7 @@ def leases_in(store: Store) -> list[str]:
     return [info.name for info in store.list(LAYOUT.leases_folder)]
 
 
-def test_a_lease_is_there_while_somebody_reads(store: Store) -> None:
+def test_a_lease_is_there_during_a_read(store: Store) -> None:
     """It says who and until when, and is gone afterwards."""
     heard = Heard()
     with held_epoch([EpochLease(store, LAYOUT, "fetch", now=lambda: NOW)], heard.tell):
@@ -125,20 +125,20 @@ def test_a_lease_of_long_ago_is_litter(store: Store) -> None:
 
 
 def test_an_epoch_that_is_not_there_gets_no_lease(store: Store) -> None:
-    """A lease beside nothing would be a folder that somebody has to clear away."""
+    """A lease beside nothing would be a folder that must be cleared away."""
     assert EpochLease(store, epoch_layout(2), "fetch").renew() is LeaseState.GONE
     assert list(store.list(epoch_layout(2).folder)) == []
 
 
 def test_a_lease_that_comes_after_the_mark_is_told(store: Store) -> None:
-    """Whoever reads an epoch that is being deleted should know."""
+    """A reader of an epoch that is being deleted should know."""
     CatalogueWriter(store, CHAIN_ID).change(lambda catalogue: catalogue.marked(LAYOUT, NOW))
     assert EpochLease(store, LAYOUT, "fetch").renew() is LeaseState.LEAVING
 
 
 @dataclass(slots=True)
 class Refusing:
-    """A store that lets nobody write."""
+    """A store that refuses all writes."""
 
     inner: Store
     tried: int = 0
@@ -212,7 +212,7 @@ def test_an_error_of_the_reader_comes_through(store: Store) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_fault_in_its_own_thread_leaves_no_lease(store: Store) -> None:
-    """What nobody foresaw ends the heartbeat; nobody else knows the lease's name."""
+    """An unexpected error ends the heartbeat; no other knows the lease's name."""
     reached = threading.Event()
 
     def fail(_lease: EpochLease, _state: LeaseState) -> None:
@@ -253,7 +253,7 @@ def test_a_live_claim_holds_an_epoch(store: Store) -> None:
 
 @pytest.mark.parametrize("name", [LAYOUT.lease("ab" * 16), LAYOUT.claim])
 def test_what_cannot_be_read_holds_an_epoch_for_a_while(tmp_path: object, name: str) -> None:
-    """By the store's clock, as long as it could be live at most; for ever where the store has no clock."""
+    """By the store's clock, as long as it could be live at most; without end where the store has no clock."""
     folder, memory = open_store(str(tmp_path)), open_store(new_store_url())
     for store in (folder, memory):
         store.put(name, b"from the future")

@@ -134,7 +134,7 @@ def test_an_unknown_epoch_is_not_ready(tmp_path: Path) -> None:
 
 
 def test_a_plan_says_what_is_here_and_writes_nothing(tmp_path: Path) -> None:
-    """Bytes, parts, and whom it would ask."""
+    """Bytes, parts, and the sources that it would ask."""
     into = tmp_path / "into"
     plan = EpochFetch(settings_for(into, published_parts()), Recorder(), Random(1)).plan()
     assert not into.exists()
@@ -229,7 +229,7 @@ def test_a_publisher_that_signs_a_part_of_another_root_is_an_integrity_error(tmp
 
 
 def test_an_older_revision_than_was_accepted_is_a_rollback(tmp_path: Path) -> None:
-    """The folder remembers, whoever serves it the next time."""
+    """The folder remembers, whichever source serves it the next time."""
     root, into = copied(tmp_path), tmp_path / "into"
     sign_again(root, replace(parts_manifest(), revision=2))
     fetch(settings_for(into, root, shard_ids=(0,)))
@@ -241,7 +241,7 @@ def test_an_older_revision_than_was_accepted_is_a_rollback(tmp_path: Path) -> No
 
 
 def test_a_memory_that_is_damaged_is_not_passed_over(tmp_path: Path) -> None:
-    """Who wants to forget deletes it."""
+    """Deleting it forgets."""
     into = tmp_path / "into"
     fetch(settings_for(into, published_parts(), shard_ids=(0,)))
     (memory,) = (into / WORK_FOLDER).glob("accepted-*")

@@ -83,7 +83,7 @@ def test_a_faster_source_is_asked_more() -> None:
 
 
 def test_a_busy_favourite_does_not_keep_a_part_waiting() -> None:
-    """Whoever is free gets it."""
+    """A free source gets it."""
     plan = schedule(4, accounts("a", "b"))
     assert Counter(transfer.source_id for transfer in plan.start(0.0)) == {"a": 2, "b": 2}
 

@@ -164,7 +164,7 @@ def test_what_is_in_no_torrent_is_not_there(tmp_path: Path, epoch: RandomEpoch) 
 
 @pytest.mark.parametrize("with_torrent_file", [True, False])
 def test_a_silent_swarm_is_given_up(tmp_path: Path, epoch: RandomEpoch, with_torrent_file: bool) -> None:
-    """Nobody there: a transient error, within the time that a source has."""
+    """No peer there: a transient error, within the time that a source has."""
     with source_over(epoch, tmp_path, with_torrent_file=with_torrent_file, timeout_s=0.5) as source, pytest.raises(TransientStoreError):
         read(source, wanted(epoch, 0))
 

@@ -68,7 +68,7 @@ def test_other_stored_bytes_are_wrong_even_when_they_decode_to_the_part(checks: 
 
 
 def stated(check: CheckPartTask) -> StatementPart:
-    """Return what the statement says of a part."""
+    """Return the statement's entry of a part."""
     assert check.stated is not None
     return check.stated
 

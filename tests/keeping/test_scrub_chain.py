@@ -266,7 +266,7 @@ def test_a_torrent_of_other_parts_is_refused(root: Path, tmp_path: Path) -> None
 
 
 def test_a_revision_that_another_key_has_signed_is_refused(root: Path, tmp_path: Path) -> None:
-    """It is well formed, and nobody trusted stands behind it."""
+    """It is well formed, and no trusted key has signed it."""
     other = tmp_path / "other"
     publish_epoch(str(other), 1, complete=False, key="second")
     delete(root, LAYOUT.manifest_revision(1))
@@ -334,7 +334,7 @@ def test_a_revision_is_only_a_number(root: Path) -> None:
 
 
 def test_a_broken_signature_is_found(root: Path) -> None:
-    """The payload is right, and nobody stands behind it any more."""
+    """The payload is right, and no signature holds any more."""
     name = LAYOUT.manifest_revision(1)
     data = (root / name).read_bytes()
     position = data.index(b'"sig":"') + 10
@@ -366,7 +366,7 @@ def test_a_sample_finds_missing_and_cut_parts_wherever_they_are(root: Path) -> N
 
 
 def test_a_damaged_memory_of_samples_begins_anew(root: Path) -> None:
-    """And is in nobody's way."""
+    """And is harmless."""
     scrub(root, sample_ppm=WHOLE_PPM // 2)
     (root / LAYOUT.scrub).write_bytes(b"rotten")
     outcome = scrub(root, sample_ppm=WHOLE_PPM // 2)
@@ -418,7 +418,7 @@ def test_an_epoch_of_another_publisher_hides_no_other(root: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Dying(InProcessExecutor):
-    """Dies of what nobody foresaw, once a lease is there."""
+    """Fails unexpectedly, once a lease is there."""
 
     store_url: str = ""
 
@@ -430,7 +430,7 @@ class Dying(InProcessExecutor):
         raise NameError("name 'x' is not defined")
 
 
-def test_a_scrub_that_dies_of_what_nobody_foresaw_leaves_no_lease(root: Path) -> None:
+def test_a_scrub_that_fails_unexpectedly_leaves_no_lease(root: Path) -> None:
     """A collection need not wait for its end."""
     store = open_store(str(root))
     with pytest.raises(NameError):

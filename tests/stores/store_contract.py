@@ -168,7 +168,7 @@ class StoreContract:
         assert list(store.list("missing")) == []
 
     def test_a_listing_has_the_versions_that_info_has(self, store: Store) -> None:
-        """So an object can be swapped by what a listing said of it."""
+        """So an object can be swapped by its entry in a listing."""
         store.put("folder/object", b"x")
         [listed] = store.list()
         assert listed == store.info("folder/object")
@@ -278,7 +278,7 @@ class SharedStoreContract(StoreContract):
         assert worker.exitcode == 0
 
     def test_one_of_two_processes_wins(self, store: Store) -> None:
-        """Create-only and swap are decided by the store, not inside a process; the loser is told so, and nothing is mixed."""
+        """Create-only and swap are decided by the store, not inside a process; the loser gets an error, and nothing is mixed."""
         for number in range(RACE_ROUNDS):
             store.put(f"pointer/{number}", b"before")
         context = multiprocessing.get_context("fork")

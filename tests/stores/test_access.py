@@ -1,4 +1,4 @@
-"""Who a store is asked as, who pays, and over which connection: credentials, public buckets, requester pays, endpoints, TLS."""
+"""A store's credentials, payer and connection: credentials, public buckets, requester pays, endpoints, TLS."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def silent_server() -> Iterator[SilentServer]:
 
 @pytest.mark.usefixtures("nobody")
 def test_a_key_file_of_any_project_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The project in a key file need not be named a second time; gcsfs by itself would go on as nobody."""
+    """The project in a key file need not be named a second time; gcsfs by itself would go on without credentials."""
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key_file(tmp_path)))
     store = open_store("gs://bucket", retry=None)
     assert isinstance(store, GcsStore)
@@ -139,7 +139,7 @@ def test_a_key_file_of_any_project_is_used(monkeypatch: pytest.MonkeyPatch, tmp_
 
 @pytest.mark.usefixtures("nobody")
 def test_a_key_file_that_is_named_and_broken_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nobody is asked as nobody by mistake."""
+    """No request goes without credentials by mistake."""
     (tmp_path / "key.json").write_text("{}")
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
     with pytest.raises(StoreDeniedError, match="GOOGLE_APPLICATION_CREDENTIALS"):
@@ -147,7 +147,7 @@ def test_a_key_file_that_is_named_and_broken_is_an_error(monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("nobody")
-def test_nobody_is_found_where_there_is_nobody() -> None:
+def test_no_identity_is_found_where_there_is_none() -> None:
     """No credentials are no error: public buckets need none."""
     assert find_credentials() is None
     assert not has_credentials()
@@ -203,8 +203,8 @@ def test_a_silent_metadata_server_does_not_hold_a_gcs_reader_up() -> None:
 
 @pytest.mark.usefixtures("nobody")
 @pytest.mark.parametrize("scheme", ["gs", "s3"])
-def test_who_is_denied_as_nobody_is_told_so(scheme: str) -> None:
-    """The remedy is to be somebody."""
+def test_a_denial_without_credentials_says_so(scheme: str) -> None:
+    """The remedy is to give credentials."""
     with store_proxy("http://127.0.0.1:9") as proxy:
         proxy.script = lambda _: Answer(403, b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>")
         with pytest.raises(StoreDeniedError, match="No credentials were used"):
@@ -350,7 +350,7 @@ def test_which_endpoints_are_in_clear(endpoint_url: str, expected: bool) -> None
 
 @pytest.mark.usefixtures("nobody")
 def test_a_token_does_not_go_out_in_clear(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Who has a bearer token is its owner: GCS's is not sent over plain HTTP to another machine. Without credentials nothing is lost."""
+    """A bearer token belongs to its holder: GCS's is not sent over plain HTTP to another machine. Without credentials nothing is lost."""
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key_file(tmp_path)))
     with pytest.raises(InvalidInputError, match="without TLS"):
         stored_bytes(open_store("gs://bucket", endpoint_url="http://storage.example", retry=None), "object")

@@ -1,4 +1,4 @@
-"""What only the Azure store does: whom it is, uploads in blocks, marks of folders, errors of its client."""
+"""What only the Azure store does: its identity, uploads in blocks, marks of folders, errors of its client."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _sas(permission: str) -> str:
 @pytest.mark.slow
 @pytest.mark.usefixtures("nobody")
 def test_a_public_container_needs_no_credentials(azurite_url: str) -> None:
-    """It is asked as nobody; who would write is told that no credentials were used."""
+    """It is read without credentials; a refused write says that none were used."""
     store = open_store(f"az://{PUBLIC}", endpoint_url=azurite_url, retry=None)
     assert stored_bytes(store, "object") == b"public"
     assert [info.name for info in store.list()] == ["object"]
@@ -143,7 +143,7 @@ def test_two_uploads_in_blocks_do_not_mix(azurite_url: str, monkeypatch: pytest.
 
 @pytest.mark.slow
 def test_a_broken_upload_in_blocks_shows_nothing(azurite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its blocks are no object, and in nobody's way."""
+    """Its blocks are no object, and harmless."""
     monkeypatch.setattr(azure_store, "MULTIPART_BYTES_MIN", 3 << 20)
     monkeypatch.setattr(azure_store, "BLOCK_BYTES", 1 << 20)
     store = AzureStore(BucketFolder("az", CONTAINER, "broken"), azurite_url)
@@ -189,7 +189,7 @@ def test_an_account_must_be_named() -> None:
 
 @pytest.mark.usefixtures("nobody")
 def test_a_token_does_not_go_out_in_clear(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A SAS token is whoever has it; it is not sent over plain HTTP to another machine."""
+    """A SAS token belongs to its holder; it is not sent over plain HTTP to another machine."""
     monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", "sv=2026&sig=hidden")
     with pytest.raises(InvalidInputError, match="without TLS") as caught:
         stored_bytes(open_store("az://container", endpoint_url="http://storage.example/account", retry=None), "object")
@@ -198,7 +198,7 @@ def test_a_token_does_not_go_out_in_clear(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.usefixtures("nobody")
 def test_an_identity_that_is_named_and_broken_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is asked as nobody by mistake."""
+    """No request goes without credentials by mistake."""
     monkeypatch.undo()
     monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "EnvironmentCredential")
     monkeypatch.setenv("AZURE_TENANT_ID", "not a tenant")

@@ -1,4 +1,4 @@
-"""An object that several writers change: nobody's change is lost, and who never wins gives up."""
+"""An object that several writers change: no change is lost, and a writer that never wins gives up."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_who_never_wins_gives_up_with_what_to_do(store: MemoryStore) -> None:
 
 @pytest.mark.parametrize(("read_back", "expected"), [(False, b"a"), (True, b"oa")])
 def test_what_is_read_back_other_is_a_lost_race(store: MemoryStore, read_back: bool, expected: bytes) -> None:
-    """Where it is asked for: somebody who compares nothing has written over it right after."""
+    """Where it is asked for: a writer without a comparison has written over it right after."""
     over = meanwhile("get", NAME, lambda: store.put(NAME, b"o"))
     swapped(FaultyStore(store, over), NAME, adding(store, b"a"), read_back=read_back, sleep=lambda _: None)
     assert stored_bytes(store, NAME) == expected

@@ -63,7 +63,7 @@ def test_a_deleted_folder_leaves_no_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_deleted_under_a_put_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who deletes and who writes may be two."""
+    """Deleting and writing may be two processes."""
     store = FileStore(str(tmp_path))
     deletions: list[Path | None] = []
 
@@ -157,7 +157,7 @@ def test_a_failed_sync_is_a_failed_put(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_folder_that_refuses_is_denied() -> None:
-    """The kernel lets nobody make folders in /sys/kernel."""
+    """The kernel lets no process make folders in /sys/kernel."""
     if not os.path.isdir("/sys/kernel"):
         pytest.skip("no /sys on this system")
     with pytest.raises(StoreDeniedError):

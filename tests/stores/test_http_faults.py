@@ -187,7 +187,7 @@ def test_a_real_conflict_after_a_lost_reply_is_told(faulted: Faulted, request: p
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_throttled_client_waits_as_long_as_it_is_asked_to(faulted: Faulted, request: pytest.FixtureRequest, status: int) -> None:
-    """No request follows within the time of Retry-After, whoever retries."""
+    """No request follows within the time of Retry-After, of any thread."""
     store = faulted.store(_folder(request))
     store.put("object", b"x")
     faulted.proxy.fail_once(Answer(status, SLOW_DOWN_XML, (("Retry-After", "2"),)))

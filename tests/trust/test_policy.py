@@ -68,7 +68,7 @@ def choose(policy: TrustPolicy, *offers: Offer, accepted: AcceptedManifests | No
 
 
 def test_nothing_is_believed_by_default() -> None:
-    """Whoever wants that must say so."""
+    """A reader that wants that must say so."""
     with pytest.raises(InvalidInputError, match="--insecure"):
         TrustPolicy()
     assert choose(INSECURE, offered("a", MANIFEST)).signers == ()
@@ -279,7 +279,7 @@ def test_the_statement_is_the_one_that_the_manifest_names(signers: tuple[Signer,
 
 
 def test_a_bad_signature_does_not_replace_a_good_one(signers: tuple[Signer, ...]) -> None:
-    """Whoever can write to one mirror can't take a signature away."""
+    """A writer to one mirror can't take a signature away."""
     good = sign_payload(STATEMENT.to_payload(), signers[:1])
     bad = replace(good, signatures=(replace(good.signatures[0], signature=bytes(64)),))
     chosen = choose_statement(trusting(signers[0]), [Offer("a", good.to_bytes()), Offer("b", bad.to_bytes())], MANIFEST, LISTED)

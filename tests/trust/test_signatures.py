@@ -91,7 +91,7 @@ def test_another_payload_type_does_not_count(signers: tuple[Signer, ...]) -> Non
 
 
 @pytest.mark.parametrize(("count", "threshold"), [(0, 1), (2, 0), (2, 3)])
-def test_a_rule_that_nobody_or_anybody_fulfils_is_refused(signers: tuple[Signer, ...], count: int, threshold: int) -> None:
+def test_a_rule_that_no_key_or_every_key_fulfils_is_refused(signers: tuple[Signer, ...], count: int, threshold: int) -> None:
     """1 <= threshold <= number of keys, and a key given twice is not two keys."""
     with pytest.raises(InvalidInputError):
         TrustRule(tuple(signer.public_key for signer in signers[:count]), threshold)
@@ -137,7 +137,7 @@ def test_a_manifest_expires() -> None:
 
 
 def test_a_key_that_is_no_point_of_its_curve_is_refused_when_it_is_pinned() -> None:
-    """A mistyped one; nobody who writes to the store brings it up later."""
+    """A mistyped one; a writer to the store can't bring it up later."""
     nowhere = next(
         key for key in (PublicKey(bytes([2, *bytes(31), number]), KeyScheme.ECDSA_P256) for number in range(8)) if not _is_point(key)
     )
