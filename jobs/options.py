@@ -97,7 +97,7 @@ def parse_byte_count(text: str, option: str) -> int:
     Raises:
         InvalidInputError: another form, or zero.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?(?:/s)?", text.strip().lower())
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)\s*([kmg]i?)?b?(?:/s)?", text.strip().lower())
     size = int(float(match[1]) * _UNITS[match[2] or ""]) if match else 0
     if size <= 0:
         raise InvalidInputError(problem=f"{text!r} is not a number of bytes", where=option, remedy="Write 200MB, 64MiB or 1000.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -79,7 +80,7 @@ class JsonFields:
     def text(self, name: str) -> str:
         """Return a text."""
         value = self.value(name)
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not _is_unicode(value):
             self.fail(f"field {name} must be text")
         return value
 
@@ -134,11 +135,11 @@ class JsonFields:
             self.fail(f"field {name} is no {what} of the kinds {', '.join(types)}")
         return bytes([tag]) + data
 
-    def items(self, name: str) -> list[Any]:
+    def items(self, name: str, length_max: int = _LISTED_MAX) -> list[Any]:
         """Return a list."""
         value = self.value(name)
-        if not isinstance(value, list) or len(value) > _LISTED_MAX:
-            self.fail(f"field {name} must be a list of at most {_LISTED_MAX}")
+        if not isinstance(value, list) or len(value) > length_max:
+            self.fail(f"field {name} must be a list of at most {length_max}")
         return value
 
     def fields(self, name: str) -> JsonFields:
@@ -361,6 +362,11 @@ def _write_list(writer: BorshWriter, items: list[Any], write_item: Callable[[Any
 
 
 def _text(value: object, fields: JsonFields) -> str:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not _is_unicode(value):
         fields.fail("a text is expected")
     return value
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text has no lone half of a surrogate pair, which JSON can name and UTF-8 can't write."""
+    return re.search("[\ud800-\udfff]", text) is None

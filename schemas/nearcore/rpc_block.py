@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeGuard
 
 from schemas.errors import IntegrityError
 from schemas.nearcore.block import CHUNK_HEADERS_MAX, BlockHeader, ChunkHeader, chunk_headers_root, decode_block_header, read_chunk_header
 from schemas.nearcore.borsh import BorshReader, BorshWriter
-from schemas.nearcore.rpc_reader import RpcReader
+from schemas.nearcore.rpc_reader import ACCOUNT_ID_BYTES_MAX, RpcReader
 
 APPROVALS_MAX: Final = 4096
 """Most approvals, proposals or endorsements of a block."""
@@ -157,9 +157,13 @@ def _write_shard_split(writer: BorshWriter, shown: RpcReader) -> None:
         writer.u8(0)
         return
     split = shown.listed("shard_split", 2)
-    if len(split) != 2 or type(split[0]) is not int or not 0 <= split[0] < 2**64 or not isinstance(split[1], str):
+    if len(split) != 2 or type(split[0]) is not int or not 0 <= split[0] < 2**64 or not _is_account_id(split[1]):
         shown.fail("shard_split is a shard id and an account id")
     writer.u8(1).u64(split[0]).byte_vec(split[1].encode())
+
+
+def _is_account_id(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and value.isascii() and len(value) <= ACCOUNT_ID_BYTES_MAX
 
 
 def _read_chunk(shown: RpcReader) -> ChunkHeader:

@@ -376,7 +376,14 @@ def test_a_validator_without_an_account_is_refused(genesis: Callable[..., Genesi
         state(genesis(account("alice"), validators=[{"account_id": "bob", "public_key": PUBLIC_KEY, "amount": "1"}]))
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"chain_id": "test"', b'{"chain_id": 5, "protocol_version": 1}', b"\x1f\x8b broken"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"[]", b'{"chain_id": "test"', b"\x1f\x8b broken"),
+        b'{"chain_id": 5, "protocol_version": 1}',
+        b'{"chain_id": "../x", "protocol_version": 1}',
+    ],
+)
 def test_a_file_that_is_no_genesis_is_named(tmp_path: Path, content: bytes) -> None:
     """Not JSON, not an object, or without its fields."""
     path = tmp_path / "genesis.json"

@@ -16,6 +16,7 @@ of it: nearcore writes them with the first blocks, outside the state of the gene
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -35,13 +36,14 @@ from pipelines.near.files.sorted_file import (
     sorted_file,
     value_batches,
 )
+from pipelines.near.node.bounded_json import BoundedJson
 from pipelines.near.node.flat_state_source import NO_STATE_HEADER, FoundStateHeader, KeyRange
 from pipelines.near.node.genesis_head import open_maybe_gzip, read_genesis_fields
 from schemas.errors import InvalidInputError, SourceError
 from schemas.ids import ZERO_HASH, ShardUId
 from schemas.nearcore.account import Account, AccountVersion, ContractKind, decode_account
 from schemas.nearcore.borsh import BorshWriter
-from schemas.nearcore.epoch_context import EpochContext, ShardContext
+from schemas.nearcore.epoch_context import CHAIN_ID_PATTERN, EpochContext, ShardContext
 from schemas.nearcore.flat_state_limits import KEY_BYTES_MAX, VALUE_BYTES_MAX
 from schemas.nearcore.genesis import (
     GenesisReceipt,
@@ -201,14 +203,15 @@ def read_genesis_head(path: Path) -> GenesisHead:
     document = read_genesis_fields(path, _HEAD_FIELDS)
     fields = JsonFields(document, str(path))
     stakes = {}
-    for item in document.get("validators") or []:
+    for item in fields.items("validators", VALIDATORS_MAX) if fields.has("validators") else ():
         validator = JsonFields(item, f"{path}, validators")
         stakes[validator.account_id("account_id")] = validator.number("amount", 128)
     layout = document.get("shard_layout")
-    if len(stakes) > VALIDATORS_MAX:
-        fields.fail(f"a genesis has at most {VALIDATORS_MAX} validators")
+    chain_id = fields.text("chain_id")
+    if re.fullmatch(CHAIN_ID_PATTERN, chain_id) is None:
+        fields.fail(f"field chain_id must match {CHAIN_ID_PATTERN}")
     return GenesisHead(
-        chain_id=fields.text("chain_id"),
+        chain_id=chain_id,
         protocol_version=fields.number("protocol_version", 32),
         layout=SINGLE_SHARD if layout is None else shard_layout_from_json(layout, str(path)),
         stakes=stakes,
@@ -226,7 +229,7 @@ def _read_records(path: Path, items: str, head: GenesisHead, target: SortedFile)
     reader = _RecordReader(head, target)
     try:
         with open_maybe_gzip(path) as file:
-            for number, record in enumerate(ijson.items(file, items)):
+            for number, record in enumerate(ijson.items(BoundedJson(file, str(path)), items)):
                 reader.add(record, f"{path}, record {number}", number)
     except (ijson.JSONError, OSError, EOFError, UnicodeDecodeError) as error:
         raise SourceError(problem=f"the records can't be read: {error}", where=str(path)) from None

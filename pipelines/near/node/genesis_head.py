@@ -14,6 +14,7 @@ from typing import IO, Any, cast
 import ijson
 from ijson.common import ObjectBuilder
 
+from pipelines.near.node.bounded_json import BoundedJson
 from pipelines.stores.regular_file import open_regular
 from schemas.errors import SourceError
 
@@ -40,14 +41,14 @@ def read_genesis_fields(path: Path, names: Collection[str]) -> dict[str, Any]:
     Reading stops when all are found, so a file with its records at the end (as nearcore writes it) is read no further than them.
 
     Raises:
-        SourceError: not readable, or not a JSON object.
+        SourceError: not readable, over a limit of `BoundedJson`, or not a JSON object.
     """
     fields: dict[str, Any] = {}
     builder: ObjectBuilder | None = None
     name = ""
     try:
         with open_maybe_gzip(path) as file:
-            for prefix, event, value in ijson.parse(file, use_float=False):
+            for prefix, event, value in ijson.parse(BoundedJson(file, str(path)), use_float=False):
                 if builder is not None:
                     builder.event(event, value)
                     if prefix == name and event in _CLOSING:

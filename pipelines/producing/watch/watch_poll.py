@@ -9,6 +9,7 @@ Source: nearcore core/store/src/trie/state_snapshot.rs, ShardTries::make_state_s
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pipelines.near.node.node_home import read_node_home
 from pipelines.near.node.rocksdb_reader import RocksDbReader
 from schemas.errors import SourceError
 from schemas.ids import HASH_BYTES, CryptoHash
+from schemas.nearcore.epoch_context import CHAIN_ID_PATTERN
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,6 @@ def read_chain_id(node_home: str | Path) -> str:
     home = read_node_home(node_home)
     fields = {} if home.genesis_file is None else read_genesis_fields(home.genesis_file, ("chain_id",))
     chain_id = fields.get("chain_id")
-    if not isinstance(chain_id, str):
+    if not isinstance(chain_id, str) or re.fullmatch(CHAIN_ID_PATTERN, chain_id) is None:
         raise SourceError(problem="no genesis file says the chain id", where=str(home.genesis_file or home.home / "config.json"))
     return chain_id

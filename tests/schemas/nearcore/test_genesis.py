@@ -153,6 +153,7 @@ def test_an_accounts_storage_usage_is_not_taken_from_the_file() -> None:
         lambda: fields({"l": {}}).items("l"),
         lambda: fields({}).value("missing"),
         lambda: fields({"a": 1, "b": 2}).only_variant(),
+        lambda: fields({"t": "half a \ud800 character"}).text("t"),
         lambda: fields([]),
     ],
 )
