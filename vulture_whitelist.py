@@ -50,6 +50,7 @@ _.get_read_tasks
 data_context
 _.connection_made
 _.daemon_threads
+_.readable
 _.handle_error
 _.log_error
 _.request_queue_size

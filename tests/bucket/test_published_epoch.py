@@ -31,7 +31,7 @@ LAYOUT = EpochLayout("testnet", 7, CryptoHash(bytes(range(32))))
     ],
 )
 def test_no_more_is_read_than_a_document_can_have(name: str, read: Callable[[Store], object], bytes_max: int) -> None:
-    """Whatever somebody has put there: one byte more shows that it is too long."""
+    """Whatever was put there: one byte more shows that it is too long."""
     asked: list[int] = []
 
     class Asked(MemoryStore):

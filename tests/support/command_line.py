@@ -37,6 +37,7 @@ def commands() -> Mapping[str | None, frozenset[str]]:
     root: Any = typer.main.get_command(app)
     found: dict[str | None, frozenset[str]] = {name: _options(load_command(name)) for name in command_names()}
     found[None] = _options(root)
+    found["help"] = frozenset()
     return found
 
 
