@@ -101,20 +101,15 @@ def first_block(shared_fixtures: Path) -> Json:
     }
 
 
-def test_the_header_of_mainnets_first_block_hashes(shared_fixtures: Path) -> None:
-    """Of V1; no field that is hashed can be another."""
+def test_headers_of_the_first_two_versions_hash(shared_fixtures: Path) -> None:
+    """That of mainnet's first block, of which no field that is hashed can be another; the second version is the first without chunks_included."""
     shown = first_block(shared_fixtures)
     header = read_rpc_header(RpcReader(shown, "genesis"))
     assert (header.version, header.height) == (1, 9820210)
     for change in ({"chunks_included": 2}, {"chunk_mask": [False]}, {"gas_price": "1"}, {"latest_protocol_version": 30}):
         with pytest.raises(IntegrityError):
             read_rpc_header(RpcReader({**shown, **change}, "genesis"))
-
-
-def test_a_header_of_the_second_version_hashes(shared_fixtures: Path) -> None:
-    """It is one of the first without chunks_included."""
-    shown = first_block(shared_fixtures)
-    first = read_rpc_header(RpcReader(shown, "genesis")).encoded
+    first = header.encoded
     chunks_included = 1 + 32 + (8 + 4 * 32 + 8 + 2 * 32) + 3 * 32
     second = decode_block_header(b"\1" + first[1:chunks_included] + first[chunks_included + 8 :], "test")
     assert read_rpc_header(RpcReader({**shown, "hash": str(second.hash)}, "test")) == second
