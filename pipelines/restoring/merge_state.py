@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -17,6 +18,7 @@ from pipelines.restoring.restore_work import RestoreWork, read_summary, write_su
 from pipelines.restoring.rocksdb_writer import write_sorted_file
 from schemas.errors import DatasetError
 from schemas.ids import ShardUId
+from schemas.json_document import FieldReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +46,9 @@ class MergeStateTask:
             DatasetError: a work file is missing or damaged.
             StoreError: the rows can't be written.
         """
-        earlier = read_summary(self.work.bucket_summary(self.bucket))
-        if earlier is not None and (not earlier["rows"] or self.work.state(self.bucket).exists()):
-            return MergedBucket(earlier["rows"], earlier["references"], earlier["size"])
+        earlier = read_summary(self.work.bucket_summary(self.bucket), _read_bucket)
+        if earlier is not None and (not earlier.rows or self.work.state(self.bucket).exists()):
+            return earlier
         merged: dict[bytes, tuple[int, pa.Scalar]] = {}
         for part in range(self.num_parts):
             for value_hash, references, payload in self._rows(part):
@@ -77,3 +79,8 @@ class MergeStateTask:
 def state_row(payload: bytes, references: int) -> bytes:
     """Return a State row with nothing pending."""
     return payload + struct.pack("<q", references)
+
+
+def _read_bucket(document: dict[str, Any]) -> MergedBucket:
+    reader = FieldReader(document, "summary of a bucket")
+    return MergedBucket(*(reader.number(name, 0, 2**63) for name in ("rows", "references", "size")))

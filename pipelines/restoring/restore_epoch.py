@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pipelines.dataset.arrow_dataset import ShardDataset
 from pipelines.dataset.export.export_epoch import EXPORT_TASK_MEMORY_BYTES, copy_values
@@ -33,7 +34,9 @@ from pipelines.stores.open_store import open_store
 from pipelines.stores.ranges import read_object
 from schemas.errors import ClaimedError, IntegrityError, ObjectExistsError
 from schemas.ids import ZERO_HASH, CryptoHash
+from schemas.json_document import FieldReader
 from schemas.nearcore.flat_storage import encode_ready_status
+from schemas.nearcore.shard_layout import SHARDS_MAX
 from schemas.nearcore.state_header import STATE_HEADER_BYTES_MAX
 
 APPLY_TASK_MEMORY_BYTES = 800 << 20
@@ -174,23 +177,26 @@ def restore_database(runner: StageRunner, kernel: Kernel, epoch: EpochParts, tar
 def _earlier_result(epoch: EpochParts, target: Path) -> RestoredDatabase | None:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return None
-    document = read_summary(target / RESULT_NAME)
-    wanted = {str(shard.context.shard_uid): str(shard.state_root) for shard in epoch.shards}
-    if document is None or {shard["shard_uid"]: shard["state_root"] for shard in document["shards"]} != wanted:
+    shards = read_summary(target / RESULT_NAME, _read_result)
+    wanted = {str(shard.context.shard_uid): shard.state_root for shard in epoch.shards}
+    if shards is None or {shard.shard_uid: shard.state_root for shard in shards} != wanted:
         raise ObjectExistsError(
             problem="the folder is there and does not hold this state", where=str(target), remedy="Name a folder that is not there yet."
         )
-    shards = tuple(
-        RestoredShard(
-            **{
-                **shard,
-                "state_root": CryptoHash.from_base58(shard["state_root"]),
-                "flat_head": None if shard["flat_head"] is None else CryptoHash.from_base58(shard["flat_head"]),
-            }
-        )
-        for shard in document["shards"]
-    )
     return RestoredDatabase(target, shards, was_there=True)
+
+
+def _read_result(document: dict[str, Any]) -> tuple[RestoredShard, ...]:
+    return tuple(
+        RestoredShard(
+            shard_uid=reader.text("shard_uid", 24),
+            state_root=reader.hash("state_root"),
+            **{name: reader.number(name, 0, 2**64) for name in ("memory_usage", "num_parts", "records", "state_rows", "references")},
+            root_proved=reader.flag("root_proved"),
+            flat_head=None if reader.is_null("flat_head") else reader.hash("flat_head"),
+        )
+        for reader in FieldReader(document, RESULT_NAME).inners("shards", SHARDS_MAX)
+    )
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 
 import pyarrow as pa
 
@@ -21,6 +22,8 @@ from pipelines.stores.durable_file import give_name
 from schemas.dataset.flat_state_value import encode_inlined, encode_ref
 from schemas.errors import IntegrityError, MissingTrieValueError
 from schemas.ids import ShardUId
+from schemas.json_document import FieldReader
+from schemas.nearcore.flat_state_limits import KEY_BYTES_MAX
 from schemas.nearcore.state_part import decode_partial_state
 
 REFERENCES_SCHEMA = pa.schema(
@@ -99,19 +102,10 @@ class RestorePartTask:
         return RestoredPart(records, first_key, last_key, sum(counts.values()), decoded.size)
 
     def _earlier(self, index: int) -> RestoredPart | None:
-        document = read_summary(self.work.part_summary(index))
-        if document is None or not self.work.references(index).exists():
+        earlier = read_summary(self.work.part_summary(index), _read_part)
+        if earlier is None or not self.work.references(index).exists():
             return None
-        if document["records"] and not self.work.flat(index).exists():
-            return None
-        first, last = document["first_key"], document["last_key"]
-        return RestoredPart(
-            records=document["records"],
-            first_key=None if first is None else bytes.fromhex(first),
-            last_key=None if last is None else bytes.fromhex(last),
-            references=document["references"],
-            size=document["size"],
-        )
+        return None if earlier.records and not self.work.flat(index).exists() else earlier
 
     def _write_references(self, index: int, counts: dict[bytes, int], entries: dict[bytes, bytes]) -> None:
         path = self.work.references(index)
@@ -130,6 +124,17 @@ class RestorePartTask:
                     ]
                     writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=REFERENCES_SCHEMA))
             give_name(unfinished, path)
+
+
+def _read_part(document: dict[str, Any]) -> RestoredPart:
+    reader = FieldReader(document, "summary of a part")
+    return RestoredPart(
+        records=reader.number("records", 0, 2**63),
+        first_key=None if reader.is_null("first_key") else reader.hex_bytes("first_key", KEY_BYTES_MAX),
+        last_key=None if reader.is_null("last_key") else reader.hex_bytes("last_key", KEY_BYTES_MAX),
+        references=reader.number("references", 0, 2**63),
+        size=reader.number("size", 0, 2**63),
+    )
 
 
 def _entry(entries: dict[bytes, bytes], value_hash: bytes) -> bytes:

@@ -19,14 +19,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipelines.restoring.part_folder import ShardParts
 from pipelines.restoring.rocksdb_writer import UNFINISHED_SUFFIX, writing
 from pipelines.stores.durable_file import give_name
 from pipelines.stores.regular_file import read_regular
+from schemas.json_note import read_note
+
+Value = TypeVar("Value")
 
 WORK_FORMAT = 1
 """Counts up when what the tasks leave changes."""
@@ -103,10 +107,9 @@ def write_summary(path: Path, document: dict[str, Any]) -> None:
         give_name(unfinished, path)
 
 
-def read_summary(path: Path) -> dict[str, Any] | None:
-    """Return a JSON file's object; None when it is not there or is none, so that the work is done again."""
+def read_summary(path: Path, read: Callable[[dict[str, Any]], Value]) -> Value | None:
+    """Return what ``read`` makes of a JSON file; None when it is not there or damaged, so that the work is done again."""
     try:
-        document = json.loads(read_regular(path, WORK_SUMMARY_BYTES_MAX))
-    except (OSError, ValueError):
+        return read_note(read_regular(path, WORK_SUMMARY_BYTES_MAX), read)
+    except OSError:
         return None
-    return document if isinstance(document, dict) else None

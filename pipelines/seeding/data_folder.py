@@ -6,7 +6,6 @@ else. Everything below the folder is the seeder's to delete, so a folder with ot
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import uuid
@@ -20,6 +19,7 @@ from pipelines.stores.durable_file import disk_errors, sync_folder, write_all
 from pipelines.stores.file_lock import take_lock
 from pipelines.stores.regular_file import read_regular
 from schemas.errors import InvalidInputError
+from schemas.json_note import read_note
 from schemas.published.object_layout import EpochLayout, parse_epoch_folder
 
 OWN_FOLDER: Final = ".seed"
@@ -77,10 +77,9 @@ class DataFolder:
     def read_own_json(self, name: str) -> dict[str, Any]:
         """Return a JSON object that was remembered; empty where there is none, or a damaged one: all of it can be made again."""
         try:
-            found = json.loads(read_regular(self.own(name), OWN_BYTES_MAX))
-        except (OSError, ValueError):
+            return read_note(read_regular(self.own(name), OWN_BYTES_MAX), dict) or {}
+        except OSError:
             return {}
-        return found if isinstance(found, dict) else {}
 
     def epochs(self) -> Iterator[EpochLayout]:
         """Yield the epochs whose manifest is here."""

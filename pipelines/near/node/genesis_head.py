@@ -16,7 +16,6 @@ from ijson.common import ObjectBuilder
 
 from pipelines.near.node.bounded_json import BoundedJson
 from pipelines.stores.regular_file import open_regular
-from pipelines.near.node.bounded_json import BoundedJson
 from schemas.errors import SourceError
 
 _GZIP_MAGIC = b"\x1f\x8b"

@@ -15,6 +15,8 @@ from typing import Any
 from pipelines.stores.open_store import open_store
 from pipelines.stores.ranges import read_object
 from schemas.errors import ObjectMismatchError, ObjectNotFoundError
+from schemas.json_document import FieldReader
+from schemas.json_note import read_note
 
 STATUS_NAME = "backfill.json"
 """The status in the work folder."""
@@ -75,13 +77,11 @@ class BackfillStatus:
     def recall(self) -> None:
         """Take what an earlier run noted of the steps that are published by now, for the table; a status that can't be read says nothing."""
         try:
-            document = json.loads(read_object(open_store(self.work_url), STATUS_NAME, STATUS_BYTES_MAX))
-            for entry in document["steps"]:
-                step = Step(**{**entry, "state": StepState(entry["state"]), "way": RecordsWay(entry["way"]) if entry.get("way") else None})
-                if step.state is StepState.PUBLISHED:
-                    self.steps[step.epoch_height, step.shard] = step
-        except (ObjectNotFoundError, ObjectMismatchError, ValueError, TypeError, KeyError):
+            data = read_object(open_store(self.work_url), STATUS_NAME, STATUS_BYTES_MAX)
+        except (ObjectNotFoundError, ObjectMismatchError):
             return
+        steps = read_note(data, _read_steps) or ()
+        self.steps |= {(step.epoch_height, step.shard): step for step in steps if step.state is StepState.PUBLISHED}
 
     def note(self, epoch_height: int, shards: Sequence[str], **changed: Any) -> None:
         """Note a change of some steps and keep the status."""
@@ -95,3 +95,24 @@ class BackfillStatus:
     def listed(self) -> list[Step]:
         """Return the steps by epoch and shard."""
         return [self.steps[key] for key in sorted(self.steps)]
+
+
+def _read_steps(document: dict[str, Any]) -> list[Step]:
+    return [_read_step(entry) for entry in document["steps"]]
+
+
+def _read_step(entry: dict[str, Any]) -> Step:
+    reader = FieldReader(entry, "step")
+    seconds = entry.get("seconds")
+    if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float)):
+        reader.fail("field seconds must be a number")
+    counts = {name: reader.number(name, 0, 2**63) if reader.has(name) else None for name in ("records", "num_parts", "stored_size")}
+    return Step(
+        epoch_height=reader.number("epoch_height", 0, 2**64 - 1),
+        shard=reader.text("shard", 24),
+        state=StepState(entry["state"]),
+        way=RecordsWay(entry["way"]) if entry.get("way") else None,
+        **counts,
+        seconds=seconds,
+        error=dict(entry["error"]) if entry.get("error") else None,
+    )

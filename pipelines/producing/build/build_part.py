@@ -26,6 +26,8 @@ from pipelines.producing.build.work_folder import WORK_OBJECT_BYTES_MAX, WorkFol
 from pipelines.stores.ranges import read_object
 from schemas.errors import ObjectMismatchError, ObjectNotFoundError
 from schemas.ids import CryptoHash, PartId
+from schemas.json_document import FieldReader
+from schemas.json_note import read_note
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +90,11 @@ class BuildPartTask:
     def _earlier(self) -> BuildSummary | None:
         """Return an earlier run's summary when its edge is whole."""
         try:
-            earlier = _summary_from_json(
-                json.loads(read_object(self.work.store(), self.work.build_summary(self.plan.part_id), WORK_OBJECT_BYTES_MAX))
-            )
-        except (ObjectNotFoundError, ObjectMismatchError, ValueError, TypeError, KeyError):
+            data = read_object(self.work.store(), self.work.build_summary(self.plan.part_id), WORK_OBJECT_BYTES_MAX)
+        except (ObjectNotFoundError, ObjectMismatchError):
             return None
-        return earlier if self._left(self.work.edge(self.plan.part_id), earlier.edge_sha256) else None
+        earlier = read_note(data, _read_summary)
+        return earlier if earlier is not None and self._left(self.work.edge(self.plan.part_id), earlier.edge_sha256) else None
 
     def _left(self, name: str, sha256: str) -> bool:
         try:
@@ -123,8 +124,14 @@ class BuildPartTask:
         return summary
 
 
-def _summary_from_json(document: dict[str, Any]) -> BuildSummary:
-    return BuildSummary(**{**document, "kinds": tuple((int(kind), int(count), int(size)) for kind, count, size in document["kinds"])})
+def _read_summary(document: dict[str, Any]) -> BuildSummary:
+    reader = FieldReader(document, "summary of a part")
+    return BuildSummary(
+        **{name: reader.number(name, 0, 2**63) for name in ("records", "value_bytes", "node_count", "hashed_bytes")},
+        interior_sha256=reader.text("interior_sha256", 64),
+        edge_sha256=reader.text("edge_sha256", 64),
+        kinds=tuple((int(kind), int(count), int(size)) for kind, count, size in document["kinds"]),
+    )
 
 
 def _count_kinds(records: Sequence[pa.RecordBatch]) -> tuple[tuple[int, int, int], ...]:

@@ -10,6 +10,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from pipelines.producing.build.work_folder import WORK_OBJECT_BYTES_MAX, WorkFol
 from pipelines.stores.ranges import read_object
 from schemas.errors import InvalidInputError, ObjectMismatchError, ObjectNotFoundError
 from schemas.ids import PartId
+from schemas.json_note import read_note
 from schemas.nearcore.state_part import boundary_threshold, num_parts_for
 from schemas.published.object_layout import NUM_PARTS_MAX
 
@@ -33,6 +35,10 @@ class FileStructure:
 
     edge: bytes
     charges_sum: int
+
+
+def _read_structure(document: dict[str, Any]) -> FileStructure:
+    return FileStructure(bytes.fromhex(document["edge"]), int(document["charges_sum"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +58,11 @@ class StructureTask:
         """
         store = self.work.store()
         try:
-            earlier = json.loads(read_object(store, self.work.structure(self.file_index), WORK_OBJECT_BYTES_MAX))
-            return FileStructure(bytes.fromhex(earlier["edge"]), int(earlier["charges_sum"]))
-        except (ObjectNotFoundError, ObjectMismatchError, ValueError, KeyError, TypeError):
-            pass
+            earlier = read_note(read_object(store, self.work.structure(self.file_index), WORK_OBJECT_BYTES_MAX), _read_structure)
+        except (ObjectNotFoundError, ObjectMismatchError):
+            earlier = None
+        if earlier is not None:
+            return earlier
         dataset = read_dataset(self.dataset)
         left_key, right_key = dataset.neighbouring_keys(self.file_index)
         records = dataset.read_file(self.file_index, ("key", "value_length"))

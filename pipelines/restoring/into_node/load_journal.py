@@ -19,6 +19,7 @@ from typing import Any, Final
 from pipelines.near.node.node_home import IDENTITY_BYTES_MAX
 from pipelines.stores.regular_file import read_regular
 from schemas.errors import StoreError
+from schemas.json_note import read_note
 
 JOURNAL_BYTES_MAX: Final = 64 << 20
 """Largest journal that is read: some bytes a part."""
@@ -46,9 +47,8 @@ class LoadJournal:
             identity = ""
         digest = hashlib.sha256(json.dumps([os.path.realpath(data), identity, *facts]).encode()).hexdigest()[:24]
         journal = cls(folder / f"{digest}.json")
-        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
-            document = json.loads(read_regular(journal.path, JOURNAL_BYTES_MAX))
-            journal.loaded = {int(shard): {int(part) for part in parts} for shard, parts in document["loaded"].items()}
+        with contextlib.suppress(OSError):
+            journal.loaded = read_note(read_regular(journal.path, JOURNAL_BYTES_MAX), _loaded) or {}
         return journal
 
     def note(self, shard_id: int, part: int) -> None:
@@ -73,3 +73,7 @@ class LoadJournal:
     def left(self, shard_id: int, num_parts: int) -> list[int]:
         """Return the parts of a shard that are not loaded, ascending."""
         return sorted(set(range(num_parts)) - self.loaded.get(shard_id, set()))
+
+
+def _loaded(document: dict[str, Any]) -> dict[int, set[int]]:
+    return {int(shard): {int(part) for part in parts} for shard, parts in document["loaded"].items()}
