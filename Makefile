@@ -17,7 +17,7 @@ TOOLS := $(VENV)/tools
 # At most so many, since a container may have less of the machine than it sees.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
-.PHONY: help setup demo check test test-all coverage bench lock audit sbom docs wheels infra-check image-steps clean
+.PHONY: help setup demo check test test-all fuzz coverage bench lock audit sbom docs wheels infra-check image-steps clean
 
 help:  ## say what the targets are
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -67,6 +67,18 @@ test: check $(VENV)/schedulers/.ready  ## the checks and all tests but the long 
 test-all: check $(VENV)/schedulers/.ready  ## the long tests too: chaos, many kills, servers that must be built first
 	$(call again,$(SET_UP) --extra cluster)
 	STATECAST_BUILD_SERVERS=1 $(PYTEST)
+
+# A third of the time is the kernel's own, in Rust; SEED=2 makes other inputs, FUZZ='--decoder manifest' chooses. Exit code 1 where one failed.
+MINUTES ?= 5
+SEED ?= 1
+
+fuzz: setup  ## try made-up inputs on every decoder and on the kernel: make fuzz MINUTES=30 SEED=2
+	@failed=0; \
+	if command -v cargo >/dev/null; then (cd native && cargo test --quiet --package statecast-trie --test fuzz --no-run && \
+	    STATECAST_FUZZ_SECONDS=$$(( $(MINUTES) * 20 )) STATECAST_FUZZ_SEED=$(SEED) STATECAST_FUZZ_THREADS=$$(nproc) \
+	    cargo test --quiet --package statecast-trie --test fuzz -- --ignored --nocapture) || failed=1; \
+	else echo "No cargo here: the kernel's own inputs are left out" >&2; fi; \
+	$(BIN)/python -m tests.fuzz.run --seed $(SEED) --seconds $$(( $(MINUTES) * 40 )) $(FUZZ) || failed=1; exit $$failed
 
 # Processes that tests kill leave no count. Rust's tools for it are `cargo install cargo-llvm-cov` and `rustup component add llvm-tools`;
 # LLVM_COV and LLVM_PROFDATA name others, of rustc's LLVM or the one before.
