@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -167,7 +168,8 @@ def _table(data: bytes) -> object:
 
 
 def _lines() -> list[bytes]:
-    return [b'{"key": "00616c696365", "value": "0102"}\n{"key": "01", "value": ""}\n\n{"value": "ff", "key": "02"}\n']
+    lines = b'{"key": "00616c696365", "value": "0102"}\n{"key": "01", "value": ""}\n\n{"value": "ff", "key": "02"}\n'
+    return [lines, gzip.compress(lines, mtime=0)]
 
 
 def _records_file(data: bytes) -> object:
@@ -214,6 +216,7 @@ def _genesis_files() -> tuple[bytes, ...]:
     return (
         json.dumps({**head, "records": records}).encode(),
         json.dumps({**head, "validators": [], "shard_layout": layout, "records": records[:4]}).encode(),
+        gzip.compress(json.dumps({**head, "records": records[:3]}).encode(), mtime=0),
     )
 
 
@@ -367,7 +370,7 @@ def decoders() -> tuple[Decoder, ...]:
         ),
         Decoder("adjacent record batches", _adjacent, lambda: [_values_file()[0]], (read_adjacent_batches, _checked), _mutate_arrow),
         Decoder("references in Arrow IPC", _table, lambda: [_reference_file()], (read_table,), _mutate_arrow),
-        Decoder("records file", _records_file, _lines, (RecordsFileSource.records, _record), mutate_text),
+        Decoder("records file", _records_file, _lines, (RecordsFileSource.records, _record), mixed(mutate_text)),
         Decoder(
             "genesis file",
             _genesis,

@@ -38,7 +38,7 @@ from pipelines.near.files.sorted_file import (
 )
 from pipelines.near.node.bounded_json import BoundedJson
 from pipelines.near.node.flat_state_source import NO_STATE_HEADER, FoundStateHeader, KeyRange
-from pipelines.near.node.genesis_head import open_maybe_gzip, read_genesis_fields
+from pipelines.near.node.genesis_head import READ_ERRORS, open_maybe_gzip, read_genesis_fields
 from schemas.errors import InvalidInputError, SourceError
 from schemas.ids import ZERO_HASH, ShardUId
 from schemas.nearcore.account import Account, AccountVersion, ContractKind, decode_account
@@ -231,7 +231,7 @@ def _read_records(path: Path, items: str, head: GenesisHead, target: SortedFile)
         with open_maybe_gzip(path) as file:
             for number, record in enumerate(ijson.items(BoundedJson(file, str(path)), items)):
                 reader.add(record, f"{path}, record {number}", number)
-    except (ijson.JSONError, OSError, EOFError, UnicodeDecodeError) as error:
+    except (ijson.JSONError, UnicodeDecodeError, *READ_ERRORS) as error:
         raise SourceError(problem=f"the records can't be read: {error}", where=str(path)) from None
     if reader.count == 0:
         raise SourceError(

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipelines.near.files.sorted_file import SortedFile, content_fingerprint, encode_records, sorted_file, value_batches
 from pipelines.near.node.flat_state_source import NO_STATE_HEADER, FoundStateHeader, KeyRange
-from pipelines.near.node.genesis_head import open_maybe_gzip
+from pipelines.near.node.genesis_head import READ_ERRORS, open_maybe_gzip
 from schemas.errors import SourceError
 from schemas.ids import ZERO_HASH, ShardUId
 from schemas.nearcore.epoch_context import EpochContext, ShardContext
@@ -109,7 +109,7 @@ def _read_lines(path: Path, target: SortedFile) -> None:
                 if not line.isspace():
                     key, value = _record(line, f"{path}, line {line_number}")
                     target.sort.add(key, line_number, target.encode_value(value))
-    except (OSError, EOFError) as error:
+    except READ_ERRORS as error:
         raise SourceError(problem=f"the file can't be read after line {line_number}: {error}", where=str(path)) from None
 
 

@@ -6,10 +6,11 @@ Only the fields that are asked for are built; nothing here looks at a record.
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Collection
 from decimal import Decimal
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Final, cast
 
 import ijson
 from ijson.common import ObjectBuilder
@@ -17,6 +18,9 @@ from ijson.common import ObjectBuilder
 from pipelines.near.node.bounded_json import BoundedJson
 from pipelines.stores.regular_file import open_regular
 from schemas.errors import SourceError
+
+READ_ERRORS: Final = (OSError, EOFError, zlib.error)
+"""What reading a file of `open_maybe_gzip` raises where it is cut off or damaged."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -62,7 +66,7 @@ def read_genesis_fields(path: Path, names: Collection[str]) -> dict[str, Any]:
                         fields[prefix] = _plain(value)
                 if len(fields) == len(names):
                     break
-    except (ijson.JSONError, OSError, EOFError, UnicodeDecodeError) as error:
+    except (ijson.JSONError, UnicodeDecodeError, *READ_ERRORS) as error:
         raise SourceError(problem=f"the genesis file is not JSON: {error}", where=str(path)) from None
     return fields
 
