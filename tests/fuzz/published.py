@@ -25,7 +25,7 @@ from pipelines.producing.watch.watch_decisions import EpochState, WatchedEpoch, 
 from pipelines.proving.verify_trie_proof import verify_trie_proof
 from pipelines.proving.wanted_record import WantedRecord
 from pipelines.trust.freshness import AcceptedManifests
-from pipelines.trust.signatures import TrustRule, agreed_payload
+from pipelines.trust.signatures import TrustRule, agreed_signers
 from schemas.errors import IntegrityError
 from schemas.ids import CryptoHash, PartId, ShardUId, base58_encode
 from schemas.json_document import decode_base64, decode_json, encode_base64, encode_json
@@ -86,7 +86,7 @@ def _envelopes() -> list[bytes]:
 def _read_envelope(data: bytes) -> object:
     envelope = parse_envelope(data, "fuzz")
     envelope.to_bytes()
-    return agreed_payload([envelope], _rule(), "fuzz")
+    return agreed_signers([envelope], _rule(), "fuzz")
 
 
 def _mutate_envelope(random: Random, data: bytes, corpus: Sequence[bytes]) -> bytes:
@@ -178,8 +178,8 @@ def _ledgers() -> list[bytes]:
 
 
 def _memories() -> list[bytes]:
-    memory = AcceptedManifests("testnet").with_accepted(make_manifest(), "ab" * 32)
-    return [memory.to_bytes(), AcceptedManifests("mainnet").to_bytes()]
+    memory = AcceptedManifests("testnet").with_accepted(_rule().keys, make_manifest(), "ab" * 32)
+    return [memory.to_bytes(), AcceptedManifests("testnet").to_bytes()]
 
 
 @lru_cache
@@ -255,7 +255,7 @@ def decoders() -> tuple[Decoder, ...]:
             "envelope",
             _read_envelope,
             lambda: _envelopes()[:-1],
-            (parse_envelope, decode_json, decode_base64, agreed_payload),
+            (parse_envelope, decode_json, decode_base64, agreed_signers),
             _mutate_envelope,
         ),
         Decoder(
@@ -296,7 +296,7 @@ def decoders() -> tuple[Decoder, ...]:
         ),
         Decoder(
             "accepted manifests",
-            lambda data: AcceptedManifests.parse(data, "fuzz").to_bytes(),
+            lambda data: AcceptedManifests.parse(data, "testnet", "fuzz").to_bytes(),
             _memories,
             (AcceptedManifests.parse,),
             _JSON,
