@@ -255,10 +255,11 @@ def kept_inputs() -> Iterator[tuple[Decoder, Path]]:
             yield decoder, path
 
 
-def _keep(decoder: Decoder, failure: Failure) -> None:
+def _keep(decoder: Decoder, failure: Failure) -> bool:
+    """Leave an input as a test; return whether it fails alone too."""
     if not _alone(decoder, failure.data, failure.kind):
         print(f"  {decoder.name}: {failure.kind} once, and not again alone", flush=True)
-        return
+        return False
     data = _shrunk(decoder, failure) if " in " in failure.kind else failure.data
     path = folder_of(decoder) / sha256(data).hexdigest()[:16]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -267,6 +268,7 @@ def _keep(decoder: Decoder, failure: Failure) -> None:
         f"  {decoder.name}: {failure.kind}; again: {os.path.relpath(sys.executable)} -m tests.fuzz.run --replay {os.path.relpath(path)}",
         flush=True,
     )
+    return True
 
 
 def run(chosen: list[Decoder], seed: int, inputs: int, seconds: float, at_once: int) -> dict[str, Tally]:
@@ -297,8 +299,9 @@ def run(chosen: list[Decoder], seed: int, inputs: int, seconds: float, at_once: 
                     running.append(Child(child.decoder, seed, number + 1, child.first + child.inputs - number - 1, left_s))
             fresh = {kind: failure for kind, failure in tally.failures.items() if kind not in tallies[name].failures}
             tallies[name].add(tally)
-            for failure in fresh.values():
-                _keep(child.decoder, failure)
+            for kind, failure in fresh.items():
+                if not _keep(child.decoder, failure):
+                    del tallies[name].failures[kind]
             if not any(one.decoder is child.decoder for one in running):
                 print(_row(name, tallies[name]), flush=True)
         time.sleep(0.02)
