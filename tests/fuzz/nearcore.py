@@ -57,7 +57,7 @@ from schemas.nearcore.rpc_epoch import read_rpc_epoch, read_rpc_protocol_config
 from schemas.nearcore.rpc_reader import RpcReader
 from schemas.nearcore.shard_layout import read_shard_layout, shard_layout_from_json
 from schemas.nearcore.state_changes import account_of, decode_last_change
-from schemas.nearcore.state_header import decode_state_header, find_chunk_path, prove_state_root
+from schemas.nearcore.state_header import decode_state_header, prove_state_root
 from schemas.nearcore.state_part import Encoding, decode_partial_state, decode_state_part, encode_state_part, partial_state_bytes
 from schemas.nearcore.trie_key import parse_trie_key
 from schemas.nearcore.trie_node import decode_nibbles, decode_trie_node, encode_trie_node, read_value_ref
@@ -193,7 +193,6 @@ def _epoch_info(data: bytes) -> object:
 
 
 def _merkle_path(data: bytes) -> object:
-    find_chunk_path(data, b"leaf", CryptoHash(bytes(32)))
     return read_merkle_path(BorshReader(data, "fuzz", IntegrityError))
 
 
@@ -530,7 +529,7 @@ def decoders() -> tuple[Decoder, ...]:
             "state header",
             _state_header,
             _state_headers,
-            (decode_state_header, prove_state_root, evidence_from_state_header, find_chunk_path, read_merkle_path),
+            (decode_state_header, prove_state_root, evidence_from_state_header, read_merkle_path),
             bytes_with(_reseal_state_header),
         ),
         *(native if is_available() else ()),
@@ -541,7 +540,7 @@ def decoders() -> tuple[Decoder, ...]:
             _epoch_infos,
             (decode_epoch_info, decode_epoch_shard_layout, read_shard_layout, shard_layout_from_json, skip_validator_stake),
         ),
-        Decoder("Merkle path", _merkle_path, lambda: [b"\1\0\0\0" + b"\7" * 32 + b"\0"], (read_merkle_path, find_chunk_path)),
+        Decoder("Merkle path", _merkle_path, lambda: [b"\1\0\0\0" + b"\7" * 32 + b"\0"], (read_merkle_path,)),
         Decoder(
             "rows of flat storage",
             _flat_rows,

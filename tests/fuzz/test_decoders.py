@@ -56,6 +56,7 @@ NOT_FUZZED = {
     "pipelines.producing.build.plan_parts:LocateTask.run": _OWN,
     "pipelines.restoring.into_node.node_guard:lock_holder": "reads what the kernel of the system answers",
     "pipelines.restoring.merge_state:MergeStateTask._rows": _OWN,
+    "pipelines.nearpeer.node_key_file:_parse": "reads the secret key of a node's own home",
     "schemas.dataset.decoded_record:_numbers": _PART,
     "schemas.dataset.decoded_record:_one_hash": _PART,
     "schemas.dataset.tables_summary:TablesShard.decode_errors": "counts, in spite of its name",

@@ -20,6 +20,9 @@ CONFIG_BYTES_MAX = 16 << 20
 IDENTITY_BYTES_MAX = 1 << 10
 """Largest IDENTITY of a database that is read; RocksDB writes a line."""
 
+NAME_LENGTH_MAX = 255
+"""Longest name of a file."""
+
 _JSON_COMMENT = re.compile(r'("(?:[^"\\]|\\.)*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
 
 
@@ -103,6 +106,8 @@ def _read_config(config_file: Path) -> dict[str, Any]:
 
 
 def _path(home: Path, configured: object) -> Path:
-    if not isinstance(configured, str) or "\0" in configured:
-        raise SourceError(problem=f"a path in config.json is not text: {configured!r:.80}", where=str(home / "config.json"))
+    if not isinstance(configured, str) or "\0" in configured or any(len(part) > NAME_LENGTH_MAX for part in configured.split("/")):
+        raise SourceError(
+            problem=f"a path in config.json is not text, or no system has such names: {configured!r:.80}", where=str(home / "config.json")
+        )
     return home / configured
