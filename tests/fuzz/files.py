@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -112,7 +111,7 @@ def _ipc_file() -> bytes:
     destination = FileDestination(store, "folder", FileFormat.IPC, 1 << 20)
     pairs = [(bytes([0, number]), bytes([number]) * number * 40) for number in range(120)]
     (file,) = write_record_files(record_batches(pairs, 40), RECORD_SCHEMA, "records", destination)
-    return bytes(store.get(f"folder/{file.name}"))
+    return bytes(store.open(f"folder/{file.name}").read())
 
 
 @lru_cache
@@ -121,7 +120,7 @@ def _parquet_file() -> bytes:
     destination = FileDestination(store, "folder", FileFormat.PARQUET, 1 << 20)
     pairs = [(bytes([0, number]), bytes([number]) * number * 40) for number in range(120)]
     (file,) = write_record_files(record_batches(pairs, 40), RECORD_SCHEMA, "records", destination)
-    return bytes(store.get(f"folder/{file.name}"))
+    return bytes(store.open(f"folder/{file.name}").read())
 
 
 def _batches_of(data: bytes, suffix: str) -> object:
@@ -151,7 +150,7 @@ def _values_file() -> tuple[bytes, tuple[int, ...]]:
     rows = [{"value_hash": bytes([number]) * 32, "value": b"v" * number * 30} for number in range(40)]
     batches = [pa.RecordBatch.from_pylist(part, schema=VALUE_SCHEMA) for part in (rows[:20], rows[20:])]
     (file,) = write_values_files(batches, VALUE_SCHEMA, "values", FileDestination(store, "folder", FileFormat.IPC))
-    return bytes(store.get(f"folder/{file.name}")), file.batch_offsets
+    return store.open(f"folder/{file.name}").read(), file.batch_offsets
 
 
 def _adjacent(data: bytes) -> object:
@@ -235,7 +234,7 @@ def _layout_files() -> list[bytes]:
 
 
 def _node_home(data: bytes) -> object:
-    home = file_of(b"").parent / f"home-{os.getpid()}"
+    home = file_of(b"").parent / "home"
     (home / "data").mkdir(parents=True, exist_ok=True)
     (home / "config.json").write_bytes(data)
     return read_node_home(home)
@@ -290,7 +289,7 @@ def _build_summaries() -> list[bytes]:
 
 def _own(data: bytes) -> Path:
     """Write a file into the folder of a seeder's own."""
-    folder = file_of(b"").parent / f"{os.getpid()}" / OWN_FOLDER
+    folder = file_of(b"").parent / "seeder" / OWN_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "ledger.json").write_bytes(data)
     return folder
