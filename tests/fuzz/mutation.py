@@ -198,6 +198,8 @@ def dump_json(document: object) -> bytes:
 
 
 def _raw_text(number: int) -> str:
+    # The number may have been changed as a text.
+    number %= len(_RAWS) + 2 * len(NESTINGS)
     if number < len(_RAWS):
         return _RAWS[number]
     depth = NESTINGS[(number - len(_RAWS)) // 2]
