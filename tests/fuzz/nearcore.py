@@ -376,7 +376,9 @@ def _part(data: bytes) -> object:
     verdicts = {_verdict(_outcome(lambda kernel=kernel: kernel.validate(part, root, part_id))[0]) for kernel in _kernels()}  # type: ignore[misc]
     assert len(verdicts) == 1, verdicts
     applied = [_outcome(lambda kernel=kernel: kernel.apply(part, root, part_id)) for kernel in _kernels()]  # type: ignore[misc]
-    assert {_verdict(name) for name, _ in applied} == verdicts, [name for name, _ in applied]
+    # A part may be valid and yet hold a key of half a byte; what is not valid is never applied.
+    answers = {_verdict(name) for name, _ in applied}
+    assert len(answers) == 1 and verdicts in (answers, {""}), answers
     if applied[0][1] is not None:
         rows = [[row for batch in found.records for row in batch.to_pylist()] for _, found in applied]
         assert all(found == rows[0] for found in rows)
