@@ -1,4 +1,4 @@
-"""Keeps a chain's catalogue: changes it beside concurrent writers, and makes it anew from the manifests.
+"""Keeps a chain's catalogue: changes it beside concurrent writers, and rebuilds it from the manifests.
 
 Every change is a compare-and-swap of the whole object. A catalogue that is missing or can't be parsed is rebuilt by the next
 writer. Signatures are not judged here: the catalogue saves a listing, and readers verify the manifest.
@@ -25,7 +25,7 @@ MARK_STALE_S: Final = 3600
 """A mark of an epoch that is kept after all is taken back after this: until then it may be another collector's that is at work."""
 
 MANIFESTS_AT_ONCE: Final = 8
-"""Manifests that are read at once when a catalogue is made anew."""
+"""Manifests that are read at once when a catalogue is rebuilt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class CatalogueWriter:
         return self.change(lambda catalogue: catalogue.with_published(epoch))
 
     def rebuild(self) -> CatalogueChange:
-        """Make the catalogue anew from the manifests in the store; marks of epochs that are being deleted stay.
+        """Rebuild the catalogue from the manifests in the store; marks of epochs that are being deleted stay.
 
         Raises:
             As `record`.
@@ -125,7 +125,7 @@ def read_catalogue(store: Store, chain_id: str) -> Catalogue | None:
 
 
 def _keep_marks(made: Catalogue, there: Catalogue | None) -> Catalogue:
-    """Return a catalogue made anew with the marks of the one in place: a killed deletion is known by its mark alone."""
+    """Return a catalogue rebuilt with the marks of the one in place: a killed deletion is known by its mark alone."""
     for epoch in () if there is None else there.epochs:
         if epoch.leaving_since is not None:
             made = made.marked(EpochLayout(made.chain_id, epoch.epoch_height, epoch.epoch_id), epoch.leaving_since)

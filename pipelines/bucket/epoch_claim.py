@@ -42,7 +42,7 @@ HEARTBEATS_PER_TTL: Final = 3
 """A lease is renewed so often within its time to live."""
 
 JOIN_S_MAX: Final = 5.0
-"""Longest wait for a heartbeat that is under way when the claim is released, and once more for its thread."""
+"""Longest wait for a heartbeat that is under way when the claim is released, and again for its thread."""
 
 _REMEDY = "Wait for it, or pass --ignore-claim: the result is right either way."
 

@@ -22,7 +22,7 @@ def this_holder() -> Holder:
 
 
 def is_gone(holder: Holder, machine: str, *, proc: Path = PROC) -> bool:
-    """Tell whether a holder's process has ended for certain: it was one of this machine since its boot, and is no more.
+    """Return whether a holder's process has ended for certain: it was one of this machine since its boot, and is no more.
 
     Args:
         machine: this one.
@@ -36,7 +36,7 @@ def is_gone(holder: Holder, machine: str, *, proc: Path = PROC) -> bool:
 
 
 def _exists(pid: int) -> bool:
-    """Tell whether a process has this pid, by a signal that is checked and not sent."""
+    """Return whether a process has this pid, by a signal that is checked and not sent."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

@@ -51,7 +51,7 @@ def find_holders(store: Store, layout: EpochLayout, now: datetime) -> Holders:
 
 
 def judge_holders(store: Store, infos: Iterable[ObjectInfo], now: datetime) -> Holders:
-    """Read leases and claims among listed objects; the others are passed over.
+    """Read leases and claims among listed objects; the others are skipped.
 
     Raises:
         StoreError: the store can't be read.

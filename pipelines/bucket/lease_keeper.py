@@ -134,7 +134,7 @@ def held_epoch(
         try:
             _join(started, end_wait_s)
         except KeyboardInterrupt:
-            # At the end of a block that was not interrupted: the leases go all the same.
+            # At the end of a block that was not interrupted: the leases go anyway.
             _join(started, end_wait_s)
             raise
 

@@ -39,7 +39,7 @@ class LeaseSightings:
     _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     def unchanged_s(self, key: str, content: str) -> float:
-        """Return for how long this content has been seen under a key; a sight of other content begins anew."""
+        """Return for how long this content has been seen under a key; a sight of other content begins again."""
         now = self.monotonic()
         known = self._seen.get(key)
         if known is None or known[0] != content:
@@ -48,7 +48,7 @@ class LeaseSightings:
 
 
 def lease_counts(expires: datetime, ttl_s: float, stored: ObjectInfo, now: datetime, unchanged_s: float = 0.0) -> bool:
-    """Tell whether a lease that was read counts.
+    """Return whether a lease that was read counts.
 
     Args:
         ttl_s: its time to live.
@@ -60,7 +60,7 @@ def lease_counts(expires: datetime, ttl_s: float, stored: ObjectInfo, now: datet
 
 
 def unreadable_counts(ttl_s_max: float, stored: ObjectInfo, now: datetime, unchanged_s: float = 0.0) -> bool:
-    """Tell whether what can't be read counts as a lease.
+    """Return whether what can't be read counts as a lease.
 
     Args:
         ttl_s_max: the longest time to live that it could have.
@@ -69,7 +69,7 @@ def unreadable_counts(ttl_s_max: float, stored: ObjectInfo, now: datetime, uncha
 
 
 def producer_counts(lease: ProducerLease, stored: ObjectInfo, now: datetime, machine: str, sightings: LeaseSightings | None = None) -> bool:
-    """Tell whether a lease in a claim counts.
+    """Return whether a lease in a claim counts.
 
     Args:
         machine: the observer's, as `holder_process.this_machine` has it.
@@ -82,6 +82,6 @@ def producer_counts(lease: ProducerLease, stored: ObjectInfo, now: datetime, mac
 
 
 def _is_fresh(ttl_s: float, stored: ObjectInfo, now: datetime, unchanged_s: float) -> bool:
-    """Tell whether an object may have been written within a time to live, by the store's clock and by the observer's."""
+    """Return whether an object may have been written within a time to live, by the store's clock and by the observer's."""
     is_stale = stored.modified is not None and now >= stored.modified + timedelta(seconds=ttl_s + CLOCK_SKEW_S)
     return not is_stale and unchanged_s <= ttl_s

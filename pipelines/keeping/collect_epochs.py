@@ -1,7 +1,7 @@
 """Deletes epochs that are no longer kept, and what killed producers and killed deletions left.
 
 The order makes it safe for readers and for a deletion that is killed: an epoch is marked in the catalogue, then leases, claim and pointer
-are looked at once more, then the manifest goes, which makes the epoch invisible, then everything else, the mark last. A reader writes
+are looked at again, then the manifest goes, which makes the epoch invisible, then everything else, the mark last. A reader writes
 its lease first and looks for the mark after that, so of the two at least one sees the other. A rerun ends what a killed run began.
 
 Objects that are not of this layout are reported and left alone.
@@ -249,7 +249,7 @@ class _Collection:
             writer.change(lambda catalogue: self._unmarked(catalogue, layout))
             self._note(f"epoch {layout.epoch_height} ({layout.epoch_id}) stays after all: {kept}")
             return CollectedEpoch(Decision(layout, decision.phase, Verdict.KEEP, kept))
-        # Listed anew: what was put since must go too, or it would never be deleted.
+        # Listed again: what was put since must go too, or it would never be deleted.
         objects = [(info, found.kind) for info in self.store.list(layout.folder) if (found := parse_object_name(info.name)) is not None]
         self.store.delete(layout.manifest)
         self._delete([info.name for info, kind in objects if kind not in (*_LAST, ObjectKind.MANIFEST)])

@@ -1,7 +1,7 @@
 """Puts right what a scrub found wrong or missing, with bytes from mirrors and from the store itself.
 
 Only bytes that the signed manifest vouches for are put: by their digest, a torrent by its info hashes, a revision by a trusted key's
-signature. Each is read back. What a mirror says otherwise is refused, and the mirror is asked for the next object all the same: it may
+signature. Each is read back. What a mirror says otherwise is refused, and the mirror is asked for the next object anyway: it may
 be rotten in one place only. Objects that do not belong are never deleted.
 """
 

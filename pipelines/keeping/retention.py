@@ -134,7 +134,7 @@ def _decide(epoch: StoredEpoch, rule: RetentionRule, complete_above: int, is_poi
 
 
 def _decide_unpublished(epoch: StoredEpoch, rule: RetentionRule, now: datetime) -> tuple[Verdict, str]:
-    # A later write is of a producer that began anew: then it is a folder like any other without a manifest.
+    # A later write is of a producer that began again: then it is a folder like any other without a manifest.
     if epoch.leaving_since is not None and (epoch.changed is None or epoch.changed <= epoch.leaving_since):
         return Verdict.COLLECT, "an earlier deletion of it was not finished"
     if epoch.changed is None:

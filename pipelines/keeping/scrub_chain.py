@@ -96,7 +96,7 @@ class ChainScrub:
     def run(self) -> ScrubResult:
         """Scrub one epoch after another, then what lies beside them.
 
-        An epoch that is deleted meanwhile is passed over where there are others, and one whose manifest no trusted key has signed
+        An epoch that is deleted meanwhile is skipped where there are others, and one whose manifest no trusted key has signed
         counts as wrong.
 
         Raises:

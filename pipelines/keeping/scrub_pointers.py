@@ -1,6 +1,6 @@
-"""Looks at what lies beside a chain's epochs, the latest pointer and the catalogue, and makes a damaged one anew from the manifests.
+"""Looks at what lies beside a chain's epochs, the latest pointer and the catalogue, and rebuilds a damaged one from the manifests.
 
-Readers trust neither; a damaged pointer stops those who ask for the newest epoch all the same.
+Readers trust neither; a damaged pointer stops those who ask for the newest epoch anyway.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def scrub_pointers(store: Store, chain_id: str) -> tuple[Finding, ...]:
 
 
 def repair_pointers(store: Store, chain_id: str, findings: tuple[Finding, ...]) -> tuple[Repair, ...]:
-    """Make what is wrong anew from the manifests in the store.
+    """Rebuild what is wrong from the manifests in the store.
 
     Raises:
         StoreError: the store can't be read or written.

@@ -61,5 +61,5 @@ class Announcements:
 
 
 def host_holds(host: SnapshotHost) -> bool:
-    """Tell whether an announcement is signed by the peer that it names. What it says may be untrue all the same."""
+    """Return whether an announcement is signed by the peer that it names. What it says may be untrue anyway."""
     return holds(host.signature, host.peer_id, host.digest())

@@ -51,7 +51,7 @@ class NodeKey:
 
 
 def holds(signature: PeerSignature, signer: PeerId, digest: bytes) -> bool:
-    """Tell whether a signature of 32 bytes is the signer's; never for a key that is not ed25519."""
+    """Return whether a signature of 32 bytes is the signer's; never for a key that is not ed25519."""
     if signature.key_type != ED25519 or signer.key_type != ED25519:
         return False
     try:
@@ -62,7 +62,7 @@ def holds(signature: PeerSignature, signer: PeerId, digest: bytes) -> bool:
 
 
 def edge_holds(edge: Edge) -> bool:
-    """Tell whether an edge, or its removal, is signed as nearcore asks."""
+    """Return whether an edge, or its removal, is signed as nearcore asks."""
     removed = edge.nonce % 2 == 0
     if edge.nonce == 0 or removed != (edge.removal is not None):
         return False

@@ -1,6 +1,6 @@
 """A peer that announces epochs and answers requests for their state: connections, and what is said on them.
 
-It has no chain: it sends no blocks, so no node asks it for any, and it counts as a peer all the same. What it serves lies verified on disk.
+It has no chain: it sends no blocks, so no node asks it for any, and it counts as a peer anyway. What it serves lies verified on disk.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class AcceptedManifests:
     by_signer: Mapping[PublicKey, Mapping[CryptoHash, AcceptedRevision]] = field(default_factory=dict)
     """By signer and epoch id."""
     is_older_format: bool = False
-    """What was read did not say who had signed. It counts for nothing, and the memory starts anew."""
+    """What was read did not say who had signed. It counts for nothing, and the memory starts again."""
 
     def newest_epoch_height(self, signers: Iterable[PublicKey]) -> int | None:
         """Height of the newest epoch that any of these signers is remembered with; None where there is none."""

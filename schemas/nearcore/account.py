@@ -38,7 +38,7 @@ ACCOUNT_SENTINEL: Final = 2**128 - 1
 
 
 def is_account_id(text: str) -> bool:
-    """Tell whether a text is an account id: 2 to 64 small letters and digits, with single ``-``, ``_`` or ``.`` between them.
+    """Return whether a text is an account id: 2 to 64 small letters and digits, with single ``-``, ``_`` or ``.`` between them.
 
     Source: near-account-id, validation.rs.
     """

@@ -1,4 +1,4 @@
-"""Receipts, passed over: nothing of one is used, but what follows it begins where it ends.
+"""Receipts, skipped: nothing of one is used, but what follows it begins where it ends.
 
 Borsh: predecessor and receiver (strings), receipt id, then ``u8`` kind: 0 actions, 1 data, 2 and 3 the same for a yielded promise,
 4 a global contract's way to the other shards, 5 and 6 actions with an account that refunds go to. As with the versions of a chunk

@@ -12,7 +12,7 @@ Borsh ShardStateSyncResponseHeader::
 
 Every byte has its place, and none is left over. The chunk header says how long the chunk's transactions and receipts are
 (encoded_length, which its hash covers), so these need not be understood to find the path behind them; incoming receipts, whose
-length nothing says, are passed over one by one. Nothing is taken at its word: the chunk header is hashed, the path must lead to its
+length nothing says, are skipped one by one. Nothing is taken at its word: the chunk header is hashed, the path must lead to its
 block, the root node is hashed. What is left unproved is what no reader uses: receipts, and the previous chunk.
 
 Source: nearcore core/primitives/src/state_sync.rs; chain/chain/src/state_sync/adapter.rs, ChainStateSyncAdapter::set_state_header;

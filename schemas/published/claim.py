@@ -43,7 +43,7 @@ class Holder:
     """The machine's name, for people."""
     pid: int
     run_id: str
-    """32 hexadecimal digits, drawn anew by each run: what tells two runs apart."""
+    """32 hexadecimal digits, drawn again by each run: what tells two runs apart."""
     machine: str = ""
     """Digest of the boot and the process namespace that ``pid`` is of; empty where the system does not tell."""
     started: int = 0

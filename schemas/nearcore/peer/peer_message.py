@@ -117,7 +117,7 @@ class RoutingTableUpdate:
 
 @dataclass(frozen=True, slots=True)
 class UpdateNonceRequest:
-    """Asks the other side to sign an edge anew, since old ones are forgotten."""
+    """Asks the other side to sign an edge again, since old ones are forgotten."""
 
     edge: PartialEdge
 
