@@ -91,3 +91,11 @@ build_shard
 
 # A word of nearcore's protocol that is read and never said.
 _.ERROR
+
+# What urllib3 and http.client look up on the connections that stores/http_client.py gives them.
+pool_classes_by_scheme
+response_class
+_new_conn
+ConnectionCls
+_read_status
+readinto

@@ -20,6 +20,7 @@ from pipelines.dataset.verify_dataset import verify_dataset
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.producing.shared_folders import require_shared
+from pipelines.stores.read_only import check_readable_again
 from schemas.errors import InvalidInputError
 from schemas.published.object_layout import EpochLayout
 
@@ -46,6 +47,7 @@ def export(
     if found.source is None:
         raise InvalidInputError(problem="export reads a node, genesis or records, not a dataset", where=f"--from {given.source}")
     url = to.removeprefix(DATASET_SCHEME)
+    check_readable_again(url, "--to")
     with closing(open_progress()) as progress, closing(open_executor(run)) as executor:
         runner = StageRunner(executor, progress)
         require_shared(executor, {"--to": url})

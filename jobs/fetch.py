@@ -22,6 +22,7 @@ from pipelines.fetching.source import EpochOnOffer, Source
 from pipelines.fetching.source_from_url import TORRENT
 from pipelines.kernel.choice import choose_kernel
 from pipelines.nearpeer.peer_url import SCHEME, PeerUrl
+from pipelines.stores.read_only import check_readable_again
 
 _WHAT = "What"
 _FROM = "From where"
@@ -99,6 +100,7 @@ def fetch(
 
     Example: `statecast fetch gs://bucket/prefix --chain-id mainnet --shard-id 6 --into /data/parts --source https://mirror/… --trusted-block …`
     """
+    check_readable_again(str(into), "--into")
     limits = FetchLimits(
         connections=connections,
         connections_per_source=min(connections, connections_per_source),

@@ -24,6 +24,7 @@ from pipelines.restoring.into_node.load_parts import SILENCE_TIMEOUT_S, load_par
 from pipelines.restoring.into_node.neard_program import LoadWay, inspect_neard
 from pipelines.restoring.into_node.node_guard import check_not_running
 from pipelines.restoring.part_folder import EpochParts
+from pipelines.stores.open_store import open_store
 from schemas.errors import InvalidInputError
 
 JOURNAL_FOLDER = Path("~/.cache/statecast/imports")
@@ -103,10 +104,10 @@ class _Loaded:
 
 def _local_root(found: EpochParts) -> Path:
     """Return the folder that neard is pointed to: it must be on this machine."""
-    root = found.store_url.removeprefix("file://")
-    if "://" in root:
+    root = open_store(found.store_url).local_root()
+    if root is None:
         raise InvalidInputError(problem="neard reads parts from a folder", where=found.store_url, remedy="Fetch the parts first.")
-    return Path(root).resolve()
+    return root.resolve()
 
 
 def _print_plan(planned: ImportPlan, as_json: bool) -> None:

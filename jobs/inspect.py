@@ -36,7 +36,7 @@ from schemas.nearcore.trie_node import decode_trie_node
 from schemas.published.dsse import parse_envelope
 from schemas.published.manifest import Manifest
 from schemas.published.manifest_shard import STORED_BYTES_MAX
-from schemas.published.object_layout import ObjectKind, parse_object_name
+from schemas.published.object_layout import ObjectKind, parse_object_name, split_chain_url
 from schemas.published.shard_statement import ShardStatement
 
 EPOCHS_EXAMINED_MAX: Final = 16
@@ -79,10 +79,9 @@ def _document(what: str) -> dict[str, Any]:
         raise InvalidInputError(problem="there is no such file or folder", where=what)
     if local is not None and not local.is_dir():
         return _object(local.name, str(local.resolve()), _read(local))
-    parsed = parse_object_name(what[what.index("chain_id=") :]) if "chain_id=" in what else None
-    if parsed is not None:
-        root, name = what[: what.index("chain_id=")], what[what.index("chain_id=") :]
-        return _object(name.rpartition("/")[2], name, read_object(open_store(root.rstrip("/") or "/"), name, STORED_BYTES_MAX))
+    root, name = split_chain_url(what)
+    if parse_object_name(name) is not None:
+        return _object(name.rpartition("/")[2], name, read_object(open_store(root), name, STORED_BYTES_MAX))
     if local is not None and next(local.rglob("shard.json"), None) is not None and next(local.rglob("manifest.json"), None) is None:
         return _dataset(what)
     return _epoch(what)

@@ -14,7 +14,7 @@ from pipelines.producing.publish.key_file import STANDARD_INPUT, load_signer, si
 from pipelines.producing.publish.kms_key import SCHEME as KMS_SCHEME
 from pipelines.producing.publish.kms_key import open_kms_signer
 from pipelines.producing.publish.signing import Signer
-from pipelines.stores.read_only import check_destination
+from pipelines.stores.read_only import check_destination, check_readable_again
 from schemas.errors import InvalidInputError
 from schemas.nearcore.epoch_context import EpochContext
 from schemas.nearcore.state_part import Encoding, default_encoding
@@ -24,6 +24,7 @@ _OUTPUT = "What is published"
 
 def _destination(url: str) -> str:
     check_destination(url, "--to")
+    check_readable_again(url, "--to")
     return url
 
 

@@ -18,6 +18,7 @@ from pipelines.dataset.record_files import FileFormat
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.producing.shared_folders import require_shared
+from pipelines.stores.read_only import check_readable_again
 from schemas.errors import InvalidInputError
 from schemas.published.object_layout import EpochLayout
 
@@ -49,6 +50,8 @@ def restore(
     began = time.monotonic()
     if not to.startswith((DATASET_SCHEME, _ROCKSDB)):
         raise InvalidInputError(problem="--to names neither dataset:// nor rocksdb://", where=to)
+    if to.startswith(DATASET_SCHEME):
+        check_readable_again(to.removeprefix(DATASET_SCHEME), "--to")
     found = open_parts(parts)
     chosen_kernel = choose_kernel(run.kernel)
     # Imported here: the command line must start quickly, and this loads RocksDB.

@@ -28,6 +28,7 @@ from pipelines.stores.store import Store
 from schemas.address import Address, parse_address
 from schemas.errors import InvalidInputError, PartialResultError
 from schemas.ids import CryptoHash
+from schemas.published.object_layout import split_chain_url
 from schemas.shown_text import shown_url
 
 _NETWORK = "Network"
@@ -213,14 +214,12 @@ def _finish(status: SeedStatus, once: bool, as_json: bool) -> None:
 
 def _split_chain(url: str) -> tuple[str, str | None]:
     """Return the store's URL and the chain that a URL names, if it names one."""
-    head, marker, tail = url.rstrip("/").rpartition("/chain_id=")
-    if not marker:
-        return url, None
+    root, tail = split_chain_url(url)
     if "/" in tail:
         raise InvalidInputError(
             problem="a seeder follows a chain, not one epoch", where=shown_url(url), remedy="End the URL at the chain or before it."
         )
-    return head, tail
+    return root, tail.removeprefix("chain_id=") if tail else None
 
 
 def _only_chain(store: Store, folder: DataFolder) -> str:

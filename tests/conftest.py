@@ -14,6 +14,10 @@ from hypothesis import HealthCheck, settings
 # Before anything imports ray: see pipelines/execution/on_ray.py.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+# The servers that tests ask are on this machine: no proxy that the environment names lies before them.
+for name in [name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy")]:
+    del os.environ[name]
+
 # Ray's sockets lie below the folder for temporary files, and no path of a socket has more than 107 bytes; Ray's own part of it has 62.
 if len(tempfile.gettempdir()) > 40 and os.access("/tmp", os.W_OK):
     os.environ.setdefault("RAY_TMPDIR", "/tmp")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipelines.bucket.read_latest import read_latest
 from pipelines.stores.open_store import open_store
 from schemas.errors import EpochNotReadyError, InvalidInputError
-from schemas.published.object_layout import EpochLayout, ObjectKind, parse_epoch_folder, parse_object_name
+from schemas.published.object_layout import EpochLayout, ObjectKind, parse_epoch_folder, parse_object_name, split_chain_url
 from schemas.shown_text import shown_url
 
 
@@ -17,18 +17,17 @@ def locate_epoch(url: str) -> tuple[str, EpochLayout]:
         EpochNotReadyError: no latest epoch is there.
     """
     cleaned = url.rstrip("/").removesuffix("/manifest.json")
-    head, marker, tail = cleaned.partition("chain_id=")
-    if marker and "/" in tail:
-        layout = parse_epoch_folder(f"chain_id={tail}")
+    root, tail = split_chain_url(cleaned or url)
+    if "/" in tail:
+        layout = parse_epoch_folder(tail)
         if layout is None:
             raise InvalidInputError(
                 problem="this is not an epoch's folder", where=shown_url(url), remedy="It ends in chain_id=…/epoch_height=…/epoch_id=…."
             )
-        return head.rstrip("/") or ("." if not head else "/"), layout
-    root = head.rstrip("/") if marker else cleaned
-    store = open_store(root or ".")
+        return root, layout
+    store = open_store(root)
     # Where the chain is named, so is its pointer; a bucket's epochs may be very many objects.
-    listed = store.list() if not marker else filter(None, [store.info(f"chain_id={tail}/latest.json")])
+    listed = store.list() if not tail else filter(None, [store.info(f"{tail}/latest.json")])
     chains = {
         info.name: parsed.chain_id
         for info in listed
@@ -41,4 +40,4 @@ def locate_epoch(url: str) -> tuple[str, EpochLayout]:
     pointer = read_latest(store, *chains.values()) if chains else None
     if pointer is None:
         raise EpochNotReadyError(problem="no complete epoch is published there", where=shown_url(url))
-    return root or ".", pointer.layout
+    return root, pointer.layout

@@ -24,6 +24,7 @@ from schemas.errors import DatasetError, EpochNotReadyError, ObjectMismatchError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.nearcore.epoch_context import EpochContext
 from schemas.nearcore.state_header import STATE_HEADER_BYTES_MAX
+from schemas.published.object_layout import split_chain_url
 
 DATASET_SCHEME: Final = "dataset://"
 """In front of a dataset's own URL, where a command takes other things too."""
@@ -255,7 +256,7 @@ def list_shards(url: str) -> list[ShardDataset]:
     Raises:
         DatasetError: none is there, or a summary can't be decoded.
     """
-    root, prefix = _split_dataset_url(url)
+    root, prefix = split_chain_url(url)
     store = open_store(root)
     try:
         names = sorted(info.name for info in store.list(prefix) if info.name.endswith(f"/{SUMMARY_NAME}"))
@@ -266,12 +267,6 @@ def list_shards(url: str) -> list[ShardDataset]:
     if not names:
         raise DatasetError(problem="no exported shard is there", where=url, remedy="statecast export --to dataset://… writes one.")
     return [ShardDataset.of(root, DatasetSummary.from_bytes(store.get(name, 0, SUMMARY_BYTES_MAX + 1), f"{root}/{name}")) for name in names]
-
-
-def _split_dataset_url(url: str) -> tuple[str, str]:
-    """Cut ``…/chain_id=C/…`` into the dataset's root and the folder below it."""
-    head, marker, tail = url.partition("/chain_id=")
-    return (head, f"chain_id={tail}".rstrip("/")) if marker else (url.rstrip("/") or "/", "")
 
 
 def select_epoch(shards: Sequence[ShardDataset], selector: str) -> tuple[EpochContext, list[ShardDataset]]:

@@ -11,7 +11,7 @@ from pipelines.fetching.documents import DocumentReader
 from pipelines.fetching.source import Source
 from schemas.errors import EpochNotReadyError, FetchError, InvalidInputError, ManifestError, StoreError
 from schemas.published.latest_pointer import POINTER_BYTES_MAX, LatestPointer
-from schemas.published.object_layout import EpochLayout, latest_name, parse_epoch_folder
+from schemas.published.object_layout import EpochLayout, latest_name, parse_epoch_folder, split_chain_url
 from schemas.shown_text import shown_url
 
 
@@ -45,14 +45,10 @@ def parse_epoch_url(url: str) -> EpochUrl:
     Raises:
         InvalidInputError: something follows ``chain_id=`` that is no epoch's folder.
     """
-    cleaned = url.rstrip("/").removesuffix("/manifest.json")
-    head, marker, tail = cleaned.partition("chain_id=")
-    if not marker:
-        return EpochUrl(cleaned or url, None, None)
-    root = head.rstrip("/") or ("/" if head else ".")
+    root, tail = split_chain_url(url.rstrip("/").removesuffix("/manifest.json") or url)
     if "/" not in tail:
-        return EpochUrl(root, tail, None)
-    layout = parse_epoch_folder(f"chain_id={tail}")
+        return EpochUrl(root, tail.removeprefix("chain_id=") if tail else None, None)
+    layout = parse_epoch_folder(tail)
     if layout is None:
         raise InvalidInputError(
             problem="this is not an epoch's folder", where=shown_url(url), remedy="It ends in chain_id=…/epoch_height=…/epoch_id=…."

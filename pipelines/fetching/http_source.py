@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pipelines.fetching.limits import CONNECTIONS_MAX
 from pipelines.fetching.source import SOURCE_TIMEOUT_S, Buffer, Cancellation, SourceTraits, WantedObject
 from pipelines.fetching.throttle import Throttle
-from pipelines.stores.http_folder import READ_BYTES, HttpFolder, check_reply, mapped_errors
+from pipelines.stores.http_client import read_body
+from pipelines.stores.http_folder import HttpFolder, check_reply, mapped_errors
 
 
 class HttpSource:
@@ -17,12 +18,13 @@ class HttpSource:
         url: of the folder that holds ``chain_id=…``; a user and password in it are sent and never shown; a query is kept.
         requests: waited for before every request.
         timeout_s: longest wait for an answer or for bytes.
+        is_named: see `HttpFolder`.
     Raises:
         InvalidInputError: not an HTTP URL.
     """
 
-    def __init__(self, url: str, requests: Throttle, timeout_s: float = SOURCE_TIMEOUT_S) -> None:
-        self._folder = HttpFolder(url, timeout_s, CONNECTIONS_MAX)
+    def __init__(self, url: str, requests: Throttle, timeout_s: float = SOURCE_TIMEOUT_S, *, is_named: bool = True) -> None:
+        self._folder = HttpFolder(url, timeout_s, CONNECTIONS_MAX, is_named=is_named)
         self._requests = requests
 
     @property
@@ -43,8 +45,10 @@ class HttpSource:
             reply = self._folder.request(wanted.name, headers=headers, before_each=lambda: self._requests.wait_for(1, cancelled))
             try:
                 check_reply(reply, start, where)
-                while not cancelled.is_cancelled and (buffer := reply.read1(READ_BYTES)):
+                for buffer in read_body(reply, where):
                     yield buffer
+                    if cancelled.is_cancelled:
+                        return
             finally:
                 # Closed, not given back: the server must not go on sending unread bytes.
                 reply.close()

@@ -33,7 +33,7 @@ from schemas.nearcore.state_part import Encoding, default_encoding
 from schemas.published.dsse import ENVELOPE_BYTES_MAX, parse_envelope
 from schemas.published.manifest import Manifest
 from schemas.published.manifest_shard import ManifestShard
-from schemas.published.object_layout import EpochLayout, ObjectKind, parse_epoch_folder, parse_object_name
+from schemas.published.object_layout import EpochLayout, ObjectKind, parse_epoch_folder, parse_object_name, split_chain_url
 from schemas.published.shard_statement import ShardStatement
 from schemas.shown_text import shown_url
 
@@ -94,10 +94,7 @@ def find_epoch(url: str, selector: str = "latest") -> tuple[str, EpochLayout]:
         InvalidInputError: not such a folder, or several epochs fit.
         EpochNotReadyError: no such epoch is there.
     """
-    cleaned = url.rstrip("/") or "/"
-    head, marker, tail = cleaned.partition("chain_id=")
-    root = (head.rstrip("/") or ("/" if head else ".")) if marker else cleaned
-    prefix = f"chain_id={tail}" if marker else ""
+    root, prefix = split_chain_url(url)
     if "/" in prefix and (layout := parse_epoch_folder(prefix)) is not None:
         return root, layout
     epochs = {name.epoch for info in open_store(root).list(prefix) if (name := parse_object_name(info.name)) and name.epoch}

@@ -15,20 +15,23 @@ ERROR_TEXT_CHARACTERS_MAX: Final = 300
 """How much of a client's own words is passed on."""
 
 
-def retry_after_s(text: str | None) -> float:
-    """Return the pause that a Retry-After header asks for, in seconds from 0 to `RETRY_AFTER_S_MAX`; 0 for none or nonsense."""
-    if not text:
-        return 0.0
-    text = text.strip()
-    if text.isdecimal():
-        seconds = float(text)
-    else:
-        try:
-            asked = email.utils.parsedate_to_datetime(text)
-        except ValueError:
-            return 0.0
-        seconds = (asked.replace(tzinfo=asked.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return min(max(seconds, 0.0), RETRY_AFTER_S_MAX)
+def retry_after_s(text: str | None, longest_s: float = RETRY_AFTER_S_MAX) -> float:
+    """Return the pause that a Retry-After header asks for, in seconds from 0 to ``longest_s``; 0 for none or nonsense."""
+    text = (text or "").strip()
+    if re.fullmatch(r"[0-9]+", text):
+        return min(float(text), longest_s)
+    asked = http_date(text)
+    return 0.0 if asked is None else min(max((asked - datetime.now(UTC)).total_seconds(), 0.0), longest_s)
+
+
+def http_date(text: str) -> datetime | None:
+    """Return the moment that a header names, with a time zone; None for none or nonsense."""
+    try:
+        moment = email.utils.parsedate_to_datetime(text)
+        # A moment without a zone is in UTC; one at the edge of the calendar may have none there.
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None
 
 
 def shown(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import stat
 import time
 import uuid
@@ -43,6 +44,7 @@ TEMPORARY_FILE_AGE_S_MAX = 6 * 3600
 NAME_ATTEMPTS_MAX = 8
 """How often a folder is made again that is deleted before a file has its name in it."""
 
+_IN_URL = re.compile("[%?#]")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _TRANSIENT = {errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EBUSY}
@@ -60,8 +62,8 @@ class FileStore:
 
     @property
     def url(self) -> str:
-        """``file://`` and the path."""
-        return f"file://{self.root}"
+        """``file://`` and the path, with what means something else in a URL written as ``%…``."""
+        return f"file://{_IN_URL.sub(lambda found: f'%{ord(found[0]):02X}', self.root)}"
 
     def local_root(self) -> Path | None:
         """See `Store.local_root`."""

@@ -7,21 +7,23 @@ object are what counts. Certificates are verified as the system does.
 
 from __future__ import annotations
 
+import http.client
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError, LocationParseError, SSLError
 
+from pipelines.stores.answers import retry_after_s
+from pipelines.stores.http_client import HttpClient
 from schemas.errors import (
     InvalidInputError,
     ObjectNotFoundError,
     RangeRefusedError,
+    StatecastError,
     StoreDeniedError,
     StoreError,
     TransientStoreError,
@@ -29,13 +31,15 @@ from schemas.errors import (
 from schemas.shown_text import shown_url
 from schemas.url import split_url
 
-CONNECT_TIMEOUT_S: Final = 10.0
 REDIRECTS_MAX: Final = 5
-READ_BYTES: Final = 256 << 10
-"""Most bytes taken from a connection at once."""
+
+RETRY_AFTER_TOLD_S_MAX: Final = 86_400.0
+"""The longest pause of a server that is passed on; whoever waits has a limit of its own."""
 
 _MOVED = (301, 302, 303, 307, 308)
 _PASSING = (408, 409, 425, 429)
+_LASTING = (501, 505, 510, 511)
+"""Answers that say of a server what it can't do, or that somebody else answers in its place: asking again changes nothing."""
 
 
 class HttpFolder:
@@ -45,11 +49,12 @@ class HttpFolder:
         url: a user and password in it are sent and never shown; a query is kept.
         timeout_s: longest wait for an answer or for bytes.
         connections_max: most that are used at once.
+        is_named: a person named it; what a document named is asked on the public internet alone.
     Raises:
-        InvalidInputError: not an HTTP URL.
+        InvalidInputError: not an HTTP URL, or the environment names a proxy that is none.
     """
 
-    def __init__(self, url: str, timeout_s: float, connections_max: int) -> None:
+    def __init__(self, url: str, timeout_s: float, connections_max: int, *, is_named: bool = True) -> None:
         parts = split_url(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment:
             raise InvalidInputError(problem="this is not an HTTP URL of a folder", where=shown_url(url))
@@ -61,13 +66,7 @@ class HttpFolder:
         if parts.username is not None:
             credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             self._headers |= urllib3.make_headers(basic_auth=credentials)
-        self._pool = urllib3.PoolManager(
-            num_pools=16,
-            # Connections are closed after their transfer; room for all, or the pool complains.
-            maxsize=connections_max,
-            retries=False,
-            timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), read=timeout_s),
-        )
+        self._client = HttpClient(parts, timeout_s, connections_max, is_named=is_named)
 
     @property
     def url(self) -> str:
@@ -83,6 +82,7 @@ class HttpFolder:
             before_each: called before every request.
         Raises:
             StoreError: too many redirects, or to where none may lead. What the client raises is for `mapped_errors`.
+            StoreDeniedError: a redirect, or what a document named, leads to an address that is not public.
         """
         scheme, netloc, path = self._folder
         url = urlunsplit((scheme, netloc, f"{path}/{quote(name, safe='/=')}", self._query, ""))
@@ -90,24 +90,29 @@ class HttpFolder:
         sent = {**self._headers, **(headers or {})}
         for _ in range(REDIRECTS_MAX + 1):
             before_each()
-            reply = self._pool.request(method, url, headers=sent, preload_content=False, decode_content=False, redirect=False)
+            reply = self._client.request(method, url, sent)
             target = reply.headers.get("Location")
             if reply.status not in _MOVED or target is None:
                 return reply
             reply.close()
-            moved = urljoin(url, target)
-            before, after = urlsplit(url), urlsplit(moved)
+            try:
+                before, after = urlsplit(url), urlsplit(urljoin(url, target))
+                is_elsewhere = (before.scheme, before.hostname, before.port) != (after.scheme, after.hostname, after.port)
+            except ValueError:
+                raise StoreError(problem="the server redirects to no URL", where=where) from None
+            if not after.hostname:
+                raise StoreError(problem="the server redirects to no host", where=where)
             if after.scheme not in ("http", "https") or (before.scheme == "https" and after.scheme == "http"):
-                raise StoreError(problem=f"the server redirects to {after.scheme or 'nowhere'}", where=where)
-            if before.netloc != after.netloc:
+                raise StoreError(problem=f"the server redirects to {after.scheme[:20] or 'nowhere'}", where=where)
+            if is_elsewhere:
                 # What one host may know is not for another.
                 sent.pop("authorization", None)
-            url = moved
+            url = after._replace(fragment="").geturl()
         raise StoreError(problem=f"more than {REDIRECTS_MAX} redirects", where=where)
 
     def close(self) -> None:
-        """Drop the pools."""
-        self._pool.clear()
+        """Drop the connections."""
+        self._client.close()
 
 
 def check_reply(reply: urllib3.BaseHTTPResponse, start: int, where: str) -> None:
@@ -118,49 +123,39 @@ def check_reply(reply: urllib3.BaseHTTPResponse, start: int, where: str) -> None
         raise ObjectNotFoundError(problem=f"no such object ({problem})", where=where)
     if start and status in (200, 400, 401, 403, 405, 416, 501):
         raise RangeRefusedError(problem=f"no answer to a range ({problem})", where=where)
-    if status in (401, 403):
+    if status in (401, 403, 407):
         raise StoreDeniedError(problem=f"the server refuses access ({problem})", where=where)
-    if status in _PASSING or status >= 500:
+    if status in _PASSING or (status >= 500 and status not in _LASTING):
         raise TransientStoreError(
             problem=f"the server has a transient fault ({problem})",
             where=where,
-            retry_after_s=_retry_after_s(reply.headers.get("Retry-After")),
+            retry_after_s=retry_after_s(reply.headers.get("Retry-After"), RETRY_AFTER_TOLD_S_MAX),
         )
     if status not in (200, 206):
         raise StoreError(problem=f"the server answers {problem}", where=where)
     if start or status == 206:
-        found = re.match(r"bytes (\d{1,20})-", reply.headers.get("Content-Range", ""))
+        found = re.match(r"bytes ([0-9]{1,18})-", reply.headers.get("Content-Range", ""))
         if found is None or int(found[1]) != start:
             raise RangeRefusedError(problem="the answer is another range than was asked for", where=where)
     if reply.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
         raise StoreError(problem=f"the server compresses objects ({reply.headers['Content-Encoding'][:40]})", where=where)
 
 
-def _retry_after_s(text: str | None) -> float:
-    """Return the pause that a server asks for, 0 where it asks for none or in another way than in seconds or by a date."""
-    if text is None:
-        return 0.0
-    if text.strip().isdigit():
-        return float(text.strip()[:9])
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return 0.0
-    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    return max(0.0, (aware - datetime.now(UTC)).total_seconds())
-
-
 @contextmanager
 def mapped_errors(where: str) -> Iterator[None]:
-    """Turn the client's errors into errors of a store."""
+    """Turn the client's errors into errors of a store: whatever an answer makes it raise is the server's fault."""
     try:
         yield
+    except (StatecastError, MemoryError):
+        raise
     except LocationParseError as error:
-        raise StoreError(problem=f"the server redirects to no URL: {error}", where=where) from None
+        raise StoreError(problem=f"the server redirects to no URL: {_first_words(error)}", where=where) from None
     except SSLError as error:
-        raise StoreDeniedError(problem=f"the server's certificate or TLS is refused: {error}", where=where) from None
-    except (HTTPError, OSError) as error:
+        raise StoreDeniedError(problem=f"the server's certificate or TLS is refused: {_first_words(error)}", where=where) from None
+    except (HTTPError, http.client.HTTPException, OSError) as error:
         raise TransientStoreError(problem=f"the connection failed: {_first_words(error)}", where=where) from None
+    except Exception as error:
+        raise StoreError(problem=f"the server's answer can't be read: {_first_words(error)}", where=where) from None
 
 
 def _first_words(error: Exception) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 import urllib3
 
-from pipelines.stores.http_folder import READ_BYTES, HttpFolder, check_reply, mapped_errors
+from pipelines.stores.answers import http_date
+from pipelines.stores.http_client import read_body
+from pipelines.stores.http_folder import HttpFolder, check_reply, mapped_errors
 from pipelines.stores.object_names import check_object_name, check_range
 from pipelines.stores.per_process import PerProcess
 from pipelines.stores.read_only import ReadOnlyStore
@@ -73,7 +73,7 @@ class HttpStore(ReadOnlyStore):
                 if reply.status == 416 and _total(reply) is not None:
                     return b""
                 check_reply(reply, start, where)
-                return _body(reply, stop - start)
+                return _body(reply, stop - start, where)
             finally:
                 reply.close()
 
@@ -88,10 +88,10 @@ class HttpStore(ReadOnlyStore):
         except ObjectNotFoundError:
             return None
         size = reply.headers.get("Content-Length", "")
-        if not size.isdecimal():
+        if re.fullmatch(r"[0-9]{1,18}", size) is None:
             raise StoreError(problem="the server does not say how long the object is", where=where)
         modified = reply.headers.get("Last-Modified", "")
-        return ObjectInfo(name, int(size), reply.headers.get("ETag", modified), _moment(modified))
+        return ObjectInfo(name, int(size), reply.headers.get("ETag", modified), http_date(modified))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Refuse.
@@ -110,22 +110,17 @@ class HttpStore(ReadOnlyStore):
         return folder.request(check_object_name(name), method, headers)
 
 
-def _body(reply: urllib3.BaseHTTPResponse, wanted: int) -> bytes:
+def _body(reply: urllib3.BaseHTTPResponse, wanted: int, where: str) -> bytes:
     """Read a body, no further than what is wanted: it may never end."""
     body = bytearray()
-    while len(body) < wanted and (buffer := reply.read1(READ_BYTES)):
+    for buffer in read_body(reply, where):
         body += buffer
+        if len(body) >= wanted:
+            break
     return bytes(body[:wanted])
 
 
 def _total(reply: urllib3.BaseHTTPResponse) -> int | None:
     """Return an object's size by an answer to a range that lies past its end."""
-    found = re.fullmatch(r"bytes \*/(\d{1,20})", reply.headers.get("Content-Range", ""))
+    found = re.fullmatch(r"bytes \*/([0-9]{1,18})", reply.headers.get("Content-Range", ""))
     return None if found is None else int(found[1])
-
-
-def _moment(text: str) -> datetime | None:
-    try:
-        return parsedate_to_datetime(text)
-    except ValueError:
-        return None

@@ -20,7 +20,6 @@ from pipelines.stores.s3_store import S3Store, import_s3fs
 from pipelines.stores.store import Store
 from schemas.errors import InvalidInputError
 from schemas.shown_text import shown_url
-from schemas.url import split_url
 
 
 def open_store(
@@ -77,9 +76,15 @@ def open_store(
 def _local_path(url: str) -> str:
     if "://" not in url:
         return os.path.abspath(url)
-    parts = split_url(url)
-    if parts.netloc not in ("", "localhost") or not parts.path:
+    host, slash, path = url.partition("://")[2].partition("/")
+    if host not in ("", "localhost") or not slash:
         raise InvalidInputError(
             problem="a file URL has three slashes and an absolute path", where=shown_url(url), remedy="Write file:///folder."
         )
-    return os.path.abspath(unquote(parts.path))
+    if "?" in path or "#" in path:
+        raise InvalidInputError(
+            problem="in a file URL ? and # begin what is no part of the path",
+            where=url[:200],
+            remedy="Write %3F and %23, or the path alone.",
+        )
+    return os.path.abspath(unquote(f"/{path}"))

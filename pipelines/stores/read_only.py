@@ -7,6 +7,8 @@ from typing import Final
 from pipelines.stores.remote_store import RemoteStore
 from pipelines.stores.store import Data, ObjectInfo, Store
 from schemas.errors import InvalidInputError, StoreDeniedError
+from schemas.published.object_layout import split_chain_url
+from schemas.shown_text import shown_url
 
 WRITABLE_SCHEMES: Final = ("file", "memory", "gs", "s3", "az")
 """Schemes of stores that create an object only where there is none."""
@@ -35,6 +37,22 @@ def check_destination(url: str, option: str) -> None:
     """
     if not is_written(url):
         raise InvalidInputError(problem=_problem(url), where=option, remedy=_REMEDY)
+
+
+def check_readable_again(url: str, option: str) -> None:
+    """Refuse the URL of a store or dataset to write that would be read as something inside another.
+
+    Args:
+        option: what named it.
+    Raises:
+        InvalidInputError: it ends like a chain's or an epoch's folder.
+    """
+    if split_chain_url(url)[1]:
+        raise InvalidInputError(
+            problem="this is a chain's or an epoch's folder in a store, and would be read as one",
+            where=f"{option} {shown_url(url)}",
+            remedy="Give the folder that is to hold chain_id=….",
+        )
 
 
 class ReadOnlyStore(RemoteStore):

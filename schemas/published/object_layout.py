@@ -219,6 +219,22 @@ def parse_epoch_folder(folder: str) -> EpochLayout | None:
     return found.epoch if found is not None and found.kind is ObjectKind.MANIFEST else None
 
 
+def split_chain_url(url: str) -> tuple[str, str]:
+    """Cut a URL or a path into the store's or dataset's, and what it names in there: ``chain_id=…`` and what follows; empty where nothing.
+
+    The last folder of such a name counts, and only where the URL ends there or goes on into an epoch's folder: a store may itself lie
+    below a folder of that name. No slash is left at the end of either.
+    """
+    cleaned = url.rstrip("/") or url[:1]
+    match = _IN_STORE.fullmatch(cleaned)
+    if match is None:
+        return (url if cleaned.endswith(":") else cleaned), ""
+    head = match["head"]
+    root = head.rstrip("/") or head[:1] or "."
+    return (head if root.endswith(":") else root), match["tail"]
+
+
+_IN_STORE = re.compile(r"(?P<head>(?:.*/)?)(?P<tail>chain_id=[^/]*(?:/(?:epoch_height=|latest\.json|catalogue\.json).*)?)", re.DOTALL)
 _CHAIN = re.compile(rf"chain_id=(?P<chain_id>{CHAIN_ID_PATTERN})/(?P<rest>.+)")
 _EPOCH = re.compile(r"epoch_height=(?P<epoch_height>\d{1,20})/epoch_id=(?P<epoch_id>[^/]{1,44})/(?P<rest>.+)")
 _SHARD = r"shard_id=(?P<shard_id>\d{1,20})"

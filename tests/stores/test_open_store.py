@@ -29,6 +29,15 @@ def test_a_path_and_its_url_are_one_store(tmp_path: Path, monkeypatch: pytest.Mo
     ] == [here] * 5
 
 
+@pytest.mark.parametrize("name", ["a?b#c", "50%25", "100%", "a b", "tab\there", "line\nbreak"])
+def test_a_folder_of_any_name_is_the_same_by_its_own_url(name: str, tmp_path: Path) -> None:
+    """What is written by a path is read by the URL that the store says it has."""
+    written = open_store(str(tmp_path / name))
+    written.put("object", b"x")
+    assert open_store(written.url) == written
+    assert (tmp_path / name / "object").read_bytes() == b"x"
+
+
 @pytest.mark.parametrize(
     ("url", "kind"),
     [
@@ -74,6 +83,8 @@ def test_memory_stores_of_one_name_are_one_folder() -> None:
         "s3://key:secret@bucket/x",
         "s3://bucket/x?secret=1",
         "file://host/x",
+        "file:///x?y",
+        "file:///x#z",
         "file://",
     ],
 )

@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -18,16 +19,19 @@ import stamina
 import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError, SSLError, TimeoutError
 
+from pipelines.stores.http_client import READ_BYTES, HttpClient
 from pipelines.stores.pace import Pace
 from schemas.errors import InvalidInputError, SourceError
 from schemas.json_limits import JsonLimits
 
-CONNECT_TIMEOUT_S: Final = 10.0
 REQUESTS_PER_S: Final = 10.0
 """Most requests a second, unless said otherwise: public endpoints refuse more."""
 
-_READ_BYTES: Final = 256 << 10
+CONNECTIONS_MAX: Final = 8
+"""Most connections to an endpoint that are kept."""
+
 _PASSING_STATUS: Final = (408, 425, 429)
+_LASTING_STATUS: Final = (501, 505, 510, 511)
 _NOT_KNOWN: Final = frozenset(
     {"UNKNOWN_BLOCK", "GARBAGE_COLLECTED_BLOCK", "UNKNOWN_EPOCH", "VALIDATOR_INFO_UNAVAILABLE", "NOT_SYNCED_YET", "NO_SYNCED_BLOCKS"}
 )
@@ -101,9 +105,7 @@ class RpcClient:
         """The endpoint without what may be secret."""
         self._sleep = sleep
         self._request_pace = Pace(limits.requests_per_s, clock=clock)
-        self._pool = urllib3.PoolManager(
-            num_pools=1, retries=False, timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, limits.timeout_s), read=limits.timeout_s)
-        )
+        self._client = HttpClient(parts, limits.timeout_s, CONNECTIONS_MAX)
 
     def __repr__(self) -> str:
         return self.source_id
@@ -141,7 +143,7 @@ class RpcClient:
 
     def close(self) -> None:
         """Drop the connections."""
-        self._pool.clear()
+        self._client.close()
 
     def _attempt(self, method: str, params: object) -> RpcAnswer:
         if wait_s := self._request_pace.book(1):
@@ -149,9 +151,7 @@ class RpcClient:
         request = json.dumps({"jsonrpc": "2.0", "id": "statecast", "method": method, "params": params}).encode()
         deadline_s = self._clock() + self._limits.timeout_s
         try:
-            reply = self._pool.request(
-                "POST", self._url, body=request, headers=self._headers, preload_content=False, decode_content=False, redirect=False
-            )
+            reply = self._client.request("POST", self._url, self._headers, request)
             try:
                 body = self._read(reply, method, deadline_s)
             except BaseException:
@@ -166,14 +166,14 @@ class RpcClient:
             raise _PassingError(f"no answer within {self._limits.timeout_s:g} s") from None
         except SSLError:
             raise SourceError(problem="the endpoint's certificate or TLS is refused", where=self.where(method)) from None
-        except (HTTPError, OSError) as error:
+        except (HTTPError, HTTPException, OSError, ValueError) as error:
             # The client's own words hold the URL.
             raise _PassingError(f"the connection failed ({type(error).__name__})") from None
         return self._answer(reply.status, body, method)
 
     def _read(self, reply: urllib3.BaseHTTPResponse, method: str, deadline_s: float) -> bytes:
         body = bytearray()
-        while data := reply.read1(_READ_BYTES):
+        while data := reply.read1(READ_BYTES):
             body += data
             if len(body) > self._limits.answer_bytes_max:
                 raise SourceError(problem=f"the answer has more than {self._limits.answer_bytes_max} bytes", where=self.where(method))
@@ -189,9 +189,9 @@ class RpcClient:
             document = None
         if isinstance(document, dict) and isinstance(document.get("error"), dict):
             return self._error_answer(document["error"], method)
-        if status in _PASSING_STATUS or status >= 500:
+        if status in _PASSING_STATUS or (status >= 500 and status not in _LASTING_STATUS):
             raise _PassingError(f"HTTP {status}")
-        if status in (401, 403):
+        if status in (401, 403, 407):
             raise SourceError(
                 problem=f"the endpoint refuses access (HTTP {status})", where=self.where(method), remedy="Check the key in its URL."
             )

@@ -17,6 +17,7 @@ from schemas.published.object_layout import (
     parse_epoch_folder,
     parse_object_name,
     part_file_name,
+    split_chain_url,
 )
 from schemas.published.torrent import piece_length_for
 from tests.support.nodes import localnet
@@ -159,3 +160,28 @@ def test_what_has_no_name_is_refused() -> None:
 def test_piece_length_follows_from_the_statement(memory_usage: int, num_parts: int, expected: int) -> None:
     """About eight pieces a part, a power of two from 16 KiB to 4 MiB."""
     assert piece_length_for(memory_usage, num_parts) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "root", "tail"),
+    [
+        ("gs://bucket/folder/", "gs://bucket/folder", ""),
+        ("gs://bucket/folder/chain_id=c", "gs://bucket/folder", "chain_id=c"),
+        (f"gs://bucket/{FOLDER}/", "gs://bucket", FOLDER),
+        ("gs://bucket/chain_id=c/epoch_height=3", "gs://bucket", "chain_id=c/epoch_height=3"),
+        (f"/chain_id=mainnet/{FOLDER}", "/chain_id=mainnet", FOLDER),
+        (f"/data/chain_id=mainnet/epoch_height=1/copies/{FOLDER}", "/data/chain_id=mainnet/epoch_height=1/copies", FOLDER),
+        ("/data/chain_id=mainnet/bucket", "/data/chain_id=mainnet/bucket", ""),
+        ("/data/my_chain_id=mainnet", "/data/my_chain_id=mainnet", ""),
+        ("/chain_id=c", "/", "chain_id=c"),
+        ("chain_id=c", ".", "chain_id=c"),
+        ("file:///chain_id=c", "file:///", "chain_id=c"),
+        ("file:///", "file:///", ""),
+        ("memory://chain_id=c", "memory://", "chain_id=c"),
+        ("/", "/", ""),
+        ("/a\nb/chain_id=c/latest.json", "/a\nb", "chain_id=c/latest.json"),
+    ],
+)
+def test_a_url_is_cut_before_the_last_chain_that_it_names(url: str, root: str, tail: str) -> None:
+    """A store may lie below a folder that is named like a chain's."""
+    assert split_chain_url(url) == (root, tail)

@@ -1,0 +1,218 @@
+"""What a web server may do to whoever reads it: every answer becomes an error of the store, in time, and never leads where it must not."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from pipelines.near.epoch.rpc_client import RpcClient, RpcLimits
+from pipelines.stores import http_client, http_store
+from pipelines.stores.answers import http_date, retry_after_s
+from pipelines.stores.http_folder import HttpFolder, check_reply, mapped_errors
+from pipelines.stores.open_store import open_store
+from schemas.address import is_public_address
+from schemas.errors import (
+    InvalidInputError,
+    ObjectNotFoundError,
+    RangeRefusedError,
+    SourceError,
+    StoreDeniedError,
+    StoreError,
+    TransientStoreError,
+)
+from tests.support.hostile_server import KINDS, HostileServer, hostile_server
+
+NAME = "folder/object"
+DATA = bytes(range(256)) * 40
+
+MEANING: dict[str, type[StoreError] | None] = {
+    "flip": None,  # the bytes are for whoever knows their digest
+    "short": None,
+    "bad-length": None,  # HTTP takes a length that is none for no length
+    "bad-location": StoreError,
+    "no-host": StoreError,
+    "bad-port": StoreError,
+    "far-location": StoreError,
+    "redirect-loop": StoreError,
+    "not-implemented": StoreError,
+    "switching": StoreError,
+    "odd-status": StoreError,
+    "compressed": StoreError,
+    "endless": StoreError,
+    "denied": StoreDeniedError,
+    "absent": ObjectNotFoundError,
+    "other-range": RangeRefusedError,
+}
+"""What a kind means for a store; `TransientStoreError` where nothing is said."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostileServer]:
+    """One server for all kinds."""
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "folder").mkdir()
+    (folder / NAME).write_bytes(DATA)
+    with hostile_server(folder, tmp_path_factory.mktemp("log") / "log") as running:
+        yield running
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits of fractions of a second, and objects that are small."""
+    monkeypatch.setattr(http_store, "TIMEOUT_S", 0.6)
+    monkeypatch.setattr(http_store, "WHOLE_BYTES_MAX", 1 << 20)
+    monkeypatch.setattr(http_client, "BODY_GRACE_S", 0.6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.usefixtures("impatient")
+def test_whatever_a_server_answers_is_an_error_of_the_store(server: HostileServer, kind: str) -> None:
+    """Of the class that says what to do about it, and soon."""
+    store = open_store(server.url(kind), retry=None)
+    began_s = time.monotonic()
+    expected = MEANING.get(kind, TransientStoreError)
+    if expected is None:
+        store.get(NAME)
+    else:
+        with pytest.raises(StoreError) as caught:
+            store.get(NAME)
+        assert type(caught.value) is expected, caught.value
+    assert time.monotonic() - began_s < 20
+
+
+@pytest.mark.parametrize(
+    "kind", ["silent", "head-trickle", "continue-trickle", "continue-flood", "early-hints-flood", "headers-flood", "garbage"]
+)
+def test_a_node_that_answers_so_is_an_endpoint_that_gave_no_answer(server: HostileServer, kind: str) -> None:
+    """The client of JSON-RPC is the same."""
+    client = RpcClient(server.url(kind), RpcLimits(timeout_s=0.3, attempts_max=1))
+    with pytest.raises(SourceError, match="no usable answer"):
+        client.call("block", {})
+
+
+@pytest.mark.parametrize(
+    "text", ["\u00b2", "Fri, 31 Dec 99999999999999999999 23:59:59 GMT", "", "soon", "-5", "1e9", "nan", "Mon, 00", "\u0661"]
+)
+def test_a_pause_that_is_none_is_none(text: str) -> None:
+    """Neither a number nor a date."""
+    assert retry_after_s(text) == 0.0
+    assert http_date(text) is None
+
+
+def test_a_pause_is_bounded() -> None:
+    """Whatever a server asks for."""
+    assert retry_after_s("9" * 400) == 30.0
+    assert retry_after_s("Fri, 31 Dec 9999 23:59:59 GMT") == 30.0
+    assert retry_after_s("Fri, 31 Dec 9999 23:59:59 -2359") == 0.0
+    assert retry_after_s("7", 5.0) == 5.0
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1"]
+)
+@pytest.mark.parametrize("form", ["{}", "::ffff:{}", "64:ff9b::{}"])
+def test_addresses_that_only_this_machine_reaches_are_not_public(address: str, form: str) -> None:
+    """In whatever form an IPv4 address is written."""
+    assert not is_public_address(form.format(address))
+    assert is_public_address(form.format("8.8.8.8"))
+
+
+def test_ipv6_addresses_that_only_this_machine_reaches_are_not_public() -> None:
+    """Loopback, link-local, unique local, unspecified, multicast."""
+    assert not any(map(is_public_address, ("::1", "fe80::1%eth0", "fd00::1", "::", "ff02::1", "2002:7f00:1::", "no address")))
+    assert is_public_address("2a00:1450:4001:800::200e")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "127.1", "2130706433"])
+def test_a_place_that_a_document_named_is_asked_on_the_public_internet_alone(host: str) -> None:
+    """Under any name and spelling of an address."""
+    folder = HttpFolder(f"http://{host}:9/x", 1.0, 4, is_named=False)
+    with pytest.raises(StoreDeniedError, match="not public"), mapped_errors("x"):
+        folder.request(NAME)
+
+
+def test_a_redirect_into_the_own_network_is_followed_only_from_there(server: HostileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A public server must not have this machine ask others that only it reaches; a server in there may."""
+    redirecting = _redirecting(f"{server.url('honest')}/{NAME}")
+    try:
+        port = redirecting.server_address[1]
+        assert open_store(f"http://127.0.0.1:{port}").get(NAME) == DATA
+        monkeypatch.setattr(http_client, "is_public_address", lambda address: address == "127.0.0.2")
+        with pytest.raises(StoreDeniedError, match="not public"):
+            open_store(f"http://127.0.0.2:{port}").get(NAME)
+    finally:
+        redirecting.shutdown()
+        redirecting.server_close()
+
+
+def test_proxies_of_the_environment_count(server: HostileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For stores, and for JSON-RPC; and ``no_proxy`` takes hosts out."""
+    for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(variable)
+    asked: list[str] = []
+    proxy = _redirecting("", asked)
+    try:
+        monkeypatch.setenv("http_proxy", f"http://user:word@127.0.0.1:{proxy.server_address[1]}")
+        with pytest.raises(StoreDeniedError, match="407"):
+            open_store("http://far.example/bucket", retry=None).get(NAME)
+        with pytest.raises(SourceError, match="refuses access"):
+            RpcClient("http://far.example/rpc", RpcLimits(timeout_s=5)).call("block", {})
+        assert asked == ["http://far.example/bucket/folder/object Basic dXNlcjp3b3Jk", "http://far.example/rpc Basic dXNlcjp3b3Jk"]
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        assert open_store(server.url("honest")).get(NAME) == DATA
+        assert len(asked) == 2
+    finally:
+        proxy.shutdown()
+        proxy.server_close()
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "http://", "http://[::1", "http://h:99999"])
+def test_a_proxy_that_is_none_is_a_fault_of_the_configuration(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable is named; what it holds may be secret."""
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(InvalidInputError, match="http_proxy"):
+        open_store("http://far.example/bucket")
+
+
+@pytest.mark.parametrize("url", ["http://[::1/x", "http://h:99999/x", "http://h:port/x", "s3://[::1/x", "gs://[x"])
+def test_a_url_that_is_none_is_a_fault_of_whoever_gave_it(url: str) -> None:
+    """Not of a server."""
+    with pytest.raises(InvalidInputError):
+        open_store(url)
+
+
+def test_an_unknown_encoding_of_an_answer_is_told(server: HostileServer) -> None:
+    """By its name."""
+    folder = HttpFolder(server.url("compressed"), 5.0, 4)
+    reply = folder.request(NAME)
+    with pytest.raises(StoreError, match=r"compresses objects \(gzip\)"):
+        check_reply(reply, 0, "x")
+    reply.close()
+
+
+def _redirecting(location: str, asked: list[str] | None = None) -> ThreadingHTTPServer:
+    """Return a running server that redirects all requests; without a location one that is a proxy and asks for another password."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            if asked is not None:
+                asked.append(f"{self.path} {self.headers.get('Proxy-Authorization')}")
+            self.send_response(302 if location else 407)
+            self.send_header("Location", location)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_POST = do_GET
+
+    running = ThreadingHTTPServer(("", 0), Handler)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    return running
