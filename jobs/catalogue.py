@@ -82,7 +82,7 @@ def _from_web(url: str, chain_id: str | None, rebuild: bool) -> tuple[Catalogue,
     try:
         accounts = {source.source_id: open_account(source.source_id, source.traits, limits)}
         name = catalogue_name(chain)
-        data = DocumentReader([source], accounts, limits, Random()).read_any(name, CATALOGUE_BYTES_MAX)
+        data = DocumentReader([source], accounts, limits, Random()).read_judged(name, CATALOGUE_BYTES_MAX, lambda data: data)[1]
     finally:
         source.close()
     return Catalogue.parse(data, f"{located.root}/{name}"), ""

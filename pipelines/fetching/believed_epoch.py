@@ -25,6 +25,7 @@ from pipelines.fetching.source_account import SourceAccount, open_account
 from pipelines.fetching.source_from_url import TORRENT, open_source, unique_urls
 from pipelines.fetching.throttle import Throttle
 from pipelines.stores.durable_file import disk_errors
+from pipelines.stores.http_client import leads_to_public
 from pipelines.stores.pace import Pace
 from pipelines.stores.regular_file import open_regular, read_regular
 from pipelines.trust.freshness import AcceptedManifests
@@ -113,11 +114,20 @@ class FetchSources:
         self.sources.append(source)
         self.accounts[source.source_id] = open_account(source.source_id, source.traits, self.settings.limits)
 
-    def add_mirrors(self, urls: Sequence[str]) -> None:
-        """Take the mirrors that a believed manifest names, where the settings want them."""
-        for url in urls if self.settings.use_mirrors else ():
+    def add_mirrors(self, believed: BelievedManifest) -> None:
+        """Take the mirrors that a believed manifest names, where the settings want them and a pinned key has signed it.
+
+        They are asked as nobody, and at public addresses unless the manifest's own source has none: whoever wrote a manifest must not
+        have this machine ask others that only it can reach, or pay.
+        """
+        urls = believed.manifest.mirrors if self.settings.use_mirrors else ()
+        if urls and not believed.signers:
+            self.warn("the mirrors that the manifest names are not asked: no pinned key has signed it")
+            return
+        for url in urls:
             try:
-                self.add(open_source(url, self._requests(), self.settings.limits.source_timeout_s))
+                timeout_s = self.settings.limits.source_timeout_s
+                self.add(open_source(url, self._requests(), timeout_s, is_named=False, may_be_local=self.is_local(believed)))
             except InvalidInputError as error:
                 self.warn(f"a mirror of the manifest is left out: {error}")
 
@@ -129,6 +139,17 @@ class FetchSources:
             del self.accounts[source.source_id]
         for account in self.accounts.values():
             account.pardon()
+
+    def is_local(self, believed: BelievedManifest) -> bool:
+        """Whether the source of a manifest is this machine, or one at an address that is not public."""
+        return any(source.traits.is_local for source in self.sources if source.source_id in believed.source_ids)
+
+    def web_addresses(self, believed: BelievedManifest, urls: Sequence[str]) -> tuple[str, ...]:
+        """Return those of a manifest's web seeds or trackers that may be asked: by the rules for its mirrors."""
+        if urls and not believed.signers:
+            self.warn("the web seeds and trackers that the manifest names are not asked: no pinned key has signed it")
+            return ()
+        return tuple(url for url in urls if self.is_local(believed) or leads_to_public(url))
 
     def warn(self, text: str) -> None:
         """Tell something that a person should know, once."""
@@ -205,7 +226,7 @@ class EpochBeliever:
                 for shard in shards:
                     self._tell_doubts(shard)
                 self._tell_older(layout, accepted, must_be_newest=must_be_newest)
-                self.sources.add_mirrors(manifest.manifest.mirrors)
+                self.sources.add_mirrors(manifest)
                 payload_sha256 = manifest.envelope.payload_sha256
                 yield BelievedEpoch(layout, manifest, accepted.with_accepted(manifest.signers, manifest.manifest, payload_sha256), shards)
         if epoch_id is None:

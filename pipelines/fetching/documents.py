@@ -1,8 +1,11 @@
 """Reads the small objects of an epoch, pointer, manifest, statements, headers, from whatever sources have them. Believes nothing.
 
-A document without a digest is read from all sources, since only what all of them say shows who stands behind what; what they say waits on
-the disk, so that who judges it holds one offer at a time. One with a digest
-is read from the first source that has the right bytes; who has others lies, if the digest is believed: that is the caller's to say.
+A document without a digest is read from all sources at once, since only what all of them say shows who stands behind what; how long the
+others are waited for once one has answered is bounded, and one that was late before is not waited for again. What they say waits on the disk,
+so that who judges it holds one offer at a time. A document that can be judged
+by itself is raced: one source is asked, then more of them every `NEXT_SOURCE_AFTER_S`, until one has it right.
+
+Every exception out of a source is a fault of that source.
 """
 
 from __future__ import annotations
@@ -11,13 +14,12 @@ import hashlib
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from tempfile import SpooledTemporaryFile, gettempdir
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from pipelines.fetching.limits import FetchLimits
 from pipelines.fetching.schedule import FailureKind
@@ -26,22 +28,38 @@ from pipelines.fetching.source_account import SourceAccount
 from pipelines.fetching.transfer import failure_of
 from pipelines.stores.durable_file import disk_errors
 from pipelines.trust.policy import Offer
-from schemas.errors import FetchError, IntegrityError, StoreError, TransientStoreError
+from schemas.errors import FetchError, IntegrityError, ManifestError, ObjectNotFoundError, TransientStoreError
 
 DOCUMENT_TIMEOUT_S: Final = 300.0
-"""Longest that a document is waited for."""
+"""Longest that a document is waited for, all sources and attempts together."""
 
 STRAGGLER_TIMEOUT_S: Final = 10.0
-"""How long the other sources may take once one has answered, where all are asked."""
+"""Longest that the other sources may take once one has answered, where all are asked: a store's client that has to start may need it."""
+
+HTTP_STRAGGLER_S: Final = 2.0
+"""The same for web servers, which need no such start, or three times what the first answer took."""
+
+NEXT_SOURCE_AFTER_S: Final = 1.0
+"""A race goes on without an answer for so long, then as many sources more are asked as are being asked."""
+
+RACED_MAX: Final = 8
+"""Most sources that a race asks at once; above it the one that was asked first is left."""
+
+EXCHANGE_GRACE_S: Final = 30.0
+EXCHANGE_BYTES_PER_S_MIN: Final = 64 << 10
+"""An attempt may take the first, and a second more for so many bytes."""
 
 DOCUMENT_ATTEMPTS_MAX: Final = 4
 """Attempts at one document from one source."""
 
+LATE: Final = "no answer in time"
 
 HELD_BYTES_MAX: Final = 1 << 20
 """Longest document that is kept in memory while others are waited for."""
 
 _Document: TypeAlias = SpooledTemporaryFile[bytes]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,93 +97,117 @@ class DocumentReader:
     random: Random
 
     def read_all(self, name: str, bytes_max: int) -> Offers:
-        """Return a document as each source has it, in the order of the sources; those that lack it are left out. Whoever gets it closes it.
+        """Return a document as each source has it, in the order of the sources; those that lack it, or are late, are left out.
+
+        Whoever gets it closes it.
 
         Raises:
             FetchError: no source has it.
         """
-        asked = self._usable()
-        answers: queue.SimpleQueue[tuple[str, _Document | str]] = queue.SimpleQueue()
-        cancellation = Cancellation()
-        wanted = WantedObject(name, None, bytes_max)
-
-        def ask(source: Source) -> None:
-            answers.put((source.source_id, self._attempts(source, wanted, cancellation, HELD_BYTES_MAX)))
-            if cancellation.is_cancelled:
-                _close_all(answers)
-
+        asked = [source for source in self.sources if self._is_usable(source)]
+        race = _Race(self, WantedObject(name, None, bytes_max), HELD_BYTES_MAX)
         for source in asked:
-            threading.Thread(target=ask, args=(source,), daemon=True).start()
+            race.ask(source)
         found: dict[str, _Document] = {}
         problems: dict[str, list[str]] = {}
-        deadline_s = time.monotonic() + DOCUMENT_TIMEOUT_S
-        while len(found) + len(problems) < len(asked):
-            try:
-                source_id, answer = answers.get(timeout=max(0.0, deadline_s - time.monotonic()))
-            except queue.Empty:
+        began_s = time.monotonic()
+        deadline_s = began_s + DOCUMENT_TIMEOUT_S
+        straggling_s = STRAGGLER_TIMEOUT_S
+        while race.running and not (found and all(self.accounts[source_id].is_late for source_id in race.running)):
+            answered = race.wait(deadline_s - time.monotonic())
+            if answered is None:
                 break
-            if not isinstance(answer, str):
-                found[source_id] = answer
-                deadline_s = min(deadline_s, time.monotonic() + STRAGGLER_TIMEOUT_S)
-            else:
+            source_id, answer = answered
+            if isinstance(answer, str):
                 problems[source_id] = [answer]
-        cancellation.cancel()
-        _close_all(answers)
-        for source in asked:
-            if source.source_id not in found and source.source_id not in problems:
-                problems[source.source_id] = ["no answer in time"]
+                continue
+            self.accounts[source_id].is_late = False
+            if not found:
+                straggling_s = min(STRAGGLER_TIMEOUT_S, max(HTTP_STRAGGLER_S, 3 * (time.monotonic() - began_s)))
+            found[source_id] = answer
+            starting = any(source.traits.has_client_start for source in asked if source.source_id in race.running)
+            deadline_s = min(deadline_s, time.monotonic() + (STRAGGLER_TIMEOUT_S if starting else straggling_s))
+        for source_id in race.leave():
+            problems[source_id] = [LATE]
         if not found:
             raise FetchError(problem="no source has the document", where=name, attempts=problems)
         return Offers(tuple((source.source_id, found[source.source_id]) for source in asked if source.source_id in found))
 
     def read_verified(self, name: str, size: int, sha256: str) -> VerifiedObject:
-        """Return an object with the right bytes.
+        """Return an object with the right bytes. Who has others lies, if the digest is believed: that is the caller's to say.
 
         Raises:
             FetchError: no source has it.
         """
-        problems: dict[str, list[str]] = {}
         other_bytes: dict[str, str] = {}
-        for source in self._usable():
-            answer = self._content(source, WantedObject(name, size, size))
-            account = self.accounts[source.source_id]
-            if isinstance(answer, str):
-                problems[source.source_id] = [answer]
-            elif len(answer) == size and hashlib.sha256(answer).hexdigest() == sha256:
-                account.bytes_received += size
-                return VerifiedObject(answer, other_bytes)
-            else:
-                other_bytes[source.source_id] = f"its bytes of {name} do not have the sha256 that the manifest says"
-                problems[source.source_id] = ["its bytes do not have the sha256 that the manifest says"]
-        raise FetchError(problem="no source has the object", where=name, attempts=problems)
 
-    def read_any(self, name: str, bytes_max: int) -> bytes:
-        """Return an object as the first source has it that has it at all.
+        def judge(data: bytes) -> bytes:
+            if len(data) != size or hashlib.sha256(data).hexdigest() != sha256:
+                raise ManifestError(problem=f"its bytes of {name} do not have the sha256 that the manifest says")
+            return data
 
+        source_id, data = self._first_right(WantedObject(name, size, size), judge, other_bytes)
+        self.accounts[source_id].bytes_received += size
+        return VerifiedObject(data, other_bytes)
+
+    def read_judged(self, name: str, bytes_max: int, judge: Callable[[bytes], T]) -> tuple[str, T]:
+        """Return what a judge makes of the first object that it takes, and whose it is.
+
+        Args:
+            judge: raises where the bytes are not right, and then the next source counts. It is called in this thread.
         Raises:
             FetchError: no source has it.
         """
+        return self._first_right(WantedObject(name, None, bytes_max), judge, {})
+
+    def _first_right(self, wanted: WantedObject, judge: Callable[[bytes], T], refused: dict[str, str]) -> tuple[str, T]:
+        """Race for an object; take up in ``refused`` whose bytes the judge did not take, and why."""
+        waiting = sorted((source for source in self.sources if self._is_usable(source)), key=self._doubts)
+        waiting.reverse()
+        race = _Race(self, wanted, 0)
         problems: dict[str, list[str]] = {}
-        for source in self._usable():
-            answer = self._content(source, WantedObject(name, None, bytes_max))
-            if isinstance(answer, bytes):
-                return answer
-            problems[source.source_id] = [answer]
-        raise FetchError(problem="no source has the object", where=name, attempts=problems)
+        deadline_s = time.monotonic() + DOCUMENT_TIMEOUT_S
+        more = 1
+        while waiting or race.running:
+            for _ in range(min(more, len(waiting))):
+                if len(race.running) >= RACED_MAX:
+                    problems[race.leave_first()] = [LATE]
+                race.ask(waiting.pop())
+            left_s = deadline_s - time.monotonic()
+            answered = race.wait(min(left_s, NEXT_SOURCE_AFTER_S) if waiting else left_s)
+            if answered is None:
+                if left_s <= NEXT_SOURCE_AFTER_S:
+                    break
+                more = len(race.running)
+                continue
+            more = 1
+            source_id, answer = answered
+            if not isinstance(answer, str):
+                try:
+                    with answer:
+                        judged = judge(_content(answer))
+                except Exception as error:
+                    refused[source_id] = failure_of(error)[1]
+                    # Another publisher's is no fault of its own: what follows, the caller says.
+                    answer = f"refused: {refused[source_id]}"
+                else:
+                    race.leave(asked_for_s=NEXT_SOURCE_AFTER_S)
+                    return source_id, judged
+            problems[source_id] = [answer]
+        for source_id in race.leave():
+            problems[source_id] = [LATE]
+        raise FetchError(problem="no source has the object", where=wanted.name, attempts=problems)
 
-    def _usable(self) -> list[Source]:
-        return [source for source in self.sources if source.traits.documents and not self.accounts[source.source_id].is_out]
+    def _is_usable(self, source: Source) -> bool:
+        return source.traits.documents and not self.accounts[source.source_id].is_out
 
-    def _content(self, source: Source, wanted: WantedObject) -> bytes | str:
-        """Return the bytes, or what went wrong last."""
-        answer = self._attempts(source, wanted, Cancellation(), 0)
-        if isinstance(answer, str):
-            return answer
-        with answer:
-            return _content(answer)
+    def _doubts(self, source: Source) -> tuple[bool, int]:
+        """Return what is held against a source, for whom to ask first."""
+        account = self.accounts[source.source_id]
+        return account.is_late, account.errors
 
-    def _attempts(self, source: Source, wanted: WantedObject, cancellation: Cancellation, held_bytes_max: int) -> _Document | str:
-        """Return the document, of a known size unless there is more, or what went wrong last.
+    def attempts(self, source: Source, wanted: WantedObject, cancellation: Cancellation, held_bytes_max: int) -> _Document | str:
+        """Return the document, of a known size unless there is more, or what went wrong last. Called in a thread of its own.
 
         Args:
             held_bytes_max: length from which on it lies on the disk; 0 for never.
@@ -182,24 +224,101 @@ class DocumentReader:
                 if is_kept:
                     return document
                 if wanted.size is None:
-                    return f"more than the {wanted.bytes_max} bytes that it can have"
+                    problem = f"more than the {wanted.bytes_max} bytes that it can have"
+                    account.note(problem)
+                    return problem
                 problem = f"it ended after {size} of {wanted.size} bytes"
             except IntegrityError as error:
                 account.ban(error.problem)
                 return error.problem
-            except StoreError as error:
-                problem = error.problem
-                kind, retry_after_s = failure_of(error)
+            except Exception as error:
+                kind, problem, retry_after_s = failure_of(error)
                 if kind is not FailureKind.TRANSIENT:
+                    if not isinstance(error, ObjectNotFoundError):
+                        account.note(problem)
                     return problem
             finally:
                 if not is_kept:
                     document.close()
+            if cancellation.is_cancelled:
+                break
             account.note(problem)
             pause_s = self.limits.backoff_first_s * 2.0**attempt * self.random.uniform(0.5, 1.0)
             if cancellation.wait(max(pause_s, min(retry_after_s, self.limits.retry_after_max_s))):
                 break
         return problem
+
+
+class _Race:
+    """One object that several sources are asked for at once, each in a thread that does not keep the process alive."""
+
+    def __init__(self, reader: DocumentReader, wanted: WantedObject, held_bytes_max: int) -> None:
+        self._reader = reader
+        self._wanted = wanted
+        self._held_bytes_max = held_bytes_max
+        self._answers: queue.SimpleQueue[tuple[str, _Document | str]] = queue.SimpleQueue()
+        self._asked_s: dict[str, float] = {}
+        self.running: dict[str, Cancellation] = {}
+        """By source, in the order in which they were asked."""
+
+    def ask(self, source: Source) -> None:
+        """Ask one more."""
+        cancellation = self.running[source.source_id] = Cancellation()
+        self._asked_s[source.source_id] = time.monotonic()
+
+        def run() -> None:
+            answer: _Document | str
+            try:
+                answer = self._reader.attempts(source, self._wanted, cancellation, self._held_bytes_max)
+            except BaseException as error:
+                # Nobody would hear of it in this thread.
+                answer = f"unexpected {type(error).__name__}"
+            if cancellation.is_cancelled and not isinstance(answer, str):
+                # Nobody will judge it.
+                answer.close()
+                answer = LATE
+            self._answers.put((source.source_id, answer))
+
+        threading.Thread(target=run, name=f"document-{source.source_id}", daemon=True).start()
+
+    def wait(self, timeout_s: float) -> tuple[str, _Document | str] | None:
+        """Return the next answer, and whose it is; None where none comes in time. Those who were left are not heard."""
+        deadline_s = time.monotonic() + timeout_s
+        while self.running:
+            try:
+                source_id, answer = self._answers.get(timeout=max(0.0, deadline_s - time.monotonic()))
+            except queue.Empty:
+                return None
+            if self.running.pop(source_id, None) is not None:
+                return source_id, answer
+            if not isinstance(answer, str):
+                answer.close()
+        return None
+
+    def leave_first(self) -> str:
+        """Wait no longer for the one that was asked first; return who that is."""
+        source_id = next(iter(self.running))
+        self._leave(source_id, late=True)
+        return source_id
+
+    def leave(self, asked_for_s: float = 0.0) -> list[str]:
+        """Wait for nobody any more; return who has not answered.
+
+        Args:
+            asked_for_s: it is the fault of those who were asked so long ago.
+        """
+        left = list(self.running)
+        now_s = time.monotonic()
+        for source_id in left:
+            self._leave(source_id, late=now_s - self._asked_s[source_id] >= asked_for_s)
+        return left
+
+    def _leave(self, source_id: str, *, late: bool) -> None:
+        self.running.pop(source_id).cancel()
+        if late:
+            account = self._reader.accounts[source_id]
+            account.is_late = True
+            account.note(f"{LATE}: {self._wanted.name.rpartition('/')[2]}")
 
 
 def _read(source: Source, wanted: WantedObject, cancellation: Cancellation, document: _Document) -> int:
@@ -209,7 +328,7 @@ def _read(source: Source, wanted: WantedObject, cancellation: Cancellation, docu
         StoreError, IntegrityError: of the source, or of the disk.
     """
     size = 0
-    deadline_s = time.monotonic() + DOCUMENT_TIMEOUT_S
+    began_s = time.monotonic()
     for buffer in source.stream(wanted, 0, cancellation):
         taken = memoryview(buffer)[: wanted.bytes_max + 1 - size]
         with disk_errors(Path(gettempdir())):
@@ -217,10 +336,11 @@ def _read(source: Source, wanted: WantedObject, cancellation: Cancellation, docu
         size += len(taken)
         if size > wanted.bytes_max:
             break
-        if time.monotonic() > deadline_s:
-            raise TransientStoreError(problem=f"it was not done after {DOCUMENT_TIMEOUT_S:.0f} s", where=wanted.name)
+        seconds = time.monotonic() - began_s
+        if seconds > EXCHANGE_GRACE_S + size / EXCHANGE_BYTES_PER_S_MIN:
+            raise TransientStoreError(problem=f"it was not done after {seconds:.0f} s", where=wanted.name)
     if cancellation.is_cancelled:
-        raise TransientStoreError(problem="no answer in time", where=wanted.name)
+        raise TransientStoreError(problem=LATE, where=wanted.name)
     return size
 
 
@@ -228,12 +348,3 @@ def _content(document: _Document) -> bytes:
     with disk_errors(Path(gettempdir())):
         document.seek(0)
         return document.read()
-
-
-def _close_all(answers: queue.SimpleQueue[tuple[str, _Document | str]]) -> None:
-    """Let go of what came too late to be judged."""
-    with suppress(queue.Empty):
-        while True:
-            answer = answers.get_nowait()[1]
-            if not isinstance(answer, str):
-                answer.close()

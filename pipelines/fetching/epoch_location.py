@@ -9,7 +9,8 @@ from typing import Protocol, runtime_checkable
 
 from pipelines.fetching.documents import DocumentReader
 from pipelines.fetching.source import Source
-from schemas.errors import EpochNotReadyError, FetchError, InvalidInputError, ManifestError, StoreError
+from pipelines.fetching.transfer import failure_of
+from schemas.errors import EpochNotReadyError, FetchError, InvalidInputError, ManifestError
 from schemas.published.latest_pointer import POINTER_BYTES_MAX, LatestPointer
 from schemas.published.object_layout import EpochLayout, latest_name, parse_epoch_folder, split_chain_url
 from schemas.shown_text import shown_url
@@ -78,7 +79,7 @@ def find_published_epochs(
     else:
         found = [layout for layout in layouts if _means(selector, layout)]
         if not found:
-            found = _listed(selector, chain_id, sources)
+            found = _listed(selector, chain_id, sources, reader)
     if not found:
         raise EpochNotReadyError(
             problem=f"no source knows the epoch {selector} of {chain_id}",
@@ -107,14 +108,15 @@ def _pointed_at(chain_id: str, reader: DocumentReader) -> tuple[list[EpochLayout
     return layouts, None
 
 
-def _listed(selector: str, chain_id: str, sources: Sequence[Source]) -> list[EpochLayout]:
+def _listed(selector: str, chain_id: str, sources: Sequence[Source], reader: DocumentReader) -> list[EpochLayout]:
     height = int(selector) if selector.isdigit() else None
     found: list[EpochLayout] = []
     for source in sources:
         if isinstance(source, EpochLister):
             try:
                 layouts = source.list_epochs(chain_id, height)
-            except StoreError:
+            except Exception as error:
+                reader.accounts[source.source_id].note(failure_of(error)[1])
                 continue
             found += [layout for layout in layouts if _means(selector, layout) and layout not in found]
     return found

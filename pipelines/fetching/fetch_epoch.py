@@ -6,11 +6,12 @@ What was accepted is remembered in the folder before the first part is asked for
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
 
+from pipelines.bittorrent.library import import_libtorrent
 from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX, read_torrent
 from pipelines.bittorrent.torrents import recompose_torrent
 from pipelines.bucket.lease_keeper import EpochLease, LeaseState, held_epoch
@@ -169,7 +170,10 @@ class EpochFetch:
         missing = [part for part in epoch.parts if part.object_name not in here]
         if missing and (TORRENT in settings.source_urls or settings.near_peers):
             shard_ids = tuple(sorted({part.shard_id for part in missing}))
-            offer = EpochOnOffer(epoch.layout, epoch.manifest.manifest, shard_ids, folder.scratch, sources.reader.read_any)
+            manifest = epoch.manifest.manifest
+            web_seeds = sources.web_addresses(epoch.manifest, manifest.web_seeds)
+            trackers = sources.web_addresses(epoch.manifest, manifest.trackers)
+            offer = EpochOnOffer(epoch.layout, manifest, shard_ids, folder.scratch, self._torrent_reader(epoch), web_seeds, trackers)
             if TORRENT in settings.source_urls:
                 assert settings.open_torrent is not None
                 sources.add(settings.open_torrent(offer))
@@ -183,22 +187,36 @@ class EpochFetch:
 
     def _bring_torrents(self, epoch: BelievedEpoch, folder: FetchFolder) -> None:
         """Also put the shards' torrents in place, so that the folder can be seeded; parts do not need them, so a fault is a warning."""
+        read = self._torrent_reader(epoch)
         for shard in epoch.shards:
             name = epoch.layout.torrent(shard.shard_id)
             if shard.listed.torrent is None:
                 continue
             try:
-                data = self._sources.reader.read_any(name, TORRENT_BYTES_MAX)
-                read_torrent(data, shard.listed, name)
+                import_libtorrent()
+                data = read(name, TORRENT_BYTES_MAX)
                 # Another publisher's torrent has web seeds and trackers of its own, which no info hash covers.
                 data = recompose_torrent(data, epoch.manifest.manifest.web_seeds, epoch.manifest.manifest.trackers)
             except InvalidInputError:
                 self._sources.warn("torrents are left out: libtorrent, which would check them, is not installed (extra p2p)")
                 return
-            except (FetchError, ManifestError) as error:
+            except FetchError as error:
                 self._sources.warn(f"the torrent of shard {shard.shard_id} is left out: {error.problem}")
             else:
                 folder.write(name, data)
+
+    def _torrent_reader(self, epoch: BelievedEpoch) -> Callable[[str, int], bytes]:
+        """Return what reads a torrent file from the first source that has the one that the manifest names."""
+        listed_by_name = {epoch.layout.torrent(shard.shard_id): shard.listed for shard in epoch.shards}
+
+        def read(name: str, bytes_max: int) -> bytes:
+            def judge(data: bytes) -> bytes:
+                read_torrent(data, listed_by_name[name], name)
+                return data
+
+            return self._sources.reader.read_judged(name, bytes_max, judge)[1]
+
+        return read
 
     def _point_at(self, epoch: BelievedEpoch, folder: FetchFolder, *, is_latest: bool) -> None:
         """Move the folder's own latest pointer forward, so that the folder can be used like a bucket.

@@ -35,7 +35,7 @@ class HttpSource:
     @property
     def traits(self) -> SourceTraits:
         """All; a server that refuses ranges is found out."""
-        return SourceTraits()
+        return SourceTraits(is_local=self._folder.is_local)
 
     def stream(self, wanted: WantedObject, start: int, cancelled: Cancellation) -> Iterator[Buffer]:
         """See `Source.stream`."""

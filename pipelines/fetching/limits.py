@@ -54,8 +54,16 @@ class FetchLimits:
     """A transfer that brought nothing for so long is hedged."""
     hedge_after_s: float = 2.0
     """No transfer younger than this is hedged for being slow."""
+    unproven_after_s: float = 1.0
+    """A transfer of this age, from a source that has brought no part yet, waits in nobody's way while it is slow."""
     hedge_gain_min: float = 2.0
     """A slow transfer is hedged when another source should be done with the whole part this many times sooner."""
+
+    @property
+    def has_rates(self) -> bool:
+        """Whether bytes or requests are limited."""
+        rates = (self.bytes_per_s, self.bytes_per_s_per_source, self.requests_per_s, self.requests_per_s_per_source)
+        return any(rate is not None for rate in rates)
 
     def __post_init__(self) -> None:
         for name in ("connections", "connections_per_source", "parts_in_flight"):

@@ -42,7 +42,7 @@ class ObjectStoreSource:
     @property
     def traits(self) -> SourceTraits:
         """All."""
-        return SourceTraits()
+        return SourceTraits(is_local=self._store.local_root() is not None, has_client_start=self._store.local_root() is None)
 
     def stream(self, wanted: WantedObject, start: int, cancelled: Cancellation) -> Iterator[Buffer]:
         """See `Source.stream`: ends where the store gives less than was asked for."""

@@ -33,7 +33,7 @@ from schemas.errors import FetchError, IntegrityError
 TICK_S: Final = 0.1
 """How often transfers are looked at while they run."""
 
-JOIN_TIMEOUT_S: Final = 2.0
+JOIN_TIMEOUT_S: Final = 0.5
 """How long cancelled transfers are waited for at the end; a source that hangs is left behind."""
 
 FAILED_PARTS_NAMED_MAX: Final = 5

@@ -3,7 +3,9 @@
 - A part goes to the source that was asked least often for it, then by nearcore's hash weighted with measured throughput
   (`pipelines.fetching.preference`), among those that are free. A source never idles while a part waits that it may have.
 - A transfer that stalls is hedged: the part is also begun at another source, and the first with the right digest wins.
-  When no part waits any more, transfers that another source would clearly overtake are hedged too.
+  When no part waits any more, transfers that another source would overtake by far are hedged too.
+- A source that has brought no part yet is unproven. Its transfers are hedged, by sources that have, as soon as one would overtake them by
+  far, and while they crawl they keep no other from being begun: however many sources send next to nothing, those that send go on.
 - A wrong byte bans a source for the run and drops all that it is sending. Transient faults make it rest. Slowness does neither.
 - A part fails when no source is left that may have it; the others go on, so that a rerun has less to do.
 
@@ -129,6 +131,7 @@ class Schedule:
         self._in_flight = 0
         self._done = 0
         self._next_id = 0
+        self._fastest: float | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -143,11 +146,15 @@ class Schedule:
     def start(self, now_s: float) -> list[Transfer]:
         """Return the transfers to begin now."""
         begun: list[Transfer] = []
+        self._fastest = self._proven_rate()
         self._hedge(now_s, begun, only_stalled=True)
+        self._hedge_unproven(now_s, begun)
         for index in list(islice(self._waiting, WAITING_LOOKED_AT_MAX)):
             if self._busy(now_s) >= self._limits.connections or self._in_flight >= self._limits.parts_in_flight:
                 break
             free = [account for account in self._accounts.values() if account.is_free(now_s)]
+            if self._too_many_unproven():
+                free = [account for account in free if account.parts]
             if not free and any(not account.is_out for account in self._accounts.values()):
                 # A source will be free again. Were all sources out, the parts would fail below.
                 break
@@ -223,7 +230,7 @@ class Schedule:
                 account.ban(problem)
                 to_cancel = self._cancel(self._live_transfers(source_id))
             case FailureKind.ABSENT:
-                account.note(problem)
+                account.lacked(problem, self._limits, now_s)
                 part.excluded.add(source_id)
             case FailureKind.DENIED:
                 account.denied(problem, self._limits)
@@ -285,7 +292,60 @@ class Schedule:
 
     def _busy(self, now_s: float) -> int:
         """Return how many transfers are moving. Stalled ones count at their source alone: a source that hangs must not keep others idle."""
-        return sum(now_s - running.progressed_s < self._limits.stall_s for running in self._running.values())
+        return sum(
+            now_s - running.progressed_s < self._limits.stall_s and not self._crawls(running, now_s) for running in self._running.values()
+        )
+
+    def _hedge_unproven(self, now_s: float, begun: list[Transfer]) -> None:
+        """Ask others for what unproven sources keep waiting for: those that are proven, or while none is and no part waits, ever more."""
+        is_proven = self._fastest is not None
+        has_waiting = bool(self._waiting) and self._in_flight < self._limits.parts_in_flight
+        for running in list(self._running.values()):
+            index = running.transfer.part
+            part = self._parts[index]
+            if running.is_cancelled or part.state is not _PartState.ACTIVE or not self._crawls(running, now_s):
+                continue
+            if self._busy(now_s) >= self._limits.connections:
+                return
+            sending = {self._running[transfer_id].transfer.source_id for transfer_id in part.running}
+            free = [account for account in self._accounts.values() if account.is_free(now_s) and account.source_id not in sending]
+            if is_proven:
+                if any(self._accounts[source_id].parts for source_id in sending):
+                    continue
+                free = [account for account in free if account.parts]
+            else:
+                waits_s = now_s - min(self._running[transfer_id].began_s for transfer_id in part.running)
+                if has_waiting or len(sending) >= 2.0 ** min(waits_s // self._limits.unproven_after_s, 16):
+                    continue
+            account = self._choose(index, free)
+            if account is not None:
+                begun.append(self._begin(index, account, now_s, is_hedge=True))
+
+    def _proven_rate(self) -> float | None:
+        """Return the greatest measured rate of a source that has brought a part, in bytes a second; None where none has."""
+        rates = [account.rate or 0.0 for account in self._accounts.values() if account.parts and not account.is_out]
+        return max(rates, default=None)
+
+    def _too_many_unproven(self) -> bool:
+        """Whether unproven sources hold so many parts that those which are proven might find none to bring."""
+        if self._fastest is None:
+            return False
+        held = {running.transfer.part for running in self._running.values() if not self._accounts[running.transfer.source_id].parts}
+        return len(held) >= max(1, self._limits.parts_in_flight // 2)
+
+    def _crawls(self, running: _Running, now_s: float) -> bool:
+        """Tell whether an unproven source's transfer is so slow that others are not to wait for it."""
+        limits, age_s = self._limits, now_s - running.began_s
+        size = self._parts[running.transfer.part].wanted.size
+        if self._accounts[running.transfer.source_id].parts or size is None or age_s < limits.unproven_after_s:
+            return False
+        rate = self._fastest
+        if not rate:
+            # While nobody has brought anything, all are asked. Where rates are limited, nothing is known of what is slow.
+            return not limits.has_rates
+        left_s = (size - running.received) / max(running.rate(now_s), 1e-9)
+        # What a proven source takes for the whole part is time that any source may take before it is judged.
+        return age_s >= size / rate and left_s > limits.hedge_gain_min * size / rate
 
     def _would_overtake(self, running: _Running, part: _Part, account: SourceAccount, now_s: float) -> bool:
         """Tell whether another source should be done with the whole part long before a transfer is done with its rest."""

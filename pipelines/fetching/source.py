@@ -65,6 +65,10 @@ class SourceTraits:
     """It also has what is not a state part: pointer, manifest, statements, headers, torrent files."""
     ranges: bool = True
     """It can begin at a byte after the first."""
+    is_local: bool = False
+    """It is a folder of this machine, or was found at an address that is not public: what it names need not be public either."""
+    has_client_start: bool = False
+    """Its first answer may take some seconds more than the others: a client is loaded and looks for credentials."""
     connections_max: int | None = None
     """Most transfers at once that it can make use of; None where the fetch's own limit is all there is."""
 
@@ -99,7 +103,7 @@ class Source(Protocol):
 
     @property
     def traits(self) -> SourceTraits:
-        """What one can ask of it; constant."""
+        """What one can ask of it; constant, but that its address is known only once it was asked."""
         ...
 
     def stream(self, wanted: WantedObject, start: int, cancelled: Cancellation) -> Iterator[Buffer]:
@@ -111,7 +115,7 @@ class Source(Protocol):
         Args:
             start: 0 unless the source's traits have ``ranges``; below ``size`` where that is known.
         Raises:
-            StoreError, IntegrityError: see the module; nothing else.
+            StoreError, IntegrityError: see the module. Whatever else comes out is taken as a StoreError: no source ends a fetch.
         """
         ...
 
@@ -130,5 +134,8 @@ class EpochOnOffer:
     """Shards that are fetched."""
     scratch: Path
     """A folder on the disk of the fetch that the source may fill and must empty in `Source.close`."""
-    read_document: Callable[[str, int], bytes]
-    """Reads an object by name, with a most number of bytes, from the other sources; raises FetchError. Nothing about it is verified."""
+    read_torrent_file: Callable[[str, int], bytes]
+    """Reads a torrent file by name, with a most number of bytes, from the other sources; raises FetchError."""
+    web_seeds: tuple[str, ...] = ()
+    trackers: tuple[str, ...] = ()
+    """Those that the manifest names and that may be asked."""

@@ -16,6 +16,10 @@ RATE_SAMPLE_SHARE: Final = 0.3
 """Weight of the newest sample in a source's measured throughput."""
 
 
+ABSENCES_FREE: Final = 4
+"""Parts that a source which has brought none may lack before it rests."""
+
+
 @dataclass(slots=True)
 class SourceAccount:
     """One source. Times are of the caller's clock, in seconds."""
@@ -40,7 +44,11 @@ class SourceAccount:
     failures_in_row: int = 0
     failed_s: float = float("-inf")
     """When the last failure was that counted."""
+    absences: int = 0
+    """Parts that it did not have before it had brought any."""
     denials: int = 0
+    is_late: bool = False
+    """It had not answered for a document when all others had, and is not waited for again."""
     rests_until_s: float = 0.0
     banned: str | None = None
     """Why: it served a wrong byte."""
@@ -91,6 +99,14 @@ class SourceAccount:
         # Full pauses would let all connections of a source come back at one moment.
         pause_s *= random.uniform(0.5, 1.0)
         self.rests_until_s = max(self.rests_until_s, now_s + max(pause_s, min(retry_after_s, limits.retry_after_max_s)))
+
+    def lacked(self, problem: str, limits: FetchLimits, now_s: float) -> None:
+        """Count an object that it does not have. One that has brought nothing so far is asked ever more rarely."""
+        self.note(problem)
+        self.absences += 1
+        if self.parts == 0 and self.absences >= ABSENCES_FREE:
+            pause_s = limits.backoff_first_s * 2.0 ** min(self.absences - ABSENCES_FREE, 30)
+            self.rests_until_s = max(self.rests_until_s, now_s + min(limits.backoff_max_s, pause_s))
 
     def denied(self, problem: str, limits: FetchLimits) -> None:
         """Count a refusal."""

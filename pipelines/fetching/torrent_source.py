@@ -188,15 +188,16 @@ class TorrentSource:
         """Return the torrent file that another source has, or why there is none: peers may have it then."""
         named_torrent(shard, where)
         try:
-            return read_torrent(self._offer.read_document(self._offer.layout.torrent(shard.shard_id), TORRENT_BYTES_MAX), shard, where), ""
+            data = self._offer.read_torrent_file(self._offer.layout.torrent(shard.shard_id), TORRENT_BYTES_MAX)
+            return read_torrent(data, shard, where), ""
         except (FetchError, StoreError, ManifestError) as error:
             return None, error.problem
 
     def _web_seeds(self) -> Sequence[str]:
-        return (*self._settings.web_seeds, *(self._offer.manifest.web_seeds if self._settings.use_published else ()))
+        return (*self._settings.web_seeds, *(self._offer.web_seeds if self._settings.use_published else ()))
 
     def _trackers(self) -> Sequence[str]:
-        return (*self._settings.trackers, *(self._offer.manifest.trackers if self._settings.use_published else ()))
+        return (*self._settings.trackers, *(self._offer.trackers if self._settings.use_published else ()))
 
     def _wait_for_torrent(self, download: Download, cancelled: Cancellation) -> Iterator[PublishedTorrent | None]:
         """Yield None while peers are asked for the torrent, then the torrent; nothing more after a cancellation."""

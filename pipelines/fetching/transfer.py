@@ -22,8 +22,8 @@ from pipelines.fetching.throttle import Throttle
 from pipelines.stores.durable_file import disk_errors, write_all
 from schemas.errors import (
     IntegrityError,
-    ObjectNotFoundError,
     RangeRefusedError,
+    StatecastError,
     StoreDeniedError,
     StoreError,
     TransientStoreError,
@@ -124,9 +124,9 @@ class TransferThread:
             return self._failed(FailureKind.WRONG, error.problem)
         except _LocalError as error:
             return TransferEnd(self._transfer_id, fatal=error.error)
-        except StoreError as error:
-            kind, retry_after_s = failure_of(error)
-            return self._failed(kind, error.problem, retry_after_s)
+        except Exception as error:
+            kind, problem, retry_after_s = failure_of(error)
+            return self._failed(kind, problem, retry_after_s)
         return TransferEnd(self._transfer_id)
 
     def _receive(self, start: int) -> None:
@@ -156,18 +156,26 @@ class TransferThread:
         return TransferEnd(self._transfer_id, kind, problem, self.received, retry_after_s)
 
 
-def failure_of(error: StoreError) -> tuple[FailureKind, float]:
-    """Return what an error of a source means for it, and the pause that it asked for in seconds."""
+def failure_of(error: Exception) -> tuple[FailureKind, str, float]:
+    """Return what an exception out of a source means for it, in words too, and the pause that it asked for in seconds.
+
+    What no source should raise is its fault all the same: it means that the object can't be had there.
+
+    Raises:
+        MemoryError: this machine's, and nobody else's.
+    """
     match error:
         case TransientStoreError():
-            return FailureKind.TRANSIENT, error.retry_after_s
+            return FailureKind.TRANSIENT, error.problem, error.retry_after_s
         case RangeRefusedError():
-            return FailureKind.RANGE_REFUSED, 0.0
+            return FailureKind.RANGE_REFUSED, error.problem, 0.0
         case StoreDeniedError():
-            return FailureKind.DENIED, 0.0
-        case ObjectNotFoundError():
-            return FailureKind.ABSENT, 0.0
-    return FailureKind.ABSENT, 0.0
+            return FailureKind.DENIED, error.problem, 0.0
+        case StatecastError():
+            return FailureKind.ABSENT, error.problem, 0.0
+        case MemoryError():
+            raise error
+    return FailureKind.ABSENT, f"unexpected {type(error).__name__}: {str(error)[:200]}", 0.0
 
 
 class _LocalError(Exception):

@@ -28,7 +28,7 @@ from pipelines.keeping.scrub_epoch import ScrubbedEpoch, torrent_problem
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
 from pipelines.trust.signatures import TrustRule, agreed_signers, verified_signers
-from schemas.errors import FetchError, InvalidInputError, ManifestError, ObjectExistsError, ObjectMismatchError, StatecastError
+from schemas.errors import FetchError, InvalidInputError, ManifestError, ObjectExistsError, ObjectMismatchError
 from schemas.ids import PartId
 from schemas.published.dsse import ENVELOPE_BYTES_MAX, parse_envelope
 from schemas.published.manifest import Manifest
@@ -230,18 +230,14 @@ class EpochRepair:
         Raises:
             FetchError: no mirror has it, or what they have is not right.
         """
-        problems: dict[str, list[str]] = {}
-        for source in self.sources:
-            # A new account an object: what is wrong with one says nothing of the others.
-            accounts = {source.source_id: open_account(source.source_id, source.traits, self.limits)}
-            reader = DocumentReader([source], accounts, self.limits, self.random)
-            try:
-                return source.source_id, judge(reader.read_any(name, bytes_max))
-            except FetchError as error:
-                problems |= error.attempts
-            except StatecastError as error:
-                problems[source.source_id] = [f"refused: {error.problem}"]
-        raise FetchError(problem="no mirror has it" if self.sources else "no mirror was named", where=name, attempts=problems)
+        if not self.sources:
+            raise FetchError(problem="no mirror was named", where=name)
+        # New accounts an object: what is wrong with one says nothing of the others.
+        accounts = {source.source_id: open_account(source.source_id, source.traits, self.limits) for source in self.sources}
+        try:
+            return DocumentReader(self.sources, accounts, self.limits, self.random).read_judged(name, bytes_max, judge)
+        except FetchError as error:
+            raise FetchError(problem="no mirror has it", where=name, attempts=error.attempts) from None
 
 
 def _kind(finding: Finding) -> ObjectKind | None:

@@ -30,6 +30,7 @@ from pipelines.seeding.shard_parts import ShardFiles
 from pipelines.seeding.status import OnEvent, SeedEvent, SeedStatus, ShardKey, ShardPhase, ShardStatus
 from pipelines.seeding.swarm import Swarm, Traffic
 from pipelines.stores.durable_file import disk_errors
+from pipelines.stores.http_client import leads_to_public
 from pipelines.stores.pace import Pace
 from pipelines.stores.regular_file import read_regular
 from pipelines.stores.store import Store
@@ -38,6 +39,7 @@ from pipelines.trust.policy import TrustPolicy
 from schemas.address import Address
 from schemas.errors import InvalidInputError, ManifestError, ObjectMismatchError, StatecastError
 from schemas.published.dsse import ENVELOPE_BYTES_MAX
+from schemas.published.manifest import Manifest
 from schemas.published.manifest_shard import ManifestShard
 from schemas.published.object_layout import EpochLayout, shard_folder_name
 
@@ -306,7 +308,7 @@ class Seeder:
         if self._stop.is_set():
             return
         self._change(key, parts_complete=len(shard.parts), bytes_complete=sum(part.size for part in shard.parts))
-        self._swarm.add(key, torrent, folder, epoch.manifest.trackers)
+        self._swarm.add(key, torrent, folder, self._published_trackers(epoch.manifest))
         self._change(key, phase=ShardPhase.SEEDING)
         self._tell(
             "shard_seeding",
@@ -354,6 +356,13 @@ class Seeder:
     def _forget_hosted(self, key: ShardKey) -> None:
         if self._peer is not None:
             self._peer.forget(key)
+
+    def _published_trackers(self, manifest: Manifest) -> tuple[str, ...]:
+        """Return the trackers of a manifest that may be told of this machine: none where no pinned key has signed it."""
+        if self._settings.trust.keys is None:
+            return ()
+        is_local = self._store.local_root() is not None
+        return tuple(url for url in manifest.trackers if is_local or leads_to_public(url))
 
     def _torrent(self, key: ShardKey, shard: ManifestShard) -> PublishedTorrent:
         """Return the shard's torrent, kept here or from the bucket.

@@ -210,7 +210,7 @@ class GcsStore(RemoteStore):
                 token=self._token(),
                 endpoint_url=self.endpoint_url,
                 requests_timeout=_client_timeout(),
-                requester_pays=gcs_user_project() or False,
+                requester_pays=(not self.anonymous and gcs_user_project()) or False,
                 session_kwargs={"trace_configs": [_pauses()]},
                 use_listings_cache=False,
                 skip_instance_cache=True,
@@ -247,7 +247,7 @@ class GcsStore(RemoteStore):
             credentials=fs.credentials.credentials or AnonymousCredentials(),
             client_options={"api_endpoint": self.endpoint_url} if self.endpoint_url else None,
         )
-        return client.bucket(self.location.bucket, user_project=gcs_user_project())
+        return client.bucket(self.location.bucket, user_project=None if self.anonymous else gcs_user_project())
 
     @contextmanager
     def _mapped(self, name: str, *, writing: bool = False) -> Iterator[None]:

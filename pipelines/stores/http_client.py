@@ -59,7 +59,7 @@ class Reach:
     def __init__(self, host: str, *, is_named: bool) -> None:
         self._host = host
         self._is_named = is_named
-        self._is_local = False
+        self.is_local = False
         """The named host is not public itself: what it names need not be either."""
 
     def check(self, host: str, addresses: list[str]) -> list[str]:
@@ -70,8 +70,8 @@ class Reach:
         """
         public = [address for address in addresses if is_public_address(address)]
         if self._is_named and host == self._host:
-            self._is_local = self._is_local or len(public) < len(addresses)
-        elif not self._is_local:
+            self.is_local = self.is_local or len(public) < len(addresses)
+        elif not self.is_local:
             if not public:
                 raise StoreDeniedError(problem="it leads to an address that is not public", where=host)
             return public
@@ -106,6 +106,11 @@ class HttpClient:
         """
         manager = self._manager(urlsplit(url))
         return manager.request(method, url, body=body, headers=headers, preload_content=False, decode_content=False, redirect=False)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the host that a person named was found not to be public."""
+        return self._reach.is_local
 
     def close(self) -> None:
         """Drop the connections."""
@@ -159,6 +164,16 @@ def environment_proxy(url: SplitResult) -> str | None:
     if not is_proxy:
         raise InvalidInputError(problem="this is no URL of an HTTP proxy", where=variable, remedy="Write http://HOST:PORT, or unset it.")
     return proxy.geturl()
+
+
+def leads_to_public(url: str) -> bool:
+    """Tell whether a URL's host has addresses, and public ones alone: for those who make their connections themselves."""
+    try:
+        parts = urlsplit(url)
+        found = socket.getaddrinfo(parts.hostname or "", parts.port or 80)
+    except (ValueError, OSError, OverflowError):
+        return False
+    return all(is_public_address(str(address[0])) for *_, address in found)
 
 
 def read_body(reply: urllib3.BaseHTTPResponse, where: str) -> Iterator[bytes]:

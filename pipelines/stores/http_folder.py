@@ -73,6 +73,11 @@ class HttpFolder:
         """The URL without credentials and query."""
         return urlunsplit((*self._folder, "", ""))
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the host that a person named was found not to be public."""
+        return self._client.is_local
+
     def request(
         self, name: str, method: str = "GET", headers: Mapping[str, str] | None = None, before_each: Callable[[], None] = lambda: None
     ) -> urllib3.BaseHTTPResponse:

@@ -193,7 +193,7 @@ class S3Store(RemoteStore):
             endpoint_url=endpoint_url,
             client_kwargs={"region_name": region} if region else {},
             config_kwargs=checksums if foreign else {},
-            requester_pays=s3_requester_pays(),
+            requester_pays=s3_requester_pays() and not self.anonymous,
             # An object is read in one request, so that it is never half of one version and half of another.
             max_concurrency=1,
             use_listings_cache=False,

@@ -17,7 +17,9 @@ from pipelines.fetching.source_account import SourceAccount, open_account
 from schemas.ids import PartId
 
 SIZE = 1000
-LIMITS = FetchLimits(connections=4, connections_per_source=2, parts_in_flight=8, attempts_max=2, backoff_first_s=1.0, stall_s=5.0)
+LIMITS = FetchLimits(
+    connections=4, connections_per_source=2, parts_in_flight=8, attempts_max=2, backoff_first_s=1.0, stall_s=5.0, unproven_after_s=1e9
+)
 
 
 def parts(count: int) -> list[WantedObject]:
@@ -187,6 +189,50 @@ def test_a_source_that_hangs_does_not_keep_others_idle() -> None:
     for transfer in begun:
         finish(plan, transfer, LIMITS.stall_s + 1)
     assert {transfer.source_id for transfer in plan.start(LIMITS.stall_s + 1)} == {"b"}
+
+
+def test_sources_that_send_next_to_nothing_keep_nobody_from_sending() -> None:
+    """However many of them there are: while nobody has brought a part all are asked, then who has brings what they hold."""
+    limits = replace(LIMITS, connections=4, connections_per_source=2, parts_in_flight=8, unproven_after_s=1.0)
+    hostile = [f"hostile {number}" for number in range(63)]
+    sources = accounts("honest", *hostile, limits=limits)
+    plan = schedule(20, sources, limits)
+    now_s = 0.0
+    running: dict[int, Transfer] = {}
+    while not plan.is_finished:
+        assert now_s < 12, "it hangs"
+        running |= {transfer.transfer_id: transfer for transfer in plan.start(now_s)}
+        now_s += 0.1
+        for transfer in list(running.values()):
+            if transfer.source_id == "honest":
+                del running[transfer.transfer_id]
+                for cancelled in finish(plan, transfer, now_s):
+                    running.pop(cancelled)
+            else:
+                plan.progressed(transfer.transfer_id, int(now_s), now_s)
+    assert not plan.failed_parts and sources[0].parts == 20
+
+
+def test_one_part_that_crawls_is_asked_of_ever_more_sources() -> None:
+    """One, two, four, as far as connections go: nobody has shown yet that it has it faster."""
+    limits = replace(LIMITS, connections=16, unproven_after_s=1.0)
+    plan = schedule(1, accounts(*map(str, range(64)), limits=limits), limits)
+    begun = [len(plan.start(float(now_s))) for now_s in range(7)]
+    assert begun == [1, 1, 2, 4, 8, 16, 16]
+
+
+def test_a_source_that_lacks_all_that_it_is_asked_for_rests() -> None:
+    """It may have other shards' parts, but asking it for all of these would be all that the fetch does."""
+    (source,) = accounts("a", limits=replace(LIMITS, connections_per_source=1))
+    plan = schedule(100, [source], replace(LIMITS, connections_per_source=1))
+    asked, now_s = 0, 0.0
+    while now_s < 100:
+        for transfer in plan.start(now_s):
+            asked += 1
+            plan.failed(transfer.transfer_id, FailureKind.ABSENT, "404", now_s)
+        now_s += 0.1
+    assert 8 <= asked <= 16
+    assert not source.is_out
 
 
 def test_a_transfer_that_lives_is_not_hedged_as_stalled() -> None:

@@ -77,10 +77,10 @@ def test_whatever_a_server_answers_is_an_error_of_the_store(server: HostileServe
     began_s = time.monotonic()
     expected = MEANING.get(kind, TransientStoreError)
     if expected is None:
-        store.get(NAME)
+        store.get(NAME, 0, 1 << 20)
     else:
         with pytest.raises(StoreError) as caught:
-            store.get(NAME)
+            store.get(NAME, 0, 1 << 20)
         assert type(caught.value) is expected, caught.value
     assert time.monotonic() - began_s < 20
 
@@ -141,10 +141,10 @@ def test_a_redirect_into_the_own_network_is_followed_only_from_there(server: Hos
     redirecting = _redirecting(f"{server.url('honest')}/{NAME}")
     try:
         port = redirecting.server_address[1]
-        assert open_store(f"http://127.0.0.1:{port}").get(NAME) == DATA
+        assert open_store(f"http://127.0.0.1:{port}").get(NAME, 0, 1 << 20) == DATA
         monkeypatch.setattr(http_client, "is_public_address", lambda address: address == "127.0.0.2")
         with pytest.raises(StoreDeniedError, match="not public"):
-            open_store(f"http://127.0.0.2:{port}").get(NAME)
+            open_store(f"http://127.0.0.2:{port}").get(NAME, 0, 1 << 20)
     finally:
         redirecting.shutdown()
         redirecting.server_close()
@@ -159,12 +159,12 @@ def test_proxies_of_the_environment_count(server: HostileServer, monkeypatch: py
     try:
         monkeypatch.setenv("http_proxy", f"http://user:word@127.0.0.1:{proxy.server_address[1]}")
         with pytest.raises(StoreDeniedError, match="407"):
-            open_store("http://far.example/bucket", retry=None).get(NAME)
+            open_store("http://far.example/bucket", retry=None).get(NAME, 0, 1 << 20)
         with pytest.raises(SourceError, match="refuses access"):
             RpcClient("http://far.example/rpc", RpcLimits(timeout_s=5)).call("block", {})
         assert asked == ["http://far.example/bucket/folder/object Basic dXNlcjp3b3Jk", "http://far.example/rpc Basic dXNlcjp3b3Jk"]
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        assert open_store(server.url("honest")).get(NAME) == DATA
+        assert open_store(server.url("honest")).get(NAME, 0, 1 << 20) == DATA
         assert len(asked) == 2
     finally:
         proxy.shutdown()

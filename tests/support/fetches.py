@@ -38,6 +38,7 @@ QUICK = FetchLimits(
     retry_after_max_s=0.3,
     stall_s=PATIENCE_S,
     hedge_after_s=PATIENCE_S,
+    unproven_after_s=PATIENCE_S,
     source_timeout_s=PATIENCE_S,
     lease_end_wait_s=PATIENCE_S,
 )
