@@ -92,6 +92,7 @@ def _result_json(result: CheckResult, epoch_url: str, trusted_block: CryptoHash 
             }
             for shard in result.shards
         ],
+        "foreign_looked_for": not result.unlisted,
         "not_published": [
             {"kind": found.kind, "shard_id": found.shard_id, "part_id": found.part_id, "reason": found.reason} for found in manifest.missing
         ],
@@ -123,6 +124,8 @@ def _print_result(result: CheckResult, trusted_block: CryptoHash | None) -> None
         console.print(coloured((finding.kind, "red"), f" {finding.object_name}: {finding.problem}"), highlight=False, soft_wrap=True)
     if len(result.findings) > FINDINGS_SHOWN_MAX:
         console.print(f"… and {len(result.findings) - FINDINGS_SHOWN_MAX} more; --json lists all")
+    if result.unlisted:
+        console.print(f"what does not belong there was not looked for: {result.unlisted}", highlight=False, soft_wrap=True)
     for found in manifest.missing:
         place = "" if found.shard_id is None else f" of shard {found.shard_id}"
         console.print(f"not published: {found.kind.replace('_', ' ')}{place}: {found.reason}", highlight=False, soft_wrap=True)

@@ -196,6 +196,12 @@ class Schedule:
         account.parts += 1
         account.bytes_used += part.wanted.size or 0
         part.state = _PartState.ARRIVED
+        for overtaken in (self._running[other_id] for other_id in part.running):
+            if self._crawls(overtaken, now_s):
+                self._accounts[overtaken.transfer.source_id].note(
+                    f"it had sent {overtaken.received} of {part.wanted.size} bytes after {now_s - overtaken.began_s:.0f} s, when another"
+                    " source brought the part"
+                )
         return self._cancel(set(part.running))
 
     def verified(self, index: int) -> None:

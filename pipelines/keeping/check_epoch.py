@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -26,6 +25,7 @@ from schemas.errors import (
     ManifestError,
     ObjectMismatchError,
     ObjectNotFoundError,
+    StoreDeniedError,
     StoreNotListedError,
 )
 from schemas.ids import CryptoHash, PartId
@@ -90,6 +90,8 @@ class CheckResult:
     findings: tuple[Finding, ...]
     signers: tuple[str, ...]
     """Trusted keys that signed the manifest or a statement; none without a trust rule."""
+    unlisted: str = ""
+    """Why what does not belong there was not looked for; empty where it was."""
 
     @property
     def is_good(self) -> bool:
@@ -145,9 +147,12 @@ class EpochCheck:
             shards.append(self._check_shard(store, stored, listed, statement, findings))
             self._check_header(store, listed, statement, blocks, findings)
         # What is not listed is not looked for; that is no fault of the epoch.
-        with suppress(StoreNotListedError):
+        unlisted = ""
+        try:
             findings += find_foreign(self.layout, stored.manifest, (info.name for info in store.list(self.layout.folder)))
-        return CheckResult(stored, tuple(shards), tuple(findings), tuple(sorted(map(str, signers or ()))))
+        except (StoreNotListedError, StoreDeniedError) as error:
+            unlisted = error.problem
+        return CheckResult(stored, tuple(shards), tuple(findings), tuple(sorted(map(str, signers or ()))), unlisted)
 
     def _chosen(self, stored: StoredManifest) -> Sequence[ManifestShard]:
         for shard_id in self.shard_ids:

@@ -16,6 +16,15 @@ ERROR_TEXT_CHARACTERS_MAX: Final = 300
 """How much of a client's own words is passed on."""
 
 
+_PASSING_STATUS = frozenset({408, 409, 425, 429})
+_LASTING_STATUS = frozenset({501, 505, 510, 511})
+
+
+def is_passing(status: int) -> bool:
+    """Tell whether an HTTP status is of a transient fault: not where it says what a server can't do, or that another answers for it."""
+    return status in _PASSING_STATUS or (status >= 500 and status not in _LASTING_STATUS)
+
+
 def retry_after_s(text: str | None, longest_s: float = RETRY_AFTER_S_MAX) -> float:
     """Return the pause that a Retry-After header asks for, in seconds from 0 to ``longest_s``; 0 for none or nonsense."""
     text = (text or "").strip()

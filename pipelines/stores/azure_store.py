@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.stores.answers import ERROR_TEXT_CHARACTERS_MAX, retry_after_s
+from pipelines.stores.answers import ERROR_TEXT_CHARACTERS_MAX, is_passing, retry_after_s
 from pipelines.stores.azure_credentials import find_account
 from pipelines.stores.bucket_folder import BucketFolder
 from pipelines.stores.object_names import check_range
@@ -104,19 +104,23 @@ class AzureStore(RemoteStore):
         try:
             with self._mapped(name):
                 found = blob.get_blob_properties()
+                return None if _is_folder(found) else ObjectInfo(name, int(found.size), _version(found.etag), found.last_modified)
         except ObjectNotFoundError:
             return None
-        return None if _is_folder(found) else ObjectInfo(name, int(found.size), _version(found.etag), found.last_modified)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Store.list`."""
         folder = self.location.listing_path(prefix).partition("/")[2]
         with self._mapped(prefix):
             found = list(self._client().list_blobs(name_starts_with=folder or None, include=["metadata"]))
-        for entry in sorted(found, key=lambda entry: str(entry.name)):
-            if not entry.name.endswith("/") and not _is_folder(entry):
-                name = self.location.name(f"{self.location.bucket}/{entry.name}")
-                yield ObjectInfo(name, int(entry.size), _version(entry.etag), entry.last_modified)
+            infos = [
+                ObjectInfo(
+                    self.location.name(f"{self.location.bucket}/{entry.name}"), int(entry.size), _version(entry.etag), entry.last_modified
+                )
+                for entry in sorted(found, key=lambda entry: str(entry.name))
+                if not entry.name.endswith("/") and not _is_folder(entry)
+            ]
+        yield from infos
 
     def swap(self, name: str, data: Data, expected: ObjectInfo | None) -> ObjectInfo:
         """See `Store.swap`."""
@@ -310,6 +314,6 @@ def _store_error(error: Exception, where: str) -> StoreError:
     # Azurite tells a wrong MD5 by its words alone. An error without a status is of an answer that broke off.
     is_changed = status == 400 and "md5" in text.lower()
     is_broken = isinstance(error, HttpResponseError) and status == 0
-    if status in (408, 409, 429) or status >= 500 or code in _PASSING_CODES or is_changed or is_broken or isinstance(error, passing):
+    if is_passing(status) or code in _PASSING_CODES or is_changed or is_broken or isinstance(error, passing):
         return TransientStoreError(problem=f"the store has a transient fault: {text}", where=where)
     return StoreError(problem=f"the store failed: {text}", where=where)

@@ -19,7 +19,7 @@ from typing import Any
 
 import google_crc32c
 
-from pipelines.stores.answers import retry_after_s, shown
+from pipelines.stores.answers import is_passing, retry_after_s, shown
 from pipelines.stores.bucket_folder import BucketFolder
 from pipelines.stores.client_environment import (
     GCS_ANONYMOUS_VARIABLE,
@@ -117,7 +117,8 @@ class GcsStore(RemoteStore):
     def info(self, name: str) -> ObjectInfo | None:
         """See `Store.info`."""
         found = self._metadata(name)
-        return None if found is None else ObjectInfo(name, int(found["size"]), str(found["generation"]), found.get("mtime"))
+        with self._mapped(name):
+            return None if found is None else ObjectInfo(name, int(found["size"]), str(found["generation"]), found.get("mtime"))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Store.list`."""
@@ -125,9 +126,12 @@ class GcsStore(RemoteStore):
         with self._mapped(prefix):
             self._fs().invalidate_cache()
             found = self._fs().find(folder.rstrip("/"), detail=True, update_cache=False)
-        for path, entry in sorted(found.items()):
-            if path.startswith(folder) and not path.endswith("/"):
-                yield ObjectInfo(self.location.name(path), int(entry["size"]), str(entry.get("generation", "")), entry.get("mtime"))
+            infos = [
+                ObjectInfo(self.location.name(path), int(entry["size"]), str(entry.get("generation", "")), entry.get("mtime"))
+                for path, entry in sorted(found.items())
+                if path.startswith(folder) and not path.endswith("/")
+            ]
+        yield from infos
 
     def swap(self, name: str, data: Data, expected: ObjectInfo | None) -> ObjectInfo:
         """See `Store.swap`."""
@@ -333,7 +337,7 @@ def _store_error(error: Exception, where: str, writing: bool) -> StoreError:
         google.auth.exceptions.TransportError,
         google.api_core.exceptions.RetryError,
     )
-    if code in (408, 409, 429) or code >= 500 or isinstance(error, passing):
+    if is_passing(code) or isinstance(error, passing):
         return TransientStoreError(problem=f"the store has a transient fault: {text}", where=where)
     if isinstance(error, google.auth.exceptions.GoogleAuthError):
         return StoreDeniedError(problem=f"no usable credentials: {text}", where=where, remedy=f"To be somebody, {CREDENTIALS_REMEDY}")

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 import urllib3
 from urllib3.exceptions import HTTPError, LocationParseError, SSLError
 
-from pipelines.stores.answers import retry_after_s
+from pipelines.stores.answers import is_passing, retry_after_s
 from pipelines.stores.http_client import HttpClient
 from schemas.errors import (
     InvalidInputError,
@@ -37,9 +37,6 @@ RETRY_AFTER_TOLD_S_MAX: Final = 86_400.0
 """The longest pause of a server that is passed on; whoever waits has a limit of its own."""
 
 _MOVED = (301, 302, 303, 307, 308)
-_PASSING = (408, 409, 425, 429)
-_LASTING = (501, 505, 510, 511)
-"""Answers that say of a server what it can't do, or that somebody else answers in its place: asking again changes nothing."""
 
 
 class HttpFolder:
@@ -130,7 +127,7 @@ def check_reply(reply: urllib3.BaseHTTPResponse, start: int, where: str) -> None
         raise RangeRefusedError(problem=f"no answer to a range ({problem})", where=where)
     if status in (401, 403, 407):
         raise StoreDeniedError(problem=f"the server refuses access ({problem})", where=where)
-    if status in _PASSING or (status >= 500 and status not in _LASTING):
+    if is_passing(status):
         raise TransientStoreError(
             problem=f"the server has a transient fault ({problem})",
             where=where,

@@ -10,13 +10,14 @@ import asyncio
 import base64
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from pipelines.stores.answers import retry_after_s, shown
+from pipelines.stores.answers import is_passing, retry_after_s, shown
 from pipelines.stores.bucket_folder import BucketFolder
 from pipelines.stores.client_environment import S3_ANONYMOUS_VARIABLE, S3_REQUEST_PAYER_VARIABLE, is_set, s3_requester_pays
 from pipelines.stores.object_names import check_range
@@ -45,6 +46,8 @@ UPLOAD_PART_BYTES = 32 << 20
 
 UPLOAD_PARTS_MAX = 10_000
 """S3's limit."""
+
+_MD5_ETAG = re.compile(r'"?[0-9a-f]{32}(-[0-9]{1,5})?"?')
 
 _PASSING_CODES = {"SlowDown", "RequestTimeout", "BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"}
 """Transient faults that have the status of a refused request; the mismatches are of a body that was changed on the way."""
@@ -92,9 +95,9 @@ class S3Store(RemoteStore):
         try:
             with self._mapped(name):
                 head = self._call("head_object", name)
+                return ObjectInfo(name, int(head["ContentLength"]), str(head["ETag"]), head.get("LastModified"))
         except ObjectNotFoundError:
             return None
-        return ObjectInfo(name, int(head["ContentLength"]), str(head["ETag"]), head.get("LastModified"))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Store.list`."""
@@ -102,9 +105,12 @@ class S3Store(RemoteStore):
         with self._mapped(prefix):
             self._fs().invalidate_cache()
             found = self._fs().find(folder.rstrip("/"), detail=True)
-        for path, entry in sorted(found.items()):
-            if path.startswith(folder) and not path.endswith("/"):
-                yield ObjectInfo(self.location.name(path), int(entry["size"]), str(entry.get("ETag", "")), entry.get("LastModified"))
+            infos = [
+                ObjectInfo(self.location.name(path), int(entry["size"]), str(entry.get("ETag", "")), entry.get("LastModified"))
+                for path, entry in sorted(found.items())
+                if path.startswith(folder) and not path.endswith("/")
+            ]
+        yield from infos
 
     def swap(self, name: str, data: Data, expected: ObjectInfo | None) -> ObjectInfo:
         """See `Store.swap`."""
@@ -160,8 +166,10 @@ class S3Store(RemoteStore):
 
     def _checked(self, name: str, size: int, reply: dict[str, Any], etag: str) -> ObjectInfo:
         info = self.info(name)
-        # Under server-side encryption with a managed key an ETag is not made of MD5s; the request's own MD5 was checked all the same.
-        opaque = reply.get("ServerSideEncryption", "AES256") != "AES256"
+        # Under server-side encryption with a managed key, and at servers that number their objects in another way, an ETag is not made of
+        # MD5s; the request's own MD5 was checked all the same.
+        is_md5 = info is not None and _MD5_ETAG.fullmatch(info.version) is not None
+        opaque = reply.get("ServerSideEncryption", "AES256") != "AES256" or not is_md5
         if info is None or info.size != size or (not opaque and info.version.strip('"') != etag):
             found = "nothing" if info is None else f"{info.size} with {info.version}"
             raise ObjectMismatchError(problem=f"sent {size} bytes with ETag {etag}, the store has {found}", where=self._where(name))
@@ -181,6 +189,7 @@ class S3Store(RemoteStore):
         session = AioSession()
         # The client retries at its own pace, and would overrun what a throttling server asks for.
         session.register("response-received.s3", _pause)
+        session.register("response-received.s3.GetObject", _refuse_compressed)
         endpoint_url = self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         foreign = endpoint_url is not None and not (split_url(endpoint_url).hostname or "").endswith(".amazonaws.com")
         # Servers other than AWS may refuse the checksum trailers, or store them as part of the object.
@@ -216,6 +225,10 @@ class S3Store(RemoteStore):
             if isinstance(mapped, StoreDeniedError) and opened is not None and opened.anon:
                 mapped.remedy = f"No credentials were used: {CREDENTIALS_REMEDY}"
             raise mapped from error
+
+
+class _CompressedError(Exception):
+    """The Content-Encoding of an answer. Never leaves this module."""
 
 
 class _ConditionFailed(StoreError):
@@ -261,6 +274,13 @@ async def _pause(response_dict: dict[str, Any] | None = None, **_: Any) -> None:
         await asyncio.sleep(retry_after_s(response_dict["headers"].get("Retry-After")))
 
 
+async def _refuse_compressed(response_dict: dict[str, Any] | None = None, **_: Any) -> None:
+    """Refuse an object that the server has compressed: the bytes that are stored are what counts."""
+    encoding = "" if response_dict is None else response_dict["headers"].get("Content-Encoding", "")
+    if any(word.strip() not in ("", "identity", "aws-chunked") for word in encoding.lower().split(",")):
+        raise _CompressedError(encoding[:40])
+
+
 def _base64(digest: Any) -> str:
     return base64.b64encode(digest.digest()).decode()
 
@@ -282,6 +302,12 @@ def _store_error(error: Exception, where: str) -> StoreError:
 
     code, status = _reply(error)
     text = shown(error)
+    if isinstance(error, _CompressedError):
+        return StoreError(
+            problem=f"the server compresses objects ({text})",
+            where=where,
+            remedy="Have it serve them as they are stored, without a Content-Encoding.",
+        )
     if status == 412 or code == "PreconditionFailed" or isinstance(error, FileExistsError):
         return _ConditionFailed(problem="the object is not what was expected", where=where)
     if isinstance(error, FileNotFoundError) or status == 404:
@@ -299,6 +325,12 @@ def _store_error(error: Exception, where: str) -> StoreError:
             problem=f"the server's certificate is not trusted: {text}", where=where, remedy="Name its authority's file by AWS_CA_BUNDLE."
         )
     passing = (HTTPClientError, BotocoreConnectionError, aiohttp.ClientError, asyncio.TimeoutError, TimeoutError, ConnectionError)
-    if status in (408, 409, 429) or status >= 500 or code in _PASSING_CODES or isinstance(error, passing):
+    if status == 501 or code == "NotImplemented":
+        return StoreError(
+            problem=f"the server does not implement what was asked: {text}",
+            where=where,
+            remedy="To be written, a server must create and replace objects on a condition (If-None-Match, If-Match).",
+        )
+    if is_passing(status) or code in _PASSING_CODES or isinstance(error, passing):
         return TransientStoreError(problem=f"the store has a transient fault: {text}", where=where)
     return StoreError(problem=f"the store failed: {text}", where=where)

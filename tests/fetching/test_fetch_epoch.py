@@ -13,14 +13,27 @@ from random import Random
 
 import pytest
 
+from pipelines.fetching.believed_epoch import FetchSources
 from pipelines.fetching.fetch_epoch import EpochFetch
 from pipelines.fetching.fetch_folder import WORK_FOLDER, FetchFolder
+from pipelines.fetching.source import Cancellation, WantedObject
 from pipelines.producing.publish.key_file import load_signer
 from pipelines.producing.publish.signing import sign_payload
+from pipelines.stores.memory_store import open_memory_store
 from pipelines.stores.open_store import open_store
-from pipelines.trust.policy import TrustPolicy
+from pipelines.stores.store import Store
+from pipelines.trust.policy import BelievedManifest, TrustPolicy
 from pipelines.trust.signatures import TrustRule
-from schemas.errors import ClaimedError, EpochNotReadyError, EquivocationError, IntegrityError, ManifestError, RollbackError, SignatureError
+from schemas.errors import (
+    ClaimedError,
+    EpochNotReadyError,
+    EquivocationError,
+    IntegrityError,
+    ManifestError,
+    RollbackError,
+    SignatureError,
+    StoreDeniedError,
+)
 from schemas.ids import CryptoHash
 from schemas.published.manifest import Manifest, MissingKind, MissingObject
 from schemas.published.object_layout import latest_name
@@ -285,6 +298,46 @@ def test_mirrors_of_the_manifest_are_used(tmp_path: Path) -> None:
             path.unlink()
         result = fetch(settings_for(tmp_path / "into", root))
         assert {report.source_id: report.parts for report in result.sources}[mirror.url] == PARTS
+
+
+def test_mirrors_of_a_manifest_that_no_pinned_key_signed_are_not_asked(tmp_path: Path) -> None:
+    """A trusted block says what is right, not whom this machine may be sent to."""
+    root = copied(tmp_path)
+    with fault_server(published_parts(), tmp_path / "log") as mirror:
+        sign_again(root, replace(parts_manifest(), revision=2, mirrors=(mirror.url,)))
+        result = fetch(settings_for(tmp_path / "into", root, policy=TrustPolicy(insecure=True), shard_ids=(1,)))
+        assert mirror.requests == [] and [report.source_id for report in result.sources] == [f"file://{root}"]
+        assert any("no pinned key has signed it" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize("named", ["http://far.example", "folder"])
+def test_a_mirror_in_the_readers_network_is_asked_only_where_the_named_source_is_there_too(
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even a pinned key does not send this machine to what only it can reach; a public mirror is asked as nobody."""
+    opened: list[tuple[str, bool]] = []
+
+    def open_noted(url: str, *, anonymous: bool = False, **options: object) -> Store:
+        opened.append((url, anonymous))
+        return open_memory_store(url) if url.startswith("s3:") else open_store(url, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("pipelines.fetching.source_from_url.open_store", open_noted)
+    with fault_server(published_parts(), tmp_path / "log") as mirror:
+        sources = FetchSources(settings_for(tmp_path / "into", named), Recorder(), Random(1))
+        sources.open()
+        manifest = replace(parts_manifest(), mirrors=(mirror.url, "s3://mirror/parts"))
+        envelope = sign_payload(manifest.to_payload(), [load_signer(signing_key())])
+        source_id = sources.sources[0].source_id
+        sources.add_mirrors(BelievedManifest(manifest, envelope, (source_id,), (PublicKey.parse(public_key()),), None))
+        name = parts_layout().manifest
+        asked = next(source for source in sources.sources if source.source_id == mirror.url)
+        if named == "folder":
+            assert b"".join(asked.stream(WantedObject(name, None, 1 << 20), 0, Cancellation()))
+        else:
+            with pytest.raises(StoreDeniedError, match="not public"):
+                next(iter(asked.stream(WantedObject(name, None, 1 << 20), 0, Cancellation())))
+            assert mirror.requests == []
+        assert opened[-1] == ("s3://mirror/parts", True)
 
 
 @pytest.mark.slow

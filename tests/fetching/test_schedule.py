@@ -211,6 +211,8 @@ def test_sources_that_send_next_to_nothing_keep_nobody_from_sending() -> None:
             else:
                 plan.progressed(transfer.transfer_id, int(now_s), now_s)
     assert not plan.failed_parts and sources[0].parts == 20
+    named = [source for source in sources[1:] if any("when another source brought the part" in problem for problem in source.problems)]
+    assert len(named) >= 8 and not any(source.is_out for source in sources)
 
 
 def test_one_part_that_crawls_is_asked_of_ever_more_sources() -> None:

@@ -7,12 +7,16 @@ import shutil
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from pipelines.stores.file_store import FileStore
+from schemas.errors import StoreDeniedError
 from tests.support.commands import Outcome, epoch_folder, lasting_objects_in, objects_in, part_names, statecast
 from tests.support.native_wheel import needs_headers
 from tests.support.published import produce_localnet, produce_node_a, public_key, published_localnet, published_node_a
+from tests.support.stored_epochs import epoch_layout, publish_epoch
 
 
 def check(folder: Path, *options: object) -> Outcome:
@@ -388,3 +392,19 @@ def test_a_changed_header_is_a_finding_also_with_a_trusted_block(epoch: Path) ->
     outcome = check(epoch, "--trusted-block", sync_hash(epoch))
     assert outcome.code == 20
     assert [kind for kind, _ in findings(outcome)] == ["wrong"]
+
+
+def test_a_bucket_that_can_be_read_and_not_listed_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that the manifest names is verified; what it does not name is not looked for, and that is said."""
+    publish_epoch(str(tmp_path), 3)
+    url = f"{tmp_path}/{epoch_layout(3).folder}"
+
+    def denied(store: FileStore, prefix: str = "") -> NoReturn:
+        raise StoreDeniedError(problem="the store refuses access: AccessDenied", where=store.url)
+
+    monkeypatch.setattr(FileStore, "list", denied)
+    outcome = statecast("check", url, "--trust-key", public_key(), "--in-process", "--json")
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.document["good"] and outcome.document["foreign_looked_for"] is False
+    outcome = statecast("check", url, "--trust-key", public_key(), "--in-process")
+    assert outcome.code == 0 and "was not looked for: the store refuses access" in outcome.stdout.replace("\n", " ")

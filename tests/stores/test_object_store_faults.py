@@ -19,6 +19,7 @@ from pipelines.stores.open_store import open_store
 from pipelines.stores.s3_store import S3Store
 from schemas.errors import ObjectExistsError, ObjectMismatchError, ObjectNotFoundError, StoreError, TransientStoreError
 from tests.support.servers import aws_environment, fake_gcs_server, make_gcs_bucket, make_s3_bucket, moto_server, versitygw_server
+from tests.support.store_proxy import Answer, store_proxy
 from tests.support.stored_bytes import stored_bytes
 
 READ_BY_ENVIRONMENT = """
@@ -280,3 +281,40 @@ def test_a_gcs_file_that_failed_is_not_sent_by_its_finalizer(monkeypatch: pytest
     gc.collect()
     assert deferred == []
     assert not any(isinstance(found, core.GCSFile) for found in gc.get_objects()), "a file that failed is not kept"
+
+
+def test_an_etag_that_is_no_md5_says_nothing_of_the_bytes(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers may number their objects in any way; what is swapped is still found by that number."""
+    call = S3Store._call
+
+    def numbered(self: S3Store, method: str, name: str, **arguments: Any) -> dict[str, Any]:
+        real = arguments.get("IfMatch", "").removeprefix('"0x8D').removesuffix('"')
+        reply = call(self, method, name, **(arguments | ({"IfMatch": f'"{real}"'} if real else {})))
+        return reply if "ETag" not in reply else {**reply, "ETag": f'"0x8D{reply["ETag"].strip(chr(34))}"'}
+
+    monkeypatch.setattr(S3Store, "_call", numbered)
+    info = store.put("object", b"bytes", create_only=True)
+    assert info.version.startswith('"0x8D')
+    assert stored_bytes(store, "object") == b"bytes"
+    store.swap("object", b"others", info)
+    with pytest.raises(ObjectExistsError):
+        store.swap("object", b"third", info)
+
+
+def test_a_server_without_conditions_is_told_so_at_once(moto_url: str) -> None:
+    """501 is no fault that passes."""
+    body = b"<?xml version='1.0'?><Error><Code>NotImplemented</Code><Message>not implemented</Message></Error>"
+    with store_proxy(moto_url) as proxy:
+        proxy.fail_once(Answer(501, body, (("Content-Type", "application/xml"),)), lambda request: request.is_write, times=9)
+        with pytest.raises(StoreError, match="does not implement") as caught:
+            open_store("s3://fault-bucket/501", endpoint_url=proxy.url).put("object", b"x", create_only=True)
+        assert type(caught.value) is StoreError and "If-None-Match" in caught.value.remedy
+        assert proxy.hits == 1
+
+
+def test_a_compressed_s3_object_is_no_wrong_byte(store: S3Store, moto_url: str) -> None:
+    """Who compresses is named, and nobody is called a liar."""
+    key = f"{store.location.folder}/object"
+    boto3.client("s3", endpoint_url=moto_url).put_object(Bucket="fault-bucket", Key=key, Body=b"...", ContentEncoding="gzip")
+    with pytest.raises(StoreError, match=r"compresses objects \(gzip\)"):
+        stored_bytes(store, "object")

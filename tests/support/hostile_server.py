@@ -1,7 +1,8 @@
 """A web server in a process of its own that is as many hostile sources as its URLs name: the first folder of a path says which kind.
 
 ``http://…/KIND/WHERE/N`` serves the folder that the server was given, honestly but for the names that ``WHERE`` means: there it does
-what `KINDS` says. ``N`` tells sources of one kind apart. ``http://…/honest/all/0`` is a source like any other.
+what `KINDS` says. ``N`` tells sources of one kind apart. ``http://…/honest/all/0`` is a source like any other; ``http://…/honest-slow/parts/N`` sends all
+parts together at N bytes a second.
 """
 
 from __future__ import annotations
@@ -123,6 +124,7 @@ class _Sources:
     def __init__(self, root: Path, log: Path) -> None:
         self._root = root
         self._log = log
+        self._line = asyncio.Lock()
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -130,9 +132,13 @@ class _Sources:
             path = head.split(" ")[1]
             with open(self._log, "a") as log:
                 log.write(path + "\n")
-            _, kind, where, _, name = unquote(path.partition("?")[0]).split("/", 4)
+            _, kind, where, number, name = unquote(path.partition("?")[0]).split("/", 4)
             found = re.search(r"(?im)^range: bytes=(\d+)-(\d*)", head)
-            await self._answer(writer, kind if re.search(WHERES[where], name) else "honest", path, self._root / name, found)
+            meant = re.search(WHERES[where], name) is not None
+            if kind == "honest-slow" and meant and (self._root / name).is_file():
+                async with self._line:
+                    await asyncio.sleep((self._root / name).stat().st_size / int(number))
+            await self._answer(writer, kind if meant else "honest", path, self._root / name, found)
         with suppress(OSError):
             writer.close()
             await writer.wait_closed()

@@ -19,6 +19,7 @@ import stamina
 import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError, SSLError, TimeoutError
 
+from pipelines.stores.answers import is_passing
 from pipelines.stores.http_client import READ_BYTES, HttpClient
 from pipelines.stores.pace import Pace
 from schemas.errors import InvalidInputError, SourceError
@@ -30,8 +31,6 @@ REQUESTS_PER_S: Final = 10.0
 CONNECTIONS_MAX: Final = 8
 """Most connections to an endpoint that are kept."""
 
-_PASSING_STATUS: Final = (408, 425, 429)
-_LASTING_STATUS: Final = (501, 505, 510, 511)
 _NOT_KNOWN: Final = frozenset(
     {"UNKNOWN_BLOCK", "GARBAGE_COLLECTED_BLOCK", "UNKNOWN_EPOCH", "VALIDATOR_INFO_UNAVAILABLE", "NOT_SYNCED_YET", "NO_SYNCED_BLOCKS"}
 )
@@ -189,7 +188,7 @@ class RpcClient:
             document = None
         if isinstance(document, dict) and isinstance(document.get("error"), dict):
             return self._error_answer(document["error"], method)
-        if status in _PASSING_STATUS or (status >= 500 and status not in _LASTING_STATUS):
+        if is_passing(status):
             raise _PassingError(f"HTTP {status}")
         if status in (401, 403, 407):
             raise SourceError(
