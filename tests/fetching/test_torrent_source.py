@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from pipelines.fetching.torrent_source import TorrentSettings, TorrentSource, ma
 from schemas.address import Address
 from schemas.errors import FetchError, InvalidInputError, ObjectNotFoundError, TransientStoreError
 from schemas.ids import PartId
+from tests.support.hostile_peer import hostile_peers
 from tests.support.json_process import WAIT_S, JsonProcess, running_client, running_mirror
 from tests.support.random_epochs import PART_SIZES, RandomEpoch, publish_random_epoch
 
@@ -97,6 +99,27 @@ def test_parts_come_from_a_peer(tmp_path: Path, epoch: RandomEpoch, peer: Addres
             assert read(source, wanted(epoch, part_id)) == part(epoch, part_id)
         for start in (1, 32_768, 100_000):
             assert read(source, wanted(epoch, 4), start) == part(epoch, 4)[start:]
+
+
+@pytest.mark.slow
+def test_peers_that_lie_or_flood_keep_no_part_from_coming(tmp_path: Path, epoch: RandomEpoch, peer: Address) -> None:
+    """Wrong pieces, wrong metadata, floods: the one honest peer's bytes come, in bounded memory."""
+    with hostile_peers() as hostile, source_over(epoch, tmp_path, peers=(*hostile, peer)) as source:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for part_id in range(NUM_PARTS):
+            assert _read_again(source, wanted(epoch, part_id)) == part(epoch, part_id)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10
+
+
+def _read_again(source: TorrentSource, asked: WantedObject) -> bytes:
+    """Read a part as a fetch does: again after a transient fault."""
+    for attempt in range(5):
+        try:
+            return read(source, asked)
+        except TransientStoreError:
+            if attempt == 4:
+                raise
+    raise AssertionError("unreachable")
 
 
 def test_only_what_is_asked_for_is_downloaded(tmp_path: Path, epoch: RandomEpoch, peer: Address) -> None:
