@@ -139,3 +139,15 @@ def test_sixty_three_hostile_sources_cost_at_most_as_much_again(server: HostileS
     if where == "all":
         reports = _reports(result)
         assert [url for url in hostile if not reports[url].errors and not any(kind in url for kind in HARMLESS)] == []
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("kind", ["continue-trickle", "body-trickle"])
+def test_a_source_that_holds_headers_back_is_waited_for_once(kind: str, server: HostileServer, tmp_path: Path) -> None:
+    """Of four shards' headers the first alone costs the time that the next source is asked after, and the source is named."""
+    slow = server.url(kind, "headers")
+    before = len(server.requests)
+    result = fetch(settings_for(tmp_path / "into", slow, server.url("honest"), limits=IMPATIENT))
+    asked = [path for path in server.requests[before:] if path.startswith(f"/{kind}/") and "/headers/shard" in path]
+    assert len(asked) == 1
+    assert any("no answer in time: header" in problem for problem in _reports(result)[slow].problems)
