@@ -99,3 +99,4 @@ _new_conn
 ConnectionCls
 _read_status
 readinto
+readable
