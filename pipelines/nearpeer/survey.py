@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,34 +68,40 @@ class SurveyedPeer:
         return next((host for host in self.hosts if host.peer_id == self.peer_id), None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    key: NodeKey
+    sync_hash: CryptoHash | None
+    timeout_s: float
+
+
 async def survey(
     url: PeerUrl,
     *,
     neighbours_max: int = 0,
     try_sync_hash: CryptoHash | None = None,
-    looked_at: Callable[[SurveyedPeer], None] = lambda _: None,
+    try_timeout_s: float = TRY_TIMEOUT_S,
 ) -> list[SurveyedPeer]:
     """Look at a peer, then at some of the peers that it names.
 
     Args:
         try_sync_hash: ask each peer that announces shards for their headers and one part of this epoch.
-        looked_at: gets each peer as it was looked at.
+        try_timeout_s: how long each answer is waited for.
     Raises:
         StatecastError: the named peer can't be reached, or refuses.
     """
     key = NodeKey.generate()
     address = await url.resolve()
-    first = await _look(key, url.peer_id, address, ask_peers=True, try_sync_hash=try_sync_hash)
-    looked_at(first)
+    asking = _Asking(key, try_sync_hash, try_timeout_s)
+    first = await _look(asking, url.peer_id, address, ask_peers=True)
     found = [first]
     for peer in _neighbours(first.peers, url.peer_id, address)[: min(neighbours_max, NEIGHBOURS_MAX)]:
         await asyncio.sleep(PAUSE_S)
         assert peer.address is not None, "or it was left out"
         try:
-            found.append(await _look(key, peer.peer_id, peer.address, ask_peers=False, try_sync_hash=try_sync_hash))
+            found.append(await _look(asking, peer.peer_id, peer.address, ask_peers=False))
         except StatecastError as error:
             found.append(SurveyedPeer(peer.peer_id, str(peer.address), problem=error.problem))
-        looked_at(found[-1])
     return found
 
 
@@ -108,8 +114,8 @@ def _neighbours(peers: Sequence[PeerInfo], asked: PeerId, address: PeerAddress) 
     ]
 
 
-async def _look(key: NodeKey, peer_id: PeerId, address: PeerAddress, *, ask_peers: bool, try_sync_hash: CryptoHash | None) -> SurveyedPeer:
-    handshake = DialerHandshake(OwnSide(key, GenesisId("", ZERO_HASH), UNUSED_PORT), Tier.T2, peer_id, int(time.time()) | 1)
+async def _look(asking: _Asking, peer_id: PeerId, address: PeerAddress, *, ask_peers: bool) -> SurveyedPeer:
+    handshake = DialerHandshake(OwnSide(asking.key, GenesisId("", ZERO_HASH), UNUSED_PORT), Tier.T2, peer_id, int(time.time()) | 1)
     began_s = time.monotonic()
     connection, connected = await dial(address, handshake, time.time)
     took_s = time.monotonic() - began_s
@@ -121,11 +127,11 @@ async def _look(key: NodeKey, peer_id: PeerId, address: PeerAddress, *, ask_peer
         hosts = tuple(sorted(client.hosts.values(), key=lambda host: (-host.epoch_height, host.peer_id)))
         seen = SurveyedPeer(peer_id, str(address), handshake.own.genesis, connected.version, took_s, hosts, tuple(client.peers.values()))
         own = seen.own_announcement
-        if try_sync_hash is None or own is None:
+        if asking.sync_hash is None or own is None:
             return seen
         tried: list[TriedObject] = []
         for shard, part in ((shard, part) for shard in own.shards for part in (None, 0)):
-            tried.append(await _try(client, shard, try_sync_hash, part))
+            tried.append(await _try(client, shard, asking.sync_hash, part, asking.timeout_s))
             if tried[-1].problem:
                 # Silence means that it is asked too much already, or does not have the epoch.
                 break
@@ -134,10 +140,10 @@ async def _look(key: NodeKey, peer_id: PeerId, address: PeerAddress, *, ask_peer
         await client.close()
 
 
-async def _try(client: StateClient, shard_id: int, sync_hash: CryptoHash, part_id: int | None) -> TriedObject:
+async def _try(client: StateClient, shard_id: int, sync_hash: CryptoHash, part_id: int | None, timeout_s: float) -> TriedObject:
     began_s = time.monotonic()
     try:
-        response = await client.ask(shard_id, sync_hash, part_id, TRY_TIMEOUT_S)
+        response = await client.ask(shard_id, sync_hash, part_id, timeout_s)
     except StatecastError as error:
         return TriedObject(shard_id, part_id, time.monotonic() - began_s, None, error.problem)
     data = response.header if part_id is None else response.part

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+from pipelines.nearpeer.peer_url import PeerUrl
+from pipelines.nearpeer.survey import survey
 from tests.support.commands import statecast
 from tests.support.fetches import parts_manifest, published_parts
 from tests.support.near_hosts import PublishedState, near_host
@@ -12,20 +15,20 @@ from tests.support.near_hosts import PublishedState, near_host
 def test_a_peer_is_shown_with_what_it_announces_and_answers(tmp_path: Path) -> None:
     """Chain and version as it says them, its epoch and shards as it signed them, and what came when it was asked."""
     manifest = parts_manifest()
-    with near_host(PublishedState(published_parts(), manifest, tmp_path)) as url:
+    shards = [0, 1]
+    with near_host(PublishedState(published_parts(), manifest, tmp_path), shards=(0, 1)) as url:
         outcome = statecast("inspect", url, "--json")
         assert outcome.code == 0, outcome.stderr
         (peer,) = outcome.document["peers"]
         (host,) = outcome.document["snapshot_hosts"]
-        shards = sorted(shard.shard_uid.shard_id for shard in manifest.shards)
         assert (peer["chain_id"], peer["protocol_version"], peer["shards"]) == (manifest.chain_id, 87, shards)
         assert (host["epoch_height"], host["shards"], host["peer_id"]) == (manifest.epoch_height, shards, peer["peer_id"])
         tried = statecast("inspect", url, "--sync-hash", manifest.sync_hash, "--json").document["peers"][0]["tried"]
         assert {(one["shard_id"], one["part_id"]) for one in tried if one["bytes"]} == {
             (shard, part) for shard in shards for part in (None, 0)
         }
-        unknown = statecast("inspect", url, "--sync-hash", manifest.epoch_id, "--json").document["peers"][0]["tried"]
-        assert [(one["bytes"], "no answer" in one["problem"]) for one in unknown] == [(None, True)]
+        unknown = asyncio.run(survey(PeerUrl.parse(url), try_sync_hash=manifest.epoch_id, try_timeout_s=0.3))[0].tried
+        assert [(one.size, "no answer" in one.problem) for one in unknown] == [(None, True)], "after one silence nothing more is asked"
         shown = statecast("inspect", url)
         assert str(manifest.epoch_height) in shown.stdout and peer["peer_id"] in shown.stdout
 

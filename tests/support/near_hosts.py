@@ -53,11 +53,11 @@ class PublishedState:
 
 
 @contextmanager
-def near_host(state: PublishedState, settings: HostSettings = GENEROUS, name: str = "host") -> Iterator[str]:
-    """Run a host that has announced the published epoch; give its URL."""
+def near_host(state: PublishedState, settings: HostSettings = GENEROUS, name: str = "host", shards: tuple[int, ...] = ()) -> Iterator[str]:
+    """Run a host that has announced some or all shards of the published epoch; give its URL."""
     manifest = state.manifest
     chain = GenesisId(manifest.chain_id, named_hash("genesis"))
-    shards = tuple(sorted(shard.shard_uid.shard_id for shard in manifest.shards))
+    shards = shards or tuple(sorted(shard.shard_uid.shard_id for shard in manifest.shards))
     epoch = HostedEpoch(manifest.epoch_height, CryptoHash(named_hash("announced")), manifest.sync_hash, shards)
     key = named_key(name)
     loop = asyncio.new_event_loop()
