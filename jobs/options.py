@@ -246,11 +246,10 @@ class TrustOptions:
         Raises:
             InvalidInputError: nothing or too much is given, or a text is no key or no hash.
         """
-        rule, block = self.rule(), self.block()
-        given = [name for name, value in (("--trusted-block", block), ("--trust-key", rule)) if value is not None]
+        given = [name for name, value in (("--trusted-block", self.trusted_block), ("--trust-key", self.trust_key)) if value]
         if self.insecure and given:
             raise InvalidInputError(problem=f"--insecure excludes {' and '.join(given)}", remedy="Leave --insecure out.")
-        return TrustPolicy(rule, block, self.insecure)
+        return TrustPolicy(self.rule(), self.block(), self.insecure)
 
 
 def epoch_selector(epoch: str | None, epoch_id: str | None) -> str:
