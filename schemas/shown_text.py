@@ -24,6 +24,8 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z")
 _SCHEME_CHARACTERS_MAX: Final = 40
 _LOCAL_SCHEMES: Final = frozenset({"dataset", "file", "genesis", "memory", "records", "rocksdb"})
 """Their queries name files."""
+_PEER = re.compile(r"ed25519:[1-9A-HJ-NP-Za-km-z]{1,44}@[^@]*\Z")
+"""A node's public key and address. A secret key, given by mistake, is longer."""
 _PORT = re.compile(r"[^:]*:\d*|\[.*")
 _CLOSING: Final = "'\"`)]}>,.;:"
 _REQUEST = re.compile(r"(?<=\burl: )([^\s?]*)\?\S+")
@@ -92,6 +94,8 @@ def _without_url_secrets(text: str) -> str:
 
 def _without_place_secrets(place: str, scheme: str) -> str:
     authority, slash, path = place.partition("/")
+    if scheme == "near" and _PEER.match(authority):
+        return place
     if "@" in authority:
         place = f"{_LEFT_OUT}@{authority.rpartition('@')[2]}{slash}{path}"
     elif "@" in path and ":" in authority and _PORT.fullmatch(authority) is None:

@@ -25,6 +25,9 @@ __all__ = ["ray_of_two_cores"]
 
 R = TypeVar("R")
 
+ENDLESS = 1_000_000
+"""More tasks than end before an error comes, however slow the machine."""
+
 CPUS = RAY_CPUS
 NEEDS = TaskNeeds(memory_bytes=1 << 20)
 
@@ -103,13 +106,13 @@ def test_after_an_error_no_task_begins(executor: Executor, tmp_path: Path) -> No
 
     def tasks() -> Iterator[FailingTask | SquareTask]:
         yield FailingTask(str(tmp_path), "bug")
-        for number in range(50):
+        for number in range(ENDLESS):
             taken.append(number)
             yield SquareTask(number)
 
     with pytest.raises(ZeroDivisionError):
         list(executor.run(tasks(), NEEDS))
-    assert len(taken) < 50
+    assert len(taken) < ENDLESS
 
 
 @pytest.mark.parametrize("kind", [list, iter])

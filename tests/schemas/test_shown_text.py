@@ -46,6 +46,7 @@ def test_text_is_shown_without_what_a_terminal_obeys(text: str, shown: str) -> N
         (f"(see https://host/a?sv=1&sig={SECRET}%3D). Again", "(see https://host/a?...). Again"),
         (f"dataset://https://u:{SECRET}@host/a", "dataset://https://...@host/a"),
         (f"zip://a?{SECRET}::https://u:{SECRET}@host/a?{SECRET}", "zip://a?...::https://...@host/a?..."),
+        (f"near://ed25519:{'8' * 88}@host:1", "near://...@host:1"),
         (f"sftp://u:{SECRET}@[::1]:22/a", "sftp://...@[::1]:22/a"),
         (f"wss://host/?key={SECRET}", "wss://host/?..."),
         (f"pool: with url: /v1?apikey={SECRET} (caused by x)", "pool: with url: /v1?... (caused by x)"),
@@ -65,7 +66,7 @@ def test_secrets_of_urls_are_left_out(text: str, shown: str) -> None:
     [
         "gs://bucket/me@home/x", "https://host:80/me@home", "https://[::1]:80/a@b", "genesis:///a.json?records=/b.json", "what is this?",
         "signature: 3 of 4 are enough", "Set RAY_AUTH_MODE=token, and go on", "udp://tracker.example:6969/announce", "a: b?c",
-        "AAAA/sig==", "AAA/token=", "+authorization==",
+        "AAAA/sig==", "AAA/token=", "+authorization==", "near://ed25519:8kiK9kgtoEx8BScnqq9NZ6h4Ao2HFdDHhsaS958pAEXB@host:24567",
     ],
 )  # fmt: skip
 def test_what_holds_no_secret_stays(text: str) -> None:
