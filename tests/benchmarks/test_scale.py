@@ -91,6 +91,7 @@ def test_a_state_that_would_fill_the_disk_is_left_out(tmp_path: Path, capsys: py
     assert not list((tmp_path / "states").iterdir())
 
 
+@pytest.mark.slow
 def test_stages_alone_are_printed_and_read_again(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A production with a process a stage gives the worst shard of each stage; its lines of JSON give the same table."""
     from benchmarks.scale import main

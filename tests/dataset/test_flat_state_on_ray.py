@@ -25,6 +25,7 @@ pytestmark = pytest.mark.usefixtures("ray_of_two_cores")
 RECORDS = {"access_key": 862, "account": 423, "contract_code": 11, "contract_data": 641}
 
 
+@pytest.mark.slow
 def test_accounts_add_up_and_need_no_other_column() -> None:
     """Two columns of one kind; the sum is that of the records read without Ray."""
     rows = read_flat_state(f"dataset://{exported_localnet()}", kinds=["account"], columns=["account_id", "amount"])
