@@ -13,7 +13,10 @@ from pipelines.execution.in_process import InProcessExecutor
 R = TypeVar("R")
 
 SMALL_WORK_S = 3.0
-"""How long tasks run in this process, all stages together: about what Ray's start costs a machine of few cores."""
+"""How much processor time tasks take in this process, all stages together: about what Ray's start costs a machine of few cores."""
+
+WAITS_PER_WORK = 5.0
+"""Tasks that wait for disks and servers may last so many times as long before others are to wait beside them."""
 
 
 class SmallWorkFirst:
@@ -27,11 +30,12 @@ class SmallWorkFirst:
 
         Args:
             open_larger: starts what runs the rest; called once, where there is a rest.
-            small_work_s: how long tasks run here.
+            small_work_s: how much processor time tasks take here; how long they last is bounded in proportion.
         """
         self._open_larger = open_larger
         self._larger: Executor | None = None
-        self._left_s = small_work_s
+        self._left_cpu_s = small_work_s
+        self._left_s = WAITS_PER_WORK * small_work_s
 
     @property
     def description(self) -> str:
@@ -62,11 +66,12 @@ class SmallWorkFirst:
             self._larger.close()
 
     def _while_small(self, waiting: Iterator[Task[R]]) -> Iterator[Task[R]]:
-        while self._left_s > 0:
+        while self._left_s > 0 and self._left_cpu_s > 0:
             task = next(waiting, None)
             if task is None:
                 return
-            began_s = time.monotonic()
+            began_s, began_cpu_s = time.monotonic(), time.process_time()
             yield task
             # The next task is asked for when this one has ended.
             self._left_s -= time.monotonic() - began_s
+            self._left_cpu_s -= time.process_time() - began_cpu_s
