@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from jobs.event_lines import fail
 from jobs.option_groups import Without
 from jobs.options import Json, RunOptions, ShardIds, TrustOptions, open_executor
-from jobs.terminal import coloured, format_bytes, open_console, open_progress, print_json, say
+from jobs.terminal import coloured, format_bytes, open_console, open_progress, print_json
 from pipelines.bucket.locate_epoch import locate_epoch
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.keeping.check_epoch import CheckResult, EpochCheck
@@ -49,11 +50,9 @@ def check(
     failure = None if result.is_good else _failure(result, root)
     if as_json:
         document = _result_json(result, f"{root}/{layout.folder}", block)
-        print_json(document if failure is None else {**document, "error": {**failure.to_json(), "message": str(failure)}})
         if failure is not None:
-            # Raised as an error it would print a second object.
-            say(f"error: {failure}", on_stderr=True)
-            raise typer.Exit(failure.exit_code)
+            fail(failure, facts=document, as_json=True)
+        print_json(document)
         return
     _print_result(result, block)
     if failure is not None:

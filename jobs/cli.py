@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import version
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -247,10 +248,17 @@ def _unforeseen(error: Exception, arguments: Sequence[str]) -> int:
 
 
 def _print_error_json(arguments: Sequence[str], error: dict[str, object]) -> None:
-    if "--json" in arguments:
+    if _asks_for_json(arguments):
         from jobs.terminal import print_json
 
         print_json({"message_type": "error", "error": error})
+
+
+def _asks_for_json(arguments: Sequence[str]) -> bool:
+    pairs = (f"{name} {value}" for name, value in pairwise(arguments))
+    return any(
+        argument in ("--json", "--events=-", "--log-format=json", "--events -", "--log-format json") for argument in (*arguments, *pairs)
+    )
 
 
 def _say(line: str) -> None:

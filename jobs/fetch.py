@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,9 +12,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from jobs.event_lines import Events, fail, opened_events, write_result
 from jobs.fetch_display import open_fetch_display
 from jobs.options import Json, KernelName, Plan, ShardIds, TrustOptions, epoch_selector, parse_byte_count
-from jobs.terminal import coloured, format_bytes, format_seconds, open_console, print_json
+from jobs.terminal import coloured, format_bytes, format_seconds, open_console
 from pipelines.fetching.fetch_epoch import EpochFetch
 from pipelines.fetching.fetch_result import FetchPlan, FetchResult, FetchShard
 from pipelines.fetching.fetch_settings import FetchSettings
@@ -23,6 +25,7 @@ from pipelines.fetching.source_from_url import TORRENT
 from pipelines.kernel.choice import choose_kernel
 from pipelines.nearpeer.peer_url import SCHEME, PeerUrl
 from pipelines.stores.read_only import check_readable_again
+from schemas.errors import StatecastError
 
 _WHAT = "What"
 _FROM = "From where"
@@ -91,6 +94,7 @@ def fetch(
     ] = True,
     kernel: KernelName = "auto",
     plan: Plan = False,
+    events: Events = None,
     as_json: Json = False,
 ) -> None:
     """Fetch an epoch's state parts from many sources at once, verify each, and put it under its name.
@@ -131,23 +135,24 @@ def fetch(
             offer, tuple(peer or ()), tuple(url for url in source or () if url.startswith("magnet:")), limits
         ),
     )
-    display = open_fetch_display(as_json)
-    run = EpochFetch(settings, display)
-    try:
-        if plan:
-            planned = run.plan()
-        else:
-            display.event("note", {"text": f"believing {settings.policy.description}, with the {settings.kernel_name} kernel"})
-            result = run.run()
-    except BaseException:
-        _report_sources(run, as_json)
-        raise
-    finally:
-        display.close()
-    if plan:
-        _print_plan(planned, settings, as_json)
+    with opened_events(events, as_json=as_json) as lines:
+        display = open_fetch_display(lines)
+        run = EpochFetch(settings, display)
+        try:
+            with closing(display):
+                if not plan:
+                    display.event("note", {"text": f"believing {settings.policy.description}, with the {settings.kernel_name} kernel"})
+                found = run.plan() if plan else run.run()
+        except StatecastError as error:
+            # What came from where counts although the fetch failed.
+            fail(error, lines, facts={"sources": [asdict(report) for report in run.source_reports()]}, as_json=as_json)
+        document = _plan_json(found, settings) if isinstance(found, FetchPlan) else _result_json(found, settings)
+        if write_result(document, lines, as_json=as_json):
+            return
+    if isinstance(found, FetchPlan):
+        _print_plan(found, settings)
     else:
-        _print_result(result, settings, as_json)
+        _print_result(found, settings)
 
 
 def _open_torrent(offer: EpochOnOffer, peers: tuple[str, ...], magnets: tuple[str, ...], limits: FetchLimits) -> Source:
@@ -163,12 +168,6 @@ def _open_torrent(offer: EpochOnOffer, peers: tuple[str, ...], magnets: tuple[st
     rates = [int(rate) for rate in (limits.bytes_per_s, limits.bytes_per_s_per_source) if rate is not None and rate < 2**31]
     session = SessionSettings(download_bytes_per_s=min(rates, default=None))
     return TorrentSource(offer, TorrentSettings(peers=tuple(dict.fromkeys([*named, *linked])), session=session))
-
-
-def _report_sources(run: EpochFetch, as_json: bool) -> None:
-    """Say what came from where although the fetch failed."""
-    if as_json:
-        print_json({"message_type": "sources", "sources": [asdict(report) for report in run.source_reports()]})
 
 
 def _shard_json(shard: FetchShard) -> dict[str, object]:
@@ -197,19 +196,36 @@ def _fetched_shard_json(shard: FetchShard, tied_to_chain: bool) -> dict[str, obj
     }
 
 
-def _print_plan(planned: FetchPlan, settings: FetchSettings, as_json: bool) -> None:
-    if as_json:
-        document = {
-            "message_type": "plan",
-            "epoch": planned.layout.folder,
-            "revision": planned.revision,
-            "trust": settings.policy.description,
-            "shards": [_planned_shard_json(shard) for shard in planned.shards],
-            "sources": [asdict(source) for source in planned.sources],
-            "warnings": list(planned.warnings),
-        }
-        print_json(document)
-        return
+def _plan_json(planned: FetchPlan, settings: FetchSettings) -> dict[str, object]:
+    return {
+        "message_type": "plan",
+        "epoch": planned.layout.folder,
+        "revision": planned.revision,
+        "trust": settings.policy.description,
+        "shards": [_planned_shard_json(shard) for shard in planned.shards],
+        "sources": [asdict(source) for source in planned.sources],
+        "warnings": list(planned.warnings),
+    }
+
+
+def _result_json(result: FetchResult, settings: FetchSettings) -> dict[str, object]:
+    return {
+        "message_type": "summary",
+        "folder": str(result.folder),
+        "revision": result.revision,
+        "manifest_source": result.manifest_source,
+        "manifest_signers": result.manifest_signers,
+        "sync_hash_is_proven": result.sync_hash_is_proven,
+        "shards": [_fetched_shard_json(shard, result.tied_to_chain) for shard in result.shards],
+        "sources": [asdict(source) for source in result.sources],
+        "warnings": result.warnings,
+        "seconds": result.seconds,
+        "trust": settings.policy.description,
+        "epoch": result.layout.folder,
+    }
+
+
+def _print_plan(planned: FetchPlan, settings: FetchSettings) -> None:
     console = open_console()
     table = Table(title=f"{planned.layout.folder}, manifest revision {planned.revision}", title_justify="left")
     for name in ("shard", "parts", "bytes", "here", "to fetch"):
@@ -232,24 +248,7 @@ def _print_plan(planned: FetchPlan, settings: FetchSettings, as_json: bool) -> N
     console.print(f"believed: {settings.policy.description}", highlight=False, soft_wrap=True)
 
 
-def _print_result(result: FetchResult, settings: FetchSettings, as_json: bool) -> None:
-    if as_json:
-        document = {
-            "message_type": "summary",
-            "folder": str(result.folder),
-            "revision": result.revision,
-            "manifest_source": result.manifest_source,
-            "manifest_signers": result.manifest_signers,
-            "sync_hash_is_proven": result.sync_hash_is_proven,
-            "shards": [_fetched_shard_json(shard, result.tied_to_chain) for shard in result.shards],
-            "sources": [asdict(source) for source in result.sources],
-            "warnings": result.warnings,
-            "seconds": result.seconds,
-            "trust": settings.policy.description,
-            "epoch": result.layout.folder,
-        }
-        print_json(document)
-        return
+def _print_result(result: FetchResult, settings: FetchSettings) -> None:
     console = open_console()
     table = Table(title=f"{result.folder}, manifest revision {result.revision}, {format_seconds(result.seconds)}", title_justify="left")
     for name in ("shard", "parts", "fetched", "were here", "bytes"):

@@ -1,6 +1,6 @@
-"""What a person or a program sees while a fetch runs: a line a source on a terminal, plain lines elsewhere, or JSON lines.
+"""What a person or a program sees while a fetch runs: a line a source on a terminal, plain lines elsewhere, and JSON lines.
 
-Displays go to standard error; JSON events are results and go to standard output.
+Displays go to standard error; JSON lines where ``--events`` says.
 """
 
 from __future__ import annotations
@@ -8,14 +8,15 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import asdict
-from typing import Protocol, TextIO
+from typing import Protocol
 
 import structlog
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from jobs.terminal import LINE_INTERVAL_S, ShownConsole, coloured, format_bytes, format_seconds, json_text
+from jobs.event_lines import EventLines
+from jobs.terminal import LINE_INTERVAL_S, ShownConsole, coloured, format_bytes, format_seconds
 from pipelines.fetching.fetch_progress import FetchProgress, FetchWatcher
 
 JSON_INTERVAL_S = 1.0
@@ -93,37 +94,41 @@ class FetchLineDisplay:
         """Do nothing."""
 
 
-class FetchJsonDisplay:
-    """JSON lines for programs."""
+class FetchEventDisplay:
+    """JSON lines for programs, beside what a person sees."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stdout
+    def __init__(self, events: EventLines, shown: FetchDisplay | None) -> None:
+        self._events = events
+        self._shown = shown
         self._spoke_s = 0.0
 
     def progress(self, progress: FetchProgress) -> None:
         """Write where the fetch stands, about every second and at the end."""
+        if self._shown is not None:
+            self._shown.progress(progress)
         now_s = time.monotonic()
         if now_s - self._spoke_s >= JSON_INTERVAL_S or progress.parts_done == progress.parts_total:
             self._spoke_s = now_s
-            self._write({"message_type": "status", **asdict(progress)})
+            self._events.write({"message_type": "status", **asdict(progress)})
 
     def event(self, name: str, facts: dict[str, object]) -> None:
         """Write an event."""
-        self._write({"message_type": "event", "event": name, **facts})
+        if self._shown is not None:
+            self._shown.event(name, facts)
+        self._events.write({"message_type": "event", "event": name, **facts})
 
     def close(self) -> None:
-        """Do nothing."""
-
-    def _write(self, document: dict[str, object]) -> None:
-        self._stream.write(json_text(document) + "\n")
-        self._stream.flush()
+        """Leave what is shown as it stands."""
+        if self._shown is not None:
+            self._shown.close()
 
 
-def open_fetch_display(as_json: bool) -> FetchDisplay:
-    """Return the display that fits."""
-    if as_json:
-        return FetchJsonDisplay()
-    return LiveDisplay(ShownConsole(stderr=True)) if sys.stderr.isatty() else FetchLineDisplay()
+def open_fetch_display(events: EventLines | None) -> FetchDisplay:
+    """Return the display that fits; a program that reads events on standard output is the only one that is told."""
+    if events is not None and events.on_standard_output:
+        return FetchEventDisplay(events, None)
+    shown = LiveDisplay(ShownConsole(stderr=True)) if sys.stderr.isatty() else FetchLineDisplay()
+    return shown if events is None else FetchEventDisplay(events, shown)
 
 
 def _event_text(name: str, facts: dict[str, object]) -> str | None:

@@ -106,6 +106,9 @@ def parse_byte_count(text: str, option: str) -> int:
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
+EPOCH_HEIGHT_DIGITS_MAX = 20
+"""Of a 64-bit number."""
+
 DURATION_DAYS_MAX = 36_500
 """Longest duration that is taken: timers and times of day end not far beyond."""
 
@@ -256,11 +259,27 @@ def epoch_selector(epoch: str | None, epoch_id: str | None) -> str:
     """Return the one epoch selector that the options name.
 
     Raises:
-        InvalidInputError: both are given and differ.
+        InvalidInputError: both are given and differ, or one is no selector.
     """
+    for text in (epoch, epoch_id):
+        if text is not None:
+            check_epoch_selector(text)
     if epoch is not None and epoch_id is not None and epoch != epoch_id:
         raise InvalidInputError(problem="--epoch and --epoch-id name different epochs", remedy="Give one of them.")
     return epoch_id or epoch or "latest"
+
+
+def check_epoch_selector(text: str) -> None:
+    """Refuse what names no epoch: neither ``latest`` nor an epoch height nor an epoch id."""
+    if text == "latest" or (text.isascii() and text.isdecimal() and len(text) <= EPOCH_HEIGHT_DIGITS_MAX):
+        return
+    try:
+        CryptoHash.from_base58(text)
+    except InvalidInputError:
+        problem = f"{text[:64]!r} is no epoch"
+        raise InvalidInputError(
+            problem=problem, where="--epoch", remedy="Give latest, an epoch height, or an epoch id (32 bytes in base58)."
+        ) from None
 
 
 def open_executor(run: RunOptions) -> Executor:

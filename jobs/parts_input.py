@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.options import ContextFile, Epoch
+from jobs.options import ContextFile, Epoch, epoch_selector
 from pipelines.near.epoch.given_context import read_context_file
 from pipelines.restoring.part_folder import EpochParts, find_epoch, open_epoch_parts
 from schemas.errors import InvalidInputError
@@ -56,7 +56,7 @@ def open_parts(options: PartsOptions) -> EpochParts:
         InvalidInputError, EpochNotReadyError, ObjectNotFoundError, ManifestError, IntegrityError: as `find_epoch`, `open_epoch_parts`.
     """
     url = str(Path(options.parts).expanduser()) if options.parts.startswith("~") else options.parts
-    store_url, layout = find_epoch(url, options.epoch or "latest")
+    store_url, layout = find_epoch(url, epoch_selector(options.epoch, None))
     return open_epoch_parts(store_url, layout, _given_context(options, layout), options.encoding, tuple(options.shard_id or ()))
 
 

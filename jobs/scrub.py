@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.chain_url import locate_chain
+from jobs.event_lines import fail
 from jobs.option_groups import Without
-from jobs.options import Json, RunOptions, TrustOptions, open_executor
-from jobs.terminal import coloured, format_bytes, open_console, open_progress, print_json, say
+from jobs.options import Json, RunOptions, TrustOptions, check_epoch_selector, open_executor
+from jobs.terminal import coloured, format_bytes, open_console, open_progress, print_json
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.keeping.check_epoch import Finding
 from pipelines.keeping.repair_epoch import Repair
@@ -77,6 +78,8 @@ def scrub(
     """
     if full and sample is not None:
         raise InvalidInputError(problem="--full excludes --sample")
+    for selector in epoch or ():
+        check_epoch_selector(selector)
     rule = trust.rule()
     root, chain, layout = locate_chain(url, chain_id)
     if layout is not None and epoch:
@@ -96,11 +99,9 @@ def scrub(
     failure = _failure(result, root)
     if as_json:
         document = {"message_type": "summary", "url": root, "chain_id": chain, "good": failure is None, **_result_json(result)}
-        print_json(document if failure is None else {**document, "error": {**failure.to_json(), "message": str(failure)}})
         if failure is not None:
-            # Raised as an error it would print a second object.
-            say(f"error: {failure}", on_stderr=True)
-            raise typer.Exit(failure.exit_code)
+            fail(failure, facts=document, as_json=True)
+        print_json(document)
         return
     _print(result, chain)
     if failure is not None:

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
+from jobs.event_lines import EventLines, Events, fail, opened_events, write_result
 from jobs.option_groups import Without
-from jobs.options import ShardIds, TrustOptions, parse_byte_count
+from jobs.options import Json, ShardIds, TrustOptions, parse_byte_count
 from jobs.seed_display import open_seed_display
-from jobs.terminal import print_json
 from pipelines.bittorrent.session import SessionSettings
 from pipelines.execution.status_server import Health, status_server
 from pipelines.execution.stop_signals import stopping
@@ -108,7 +108,8 @@ def seed(
         bool, typer.Option("--lease/--no-lease", help="Tell a bucket that can be written that parts are being brought, so that gc waits.")
     ] = True,
     once: Annotated[bool, typer.Option("--once", help="End as soon as everything is here and verified.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print events and status as JSON objects, one a line.")] = False,
+    events: Events = None,
+    as_json: Json = False,
 ) -> None:
     """Seed the newest epochs of a bucket over BitTorrent until SIGTERM, SIGINT or SIGHUP.
 
@@ -137,6 +138,7 @@ def seed(
     near_peers = tuple(PeerUrl.parse(text) for text in dict.fromkeys(near_peer or ()))
     metrics_address = None if metrics is None else parse_address(metrics, "--metrics", every_host=True, any_port=True)
     with ExitStack() as stack:
+        lines = stack.enter_context(opened_events(events, as_json=as_json))
         folder = stack.enter_context(open_data_folder(data))
         chain = chain_id or named or _only_chain(store, folder)
         settings = SeedSettings(
@@ -154,7 +156,7 @@ def seed(
             near=_near_settings(chain, near_addresses, near_peers, near_genesis, near_private, session.upload_bytes_per_s),
             hold_lease=lease,
         )
-        display = open_seed_display(as_json)
+        display = open_seed_display(lines)
         stack.callback(display.close)
         seeder = Seeder(store, folder, settings, display.event)
         stack.enter_context(stopping(lambda _name: seeder.stop()))
@@ -171,7 +173,7 @@ def seed(
                 SeedEvent("near_listening", " and ".join(seeder.near_urls()), {"ports": list(near.ports), "urls": seeder.near_urls()})
             )
         status = seeder.run(display.status, once=once)
-    _finish(status, once, as_json)
+        _finish(status, once, lines, as_json)
 
 
 def _near_settings(
@@ -201,15 +203,16 @@ def _health(seeder: Seeder) -> Health:
     return Health("stuck" if seeder.seconds_since_served() > STUCK_S else "", seeder.latest_status.to_json())
 
 
-def _finish(status: SeedStatus, once: bool, as_json: bool) -> None:
-    if as_json:
-        print_json({"message_type": "summary", **status.to_json()})
+def _finish(status: SeedStatus, once: bool, events: EventLines | None, as_json: bool) -> None:
+    document = {"message_type": "summary", **status.to_json()}
     if once and not status.is_complete:
         problems = [status.poll_problem, *(shard.problem for shard in status.shards)]
-        raise PartialResultError(
+        failure = PartialResultError(
             problem=next((problem for problem in problems if problem), "no epoch with a torrent is published"),
             remedy="Run again to go on.",
         )
+        fail(failure, events, facts=document, as_json=as_json)
+    write_result(document, events, as_json=as_json)
 
 
 def _split_chain(url: str) -> tuple[str, str | None]:

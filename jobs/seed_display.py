@@ -1,4 +1,4 @@
-"""What a person or a program sees of a seeder: a table on a terminal, plain lines elsewhere, or JSON lines on standard output."""
+"""What a person or a program sees of a seeder: a table on a terminal, plain lines elsewhere, and JSON lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import structlog
 from rich.live import Live
 from rich.table import Table
 
-from jobs.terminal import LINE_INTERVAL_S, ShownConsole, format_bytes, print_json
+from jobs.event_lines import EventLines
+from jobs.terminal import LINE_INTERVAL_S, ShownConsole, format_bytes
 from pipelines.seeding.status import SeedEvent, SeedStatus, ShardStatus
 
 JSON_INTERVAL_S: Final = 5.0
@@ -54,10 +55,11 @@ class TableDisplay:
 
 
 class SeedLineDisplay:
-    """Log lines on standard error."""
+    """Log lines on standard error, for what changed."""
 
     def __init__(self) -> None:
         self._spoke_at_s = 0.0
+        self._said: dict[object, tuple[object, ...]] = {}
 
     def status(self, status: SeedStatus) -> None:
         """Log a line a shard now and then."""
@@ -66,14 +68,12 @@ class SeedLineDisplay:
             return
         self._spoke_at_s = now_s
         for shard in status.shards:
-            structlog.get_logger().info(
-                str(shard.phase),
-                epoch=shard.key.epoch_height,
-                shard=shard.key.shard_id,
-                parts=_parts(shard),
-                peers=shard.peers,
-                up=_rate(shard),
-            )
+            facts = {"parts": _parts(shard), "peers": shard.peers, "up": _rate(shard)}
+            line = (str(shard.phase), *facts.values())
+            # An idle seeder stands as it stood for days.
+            if self._said.get(shard.key) != line:
+                structlog.get_logger().info(str(shard.phase), epoch=shard.key.epoch_height, shard=shard.key.shard_id, **facts)
+            self._said[shard.key] = line
 
     def event(self, event: SeedEvent) -> None:
         """Log a line."""
@@ -83,34 +83,43 @@ class SeedLineDisplay:
         """Do nothing."""
 
 
-class SeedJsonDisplay:
-    """JSON objects, one a line, on standard output."""
+class SeedEventDisplay:
+    """JSON lines for programs, beside what a person sees."""
 
-    def __init__(self) -> None:
+    def __init__(self, events: EventLines, shown: SeedDisplay | None) -> None:
+        self._events = events
+        self._shown = shown
         self._spoke_at_s = 0.0
         self._phases: list[str] = []
 
     def status(self, status: SeedStatus) -> None:
         """Write the status when a phase changed, and now and then."""
+        if self._shown is not None:
+            self._shown.status(status)
         now_s, phases = time.monotonic(), [f"{shard.key} {shard.phase}" for shard in status.shards]
         if phases == self._phases and now_s - self._spoke_at_s < JSON_INTERVAL_S:
             return
         self._spoke_at_s, self._phases = now_s, phases
-        print_json({"message_type": "status", **status.to_json()})
+        self._events.write({"message_type": "status", **status.to_json()})
 
     def event(self, event: SeedEvent) -> None:
         """Write an event."""
-        print_json({"message_type": "event", "event": event.kind, "message": event.message, **event.facts})
+        if self._shown is not None:
+            self._shown.event(event)
+        self._events.write({"message_type": "event", "event": event.kind, "message": event.message, **event.facts})
 
     def close(self) -> None:
-        """Do nothing."""
+        """Leave what is shown as it stands."""
+        if self._shown is not None:
+            self._shown.close()
 
 
-def open_seed_display(as_json: bool) -> SeedDisplay:
-    """Return the display that fits."""
-    if as_json:
-        return SeedJsonDisplay()
-    return TableDisplay() if sys.stderr.isatty() else SeedLineDisplay()
+def open_seed_display(events: EventLines | None) -> SeedDisplay:
+    """Return the display that fits; a program that reads events on standard output is the only one that is told."""
+    if events is not None and events.on_standard_output:
+        return SeedEventDisplay(events, None)
+    shown = TableDisplay() if sys.stderr.isatty() else SeedLineDisplay()
+    return shown if events is None else SeedEventDisplay(events, shown)
 
 
 def _parts(shard: ShardStatus) -> str:

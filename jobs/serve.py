@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import structlog
 import typer
 
-from jobs.options import parse_byte_count
-from jobs.terminal import print_json
+from jobs.event_lines import Events, opened_events, write_result
+from jobs.options import Json, parse_byte_count
 from pipelines.execution.stop_signals import stopping
 from pipelines.seeding.mirror_values import Access, MirrorLimits
 from schemas.address import Address, parse_address
@@ -33,7 +34,8 @@ def serve(
     upload_limit: Annotated[
         str | None, typer.Option("--upload-limit", help="Most bytes a second to all clients, e.g. 200MB/s. Default: none.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print events and requests as JSON objects, one a line.")] = False,
+    events: Events = None,
+    as_json: Json = False,
 ) -> None:
     """Serve a folder's state parts, headers, torrents and manifests over HTTP until SIGTERM, SIGINT or SIGHUP.
 
@@ -52,19 +54,27 @@ def serve(
     )
     address = parse_address(listen, "--listen", every_host=True, any_port=True)
 
-    def on_access(access: Access) -> None:
-        if as_json:
-            print_json({"message_type": "request", **asdict(access)})
-        else:
-            structlog.get_logger().info("request", **{name: value for name, value in asdict(access).items() if value != ""})
+    answers: Counter[int] = Counter()
+    with opened_events(events, as_json=as_json) as lines:
+        is_shown = lines is None or not lines.on_standard_output
 
-    def on_listening(port: int) -> None:
-        if as_json:
-            print_json({"message_type": "event", "event": "listening", "port": port})
-        else:
-            structlog.get_logger().info("listening", folder=str(folder), port=port)
+        def on_access(access: Access) -> None:
+            answers[access.status] += 1
+            facts = asdict(access)
+            if lines is not None:
+                lines.write({"message_type": "request", **facts})
+            if is_shown:
+                structlog.get_logger().info("request", **{name: value for name, value in facts.items() if value != ""})
 
-    asyncio.run(_serve(Mirror(folder, limits, on_access), address, on_listening))
+        def on_listening(port: int) -> None:
+            if lines is not None:
+                lines.write({"message_type": "event", "event": "listening", "port": port})
+            if is_shown:
+                structlog.get_logger().info("listening", folder=str(folder), port=port)
+
+        asyncio.run(_serve(Mirror(folder, limits, on_access), address, on_listening))
+        document = {"message_type": "summary", "folder": str(folder), "answers": {str(code): answers[code] for code in sorted(answers)}}
+        write_result(document, lines, as_json=as_json)
 
 
 async def _serve(mirror: Mirror, address: Address, on_listening: Callable[[int], None]) -> None:

@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
+from jobs.event_lines import STANDARD_OUTPUT, Events, opened_events, write_result
 from jobs.option_groups import Without
 from jobs.options import (
     IgnoreClaim,
+    Json,
     NodeHome,
     ReadLimit,
     RpcOptions,
@@ -73,7 +75,7 @@ def watch(
     ] = "127.0.0.1",
     log_format: Annotated[
         LogFormat,
-        typer.Option("--log-format", help="text on standard error, or JSON lines on standard output.", rich_help_panel=_WATCH),
+        typer.Option("--log-format", help="text on standard error; json is the same as --events -.", rich_help_panel=_WATCH),
     ] = LogFormat.TEXT,
     rpc: RpcOptions,
     read_limit: ReadLimit = None,
@@ -86,7 +88,9 @@ def watch(
             "Default: a folder of this node, destination and these shards under ~/.cache/statecast.",
         ),
     ] = None,
+    events: Events = None,
     run: RunOptions,
+    as_json: Json = False,
 ) -> None:
     """Publish every epoch of a node from now on, each once, as soon as its state snapshot is complete.
 
@@ -130,31 +134,34 @@ def watch(
         terms=terms,
         keep_epochs=keep_epochs,
     )
-    log = WatchLog(log_format)
-    watcher = Watcher(production, open_store(work_url), settings, metrics, log.event, log.progress, stop)
-
-    def stop_watcher(name: str) -> None:
-        stop.set()
-        watcher.wake()
-        log.event("stopping", f"{name}: stopping", {"signal": name})
-
     with ExitStack() as stack:
+        target = STANDARD_OUTPUT if log_format is LogFormat.JSON else events
+        lines = stack.enter_context(opened_events(target, as_json=as_json))
+        log = WatchLog(lines)
+        watcher = Watcher(production, open_store(work_url), settings, metrics, log.event, log.progress, stop)
+
+        def stop_watcher(name: str) -> None:
+            stop.set()
+            watcher.wake()
+            log.event("stopping", f"{name}: stopping", {"signal": name})
+
         stack.enter_context(stopping(stop_watcher, lambda: log.event("stopped", "stopped; what was under way is left as it is", {})))
         _check_store(publish.to)
-        stack.enter_context(held_work_folder(work_url, alone=True))
-        facts: dict[str, object] = {"node_home": production.node_home, "to": open_store(publish.to).url}
-        if address is not None:
-            facts["health_port"] = stack.enter_context(
-                status_server(
-                    address,
-                    metrics,
-                    lambda: Health("stuck" if watcher.stuck else "", metrics.to_json()),
-                    lambda: Health(watcher.problem, metrics.to_json()),
+        with held_work_folder(work_url, alone=True), ExitStack() as served:
+            facts: dict[str, object] = {"node_home": production.node_home, "to": open_store(publish.to).url}
+            if address is not None:
+                facts["health_port"] = served.enter_context(
+                    status_server(
+                        address,
+                        metrics,
+                        lambda: Health("stuck" if watcher.stuck else "", metrics.to_json()),
+                        lambda: Health(watcher.problem, metrics.to_json()),
+                    )
                 )
-            )
-        log.event("watching", f"watching {production.node_home}, publishing to {facts['to']}", facts)
-        watcher.run()
-    log.event("stopped", "stopped", {})
+            log.event("watching", f"watching {production.node_home}, publishing to {facts['to']}", facts)
+            watcher.run()
+        log.event("stopped", "stopped", {})
+        write_result({"message_type": "summary", **metrics.to_json()}, lines, as_json=as_json)
 
 
 def _check_store(url: str) -> None:

@@ -1,19 +1,20 @@
-"""What a watcher says: one event a line, for people on standard error or as JSON on standard output."""
+"""What a watcher says: one event a line, for people on standard error, and as JSON lines."""
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NoReturn, TextIO
 
 import structlog
 from structlog.typing import Processor
 
-from jobs.terminal import LINE_INTERVAL_S, json_text, shown_event
+from jobs.event_lines import EventLines, write_line
+from jobs.terminal import LINE_INTERVAL_S, shown_event
 from pipelines.execution.progress import StageProgress
 from pipelines.producing.watch.watch_decisions import WatchedEpoch
 
@@ -29,52 +30,60 @@ class LogFormat(StrEnum):
 
 
 class WatchLog:
-    """Writes a watcher's events and its attempts' progress."""
+    """Writes a watcher's events and its attempts' progress. A log that can't be written does not end what it tells of."""
 
-    def __init__(self, log_format: LogFormat) -> None:
+    def __init__(self, events: EventLines | None) -> None:
         """Set up the process's log lines.
 
         Args:
-            log_format: text for people on standard error, or JSON objects on standard output.
+            events: where programs read what happens; on standard output it has the process's other log lines too, and a person is told
+                nothing.
         """
-        self._as_json = log_format is LogFormat.JSON
-        self._stream = sys.stdout if self._as_json else sys.stderr
-        colours = not self._as_json and self._stream.isatty()
-        as_json: list[Processor] = [structlog.processors.JSONRenderer(json_text)]
-        as_text: list[Processor] = [shown_event, structlog.dev.ConsoleRenderer(colors=colours)]
+        self._events = events
+        self._is_shown = events is None or not events.on_standard_output
+        as_text: list[Processor] = [shown_event, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
         structlog.configure(
             processors=[
                 structlog.processors.add_log_level,
-                structlog.processors.TimeStamper(fmt="iso" if self._as_json else "%Y-%m-%dT%H:%M:%SZ", utc=True),
-                *(as_json if self._as_json else as_text),
+                structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%SZ" if self._is_shown else "iso", utc=True),
+                *(as_text if self._is_shown else [self._as_event]),
             ],
-            # Each line is one write and is flushed: lines of two threads do not mix.
-            logger_factory=structlog.PrintLoggerFactory(self._stream),
+            logger_factory=lambda *_: _Lines(sys.stderr),
         )
 
     def event(self, kind: str, message: str, facts: Mapping[str, Any]) -> None:
-        """Write one event; may be called from several threads. A log that can't be written does not end what it tells of."""
-        try:
-            self._write(kind, message, facts)
-        except BrokenPipeError:
-            # The reader is gone. What is still in the buffer must not fail at the end of the process either.
-            with open(os.devnull, "wb") as nowhere:
-                os.dup2(nowhere.fileno(), self._stream.fileno())
-        except OSError:
-            # A full disk may have room again for the next line.
-            return
+        """Write one event; may be called from several threads."""
+        level = "error" if kind in _ERRORS else "warning" if kind in _WARNINGS else "info"
+        if self._events is not None:
+            self._write({**facts, "event": kind, "message": message, "level": level, "timestamp": datetime.now(UTC).isoformat()})
+        if self._is_shown:
+            log = structlog.get_logger()
+            getattr(log, level)(message, **{name: value for name, value in facts.items() if not isinstance(value, dict)})
 
-    def _write(self, kind: str, message: str, facts: Mapping[str, Any]) -> None:
-        log = structlog.get_logger()
-        write = log.error if kind in _ERRORS else log.warning if kind in _WARNINGS else log.info
-        if self._as_json:
-            write(kind, message=message, **facts)
-        else:
-            write(message, **{name: value for name, value in facts.items() if not isinstance(value, dict)})
+    def _as_event(self, _logger: Any, _method: str, event: MutableMapping[str, Any]) -> NoReturn:
+        self._write(event)
+        raise structlog.DropEvent
+
+    def _write(self, facts: Mapping[str, Any]) -> None:
+        assert self._events is not None, "asked before"
+        self._events.write({"message_type": "event", **facts})
 
     def progress(self, epoch: WatchedEpoch) -> AttemptLines:
         """Return the progress of an attempt."""
         return AttemptLines(self, epoch.epoch_height)
+
+
+class _Lines:
+    """What structlog writes to: each line is one write, so that lines of two threads do not mix."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        """Write a line."""
+        write_line(self._stream, line)
+
+    info = warning = error = msg
 
 
 @dataclass(slots=True)

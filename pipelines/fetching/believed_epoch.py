@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 from pipelines.fetching.documents import DocumentReader
-from pipelines.fetching.epoch_location import EpochUrl, find_published_epochs, parse_epoch_url
+from pipelines.fetching.epoch_location import EpochUrl, find_published_epochs, listed_chains, parse_epoch_url
 from pipelines.fetching.fetch_folder import FetchFolder
 from pipelines.fetching.fetch_part import FetchPart
 from pipelines.fetching.fetch_progress import FetchWatcher
@@ -196,7 +196,11 @@ class EpochBeliever:
         else:
             # A trusted block is of one epoch, whose height no proof says: the sources' order decides, not who says the highest.
             by_height = settings.policy.trusted_block is None
-            layouts = find_published_epochs(settings.epoch, chain_id, self.sources.sources, reader, newest_first=by_height)
+            try:
+                layouts = find_published_epochs(settings.epoch, chain_id, self.sources.sources, reader, newest_first=by_height)
+            except (EpochNotReadyError, FetchError):
+                self._check_chain(chain_id)
+                raise
         accepted = self._accepted(chain_id)
         must_be_newest = located.layout is None and settings.epoch == "latest"
         problems: list[StatecastError] = []
@@ -259,12 +263,38 @@ class EpochBeliever:
     def _chain_id(self, located: EpochUrl) -> str:
         chain_id = self.settings.chain_id or located.chain_id
         if chain_id is None:
-            raise InvalidInputError(problem="which chain is meant is not said", remedy="Give --chain-id, or an epoch's URL.")
+            return self._only_chain()
         if located.chain_id not in (None, chain_id):
             raise InvalidInputError(problem=f"the URL is of chain {located.chain_id}, not {chain_id}", where="--chain-id")
         if located.layout is not None:
             self._check_named(located.layout)
         return chain_id
+
+    def _only_chain(self) -> str:
+        chains = self._listed_chains()
+        if len(chains) == 1:
+            return chains[0]
+        where = ", ".join(source.source_id for source in self.sources.sources)
+        if chains:
+            raise InvalidInputError(
+                problem="several chains are published there", where=where, remedy=f"Name one with --chain-id: {', '.join(chains)}."
+            )
+        raise InvalidInputError(
+            problem="which chain is meant is not said, and no source lists one",
+            where=where,
+            remedy="Give --chain-id, or an epoch's URL; web servers can't be searched.",
+        )
+
+    def _check_chain(self, chain_id: str) -> None:
+        """Say which chains are there where that one is not."""
+        chains = self._listed_chains()
+        if chains and chain_id not in chains:
+            where = ", ".join(source.source_id for source in self.sources.sources)
+            raise EpochNotReadyError(problem=f"no source has the chain {chain_id}", where=where, remedy=f"There is {', '.join(chains)}.")
+
+    def _listed_chains(self) -> list[str]:
+        """Return the chains of all sources that can be listed."""
+        return listed_chains(self.sources.sources, self.sources.reader)
 
     def _accepted(self, chain_id: str) -> AcceptedManifests:
         accepted = self.folder.accepted(chain_id)

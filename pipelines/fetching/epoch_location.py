@@ -39,6 +39,10 @@ class EpochLister(Protocol):
         """
         ...
 
+    def list_chains(self) -> set[str]:
+        """Return the chains that there are objects of; raises like `list_epochs`."""
+        ...
+
 
 def parse_epoch_url(url: str) -> EpochUrl:
     """Take the URL of a store's folder, of a chain's, or of an epoch's apart.
@@ -120,6 +124,18 @@ def _listed(selector: str, chain_id: str, sources: Sequence[Source], reader: Doc
                 continue
             found += [layout for layout in layouts if _means(selector, layout) and layout not in found]
     return found
+
+
+def listed_chains(sources: Sequence[Source], reader: DocumentReader) -> list[str]:
+    """Return the chains that sources have objects of, by name; one that can't be listed is asked nothing. Sources are not trusted here."""
+    chains: set[str] = set()
+    for source in sources:
+        if isinstance(source, EpochLister):
+            try:
+                chains |= source.list_chains()
+            except Exception as error:
+                reader.accounts[source.source_id].note(failure_of(error)[1])
+    return sorted(chains)
 
 
 def _means(selector: str, layout: EpochLayout) -> bool:

@@ -74,6 +74,11 @@ class ObjectStoreSource:
                 found.append(parsed.epoch)
         return found
 
+    def list_chains(self) -> set[str]:
+        """See `EpochLister.list_chains`: reads the whole listing."""
+        listed = islice(self._store.list(), LISTED_OBJECTS_MAX)
+        return {parsed.chain_id for info in listed if (parsed := parse_object_name(info.name)) is not None}
+
     def close(self) -> None:
         """Do nothing: the client closes with the process."""
 

@@ -131,11 +131,16 @@ def find_chain(store: Store) -> str:
         InvalidInputError: several are.
         StoreError: it can't be listed.
     """
-    chains = {parsed.chain_id for info in store.list() if (parsed := parse_object_name(info.name)) is not None}
+    chains = published_chains(store)
     if not chains:
         raise EpochNotReadyError(problem="no chain is published there", where=store.url, remedy="Check the URL; it is the store's folder.")
     if len(chains) > 1:
         raise InvalidInputError(
-            problem="several chains are published there", where=store.url, remedy=f"Name one with --chain-id: {', '.join(sorted(chains))}."
+            problem="several chains are published there", where=store.url, remedy=f"Name one with --chain-id: {', '.join(chains)}."
         )
-    return chains.pop()
+    return chains[0]
+
+
+def published_chains(store: Store) -> list[str]:
+    """Return the chains that a store has objects of, by name; a StoreError where it can't be listed."""
+    return sorted({parsed.chain_id for info in store.list() if (parsed := parse_object_name(info.name)) is not None})

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobs.fetch_display import FetchJsonDisplay, FetchLineDisplay, LiveDisplay
+from jobs.event_lines import EventLines
+from jobs.fetch_display import FetchEventDisplay, FetchLineDisplay, LiveDisplay
 from tests.support.commands import Outcome, objects_in, statecast, statecast_process
 from tests.support.fault_server import fault_server
 from tests.support.fetches import NUM_PARTS, is_whole, parts_manifest, published_parts
@@ -42,7 +44,7 @@ def test_a_fetch_as_a_process_with_verifying_processes(tmp_path: Path) -> None:
     """The whole epoch, trusted by block and key."""
     outcome = statecast_process(
         "fetch", published_parts(), "--chain-id", parts_manifest().chain_id, "--into", tmp_path, "--trusted-block", parts_manifest().sync_hash,
-        "--trust-key", public_key(), "--json",
+        "--trust-key", public_key(), "--events", "-",
     )  # fmt: skip
     assert outcome.code == 0, outcome.stderr
     *events, summary = lines(outcome)
@@ -110,8 +112,8 @@ def test_where_every_source_fails_the_attempts_are_listed(tmp_path: Path) -> Non
         outcome = statecast(*arguments, "--json")
         assert outcome.code == 31
         assert server.url in outcome.error_line and "404" in outcome.error_line
-        *_, sources, error = lines(outcome)
-        assert sources["message_type"] == "sources"
+        error = outcome.document
+        assert error["message_type"] == "error" and [source["source_id"] for source in error["sources"]] == [server.url]
         assert list(error["error"]["attempts"]) == [server.url]
 
 
@@ -145,7 +147,7 @@ def test_every_display_takes_every_event(capsys: pytest.CaptureFixture[str]) -> 
     source = SourceProgress("https://mirror", 3, 1 << 20, 1e6, 2, 1, "banned")
     progress = FetchProgress(3, 9, 1 << 20, 1 << 30, 2 << 20, 1e6, 4.0, 60.0, (source,))
     console = Console(force_terminal=True, width=120)
-    for display in (LiveDisplay(console), FetchLineDisplay(), FetchJsonDisplay()):
+    for display in (LiveDisplay(console), FetchLineDisplay(), FetchEventDisplay(EventLines(sys.stdout, on_standard_output=True), None)):
         display.progress(progress)
         display.event("note", {"text": "noted"})
         display.event("banned", {"source": "https://mirror", "problem": "a wrong byte"})
@@ -153,3 +155,37 @@ def test_every_display_takes_every_event(capsys: pytest.CaptureFixture[str]) -> 
         display.close()
     shown = capsys.readouterr().out
     assert "3 of 9 parts" in shown and "banned for this run: a wrong byte" in shown and '"message_type": "status"' in shown
+
+
+def test_the_only_chain_is_found_and_a_wrong_one_is_told_which_are_there(tmp_path: Path) -> None:
+    """With several there is no guess; a text that names no epoch says what does."""
+    chain_id = parts_manifest().chain_id
+    fetching = ("--into", tmp_path / "into", "--shard-id", 0, "--insecure", "--plan")
+    assert statecast("fetch", published_parts(), *fetching, "--json").document["message_type"] == "plan"
+    for command in (("fetch", *fetching), ("catalogue",), ("scrub", "--in-process"), ("gc", "--keep-epochs", 1)):
+        wrong = statecast(command[0], published_parts(), *command[1:], "--chain-id", "mainnet")
+        assert (wrong.code, f"There is {chain_id}." in wrong.error_line) == (11, True), wrong.stderr
+    two = tmp_path / "two"
+    for chain in ("one", "two"):
+        (two / f"chain_id={chain}").mkdir(parents=True)
+        (two / f"chain_id={chain}" / "latest.json").write_text("{}")
+    several = statecast("fetch", two, *fetching)
+    assert (several.code, "Name one with --chain-id: one, two." in several.error_line) == (2, True)
+    with fault_server(published_parts(), tmp_path / "log", "missing") as server:
+        unlisted = statecast("fetch", server.url, *fetching)
+    assert (unlisted.code, "Give --chain-id" in unlisted.error_line) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["fetch", "scrub", "restore", "tables", "header", "produce"])
+def test_a_text_that_names_no_epoch_says_what_does(command: str, tmp_path: Path) -> None:
+    """Before anything is asked."""
+    arguments = {
+        "fetch": (published_parts(), "--into", tmp_path, "--insecure"),
+        "scrub": (published_parts(), "--in-process"),
+        "restore": (published_parts(), "--to", f"dataset://{tmp_path / 'to'}"),
+        "tables": (f"dataset://{tmp_path}", "--to", tmp_path / "to"),
+        "header": ("--node-home", tmp_path, "--shard-id", 0),
+        "produce": ("--node-home", tmp_path, "--to", tmp_path / "to", "--allow-unsigned"),
+    }[command]
+    outcome = statecast(command, *arguments, "--epoch", "abc")
+    assert (outcome.code, "latest, an epoch height, or an epoch id" in outcome.error_line) == (2, True), outcome.stderr

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,11 @@ import jinja2
 import pytest
 from rich.text import Text
 
+from jobs.event_lines import EventLines
 from jobs.fetch_display import LiveDisplay
 from jobs.report import shown_in_html
 from jobs.terminal import BarProgress, ShownConsole, coloured, configure_logging
-from jobs.watch_log import LogFormat, WatchLog
+from jobs.watch_log import WatchLog
 from pipelines.execution.progress import StageProgress
 from pipelines.fetching.fetch_progress import FetchProgress, SourceProgress
 from pipelines.proving.wanted_record import wanted_record
@@ -164,8 +166,8 @@ def test_lines_of_other_packages_are_shown_as_text(capsys: pytest.CaptureFixture
 
 def test_an_event_of_a_watcher_is_shown_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     """As text and as JSON."""
-    for log_format in LogFormat:
-        WatchLog(log_format).event("note", f"{TITLE}{UNSEEN}", {"place": f"a\nb {MARKUP}", "more": [TITLE]})
+    for events in (None, EventLines(sys.stdout, on_standard_output=True)):
+        WatchLog(events).event("note", f"{TITLE}{UNSEEN}", {"place": f"a\nb {MARKUP}", "more": [TITLE]})
     configure_logging()
     captured = capsys.readouterr()
     assert all(line.isprintable() for line in (captured.out + captured.err).splitlines())

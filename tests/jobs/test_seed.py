@@ -271,7 +271,7 @@ def test_an_older_revision_is_not_followed(tmp_path: Path) -> None:
     publish_random_epoch(tmp_path / "bucket", revision=2)
     assert seed_once(tmp_path / "bucket", tmp_path / "data").code == 0
     publish_random_epoch(tmp_path / "bucket", revision=1)
-    outcome = seed_once(tmp_path / "bucket", tmp_path / "data", "--json")
+    outcome = seed_once(tmp_path / "bucket", tmp_path / "data", "--events", "-")
     refused = [line for line in map(json.loads, outcome.stdout.splitlines()) if line.get("event") == "manifest_refused"]
     assert "revision 2 was seen before" in refused[0]["problem"]
     assert len(list((tmp_path / "data").rglob("state_part_*"))) == len(PART_SIZES)
@@ -284,7 +284,7 @@ def test_a_memory_of_before_signers_is_left_and_said(tmp_path: Path) -> None:
     (memory,) = (tmp_path / "data").rglob("accepted.json")
     memory.write_text(f'{{"chain_id":"{epoch.layout.chain_id}","epochs":[],"format":"urn:statecast:accepted:v1"}}')
     publish_random_epoch(tmp_path / "bucket", revision=1)
-    outcome = seed_once(tmp_path / "bucket", tmp_path / "data", "--json")
+    outcome = seed_once(tmp_path / "bucket", tmp_path / "data", "--events", "-")
     events = [json.loads(line).get("event") for line in outcome.stdout.splitlines()]
     assert [event for event in events if event in ("memory_ignored", "manifest_refused")] == ["memory_ignored", "manifest_refused"]
 
@@ -294,7 +294,7 @@ def test_a_new_revision_is_taken_up(tmp_path: Path) -> None:
     publish_random_epoch(tmp_path / "bucket", shards={0: [70_000]})
     assert seed_once(tmp_path / "bucket", tmp_path / "data").code == 0
     epoch = publish_random_epoch(tmp_path / "bucket", shards={0: [70_000], 1: [80_000]}, revision=2)
-    outcome = seed_once(tmp_path / "bucket", tmp_path / "data", "--json")
+    outcome = seed_once(tmp_path / "bucket", tmp_path / "data", "--events", "-")
     assert outcome.code == 0, outcome.stderr
     summary = json.loads(outcome.stdout.splitlines()[-1])
     assert [shard["bytes_downloaded"] for shard in summary["shards"]] == [0, 80_000]

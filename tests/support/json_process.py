@@ -111,8 +111,8 @@ def running(process: subprocess.Popen[str]) -> Iterator[JsonProcess]:
 
 
 def running_command(*arguments: object) -> AbstractContextManager[JsonProcess]:
-    """Run a statecast command with ``--json``."""
-    return running(start_process(*arguments, "--json"))
+    """Run a statecast command whose events are on standard output."""
+    return running(start_process(*arguments, "--events", "-"))
 
 
 @contextmanager
