@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from jobs.option_groups import Without
-from jobs.options import Json, Plan, ReadLimit, RpcOptions, RunOptions, ShardIds, StateWalkOption, open_executor
+from jobs.options import Json, Plan, ReadLimit, RpcOptions, RunOptions, ShardIds, StateWalkOption, node_home_folder, open_executor
 from jobs.produce import default_work_folder
 from jobs.publish_options import PublishOptions
 from jobs.terminal import coloured, format_bytes, format_seconds, open_console, open_progress, print_json
@@ -69,7 +69,7 @@ def backfill(
     """
     heights = parse_epoch_range(epochs)
     chosen_kernel = choose_kernel(run.kernel)
-    home = node_home.expanduser().resolve()
+    home = node_home_folder(node_home).resolve()
     limit = run.read_limit_each(read_limit)
     older = _older_datasets(source, heights.start)
     wanted = find_node_epochs(home, heights, tuple(shard_id or ()), rpc.contexts().find_in_open_node)

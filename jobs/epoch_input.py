@@ -20,6 +20,7 @@ from jobs.options import (
     ShardIds,
     StateWalkOption,
     epoch_selector,
+    node_home_folder,
 )
 from pipelines.dataset.arrow_dataset import DATASET_SCHEME
 from pipelines.near.trie.trie_walk_source import StateWalk
@@ -71,7 +72,7 @@ class InputOptions:
         contexts = self.rpc.contexts(self.context)
         if self.node_home is not None:
             limit = run.read_limit_each(self.read_limit)
-            home = self.node_home.expanduser()
+            home = node_home_folder(self.node_home)
             found = node_input(home, contexts, selector, shard_ids, state_walk=self.state_walk, read_limit_bytes_per_s=limit)
             if found.left_out and not shard_ids:
                 structlog.get_logger().info("shards that the node does not track are left out", shards=", ".join(map(str, found.left_out)))

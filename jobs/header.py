@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.options import ContextFile, Epoch, Json, RpcOptions, epoch_selector
+from jobs.options import ContextFile, Epoch, Json, RpcOptions, epoch_selector, node_home_folder
 from jobs.terminal import coloured, format_bytes, open_console, print_json
 from pipelines.near.node.native_state_header import VerifiedStateHeader
 from pipelines.near.node.node_state_header import NodeStateHeader, open_state_header
@@ -38,7 +38,7 @@ def header(
 
     Example: `statecast header --node-home ~/.near --shard-id 3 --out header`
     """
-    home = node_home.expanduser()
+    home = node_home_folder(node_home)
     context = rpc.contexts(context_file).find_in_node(home, epoch_selector(epoch, None))
     shard = context.shard(shard_id)
     with open_state_header(home, context.chain_id, shard.shard_uid, context.sync_hash) as state_header:

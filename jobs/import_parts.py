@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.options import Json, Plan, RunOptions, open_executor
+from jobs.options import Json, Plan, RunOptions, node_home_folder, open_executor
 from jobs.parts_input import PartsOptions, open_parts
 from jobs.terminal import BarProgress, LineProgress, format_seconds, open_progress, print_json, say
 from pipelines.execution.progress import StageProgress
@@ -56,7 +56,7 @@ def import_parts(
 
     Example: `statecast import /data/parts --node-home ~/.near --neard /usr/bin/neard --plan`
     """
-    began = time.monotonic()
+    began, home = time.monotonic(), node_home_folder(node_home)
     found = open_parts(parts)
     program = inspect_neard(neard)
     if write_config_file and program.way is LoadWay.TOOL:
@@ -65,7 +65,7 @@ def import_parts(
         found.context,
         found.shards,
         _local_root(found),
-        node_home,
+        home,
         program,
         journal_folder=JOURNAL_FOLDER.expanduser(),
     )

@@ -11,6 +11,7 @@ from jobs.options import Json
 from jobs.terminal import print_json, say
 from pipelines.producing.publish.key_file import generate_key
 from pipelines.producing.publish.kms_key import SCHEME, open_kms_signer
+from schemas.published.public_key import PublicKey
 
 DEFAULT_SIGNING_KEY = Path("~/.config/statecast/signing_key.json")
 """Where keygen puts the key and produce looks for it."""
@@ -35,8 +36,10 @@ def keygen(
         path = Path(file).expanduser()
         place, public_key = str(path), generate_key(path)
         said = f"secret key in {path} (mode 0600)"
+    key_id = PublicKey.parse(public_key).key_id
     if as_json:
-        print_json({"message_type": "summary", "public_key": public_key, "file": place})
+        print_json({"message_type": "summary", "public_key": public_key, "key_id": key_id, "file": place})
     else:
         say(f"public key {public_key}")
+        say(f"key id {key_id}, its name in signatures")
         say(said)

@@ -269,6 +269,19 @@ def epoch_selector(epoch: str | None, epoch_id: str | None) -> str:
     return epoch_id or epoch or "latest"
 
 
+def node_home_folder(node_home: Path) -> Path:
+    """Return a node's home; an InvalidInputError where there is no such folder: a node that was there and went away is another matter."""
+    try:
+        home = node_home.expanduser()
+        is_there = home.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InvalidInputError(problem=f"the node's home can't be looked at: {error}", where="--node-home") from None
+    if not is_there:
+        remedy = "Give the folder that holds config.json and data."
+        raise InvalidInputError(problem="the node's home is not a folder", where=f"--node-home {home}", remedy=remedy)
+    return home
+
+
 def check_epoch_selector(text: str) -> None:
     """Refuse what names no epoch: neither ``latest`` nor an epoch height nor an epoch id."""
     if text == "latest" or (text.isascii() and text.isdecimal() and len(text) <= EPOCH_HEIGHT_DIGITS_MAX):

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.option_groups import Without
-from jobs.options import Epoch, Json, KernelName, NodeHome, TrustOptions
+from jobs.options import Epoch, Json, KernelName, NodeHome, TrustOptions, node_home_folder
 from jobs.proof_display import print_proof, proof_document
 from jobs.terminal import format_bytes, open_console, print_json
 from pipelines.bucket.locate_epoch import locate_epoch
@@ -102,7 +102,7 @@ def prove(
     if node_home is not None:
         if trust.trust_key:
             raise InvalidInputError(problem="--trust-key is for published epochs: a node signs nothing")
-        request = NodeProofRequest(node_home, wanted, epoch or "latest", block, shard_id, layout)
+        request = NodeProofRequest(node_home_folder(node_home), wanted, epoch or "latest", block, shard_id, layout)
         verified = prove_from_node(request)
         if trusted is not None:
             verified = verify_trie_proof(verified.proof, f"proof from {node_home}", trusted)

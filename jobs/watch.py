@@ -19,6 +19,7 @@ from jobs.options import (
     RunOptions,
     ShardIds,
     StateWalkOption,
+    node_home_folder,
     open_executor,
     parse_duration_s,
 )
@@ -114,7 +115,7 @@ def watch(
         address = parse_address(f"{host}:{health_port}", "--health-address", every_host=True, any_port=True)
     signer = publish.choose_signer()
     check_urls(web_seeds=tuple(publish.web_seed or ()), trackers=tuple(publish.tracker or ()))
-    home = node_home.expanduser().resolve()
+    home = node_home_folder(node_home).resolve()
     contexts = rpc.contexts()
     # A watcher works alone in its folder: the default is neither a producer's nor that of a watcher of another node or other shards.
     work_url = work or default_work_folder(publish.to, "watch", str(home), *map(str, sorted(set(shard_id or ()))))

@@ -32,7 +32,7 @@ from typing import Final
 from pipelines.trust.chain import ProvenBlocks, prove_blocks, prove_statement
 from pipelines.trust.equivocation import Contradiction, differing_fields, find_contradictions
 from pipelines.trust.freshness import AcceptedManifests, check_not_expired, two_of_one_revision
-from pipelines.trust.signatures import TrustRule, agreed_signers, verified_signers
+from pipelines.trust.signatures import TrustRule, agreed_signers, verified_signers, who_signed
 from schemas.errors import EquivocationError, InvalidInputError, ManifestError, RollbackError, SignatureError
 from schemas.ids import CryptoHash
 from schemas.published.dsse import Envelope, parse_envelope
@@ -272,7 +272,8 @@ def _parse_manifests(
             # Another source has the signature.
             found[sha256][1].append((source_id, replace(envelope, payload=found[sha256][1][0][1].payload)))
         else:
-            problem = "none of the pinned keys has signed the manifest"
+            signed = who_signed([envelope], _pinned(policy))
+            problem = f"none of the pinned keys has signed the manifest: {signed}"
             refusals.append((source_id, SignatureError(problem=problem, where=source_id, remedy="Check the keys.")))
     offered = []
     for sha256, (manifest, offering) in found.items():

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 PINNED_KEYS_MAX = 256
 """Most keys of a trust rule."""
 
+SIGNERS_SHOWN_MAX = 4
+"""Most signatures, and most keys, that an error names."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrustRule:
@@ -68,11 +71,27 @@ def agreed_signers(
     signers = {key for envelope in envelopes for key in verified_signers(envelope, rule.keys) if key not in discounted}
     if len(signers) < rule.threshold:
         raise SignatureError(
-            problem=f"{len(signers)} of {len(rule.keys)} pinned keys have signed, {rule.threshold} must",
+            problem=f"{len(signers)} of {len(rule.keys)} pinned keys have signed, {rule.threshold} must; {who_signed(envelopes, rule.keys)}",
             where=where,
-            remedy="Check the keys, or wait for more signatures.",
+            remedy="Check the keys, or wait for more signatures; `statecast keygen` and `produce` print a public key with its key id.",
         )
     return tuple(sorted(signers))
+
+
+def who_signed(envelopes: Sequence[Envelope], keys: Collection[PublicKey]) -> str:
+    """Say whose signatures are there, and which of the pinned keys' are not. An envelope has no public keys but their ids, and those that are pinned are known by both."""
+    verified = {key for envelope in envelopes for key in verified_signers(envelope, keys)}
+    pinned = {key.key_id: key for key in keys}
+    told = []
+    for key_id in sorted({signature.key_id for envelope in envelopes for signature in envelope.signatures}):
+        key = pinned.get(key_id)
+        note = "another key, not pinned" if key is None else "pinned" if key in verified else "pinned, and its signature does not verify"
+        told.append(f"{'' if key is None else f'{key}, '}key id {key_id} ({note})")
+    more = f" and {len(told) - SIGNERS_SHOWN_MAX} more" if len(told) > SIGNERS_SHOWN_MAX else ""
+    signed = f"signed by {'; '.join(told[:SIGNERS_SHOWN_MAX])}{more}" if told else "nobody signed it"
+    absent = [f"{key}, key id {key_id}" for key_id, key in pinned.items() if key not in verified]
+    left = f" and {len(absent) - SIGNERS_SHOWN_MAX} more" if len(absent) > SIGNERS_SHOWN_MAX else ""
+    return f"{signed}; not by {'; '.join(absent[:SIGNERS_SHOWN_MAX])}{left}" if absent else signed
 
 
 def _holds(key: PublicKey, signature: bytes, signed: bytes) -> bool:

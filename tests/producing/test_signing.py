@@ -85,7 +85,7 @@ def test_a_damaged_key_file_is_refused(key_file: Path, damage: Callable[[dict[st
     """And nothing of what is in it shows in the error."""
     document = json.loads(key_file.read_text())
     key_file.write_text(damage(document))
-    with pytest.raises(SignatureError) as caught:
+    with pytest.raises(InvalidInputError) as caught:
         load_signer(key_file)
     assert document["secret_key"][8:30] not in str(caught.value)
 
@@ -93,9 +93,9 @@ def test_a_damaged_key_file_is_refused(key_file: Path, damage: Callable[[dict[st
 def test_a_key_that_others_can_read_is_refused(key_file: Path) -> None:
     """The error says how to mend it."""
     os.chmod(key_file, 0o640)
-    with pytest.raises(SignatureError, match="chmod 600"):
+    with pytest.raises(InvalidInputError, match="chmod 600"):
         load_signer(key_file)
-    with pytest.raises(SignatureError, match="keygen"):
+    with pytest.raises(InvalidInputError, match="keygen"):
         load_signer(key_file.with_name("missing"))
 
 
@@ -166,7 +166,7 @@ def test_standard_input_without_a_key_is_an_error(given: bytes) -> None:
     """It says how a key is given."""
     script = "from pipelines.producing.publish.key_file import signer_from_standard_input as read\nread()"
     done = subprocess.run([sys.executable, "-c", script], input=given, capture_output=True, timeout=60, check=False)
-    assert b"SignatureError" in done.stderr and b"standard input" in done.stderr
+    assert b"InvalidInputError" in done.stderr and b"standard input" in done.stderr
 
 
 def test_a_key_is_not_typed_into_a_terminal() -> None:
@@ -176,7 +176,7 @@ def test_a_key_is_not_typed_into_a_terminal() -> None:
     for stdin in (other_end, None):
         command = [sys.executable, "-c", script] if stdin else ["sh", "-c", 'exec "$0" -c "$1" <&-', sys.executable, script]
         done = subprocess.run(command, stdin=stdin, capture_output=True, timeout=60, check=False)
-        assert b"SignatureError: no key comes through it [standard input]" in done.stderr
+        assert b"InvalidInputError: no key comes through it [standard input]" in done.stderr
     os.close(terminal)
     os.close(other_end)
 

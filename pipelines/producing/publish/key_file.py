@@ -21,7 +21,7 @@ from pipelines.producing.publish.process_memory import close_to_others
 from pipelines.producing.publish.signing import Signer
 from pipelines.stores.regular_file import open_regular
 from pipelines.trust.signatures import library_key
-from schemas.errors import InvalidInputError, SignatureError
+from schemas.errors import InvalidInputError
 from schemas.ids import base58_decode, base58_encode
 from schemas.published.public_key import KeyScheme, PublicKey
 
@@ -74,7 +74,7 @@ def load_signer(path: Path) -> Signer:
     """Read a key file.
 
     Raises:
-        SignatureError: no such file, readable by others, or not a key whose halves belong together. Never shows what is in it.
+        InvalidInputError: no such file, readable by others, or not a key whose halves belong together. Never shows what is in it.
     """
     close_to_others()
     try:
@@ -82,11 +82,11 @@ def load_signer(path: Path) -> Signer:
             mode = os.fstat(file.fileno()).st_mode
             data = file.read(KEY_FILE_BYTES_MAX + 1)
     except OSError as error:
-        raise SignatureError(
+        raise InvalidInputError(
             problem=f"the key file can't be read: {error.strerror}", where=str(path), remedy="statecast keygen makes one."
         ) from error
     if stat.S_IMODE(mode) & 0o077:
-        raise SignatureError(problem="the key file can be read or changed by others", where=str(path), remedy=f"chmod 600 {path}")
+        raise InvalidInputError(problem="the key file can be read or changed by others", where=str(path), remedy=f"chmod 600 {path}")
     return _parse(data, str(path))
 
 
@@ -94,19 +94,19 @@ def signer_from_standard_input() -> Signer:
     """Read a key file from standard input, which is empty from then on: no process that is started later inherits it.
 
     Raises:
-        SignatureError: as of a file.
+        InvalidInputError: as of a file.
     """
     where, remedy = "standard input", "Write `--signing-key - < KEY_FILE`."
     close_to_others()
     # A key that is pasted into a terminal stands on the screen.
     if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
-        raise SignatureError(problem="no key comes through it", where=where, remedy=remedy)
+        raise InvalidInputError(problem="no key comes through it", where=where, remedy=remedy)
     try:
         data = sys.stdin.buffer.read(KEY_FILE_BYTES_MAX + 1)
         with open(os.devnull, "rb") as nothing:
             os.dup2(nothing.fileno(), sys.stdin.fileno())
     except OSError as error:
-        raise SignatureError(problem=f"no key can be read: {error.strerror}", where=where, remedy=remedy) from error
+        raise InvalidInputError(problem=f"no key can be read: {error.strerror}", where=where, remedy=remedy) from error
     return _parse(data, where)
 
 
@@ -116,13 +116,13 @@ def _parse(data: bytes, where: str) -> Signer:
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
-        raise SignatureError(problem="this is no key file", where=where, remedy="It holds JSON with public_key and secret_key.")
+        raise InvalidInputError(problem="this is no key file", where=where, remedy="It holds JSON with public_key and secret_key.")
     secret = _decode_secret(document.get("secret_key", document.get("private_key")))
     if secret is None:
-        raise SignatureError(problem="secret_key is not ed25519: and the base58 of 64 bytes", where=where)
+        raise InvalidInputError(problem="secret_key is not ed25519: and the base58 of 64 bytes", where=where)
     signer = _signer_of(secret)
     if signer is None or document.get("public_key") != str(signer.public_key):
-        raise SignatureError(problem="public_key and secret_key do not belong together", where=where)
+        raise InvalidInputError(problem="public_key and secret_key do not belong together", where=where)
     return signer
 
 
