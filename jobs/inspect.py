@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -13,12 +14,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobs.inspect_objects import object_document, print_facts, tables_shard_document
 from jobs.inspect_peer import peer_document, print_peer
 from jobs.options import Json
 from jobs.terminal import coloured, format_bytes, open_console, print_json
 from pipelines.bucket.locate_epoch import locate_epoch
 from pipelines.bucket.published_epoch import read_manifest
 from pipelines.dataset.arrow_dataset import list_shards
+from pipelines.near.epoch.given_context import read_context_file
 from pipelines.near.epoch.node_context import OpenedNode, open_node
 from pipelines.near.epoch.node_epochs import NodeEpoch
 from pipelines.near.node.node_home import read_node_home
@@ -26,9 +29,11 @@ from pipelines.near.node.node_store import NodeSource
 from pipelines.near.trie.trie_walk_source import has_state_root
 from pipelines.nearpeer.peer_url import SCHEME
 from pipelines.nearpeer.survey import NEIGHBOURS_MAX
+from pipelines.restoring.restore_epoch import RESULT_NAME
 from pipelines.stores.open_store import open_store
 from pipelines.stores.ranges import read_object
 from pipelines.stores.regular_file import read_regular
+from schemas.dataset.tables_summary import TABLES_NAME, TablesShard
 from schemas.errors import EpochNotReadyError, InvalidInputError, MalformedPartError, StatecastError
 from schemas.nearcore.epoch_context import EpochContext
 from schemas.nearcore.state_part import Encoding, decode_partial_state, decode_state_part
@@ -36,7 +41,7 @@ from schemas.nearcore.trie_node import decode_trie_node
 from schemas.published.dsse import parse_envelope
 from schemas.published.manifest import Manifest
 from schemas.published.manifest_shard import STORED_BYTES_MAX
-from schemas.published.object_layout import ObjectKind, parse_object_name, split_chain_url
+from schemas.published.object_layout import parse_object_name, split_chain_url
 from schemas.published.shard_statement import ShardStatement
 
 EPOCHS_EXAMINED_MAX: Final = 16
@@ -47,7 +52,7 @@ def inspect(
     what: Annotated[
         str,
         typer.Argument(
-            help="A node's home; near://ed25519:KEY@host:port of a running node; an epoch's or bucket's URL; dataset://…; or a manifest, statement or state part by file or URL."
+            help="A node's home; near://ed25519:KEY@host:port of a running node; an epoch's or bucket's URL; dataset://…; or any file that statecast writes, by path or URL."
         ),
     ],
     neighbours: Annotated[
@@ -66,7 +71,7 @@ def inspect(
     if as_json:
         print_json({"message_type": "summary", **document})
     else:
-        _PRINTERS[document["kind"]](open_console(), document)
+        _PRINTERS.get(document["kind"], print_facts)(open_console(), document)
 
 
 def _document(what: str) -> dict[str, Any]:
@@ -74,7 +79,7 @@ def _document(what: str) -> dict[str, Any]:
         return _dataset(what.removeprefix("dataset://"))
     local = None if "://" in what else Path(what).expanduser()
     if local is not None and local.is_dir() and ((local / "config.json").is_file() or (local / "data" / "CURRENT").is_file()):
-        return _node(local)
+        return _restored(local) or _node(local)
     if local is not None and not local.exists():
         raise InvalidInputError(problem="there is no such file or folder", where=what)
     if local is not None and not local.is_dir():
@@ -82,8 +87,13 @@ def _document(what: str) -> dict[str, Any]:
     root, name = split_chain_url(what)
     if parse_object_name(name) is not None:
         return _object(name.rpartition("/")[2], name, read_object(open_store(root), name, STORED_BYTES_MAX))
-    if local is not None and next(local.rglob("shard.json"), None) is not None and next(local.rglob("manifest.json"), None) is None:
-        return _dataset(what)
+    if local is not None and next(local.rglob("manifest.json"), None) is None:
+        if next(local.rglob("shard.json"), None) is not None:
+            return _dataset(what)
+        if (summaries := sorted(local.rglob(TABLES_NAME))) != []:
+            return _tables(what, summaries)
+        if "chain_id=" not in what and next(local.glob("chain_id=*"), None) is None:
+            raise _unknown(what)
     return _epoch(what)
 
 
@@ -165,6 +175,32 @@ def _dataset(url: str) -> dict[str, Any]:
     return {"kind": "dataset", "url": url, "shards": shards}
 
 
+def _tables(what: str, summaries: list[Path]) -> dict[str, Any]:
+    shards = [tables_shard_document(TablesShard.from_bytes(_read(file), str(file))) for file in summaries]
+    return {"kind": "tables", "url": what, "shards": shards}
+
+
+def _restored(home: Path) -> dict[str, Any] | None:
+    """Describe a database that `statecast restore` wrote; None for another. It has no blocks, so that it knows no epoch by itself."""
+    note, context = home / RESULT_NAME, home / "context.json"
+    if not note.is_file() or not context.is_file():
+        return None
+    try:
+        restored = json.loads(_read(note))
+        shards = [dict(shard) for shard in restored["shards"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InvalidInputError(problem="the note of the restoration can't be read", where=str(note)) from None
+    epoch = read_context_file(context).context
+    return {
+        "kind": "restored_database",
+        "folder": str(home),
+        "chain_id": epoch.chain_id,
+        "epoch_height": epoch.epoch_height,
+        "epoch_id": str(epoch.epoch_id),
+        "shards": shards,
+    }
+
+
 def _epoch(url: str) -> dict[str, Any]:
     root, layout = locate_epoch(url)
     store = open_store(root)
@@ -214,16 +250,40 @@ def _manifest(manifest: Manifest, signature_key_ids: list[str]) -> dict[str, Any
 
 def _object(file_name: str, where: str, data: bytes) -> dict[str, Any]:
     """Describe one file by what it is; the name helps, the bytes decide."""
+    parsed = parse_object_name(where[where.index("chain_id=") :]) if "chain_id=" in where else None
+    if (found := object_document(data, where, None if parsed is None else parsed.kind)) is not None:
+        return found
     if data[:1] == b"{":
+        if parsed is None and not _is_envelope(data):
+            raise _unknown(where)
         envelope = parse_envelope(data, where)
         try:
             return _manifest(Manifest.from_payload(envelope.payload, where), [found.key_id for found in envelope.signatures])
         except StatecastError:
             return _statement(ShardStatement.from_payload(envelope.payload, where))
-    parsed = parse_object_name(where)
-    if parsed is not None and parsed.kind is ObjectKind.TORRENT:
-        raise InvalidInputError(problem="a torrent is shown by any BitTorrent client", where=where)
-    return _state_part(file_name, where, data)
+    try:
+        return _state_part(file_name, where, data)
+    except MalformedPartError:
+        if parsed is None:
+            raise _unknown(where) from None
+        raise
+
+
+def _is_envelope(data: bytes) -> bool:
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and "payload" in document
+
+
+def _unknown(where: str) -> InvalidInputError:
+    return InvalidInputError(
+        problem="inspect does not know what this is",
+        where=where,
+        remedy="It knows what statecast writes: manifests, statements, parts, headers, torrents, proofs, catalogues, claims, contexts, "
+        "datasets, tables and restored databases.",
+    )
 
 
 def _statement(statement: ShardStatement) -> dict[str, Any]:
@@ -377,5 +437,7 @@ _PRINTERS: dict[str, Callable[[Console, dict[str, Any]], None]] = {
     "manifest": _print_manifest,
     "statement": _print_statement,
     "state_part": _print_state_part,
+    "tables": print_facts,
+    "restored_database": print_facts,
     "near_peer": print_peer,
 }

@@ -1,0 +1,100 @@
+"""inspect knows all that statecast writes; what it does not know is a usage error."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import epoch_folder, statecast
+from tests.support.nodes import localnet_home
+from tests.support.published import published_localnet, session_folder
+
+
+@lru_cache
+def written() -> Path:
+    """Return a folder with what commands leave beside a published epoch."""
+    folder = session_folder() / "written"
+    folder.mkdir()
+    for command in (
+        ("export", "--node-home", localnet_home(), "--to", f"dataset://{folder / 'dataset'}", "--shard-id", 0),
+        ("tables", f"dataset://{folder / 'dataset'}", "--to", folder / "tables"),
+        ("restore", published_localnet(), "--to", f"rocksdb://{folder / 'database'}", "--shard-id", 0),
+    ):
+        outcome = statecast(*command, "--in-process")
+        assert outcome.code == 0, outcome.stderr
+    proven = statecast("prove", "--node-home", localnet_home(), "--account", "near", "--out", folder / "proof")
+    assert proven.code == 0, proven.stderr
+    return folder
+
+
+PUBLISHED = {
+    "manifest.json": "manifest",
+    "manifests/000001.json": "manifest",
+    "statements/shard_id=0.json": "statement",
+    "shard_id=0/state_part_000000_of_000001": "state_part",
+    "headers/shard_id=0/header": "state_header",
+    "torrents/shard_id=0.torrent": "torrent",
+    "../../latest.json": "latest_pointer",
+    "../../catalogue.json": "catalogue",
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("renamed", [False, True])
+def test_each_published_object_is_shown(name: str, renamed: bool, tmp_path: Path) -> None:
+    """Under its name and under any other; for people too."""
+    file = (epoch_folder(published_localnet()) / name).resolve()
+    if renamed:
+        (tmp_path / "some file").write_bytes(file.read_bytes())
+        file = tmp_path / "some file"
+    outcome = statecast("inspect", file, "--json")
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.document["kind"] == PUBLISHED[name]
+    assert statecast("inspect", file).code == 0
+
+
+WRITTEN = {
+    "dataset": "dataset",
+    "tables": "tables",
+    "database": "restored_database",
+    "database/context.json": "epoch_context",
+    "proof": "proof",
+    "dataset/**/shard.json": "dataset_shard",
+    "dataset/**/*.arrow": "record_batches",
+    "tables/**/*.parquet": "record_batches",
+    "tables/**/tables.json": "tables_shard",
+}
+
+
+@pytest.mark.parametrize("pattern", WRITTEN)
+def test_each_result_of_a_command_is_shown(pattern: str) -> None:
+    """Files and folders."""
+    found = sorted(written().glob(pattern))[0]
+    outcome = statecast("inspect", found, "--json")
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.document["kind"] == WRITTEN[pattern]
+    assert statecast("inspect", found).code == 0
+    if pattern == "database":
+        assert outcome.document["epoch_height"] == 6 and outcome.document["shards"][0]["shard_uid"] == "s0.v0"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"{}", b"[1]", b"{" * 100_000, b'{"payload": 1', b"PAR1", b"ARROW1", b"d3:abc", bytes(500), None]
+)
+def test_what_is_not_known_is_a_usage_error(content: bytes | None, tmp_path: Path) -> None:
+    """A file of another kind or a folder, without a word about damage: it was never right."""
+    if content is not None:
+        (tmp_path / "file").write_bytes(content)
+    outcome = statecast("inspect", tmp_path if content is None else tmp_path / "file")
+    assert (outcome.code, "inspect does not know what this is" in outcome.error_line) == (2, True), outcome.stderr
+
+
+def test_a_damaged_object_under_its_own_name_is_still_damaged(tmp_path: Path) -> None:
+    """The name says what it should be."""
+    name = epoch_folder(published_localnet()).relative_to(published_localnet()) / "manifest.json"
+    file = tmp_path / name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"{}")
+    assert statecast("inspect", file).code == 21
