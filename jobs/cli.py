@@ -10,17 +10,20 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, partial, wraps
 from importlib import import_module
 from importlib.metadata import version
+from inspect import Parameter, signature
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from jobs.configuration import command_defaults, is_shared, read_configuration
 from jobs.option_groups import with_options_of_fields
 from pipelines.execution.process_exit import leave, say_farewell
 from pipelines.execution.stop_signals import handled_signals, interrupted_by
@@ -33,8 +36,18 @@ INTERRUPTED = "interrupted; run the same command again: nothing is lost, it goes
 _EXIT_CODE_HELP = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "; any other means failure."
 
 
+@dataclass(slots=True)
+class _Asked:
+    as_json: bool = False
+    """Also by a variable or a file."""
+
+
+asked = _Asked()
+"""What this process's command was asked for, so far as it was understood."""
+
+
 @dataclass(frozen=True, slots=True)
-class _Command:
+class _Listed:
     name: str
     summary: str
     """The first paragraph of its help."""
@@ -44,60 +57,60 @@ class _Command:
     """In the module; empty where it is called like the command."""
 
 
-_COMMANDS: dict[str, tuple[_Command, ...]] = {
+_COMMANDS: dict[str, tuple[_Listed, ...]] = {
     "Publish a chain's epochs": (
-        _Command(
+        _Listed(
             "produce", "Compute an epoch's state parts and publish them, every object read back and verified, the signed manifest last."
         ),
-        _Command("watch", "Publish every epoch of a node from now on, each once, as soon as its state snapshot is complete."),
-        _Command("backfill", "Publish a range of past epochs from one node, each proved against its state roots like a fresh one."),
-        _Command(
+        _Listed("watch", "Publish every epoch of a node from now on, each once, as soon as its state snapshot is complete."),
+        _Listed("backfill", "Publish a range of past epochs from one node, each proved against its state roots like a fresh one."),
+        _Listed(
             "plan",
             "Tell what publishing takes before it is built: objects, requests, storage, traffic, machine hours, and whether the deadline is met.",
         ),
-        _Command("keygen", "Make an ed25519 key for signing manifests; the file is readable by you alone."),
+        _Listed("keygen", "Make an ed25519 key for signing manifests; the file is readable by you alone."),
     ),
     "Start a node, and help others to": (
-        _Command("fetch", "Fetch an epoch's state parts from many sources at once, verify each, and put it under its name."),
-        _Command("restore", "Apply every part, write the whole state, and prove the state root of what was written by reading it back."),
-        _Command(
+        _Listed("fetch", "Fetch an epoch's state parts from many sources at once, verify each, and put it under its name."),
+        _Listed("restore", "Apply every part, write the whole state, and prove the state root of what was written by reading it back."),
+        _Listed(
             "import",
             "Hand verified parts over to a stopped node. Experimental: not yet seen to work on a real neard; restore is the supported way.",
             "import_parts",
             "import_parts",
         ),
-        _Command("seed", "Seed the newest epochs of a bucket over BitTorrent until SIGTERM, SIGINT or SIGHUP."),
-        _Command("serve", "Serve a folder's state parts, headers, torrents and manifests over HTTP until SIGTERM, SIGINT or SIGHUP."),
+        _Listed("seed", "Seed the newest epochs of a bucket over BitTorrent until SIGTERM, SIGINT or SIGHUP."),
+        _Listed("serve", "Serve a folder's state parts, headers, torrents and manifests over HTTP until SIGTERM, SIGINT or SIGHUP."),
     ),
     "Work with the data": (
-        _Command(
+        _Listed(
             "inspect",
             "Show what is in something: for people, or with --json for programs. Nothing is verified; `statecast check` does that.",
         ),
-        _Command("export", "Export an epoch's flat state as record batches, and prove that they hash to the chain's state root."),
-        _Command(
+        _Listed("export", "Export an epoch's flat state as record batches, and prove that they hash to the chain's state root."),
+        _Listed(
             "tables",
             "Write an exported epoch as Parquet tables with typed columns: accounts, access keys, contract data and so on, a folder a kind.",
         ),
-        _Command(
+        _Listed(
             "prove", "Prove what the state says of an account, access key, contract entry or contract code; also that it is not there."
         ),
-        _Command(
+        _Listed(
             "verify-proof",
             "Verify a proof offline: its nodes, its value or absence, and its state root against what you trust.",
             "verify_proof",
             "verify_proof_file",
         ),
-        _Command("header", "Give a shard's state header (ShardStateSyncResponseHeader), as neard dumps it beside the parts."),
+        _Listed("header", "Give a shard's state header (ShardStateSyncResponseHeader), as neard dumps it beside the parts."),
     ),
     "Keep what is published": (
-        _Command(
+        _Listed(
             "check",
             "Verify every object of a published epoch: digests, tries against the state roots, key intervals, torrents, signatures.",
         ),
-        _Command("scrub", "Read back what is stored and compare it with the signed manifests: documents all, parts by sample."),
-        _Command("gc", "Delete the epochs of a chain that are no longer kept, and what killed runs left."),
-        _Command("catalogue", "Show which epochs a store has: shards, bytes, whether they are complete, and which are about to go."),
+        _Listed("scrub", "Read back what is stored and compare it with the signed manifests: documents all, parts by sample."),
+        _Listed("gc", "Delete the epochs of a chain that are no longer kept, and what killed runs left."),
+        _Listed("catalogue", "Show which epochs a store has: shards, bytes, whether they are complete, and which are about to go."),
     ),
 }
 """By who needs them."""
@@ -126,7 +139,27 @@ class _Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Return the command that is called."""
         name, shown, rest = super().resolve_command(ctx, args)
-        return name, shown and load_command(str(shown.name)), rest
+        if shown is None:
+            return name, shown, rest
+        command = load_command(str(shown.name))
+        place, content = read_configuration(ctx.params.get("config"))
+        defaults = command_defaults(place, content, str(command.name), command_names(), command.params)
+        vars(ctx)["default_map"] = {str(command.name): defaults}
+        return name, command, rest
+
+
+class _Command(TyperCommand):
+    """One command: what its call names comes before what a variable or a file names for all."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse; see `click.Command.parse_args`."""
+        rest = super().parse_args(ctx, args)
+        is_named = {name: ctx.get_parameter_source(name).name == "COMMANDLINE" for name in ctx.params if ctx.get_parameter_source(name)}
+        if not is_named.get("node_home", True) and any(
+            ctx.params.get(other) is not None and is_named[other] for other in ("source", "url") if other in is_named
+        ):
+            ctx.params["node_home"] = None
+        return rest
 
 
 @cache
@@ -135,12 +168,46 @@ def load_command(name: str) -> TyperCommand:
     panel, command = _PANELS[name]
     function = getattr(import_module(f"jobs.{command.module or name}"), command.function or name)
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-    alone.command(name, epilog=_EXIT_CODE_HELP, rich_help_panel=panel)(with_options_of_fields(function))
+    alone.command(name, cls=_Command, epilog=_EXIT_CODE_HELP, rich_help_panel=panel)(_told(with_options_of_fields(function)))
     loaded: Any = typer.main.get_command(alone)
     for parameter in loaded.params:
         # Each has a variable of its name; hundreds of lines that say so hide what one looks for.
         parameter.show_envvar = False
+        option = next((text.removeprefix("--") for text in parameter.opts if text.startswith("--")), "")
+        if is_shared(option, name):
+            own, shared = (f"STATECAST_{text}".upper().replace("-", "_") for text in (f"{name}_{parameter.name}", option))
+            vars(parameter)["envvar"] = [own, shared]
     return loaded  # type: ignore[no-any-return]
+
+
+def _told(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command with options, beside its own, that say how much is told meanwhile."""
+
+    def option(words: str, *names: str) -> Any:
+        return Annotated[bool, typer.Option(*names, help=words, rich_help_panel="What is told meanwhile")]
+
+    options = {
+        "quiet": option("Tell of warnings and errors alone, on standard error; the result is printed.", "--quiet", "-q"),
+        "verbose": option(
+            "Tell each second where it stands, what libraries log, and where an unforeseen failure arose.", "--verbose", "-v"
+        ),
+        "no_progress": option("No bars, and no lines that say where it stands.", "--no-progress"),
+    }
+
+    @wraps(command)
+    def telling(**values: Any) -> None:
+        # Its library takes longer to import than help to show.
+        from jobs.terminal import tell_more_or_less
+
+        tell_more_or_less(**{name: values.pop(name) for name in options})
+        asked.as_json = bool(values.get("as_json")) or values.get("events") == "-"
+        command(**values)
+
+    own = signature(command)
+    added = [Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=hint) for name, hint in options.items()]
+    vars(telling)["__signature__"] = own.replace(parameters=[*own.parameters.values(), *added])
+    telling.__annotations__ = {**command.__annotations__, **options}
+    return telling
 
 
 def command_names() -> list[str]:
@@ -156,7 +223,8 @@ app = typer.Typer(
     # The library that draws the help of commands takes longer to import than this list to show.
     rich_markup_mode=None,
     help="Publish the state of a NEAR chain each epoch as nearcore-exact state parts, verified and signed.\n\n"
-    "Every option is an environment variable too: STATECAST_FETCH_INTO is --into of fetch.\n\n" + _EXIT_CODE_HELP,
+    "Every option is an environment variable too: STATECAST_FETCH_INTO is --into of fetch; STATECAST_NODE_HOME, STATECAST_TO and "
+    "STATECAST_TRUST_KEY are those of all commands.\n\n" + _EXIT_CODE_HELP,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "STATECAST"},
 )
 
@@ -172,6 +240,14 @@ def _main(
     show_version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, show_envvar=False, help="Print the version and exit.")
     ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            show_envvar=False,
+            help="File with options. Default: STATECAST_CONFIG, ./statecast.toml or ~/.config/statecast/statecast.toml.",
+        ),
+    ] = None,
 ) -> None:
     # Its library takes longer to import than a list of commands to show.
     from jobs.terminal import configure_logging
@@ -182,6 +258,7 @@ def _main(
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command with arguments; return its exit code. Prints expected errors in one line, without a traceback."""
+    asked.as_json = False
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:], "--help"]
     try:
@@ -238,17 +315,22 @@ def _unforeseen(error: Exception, arguments: Sequence[str]) -> int:
         _print_error_json(arguments, {"kind": "invalid_input", "exit_code": exit_code, "problem": message, "message": message})
         shown()
         return exit_code
-    if os.environ.get("STATECAST_TRACEBACK"):
+    if os.environ.get("STATECAST_TRACEBACK") or _is_verbose():
         for line in "".join(traceback.format_exception(error)).splitlines():
             _say(line)
     message = shown_text(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
     _print_error_json(arguments, {"kind": "unexpected", "exit_code": 1, "problem": message, "message": message})
-    _say(f"unexpected failure: {message}. Run again with STATECAST_TRACEBACK=1 in the environment for the details.")
+    _say(f"unexpected failure: {message}. Run again with --verbose for the details.")
     return 1
 
 
+def _is_verbose() -> bool:
+    terminal = sys.modules.get("jobs.terminal")
+    return terminal is not None and terminal.told.verbose
+
+
 def _print_error_json(arguments: Sequence[str], error: dict[str, object]) -> None:
-    if _asks_for_json(arguments):
+    if asked.as_json or _asks_for_json(arguments):
         from jobs.terminal import print_json
 
         print_json({"message_type": "error", "error": error})

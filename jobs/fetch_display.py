@@ -5,7 +5,6 @@ Displays go to standard error; JSON lines where ``--events`` says.
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import asdict
 from typing import Protocol
@@ -16,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 
 from jobs.event_lines import EventLines
-from jobs.terminal import LINE_INTERVAL_S, ShownConsole, coloured, format_bytes, format_seconds
+from jobs.terminal import ShownConsole, coloured, format_bytes, format_seconds, shows_bars, told
 from pipelines.fetching.fetch_progress import FetchProgress, FetchWatcher
 
 JSON_INTERVAL_S = 1.0
@@ -67,7 +66,8 @@ class FetchLineDisplay:
     def progress(self, progress: FetchProgress) -> None:
         """Log now and then, and at the end."""
         now_s = time.monotonic()
-        if self._spoke_s is not None and now_s - self._spoke_s < LINE_INTERVAL_S and progress.parts_done < progress.parts_total:
+        is_last = progress.parts_done == progress.parts_total
+        if told.no_progress or (self._spoke_s is not None and now_s - self._spoke_s < told.interval_s and not is_last):
             return
         self._spoke_s = now_s
         structlog.get_logger().info(
@@ -127,7 +127,7 @@ def open_fetch_display(events: EventLines | None) -> FetchDisplay:
     """Return the display that fits; a program that reads events on standard output is the only one that is told."""
     if events is not None and events.on_standard_output:
         return FetchEventDisplay(events, None)
-    shown = LiveDisplay(ShownConsole(stderr=True)) if sys.stderr.isatty() else FetchLineDisplay()
+    shown = LiveDisplay(ShownConsole(stderr=True)) if shows_bars() else FetchLineDisplay()
     return shown if events is None else FetchEventDisplay(events, shown)
 
 

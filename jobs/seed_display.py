@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Final, Protocol
 
@@ -11,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 
 from jobs.event_lines import EventLines
-from jobs.terminal import LINE_INTERVAL_S, ShownConsole, format_bytes
+from jobs.terminal import ShownConsole, format_bytes, shows_bars, told
 from pipelines.seeding.status import SeedEvent, SeedStatus, ShardStatus
 
 JSON_INTERVAL_S: Final = 5.0
@@ -64,7 +63,7 @@ class SeedLineDisplay:
     def status(self, status: SeedStatus) -> None:
         """Log a line a shard now and then."""
         now_s = time.monotonic()
-        if now_s - self._spoke_at_s < LINE_INTERVAL_S:
+        if now_s - self._spoke_at_s < told.interval_s:
             return
         self._spoke_at_s = now_s
         for shard in status.shards:
@@ -118,7 +117,7 @@ def open_seed_display(events: EventLines | None) -> SeedDisplay:
     """Return the display that fits; a program that reads events on standard output is the only one that is told."""
     if events is not None and events.on_standard_output:
         return SeedEventDisplay(events, None)
-    shown = TableDisplay() if sys.stderr.isatty() else SeedLineDisplay()
+    shown = TableDisplay() if shows_bars() else SeedLineDisplay()
     return shown if events is None else SeedEventDisplay(events, shown)
 
 

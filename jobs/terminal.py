@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterable, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import structlog
@@ -21,6 +22,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from pipelines.execution.progress import StageProgress
+from schemas.errors import InvalidInputError
 from schemas.shown_text import shown_text, shown_values
 
 LINE_INTERVAL_S = 10.0
@@ -188,7 +190,7 @@ class LineProgress:
         key, now = (progress.stage, progress.shard), time.monotonic()
         began = self._began.setdefault(key, now)
         spoke = self._spoke.setdefault(key, now)
-        if not progress.total or (progress.done < progress.total and now - spoke < LINE_INTERVAL_S):
+        if told.no_progress or not progress.total or (progress.done < progress.total and now - spoke < told.interval_s):
             return
         self._spoke[key] = now
         left_s = (now - began) / progress.done * (progress.total - progress.done) if progress.done else None
@@ -228,14 +230,56 @@ class _OtherPackages(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """See `logging.Handler.emit`."""
         log = structlog.get_logger()
-        write = log.error if record.levelno >= logging.ERROR else log.warning
+        write = log.error if record.levelno >= logging.ERROR else log.warning if record.levelno >= logging.WARNING else log.info
         write(record.getMessage(), package=record.name)
 
 
+@dataclass(slots=True)
+class Told:
+    """How much a command tells of what it does, on standard error."""
+
+    quiet: bool = False
+    """Warnings and errors alone."""
+    verbose: bool = False
+    no_progress: bool = False
+
+    @property
+    def interval_s(self) -> float:
+        """How often a line says where a stage stands."""
+        return math.inf if self.no_progress else 1.0 if self.verbose else LINE_INTERVAL_S
+
+    @property
+    def level(self) -> int:
+        """The least level of a log line that is written."""
+        return logging.WARNING if self.quiet else logging.INFO
+
+
+told = Told()
+"""What this process's command was asked to tell."""
+
+
+def tell_more_or_less(**change: bool) -> None:
+    """Change `told`; log lines follow."""
+    for name, value in change.items():
+        setattr(told, name, value)
+    if told.quiet and told.verbose:
+        raise InvalidInputError(problem="--quiet excludes --verbose")
+    logging.getLogger().setLevel(logging.INFO if told.verbose else logging.WARNING)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(told.level))
+
+
+def shows_bars() -> bool:
+    """Whether a display may be drawn over and over: standard error is a terminal, and nobody asked for less."""
+    return sys.stderr.isatty() and not told.quiet and not told.no_progress
+
+
 def configure_logging() -> None:
-    """Send log lines to standard error, without colours where it is no terminal."""
+    """Send log lines to standard error, without colours where it is no terminal; as much as a command tells by itself."""
+    for option in fields(told):
+        setattr(told, option.name, False)
     logging.basicConfig(handlers=[_OtherPackages()], level=logging.WARNING)
     structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(told.level),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%SZ", utc=True),
@@ -254,4 +298,4 @@ def open_console() -> ShownConsole:
 
 def open_progress() -> BarProgress | LineProgress:
     """Return the progress display that fits standard error."""
-    return BarProgress(ShownConsole(stderr=True)) if sys.stderr.isatty() else LineProgress()
+    return BarProgress(ShownConsole(stderr=True)) if shows_bars() else LineProgress()

@@ -285,7 +285,7 @@ def test_inspect_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     """A file of something else."""
     (tmp_path / "file").write_text("something else")
     outcome = statecast("inspect", tmp_path / "file", "--json")
-    assert (outcome.code, outcome.document["error"]["kind"]) == (20, "malformed_part")
+    assert (outcome.code, outcome.document["error"]["kind"]) == (2, "invalid_input")
 
 
 @needs_headers
@@ -323,6 +323,6 @@ def test_an_export_is_not_done_twice(tmp_path: Path) -> None:
 def test_the_installed_command_reports_errors_like_this_one(tmp_path: Path) -> None:
     """The process's own exit code and its one line."""
     outcome = statecast_process("produce", "--node-home", tmp_path / "none", "--to", tmp_path, "--signing-key", signing_key(), "--json")
-    assert outcome.code == 10
-    assert outcome.document["error"]["exit_code"] == 10
+    assert outcome.code == 2
+    assert outcome.document["error"]["exit_code"] == 2
     assert len(outcome.stderr.splitlines()) == 1
