@@ -17,8 +17,10 @@ from typing import Any
 
 import structlog
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.segment import Segment
+from rich.table import Column, Table
 from rich.text import Text
 
 from pipelines.execution.progress import StageProgress
@@ -28,8 +30,14 @@ from schemas.shown_text import shown_text, shown_values
 LINE_INTERVAL_S = 10.0
 """Off a terminal, a stage writes a line at its beginning and end and about this often between."""
 
+BAR_COLUMNS_MIN = 110
+"""Columns of a terminal from which on bars are wide."""
+
 RESULT_WIDTH = 180
 """Columns of a table that goes into a file or a pipe."""
+
+_WIDTH_MAX = 100_000
+"""Wider than any table."""
 
 _STAGE_NAMES = {
     "export": "export records",
@@ -100,6 +108,30 @@ class ShownConsole(Console):
         for segment in super().render(renderable, options):
             yield segment if segment.control or segment.text.isprintable() else _shown_segment(segment)
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """See `Console.print`. A table is as wide as it needs; on a terminal that is too narrow for it, each row is lines of its own."""
+        if len(objects) == 1 and isinstance(table := objects[0], Table):
+            width = Measurement.get(self, self.options.update(max_width=_WIDTH_MAX), table).maximum
+            if width > self.width:
+                if self.is_terminal:
+                    self._print_rows(table)
+                else:
+                    narrow, self.width = self.width, width
+                    super().print(table, **options)
+                    self.width = narrow
+                return
+        super().print(*objects, **options)
+
+    def _print_rows(self, table: Table) -> None:
+        if table.title:
+            super().print(table.title, soft_wrap=True, highlight=False)
+        names = [str(column.header) for column in table.columns]
+        for cells in zip(*(column.cells for column in table.columns), strict=True):
+            for name, cell in zip(names, cells, strict=True):
+                shown = cell if isinstance(cell, Text) else Text(shown_text(str(cell)))
+                super().print(Text.assemble(f"  {shown_text(name):<{max(map(len, names))}}  ", shown), soft_wrap=True, highlight=False)
+            super().print()
+
 
 def _shown_segment(segment: Segment) -> Segment:
     return segment._replace(text="\n".join(map(shown_text, segment.text.split("\n"))))
@@ -143,9 +175,10 @@ class BarProgress:
         self._console = console
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=24 if console.width >= BAR_COLUMNS_MIN else 8),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rates]}", markup=False),
+            # On a narrow terminal this wraps before anything else is cut.
+            TextColumn("{task.fields[rates]}", markup=False, table_column=Column(no_wrap=False, overflow="fold")),
             TimeElapsedColumn(),
             TimeRemainingColumn(elapsed_when_finished=False),
             console=console,
