@@ -10,7 +10,7 @@ from rich.table import Table
 
 from jobs.event_lines import fail
 from jobs.option_groups import Without
-from jobs.options import Json, RunOptions, ShardIds, TrustOptions, open_executor
+from jobs.options import Json, PublishedShardIds, RunOptions, TrustOptions, open_executor
 from jobs.terminal import coloured, format_bytes, open_console, open_progress, print_json
 from pipelines.bucket.locate_epoch import locate_epoch
 from pipelines.execution.stage_runner import StageRunner
@@ -28,7 +28,7 @@ def check(
     url: Annotated[
         str, typer.Argument(help="An epoch's folder (…/chain_id=…/epoch_height=…/epoch_id=…), or a bucket's: its latest epoch.")
     ],
-    shard_id: ShardIds = None,
+    shard_id: PublishedShardIds = None,
     trust: Annotated[TrustOptions, Without("insecure")],
     run: RunOptions,
     as_json: Json = False,

@@ -23,6 +23,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from jobs.command_time import command_time
 from jobs.configuration import command_defaults, is_shared, read_configuration
 from jobs.option_groups import with_options_of_fields
 from pipelines.execution.process_exit import leave, say_farewell
@@ -258,6 +259,11 @@ def _main(
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command with arguments; return its exit code. Prints expected errors in one line, without a traceback."""
+    command_time.begin()
+    return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     asked.as_json = False
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:], "--help"]
@@ -362,7 +368,10 @@ def main() -> None:
             # What a terminal's encoding lacks is written as an escape and ends nothing.
             stream.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:]
+    name = next((argument for argument in arguments if argument in _PANELS), None)
+    if name is not None and sys.stderr.isatty() and not {"--quiet", "-q", "--help", "-h"} & set(arguments):
+        command_time.say_soon(name)
     with handled_signals(partial(_give_up, arguments)):
-        code = run(arguments)
+        code = _run(arguments)
     say_farewell()
     leave(code)

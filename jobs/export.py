@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import closing
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from jobs.command_time import command_time
 from jobs.epoch_input import InputOptions
 from jobs.options import Json, RunOptions, open_executor
 from jobs.terminal import format_bytes, format_seconds, open_console, open_progress, print_json
@@ -41,7 +41,6 @@ def export(
 
     Example: `statecast export --node-home ~/.near --to dataset:///data/state --format parquet`
     """
-    began = time.monotonic()
     chosen_kernel = choose_kernel(run.kernel)
     found = given.open(run)
     if found.source is None:
@@ -53,7 +52,7 @@ def export(
         require_shared(executor, {"--to": url})
         progress.note(f"exporting from {found.describe()}, {executor.description}, {chosen_kernel.name} kernel")
         datasets = export_epoch(runner, found.source, found.context, ExportSettings(url, file_format))
-        exported_s = time.monotonic() - began
+        exported_s = command_time.seconds()
         progress.note(f"every record and value is exported after {format_seconds(exported_s)}: the snapshot is no longer needed")
         datasets = [verify_dataset(runner, chosen_kernel, dataset, found.source) for dataset in datasets]
     where = f"{url}/{EpochLayout.of(found.context).folder}"
@@ -63,7 +62,7 @@ def export(
             "dataset": f"{DATASET_SCHEME}{where}",
             "kernel": chosen_kernel.name,
             "snapshot_needed_until_s": round(exported_s, 3),
-            "seconds": round(time.monotonic() - began, 3),
+            "seconds": round(command_time.seconds(), 3),
             "context": found.context.to_json(),
             "shards": [_shard_json(dataset) for dataset in datasets],
         }

@@ -12,9 +12,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from jobs.command_time import command_time
 from jobs.event_lines import Events, fail, opened_events, write_result
 from jobs.fetch_display import open_fetch_display
-from jobs.options import Json, KernelName, Plan, ShardIds, TrustOptions, epoch_selector, parse_byte_count
+from jobs.options import Json, KernelName, Plan, PublishedShardIds, TrustOptions, epoch_selector, parse_byte_count
 from jobs.terminal import coloured, format_bytes, format_seconds, open_console
 from pipelines.fetching.fetch_epoch import EpochFetch
 from pipelines.fetching.fetch_result import FetchPlan, FetchResult, FetchShard
@@ -47,7 +48,7 @@ def fetch(
         str | None, typer.Option("--epoch", help="latest (default), an epoch height, or an id.", rich_help_panel=_WHAT)
     ] = None,
     epoch_id: Annotated[str | None, typer.Option("--epoch-id", help="An epoch id; the same as --epoch ID.", rich_help_panel=_WHAT)] = None,
-    shard_id: ShardIds = None,
+    shard_id: PublishedShardIds = None,
     source: Annotated[
         list[str] | None,
         typer.Option(
@@ -219,7 +220,7 @@ def _result_json(result: FetchResult, settings: FetchSettings) -> dict[str, obje
         "shards": [_fetched_shard_json(shard, result.tied_to_chain) for shard in result.shards],
         "sources": [asdict(source) for source in result.sources],
         "warnings": result.warnings,
-        "seconds": result.seconds,
+        "seconds": command_time.seconds(),
         "trust": settings.policy.description,
         "epoch": result.layout.folder,
     }
@@ -250,7 +251,9 @@ def _print_plan(planned: FetchPlan, settings: FetchSettings) -> None:
 
 def _print_result(result: FetchResult, settings: FetchSettings) -> None:
     console = open_console()
-    table = Table(title=f"{result.folder}, manifest revision {result.revision}, {format_seconds(result.seconds)}", title_justify="left")
+    table = Table(
+        title=f"{result.folder}, manifest revision {result.revision}, {format_seconds(command_time.seconds())}", title_justify="left"
+    )
     for name in ("shard", "parts", "fetched", "were here", "bytes"):
         table.add_column(name, justify="right")
     table.add_column("state root", overflow="fold")

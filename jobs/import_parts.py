@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from jobs.command_time import command_time
 from jobs.options import Json, Plan, RunOptions, node_home_folder, open_executor
 from jobs.parts_input import PartsOptions, open_parts
 from jobs.terminal import BarProgress, LineProgress, format_seconds, open_progress, print_json, say
@@ -56,7 +56,7 @@ def import_parts(
 
     Example: `statecast import /data/parts --node-home ~/.near --neard /usr/bin/neard --plan`
     """
-    began, home = time.monotonic(), node_home_folder(node_home)
+    home = node_home_folder(node_home)
     found = open_parts(parts)
     program = inspect_neard(neard)
     if write_config_file and program.way is LoadWay.TOOL:
@@ -87,7 +87,7 @@ def import_parts(
             loaded = load_parts(planned, _Loaded(progress), timeout_s)
         elif write_config_file:
             backup = write_config(planned.config_file, planned.parts_root)
-    _print_result(planned, loaded, backup, write_config_file, time.monotonic() - began, as_json=as_json)
+    _print_result(planned, loaded, backup, write_config_file, command_time.seconds(), as_json=as_json)
 
 
 class _Loaded:

@@ -403,7 +403,7 @@ def _print_manifest(console: Console, document: dict[str, Any]) -> None:
     console.print(table)
     for name in ("epoch_id", "sync_hash", "protocol_version", "encoding", "producer_version"):
         console.print(f"{name.replace('_', ' '):<17} {document[name]}", highlight=False)
-    signed = ", ".join(document["signature_key_ids"]) or "nobody"
+    signed = ", ".join(document["signature_key_ids"]) or "none"
     console.print(f"{'signed by key id':<17} {signed}", highlight=False, soft_wrap=True)
     for shard in document["shards"]:
         if shard["parent_shard_uid"] is not None:

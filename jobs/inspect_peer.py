@@ -98,7 +98,7 @@ def print_peer(console: Console, document: dict[str, Any]) -> None:
     if tried:
         table = Table("peer", "shard", "object", "seconds", "result", title="asked for", title_justify="left")
         for peer_id, one in tried:
-            result = one["problem"] or ("nothing" if one["bytes"] is None else format_bytes(one["bytes"]))
+            result = one["problem"] or ("none" if one["bytes"] is None else format_bytes(one["bytes"]))
             name = "header" if one["part_id"] is None else f"part {one['part_id']}"
             table.add_row(peer_id, str(one["shard_id"]), name, f"{one['seconds']:.3f}", result)
         console.print(table)

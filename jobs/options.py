@@ -46,7 +46,22 @@ Epoch = Annotated[
 ]
 EpochId = Annotated[str | None, typer.Option("--epoch-id", help="An epoch id; the same as --epoch ID.", rich_help_panel=_EPOCH)]
 ShardIds = Annotated[
-    list[int] | None, typer.Option("--shard-id", help="A shard to work on; may be repeated. Default: all tracked.", rich_help_panel=_EPOCH)
+    list[int] | None,
+    typer.Option(
+        "--shard-id",
+        help="A shard to work on; may be repeated. Default: all that the source has; of a node, all that it tracks.",
+        rich_help_panel=_EPOCH,
+        show_default=False,
+    ),
+]
+PublishedShardIds = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--shard-id",
+        help="A shard to work on; may be repeated. Default: all that the epoch's manifest lists.",
+        rich_help_panel=_EPOCH,
+        show_default=False,
+    ),
 ]
 ReadLimit = Annotated[
     str | None,

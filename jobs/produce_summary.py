@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from jobs.command_time import command_time
 from jobs.terminal import coloured, format_bytes, format_seconds, open_console, print_json, say
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.producing.produce_epoch import EpochResult
@@ -34,7 +35,7 @@ def result_json(result: EpochResult, runner: StageRunner, report_file: Path | No
         "source": result.source,
         "kernel": result.kernel_name,
         "executor": result.executor,
-        "seconds": round(result.seconds, 3),
+        "seconds": round(command_time.seconds(), 3),
         "snapshot_needed_until_s": round(result.exported_s, 3),
         "report": None if report_file is None else str(report_file),
         "context": result.context.to_json(),
@@ -85,8 +86,11 @@ def print_summary(result: EpochResult, report_file: Path | None) -> None:
     console = open_console()
     console.print(table)
     signed = f"signed by {result.signed_by}" if result.signed_by else ("unsigned", "yellow")
-    console.print(coloured(f"manifest revision {result.manifest_revision}, ", signed, f", in {format_seconds(result.seconds)}"))
+    console.print(coloured(f"manifest revision {result.manifest_revision}, ", signed, f", in {format_seconds(command_time.seconds())}"))
     console.print(result.epoch_url, highlight=False, soft_wrap=True)
+    console.print(
+        "ratio: bytes of the parts as nearcore writes them without compression, over the bytes stored", highlight=False, soft_wrap=True
+    )
     for missing in result.published.notes:
         console.print(coloured(("note", "yellow"), f" {missing}"), highlight=False, soft_wrap=True)
     if report_file is not None:

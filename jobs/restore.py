@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from jobs.command_time import command_time
 from jobs.options import Json, RunOptions, open_executor
 from jobs.parts_input import PartsOptions, open_parts
 from jobs.terminal import format_bytes, format_seconds, open_console, open_progress, print_json, say
@@ -47,7 +47,6 @@ def restore(
 
     Example: `statecast restore /data/parts --to dataset:///data/state`
     """
-    began = time.monotonic()
     if not to.startswith((DATASET_SCHEME, _ROCKSDB)):
         raise InvalidInputError(problem="--to names neither dataset:// nor rocksdb://", where=to)
     if to.startswith(DATASET_SCHEME):
@@ -85,12 +84,12 @@ def restore(
             if database.was_there:
                 progress.note("an earlier run had finished it: nothing was done")
     if as_json:
-        seconds = round(time.monotonic() - began, 3)
+        seconds = round(command_time.seconds(), 3)
         document = {"message_type": "summary", "restored": where, "kernel": chosen_kernel.name, "seconds": seconds, "shards": rows}
         document["absent_shard_ids"] = list(found.absent_shard_ids)
         print_json(document)
         return
-    _print_summary(rows, where, time.monotonic() - began)
+    _print_summary(rows, where, command_time.seconds())
     if found.absent_shard_ids:
         say(f"not in the folder, so not restored: shard {', '.join(map(str, found.absent_shard_ids))}")
 

@@ -10,7 +10,7 @@ import typer
 
 from jobs.event_lines import EventLines, Events, fail, opened_events, write_result
 from jobs.option_groups import Without
-from jobs.options import Json, ShardIds, TrustOptions, parse_byte_count
+from jobs.options import Json, PublishedShardIds, TrustOptions, parse_byte_count
 from jobs.seed_display import open_seed_display
 from pipelines.bittorrent.session import SessionSettings
 from pipelines.execution.status_server import Health, status_server
@@ -44,7 +44,7 @@ def seed(
     data: Annotated[Path, typer.Option("--data", help="A folder of the seeder's own. Old epochs in it are deleted.")],
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="How many of the newest epochs to keep.")] = 2,
     chain_id: Annotated[str | None, typer.Option("--chain-id", help="The chain, where the URL does not name it.")] = None,
-    shard_id: ShardIds = None,
+    shard_id: PublishedShardIds = None,
     local: Annotated[
         Path | None,
         typer.Option("--local", help="A folder that has epochs already (what produce wrote): whole shards in it are seeded in place."),

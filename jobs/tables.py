@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import closing
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from jobs.command_time import command_time
 from jobs.options import Epoch, EpochId, Json, RunOptions, ShardIds, epoch_selector, open_executor
 from jobs.terminal import format_bytes, open_console, open_progress, print_json
 from pipelines.dataset.tables.export_tables import chosen_shards, export_tables, prove_roots
@@ -38,7 +38,6 @@ def tables(
 
     Example: `statecast tables dataset:///data/state --to /data/tables`
     """
-    began = time.monotonic()
     shards = chosen_shards(dataset, epoch_selector(epoch, epoch_id), tuple(shard_id or ()))
     with closing(open_progress()) as progress, closing(open_executor(run)) as executor:
         runner = StageRunner(executor, progress)
@@ -53,7 +52,7 @@ def tables(
         document = {
             "message_type": "summary",
             "tables": where,
-            "seconds": round(time.monotonic() - began, 3),
+            "seconds": round(command_time.seconds(), 3),
             "shards": [_shard_json(shard) for shard in written],
         }
         print_json(document)

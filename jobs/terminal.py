@@ -23,6 +23,7 @@ from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
 
+from jobs.command_time import command_time
 from pipelines.execution.progress import StageProgress
 from schemas.errors import InvalidInputError
 from schemas.shown_text import shown_text, shown_values
@@ -110,6 +111,7 @@ class ShownConsole(Console):
 
     def print(self, *objects: Any, **options: Any) -> None:
         """See `Console.print`. A table is as wide as it needs; on a terminal that is too narrow for it, each row is lines of its own."""
+        command_time.spoke()
         if len(objects) == 1 and isinstance(table := objects[0], Table):
             width = Measurement.get(self, self.options.update(max_width=_WIDTH_MAX), table).maximum
             if width > self.width:
@@ -148,6 +150,7 @@ def coloured(*parts: str | tuple[str, str]) -> Text:
 
 def say(line: str, *, on_stderr: bool = False) -> None:
     """Write one line."""
+    command_time.spoke()
     stream = sys.stderr if on_stderr else sys.stdout
     stream.write(shown_text(line) + "\n")
     stream.flush()
@@ -189,6 +192,7 @@ class BarProgress:
     def stage(self, progress: StageProgress) -> None:
         """Draw a step."""
         if not self._started:
+            command_time.spoke()
             self._bars.start()
             self._started = True
         key = (progress.stage, progress.shard)
@@ -246,6 +250,7 @@ class LineProgress:
 
 def shown_event(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Make an event's names and values fit to be shown; a processor of structlog before one that writes text."""
+    command_time.spoke()
     return {shown_text(name): _shown_value(value) for name, value in event.items()}
 
 

@@ -182,7 +182,7 @@ def test_a_bad_signing_key_is_refused_before_any_work(tmp_path: Path, to: Path, 
         *("produce", "--node-home", node_a(), "--context", node_a() / "context.json", "--to", to, "--signing-key", key),
         *("--work", tmp_path / "work", "--in-process", "--json"),
     )
-    assert_refused(outcome, "signature", 21, to, str(key))
+    assert_refused(outcome, "invalid_input", 2, to, str(key))
     assert not (tmp_path / "work").exists()
 
 
@@ -202,7 +202,7 @@ def test_a_signing_key_that_others_can_read_is_refused(tmp_path: Path, to: Path)
     key.write_bytes(signing_key().read_bytes())
     key.chmod(0o644)
     outcome = statecast("produce", "--node-home", localnet_home(), "--to", to, "--signing-key", key, "--in-process", "--json")
-    assert_refused(outcome, "signature", 21, to, "chmod 600")
+    assert_refused(outcome, "invalid_input", 2, to, "chmod 600")
 
 
 def test_the_work_folders_damage_reaches_no_reader(tmp_path: Path, to: Path) -> None:

@@ -33,7 +33,7 @@ COMMANDS = {
     "inspect": ("inspect", "URL"),
     "check": ("check", "URL", "--in-process"),
     "fetch": ("fetch", "URL", "--chain-id", "test", "--epoch", "7", "--insecure", "--into", "FOLDER/into"),
-    "fetch --source": ("fetch", "BUCKET", "--source", "URL", "--insecure", "--into", "FOLDER/into", "--plan"),
+    "fetch --source": ("fetch", "BUCKET", "--source", "URL", "--insecure", "--into", "FOLDER/into", "--plan", "--epoch", "99"),
     "fetch magnet": ("fetch", "BUCKET", "--source", "magnet:?tr=URL", "--insecure", "--into", "FOLDER/into"),
     "catalogue": ("catalogue", "URL", "--chain-id", "test"),
     "scrub": ("scrub", "URL", "--chain-id", "test", "--in-process"),

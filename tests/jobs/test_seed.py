@@ -14,11 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from jobs.seed_display import SeedLineDisplay
+from jobs.terminal import configure_logging
+from pipelines.seeding.status import SeedStatus, ShardKey, ShardPhase, ShardStatus
 from schemas.published.object_layout import latest_name
 from tests.support.commands import Outcome, epoch_folder, has_come, statecast
 from tests.support.json_process import WAIT_S, JsonProcess, running_client, running_command, running_mirror
 from tests.support.published import public_key, published_localnet, signing_key
 from tests.support.random_epochs import PART_SIZES, RandomEpoch, parts_in, publish_random_epoch
+from tests.support.stored_epochs import CHAIN_ID, epoch_layout
 
 pytest.importorskip("libtorrent", reason="the extra p2p is not installed")
 
@@ -259,6 +263,18 @@ def test_a_manifest_that_no_trusted_key_signed_is_not_seeded(tmp_path: Path) -> 
     assert outcome.code == 3
     assert "signed" in outcome.error_line
     assert not list((tmp_path / "data").rglob("state_part_*"))
+
+
+def test_an_idle_seeder_logs_a_shard_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """And again when something of it changes."""
+    configure_logging()
+    monkeypatch.setattr("jobs.terminal.LINE_INTERVAL_S", 0.0)
+    display = SeedLineDisplay()
+    shard = ShardStatus(ShardKey(epoch_layout(1), 0), ShardPhase.SEEDING, 5, 80_000)
+    status = SeedStatus(CHAIN_ID, 6881, (shard,), polled_at=None, poll_problem="", pieces_refused=0)
+    for shown in (status, status, status, replace(status, shards=(replace(shard, peers=1),))):
+        display.status(shown)
+    assert capsys.readouterr().err.count("shard=0") == 2
 
 
 def seed_once(bucket: Path, data: Path, *options: object) -> Outcome:

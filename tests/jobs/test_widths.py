@@ -1,4 +1,4 @@
-"""On a narrow terminal, in a file and in a pipe: what one looks for is whole."""
+"""What a person sees: something soon, and on a narrow terminal, in a file and in a pipe what one looks for whole."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import pytest
 from rich.table import Table
 
+from jobs.command_time import CommandTime
 from jobs.terminal import BarProgress, ShownConsole
 from pipelines.execution.progress import StageProgress
 
@@ -43,3 +44,14 @@ def test_a_bar_shows_the_time_left_in_80_columns(monkeypatch: pytest.MonkeyPatch
     bars.close()
     last = stream.getvalue()
     assert "13/3456" in last and "0:00:00" in last and "-:--:--" in last and "1,234.5" in last and "parts" in last, last
+
+
+def test_something_shows_soon_and_only_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line that the command has begun, where nothing else came first."""
+    monkeypatch.setattr("jobs.command_time.FIRST_LINE_S", 0.01)
+    silent, speaking = CommandTime(), CommandTime()
+    speaking.spoke()
+    for command in (speaking, silent):
+        command.say_soon("fetch").join()
+    assert capsys.readouterr().err == "statecast fetch: begun\n"
+    assert silent.seconds() >= 0.01
