@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +20,7 @@ from pipelines.execution.executor import Executor
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import Progress, SilentProgress
 from pipelines.kernel.choice import choose_kernel
+from pipelines.near.node.read_limit import give_node_the_disk
 from pipelines.near.trie.trie_walk_source import StateWalk
 from pipelines.producing.backfill.backfill_epochs import find_node_epochs, parse_epoch_range
 from pipelines.producing.backfill.backfill_node import PARALLEL_MAX, Backfill, NodeInput
@@ -71,6 +71,7 @@ def backfill(
     chosen_kernel = choose_kernel(run.kernel)
     home = node_home_folder(node_home).resolve()
     limit = run.read_limit_each(read_limit)
+    give_node_the_disk()
     older = _older_datasets(source, heights.start)
     wanted = find_node_epochs(home, heights, tuple(shard_id or ()), rpc.contexts().find_in_open_node)
     signer = None if plan else publish.choose_signer()
@@ -91,12 +92,13 @@ def backfill(
         )
 
     if plan:
-        _print_plan(
-            plan_backfill(assembled(InProcessExecutor(), SilentProgress())), publish.to, run.workers or os.cpu_count() or 1, as_json
-        )
+        _print_plan(plan_backfill(assembled(InProcessExecutor(), SilentProgress())), publish.to, run.processes_beside_node, as_json)
         return
-    with closing(open_progress()) as progress, closing(open_executor(run)) as executor:
-        progress.note(f"backfilling epochs {epochs} from node at {home}, {executor.description}, with the {chosen_kernel.name} kernel")
+    with closing(open_progress()) as progress, closing(open_executor(run, beside_node=True)) as executor:
+        beside = run.neighbour_note(read_limit)
+        progress.note(
+            f"backfilling epochs {epochs} from node at {home}, {executor.description}, with the {chosen_kernel.name} kernel; {beside}"
+        )
         with held_work_folder(work_url, alone=False):
             steps = assembled(executor, progress).run()
     _print_result(steps, as_json)

@@ -23,6 +23,7 @@ from jobs.options import (
     node_home_folder,
 )
 from pipelines.dataset.arrow_dataset import DATASET_SCHEME
+from pipelines.near.node.read_limit import give_node_the_disk
 from pipelines.near.trie.trie_walk_source import StateWalk
 from pipelines.producing.epoch_input import EpochInput, dataset_input, file_input, node_input
 from schemas.errors import InvalidInputError
@@ -54,6 +55,10 @@ class InputOptions:
         """The one epoch selector that the options name; raises as `epoch_selector`."""
         return epoch_selector(self.epoch, self.epoch_id)
 
+    def beside_node(self, run: RunOptions) -> str:
+        """Return how much of a node's machine a run takes, as the end of a line; empty where no node is read."""
+        return "" if self.node_home is None else f"; {run.neighbour_note(self.read_limit)}"
+
     def open(self, run: RunOptions) -> EpochInput:
         """Resolve the options.
 
@@ -73,6 +78,7 @@ class InputOptions:
         if self.node_home is not None:
             limit = run.read_limit_each(self.read_limit)
             home = node_home_folder(self.node_home)
+            give_node_the_disk()
             found = node_input(home, contexts, selector, shard_ids, state_walk=self.state_walk, read_limit_bytes_per_s=limit)
             if found.left_out and not shard_ids:
                 structlog.get_logger().info("shards that the node does not track are left out", shards=", ".join(map(str, found.left_out)))

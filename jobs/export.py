@@ -47,10 +47,10 @@ def export(
         raise InvalidInputError(problem="export reads a node, genesis or records, not a dataset", where=f"--from {given.source}")
     url = to.removeprefix(DATASET_SCHEME)
     check_readable_again(url, "--to")
-    with closing(open_progress()) as progress, closing(open_executor(run)) as executor:
+    with closing(open_progress()) as progress, closing(open_executor(run, beside_node=given.node_home is not None)) as executor:
         runner = StageRunner(executor, progress)
         require_shared(executor, {"--to": url})
-        progress.note(f"exporting from {found.describe()}, {executor.description}, {chosen_kernel.name} kernel")
+        progress.note(f"exporting from {found.describe()}, {executor.description}, {chosen_kernel.name} kernel{given.beside_node(run)}")
         datasets = export_epoch(runner, found.source, found.context, ExportSettings(url, file_format))
         exported_s = command_time.seconds()
         progress.note(f"every record and value is exported after {format_seconds(exported_s)}: the snapshot is no longer needed")

@@ -15,7 +15,7 @@ from rich.text import Text
 from jobs.command_time import command_time
 from jobs.event_lines import Events, fail, opened_events, write_result
 from jobs.fetch_display import open_fetch_display
-from jobs.options import Json, KernelName, Plan, PublishedShardIds, TrustOptions, epoch_selector, parse_byte_count
+from jobs.options import Json, KernelName, Plan, PublishedShardIds, TrustOptions, epoch_selector, parse_rate
 from jobs.terminal import coloured, format_bytes, format_seconds, open_console
 from pipelines.fetching.fetch_epoch import EpochFetch
 from pipelines.fetching.fetch_result import FetchPlan, FetchResult, FetchShard
@@ -109,10 +109,8 @@ def fetch(
     limits = FetchLimits(
         connections=connections,
         connections_per_source=min(connections, connections_per_source),
-        bytes_per_s=None if rate_limit is None else parse_byte_count(rate_limit, "--rate-limit"),
-        bytes_per_s_per_source=None
-        if rate_limit_per_source is None
-        else parse_byte_count(rate_limit_per_source, "--rate-limit-per-source"),
+        bytes_per_s=None if rate_limit is None else parse_rate(rate_limit, "--rate-limit"),
+        bytes_per_s_per_source=None if rate_limit_per_source is None else parse_rate(rate_limit_per_source, "--rate-limit-per-source"),
         requests_per_s=requests_per_second,
         requests_per_s_per_source=requests_per_second_per_source,
     )

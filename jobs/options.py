@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +14,7 @@ import typer
 
 from pipelines.execution.executor import Executor
 from pipelines.execution.in_process import InProcessExecutor
+from pipelines.execution.machine_limits import machine_cores
 from pipelines.execution.ray_head import ADDRESS_VARIABLE
 from pipelines.execution.small_work_first import SMALL_WORK_S, SmallWorkFirst
 from pipelines.near.epoch.epoch_context_finder import EpochContextFinder
@@ -31,6 +32,11 @@ SOURCE_PANEL = "Where records come from"
 _EPOCH = "Which epoch"
 _RUN = "How it runs"
 _TRUST = "Whom to believe"
+
+NODE_READ_LIMIT = "200MB"
+"""What is read a second from a node's disk at most, where nothing else is said: a part of what such a disk gives."""
+
+NO_LIMIT = "none"
 
 NodeHome = Annotated[
     Path | None,
@@ -67,7 +73,8 @@ ReadLimit = Annotated[
     str | None,
     typer.Option(
         "--read-limit",
-        help="Most bytes a second to read from the node's disk, all workers together, e.g. 200MB. Default: no limit.",
+        help="Most bytes a second to read from the node's disk, all workers together, e.g. 500MB; none for no limit. "
+        f"Default: {NODE_READ_LIMIT}.",
         rich_help_panel=SOURCE_PANEL,
     ),
 ]
@@ -117,6 +124,29 @@ def parse_byte_count(text: str, option: str) -> int:
     if size <= 0:
         raise InvalidInputError(problem=f"{text!r} is not a number of bytes", where=option, remedy="Write 200MB, 64MiB or 1000.")
     return size
+
+
+RATE_BYTES_MIN = 1000
+"""Least bytes a second that may be meant: below, a unit was forgotten."""
+
+UNITLESS_RATE_BYTES_MIN = 10**6
+"""Least bytes a second that may be meant by a number without a unit."""
+
+
+def parse_rate(text: str, option: str) -> int:
+    """Parse bytes a second, in the form of `parse_byte_count`.
+
+    Raises:
+        InvalidInputError: another form, or too little to be meant: 200 in the place of 200MB.
+    """
+    rate = parse_byte_count(text, option)
+    if rate < RATE_BYTES_MIN or (rate < UNITLESS_RATE_BYTES_MIN and text.strip().replace(".", "").isdecimal()):
+        raise InvalidInputError(
+            problem=f"{text.strip()!r} is {rate:,} bytes a second, too few to be meant",
+            where=option,
+            remedy=f"Write a unit, as in {rate}MB.",
+        )
+    return rate
 
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -194,7 +224,8 @@ class RunOptions:
         typer.Option(
             "--workers",
             min=1,
-            help="Cores for Ray inside this process, which starts at once then. Default: all, started when the work takes more than seconds.",
+            help="Cores for Ray inside this process, which starts at once then. Default: all, beside a node half of them, "
+            "started when the work takes more than seconds.",
             rich_help_panel=_RUN,
         ),
     ] = None
@@ -203,15 +234,43 @@ class RunOptions:
     ] = False
 
     def read_limit_each(self, read_limit: str | None) -> int | None:
-        """Return the bytes a second that each process may read of what all on this machine may read together; None for no limit.
+        """Return the bytes a second that each process may read of what all on this machine may read from a node's disk together.
 
+        Args:
+            read_limit: None for the default.
+        Returns:
+            None for no limit.
         Raises:
-            InvalidInputError: no number of bytes.
+            InvalidInputError: no number of bytes a second.
         """
-        if read_limit is None:
+        text = NODE_READ_LIMIT if read_limit is None else read_limit
+        if text.strip().lower() == NO_LIMIT:
             return None
-        readers = 1 if self.in_process else self.workers or os.cpu_count() or 1
-        return max(1, parse_byte_count(read_limit, "--read-limit") // readers)
+        return max(1, parse_rate(text, "--read-limit") // self.processes_beside_node)
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether tasks run on a Ray cluster's machines."""
+        return not self.workers and not self.in_process and bool(self.ray_address or os.environ.get(ADDRESS_VARIABLE))
+
+    @property
+    def processes_beside_node(self) -> int:
+        """How many processes work at once on a node's machine; of a cluster that is not known, and taken for this machine's cores."""
+        if self.in_process:
+            return 1
+        return machine_cores() if self.on_cluster else self.workers or workers_beside_node()
+
+    def neighbour_note(self, read_limit: str | None) -> str:
+        """Say how much of a node's machine a run takes, in a few words."""
+        cores = "" if self.on_cluster else f"{self.processes_beside_node} of {machine_cores()} cores, "
+        text = (NODE_READ_LIMIT if read_limit is None else read_limit).strip()
+        reading = "no limit to reading" if text.lower() == NO_LIMIT else f"at most {text.removesuffix('/s')}/s read"
+        return f"beside the node: {cores}low I/O priority, {reading} (--workers, --read-limit)"
+
+
+def workers_beside_node() -> int:
+    """Return how many cores are taken beside a node where nothing else is said: half, and at least one."""
+    return max(1, machine_cores() // 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,9 +369,11 @@ def check_epoch_selector(text: str) -> None:
         ) from None
 
 
-def open_executor(run: RunOptions) -> Executor:
+def open_executor(run: RunOptions, *, beside_node: bool = False) -> Executor:
     """Return what runs the tasks.
 
+    Args:
+        beside_node: on the machine of a node, which keeps half of the cores unless the options say otherwise.
     Raises:
         InvalidInputError: options that exclude each other, or a cluster that can't be reached.
     """
@@ -324,7 +385,8 @@ def open_executor(run: RunOptions) -> Executor:
         raise InvalidInputError(problem="--workers is for Ray inside this process; a cluster at --ray-address has its own")
     if run.ray_address or run.workers or run.ray_patience or os.environ.get(ADDRESS_VARIABLE):
         return _open_ray(run)
-    return SmallWorkFirst(partial(_open_ray, run, f"more than {SMALL_WORK_S:.0f} s of work: starting Ray"))
+    larger = replace(run, workers=workers_beside_node()) if beside_node else run
+    return SmallWorkFirst(partial(_open_ray, larger, f"more than {SMALL_WORK_S:.0f} s of work: starting Ray"))
 
 
 def _open_ray(run: RunOptions, announcement: str = "") -> Executor:

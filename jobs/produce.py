@@ -109,12 +109,13 @@ def produce(
             closing(open_progress()) as progress,
             claimed(publish.to, found.context, ClaimTerms(ignore=ignore_claim), progress) as claimed_run,
             held_work_folder(work_url, alone=False),
-            closing(open_executor(run)) as executor,
+            closing(open_executor(run, beside_node=given.node_home is not None)) as executor,
         ):
             require_readable(executor, "--from", found.datasets)
             if run.ray_address and not (work or dataset):
                 progress.note(f"the work folder is {work_url}: every worker of the cluster must see it; --work names another")
-            progress.note(f"producing from {found.describe()}, {executor.description}, with the {chosen_kernel.name} kernel")
+            beside = given.beside_node(run)
+            progress.note(f"producing from {found.describe()}, {executor.description}, with the {chosen_kernel.name} kernel{beside}")
             runner = StageRunner(executor, progress, claimed_run.keep_going)
             result = EpochProduction(
                 runner=runner,

@@ -10,7 +10,7 @@ import typer
 
 from jobs.event_lines import EventLines, Events, fail, opened_events, write_result
 from jobs.option_groups import Without
-from jobs.options import Json, PublishedShardIds, TrustOptions, parse_byte_count
+from jobs.options import Json, PublishedShardIds, TrustOptions, parse_rate
 from jobs.seed_display import open_seed_display
 from pipelines.bittorrent.session import SessionSettings
 from pipelines.execution.status_server import Health, status_server
@@ -128,7 +128,7 @@ def seed(
     policy = trust.policy()
     session = SessionSettings(
         listen=parse_address(listen, "--listen", every_host=True, any_port=True),
-        upload_bytes_per_s=None if upload_limit is None else parse_byte_count(upload_limit, "--upload-limit"),
+        upload_bytes_per_s=None if upload_limit is None else parse_rate(upload_limit, "--upload-limit"),
         connections_max=connections,
     )
     peers = tuple(parse_address(text, "--peer") for text in dict.fromkeys(peer or ()))
@@ -151,7 +151,7 @@ def seed(
             peers=peers,
             trackers=tuple(dict.fromkeys(tracker or ())),
             downloads=downloads,
-            download_bytes_per_s=None if download_limit is None else parse_byte_count(download_limit, "--download-limit"),
+            download_bytes_per_s=None if download_limit is None else parse_rate(download_limit, "--download-limit"),
             poll_interval_s=poll_interval,
             near=_near_settings(chain, near_addresses, near_peers, near_genesis, near_private, session.upload_bytes_per_s),
             hold_lease=lease,

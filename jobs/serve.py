@@ -13,7 +13,7 @@ import structlog
 import typer
 
 from jobs.event_lines import Events, opened_events, write_result
-from jobs.options import Json, parse_byte_count
+from jobs.options import Json, parse_rate
 from pipelines.execution.stop_signals import stopping
 from pipelines.seeding.mirror_values import Access, MirrorLimits
 from schemas.address import Address, parse_address
@@ -50,7 +50,7 @@ def serve(
     limits = MirrorLimits(
         connections=connections,
         requests_per_client=requests_per_client,
-        upload_bytes_per_s=None if upload_limit is None else parse_byte_count(upload_limit, "--upload-limit"),
+        upload_bytes_per_s=None if upload_limit is None else parse_rate(upload_limit, "--upload-limit"),
     )
     address = parse_address(listen, "--listen", every_host=True, any_port=True)
 

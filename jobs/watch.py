@@ -29,6 +29,7 @@ from jobs.watch_log import LogFormat, WatchLog
 from pipelines.execution.status_server import Health, status_server
 from pipelines.execution.stop_signals import stopping
 from pipelines.kernel.choice import choose_kernel
+from pipelines.near.node.read_limit import give_node_the_disk
 from pipelines.near.trie.trie_walk_source import StateWalk
 from pipelines.producing.claimed_production import ClaimTerms
 from pipelines.producing.produce_epoch import ProductionSettings
@@ -109,6 +110,7 @@ def watch(
     )
     terms = ClaimTerms(settings.claim_ttl_s, ignore_claim)
     limit = run.read_limit_each(read_limit)
+    give_node_the_disk()
     address = None
     if health_port is not None:
         host = f"[{health_address}]" if ":" in health_address else health_address
@@ -131,7 +133,7 @@ def watch(
         publisher_for=lambda context: publish.publisher(context, signer),
         store_url=publish.to,
         settings=ProductionSettings.in_folder(work_url),
-        open_executor=lambda: open_executor(run),
+        open_executor=lambda: open_executor(run, beside_node=True),
         terms=terms,
         keep_epochs=keep_epochs,
     )
@@ -159,7 +161,8 @@ def watch(
                         lambda: Health(watcher.problem, metrics.to_json()),
                     )
                 )
-            log.event("watching", f"watching {production.node_home}, publishing to {facts['to']}", facts)
+            beside = run.neighbour_note(read_limit)
+            log.event("watching", f"watching {production.node_home}, publishing to {facts['to']}; {beside}", facts)
             watcher.run()
         log.event("stopped", "stopped", {})
         write_result({"message_type": "summary", **metrics.to_json()}, lines, as_json=as_json)

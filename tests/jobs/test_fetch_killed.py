@@ -29,7 +29,7 @@ def arguments(url: str, into: Path, takes_s: int = 3) -> list[object]:
     """A fetch that trusts the chain, and takes at least so long."""
     return [
         "fetch", url, "--chain-id", parts_manifest().chain_id, "--into", into, "--trusted-block", parts_manifest().sync_hash, "--verify-workers", 1,
-        "--source", published_parts(), "--rate-limit", str(epoch_bytes() // takes_s),
+        "--source", published_parts(), "--rate-limit", f"{epoch_bytes() // takes_s}B",
     ]  # fmt: skip
 
 

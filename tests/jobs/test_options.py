@@ -6,9 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from jobs.options import RunOptions, open_executor, parse_duration_s
+from jobs import options
+from jobs.options import RunOptions, open_executor, parse_duration_s, parse_rate
 from pipelines.execution import on_ray
+from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.in_process import InProcessExecutor
+from pipelines.execution.small_work_first import SmallWorkFirst
 from schemas.errors import InvalidInputError
 from tests.support.command_line import commands
 from tests.support.commands import statecast
@@ -46,7 +49,8 @@ def test_the_patience_comes_to_the_executor(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(on_ray, "RayExecutor", executor)
     open_executor(RunOptions(ray_address="auto", ray_patience=7200.0))
     open_executor(RunOptions(workers=2))
-    assert asked == [("auto", None, 7200.0), (None, 2, on_ray.PATIENCE_S)]
+    open_executor(RunOptions(workers=2), beside_node=True)
+    assert asked == [("auto", None, 7200.0), (None, 2, on_ray.PATIENCE_S), (None, 2, on_ray.PATIENCE_S)]
     assert parse_duration_s("10m", "--ray-patience") == on_ray.PATIENCE_S
     with pytest.raises(InvalidInputError, match="--in-process excludes"):
         open_executor(RunOptions(in_process=True, ray_patience=7200.0))
@@ -65,3 +69,62 @@ def test_the_patience_is_a_duration(monkeypatch: pytest.MonkeyPatch) -> None:
         outcome = statecast("check", published_localnet(), "--ray-patience", text, "--json")
         assert (outcome.code, "is not a duration" in outcome.stderr) == (code, code == 2)
     assert asked == [7200.0]
+
+
+@pytest.mark.parametrize("text", ["200", "999999", "200B", "0.2KB", "200/s"])
+def test_a_rate_too_small_to_be_meant_is_refused(text: str) -> None:
+    """A unit was forgotten; the answer shows one."""
+    with pytest.raises(InvalidInputError, match=r"too few to be meant \[--read-limit\]\. Write a unit, as in \d+MB"):
+        parse_rate(text, "--read-limit")
+
+
+def test_a_rate_with_a_unit_is_taken() -> None:
+    """However small, from a kilobyte a second on; without a unit from a megabyte on."""
+    assert [parse_rate(text, "--read-limit") for text in ("1KB", "5kb/s", "1000000")] == [1000, 5000, 1_000_000]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("produce", "--to", "x", "--allow-unsigned", "--node-home", "h", "--read-limit", "200"),
+        ("export", "--to", "x", "--node-home", "h", "--read-limit", "200"),
+        ("backfill", "--to", "x", "--allow-unsigned", "--node-home", "h", "--epochs", "1", "--read-limit", "200"),
+        ("watch", "--to", "x", "--allow-unsigned", "--node-home", "h", "--read-limit", "200"),
+        ("fetch", "x", "--into", "y", "--insecure", "--rate-limit", "200"),
+        ("serve", ".", "--upload-limit", "200"),
+    ],
+)
+def test_every_command_refuses_such_a_rate(command: tuple[str, ...]) -> None:
+    """Before it reads anything."""
+    outcome = statecast(*command)
+    assert outcome.code == 2 and "too few to be meant" in outcome.error_line
+
+
+def test_beside_a_node_half_the_cores_and_a_bounded_read_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless options say otherwise; what is read is shared among the processes."""
+    monkeypatch.setattr(options, "machine_cores", lambda: 8)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert RunOptions().read_limit_each(None) == 200_000_000 // 4
+    assert RunOptions(workers=2).read_limit_each("500MB") == 250_000_000
+    assert RunOptions(in_process=True).read_limit_each(None) == 200_000_000
+    assert RunOptions().read_limit_each("none") is None
+    assert "4 of 8 cores, low I/O priority, at most 200MB/s read" in RunOptions().neighbour_note(None)
+
+
+def test_ray_beside_a_node_has_half_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When more than seconds of work bring it up; elsewhere it has all."""
+    asked: list[int | None] = []
+
+    def executor(address: str | None, cpus: int | None, *, patience_s: float) -> SimpleNamespace:
+        asked.append(cpus)
+        return SimpleNamespace(warning="", run=lambda _tasks, _needs: iter(()), close=lambda: None)
+
+    monkeypatch.setattr(options, "machine_cores", lambda: 8)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(on_ray, "RayExecutor", executor)
+    for beside_node in (True, False):
+        larger = open_executor(RunOptions(), beside_node=beside_node)
+        assert isinstance(larger, SmallWorkFirst)
+        larger._left_s = 0.0
+        list(larger.run(["task"], TaskNeeds(0)))  # type: ignore[arg-type]
+    assert asked == [4, None]

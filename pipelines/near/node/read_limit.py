@@ -18,11 +18,16 @@ BURST_S: Final = 0.25
 """How many seconds' worth of bytes may be read at once after a pause."""
 
 
-@lru_cache(maxsize=16)
-def process_read_limit(bytes_per_s: int) -> Pace:
-    """Return this process's pace for a limit, and give the process low I/O priority where the system has such a thing."""
+def give_node_the_disk() -> None:
+    """Give this process, and those that it starts from now on, low I/O priority where the system has such a thing."""
     with contextlib.suppress(psutil.Error, OSError, AttributeError, ValueError):
         psutil.Process().ionice(psutil.IOPRIO_CLASS_BE, 7)
+
+
+@lru_cache(maxsize=16)
+def process_read_limit(bytes_per_s: int) -> Pace:
+    """Return this process's pace for a limit, and give the process low I/O priority."""
+    give_node_the_disk()
     return Pace(bytes_per_s, burst_s=BURST_S)
 
 
