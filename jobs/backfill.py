@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from jobs.option_groups import Without
 from jobs.options import Json, Plan, ReadLimit, RpcOptions, RunOptions, ShardIds, StateWalkOption, node_home_folder, open_executor
+from jobs.preflight import NoPreflight, require_fit, workers_here
 from jobs.produce import default_work_folder
 from jobs.publish_options import PublishOptions
 from jobs.terminal import coloured, format_bytes, format_seconds, open_console, open_progress, print_json
@@ -22,13 +23,15 @@ from pipelines.execution.progress import Progress, SilentProgress
 from pipelines.kernel.choice import choose_kernel
 from pipelines.near.node.read_limit import give_node_the_disk
 from pipelines.near.trie.trie_walk_source import StateWalk
-from pipelines.producing.backfill.backfill_epochs import find_node_epochs, parse_epoch_range
+from pipelines.producing.backfill.backfill_epochs import WantedEpoch, find_node_epochs, parse_epoch_range
 from pipelines.producing.backfill.backfill_node import PARALLEL_MAX, Backfill, NodeInput
 from pipelines.producing.backfill.backfill_plan import OBJECTS_PER_EPOCH, PlannedStep, plan_backfill
 from pipelines.producing.backfill.backfill_status import BackfillStatus, RecordsWay, Step, StepState
+from pipelines.producing.epoch_input import EpochInput
+from pipelines.producing.preflight.look import RunPlace
 from pipelines.producing.produce_epoch import ProductionSettings
 from pipelines.stores.held_work_folder import held_work_folder
-from schemas.errors import InvalidInputError, PartialResultError
+from schemas.errors import InvalidInputError, PartialResultError, StatecastError
 from schemas.shown_text import shown_url
 
 
@@ -58,6 +61,7 @@ def backfill(
     ] = None,
     run: RunOptions,
     plan: Plan = False,
+    no_preflight: NoPreflight = False,
     as_json: Json = False,
 ) -> None:
     """Publish a range of past epochs from one node, each proved against its state roots like a fresh one.
@@ -94,6 +98,9 @@ def backfill(
     if plan:
         _print_plan(plan_backfill(assembled(InProcessExecutor(), SilentProgress())), publish.to, run.processes_beside_node, as_json)
         return
+    if not no_preflight:
+        place = RunPlace(publish.to, work_url, dataset, workers_here(run, home), claims=False, epochs=len(wanted))
+        require_fit(place, _one_epoch(wanted, NodeInput(str(home), state_walk, limit, roll_forward)), home)
     with closing(open_progress()) as progress, closing(open_executor(run, beside_node=True)) as executor:
         beside = run.neighbour_note(read_limit)
         progress.note(
@@ -104,6 +111,16 @@ def backfill(
     _print_result(steps, as_json)
     if any(step.state is not StepState.PUBLISHED for step in steps):
         raise typer.Exit(PartialResultError.exit_code)
+
+
+def _one_epoch(wanted: Sequence[WantedEpoch], node: NodeInput) -> EpochInput | None:
+    """Return the newest of the epochs that can be made, for its size; None where none can."""
+    for epoch in sorted(wanted, key=lambda one: -one.epoch_height):
+        if epoch.context is not None:
+            with suppress(StatecastError):
+                shard_uids = tuple(shard.shard_uid for shard in epoch.context.shards)
+                return EpochInput(epoch.context, shard_uids, node.source(epoch.context))
+    return None
 
 
 def _older_datasets(url: str | None, before: int) -> tuple[ShardDataset, ...]:

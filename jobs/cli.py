@@ -63,6 +63,10 @@ _COMMANDS: dict[str, tuple[_Listed, ...]] = {
         _Listed(
             "produce", "Compute an epoch's state parts and publish them, every object read back and verified, the signed manifest last."
         ),
+        _Listed(
+            "doctor",
+            "Look at all that a run needs before it is begun: node, snapshots, key, space, memory, open files, clock, destination.",
+        ),
         _Listed("watch", "Publish every epoch of a node from now on, each once, as soon as its state snapshot is complete."),
         _Listed("backfill", "Publish a range of past epochs from one node, each proved against its state roots like a fresh one."),
         _Listed(

@@ -253,12 +253,16 @@ class RunOptions:
         """Whether tasks run on a Ray cluster's machines."""
         return not self.workers and not self.in_process and bool(self.ray_address or os.environ.get(ADDRESS_VARIABLE))
 
+    def processes_at_once(self, *, beside_node: bool) -> int:
+        """Return how many processes work at once on this machine, where it is not a cluster's machines that work."""
+        if self.in_process:
+            return 1
+        return self.workers or (workers_beside_node() if beside_node else machine_cores())
+
     @property
     def processes_beside_node(self) -> int:
         """How many processes work at once on a node's machine; of a cluster that is not known, and taken for this machine's cores."""
-        if self.in_process:
-            return 1
-        return machine_cores() if self.on_cluster else self.workers or workers_beside_node()
+        return machine_cores() if self.on_cluster else self.processes_at_once(beside_node=True)
 
     def neighbour_note(self, read_limit: str | None) -> str:
         """Say how much of a node's machine a run takes, in a few words."""

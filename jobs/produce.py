@@ -13,6 +13,7 @@ from rich.table import Table
 
 from jobs.epoch_input import InputOptions
 from jobs.options import IgnoreClaim, Json, Plan, RunOptions, open_executor
+from jobs.preflight import NoPreflight, require_fit, workers_here
 from jobs.produce_summary import print_nothing_to_do, print_summary, result_json
 from jobs.publish_options import PublishOptions
 from jobs.report import write_report
@@ -24,6 +25,7 @@ from pipelines.near.epoch.epoch_context_source import LATEST
 from pipelines.producing.build.plan_parts import decide_num_parts
 from pipelines.producing.claimed_production import ClaimTerms, claimed
 from pipelines.producing.epoch_input import EpochInput
+from pipelines.producing.preflight.look import RunPlace
 from pipelines.producing.produce_epoch import EpochProduction, EpochResult, ProductionSettings
 from pipelines.producing.shared_folders import require_readable
 from pipelines.stores.held_work_folder import held_work_folder
@@ -69,6 +71,7 @@ def produce(
         ),
     ] = False,
     ignore_claim: IgnoreClaim = False,
+    no_preflight: NoPreflight = False,
     as_json: Json = False,
 ) -> None:
     """Compute an epoch's state parts and publish them, every object read back and verified, the signed manifest last.
@@ -103,6 +106,9 @@ def produce(
         print_nothing_to_do("published" if if_missing else True, message, as_json, epoch_url=epoch_url, manifest_revision=revision)
         return
     work_url = work or default_work_folder(publish.to)
+    if not no_preflight:
+        place = RunPlace(publish.to, work_url, dataset, workers_here(run, given.node_home), claims=not ignore_claim)
+        require_fit(place, found, given.node_home)
     settings = ProductionSettings.in_folder(work_url, dataset, num_parts=publish.num_parts, keep_work=keep_work)
     try:
         with (
@@ -155,10 +161,15 @@ def _written_report(report_file: Path, result: EpochResult, runner: StageRunner)
 
 def default_work_folder(to: str, *options: str) -> str:
     """Return a folder that a rerun with the same destination, and the same of some other options, finds again."""
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     destination = to if "://" in to else str(Path(to).resolve())
     digest = hashlib.sha256("\0".join((destination, *options)).encode()).hexdigest()
-    return f"{cache}/statecast/{digest[:16]}"
+    return f"{cache_folder()}/{digest[:16]}"
+
+
+def cache_folder() -> str:
+    """Return the folder that holds the work folders of runs that name none."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    return f"{cache}/statecast"
 
 
 def _print_plan(found: EpochInput, publish: PublishOptions, kernel_name: str, as_json: bool) -> None:

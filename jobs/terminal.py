@@ -26,6 +26,7 @@ from rich.text import Text
 from jobs.command_time import command_time
 from pipelines.execution.progress import StageProgress
 from schemas.errors import InvalidInputError
+from schemas.shown_size import shown_size
 from schemas.shown_text import shown_text, shown_values
 
 LINE_INTERVAL_S = 10.0
@@ -64,13 +65,7 @@ _STAGE_NAMES = {
 _SHORT_STAGES = frozenset({"values", "structure", "boundaries", "boundary nodes", "seal"})
 
 
-def format_bytes(size: float) -> str:
-    """Return a size in binary units with three digits or so."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(size) < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.2f} TiB"
+format_bytes = shown_size
 
 
 def format_seconds(seconds: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Annotated
 
 import typer
@@ -23,6 +23,7 @@ from jobs.options import (
     open_executor,
     parse_duration_s,
 )
+from jobs.preflight import NoPreflight, require_fit, workers_here
 from jobs.produce import default_work_folder
 from jobs.publish_options import PublishOptions
 from jobs.watch_log import LogFormat, WatchLog
@@ -32,6 +33,7 @@ from pipelines.kernel.choice import choose_kernel
 from pipelines.near.node.read_limit import give_node_the_disk
 from pipelines.near.trie.trie_walk_source import StateWalk
 from pipelines.producing.claimed_production import ClaimTerms
+from pipelines.producing.preflight.look import RunPlace
 from pipelines.producing.produce_epoch import ProductionSettings
 from pipelines.producing.watch.watch_metrics import WatchMetrics
 from pipelines.producing.watch.watch_node import Watcher, WatchSettings
@@ -92,6 +94,7 @@ def watch(
     ] = None,
     events: Events = None,
     run: RunOptions,
+    no_preflight: NoPreflight = False,
     as_json: Json = False,
 ) -> None:
     """Publish every epoch of a node from now on, each once, as soon as its state snapshot is complete.
@@ -150,6 +153,11 @@ def watch(
 
         stack.enter_context(stopping(stop_watcher, lambda: log.event("stopped", "stopped; what was under way is left as it is", {})))
         _check_store(publish.to)
+        if not no_preflight:
+            place = RunPlace(publish.to, work_url, None, workers_here(run, home), claims=not ignore_claim)
+            # A transient fault is left to the first epoch, and so is its size.
+            with suppress(TransientStoreError):
+                require_fit(place, None, home)
         with held_work_folder(work_url, alone=True), ExitStack() as served:
             facts: dict[str, object] = {"node_home": production.node_home, "to": open_store(publish.to).url}
             if address is not None:

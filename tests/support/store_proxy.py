@@ -86,7 +86,12 @@ class Delay:
     seconds: float
 
 
-Fault = Answer | BreakBefore | BreakAfter | CutAnswer | ChangeAnswer | ChangeRequest | Delay
+@dataclass(frozen=True, slots=True)
+class WithoutConditions:
+    """The server is asked without the conditions of the request, as one that takes no notice of them carries it out."""
+
+
+Fault = Answer | BreakBefore | BreakAfter | CutAnswer | ChangeAnswer | ChangeRequest | WithoutConditions | Delay
 Script = Callable[[Request], Fault | None]
 
 
@@ -129,6 +134,9 @@ class StoreProxy:
             return fault
 
 
+_CONDITIONS = ("if-match", "if-none-match")
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     backend: str
@@ -152,7 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(fault, Answer):
             self._answer(fault.status, list(fault.headers), fault.body)
             return
-        status, reply_headers, reply = self._forward(_changed(body) if isinstance(fault, ChangeRequest) else body)
+        dropped = _CONDITIONS if isinstance(fault, WithoutConditions) else ()
+        status, reply_headers, reply = self._forward(_changed(body) if isinstance(fault, ChangeRequest) else body, dropped)
         match fault:
             case BreakAfter():
                 self._reset()
@@ -175,10 +184,10 @@ class _Handler(BaseHTTPRequestHandler):
             read += more
         return bytes(read)
 
-    def _forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+    def _forward(self, body: bytes, dropped: tuple[str, ...]) -> tuple[int, list[tuple[str, str]], bytes]:
         connection = http.client.HTTPConnection(self.backend, timeout=BACKEND_TIMEOUT_S)
         try:
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in ("expect", "connection")}
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in ("expect", "connection", *dropped)}
             connection.request(self.command, self.path, body=body, headers=headers)
             reply = connection.getresponse()
             # An upload session of GCS has a URL of its own, made of either address; it must lead through here, over TLS if we speak it.

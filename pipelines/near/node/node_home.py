@@ -39,6 +39,11 @@ class NodeHome:
     """None without a config.json that names it."""
     genesis_records_file: Path | None = None
     """Where the genesis keeps its records apart."""
+    makes_snapshots: bool | None = None
+    """Whether config.json tells the node to keep a state snapshot of each epoch; None where it leaves that to the release.
+
+    Source: nearcore core/store/src/config.rs, StateSnapshotType: EveryEpoch and ForReshardingOnly are the names of before 2.8.
+    """
 
     @property
     def databases(self) -> tuple[Path, ...]:
@@ -84,7 +89,14 @@ def read_node_home(node_home: str | Path) -> NodeHome:
         cold_data=None if cold_store is None else _path(home, cold_store.get("path") or "cold-data"),
         genesis_file=_path(home, genesis) if genesis else None,
         genesis_records_file=_path(home, genesis_records) if genesis_records else None,
+        makes_snapshots=_makes_snapshots(store),
     )
+
+
+def _makes_snapshots(store: dict[str, Any]) -> bool | None:
+    snapshots = store.get("state_snapshot_config")
+    kind = snapshots.get("state_snapshot_type") if isinstance(snapshots, dict) else None
+    return {"Enabled": True, "EveryEpoch": True, "Disabled": False, "ForReshardingOnly": False}.get(str(kind))
 
 
 def _read_config(config_file: Path) -> dict[str, Any]:

@@ -1,0 +1,56 @@
+"""The look that commands take before a long run: what must be mended ends them, what might be better is logged."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from jobs.options import RunOptions
+from pipelines.near.node.node_home import NodeHome, read_node_home
+from pipelines.producing.epoch_input import EpochInput
+from pipelines.producing.preflight.finding import Finding, Verdict, require_no_failure
+from pipelines.producing.preflight.look import RunPlace, look_before_run
+from schemas.errors import SourceError
+
+NoPreflight = Annotated[
+    bool,
+    typer.Option(
+        "--no-preflight", help="Begin without a look at space, memory, open files and destination.", rich_help_panel="How it runs"
+    ),
+]
+
+
+def require_fit(place: RunPlace, found: EpochInput | None, node_home: Path | None) -> None:
+    """Take the look before a run, and log what might be better.
+
+    Raises:
+        InvalidInputError: something must be mended first.
+        StoreError: the destination can't be written or read.
+    """
+    findings = look_before_run(place, found, _home(node_home))
+    for finding in findings:
+        if finding.verdict is Verdict.WARN:
+            structlog.get_logger().warning(_sentence(finding))
+    require_no_failure(findings)
+
+
+def workers_here(run: RunOptions, node_home: Path | None) -> int | None:
+    """Return how many processes work at once on this machine; None where a cluster's do."""
+    return None if run.on_cluster else run.processes_at_once(beside_node=node_home is not None)
+
+
+def _home(node_home: Path | None) -> NodeHome | None:
+    if node_home is not None:
+        # What is wrong with it the run itself says.
+        with suppress(SourceError):
+            return read_node_home(node_home.expanduser())
+    return None
+
+
+def _sentence(finding: Finding) -> str:
+    where = f" [{finding.where}]" if finding.where else ""
+    return f"{finding.found}{where}. {finding.remedy}" if finding.remedy else finding.found + where

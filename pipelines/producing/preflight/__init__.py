@@ -1,0 +1,1 @@
+"""What is looked at before a long run: the machine, the folders, the destination, the key and the node."""

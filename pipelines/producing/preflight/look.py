@@ -1,0 +1,151 @@
+"""The looks together: what a run on this machine, from this source, to this destination would meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.execution.machine_limits import available_memory_bytes
+from pipelines.near.node.flat_state_source import TrieSource
+from pipelines.near.node.node_home import NodeHome
+from pipelines.producing.epoch_input import EpochInput
+from pipelines.producing.forecast.epoch_shape import EpochShape
+from pipelines.producing.forecast.stage_costs import StageCosts
+from pipelines.producing.preflight.destination import probe_destination, probe_findings
+from pipelines.producing.preflight.disk_space import FolderNeed, space_findings
+from pipelines.producing.preflight.finding import Finding, Verdict
+from pipelines.producing.preflight.machine import memory_finding, open_files_finding, table_count
+from pipelines.producing.preflight.run_needs import WORKER_MEMORY_BYTES_MAX, RunNeeds
+from pipelines.stores.open_store import open_store
+from schemas.errors import StatecastError
+from schemas.published.object_layout import EpochLayout
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlace:
+    """Where a run works, and on what terms."""
+
+    to: str | None
+    """The destination; None where none is named yet."""
+    work_url: str
+    dataset_url: str | None = None
+    """None for the work folder."""
+    workers: int | None = None
+    """Processes that work at once on this machine; None where others do."""
+    claims: bool = True
+    """The run claims its epoch."""
+    epochs: int = 1
+    """How many epochs it may make."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSize:
+    """How large an epoch is, and in which order its parts go out."""
+
+    shape: EpochShape
+    early: bool
+    """Parts go out before their shard is complete."""
+    exported: bool
+    """The dataset is there already."""
+
+    @property
+    def needs(self) -> RunNeeds:
+        """What it takes, by the measured costs."""
+        return RunNeeds.of(self.shape, StageCosts(), exported=self.exported)
+
+
+def run_size(found: EpochInput) -> RunSize | None:
+    """Return an epoch's size without reading a shard; None where the source can't tell.
+
+    Reads the shards' root nodes.
+    """
+    sizes = {dataset.summary.shard.shard_uid: dataset.summary.memory_usage for dataset in found.datasets}
+    source = found.source
+    if source is not None:
+        try:
+            sizes = {shard.shard_uid: source.root_memory_usage(shard) for shard in found.context.shards}
+        except StatecastError:
+            # Its error is the run's own to raise.
+            return None
+    known = [size for size in sizes.values() if size is not None]
+    if len(known) < len(found.context.shards):
+        return None
+    # Parts go out early where their boundary nodes come by hash from a trusted root.
+    early = source is not None and isinstance(source, TrieSource) and all(shard.state_root is not None for shard in found.context.shards)
+    return RunSize(EpochShape(tuple(sorted(known, reverse=True))), early, source is None)
+
+
+def look_before_run(place: RunPlace, found: EpochInput | None, home: NodeHome | None) -> tuple[Finding, ...]:
+    """Take the cheap looks: folders, memory, open files, destination.
+
+    Args:
+        found: the epoch to make; None where that is not known yet.
+        home: of the node that is read.
+    Raises:
+        StoreError: the destination can't be written or read.
+    """
+    size = None if found is None else run_size(found)
+    return (
+        *folder_findings(place, found, size),
+        *machine_findings(place, size, home),
+        *destination_findings(place),
+    )
+
+
+def folder_findings(place: RunPlace, found: EpochInput | None, size: RunSize | None) -> tuple[Finding, ...]:
+    """Judge the space of the folders of this machine that a run fills."""
+    layout = None if found is None else EpochLayout.of(found.context)
+    return space_findings(tuple(_folder_needs(place, size, layout)))
+
+
+def machine_findings(place: RunPlace, size: RunSize | None, home: NodeHome | None) -> tuple[Finding, ...]:
+    """Judge memory and open files of this machine."""
+    findings: list[Finding] = []
+    if place.workers is not None:
+        available = available_memory_bytes()
+        worker = WORKER_MEMORY_BYTES_MAX if size is None else size.needs.worker_memory_bytes
+        memory = memory_finding(available, worker, place.workers)
+        # How much an epoch of unknown size takes is a guess, on which no run is refused.
+        findings.append(memory if size is not None or memory.verdict is not Verdict.FAIL else memory.softened())
+    if home is not None:
+        findings.append(open_files_finding(table_count(node_databases(home))))
+    return tuple(findings)
+
+
+def destination_findings(place: RunPlace) -> tuple[Finding, ...]:
+    """Try the destination, where there is one.
+
+    Raises:
+        StoreError: it can't be written or read.
+    """
+    if place.to is None:
+        return ()
+    store = open_store(place.to)
+    probe = probe_destination(store)
+    if probe is None:
+        return (Finding("destination", Verdict.OK, "the folder is not there yet, and will be made", "", place.to),)
+    return probe_findings(probe, for_claim=place.claims)
+
+
+def node_databases(home: NodeHome) -> tuple[Path, ...]:
+    """Return the folders of a node's databases and of its state snapshots."""
+    return (*home.databases, *sorted(home.snapshots.glob("*/data")))
+
+
+def _folder_needs(place: RunPlace, size: RunSize | None, layout: EpochLayout | None) -> Iterator[FolderNeed]:
+    needs = None if size is None else size.needs
+    dataset = 0 if needs is None else needs.dataset_bytes
+    interiors = 0 if needs is None else needs.interiors_bytes
+    interiors_least = 0 if size is not None and size.early else interiors
+    in_work = place.dataset_url is None
+    work = open_store(place.work_url).local_root()
+    if work is not None:
+        kept = dataset if in_work else 0
+        yield FolderNeed("--work", work, kept + interiors_least, kept + interiors, there=(work / "build", work / "dataset"))
+    if place.dataset_url is not None and (folder := open_store(place.dataset_url).local_root()) is not None:
+        there = () if layout is None else (folder / layout.folder,)
+        yield FolderNeed("--dataset", folder, dataset, dataset * place.epochs, there=there)
+    if place.to is not None and (to := open_store(place.to).local_root()) is not None:
+        stored, objects = (0, 0) if needs is None else (needs.destination_bytes, needs.destination_objects)
+        yield FolderNeed("--to", to, stored, stored * place.epochs, objects, () if layout is None else (to / layout.folder,))

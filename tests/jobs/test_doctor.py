@@ -1,0 +1,152 @@
+"""``statecast doctor``, and the same look before a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.producing.preflight import disk_space
+from pipelines.producing.preflight.disk_space import FreeSpace
+from pipelines.stores.memory_store import OPENERS, MemoryStore
+from pipelines.stores.store import Data, ObjectInfo
+from tests.support.commands import Outcome, objects_in, statecast
+from tests.support.nodes import copied, localnet_home, tree
+from tests.support.productions import new_store_url
+from tests.support.published import produce_localnet, signing_key
+from tests.support.servers import aws_environment, make_s3_bucket, moto_server
+from tests.support.store_proxy import StoreProxy, WithoutConditions, store_proxy
+
+
+def _doctor(*options: object) -> Outcome:
+    return statecast("doctor", "--in-process", "--json", *options)
+
+
+def _verdicts(outcome: Outcome) -> dict[str, str]:
+    return {finding["name"]: finding["verdict"] for finding in outcome.document["findings"]}
+
+
+def _no_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk_space, "free_space", lambda _folder: FreeSpace(1, 1 << 20, None, writable=True))
+
+
+def test_a_node_that_can_be_published_has_nothing_to_be_mended(tmp_path: Path) -> None:
+    """Exit code 0; nothing is written that stays, in the node's home or the destination."""
+    before = tree(localnet_home())
+    outcome = _doctor("--node-home", localnet_home(), "--to", tmp_path, "--signing-key", signing_key())
+    assert outcome.code == 0, outcome.stdout
+    document = outcome.document
+    assert document["failed"] == 0 and document["needs"]["memory_usage"] > 1_000_000
+    assert set(_verdicts(outcome).values()) == {"ok"}
+    names = {"epoch", "snapshots", "key", "memory", "open files", "destination", "clock", "settings"}
+    assert names < set(_verdicts(outcome))
+    assert tree(localnet_home()) == before and not objects_in(tmp_path)
+
+
+def test_a_person_sees_a_table(tmp_path: Path) -> None:
+    """With what was found, and what to do."""
+    outcome = statecast("doctor", "--to", tmp_path, "--allow-unsigned", "--signing-key", tmp_path / "none")
+    assert outcome.code == 2
+    for text in ("fail", "key", "the key file can't be read", "statecast keygen makes one", "1 to be mended before a run"):
+        assert text in outcome.stdout
+
+
+def test_every_fault_is_found_at_once(tmp_path: Path) -> None:
+    """A home whose snapshots are off and gone and whose flat state is of another block, a key that others can read, a place that is only read."""
+    home = copied(localnet_home(), tmp_path)
+    config = json.loads((home / "config.json").read_text())
+    config["store"]["state_snapshot_config"] = {"state_snapshot_type": "Disabled"}
+    (home / "config.json").write_text(json.dumps(config))
+    for file in sorted((home / "data" / "state_snapshot").rglob("CURRENT")):
+        file.unlink()
+    key = tmp_path / "key.json"
+    key.write_bytes(signing_key().read_bytes())
+    key.chmod(0o644)
+    outcome = _doctor("--node-home", home, "--to", "http://127.0.0.1:9/x", "--signing-key", key)
+    assert outcome.code == 2
+    verdicts = _verdicts(outcome)
+    assert {name for name, verdict in verdicts.items() if verdict == "fail"} == {"snapshots", "key", "destination"}
+    assert all(finding["remedy"] for finding in outcome.document["findings"] if finding["verdict"] == "fail")
+
+
+@pytest.mark.parametrize("home", ["none", "file", "empty"])
+def test_what_is_no_home_is_found_and_the_rest_is_looked_at(home: str, tmp_path: Path) -> None:
+    """Each thing by itself."""
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    outcome = _doctor("--node-home", tmp_path / home, "--allow-unsigned", "--to", tmp_path)
+    verdicts = _verdicts(outcome)
+    assert outcome.code == 2 and verdicts["node"] == "fail" and verdicts["destination"] == "ok"
+
+
+def test_a_full_disk_is_found_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By doctor, and by produce and backfill with exit code 2; a run that is told not to look begins."""
+    _no_space(monkeypatch)
+    outcome = _doctor("--node-home", localnet_home(), "--to", tmp_path, "--signing-key", signing_key())
+    assert outcome.code == 2 and [finding["name"] for finding in outcome.document["findings"] if finding["verdict"] == "fail"] == [
+        "space --work and --to"
+    ]
+    run = produce_localnet(tmp_path / "out")
+    assert run.code == 2 and "not enough space: 1.0 MiB free, the run puts about" in run.error_line and "--work" in run.error_line
+    past = statecast(
+        "backfill", "--node-home", localnet_home(), "--epochs", "6", "--to", tmp_path / "out", "--allow-unsigned", "--in-process"
+    )
+    assert past.code == 2 and "not enough space" in past.error_line
+    assert not (tmp_path / "out").exists()
+    assert produce_localnet(tmp_path / "out", "--no-preflight", "--shard-id", 0).code == 0
+
+
+def test_what_is_published_needs_no_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that has nothing to do says so also on a full disk."""
+    assert produce_localnet(tmp_path, "--shard-id", 0).code == 0
+    _no_space(monkeypatch)
+    again = produce_localnet(tmp_path, "--shard-id", 0)
+    assert again.code == 0 and "nothing to do" in again.stdout
+
+
+class _CarelessStore(MemoryStore):
+    """Takes no notice of a put's condition."""
+
+    def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
+        return MemoryStore.put(self, name, data)
+
+
+def test_a_store_without_conditions_is_refused_for_a_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left there; --ignore-claim, which asks for no claim, is warned."""
+    url = new_store_url()
+    monkeypatch.setitem(OPENERS, url.removeprefix("memory://"), _CarelessStore)
+    run = produce_localnet(url, "--shard-id", 0)
+    assert run.code == 2 and "takes no notice of If-None-Match" in run.error_line and "--ignore-claim" in run.error_line
+    assert not list(_CarelessStore(url.removeprefix("memory://")).list())
+    all_the_same = produce_localnet(url, "--shard-id", 0, "--ignore-claim")
+    assert all_the_same.code == 0 and "takes no notice of If-None-Match" in all_the_same.stderr
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[StoreProxy]:
+    """A proxy before an S3 server with a bucket."""
+    with aws_environment(), moto_server() as url, store_proxy(url) as proxy, pytest.MonkeyPatch.context() as patch:
+        make_s3_bucket(url, "bucket")
+        patch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+        yield proxy
+
+
+def test_a_bucket_that_keeps_its_promises_is_left_empty(s3: StoreProxy) -> None:
+    """Every request for an object is of one name, which a producer of a locked bucket may delete."""
+    s3.quiet()
+    outcome = _doctor("--to", "s3://bucket/a", "--allow-unsigned")
+    assert outcome.code == 0 and _verdicts(outcome)["destination"] == "ok", outcome.stdout
+    paths = {request.path for request in s3.requests if request.method != "GET" or "bucket/a" in request.path}
+    assert len(paths) == 1 and "/bucket/a/statecast-probe/leases/" in paths.pop()
+    assert s3.requests[-1].method == "DELETE"
+
+
+def test_a_bucket_that_ignores_conditions_is_found(s3: StoreProxy) -> None:
+    """Over HTTP, as a server of an older make."""
+    s3.fail_once(WithoutConditions(), times=-1)
+    outcome = _doctor("--to", "s3://bucket/a", "--allow-unsigned")
+    (finding,) = (one for one in outcome.document["findings"] if one["name"] == "destination")
+    assert outcome.code == 2 and "takes no notice of If-None-Match and If-Match" in finding["found"]
+    assert s3.requests[-1].method == "DELETE"
