@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.producing.preflight.destination import PROBE_FOLDER
 from pipelines.stores import open_store as stores
 from pipelines.stores.memory_store import OPENERS, MemoryStore
 from pipelines.stores.open_store import open_store
@@ -254,8 +255,8 @@ def produce_through_faults(patch: pytest.MonkeyPatch, url: str, seed: int, rate:
 
 
 def assert_published_like_undisturbed(url: str) -> None:
-    """What is there is what an undisturbed run leaves, but for a claim that a fault kept from being given back."""
-    there = {name: data for name, data in objects_at(url).items() if not name.endswith("/claim.json")}
+    """What is there is what an undisturbed run leaves, but for a claim or a probe that a fault kept from being given back."""
+    there = {name: data for name, data in objects_at(url).items() if not name.endswith("/claim.json") and not name.startswith(PROBE_FOLDER)}
     expected = {name: (published_node_a() / name).read_bytes() for name in objects_in(published_node_a())}
     assert there.keys() == expected.keys()
     assert all(there[name] == expected[name] for name in expected if is_lasting(name))

@@ -17,10 +17,13 @@ from typing import Final
 from pipelines.bucket.lease_rule import CLOCK_SKEW_S
 from pipelines.producing.preflight.finding import Finding, Verdict
 from pipelines.stores.store import Store
-from schemas.errors import ObjectExistsError, StoreError
+from schemas.errors import ObjectExistsError, ObjectMismatchError, StoreError
 
 PROBE_FOLDER: Final = "statecast-probe"
 """The folder of probes in a destination; what a killed run left in it may be deleted."""
+
+DELETE_ATTEMPTS_MAX: Final = 3
+"""How often the probe is deleted, beyond what the store itself tries: it is nothing that may stay."""
 
 CLOCK_WARN_S: Final = 30.0
 """So far apart two clocks may be without a word; beyond `CLOCK_SKEW_S` leases are not judged right."""
@@ -36,8 +39,6 @@ class Probe:
     """Creating it again with other bytes was refused."""
     conditional: bool | None
     """Replacing it by an outdated version was refused; None for a folder of this machine, where the store itself sees to that."""
-    read_back: bool
-    """What was read is what was written last."""
     not_deleted: str
     """Why it could not be removed; empty where it was."""
     clock_offset_s: float | None
@@ -49,32 +50,34 @@ def probe_destination(store: Store) -> Probe | None:
 
     Raises:
         StoreError: the probe can't be put, or not be read.
+        ObjectMismatchError: what is read is not what was put last.
     """
     root = store.local_root()
     if root is not None and not root.is_dir():
         return None
     name = f"{PROBE_FOLDER}/leases/{secrets.token_hex(16)}"
     first, second, third = (f"statecast probe {number}, may be deleted\n".encode() for number in (1, 2, 3))
-    not_deleted = ""
     before_s = time.time()
-    stored = store.put(name, first, create_only=True)
-    after_s = time.time()
     try:
+        stored = store.put(name, first, create_only=True)
+        after_s = time.time()
         exclusive = _refused(lambda: store.put(name, second, create_only=True))
         expected = first if exclusive else second
         conditional = None
         if root is None:
             # Replaced once with the version that is there, then with the one that was.
-            current = store.info(name)
-            store.swap(name, third, current)
+            store.swap(name, third, store.info(name))
             conditional = _refused(lambda: store.swap(name, second, stored))
             expected = third if conditional else second
-        read_back = store.get(name, 0, len(expected) + 1) == expected
+        if store.get(name, 0, len(expected) + 1) != expected:
+            raise ObjectMismatchError(
+                problem="the destination gave back other bytes than it was given",
+                where=f"{store.url}/{name}",
+                remedy="Run again; if it stays so, publish elsewhere.",
+            )
     finally:
-        try:
-            store.delete(name)
-        except StoreError as error:
-            not_deleted = error.problem
+        # Also where it was put and the answer was lost.
+        not_deleted = _not_deleted(store, name)
         if root is not None:
             _remove_empty(root)
     offset_s = None
@@ -82,7 +85,7 @@ def probe_destination(store: Store) -> Probe | None:
         # Stores tell whole seconds.
         at_s = stored.modified.timestamp()
         offset_s = min(0.0, at_s + 1 - before_s) if at_s < before_s else max(0.0, at_s - after_s)
-    return Probe(store.url, name, exclusive, conditional, read_back, not_deleted, offset_s)
+    return Probe(store.url, name, exclusive, conditional, not_deleted, offset_s)
 
 
 def probe_findings(probe: Probe, *, for_claim: bool) -> tuple[Finding, ...]:
@@ -92,14 +95,24 @@ def probe_findings(probe: Probe, *, for_claim: bool) -> tuple[Finding, ...]:
         for_claim: an epoch is claimed there.
     """
     findings = [_exclusive_finding(probe, for_claim), _clock_finding(probe)]
-    if not probe.read_back:
-        remedy = "Publish elsewhere: what is put there is not what is read."
-        findings.append(Finding("read back", Verdict.FAIL, "the destination gave back other bytes than it was given", remedy, probe.url))
     if probe.not_deleted:
         found = f"{probe.name} is left there, for it could not be deleted: {probe.not_deleted}"
         remedy = "Let the producer delete its claims and leases (docs/operations/stores.md), and delete the object."
         findings.append(Finding("delete", Verdict.WARN, found, remedy, probe.url))
     return tuple(findings)
+
+
+def _not_deleted(store: Store, name: str) -> str:
+    """Delete the probe; return why it could not be, empty where it was."""
+    problem = ""
+    for _ in range(DELETE_ATTEMPTS_MAX):
+        try:
+            store.delete(name)
+        except StoreError as error:
+            problem = error.problem
+        else:
+            return ""
+    return problem
 
 
 def _refused(write: Callable[[], object]) -> bool:
