@@ -99,7 +99,9 @@ def backfill(
         _print_plan(plan_backfill(assembled(InProcessExecutor(), SilentProgress())), publish.to, run.processes_beside_node, as_json)
         return
     if not no_preflight:
-        place = RunPlace(publish.to, work_url, dataset, workers_here(run, home), claims=False, epochs=len(wanted))
+        place = RunPlace(
+            publish.to, work_url, dataset, workers_here(run, home), claims=False, encoding=publish.encoding, epochs=len(wanted)
+        )
         require_fit(place, _one_epoch(wanted, NodeInput(str(home), state_walk, limit, roll_forward)), home)
     with closing(open_progress()) as progress, closing(open_executor(run, beside_node=True)) as executor:
         beside = run.neighbour_note(read_limit)

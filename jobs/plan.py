@@ -11,15 +11,21 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from jobs.options import Json, parse_duration_s
+from jobs.epoch_input import InputOptions
+from jobs.option_groups import Without
+from jobs.options import Json, RunOptions, parse_duration_s
 from jobs.terminal import coloured, format_bytes, format_seconds, open_console, print_json
 from pipelines.producing.forecast.bill import BillItem, EpochAmounts, epoch_amounts, monthly_bill
 from pipelines.producing.forecast.epoch_shape import EpochShape, epoch_shape
 from pipelines.producing.forecast.forecast_epoch import Cluster, EpochForecast, forecast_epoch
 from pipelines.producing.forecast.price_list import PRICE_LIST_BYTES_MAX, PriceList
 from pipelines.producing.forecast.stage_costs import GIB, StageCosts, stage_costs_from_benchmark
+from pipelines.producing.preflight.look import run_size
 from pipelines.stores.regular_file import open_regular
 from schemas.errors import InvalidInputError
+
+SHARDS, STATE_GIB = 9, 180.0
+"""What is taken for an epoch where nothing is said of it: mainnet's, about."""
 
 CORES_MAX = 4096
 """Most worker cores that are tried to meet a deadline."""
@@ -33,9 +39,16 @@ _COST = "What it costs"
 
 
 def plan(
+    *,
     epochs_per_day: Annotated[float, typer.Option(min=0.01, max=10_000, help="Epochs a day.", rich_help_panel=_STATE)] = 3.4,
-    shards: Annotated[int, typer.Option(min=1, help="Shards an epoch.", rich_help_panel=_STATE)] = 9,
-    state_gib: Annotated[float, typer.Option(help="Memory usage of all shards together, GiB.", rich_help_panel=_STATE)] = 180,
+    given: Annotated[InputOptions, Without("read_limit")],
+    shards: Annotated[
+        int | None, typer.Option(min=1, help="Shards an epoch. Default: 9, or those of the node.", rich_help_panel=_STATE)
+    ] = None,
+    state_gib: Annotated[
+        float | None,
+        typer.Option(help="Memory usage of all shards together, GiB. Default: 180, or that of the node's shards.", rich_help_panel=_STATE),
+    ] = None,
     largest_gib: Annotated[
         float | None, typer.Option(help="Memory usage of the largest shard, GiB. Default: all alike.", rich_help_panel=_STATE)
     ] = None,
@@ -66,20 +79,30 @@ def plan(
 ) -> None:
     """Tell what publishing takes before it is built: objects, requests, storage, traffic, machine hours, and whether the deadline is met.
 
-    Nothing is read but the files named. Times come from a simulation of the run's stages, task by task, with measured costs.
+    With --node-home or --from the shards' sizes are read there. Nothing else is read but the files named. Times come from a simulation of the run's stages, task by task, with measured costs.
 
     Example: `statecast plan --epochs-per-day 3 --shards 9 --state-gib 180 --largest-gib 38.8 --egress-gib 2000 --prices prices.toml`
+
+    `statecast plan --node-home ~/.near --prices prices.toml`
     """
     for option, value in (
         ("--epochs-per-day", epochs_per_day),
-        ("--state-gib", state_gib),
+        ("--state-gib", state_gib or 0.0),
         ("--largest-gib", largest_gib or 0.0),
         ("--egress-gib", egress_gib),
         ("--node-disk-mb-per-s", node_disk_mb_per_s),
     ):
         if not math.isfinite(value * GIB):
             raise InvalidInputError(problem=f"{value} is no amount", where=option)
-    shape = epoch_shape(shards, round(state_gib * GIB), None if largest_gib is None else round(largest_gib * GIB))
+    if given.node_home is not None or given.source is not None:
+        if shards is not None or state_gib is not None or largest_gib is not None:
+            raise InvalidInputError(
+                problem="sizes are read from the source or given, not both", where="--shards, --state-gib, --largest-gib"
+            )
+        shape = _source_shape(given)
+    else:
+        state_bytes = round((STATE_GIB if state_gib is None else state_gib) * GIB)
+        shape = epoch_shape(shards or SHARDS, state_bytes, None if largest_gib is None else round(largest_gib * GIB))
     measured = _read_costs(costs)
     price_list = None if prices is None else PriceList.parse(_read(prices, PRICE_LIST_BYTES_MAX), str(prices))
     deadline_s, start_s = parse_duration_s(deadline, "--deadline"), parse_duration_s(start, "--start")
@@ -113,6 +136,17 @@ def plan(
         print_json(_to_json(shape, cluster, forecast, amounts, bill, currency, deadline_s))
     else:
         _print(shape, cluster, forecast, amounts, bill, currency, deadline_s)
+
+
+def _source_shape(given: InputOptions) -> EpochShape:
+    found = given.open(RunOptions())
+    size = run_size(found)
+    sizes = () if size is None else tuple(memory_usage for memory_usage in size.shape.memory_usages if memory_usage)
+    if not sizes:
+        raise InvalidInputError(
+            problem="the source does not tell how large its shards are", where=found.describe(), remedy="Give --shards and --state-gib."
+        )
+    return EpochShape(sizes)
 
 
 def _fewest_cores(shape: EpochShape, costs: StageCosts, cluster: Cluster, deadline_s: float) -> Cluster:

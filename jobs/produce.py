@@ -6,32 +6,29 @@ import hashlib
 import os
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from jobs.epoch_input import InputOptions
 from jobs.options import IgnoreClaim, Json, Plan, RunOptions, open_executor
 from jobs.preflight import NoPreflight, require_fit, workers_here
+from jobs.produce_plan import PlannedRun, print_plan
 from jobs.produce_summary import print_nothing_to_do, print_summary, result_json
 from jobs.publish_options import PublishOptions
 from jobs.report import write_report
-from jobs.terminal import format_bytes, open_console, open_progress, print_json
+from jobs.terminal import open_progress, print_json
 from pipelines.bucket.epoch_claim import remove_dead_claim
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.near.epoch.epoch_context_source import LATEST
-from pipelines.producing.build.plan_parts import decide_num_parts
 from pipelines.producing.claimed_production import ClaimTerms, claimed
-from pipelines.producing.epoch_input import EpochInput
 from pipelines.producing.preflight.look import RunPlace
 from pipelines.producing.produce_epoch import EpochProduction, EpochResult, ProductionSettings
 from pipelines.producing.shared_folders import require_readable
 from pipelines.stores.held_work_folder import held_work_folder
 from pipelines.stores.open_store import open_store
 from schemas.errors import ClaimedError, EpochNotReadyError
-from schemas.published.object_layout import EpochLayout
 
 
 def produce(
@@ -95,7 +92,10 @@ def produce(
         print_nothing_to_do("not_ready", f"no epoch is ready yet: {error}", as_json)
         return
     if plan:
-        _print_plan(found, publish, chosen_kernel.name, as_json)
+        limit = run.read_limit_each(given.read_limit)
+        readers = run.processes_at_once(beside_node=given.node_home is not None)
+        read_bytes_per_s = None if given.node_home is None or limit is None else float(limit * readers)
+        print_plan(found, publish, PlannedRun(chosen_kernel.name, readers, read_bytes_per_s, repair), as_json)
         return
     publisher = publish.publisher(found.context, publish.choose_signer())
     published = publisher.find_published(found.context, publish.num_parts)
@@ -107,7 +107,9 @@ def produce(
         return
     work_url = work or default_work_folder(publish.to)
     if not no_preflight:
-        place = RunPlace(publish.to, work_url, dataset, workers_here(run, given.node_home), claims=not ignore_claim)
+        place = RunPlace(
+            publish.to, work_url, dataset, workers_here(run, given.node_home), claims=not ignore_claim, encoding=publish.encoding
+        )
         require_fit(place, found, given.node_home)
     settings = ProductionSettings.in_folder(work_url, dataset, num_parts=publish.num_parts, keep_work=keep_work)
     try:
@@ -170,50 +172,3 @@ def cache_folder() -> str:
     """Return the folder that holds the work folders of runs that name none."""
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     return f"{cache}/statecast"
-
-
-def _print_plan(found: EpochInput, publish: PublishOptions, kernel_name: str, as_json: bool) -> None:
-    """Say what would be done, from what can be known without reading a shard."""
-    shards: list[dict[str, Any]] = []
-    for shard in found.context.shards:
-        memory_usage = found.source.root_memory_usage(shard) if found.source else None
-        for dataset in found.datasets:
-            if dataset.summary.shard.shard_uid == shard.shard_uid:
-                memory_usage = dataset.summary.memory_usage
-        num_parts = publish.num_parts if memory_usage is None else decide_num_parts(memory_usage, publish.num_parts)
-        shards.append(
-            {
-                "shard_id": shard.shard_id,
-                "shard_uid": str(shard.shard_uid),
-                "state_root": None if shard.state_root is None else str(shard.state_root),
-                "memory_usage": memory_usage,
-                "num_parts": num_parts,
-            }
-        )
-    layout = EpochLayout.of(found.context)
-    document = {
-        "message_type": "plan",
-        "source": found.describe(),
-        "to": f"{open_store(publish.to).url}/{layout.folder}",
-        "encoding": str(publish.encoding_of(found.context)),
-        "kernel": kernel_name,
-        "context": found.context.to_json(),
-        "shards": shards,
-    }
-    if as_json:
-        print_json(document)
-        return
-    table = Table(
-        title=f"would publish epoch {found.context.epoch_height} of {found.context.chain_id} to {document['to']}", title_justify="left"
-    )
-    for name in ("shard", "parts", "memory usage", "state root"):
-        table.add_column(name, justify="left" if name in ("shard", "state root") else "right", overflow="fold")
-    for shard_plan in shards:
-        memory = shard_plan["memory_usage"]
-        table.add_row(
-            shard_plan["shard_uid"],
-            "after reading" if shard_plan["num_parts"] is None else f"{shard_plan['num_parts']:,}",
-            "after reading" if memory is None else format_bytes(memory),
-            shard_plan["state_root"] or "to be computed",
-        )
-    open_console().print(table)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import run
+from tests.support.commands import statecast
+from tests.support.nodes import localnet_home
 
 EXAMPLE_PRICES = Path(__file__).parents[2] / "examples" / "prices.toml"
 MAINNET = ["plan", "--shards", "9", "--state-gib", "180", "--largest-gib", "38.8", "--json"]
@@ -101,3 +103,21 @@ def test_a_number_that_is_none_is_a_usage_error(options: tuple[str, str], capsys
     """Exit code 2 and one line."""
     assert run([*MAINNET, *options]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_sizes_are_read_from_a_node_or_a_dataset() -> None:
+    """Its shards, the largest first; sizes that are given as well are refused."""
+    outcome = statecast("plan", "--node-home", localnet_home(), "--json")
+    sizes = [shard["memory_usage"] for shard in outcome.document["shards"]]
+    assert len(sizes) == 4 and sizes == sorted(sizes, reverse=True) and sum(sizes) > 2_000_000
+    one = statecast("plan", "--node-home", localnet_home(), "--shard-id", 0, "--json")
+    assert len(one.document["shards"]) == 1
+    twice = statecast("plan", "--node-home", localnet_home(), "--shards", 3)
+    assert twice.code == 2 and "not both" in twice.error_line
+
+
+def test_a_source_that_does_not_tell_its_sizes_is_refused(tmp_path: Path) -> None:
+    """What to give instead is said."""
+    (tmp_path / "records.jsonl").write_text("")
+    outcome = statecast("plan", "--from", f"records://{tmp_path / 'records.jsonl'}")
+    assert outcome.code == 2 and "--state-gib" in outcome.error_line

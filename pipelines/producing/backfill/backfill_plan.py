@@ -96,7 +96,7 @@ def _epoch_steps(backfill: Backfill, epoch: WantedEpoch, base: set[ShardUId]) ->
     context = epoch.context
     if context is None:
         return [PlannedStep(epoch.epoch_height, "-", None, None, None, str(epoch.failure))], base
-    published = backfill.publisher_for(context).find_published(context, backfill.settings.num_parts) is not None
+    published = backfill.publisher_for(context).whole_manifest(context, backfill.settings.num_parts) is not None
     steps = [_shard_step(backfill, context, shard, published, shard.shard_uid in base) for shard in context.shards]
     there = {
         shard.shard_uid

@@ -19,6 +19,7 @@ from pipelines.producing.preflight.machine import memory_finding, open_files_fin
 from pipelines.producing.preflight.run_needs import WORKER_MEMORY_BYTES_MAX, RunNeeds
 from pipelines.stores.open_store import open_store
 from schemas.errors import StatecastError
+from schemas.nearcore.state_part import Encoding, default_encoding
 from schemas.published.object_layout import EpochLayout
 
 
@@ -35,6 +36,8 @@ class RunPlace:
     """Processes that work at once on this machine; None where others do."""
     claims: bool = True
     """The run claims its epoch."""
+    encoding: Encoding | None = None
+    """Of the parts; None for what the epoch's protocol version writes."""
     epochs: int = 1
     """How many epochs it may make."""
 
@@ -48,17 +51,22 @@ class RunSize:
     """Parts go out before their shard is complete."""
     exported: bool
     """The dataset is there already."""
+    compressed: bool
+    """Parts are stored as zstd."""
 
     @property
     def needs(self) -> RunNeeds:
         """What it takes, by the measured costs."""
-        return RunNeeds.of(self.shape, StageCosts(), exported=self.exported)
+        return RunNeeds.of(self.shape, StageCosts(), exported=self.exported, compressed=self.compressed)
 
 
-def run_size(found: EpochInput) -> RunSize | None:
+def run_size(found: EpochInput, encoding: Encoding | None = None) -> RunSize | None:
     """Return an epoch's size without reading a shard; None where the source can't tell.
 
     Reads the shards' root nodes.
+
+    Args:
+        encoding: of the parts; None for what the epoch's protocol version writes.
     """
     sizes = {dataset.summary.shard.shard_uid: dataset.summary.memory_usage for dataset in found.datasets}
     source = found.source
@@ -73,7 +81,8 @@ def run_size(found: EpochInput) -> RunSize | None:
         return None
     # Parts go out early where their boundary nodes come by hash from a trusted root.
     early = source is not None and isinstance(source, TrieSource) and all(shard.state_root is not None for shard in found.context.shards)
-    return RunSize(EpochShape(tuple(sorted(known, reverse=True))), early, source is None)
+    compressed = (encoding or default_encoding(found.context.protocol_version)) is Encoding.V1
+    return RunSize(EpochShape(tuple(sorted(known, reverse=True))), early, source is None, compressed)
 
 
 def look_before_run(place: RunPlace, found: EpochInput | None, home: NodeHome | None) -> tuple[Finding, ...]:
@@ -85,7 +94,7 @@ def look_before_run(place: RunPlace, found: EpochInput | None, home: NodeHome | 
     Raises:
         StoreError: the destination can't be written or read.
     """
-    size = None if found is None else run_size(found)
+    size = None if found is None else run_size(found, place.encoding)
     return (
         *folder_findings(place, found, size),
         *machine_findings(place, size, home),

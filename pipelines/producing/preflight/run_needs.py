@@ -44,17 +44,18 @@ class RunNeeds:
     """Most of one worker's process."""
 
     @classmethod
-    def of(cls, shape: EpochShape, costs: StageCosts, *, exported: bool) -> RunNeeds:
+    def of(cls, shape: EpochShape, costs: StageCosts, *, exported: bool, compressed: bool = True) -> RunNeeds:
         """Return the needs of an epoch.
 
         Args:
+            compressed: parts are stored as zstd.
             exported: the dataset is there already.
         """
         total, largest = shape.memory_usage, max(shape.memory_usages, default=0)
         return cls(
             dataset_bytes=0 if exported else int(total * costs.dataset_ratio),
             interiors_bytes=int(total * costs.decoded_ratio),
-            destination_bytes=int(total * costs.stored_ratio),
+            destination_bytes=int(total * (costs.stored_ratio if compressed else costs.decoded_ratio)),
             destination_objects=published_objects(shape, headers=True),
             worker_memory_bytes=min(WORKER_MEMORY_BYTES_MAX, WORKER_MEMORY_BYTES_MIN + WORK_BYTES_PER_SIZE * largest),
         )

@@ -80,6 +80,15 @@ class EpochPublisher:
             ManifestError: there is a manifest that can't be parsed.
             InvalidInputError: it is published in another encoding or another number of parts.
         """
+        stored = self.whole_manifest(context, num_parts)
+        return None if stored is None else self._finished(open_store(self.store_url), stored.manifest, stored.envelope.payload_sha256)
+
+    def whole_manifest(self, context: EpochContext, num_parts: int | None) -> StoredManifest | None:
+        """Return the manifest of a published epoch of which nothing is missing, as `find_published`; nothing is written.
+
+        Raises:
+            ManifestError, InvalidInputError: as `find_published`.
+        """
         store, layout = open_store(self.store_url), self.layout(context)
         stored = read_manifest(store, layout)
         if stored is None:
@@ -104,7 +113,7 @@ class EpochPublisher:
                 return None
             if num_parts is None and listed.num_parts != num_parts_for(found[0].memory_usage):
                 return None
-        return self._finished(store, stored.manifest, stored.envelope.payload_sha256)
+        return stored
 
     def _check_same_form(self, manifest: Manifest, context: EpochContext, num_parts: int | None, where: str) -> None:
         """Refuse to add to an epoch that is published in another form: its readers hold the manifest to be one thing."""

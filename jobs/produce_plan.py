@@ -1,0 +1,144 @@
+"""What ``statecast produce --plan`` says: what a run would do and take, from what can be known without reading a shard."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from jobs.publish_options import PublishOptions
+from jobs.terminal import format_bytes, format_seconds, open_console, print_json
+from pipelines.bucket.published_epoch import StoredManifest
+from pipelines.producing.build.plan_parts import decide_num_parts
+from pipelines.producing.epoch_input import EpochInput
+from pipelines.producing.forecast.epoch_shape import EpochShape
+from pipelines.producing.forecast.stage_costs import StageCosts
+from pipelines.producing.preflight.look import RunSize, run_size
+from pipelines.producing.preflight.run_needs import run_seconds
+from pipelines.producing.publish.key_file import STANDARD_INPUT
+from pipelines.producing.publish.kms_key import SCHEME as KMS_SCHEME
+from pipelines.producing.publish.signing import Signer
+from pipelines.stores.open_store import open_store
+from schemas.errors import InvalidInputError, SignatureError, StoreError
+from schemas.published.object_layout import EpochLayout
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """How the run would work."""
+
+    kernel_name: str
+    workers: int
+    read_bytes_per_s: float | None
+    """Most that would be read from a node's disk; None for no limit, or no node."""
+    repair: bool
+
+
+def print_plan(found: EpochInput, publish: PublishOptions, run: PlannedRun, as_json: bool) -> None:
+    """Say what would be done and what it takes, or that there is nothing to do. Nothing is written.
+
+    Raises:
+        ManifestError, InvalidInputError: the epoch is published in another form.
+    """
+    shards: list[dict[str, Any]] = []
+    for shard in found.context.shards:
+        memory_usage = found.source.root_memory_usage(shard) if found.source else None
+        for dataset in found.datasets:
+            if dataset.summary.shard.shard_uid == shard.shard_uid:
+                memory_usage = dataset.summary.memory_usage
+        num_parts = publish.num_parts if memory_usage is None else decide_num_parts(memory_usage, publish.num_parts)
+        shards.append(
+            {
+                "shard_id": shard.shard_id,
+                "shard_uid": str(shard.shard_uid),
+                "state_root": None if shard.state_root is None else str(shard.state_root),
+                "memory_usage": memory_usage,
+                "num_parts": num_parts,
+            }
+        )
+    layout = EpochLayout.of(found.context)
+    published = None if run.repair else _published(found, publish)
+    document = {
+        "message_type": "plan",
+        "source": found.describe(),
+        "to": f"{open_store(publish.to).url}/{layout.folder}",
+        "encoding": str(publish.encoding_of(found.context)),
+        "kernel": run.kernel_name,
+        "context": found.context.to_json(),
+        "shards": shards,
+        "nothing_to_do": published is not None,
+        "workers": run.workers,
+        "takes": _takes(run_size(found, publish.encoding), run),
+    }
+    if as_json:
+        print_json(document)
+        return
+    if published is not None:
+        open_console().print(
+            f"nothing to do: {document['to']} is published, manifest revision {published.manifest.revision}", soft_wrap=True
+        )
+        return
+    _print(found, document)
+
+
+def _published(found: EpochInput, publish: PublishOptions) -> StoredManifest | None:
+    # A place that can't be asked is the run's own to complain of.
+    with suppress(StoreError):
+        return publish.publisher(found.context, _file_signer(publish)).whole_manifest(found.context, publish.num_parts)
+    return None
+
+
+def _file_signer(publish: PublishOptions) -> Signer | None:
+    """Return the signer whose signature the run would add, where a look costs nothing and takes nothing from standard input."""
+    key = publish.signing_key
+    if key is not None and (key == STANDARD_INPUT or key.startswith(KMS_SCHEME)):
+        return None
+    with suppress(InvalidInputError, SignatureError):
+        return publish.choose_signer()
+    return None
+
+
+def _takes(size: RunSize | None, run: PlannedRun) -> dict[str, Any] | None:
+    """Return what the run takes, about; None where sizes are known after reading."""
+    if size is None:
+        return None
+    needs = size.needs
+    shape = EpochShape(tuple(memory_usage for memory_usage in size.shape.memory_usages if memory_usage))
+    seconds = run_seconds(shape, StageCosts(), run.workers, run.read_bytes_per_s, early=size.early) if shape.memory_usages else 0.0
+    return {
+        "peak_disk_bytes": needs.dataset_bytes + (0 if size.early else needs.interiors_bytes),
+        "worker_memory_bytes": needs.worker_memory_bytes,
+        "seconds": round(seconds, 1),
+        "bytes": needs.destination_bytes,
+        "objects": needs.destination_objects,
+    }
+
+
+def _print(found: EpochInput, document: dict[str, Any]) -> None:
+    table = Table(
+        title=f"would publish epoch {found.context.epoch_height} of {found.context.chain_id} to {document['to']}", title_justify="left"
+    )
+    for name in ("shard", "parts", "memory usage", "state root"):
+        table.add_column(name, justify="left" if name in ("shard", "state root") else "right", overflow="fold")
+    for shard_plan in document["shards"]:
+        memory = shard_plan["memory_usage"]
+        table.add_row(
+            shard_plan["shard_uid"],
+            "after reading" if shard_plan["num_parts"] is None else f"{shard_plan['num_parts']:,}",
+            "after reading" if memory is None else format_bytes(memory),
+            shard_plan["state_root"] or "to be computed",
+        )
+    console = open_console()
+    console.print(table)
+    takes = document["takes"]
+    if takes is None:
+        console.print("what it takes is known after reading: the source does not tell the shards' sizes")
+        return
+    console.print(
+        f"about {format_bytes(takes['bytes'])} in {takes['objects']:,} objects, {format_seconds(takes['seconds'])} with {document['workers']} "
+        f"worker{'s' * (document['workers'] != 1)} of up to {format_bytes(takes['worker_memory_bytes'])}, {format_bytes(takes['peak_disk_bytes'])} in the work folder at most",
+        highlight=False,
+        soft_wrap=True,
+    )
