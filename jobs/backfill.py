@@ -75,6 +75,7 @@ def backfill(
     chosen_kernel = choose_kernel(run.kernel)
     home = node_home_folder(node_home).resolve()
     limit = run.read_limit_each(read_limit)
+    publish.upload_limit_each(run.processes_beside_node)
     give_node_the_disk()
     older = _older_datasets(source, heights.start)
     wanted = find_node_epochs(home, heights, tuple(shard_id or ()), rpc.contexts().find_in_open_node)
@@ -89,7 +90,7 @@ def backfill(
             executor=executor,
             progress=progress,
             kernel=chosen_kernel,
-            publisher_for=lambda context: publish.publisher(context, signer),
+            publisher_for=lambda context: publish.publisher(context, signer, run.processes_beside_node),
             settings=ProductionSettings.in_folder(work_url, dataset, num_parts=publish.num_parts, durable=True),
             parallel=parallel,
             status=BackfillStatus(work_url),

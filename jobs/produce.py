@@ -84,6 +84,8 @@ def produce(
     `statecast produce --from dataset:///data/state --to s3://bucket/prefix --shard-id 6 --num-parts 33`
     """
     chosen_kernel = choose_kernel(run.kernel)
+    processes = run.processes_at_once(beside_node=given.node_home is not None)
+    upload_limit = publish.upload_limit_each(processes)
     try:
         found = given.open(run)
     except EpochNotReadyError as error:
@@ -93,11 +95,11 @@ def produce(
         return
     if plan:
         limit = run.read_limit_each(given.read_limit)
-        readers = run.processes_at_once(beside_node=given.node_home is not None)
-        read_bytes_per_s = None if given.node_home is None or limit is None else float(limit * readers)
-        print_plan(found, publish, PlannedRun(chosen_kernel.name, readers, read_bytes_per_s, repair), as_json)
+        read_bytes_per_s = None if given.node_home is None or limit is None else float(limit * processes)
+        upload_bytes_per_s = None if upload_limit is None else float(upload_limit * processes)
+        print_plan(found, publish, PlannedRun(chosen_kernel.name, processes, read_bytes_per_s, upload_bytes_per_s, repair), as_json)
         return
-    publisher = publish.publisher(found.context, publish.choose_signer())
+    publisher = publish.publisher(found.context, publish.choose_signer(), processes)
     published = publisher.find_published(found.context, publish.num_parts)
     if published is not None and not repair:
         remove_dead_claim(open_store(publish.to), publisher.layout(found.context))

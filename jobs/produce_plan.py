@@ -33,6 +33,8 @@ class PlannedRun:
     workers: int
     read_bytes_per_s: float | None
     """Most that would be read from a node's disk; None for no limit, or no node."""
+    upload_bytes_per_s: float | None
+    """Most bytes of parts that would be uploaded; None for no limit."""
     repair: bool
 
 
@@ -107,6 +109,8 @@ def _takes(size: RunSize | None, run: PlannedRun) -> dict[str, Any] | None:
     needs = size.needs
     shape = EpochShape(tuple(memory_usage for memory_usage in size.shape.memory_usages if memory_usage))
     seconds = run_seconds(shape, StageCosts(), run.workers, run.read_bytes_per_s, early=size.early) if shape.memory_usages else 0.0
+    if run.upload_bytes_per_s is not None:
+        seconds = max(seconds, needs.destination_bytes / run.upload_bytes_per_s)
     return {
         "peak_disk_bytes": needs.dataset_bytes + (0 if size.early else needs.interiors_bytes),
         "worker_memory_bytes": needs.worker_memory_bytes,

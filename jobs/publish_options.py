@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from jobs.keygen import DEFAULT_SIGNING_KEY
+from jobs.options import parse_rate
 from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.producing.publish.key_file import STANDARD_INPUT, load_signer, signer_from_standard_input
 from pipelines.producing.publish.kms_key import SCHEME as KMS_SCHEME
@@ -73,12 +74,33 @@ class PublishOptions:
         list[str] | None, typer.Option("--tracker", help="Tracker for the torrents; may be repeated.", rich_help_panel=_OUTPUT)
     ] = None
 
+    upload_limit: Annotated[
+        str | None,
+        typer.Option(
+            "--upload-limit",
+            help="Most bytes of parts a second to upload, all workers together, e.g. 50MB. Default: no limit.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None
+
     def encoding_of(self, context: EpochContext) -> Encoding:
         """Return the encoding of an epoch's parts."""
         return self.encoding or default_encoding(context.protocol_version)
 
-    def publisher(self, context: EpochContext, signer: Signer | None) -> EpochPublisher:
-        """Return the publisher of an epoch; a web seed or tracker that is no URL is an InvalidInputError."""
+    def upload_limit_each(self, processes: int) -> int | None:
+        """Return the bytes a second that each of so many processes may upload; None for no limit.
+
+        Raises:
+            InvalidInputError: no number of bytes a second.
+        """
+        return None if self.upload_limit is None else max(1, parse_rate(self.upload_limit, "--upload-limit") // processes)
+
+    def publisher(self, context: EpochContext, signer: Signer | None, processes: int = 1) -> EpochPublisher:
+        """Return the publisher of an epoch; a web seed or tracker that is no URL is an InvalidInputError.
+
+        Args:
+            processes: how many share the upload limit.
+        """
         return EpochPublisher(
             store_url=self.to,
             signer=signer,
@@ -86,6 +108,7 @@ class PublishOptions:
             zstd_level=self.zstd_level,
             web_seeds=tuple(self.web_seed or ()),
             trackers=tuple(self.tracker or ()),
+            upload_limit_bytes_per_s=self.upload_limit_each(processes),
         )
 
     def choose_signer(self) -> Signer | None:

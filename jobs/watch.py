@@ -113,6 +113,7 @@ def watch(
     )
     terms = ClaimTerms(settings.claim_ttl_s, ignore_claim)
     limit = run.read_limit_each(read_limit)
+    publish.upload_limit_each(run.processes_beside_node)
     give_node_the_disk()
     address = None
     if health_port is not None:
@@ -133,7 +134,7 @@ def watch(
         state_walk=state_walk,
         read_limit_bytes_per_s=limit,
         kernel=choose_kernel(run.kernel),
-        publisher_for=lambda context: publish.publisher(context, signer),
+        publisher_for=lambda context: publish.publisher(context, signer, run.processes_beside_node),
         store_url=publish.to,
         settings=ProductionSettings.in_folder(work_url),
         open_executor=lambda: open_executor(run, beside_node=True),

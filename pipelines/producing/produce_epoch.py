@@ -228,6 +228,7 @@ class EpochProduction:
                 kernel_name=self.kernel.name,
                 piece_length=planned.piece_length,
                 validate=self.settings.validate,
+                upload_limit_bytes_per_s=publisher.upload_limit_bytes_per_s,
             )
             for plan in planned.plans
         ]

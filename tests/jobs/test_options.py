@@ -8,6 +8,7 @@ import pytest
 
 from jobs import options
 from jobs.options import RunOptions, open_executor, parse_duration_s, parse_rate
+from jobs.publish_options import PublishOptions
 from pipelines.execution import on_ray
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.in_process import InProcessExecutor
@@ -16,6 +17,7 @@ from schemas.errors import InvalidInputError
 from tests.support.command_line import commands
 from tests.support.commands import statecast
 from tests.support.published import published_localnet
+from tests.support.stored_epochs import epoch_context
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("10s", 10), ("1.5m", 90), ("2 H", 7200), ("36500d", 36_500 * 86_400)])
@@ -90,6 +92,8 @@ def test_a_rate_with_a_unit_is_taken() -> None:
         ("export", "--to", "x", "--node-home", "h", "--read-limit", "200"),
         ("backfill", "--to", "x", "--allow-unsigned", "--node-home", "h", "--epochs", "1", "--read-limit", "200"),
         ("watch", "--to", "x", "--allow-unsigned", "--node-home", "h", "--read-limit", "200"),
+        ("produce", "--to", "x", "--allow-unsigned", "--from", "records://RECORDS", "--upload-limit", "200"),
+        ("watch", "--to", "x", "--allow-unsigned", "--node-home", "h", "--upload-limit", "200"),
         ("fetch", "x", "--into", "y", "--insecure", "--rate-limit", "200"),
         ("serve", ".", "--upload-limit", "200"),
     ],
@@ -128,3 +132,10 @@ def test_ray_beside_a_node_has_half_the_cores(monkeypatch: pytest.MonkeyPatch) -
         larger._left_s = 0.0
         list(larger.run(["task"], TaskNeeds(0)))  # type: ignore[arg-type]
     assert asked == [4, None]
+
+
+def test_an_upload_limit_is_shared_by_the_workers() -> None:
+    """And comes to the tasks that put parts."""
+    publish = PublishOptions(to="memory://x", upload_limit="50MB", allow_unsigned=True)
+    assert publish.publisher(epoch_context(1), None, 4).upload_limit_bytes_per_s == 12_500_000
+    assert PublishOptions(to="memory://x").publisher(epoch_context(1), None, 4).upload_limit_bytes_per_s is None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from hashlib import sha256
+from types import SimpleNamespace
 
 import pytest
 
 from pipelines.kernel.choice import choose_kernel
 from pipelines.producing.publish.publish_part import PublishPartTask
-from pipelines.stores import compare_and_swap
+from pipelines.stores import compare_and_swap, upload_limit
 from pipelines.stores.compare_and_swap import SWAP_ATTEMPTS_MAX
 from pipelines.stores.open_store import open_store
+from pipelines.stores.pace import Pace
 from schemas.errors import IntegrityError, ObjectExistsError, ObjectMismatchError, TransientStoreError
 from schemas.nearcore.state_part import Encoding, decode_partial_state, decode_state_part, encode_state_part, partial_state_bytes
 from tests.support.faulty_store import Fault, scripted
@@ -64,6 +67,22 @@ def test_a_right_object_is_kept(task: PublishPartTask, store_url: str) -> None:
     assert second.reused
     assert (second.digests, second.pieces) == (first.digests, first.pieces)
     assert open_store(store_url).info(task.object_name) == info
+
+
+def test_parts_are_put_at_the_upload_limit(module_tasks: list[PublishPartTask], store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each waits until those before it are paid for; what is there already, and what has no limit, waits for nothing."""
+    waits_s: list[float] = []
+    monkeypatch.setattr(upload_limit, "time", SimpleNamespace(sleep=waits_s.append))
+    # A clock that stands: the machine's speed does not count.
+    monkeypatch.setattr(upload_limit, "process_upload_limit", cache(lambda rate: Pace(rate, clock=lambda: 0.0)))
+    limit = 10_000
+    limited = [replace(task, upload_limit_bytes_per_s=limit) for task in publish_tasks_at(module_tasks, store_url)]
+    sizes = [task.run().digests.stored_size for task in limited]
+    assert waits_s == pytest.approx([sizes[0] / limit, (sizes[0] + sizes[1]) / limit])
+    assert all(task.run().reused for task in limited)
+    for task in publish_tasks_at(module_tasks, new_store_url()):
+        task.run()
+    assert len(waits_s) == 2
 
 
 def reordered(task: PublishPartTask) -> bytes:

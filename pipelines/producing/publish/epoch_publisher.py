@@ -58,6 +58,8 @@ class EpochPublisher:
     """Counts where the encoding is V1."""
     web_seeds: tuple[str, ...] = ()
     trackers: tuple[str, ...] = ()
+    upload_limit_bytes_per_s: int | None = None
+    """Most bytes of parts that each process puts a second; None for no limit."""
 
     def __post_init__(self) -> None:
         check_urls(web_seeds=self.web_seeds, trackers=self.trackers)

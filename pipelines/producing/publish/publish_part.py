@@ -25,6 +25,7 @@ from pipelines.stores.compare_and_swap import swapped
 from pipelines.stores.open_store import open_store
 from pipelines.stores.ranges import read_object
 from pipelines.stores.store import ObjectInfo, Store
+from pipelines.stores.upload_limit import keep_upload_limit
 from schemas.errors import IntegrityError, ObjectExistsError, ObjectMismatchError, ObjectNotFoundError, StateRootMismatchError
 from schemas.ids import CryptoHash
 from schemas.nearcore.state_part import Encoding, encode_state_part
@@ -62,6 +63,8 @@ class PublishPartTask:
     piece_length: int
     validate: bool = True
     """Validate the trie before the part is put; what is read back is compared always."""
+    upload_limit_bytes_per_s: int | None = None
+    """Most bytes a second that this process puts; None for no limit."""
 
     def run(self) -> PublishedPart:
         """Publish the part.
@@ -88,7 +91,10 @@ class PublishPartTask:
         def needed(info: ObjectInfo | None) -> tuple[bytes | None, PublishedPart | None]:
             # Where another producer was faster, what it left is judged like anything that is found.
             existing = None if info is None else self._existing(kernel, store)
-            return (made()[0], None) if existing is None else (None, PublishedPart(self.plan, *existing, reused=True))
+            if existing is not None:
+                return None, PublishedPart(self.plan, *existing, reused=True)
+            keep_upload_limit(self.upload_limit_bytes_per_s, len(made()[0]))
+            return made()[0], None
 
         reused = swapped(store, self.object_name, needed)
         if reused is not None:
