@@ -12,6 +12,7 @@ _.format_commands
 _.show_envvar
 
 # Commands whose module `jobs.cli` imports by name; the site's page on the command line asks for all names.
+doctor
 gc
 import_parts
 keygen

@@ -87,7 +87,7 @@ def _node_home(given: InputOptions, findings: list[Finding]) -> NodeHome | None:
     try:
         return read_node_home(given.node_home.expanduser())
     except StatecastError as error:
-        findings.append(failure("node", error))
+        findings.append(failure("node", error, "Give the folder that holds config.json and data."))
         return None
 
 
@@ -95,7 +95,12 @@ def _epoch(given: InputOptions, run: RunOptions, findings: list[Finding]) -> Epo
     try:
         return given.open(run)
     except StatecastError as error:
-        findings.append(failure("epoch", error))
+        remedy = (
+            f"`statecast inspect {given.node_home}` shows what the node has."
+            if given.source is None
+            else "Name another source with --from."
+        )
+        findings.append(failure("epoch", error, remedy))
         return None
 
 

@@ -65,14 +65,14 @@ def test_what_may_be_needed_is_a_warning_and_too_few_files_a_failure(tmp_path: P
         (tight,) = space_findings([need])
     with _free(monkeypatch, 5000 * MIB, files=49):
         (nameless,) = space_findings([need])
-    assert tight.verdict is Verdict.WARN and "up to 1000.0 MiB" in tight.found
+    assert tight.verdict is Verdict.WARN and "up to 1000.0 MiB, and 64.0 MiB should stay free" in tight.found
     assert nameless.verdict is Verdict.FAIL and "49 files may still be made there, the run makes 50" in nameless.found
 
 
 def test_a_folder_that_is_to_be_made_has_the_space_of_the_one_around_it(tmp_path: Path) -> None:
     """Nothing is made."""
     (finding,) = space_findings([FolderNeed("--to", tmp_path / "a" / "b", 0, 0)])
-    assert finding.verdict is Verdict.OK and not list(tmp_path.iterdir())
+    assert finding.verdict is Verdict.OK and "not known yet" in finding.found and not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_can_not_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,6 +81,13 @@ def test_a_folder_that_can_not_be_written_is_named(tmp_path: Path, monkeypatch: 
     (finding,) = space_findings([FolderNeed("--work", tmp_path / "a", 0, 0)])
     assert (finding.verdict, finding.found, finding.where) == (Verdict.FAIL, "the folder can't be written", str(tmp_path))
     assert "--work" in finding.remedy
+
+
+def test_where_nothing_is_free_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is not known what a run takes."""
+    with _free(monkeypatch, 0):
+        (finding,) = space_findings([FolderNeed("--to", tmp_path, 0, 0)])
+    assert finding.verdict is Verdict.FAIL
 
 
 def test_memory_is_judged_by_the_workers_that_fit() -> None:

@@ -12,7 +12,7 @@ from pipelines.producing.preflight.finding import Finding, Verdict
 from schemas.shown_size import shown_size
 
 SPARE_BYTES: Final = 64 << 20
-"""What a file system should have left beside the run: logs, the report, what others write."""
+"""What a file system should have left after the run, or others who write there fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +89,17 @@ def _judged(group: Sequence[tuple[FolderNeed, FreeSpace]]) -> Finding:
     least = max(0, sum(need.bytes_least for need, _ in group) - done)
     most = max(0, sum(need.bytes_most for need, _ in group) - done)
     name, files = f"space {options}", sum(need.files for need, _ in group)
-    found = f"{shown_size(space.size)} free, the run puts about {shown_size(least)} there"
+    puts = f"the run puts about {shown_size(least)} there" if most else "what the run puts there is not known yet"
+    found = f"{shown_size(space.size)} free, {puts}"
     remedy = f"Free {shown_size(max(0, most + SPARE_BYTES - space.size))} there, or name another place with {options}."
-    if space.size < least + SPARE_BYTES:
+    if space.size <= least:
         return Finding(name, Verdict.FAIL, f"not enough space: {found}", remedy, where)
     if space.files is not None and space.files < files:
         return Finding(name, Verdict.FAIL, f"{space.files:,} files may still be made there, the run makes {files:,}", remedy, where)
     if space.size < most + SPARE_BYTES:
-        return Finding(name, Verdict.WARN, f"{found}, and up to {shown_size(most)} where parts wait for their shard's root", remedy, where)
+        return Finding(
+            name, Verdict.WARN, f"{found}, up to {shown_size(most)}, and {shown_size(SPARE_BYTES)} should stay free", remedy, where
+        )
     return Finding(name, Verdict.OK, found, "", where)
 
 

@@ -42,9 +42,13 @@ class Finding:
         return {"name": self.name, "verdict": str(self.verdict), "found": self.found, "where": self.where, "remedy": self.remedy}
 
 
-def failure(name: str, error: StatecastError) -> Finding:
-    """Return the finding that an error is."""
-    return Finding(name, Verdict.FAIL, error.problem, error.remedy, error.where)
+def failure(name: str, error: StatecastError, remedy: str = "") -> Finding:
+    """Return the finding that an error is.
+
+    Args:
+        remedy: what to do where the error itself does not say.
+    """
+    return Finding(name, Verdict.FAIL, error.problem, error.remedy or remedy, error.where)
 
 
 def require_no_failure(findings: Iterable[Finding]) -> None:
