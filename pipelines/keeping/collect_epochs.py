@@ -24,7 +24,7 @@ from pipelines.stores.open_store import open_store
 from pipelines.stores.store import ObjectInfo, Store
 from schemas.errors import ManifestError, StatecastError
 from schemas.published.catalogue import Catalogue
-from schemas.published.object_layout import EpochLayout, ObjectKind, chain_folder, parse_epoch_folder, parse_object_name
+from schemas.published.object_layout import PROBE_FOLDER, EpochLayout, ObjectKind, chain_folder, parse_epoch_folder, parse_object_name
 
 DELETIONS_AT_ONCE: Final = 8
 """Objects that are deleted at once."""
@@ -125,6 +125,10 @@ def collect_epochs(
     return _Collection(open_store(store_url), chain_id, rule, on_note, now, deletions_at_once).run(plan_only)
 
 
+PROBE_AGE_S_MAX = 3600.0
+"""A probe older than that belongs to no run."""
+
+
 @dataclass(slots=True)
 class _Folder:
     """An epoch's folder as listed."""
@@ -174,6 +178,7 @@ class _Collection:
             kept = {epoch.decision.layout for epoch in collected if epoch.decision.verdict is Verdict.KEEP}
             self._delete([name for name in litter if _layout_of(name) in kept])
             self._mend_catalogue(catalogue, kept, folders)
+            self._delete(self._dead_probes())
         foreign = tuple(name for folder in folders.values() for name in folder.foreign)
         return CollectionResult(tuple(collected), foreign, tuple(self.notes), plan_only)
 
@@ -190,6 +195,11 @@ class _Collection:
             else:
                 folder.objects.append((info, parsed.kind))
         return folders
+
+    def _dead_probes(self) -> list[str]:
+        """Return what killed looks before a run have left; one takes seconds."""
+        oldest = self.now() - timedelta(seconds=PROBE_AGE_S_MAX)
+        return [info.name for info in self.store.list(PROBE_FOLDER) if info.modified is not None and info.modified < oldest]
 
     def _catalogue(self) -> Catalogue:
         try:

@@ -165,6 +165,19 @@ def chain_folder(chain_id: str) -> str:
     return f"chain_id={chain_id}"
 
 
+PROBE_FOLDER = "statecast-probe"
+"""Folder of what is put into a store only to try it."""
+
+
+def probe_name(probe_id: str) -> str:
+    """An object that is put to try a store: below a folder ``leases``, for that is what a producer may delete anywhere in its bucket.
+
+    Args:
+        probe_id: 32 lowercase hexadecimal digits.
+    """
+    return f"{PROBE_FOLDER}/leases/{probe_id}"
+
+
 def latest_name(chain_id: str) -> str:
     """The pointer to the newest complete epoch of a chain."""
     return f"{chain_folder(_check_chain_id(chain_id))}/latest.json"

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.producing.preflight.destination import PROBE_FOLDER
 from pipelines.stores import open_store as stores
 from pipelines.stores.memory_store import OPENERS, MemoryStore
 from pipelines.stores.open_store import open_store
 from pipelines.stores.retrying import RetryingStore, RetryPolicy
 from pipelines.stores.store import Store
 from schemas.errors import EXIT_CODES
+from schemas.published.object_layout import PROBE_FOLDER
 from tests.support.commands import Outcome, is_lasting, objects_in, statecast
 from tests.support.faulty_store import Fault, FaultyStore, seeded
 from tests.support.productions import new_store_url

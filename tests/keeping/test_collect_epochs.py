@@ -22,7 +22,7 @@ from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
 from schemas.errors import ClaimedError, InvalidInputError
 from schemas.published.latest_pointer import LatestPointer
-from schemas.published.object_layout import EpochLayout, ObjectKind, catalogue_name, latest_name, parse_object_name
+from schemas.published.object_layout import EpochLayout, ObjectKind, catalogue_name, latest_name, parse_object_name, probe_name
 from tests.support.productions import inject, meanwhile, new_store_url
 from tests.support.stored_epochs import CHAIN_ID, epoch_context, epoch_layout, publish_epoch
 
@@ -256,6 +256,20 @@ def test_what_a_killed_producer_left_goes_after_a_while(tmp_path: Path) -> None:
     assert collected(collect_epochs(str(root), CHAIN_ID, 1)) == [1]
     assert heights_in(str(root)) == [2, 3]
     assert collected(collect_epochs(str(root), CHAIN_ID, 1, orphans_after_s=3600)) == [2]
+
+
+def test_what_a_killed_look_left_goes_after_an_hour(tmp_path: Path) -> None:
+    """One that may be under way stays, and a plan deletes nothing."""
+    old, young = (tmp_path / probe_name(digit * 32) for digit in "01")
+    old.parent.mkdir(parents=True)
+    for path, age_s in ((old, 3700), (young, 3500)):
+        path.write_text("probe")
+        stamp = datetime.now(UTC).timestamp() - age_s
+        os.utime(path, (stamp, stamp))
+    collect_epochs(str(tmp_path), CHAIN_ID, 1, plan_only=True)
+    assert old.exists()
+    collect_epochs(str(tmp_path), CHAIN_ID, 1)
+    assert young.exists() and not old.exists()
 
 
 def test_a_producer_that_publishes_an_orphan_at_the_last_moment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from pipelines.near.node.node_home import read_node_home
 from pipelines.producing.forecast.epoch_shape import EpochShape
 from pipelines.producing.forecast.stage_costs import GIB, StageCosts
 from pipelines.producing.preflight import disk_space
-from pipelines.producing.preflight.destination import PROBE_FOLDER, probe_destination, probe_findings
+from pipelines.producing.preflight.destination import probe_destination, probe_findings
 from pipelines.producing.preflight.disk_space import FolderNeed, FreeSpace, space_findings
 from pipelines.producing.preflight.finding import Finding, Verdict, require_no_failure
 from pipelines.producing.preflight.machine import memory_finding, open_files_finding, settings_finding, table_count
@@ -25,6 +25,7 @@ from pipelines.stores.file_store import FileStore
 from pipelines.stores.memory_store import MemoryStore
 from pipelines.stores.store import Data, ObjectInfo
 from schemas.errors import InvalidInputError, ObjectMismatchError, StoreDeniedError
+from schemas.published.object_layout import PROBE_FOLDER
 
 MIB = 1 << 20
 

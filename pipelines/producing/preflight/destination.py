@@ -18,9 +18,7 @@ from pipelines.bucket.lease_rule import CLOCK_SKEW_S
 from pipelines.producing.preflight.finding import Finding, Verdict
 from pipelines.stores.store import Store
 from schemas.errors import ObjectExistsError, ObjectMismatchError, StoreError
-
-PROBE_FOLDER: Final = "statecast-probe"
-"""The folder of probes in a destination; what a killed run left in it may be deleted."""
+from schemas.published.object_layout import PROBE_FOLDER, probe_name
 
 DELETE_ATTEMPTS_MAX: Final = 3
 """How often the probe is deleted, beyond what the store itself tries: it is nothing that may stay."""
@@ -55,7 +53,7 @@ def probe_destination(store: Store) -> Probe | None:
     root = store.local_root()
     if root is not None and not root.is_dir():
         return None
-    name = f"{PROBE_FOLDER}/leases/{secrets.token_hex(16)}"
+    name = probe_name(secrets.token_hex(16))
     first, second, third = (f"statecast probe {number}, may be deleted\n".encode() for number in (1, 2, 3))
     before_s = time.time()
     try:
