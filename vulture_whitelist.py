@@ -13,6 +13,7 @@ _.show_envvar
 
 # Commands whose module `jobs.cli` imports by name; the site's page on the command line asks for all names.
 doctor
+assist
 gc
 import_parts
 keygen

@@ -84,6 +84,10 @@ _COMMANDS: dict[str, tuple[_Listed, ...]] = {
             "import_parts",
             "import_parts",
         ),
+        _Listed(
+            "assist",
+            "Give a new node on this machine its state: bring an epoch of a bucket here, and serve it to the node as one of its peers.",
+        ),
         _Listed("seed", "Seed the newest epochs of a bucket over BitTorrent until SIGTERM, SIGINT or SIGHUP."),
         _Listed("serve", "Serve a folder's state parts, headers, torrents and manifests over HTTP until SIGTERM, SIGINT or SIGHUP."),
     ),

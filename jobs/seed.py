@@ -17,6 +17,7 @@ from pipelines.execution.status_server import Health, status_server
 from pipelines.execution.stop_signals import stopping
 from pipelines.nearpeer.genesis import KNOWN_GENESIS
 from pipelines.nearpeer.peer_url import PeerUrl
+from pipelines.nearpeer.request_policy import RequestLimits
 from pipelines.seeding.data_folder import DataFolder, open_data_folder
 from pipelines.seeding.epoch_feed import find_chain
 from pipelines.seeding.peer_service import PeerServiceSettings
@@ -196,7 +197,7 @@ def _near_settings(
             problem=f"the genesis hash of {chain_id} is not known, and nodes of the chain ask for it",
             remedy="Give --near-genesis; `statecast inspect near://ed25519:KEY@host:port` of one of its nodes shows it.",
         )
-    return PeerServiceSettings(genesis_hash, listen, peers, upload_bytes_per_s, private_addresses=private)
+    return PeerServiceSettings(genesis_hash, listen, peers, upload_bytes_per_s, RequestLimits(private_addresses=private))
 
 
 def _health(seeder: Seeder) -> Health:

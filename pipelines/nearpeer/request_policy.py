@@ -32,6 +32,8 @@ class RequestLimits:
     """Loopback, private and link-local addresses, and ports below 1024, are dialled too: for trying it out."""
     queued_bytes_max: int = 1 << 30
     """Bytes of answers under way, all askers together; above it the answer is that this peer is busy."""
+    askers: frozenset[PeerId] | None = None
+    """Who is answered at all; to others this peer is busy. None for everybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ class RequestPolicy:
     ) -> int | Refused:
         if epoch is None:
             return Refused("not announced", busy=True)
+        if self.limits.askers is not None and wanted.asker not in self.limits.askers:
+            return Refused("not served", busy=True)
         asker = self._asker(wanted.asker, now_s)
         if asker.tokens < 1:
             return Refused("too many requests", busy=True)

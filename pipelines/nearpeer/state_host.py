@@ -114,6 +114,7 @@ class StateHost:
         sides: a key, its port and the chain; one, or two that take epochs in turn.
         state: where what is announced lies.
         note: gets what happens, as a sentence and facts; for logs.
+        sent: gets what was asked for and the sync hash of each header and part that went out whole.
         clock: seconds since 1970.
     """
 
@@ -124,8 +125,10 @@ class StateHost:
         settings: HostSettings,
         note: Callable[[str, dict[str, object]], None],
         *,
+        sent: Callable[[Wanted, CryptoHash], None] = lambda _wanted, _sync_hash: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._sent = sent
         self._sides, self._state, self._settings, self._clock, self._note = list(sides), state, settings, clock, note
         self._announcements = Announcements([side.key for side in sides])
         self.policy = RequestPolicy(settings.limits)
@@ -379,6 +382,7 @@ class StateHost:
         else:
             self.messages["parts sent" if wanted.part_id is not None else "headers sent"] += 1
             self.bytes_sent += found.size
+            self._sent(wanted, sync_hash)
             self._note("answered", {**facts, "seconds": round(self._clock() - began_s, 3)})
         finally:
             self.policy.ended(wanted, found.size)

@@ -17,9 +17,9 @@ from pipelines.nearpeer.announcing import HostedEpoch
 from pipelines.nearpeer.handshake import OwnSide
 from pipelines.nearpeer.node_key import NodeKey
 from pipelines.nearpeer.peer_url import PeerUrl
-from pipelines.nearpeer.request_policy import RequestLimits
+from pipelines.nearpeer.request_policy import RequestLimits, Wanted
 from pipelines.nearpeer.state_host import HostSettings, StateHost, StateObject
-from pipelines.seeding.status import OnEvent, PeerStatus, SeedEvent, ShardKey
+from pipelines.seeding.status import OnEvent, PeerStatus, SeedEvent, ServedShard, ShardKey
 from schemas.address import Address
 from schemas.errors import InvalidInputError, ManifestError, StatecastError
 from schemas.ids import CryptoHash, PartId
@@ -42,8 +42,7 @@ class PeerServiceSettings:
     peers: tuple[PeerUrl, ...] = ()
     """Nodes to connect to."""
     upload_bytes_per_s: int | None = None
-    private_addresses: bool = False
-    """Askers at private addresses are dialled too."""
+    limits: RequestLimits = field(default_factory=RequestLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +90,8 @@ class PeerService:
         self._keys, self._settings, self._on_event = keys, settings, on_event
         self._files = _HostedFiles()
         self._announced: list[int] = []
+        self._block_height: int | None = None
+        self._served: dict[tuple[CryptoHash, int], set[int | None]] = {}
         genesis = GenesisId(chain_id, settings.genesis_hash)
         sides = [OwnSide(key, genesis, address.port) for key, address in zip(keys, settings.listen, strict=True)]
         self._loop = asyncio.new_event_loop()
@@ -108,9 +109,8 @@ class PeerService:
 
     async def _start(self, sides: list[OwnSide]) -> tuple[StateHost, list[int]]:
         peers = tuple([(url.peer_id, await url.resolve()) for url in self._settings.peers])
-        limits = RequestLimits(private_addresses=self._settings.private_addresses)
-        settings = HostSettings(limits, self._settings.upload_bytes_per_s, None, peers)
-        host = StateHost(sides, self._files, settings, self._note)
+        settings = HostSettings(self._settings.limits, self._settings.upload_bytes_per_s, None, peers)
+        host = StateHost(sides, self._files, settings, self._note, sent=self._count)
         ports = await host.start([(address.host, address.port) for address in self._settings.listen])
         return host, ports
 
@@ -127,6 +127,7 @@ class PeerService:
         if proven.chunk.prev_state_root != listed.state_root:
             raise ManifestError(problem="the state header proves another root than the manifest has", where=str(header))
         hosted = _HostedShard(listed, epoch_folder, header, len(data), manifest.encoding, key)
+        self._served.setdefault((manifest.sync_hash, key.shard_id), set())
         self._files.shards[manifest.sync_hash, key.shard_id] = hosted
 
     def announce(self, manifest: Manifest, shard_ids: Sequence[int]) -> None:
@@ -143,12 +144,14 @@ class PeerService:
         epoch = HostedEpoch(manifest.epoch_height, parent.prev_hash, manifest.sync_hash, tuple(sorted(shard_ids)))
         if self._finish(self._host.announce(epoch)):
             self._announced = [*self._announced, manifest.epoch_height][-len(self.ports) :]
+            self._block_height = parent.height
             facts = {"epoch_height": epoch.epoch_height, "shards": list(epoch.shards)}
             self._on_event(SeedEvent("epoch_announced", f"epoch {epoch.epoch_height} to nearcore's network", facts))
 
     def forget(self, key: ShardKey) -> None:
         """Answer for a shard no more. Its announcement stays: nothing takes one back."""
         self._files.shards = {name: shard for name, shard in self._files.shards.items() if shard.key != key}
+        self._served = {name: given for name, given in self._served.items() if name in self._files.shards}
 
     def urls(self) -> list[str]:
         """Return what nodes name in boot_nodes, and `near://` URLs after the scheme; the host is this machine's public one."""
@@ -167,7 +170,22 @@ class PeerService:
             requests=dict(host.policy.counted),
             messages=dict(host.messages),
             bytes_sent=host.bytes_sent,
+            served=self._given(),
+            block_height=self._block_height,
         )
+
+    def _given(self) -> tuple[ServedShard, ...]:
+        given = []
+        for name, shard in list(self._files.shards.items()):
+            objects = frozenset(self._served.get(name, ()))
+            given.append(
+                ServedShard(shard.key.epoch_height, shard.key.shard_id, None in objects, len(objects - {None}), shard.listed.num_parts)
+            )
+        return tuple(sorted(given, key=lambda shard: (-shard.epoch_height, shard.shard_id)))
+
+    def _count(self, wanted: Wanted, sync_hash: CryptoHash) -> None:
+        if (given := self._served.get((sync_hash, wanted.shard_id))) is not None:
+            given.add(wanted.part_id)
 
     def close(self) -> None:
         """Say good-bye and stop."""

@@ -22,13 +22,14 @@ from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX, PublishedT
 from pipelines.bittorrent.session import SessionSettings
 from pipelines.bucket.lease_keeper import EpochLease, held_epoch
 from pipelines.nearpeer.node_key_file import read_or_make_node_key
+from pipelines.nearpeer.peer_url import SCHEME, PeerUrl
 from pipelines.seeding.data_folder import DataFolder
 from pipelines.seeding.epoch_feed import EpochFeed, EpochToSeed
 from pipelines.seeding.kept_epochs import HeldEpoch, epochs_to_drop
 from pipelines.seeding.peer_service import PeerService, PeerServiceSettings
 from pipelines.seeding.shard_parts import ShardFiles
 from pipelines.seeding.status import OnEvent, SeedEvent, SeedStatus, ShardKey, ShardPhase, ShardStatus
-from pipelines.seeding.swarm import Swarm, Traffic
+from pipelines.seeding.swarm import Damage, Swarm, Traffic
 from pipelines.stores.durable_file import disk_errors
 from pipelines.stores.http_client import leads_to_public
 from pipelines.stores.pace import Pace
@@ -63,7 +64,8 @@ class SeedSettings:
     chain_id: str
     epochs: int
     trust: TrustPolicy
-    session: SessionSettings
+    session: SessionSettings | None
+    """None for no BitTorrent: the epochs are then served in nearcore's network alone, and need no torrents."""
     shard_ids: tuple[int, ...] = ()
     """Empty for all."""
     local: Path | None = None
@@ -78,6 +80,8 @@ class SeedSettings:
     poll_interval_s: float = 60.0
     near: PeerServiceSettings | None = None
     """How the epochs are served in nearcore's own network; None for not at all."""
+    newest_alone_at_first: bool = False
+    """Leave epochs alone that are older than the newest of the first look; those that come later are kept as `epochs` says."""
     hold_lease: bool = True
     """Write a lease of an epoch into the bucket while parts of it are brought from there, where it can be written."""
 
@@ -104,14 +108,17 @@ class Seeder:
         self._data = data
         self._settings = settings
         self._on_event = on_event
-        self._swarm = Swarm(settings.session, data, settings.peers, settings.trackers)
+        session = settings.session
+        self._swarm = None if session is None else Swarm(session, data, settings.peers, settings.trackers)
+        self._oldest_height: int | None = None
         self._peer: PeerService | None = None
         if settings.near is not None:
-            keys = [read_or_make_node_key(data.own(f"node_key_{number}.json")) for number in range(len(settings.near.listen))]
+            keys = [read_or_make_node_key(file) for file in near_key_files(data, len(settings.near.listen))]
             try:
                 self._peer = PeerService(settings.chain_id, keys, settings.near, on_event)
             except BaseException:
-                self._swarm.close()
+                if self._swarm is not None:
+                    self._swarm.close()
                 raise
         self._feed = EpochFeed(store, settings.chain_id, settings.epochs, settings.trust, self._read_accepted())
         self._download_pace = None if settings.download_bytes_per_s is None else Pace(settings.download_bytes_per_s)
@@ -138,7 +145,7 @@ class Seeder:
         keeper.start()
         try:
             while not self._stop.is_set() and (keeper.is_alive() or not once):
-                for damage in self._swarm.pump(TICK_S):
+                for damage in self._pump():
                     self._change(damage.key, phase=ShardPhase.FAILED, problem=damage.problem, parts_complete=0, bytes_complete=0)
                     self._tell("shard_failed", damage.key, damage.problem)
                     self._damaged.append(damage.key)
@@ -156,11 +163,18 @@ class Seeder:
             self._latest_status = self._status()
             if self._peer is not None:
                 self._peer.close()
-            self._swarm.close()
+            if self._swarm is not None:
+                self._swarm.close()
         if self._failure is not None:
             raise self._failure
         on_status(self._latest_status)
         return self._latest_status
+
+    def _pump(self) -> list[Damage]:
+        if self._swarm is not None:
+            return self._swarm.pump(TICK_S)
+        self._stop.wait(TICK_S)
+        return []
 
     def stop(self) -> None:
         """Make `run` return; safe in a signal handler."""
@@ -171,6 +185,10 @@ class Seeder:
     def latest_status(self) -> SeedStatus:
         """How it stood some fraction of a second ago. Safe in any thread, at any time."""
         return self._latest_status
+
+    def near_peers(self) -> list[PeerUrl]:
+        """Return this peer's names in nearcore's network, one a key."""
+        return [PeerUrl.parse(f"{SCHEME}{url}") for url in self.near_urls()]
 
     def near_urls(self) -> list[str]:
         """Return this peer's names in nearcore's network, with the host left for the reader to fill in."""
@@ -185,11 +203,13 @@ class Seeder:
             shards = sorted(self._shards.values(), key=lambda shard: (-shard.key.epoch_height, shard.key.shard_id))
         return SeedStatus(
             chain_id=self._settings.chain_id,
-            listen_port=self._swarm.listen_port,
-            shards=tuple(_with_traffic(shard, self._swarm.traffic(shard.key)) for shard in shards),
+            listen_port=0 if self._swarm is None else self._swarm.listen_port,
+            shards=tuple(shards)
+            if self._swarm is None
+            else tuple(_with_traffic(shard, self._swarm.traffic(shard.key)) for shard in shards),
             polled_at=self._polled_at,
             poll_problem=self._poll_problem,
-            pieces_refused=self._swarm.pieces_refused,
+            pieces_refused=0 if self._swarm is None else self._swarm.pieces_refused,
             near_peer=None if self._peer is None else self._peer.status(),
         )
 
@@ -226,8 +246,11 @@ class Seeder:
     def _look(self) -> None:
         try:
             look = self._feed.look()
+            if self._settings.newest_alone_at_first and self._oldest_height is None and look.epochs:
+                self._oldest_height = look.epochs[0].layout.epoch_height
             for epoch in look.epochs:
-                self._accept(epoch)
+                if self._oldest_height is None or epoch.layout.epoch_height >= self._oldest_height:
+                    self._accept(epoch)
             self._data.write(self._data.own(_ACCEPTED), self._feed.accepted.to_bytes())
         except StatecastError as error:
             self._poll_problem = str(error)
@@ -259,8 +282,7 @@ class Seeder:
                 size = sum(part.size for part in shard.parts)
                 self._shards.setdefault(key, ShardStatus(key, ShardPhase.WAITING, len(shard.parts), size))
         for key in stale:
-            self._swarm.remove(key, forget=False)
-            self._forget_hosted(key)
+            self._remove(key, forget=False)
         manifest = epoch.manifest
         facts = {"epoch_height": manifest.epoch_height, "epoch_id": str(manifest.epoch_id), "revision": manifest.revision}
         self._on_event(
@@ -294,7 +316,7 @@ class Seeder:
     def _bring(self, key: ShardKey, executor: ThreadPoolExecutor) -> None:
         epoch = self._epochs[key.layout]
         shard = self._shard(key)
-        torrent = self._torrent(key, shard)
+        torrent = None if self._swarm is None else self._torrent(key, shard)
         self._change(key, phase=ShardPhase.VERIFYING, problem="", parts_complete=0, bytes_complete=0)
         parts = self._parts(key)
         folder = parts.find_in_place()
@@ -308,14 +330,15 @@ class Seeder:
         if self._stop.is_set():
             return
         self._change(key, parts_complete=len(shard.parts), bytes_complete=sum(part.size for part in shard.parts))
-        self._swarm.add(key, torrent, folder, self._published_trackers(epoch.manifest))
+        if self._swarm is not None and torrent is not None:
+            self._swarm.add(key, torrent, folder, self._published_trackers(epoch.manifest))
         self._change(key, phase=ShardPhase.SEEDING)
         self._tell(
             "shard_seeding",
             key,
             f"{len(shard.parts)} parts",
             in_place=folder != self._data.path(key.layout.folder),
-            magnet=self._magnet(torrent),
+            magnet=None if torrent is None else self._magnet(torrent),
         )
         self._host(key, epoch, shard, folder)
 
@@ -352,6 +375,11 @@ class Seeder:
             raise ObjectMismatchError(problem="the state header has other bytes than were published", where=f"{self._store.url}/{name}")
         self._data.write(path, data)
         return path
+
+    def _remove(self, key: ShardKey, *, forget: bool) -> None:
+        if self._swarm is not None:
+            self._swarm.remove(key, forget=forget)
+        self._forget_hosted(key)
 
     def _forget_hosted(self, key: ShardKey) -> None:
         if self._peer is not None:
@@ -394,8 +422,7 @@ class Seeder:
                 for key in keys:
                     del self._shards[key]
             for key in keys:
-                self._swarm.remove(key, forget=True)
-                self._forget_hosted(key)
+                self._remove(key, forget=True)
                 self._parts(key).forget()
             self._epochs.pop(layout)
             self._data.drop(layout)
@@ -411,9 +438,9 @@ class Seeder:
         return shard
 
     def _magnet(self, torrent: PublishedTorrent) -> str:
-        listen = self._settings.session.listen
+        listen = None if self._settings.session is None else self._settings.session.listen
         host = "" if listen is None else listen.host
-        peers = () if host in ("", "0.0.0.0", "::") else (Address(host, self._swarm.listen_port),)
+        peers = () if host in ("", "0.0.0.0", "::") or self._swarm is None else (Address(host, self._swarm.listen_port),)
         return magnet_link(torrent.info_hash_v1, torrent.info_hash_v2, shard_folder_name(torrent.shard_id), peers, self._settings.trackers)
 
     def _count_part(self, key: ShardKey, size: int, downloaded: int) -> None:
@@ -449,6 +476,11 @@ class Seeder:
             note = "the memory of accepted manifests does not say who had signed them: it is not used, and starts anew"
             self._on_event(SeedEvent("memory_ignored", note, {"where": str(path), "problem": note}))
         return accepted
+
+
+def near_key_files(data: DataFolder, keys: int) -> list[Path]:
+    """Return where the keys lie that a seeder has in nearcore's network."""
+    return [data.own(f"node_key_{number}.json") for number in range(keys)]
 
 
 def _with_traffic(shard: ShardStatus, traffic: Traffic | None) -> ShardStatus:

@@ -73,6 +73,33 @@ class ShardStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ServedShard:
+    """What nodes were given of a shard."""
+
+    epoch_height: int
+    shard_id: int
+    header: bool
+    parts: int
+    """Different ones."""
+    parts_total: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything was given."""
+        return self.header and self.parts == self.parts_total
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts as JSON values."""
+        return {
+            "epoch_height": self.epoch_height,
+            "shard_id": self.shard_id,
+            "header": self.header,
+            "parts": self.parts,
+            "parts_total": self.parts_total,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class PeerStatus:
     """How the seeder stands in nearcore's own network."""
 
@@ -85,6 +112,10 @@ class PeerStatus:
     """Connections and messages by what became of them."""
     bytes_sent: int
     """Of headers and parts."""
+    served: tuple[ServedShard, ...] = ()
+    """Of shards that are served now, newest epoch first."""
+    block_height: int | None = None
+    """Of the block before the newest announced epoch's sync block: a node above it needs that epoch no more."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the status as JSON values."""
@@ -95,6 +126,7 @@ class PeerStatus:
             "requests": dict(self.requests),
             "messages": dict(self.messages),
             "bytes_sent": self.bytes_sent,
+            "served": [shard.to_json() for shard in self.served],
         }
 
 

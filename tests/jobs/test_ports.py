@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from jobs.assist import assist
 from jobs.cli import command_names
 from jobs.seed import seed
 from jobs.serve import serve
@@ -120,6 +121,13 @@ def test_a_seeder_listens_for_peers(tmp_path: Path) -> None:
     assert len({port for _, _, port in seen}) == 2, "peers, by TCP and UDP, and the status"
     assert signature(seed).parameters["listen"].default == "0.0.0.0:6881" and "`0.0.0.0:6881`" in options_in(PAGE, "seed")
     assert signature(seed).parameters["metrics"].default is None and "--metrics" in options_in(PAGE, "seed")
+
+
+def test_an_assistant_listens_on_loopback() -> None:
+    """By itself, too: the node is on the same machine."""
+    default = signature(assist).parameters["listen"].default
+    assert [scope(address.rpartition(":")[0]) for address in default.split(",")] == [LOOPBACK] * 2
+    assert f"`{default}`" in options_in(PAGE, "assist")
 
 
 def test_a_mirror_listens_for_readers() -> None:

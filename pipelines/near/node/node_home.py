@@ -72,7 +72,7 @@ def read_node_home(node_home: str | Path) -> NodeHome:
         raise SourceError(
             problem="the node's home is not a folder", where=str(home), remedy="Give the folder that holds config.json and data."
         )
-    config = _read_config(home / "config.json")
+    config = read_node_config(home / "config.json")
     store = config.get("store") or {}
     cold_store = config.get("cold_store")
     if not isinstance(store, dict) or not isinstance(cold_store, dict | None):
@@ -99,7 +99,12 @@ def _makes_snapshots(store: dict[str, Any]) -> bool | None:
     return {"Enabled": True, "EveryEpoch": True, "Disabled": False, "ForReshardingOnly": False}.get(str(kind))
 
 
-def _read_config(config_file: Path) -> dict[str, Any]:
+def read_node_config(config_file: Path) -> dict[str, Any]:
+    """Read a node's config.json, comments and all; empty where there is none.
+
+    Raises:
+        SourceError: it can't be read, or is no JSON object.
+    """
     try:
         with open_regular(config_file) as file:
             text = file.read(CONFIG_BYTES_MAX + 1)
