@@ -121,7 +121,11 @@ def assist(
         display = _Display(as_json)
         stopped = threading.Event()
         with stopping(lambda _name: stopped.set(), ends_well=False):
-            display.event(SeedEvent("node_found", f"{node.url}, chain {chain_id}", {"node": str(node.url), "chain_id": chain_id}))
+            display.event(
+                SeedEvent(
+                    "node_found", f"{node.peer_id} at {node.address}, chain {chain_id}", {"node": str(node.url), "chain_id": chain_id}
+                )
+            )
             for warning in node.warnings:
                 display.event(SeedEvent("node_warning", warning, {"problem": warning}))
             if genesis is None:
@@ -307,7 +311,7 @@ def _print_plan(
         print_json(document)
         return
     answer = "does not answer now" if state is None else f"is at block {state.block_height}" + (", syncing" if state.is_syncing else "")
-    say(f"node: {node.url}, chain {node.chain_id}; it {answer}")
+    say(f"node: {node.peer_id} at {node.address}, chain {node.chain_id}; it {answer}")
     numbers = ", ".join(str(shard.shard_id) for shard in shards)
     say(f"epoch: {manifest.epoch_height}, sync hash {manifest.sync_hash}, shards {numbers}")
     say(f"brought to {folder}: {document['parts']} parts, {format_bytes(float(str(document['bytes'])))}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,8 @@ class Connection:
         self._reader, self._writer = reader, writer
         self._sending = asyncio.Lock()
         self.bytes_sent = 0
+        self.bytes_waiting = 0
+        """Of messages that are being sent, or wait for those before them; what lies in files not counted."""
         host, port = writer.get_extra_info("peername")[:2]
         self.address = PeerAddress.of(host.split("%", 1)[0], port)
         """The other side's."""
@@ -118,8 +121,18 @@ class Connection:
             TransientStoreError: the other side is gone, or takes nothing, or a file is not as long as it should be.
         """
         size = sum(piece.size if isinstance(piece, FilePiece) else len(piece) for piece in pieces)
+        in_memory = sum(len(piece) for piece in pieces if not isinstance(piece, FilePiece))
+        self.bytes_waiting += in_memory
+        try:
+            await self._send_in_turn(pieces, size, before_slice)
+        finally:
+            self.bytes_waiting -= in_memory
+
+    async def _send_in_turn(self, pieces: tuple[Piece | FilePiece, ...], size: int, before_slice: Callable[[int], float]) -> None:
         async with self._sending:
             try:
+                if self._writer.transport.is_closing():
+                    raise ConnectionResetError(errno.ECONNRESET, "it is closed")
                 self._writer.write(size.to_bytes(4, "little"))
                 for piece in pieces:
                     if isinstance(piece, FilePiece):

@@ -51,6 +51,10 @@ PEERS_INTERVAL_S: Final = 60.0
 T3_IDLE_S: Final = 15.0
 """How long a connection of tier 3 stays after its last answer."""
 REDIAL_S_MAX: Final = 60.0
+LAST_EDGES_MAX: Final = 4_096
+"""Neighbours that are gone whose last edge is remembered."""
+WAITING_BYTES_MAX: Final = 4 << 20
+"""Bytes of messages that wait for a neighbour to read; more are dropped, so that it holds up no other."""
 MESSAGES_PER_S_MAX: Final = 200
 """Messages of a neighbour that are looked at a second; more are waited for."""
 
@@ -105,6 +109,8 @@ class _AnswerLink:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     connection: Connection | None = None
     closing: asyncio.TimerHandle | None = None
+    answers: int = 0
+    """That are being sent, or wait."""
 
 
 class StateHost:
@@ -193,8 +199,7 @@ class StateHost:
         if said is None:
             return False
         for neighbour in [one for one in self._neighbours.values() if one.own.key.peer_id == said.peer_id]:
-            with contextlib.suppress(StatecastError):
-                await neighbour.connection.send(SyncSnapshotHosts((said,)))
+            self._send_soon(neighbour, SyncSnapshotHosts((said,)))
         return True
 
     def _accepting(self, number: int) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
@@ -273,9 +278,17 @@ class StateHost:
         finally:
             alive.cancel()
             del self._neighbours[key]
-            self._last_edges[side.key.peer_id][connected.peer_id] = keeper.edge
+            self._remember_edge(side.key.peer_id, connected.peer_id, keeper.edge)
             self._routers[side.key.peer_id].forget(connected.peer_id)
             connection.abort()
+
+    def _remember_edge(self, own: PeerId, peer_id: PeerId, edge: Edge) -> None:
+        edges = self._last_edges[own]
+        edges.pop(peer_id, None)
+        edges[peer_id] = edge
+        if len(edges) > LAST_EDGES_MAX:
+            # The one that went first: its nonce is of another time by now, or will be refused as the last one would.
+            del edges[next(iter(edges))]
 
     async def _keep_alive(self, neighbour: _Neighbour) -> None:
         with contextlib.suppress(StatecastError):
@@ -309,7 +322,7 @@ class StateHost:
             case Fate.FOR_US:
                 await self._routed_to_us(neighbour, message)
             case Fate.PASS_ON:
-                await self._pass_on(neighbour, message)
+                self._pass_on(neighbour, message)
             case Fate.FORGED:
                 raise PeerProtocolError(problem="a routed message's signature does not hold", where=str(neighbour.peer_id))
             case Fate.DROPPED:
@@ -326,7 +339,7 @@ class StateHost:
             wanted = Wanted(message.author, body.shard_id, body.part_id, body.reply_to)
             self._answer(neighbour, wanted, body.sync_hash, body)
 
-    async def _pass_on(self, neighbour: _Neighbour, message: RoutedMessage) -> None:
+    def _pass_on(self, neighbour: _Neighbour, message: RoutedMessage) -> None:
         own = neighbour.own.key.peer_id
         target = message.target
         if isinstance(target, CryptoHash):
@@ -337,7 +350,19 @@ class StateHost:
         if next_hop is None or next_hop is neighbour:
             self.messages["routed messages without a way"] += 1
             return
-        await next_hop.connection.send(Routed(message.one_hop_on()))
+        self._send_soon(next_hop, Routed(message.one_hop_on()))
+
+    def _send_soon(self, neighbour: _Neighbour, message: PeerMessage) -> None:
+        """Send a message without waiting for the neighbour, or drop it where too much waits already."""
+        if neighbour.connection.bytes_waiting > WAITING_BYTES_MAX:
+            self.messages["messages dropped: the neighbour does not read"] += 1
+            return
+
+        async def send() -> None:
+            with contextlib.suppress(StatecastError):
+                await neighbour.connection.send(message)
+
+        self._spawn(send())
 
     def _answer(self, neighbour: _Neighbour, wanted: Wanted, sync_hash: CryptoHash, routed: StateRequest | None) -> None:
         side = neighbour.own
@@ -353,18 +378,16 @@ class StateHost:
         if isinstance(decision, Refused):
             # Never an empty answer: a node takes it for a header. Asked directly, silence is what a busy host says.
             if routed is not None and decision.busy:
-                self._spawn(self._acknowledge(neighbour, wanted, sync_hash, AckKind.BUSY))
+                self._acknowledge(neighbour, wanted, sync_hash, AckKind.BUSY)
             return
         assert found is not None, "its size was asked"
         self._spawn(self._send_state(neighbour, wanted, sync_hash, found))
 
-    async def _acknowledge(self, neighbour: _Neighbour, wanted: Wanted, sync_hash: CryptoHash, kind: AckKind) -> None:
+    def _acknowledge(self, neighbour: _Neighbour, wanted: Wanted, sync_hash: CryptoHash, kind: AckKind) -> None:
         own = neighbour.own.key.peer_id
         ack = StateRequestAck(wanted.shard_id, sync_hash, wanted.part_id, kind)
         message = self._routers[own].make(wanted.asker, ack.to_bytes(), self._clock())
-        towards = self._neighbours.get((own, wanted.asker), neighbour)
-        with contextlib.suppress(StatecastError):
-            await towards.connection.send(Routed(message))
+        self._send_soon(self._neighbours.get((own, wanted.asker), neighbour), Routed(message))
 
     async def _send_state(self, neighbour: _Neighbour, wanted: Wanted, sync_hash: CryptoHash, found: StateObject) -> None:
         began_s = self._clock()
@@ -374,7 +397,7 @@ class StateHost:
             if wanted.reply_to is None:
                 await neighbour.connection.send_pieces(pieces, self._waits(wanted.asker))
             else:
-                await self._acknowledge(neighbour, wanted, sync_hash, AckKind.WILL_RESPOND)
+                self._acknowledge(neighbour, wanted, sync_hash, AckKind.WILL_RESPOND)
                 await self._send_to_author(neighbour, wanted, wanted.reply_to, pieces)
         except (StatecastError, OSError) as error:
             self.messages["answers failed"] += 1
@@ -391,40 +414,52 @@ class StateHost:
         self, neighbour: _Neighbour, wanted: Wanted, address: PeerAddress, pieces: tuple[bytes | FilePiece, ...]
     ) -> None:
         """Send an answer over tier 3, or where the asker can't be dialled and is a neighbour, where it is connected already."""
-        own, waits = neighbour.own.key.peer_id, self._waits(wanted.asker)
+        own = neighbour.own.key.peer_id
         link = self._links.setdefault((own, wanted.asker), _AnswerLink())
+        link.answers += 1
+        try:
+            # One dial at a time, and all answers through it: a node that is dialled twice at once loses one of them.
+            async with link.lock:
+                await self._send_over(link, neighbour, wanted, address, pieces)
+        finally:
+            link.answers -= 1
+            if not link.answers and link.connection is None and self._links.get((own, wanted.asker)) is link:
+                del self._links[own, wanted.asker]
+
+    async def _send_over(
+        self, link: _AnswerLink, neighbour: _Neighbour, wanted: Wanted, address: PeerAddress, pieces: tuple[bytes | FilePiece, ...]
+    ) -> None:
+        own, waits = neighbour.own.key.peer_id, self._waits(wanted.asker)
         direct = self._neighbours.get((own, wanted.asker))
-        # One dial at a time, and all answers through it: a node that is dialled twice at once loses one of them.
-        async with link.lock:
-            if link.closing is not None:
-                link.closing.cancel()
-                link.closing = None
-            if link.connection is None:
-                known = direct is not None or wanted.asker in self._last_edges[own]
-                refused = self.policy.may_dial(wanted.asker, address, known=known, now_s=self._clock())
-                if refused is None:
-                    try:
-                        link.connection = await self._dial_author(neighbour.own, wanted.asker, address)
-                    except StatecastError as error:
-                        self.messages["dials back failed"] += 1
-                        refused = Refused(error.problem)
-                    finally:
-                        self.policy.dial_ended(wanted.asker)
-                if refused is not None and direct is None:
-                    raise TransientStoreError(problem=f"the asker can't be dialled: {refused.reason}", where=str(address))
-            connection = link.connection
-            try:
-                if connection is None:
-                    assert direct is not None, "or it was refused"
-                    await direct.connection.send_pieces(pieces, waits)
-                else:
-                    await connection.send_pieces(pieces, waits)
-            except TransientStoreError:
-                link.connection = None
-                raise
-            finally:
-                if link.connection is not None:
-                    link.closing = asyncio.get_running_loop().call_later(T3_IDLE_S, self._close_link, own, wanted.asker)
+        if link.closing is not None:
+            link.closing.cancel()
+            link.closing = None
+        if link.connection is None:
+            known = direct is not None or wanted.asker in self._last_edges[own]
+            refused = self.policy.may_dial(wanted.asker, address, known=known, now_s=self._clock())
+            if refused is None:
+                try:
+                    link.connection = await self._dial_author(neighbour.own, wanted.asker, address)
+                except StatecastError as error:
+                    self.messages["dials back failed"] += 1
+                    refused = Refused(error.problem)
+                finally:
+                    self.policy.dial_ended(wanted.asker)
+            if refused is not None and direct is None:
+                raise TransientStoreError(problem=f"the asker can't be dialled: {refused.reason}", where=str(address))
+        connection = link.connection
+        try:
+            if connection is None:
+                assert direct is not None, "or it was refused"
+                await direct.connection.send_pieces(pieces, waits)
+            else:
+                await connection.send_pieces(pieces, waits)
+        except TransientStoreError:
+            link.connection = None
+            raise
+        finally:
+            if link.connection is not None:
+                link.closing = asyncio.get_running_loop().call_later(T3_IDLE_S, self._close_link, own, wanted.asker)
 
     async def _dial_author(self, side: OwnSide, author: PeerId, address: PeerAddress) -> Connection:
         # A nonce that no edge of tier 2 ever had: those signatures are public, and this one shows that the author itself is there.
