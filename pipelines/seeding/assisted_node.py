@@ -132,13 +132,18 @@ class NodeWatch:
         except StatecastError:
             # It has not started yet, or is being started again.
             return None
-        sync = result.get("sync_info") if isinstance(result, dict) else None
-        if not isinstance(sync, dict) or result.get("chain_id") != self.node.chain_id:
-            return None
-        height, syncing = sync.get("latest_block_height"), sync.get("syncing")
-        if type(height) is not int or height < 0 or not isinstance(syncing, bool):
-            return None
-        return NodeState(height, syncing, _hash_or_none(result.get("genesis_hash")))
+        return node_state(result, self.node.chain_id)
+
+
+def node_state(result: object, chain_id: str) -> NodeState | None:
+    """Return what the result of nearcore's JSON-RPC method `status` says; None where it is of another chain, or none."""
+    sync = result.get("sync_info") if isinstance(result, dict) else None
+    if not isinstance(result, dict) or not isinstance(sync, dict) or result.get("chain_id") != chain_id:
+        return None
+    height, syncing = sync.get("latest_block_height"), sync.get("syncing")
+    if type(height) is not int or not 0 <= height < 1 << 64 or not isinstance(syncing, bool):
+        return None
+    return NodeState(height, syncing, _hash_or_none(result.get("genesis_hash")))
 
 
 async def ask_genesis(node: AssistedNode) -> CryptoHash:

@@ -28,7 +28,7 @@ from pipelines.near.files.records_file import RecordsFileSource, _record, record
 from pipelines.near.node.bounded_json import BoundedJson
 from pipelines.near.node.flat_state_source import KeyRange
 from pipelines.near.node.genesis_head import read_genesis_fields
-from pipelines.near.node.node_home import _read_config, read_node_home
+from pipelines.near.node.node_home import read_node_config, read_node_home
 from pipelines.producing.backfill.backfill_epochs import parse_epoch_range
 from pipelines.producing.backfill.backfill_status import STATUS_NAME, BackfillStatus
 from pipelines.producing.build.build_part import _read_summary
@@ -43,7 +43,10 @@ from pipelines.restoring.merge_state import _read_bucket
 from pipelines.restoring.restore_epoch import _read_result
 from pipelines.restoring.restore_part import _read_part
 from pipelines.restoring.restore_work import read_summary
+from pipelines.seeding.assisted_node import CONFIG_NAME, _peer_id, node_state, read_assisted_node
 from pipelines.seeding.data_folder import OWN_FOLDER, DataFolder
+from pipelines.seeding.node_config import _parsed as _parsed_node_config
+from pipelines.seeding.node_config import add_peers, backup_of, restore_config
 from pipelines.stores.file_store import FileStore
 from pipelines.stores.memory_store import MemoryStore
 from pipelines.stores.open_store import open_store
@@ -60,16 +63,18 @@ from schemas.dataset.dataset_summary import (
 from schemas.dataset.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
 from schemas.dataset.tables_summary import TableFile, TablesShard, written_from_bytes, written_to_bytes
 from schemas.errors import DatasetError, InvalidInputError
-from schemas.ids import ZERO_HASH, CryptoHash, ShardUId
+from schemas.ids import ZERO_HASH, CryptoHash, ShardUId, base58_encode
 from schemas.json_note import read_note
 from schemas.nearcore.epoch_context import EpochContext, ShardContext
 from schemas.nearcore.genesis import access_key_from_json, account_from_json, receipt_from_json, received_data_from_json
+from schemas.nearcore.peer.identity import PeerId
 from tests.fuzz.decoder import Decoder, file_of
 from tests.fuzz.mutation import mixed, mutate_bytes, mutate_json, mutate_text
 from tests.support.records import record_batches
 
 _JSON = mixed(mutate_json)
 _WHOLE = KeyRange(b"", None)
+_NODE_KEY = "ed25519:" + base58_encode(bytes(range(32)))
 _RECORDS_FILE = RecordsFile("flat_state/range-000000-0000.arrow", 700, "ab" * 32, b"\0a", b"\0b", (3, 4), 99)
 _VALUES_FILE = ValuesFile("values/range-000000-0000-0000.arrow", 700, "ab" * 32, 2, 9000, (b"\0a", b"\0b"), (8, 300, 690))
 
@@ -240,6 +245,35 @@ def _node_home(data: bytes) -> object:
     return read_node_home(home)
 
 
+def _assisted_home(data: bytes) -> object:
+    home = file_of(b"").parent / "assisted"
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "genesis.json").write_text('{"chain_id": "localnet"}')
+    key, _, config = data.partition(b"\n")
+    (home / "node_key.json").write_bytes(key)
+    (home / CONFIG_NAME).write_bytes(config)
+    return read_assisted_node(home)
+
+
+def _node_status(data: bytes) -> object:
+    try:
+        result = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(problem="not JSON") from error
+    return node_state(result, "localnet")
+
+
+def _edited_config(data: bytes) -> object:
+    file = file_of(data)
+    backup_of(file).unlink(missing_ok=True)
+    key = PeerId.parse(_NODE_KEY)
+    if not add_peers(file, [f"{key}@127.0.0.1:1"], "127.0.0.1:2"):
+        raise InvalidInputError(problem="it names the peer already")
+    assert json.loads(file.read_bytes()) != json.loads(data)
+    assert restore_config(file, [key], "127.0.0.1:2") and file.read_bytes() == data
+    return data
+
+
 def _costs() -> list[bytes]:
     stages = dict.fromkeys(("export", "values", "structure", "boundaries", "build", "seal", "publish"), 1.5)
     return [json.dumps({"memory_usage": 10**9, "scaling": [{"cores": 1, "stages": stages}]}).encode()]
@@ -405,8 +439,37 @@ def decoders() -> tuple[Decoder, ...]:
             "node's home",
             _node_home,
             lambda: [b'{"genesis_file": "genesis.json", "store": {"path": "data"}, /* a comment */ "cold_store": null}'],
-            (read_node_home, _read_config),
+            (read_node_home, read_node_config),
             mixed(mutate_text),
+        ),
+        Decoder(
+            "assisted node's home",
+            _assisted_home,
+            lambda: [
+                b'{"public_key": "%s"}\n{"network": {"addr": "0.0.0.0:1"}, "rpc": {"addr": "[::]:2"}, "tracked_shards_config": {"Shards": ["s1.v2"]}}'
+                % _NODE_KEY.encode()
+            ],
+            (read_assisted_node, _peer_id),
+            mixed(mutate_text),
+        ),
+        Decoder(
+            "node's config.json, changed",
+            _edited_config,
+            lambda: [
+                b'{"network": {"boot_nodes": "", "experimental": {"a": 1}}}',
+                b'{\n  "a": [1e3, {}],\n  "network": {"experimental": {"tier3_public_addr": null}, "boot_nodes": "x,y" }\n}\n',
+            ],
+            (add_peers, restore_config, _parsed_node_config),
+            mixed(mutate_text),
+        ),
+        Decoder(
+            "node's status",
+            _node_status,
+            lambda: [
+                b'{"chain_id": "localnet", "sync_info": {"latest_block_height": 7, "syncing": true}, "genesis_hash": "11111111111111111111111111111111"}'
+            ],
+            (node_state,),
+            _JSON,
         ),
         Decoder(
             "node's config.json",
