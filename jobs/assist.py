@@ -13,10 +13,11 @@ from typing import Annotated, Any, Final
 import typer
 
 from jobs.chain_url import locate_chain
+from jobs.event_lines import EventLines, Events, fail, opened_events, write_result
 from jobs.option_groups import Without
-from jobs.options import Plan, ShardIds, TrustOptions
+from jobs.options import Json, Plan, ShardIds, TrustOptions
 from jobs.produce import default_work_folder
-from jobs.seed_display import SeedJsonDisplay, SeedLineDisplay
+from jobs.seed_display import SeedEventDisplay, SeedLineDisplay
 from jobs.terminal import LINE_INTERVAL_S, format_bytes, print_json, say
 from pipelines.execution.stop_signals import stopping
 from pipelines.nearpeer.genesis import KNOWN_GENESIS
@@ -79,7 +80,8 @@ def assist(
         bool, typer.Option("--restore-config", help="Take out of config.json what a killed run left there, and end.")
     ] = False,
     plan: Plan = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print events and status as JSON objects, one a line.")] = False,
+    events: Events = None,
+    as_json: Json = False,
 ) -> None:
     """Give a new node on this machine its state: bring an epoch of a bucket here, and serve it to the node as one of its peers.
 
@@ -115,10 +117,11 @@ def assist(
         _print_plan(node, _newest(store, chain_id, policy), shards, folder, addresses, write_config=write_config, as_json=as_json)
         return
     with ExitStack() as stack:
+        lines = stack.enter_context(opened_events(events, as_json=as_json))
         held = stack.enter_context(open_data_folder(folder))
         watch = NodeWatch(node, node_interval)
         stack.callback(watch.close)
-        display = _Display(as_json)
+        display = _Display(lines)
         stopped = threading.Event()
         with stopping(lambda _name: stopped.set(), ends_well=False):
             display.event(
@@ -152,32 +155,32 @@ def assist(
             run.put_in()
         status = seeder.run(run.status)
         progress, state = run.look(status)
-    document = {"message_type": "summary", **_progress_facts(progress, state), **status.to_json()}
-    if as_json:
-        print_json(document)
-    if progress.stage is not AssistStage.AT_HEAD:
-        raise PartialResultError(problem=f"the node is not at the head: {progress.words}", remedy="Run again to go on.")
+        document = {"message_type": "summary", **_progress_facts(progress, state), **status.to_json()}
+        if progress.stage is not AssistStage.AT_HEAD:
+            failure = PartialResultError(problem=f"the node is not at the head: {progress.words}", remedy="Run again to go on.")
+            fail(failure, lines, facts=document, as_json=as_json)
+        write_result(document, lines, as_json=as_json)
 
 
 class _Display:
-    """Lines of what happens; as JSON every event and the status too."""
+    """Lines of what happens; for programs every event and the status too."""
 
-    def __init__(self, as_json: bool) -> None:
-        self._json = SeedJsonDisplay() if as_json else None
-        self._lines = SeedLineDisplay()
+    def __init__(self, events: EventLines | None) -> None:
+        self._events = None if events is None else SeedEventDisplay(events, None)
+        self._lines = None if events is not None and events.on_standard_output else SeedLineDisplay()
 
     def event(self, event: SeedEvent) -> None:
         """Show something that happened; called from several threads."""
-        if self._json is not None:
-            self._json.event(event)
-        elif event.kind != "near_peer":
+        if self._events is not None:
+            self._events.event(event)
+        if self._lines is not None and event.kind != "near_peer":
             # Each answer is one; the progress counts them.
             self._lines.event(event)
 
     def status(self, status: SeedStatus) -> None:
         """Show how it stands."""
-        if self._json is not None:
-            self._json.status(status)
+        if self._events is not None:
+            self._events.status(status)
 
 
 class _Run:

@@ -49,7 +49,7 @@ def test_a_new_node_gets_every_header_and_part_and_the_command_ends_at_its_head(
     """From an empty folder: told in words step by step, each object asked once, its own bytes, by a dial back."""
     with running_node(new_node(tmp_path / "home")) as node:
         before = (node.home / "config.json").read_bytes()
-        outcome = statecast(*assistant(node, tmp_path / "data", "--write-config", "--json"))
+        outcome = statecast(*assistant(node, tmp_path / "data", "--write-config", "--events", "-"))
         assert outcome.code == 0, outcome.stderr
         lines = [json.loads(line) for line in outcome.stdout.splitlines()]
         events = {line.get("event") for line in lines}
