@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from jobs.chain_url import locate_chain
-from jobs.event_lines import EventLines, Events, fail, opened_events, write_result
+from jobs.event_lines import EventLines, Events, opened_events, write_result
 from jobs.option_groups import Without
 from jobs.options import Json, Plan, ShardIds, TrustOptions
 from jobs.produce import default_work_folder
@@ -116,49 +116,48 @@ def assist(
     if plan:
         _print_plan(node, _newest(store, chain_id, policy), shards, folder, addresses, write_config=write_config, as_json=as_json)
         return
-    with ExitStack() as stack:
-        lines = stack.enter_context(opened_events(events, as_json=as_json))
-        held = stack.enter_context(open_data_folder(folder))
-        watch = NodeWatch(node, node_interval)
-        stack.callback(watch.close)
-        display = _Display(lines)
-        stopped = threading.Event()
-        with stopping(lambda _name: stopped.set(), ends_well=False):
-            display.event(
-                SeedEvent(
-                    "node_found", f"{node.peer_id} at {node.address}, chain {chain_id}", {"node": str(node.url), "chain_id": chain_id}
+    with opened_events(events, as_json=as_json) as lines:
+        with ExitStack() as stack:
+            held = stack.enter_context(open_data_folder(folder))
+            watch = NodeWatch(node, node_interval)
+            stack.callback(watch.close)
+            display = _Display(lines)
+            stopped = threading.Event()
+            with stopping(lambda _name: stopped.set(), ends_well=False):
+                display.event(
+                    SeedEvent(
+                        "node_found", f"{node.peer_id} at {node.address}, chain {chain_id}", {"node": str(node.url), "chain_id": chain_id}
+                    )
                 )
-            )
-            for warning in node.warnings:
-                display.event(SeedEvent("node_warning", warning, {"problem": warning}))
+                for warning in node.warnings:
+                    display.event(SeedEvent("node_warning", warning, {"problem": warning}))
+                if genesis is None:
+                    genesis = _learn_genesis(node, watch, stopped, display)
             if genesis is None:
-                genesis = _learn_genesis(node, watch, stopped, display)
-        if genesis is None:
-            raise PartialResultError(problem="the node has not started", remedy="Run again to go on.")
-        settings = SeedSettings(
-            chain_id=chain_id,
-            epochs=EPOCHS_KEPT,
-            trust=policy,
-            session=None,
-            shard_ids=shards,
-            downloads=downloads,
-            poll_interval_s=poll_interval,
-            near=PeerServiceSettings(genesis, addresses, (node.url,), limits=_only_for(node)),
-            newest_alone_at_first=True,
-        )
-        seeder = Seeder(store, held, settings, display.event)
-        stack.enter_context(stopping(lambda _name: seeder.stop(), ends_well=False))
-        run = _Run(node, watch, seeder, display)
-        display.event(SeedEvent("near_listening", " and ".join(seeder.near_urls()), {"urls": seeder.near_urls()}))
-        if write_config:
-            stack.callback(run.take_out)
-            run.put_in()
-        status = seeder.run(run.status)
-        progress, state = run.look(status)
-        document = {"message_type": "summary", **_progress_facts(progress, state), **status.to_json()}
+                raise PartialResultError(problem="the node has not started", remedy="Run again to go on.")
+            settings = SeedSettings(
+                chain_id=chain_id,
+                epochs=EPOCHS_KEPT,
+                trust=policy,
+                session=None,
+                shard_ids=shards,
+                downloads=downloads,
+                poll_interval_s=poll_interval,
+                near=PeerServiceSettings(genesis, addresses, (node.url,), limits=_only_for(node)),
+                newest_alone_at_first=True,
+            )
+            seeder = Seeder(store, held, settings, display.event)
+            stack.enter_context(stopping(lambda _name: seeder.stop(), ends_well=False))
+            run = _Run(node, watch, seeder, display)
+            display.event(SeedEvent("near_listening", " and ".join(seeder.near_urls()), {"urls": seeder.near_urls()}))
+            if write_config:
+                stack.callback(run.take_out)
+                run.put_in()
+            status = seeder.run(run.status)
+            progress, state = run.look(status)
         if progress.stage is not AssistStage.AT_HEAD:
-            failure = PartialResultError(problem=f"the node is not at the head: {progress.words}", remedy="Run again to go on.")
-            fail(failure, lines, facts=document, as_json=as_json)
+            raise PartialResultError(problem=f"the node is not at the head: {progress.words}", remedy="Run again to go on.")
+        document = {"message_type": "summary", **_progress_facts(progress, state), **status.to_json()}
         write_result(document, lines, as_json=as_json)
 
 

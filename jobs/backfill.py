@@ -73,8 +73,8 @@ def backfill(
     """
     heights = parse_epoch_range(epochs)
     chosen_kernel = choose_kernel(run.kernel)
-    home = node_home_folder(node_home).resolve()
     limit = run.read_limit_each(read_limit)
+    home = node_home_folder(node_home).resolve()
     publish.upload_limit_each(run.processes_beside_node)
     give_node_the_disk()
     older = _older_datasets(source, heights.start)

@@ -151,4 +151,4 @@ def test_a_home_without_files_and_a_chain_that_is_not_published_are_said(tmp_pat
     node.chain_id, node.port, node.rpc_port = "elsewhere", 9, 9
     node.write_home()
     outcome = statecast(*assistant(node, tmp_path / "data", "--plan"))
-    assert (outcome.code, "no epoch of elsewhere" in outcome.stderr) == (11, True), outcome.stderr
+    assert (outcome.code, "the chain elsewhere is not published there" in outcome.stderr) == (11, True), outcome.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ TYPES = ("summary", "plan", "error")
 CALLS: dict[str, tuple[str, ...]] = {
     "produce": ("--node-home", "HOME", "--to", "NEW/bucket", "--work", "file://NEW/work", "--signing-key", "KEY", "--in-process"),
     "backfill": ("--node-home", "HOME", "--epochs", "6..6", "--to", "NEW/bucket", "--allow-unsigned", "--plan"),
+    "doctor": ("--node-home", "HOME", "--to", "NEW/bucket", "--signing-key", "KEY"),
+    "assist": ("--node-home", "HOME", "--from", "BUCKET", "--data", "NEW/data", "--insecure", "--plan"),
     "plan": ("--shards", "9", "--state-gib", "180", "--largest-gib", "38.8"),
     "keygen": ("NEW/key.json",),
     "fetch": ("BUCKET", "--into", "NEW/into", "--insecure", "--verify-workers", "1"),
@@ -35,8 +38,8 @@ CALLS: dict[str, tuple[str, ...]] = {
     "verify-proof": ("PROOF",),
     "header": ("--node-home", "HOME", "--shard-id", "0"),
     "check": ("BUCKET", "--in-process"),
-    "scrub": ("BUCKET", "--in-process"),
-    "gc": ("BUCKET", "--keep-epochs", "1"),
+    "scrub": ("COPY", "--in-process"),
+    "gc": ("COPY", "--keep-epochs", "1"),
     "catalogue": ("BUCKET",),
 }
 """A call of each command that ends by itself."""
@@ -46,6 +49,8 @@ ENDLESS = ("watch", "serve")
 def call(name: str, folder: Path) -> list[str]:
     """Return a command's arguments with places in them."""
     words = {"HOME": localnet_home(), "BUCKET": published_localnet(), "NEW": folder, "KEY": signing_key(), "PROOF": proof_file(folder)}
+    if "COPY" in CALLS[name]:
+        words["COPY"] = shutil.copytree(published_localnet(), folder / "copy")
     found = re.compile("|".join(words))
     return [name, *(found.sub(lambda word: str(words[word[0]]), argument) for argument in CALLS[name])]
 
