@@ -146,7 +146,7 @@ def test_no_summary_goes_with_a_task_or_its_result(
 ) -> None:
     """Whatever a stage reads a dataset for."""
     executor = CrossingExecutor()
-    monkeypatch.setattr(f"jobs.{command}.open_executor", lambda *options: executor)
+    monkeypatch.setattr(f"jobs.{command}.open_executor", lambda *options, **more: executor)
     to = f"dataset://{tmp_path / 'to'}" if command == "export" else tmp_path / "to"
     read = (f"dataset://{exported_localnet()}",) if command == "tables" else ("--node-home", localnet_home())
     work = ("--work", tmp_path / "work") if command in ("backfill", "produce") else ()

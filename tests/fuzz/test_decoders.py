@@ -45,6 +45,11 @@ _OWN = "reads what this very process or run has written into a folder of its own
 _PART = "a part of a reader in its module, which is in the table"
 
 NOT_FUZZED = {
+    "jobs.configuration:read_configuration": "reads a file of the user's own, by the standard library's TOML",
+    "jobs.inspect:_is_envelope": "tells kinds of documents apart; those that read them are in the table",
+    "jobs.inspect:_restored": "reads the note that a restore leaves, for people",
+    "jobs.inspect_objects:_arrow_file": "reads a file's metadata, by Arrow",
+    "jobs.inspect_objects:_torrent": "reads a torrent by libtorrent, as the source does",
     "jobs.prove:_finish": "reads the proof that it has just encoded",
     "pipelines.bittorrent.torrents:_read_back": "reads the torrent that it has just encoded",
     "pipelines.dataset.export.references:read_own_references": "reads with `read_table`'s handling of damage a file of the same run",

@@ -81,7 +81,7 @@ def test_verifying_processes_end_with_a_killed_fetch(tmp_path: Path) -> None:
     """They get no signal; they poll."""
     with fault_server(published_parts(), tmp_path / "log") as server:
         # So slow that it is at work still when its children are found.
-        process = start_process(*arguments(server.url, tmp_path / "into", takes_s=1000))
+        process = start_process(*arguments(server.url, tmp_path / "into", takes_s=300))
         children: list[psutil.Process] = []
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while not any(is_verifying(child) for child in children):

@@ -297,7 +297,7 @@ def test_the_upload_limit_holds_for_all_clients_together(tmp_path: Path) -> None
     size, rate = 750_000, 500_000
     epoch = publish_random_epoch(tmp_path, shards={0: [size] * 4})
     paths = [f"/{epoch.layout.shard_folder(0)}/{name}" for name in epoch.parts()]
-    with running_mirror(tmp_path, "--upload-limit", f"{rate}") as (_, url):
+    with running_mirror(tmp_path, "--upload-limit", f"{rate}B") as (_, url):
         port = urlsplit(url).port or 0
         began_s = time.monotonic()
         with ThreadPoolExecutor(4) as executor:

@@ -109,7 +109,7 @@ def test_commands_that_read_a_dataset_look_for_it(tmp_path: Path, monkeypatch: p
     """Before anything is read or written."""
     _dataset(tmp_path / "data")
     blind = tmp_path / "to" if option == "--to" else tmp_path / "data"
-    monkeypatch.setattr(f"jobs.{command}.open_executor", lambda *options: Machines({"two": str(blind)}))
+    monkeypatch.setattr(f"jobs.{command}.open_executor", lambda *options, **more: Machines({"two": str(blind)}))
     url = f"dataset://{tmp_path / 'data'}"
     place = ("--from", url, "--allow-unsigned", "--work", tmp_path / "work") if command == "produce" else (url,)
     outcome = statecast(command, *place, "--to", tmp_path / "to", "--json")
@@ -122,7 +122,7 @@ def test_a_backfill_looks_for_its_datasets(tmp_path: Path, monkeypatch: pytest.M
     """Those that it writes and the older one that it begins from."""
     exported = statecast("export", "--node-home", localnet_home(), "--epoch", 5, "--to", f"dataset://{tmp_path / 'from'}", "--in-process")
     assert exported.code == 0, exported.stderr
-    monkeypatch.setattr("jobs.backfill.open_executor", lambda *options: Machines({"two": str(tmp_path / option.strip("-"))}))
+    monkeypatch.setattr("jobs.backfill.open_executor", lambda *options, **more: Machines({"two": str(tmp_path / option.strip("-"))}))
     folders = ("--work", tmp_path / "work", "--dataset", tmp_path / "dataset", "--from", f"dataset://{tmp_path / 'from'}")
     outcome = statecast(
         "backfill", "--node-home", localnet_home(), "--epochs", "6..6", "--to", tmp_path / "to", *folders, "--allow-unsigned", "--json"

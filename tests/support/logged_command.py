@@ -137,5 +137,5 @@ if __name__ == "__main__":
 
     folder = sys.argv.pop(1)
     # Through the importable module, so that workers find the classes.
-    setattr(jobs.produce, "open_executor", lambda *options: logged_command.LoggingExecutor(open_executor(*options), folder))  # noqa: B010
+    setattr(jobs.produce, "open_executor", lambda *options, **more: logged_command.LoggingExecutor(open_executor(*options, **more), folder))  # noqa: B010
     main()
