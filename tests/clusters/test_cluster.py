@@ -131,6 +131,7 @@ def test_nothing_passes_through_the_object_store(cluster: LocalCluster, on_clust
     assert float(held[0].split()[3]) == 0, summary
 
 
+@pytest.mark.slow
 def test_full_object_stores_hold_up_nothing(cluster: LocalCluster, on_cluster: RayExecutor, node_disk: Path, tmp_path: Path) -> None:
     """Objects of another driver may fill every machine's store, to the point where Ray spills them."""
     fill = ray.remote(num_cpus=0, max_retries=0)(lambda: bytes(OBJECT_STORE_BYTES * 9 // 10))
@@ -215,6 +216,7 @@ def test_a_lost_machine_s_tasks_run_elsewhere(cluster: LocalCluster, on_cluster:
     assert {machine for _, machine in on_cluster.run([MeetTask(str(tmp_path), 3)] * 12, NEEDS)} == {"disk", "one", "three"}
 
 
+@pytest.mark.slow
 def test_without_the_disk_s_machine_the_run_ends_in_bounded_time(
     cluster: LocalCluster, on_cluster: RayExecutor, impatient: RayExecutor
 ) -> None:

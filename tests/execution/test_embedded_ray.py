@@ -115,6 +115,7 @@ def test_the_agent_that_prepares_workers_asks_for_the_token(folder: Path) -> Non
     assert allowed.status not in (401, 403)
 
 
+@pytest.mark.slow
 def test_a_program_that_does_not_close_its_ray_leaves_nothing() -> None:
     """As one that scans a dataset with Ray Data: what was held ends with it."""
     script = "from pipelines.execution.on_ray import RayExecutor\nprint(RayExecutor(cpus=1)._folder.path)"

@@ -109,6 +109,7 @@ def test_a_part_that_looks_like_a_multipart_boundary(s3: str, tmp_path: Path) ->
     check_boundary_bytes(f"{s3}/boundary", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_dataset_and_a_work_folder_on_s3(s3: str, tmp_path: Path) -> None:
     """Everything that workers share can lie in the bucket."""
     (tmp_path / "r.jsonl").write_text('{"key": "61", "value": "00"}\n{"key": "62", "value": "01"}\n')

@@ -137,6 +137,7 @@ def test_a_mirror_listens_for_readers() -> None:
     assert signature(serve).parameters["listen"].default == ":8080" and "`:8080`" in options_in(PAGE, "serve")
 
 
+@pytest.mark.slow
 def test_a_fetch_needs_no_port(tmp_path: Path) -> None:
     """From a store, and with the shards' torrents as a source."""
     epoch, trust = epoch_folder(published_localnet()), ("--trust-key", public_key())

@@ -118,6 +118,7 @@ def test_a_corrupted_web_seed_is_banned(tmp_path: Path) -> None:
         assert parts_in(tmp_path / "into2/shard_id=0") == epoch.parts()
 
 
+@pytest.mark.slow
 def test_a_killed_seeder_goes_on_where_it_was(tmp_path: Path) -> None:
     """kill -9 in the middle of the download and again while seeding: no part that had its name is downloaded again."""
     sizes = [100_000] * 12

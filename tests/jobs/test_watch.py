@@ -166,6 +166,7 @@ def kill_and_rerun(tmp_path: Path, moments: random.Random, kills: int, longest_s
     assert_each_epoch_once(to)
 
 
+@pytest.mark.slow
 def test_every_epoch_is_published_once_across_kills(tmp_path: Path) -> None:
     """SIGKILL at two moments."""
     kill_and_rerun(tmp_path, random.Random(5), kills=2, longest_s=3.0)
