@@ -19,14 +19,14 @@ from jobs.terminal import coloured, open_console, print_json
 from pipelines.execution.machine_limits import available_memory_bytes, machine_cores
 from pipelines.near.node.node_home import NodeHome, read_node_home
 from pipelines.producing.epoch_input import EpochInput
-from pipelines.producing.preflight.finding import Finding, Verdict, failure
+from pipelines.producing.preflight.finding import PreflightFinding, PreflightVerdict, failure
 from pipelines.producing.preflight.look import RunPlace, RunSize, destination_findings, folder_findings, machine_findings, run_size
 from pipelines.producing.preflight.machine import settings_finding
 from pipelines.producing.preflight.node import epoch_finding, shards_findings, snapshots_finding
 from pipelines.producing.preflight.run_needs import WORKER_MEMORY_BYTES_MAX
 from schemas.errors import InvalidInputError, StatecastError
 
-_COLOURS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
+_COLOURS = {PreflightVerdict.OK: "green", PreflightVerdict.WARN: "yellow", PreflightVerdict.FAIL: "red"}
 
 
 def doctor(
@@ -51,7 +51,7 @@ def doctor(
 
     Example: `statecast doctor --node-home ~/.near --to gs://bucket/prefix`
     """
-    findings: list[Finding] = []
+    findings: list[PreflightFinding] = []
     home = _node_home(given, findings)
     found = _epoch(given, run, findings) if home is not None or given.source is not None else None
     size = None if found is None else run_size(found)
@@ -72,7 +72,7 @@ def doctor(
     if place.workers is not None:
         worker = WORKER_MEMORY_BYTES_MAX if size is None else size.needs.worker_memory_bytes
         findings.append(settings_finding(machine_cores(), available_memory_bytes(), worker, beside_node=given.node_home is not None))
-    failed = sum(finding.verdict is Verdict.FAIL for finding in findings)
+    failed = sum(finding.verdict is PreflightVerdict.FAIL for finding in findings)
     if as_json:
         print_json(_to_json(findings, size, failed))
     else:
@@ -81,7 +81,7 @@ def doctor(
         raise typer.Exit(InvalidInputError.exit_code)
 
 
-def _node_home(given: InputOptions, findings: list[Finding]) -> NodeHome | None:
+def _node_home(given: InputOptions, findings: list[PreflightFinding]) -> NodeHome | None:
     if given.node_home is None:
         return None
     try:
@@ -91,7 +91,7 @@ def _node_home(given: InputOptions, findings: list[Finding]) -> NodeHome | None:
         return None
 
 
-def _epoch(given: InputOptions, run: RunOptions, findings: list[Finding]) -> EpochInput | None:
+def _epoch(given: InputOptions, run: RunOptions, findings: list[PreflightFinding]) -> EpochInput | None:
     try:
         return given.open(run)
     except StatecastError as error:
@@ -104,7 +104,7 @@ def _epoch(given: InputOptions, run: RunOptions, findings: list[Finding]) -> Epo
         return None
 
 
-def _attempted(name: str, look: Callable[[], Iterable[Finding]]) -> tuple[Finding, ...]:
+def _attempted(name: str, look: Callable[[], Iterable[PreflightFinding]]) -> tuple[PreflightFinding, ...]:
     """Take a look; what keeps it from being taken is what is found."""
     try:
         return tuple(look())
@@ -112,15 +112,17 @@ def _attempted(name: str, look: Callable[[], Iterable[Finding]]) -> tuple[Findin
         return (failure(name, error),)
 
 
-def _key_finding(to: str | None, signing_key: str | None, allow_unsigned: bool) -> Finding:
+def _key_finding(to: str | None, signing_key: str | None, allow_unsigned: bool) -> PreflightFinding:
     signer = PublishOptions(to=to or "", signing_key=signing_key, allow_unsigned=allow_unsigned).choose_signer()
     if signer is None:
         remedy = "Readers can then trust a block hash alone; statecast keygen makes a key."
-        return Finding("key", Verdict.WARN, "there is none: manifests will be unsigned", remedy)
-    return Finding("key", Verdict.OK, f"it can be used by you alone: {signer.public_key}", "", signing_key or str(DEFAULT_SIGNING_KEY))
+        return PreflightFinding("key", PreflightVerdict.WARN, "there is none: manifests will be unsigned", remedy)
+    return PreflightFinding(
+        "key", PreflightVerdict.OK, f"it can be used by you alone: {signer.public_key}", "", signing_key or str(DEFAULT_SIGNING_KEY)
+    )
 
 
-def _to_json(findings: Sequence[Finding], size: RunSize | None, failed: int) -> dict[str, Any]:
+def _to_json(findings: Sequence[PreflightFinding], size: RunSize | None, failed: int) -> dict[str, Any]:
     return {
         "message_type": "summary",
         "failed": failed,
@@ -129,7 +131,7 @@ def _to_json(findings: Sequence[Finding], size: RunSize | None, failed: int) -> 
     }
 
 
-def _print(findings: Sequence[Finding], failed: int) -> None:
+def _print(findings: Sequence[PreflightFinding], failed: int) -> None:
     table = Table(show_lines=False)
     for name in ("", "what", "found", "what to do"):
         table.add_column(name, overflow="fold")

@@ -12,7 +12,7 @@ import typer
 from jobs.options import RunOptions
 from pipelines.near.node.node_home import NodeHome, read_node_home
 from pipelines.producing.epoch_input import EpochInput
-from pipelines.producing.preflight.finding import Finding, Verdict, require_no_failure
+from pipelines.producing.preflight.finding import PreflightFinding, PreflightVerdict, require_no_failure
 from pipelines.producing.preflight.look import RunPlace, look_before_run
 from schemas.errors import SourceError
 
@@ -33,7 +33,7 @@ def require_fit(place: RunPlace, found: EpochInput | None, node_home: Path | Non
     """
     findings = look_before_run(place, found, _home(node_home))
     for finding in findings:
-        if finding.verdict is Verdict.WARN:
+        if finding.verdict is PreflightVerdict.WARN:
             structlog.get_logger().warning(_sentence(finding))
     require_no_failure(findings)
 
@@ -51,6 +51,6 @@ def _home(node_home: Path | None) -> NodeHome | None:
     return None
 
 
-def _sentence(finding: Finding) -> str:
+def _sentence(finding: PreflightFinding) -> str:
     where = f" [{finding.where}]" if finding.where else ""
     return f"{finding.found}{where}. {finding.remedy}" if finding.remedy else finding.found + where

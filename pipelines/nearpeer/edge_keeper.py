@@ -11,7 +11,7 @@ from typing import Final
 from pipelines.nearpeer.handshake import NONCE_WINDOW_S, odd_above
 from pipelines.nearpeer.node_key import NodeKey, edge_holds, holds
 from schemas.errors import PeerProtocolError
-from schemas.nearcore.peer.edge import Edge, PartialEdge, edge_digest
+from schemas.nearcore.peer.edge import PartialEdge, PeerEdge, edge_digest
 from schemas.nearcore.peer.identity import PeerId
 from schemas.nearcore.peer.peer_message import RoutingTableUpdate, UpdateNonceRequest
 
@@ -25,7 +25,7 @@ class EdgeKeeper:
 
     key: NodeKey
     peer_id: PeerId
-    edge: Edge
+    edge: PeerEdge
     dialled: bool
     """Whether this side dialled, and so asks."""
     asked_at_s: int

@@ -12,7 +12,7 @@ from typing import Final
 from pipelines.nearpeer.node_key import NodeKey, edge_holds, holds
 from schemas.errors import PeerProtocolError
 from schemas.ids import ZERO_HASH
-from schemas.nearcore.peer.edge import Edge, PartialEdge, edge_digest
+from schemas.nearcore.peer.edge import PartialEdge, PeerEdge, edge_digest
 from schemas.nearcore.peer.identity import PeerId, PeerInfo
 from schemas.nearcore.peer.peer_message import (
     Disconnect,
@@ -70,7 +70,7 @@ class Connected:
     listen_port: int
     """Which the other side says it listens on."""
     version: int
-    edge: Edge
+    edge: PeerEdge
     answer: Handshake | None = None
     """To be sent: a listener's."""
 
@@ -160,7 +160,7 @@ class DialerHandshake:
         self.own = replace(self.own, genesis=theirs)
         return True
 
-    def _again_above(self, last: Edge, now_s: int) -> TryAgain:
+    def _again_above(self, last: PeerEdge, now_s: int) -> TryAgain:
         if {last.a, last.b} != {self.own.key.peer_id, self.target} or not edge_holds(last):
             raise PeerProtocolError(problem="the last edge is not one of ours", where=str(self.target))
         self.nonce = max(odd_above(last.nonce), now_s | 1)
@@ -180,7 +180,7 @@ class ListenerHandshake:
     """The side that is dialled."""
 
     own: OwnSide
-    last_edges: dict[PeerId, Edge]
+    last_edges: dict[PeerId, PeerEdge]
     """The newest edge with each peer of tier 2."""
     t3_expected: frozenset[PeerId] | None = None
     """Who may open a connection of tier 3; None for nobody at all."""

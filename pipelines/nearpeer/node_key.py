@@ -8,7 +8,7 @@ from typing import Self
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from schemas.nearcore.peer.edge import Edge, edge_digest
+from schemas.nearcore.peer.edge import PeerEdge, edge_digest
 from schemas.nearcore.peer.identity import ED25519, PeerId, PeerSignature
 
 
@@ -42,12 +42,12 @@ class NodeKey:
         """Sign this key's half of an edge."""
         return self.sign(edge_digest(self.peer_id, other, nonce))
 
-    def edge_with(self, other: PeerId, nonce: int, others_signature: PeerSignature) -> Edge:
+    def edge_with(self, other: PeerId, nonce: int, others_signature: PeerSignature) -> PeerEdge:
         """Return an edge that the other side has signed, with our signature."""
         own = self.sign_edge(other, nonce)
         if self.peer_id < other:
-            return Edge(self.peer_id, other, nonce, own, others_signature)
-        return Edge(other, self.peer_id, nonce, others_signature, own)
+            return PeerEdge(self.peer_id, other, nonce, own, others_signature)
+        return PeerEdge(other, self.peer_id, nonce, others_signature, own)
 
 
 def holds(signature: PeerSignature, signer: PeerId, digest: bytes) -> bool:
@@ -61,7 +61,7 @@ def holds(signature: PeerSignature, signer: PeerId, digest: bytes) -> bool:
     return True
 
 
-def edge_holds(edge: Edge) -> bool:
+def edge_holds(edge: PeerEdge) -> bool:
     """Return whether an edge, or its removal, is signed as nearcore asks."""
     removed = edge.nonce % 2 == 0
     if edge.nonce == 0 or removed != (edge.removal is not None):

@@ -23,7 +23,7 @@ from pipelines.nearpeer.routing import CHECKED_PER_S_MAX, Fate, Rate, Router
 from pipelines.stores.pace import Pace
 from schemas.errors import PeerProtocolError, StatecastError, TransientStoreError
 from schemas.ids import CryptoHash
-from schemas.nearcore.peer.edge import Edge
+from schemas.nearcore.peer.edge import PeerEdge
 from schemas.nearcore.peer.identity import PeerAddress, PeerId, PeerInfo
 from schemas.nearcore.peer.peer_message import (
     DirectStateRequest,
@@ -38,7 +38,7 @@ from schemas.nearcore.peer.peer_message import (
     UpdateNonceRequest,
     state_frame_head,
 )
-from schemas.nearcore.peer.routed_message import AckKind, Pong, RoutedMessage, StateRequest, StateRequestAck, read_body, read_ping
+from schemas.nearcore.peer.routed_message import AckKind, Pong, RoutedMessage, StateRequest, StateRequestAck, read_ping, read_routed_body
 from schemas.nearcore.peer.state_response import StateResponse
 
 HANDSHAKES_MAX: Final = 64
@@ -146,7 +146,7 @@ class StateHost:
         shared = Rate(CHECKED_PER_S_MAX)
         self._routers = {side.key.peer_id: Router(side.key, shared) for side in sides}
         self._neighbours: dict[tuple[PeerId, PeerId], _Neighbour] = {}
-        self._last_edges: dict[PeerId, dict[PeerId, Edge]] = {side.key.peer_id: {} for side in sides}
+        self._last_edges: dict[PeerId, dict[PeerId, PeerEdge]] = {side.key.peer_id: {} for side in sides}
         self._links: dict[tuple[PeerId, PeerId], _AnswerLink] = {}
         self._handshaking: Counter[str] = Counter()
         self._servers: list[asyncio.Server] = []
@@ -282,7 +282,7 @@ class StateHost:
             self._routers[side.key.peer_id].forget(connected.peer_id)
             connection.abort()
 
-    def _remember_edge(self, own: PeerId, peer_id: PeerId, edge: Edge) -> None:
+    def _remember_edge(self, own: PeerId, peer_id: PeerId, edge: PeerEdge) -> None:
         edges = self._last_edges[own]
         edges.pop(peer_id, None)
         edges[peer_id] = edge
@@ -334,7 +334,7 @@ class StateHost:
             answer = self._routers[neighbour.own.key.peer_id].make(CryptoHash(message.digest()), pong, self._clock())
             await neighbour.connection.send(Routed(answer))
             return
-        body = read_body(message.body)
+        body = read_routed_body(message.body)
         if isinstance(body, StateRequest):
             wanted = Wanted(message.author, body.shard_id, body.part_id, body.reply_to)
             self._answer(neighbour, wanted, body.sync_hash, body)

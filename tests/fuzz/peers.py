@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from schemas.nearcore.peer.edge import Edge, PartialEdge
+from schemas.nearcore.peer.edge import PartialEdge, PeerEdge
 from schemas.nearcore.peer.identity import PeerId, peer_reader
 from schemas.nearcore.peer.peer_message import Routed, read_message, write_message
 from schemas.nearcore.peer.protobuf import read_fields, read_varints
-from schemas.nearcore.peer.routed_message import RoutedMessage, read_body, read_ping
+from schemas.nearcore.peer.routed_message import RoutedMessage, read_ping, read_routed_body
 from schemas.nearcore.peer.snapshot_host import SnapshotHost, read_hash
 from schemas.nearcore.peer.state_response import StateResponse
 from tests.fuzz.decoder import Decoder
@@ -21,7 +21,7 @@ def _message(data: bytes) -> object:
     message = read_message(data)
     if isinstance(message, Routed):
         read_ping(message.message.body)
-        body = read_body(message.message.body)
+        body = read_routed_body(message.message.body)
         if body is not None:
             body.to_bytes()
     return b"".join(map(bytes, write_message(message)))
@@ -49,8 +49,8 @@ def _frames() -> list[bytes]:
 
 def decoders() -> tuple[Decoder, ...]:
     """Return the table."""
-    readers = (read_message, read_fields, read_varints, peer_reader, read_hash, read_body, read_ping)
-    values = (RoutedMessage.from_bytes, Edge.from_bytes, PartialEdge.from_bytes, SnapshotHost.from_bytes, StateResponse.from_bytes)
+    readers = (read_message, read_fields, read_varints, peer_reader, read_hash, read_routed_body, read_ping)
+    values = (RoutedMessage.from_bytes, PeerEdge.from_bytes, PartialEdge.from_bytes, SnapshotHost.from_bytes, StateResponse.from_bytes)
     return (
         Decoder("peer message", _message, _frames, (*readers, *values)),
         Decoder(

@@ -32,7 +32,7 @@ from schemas.nearcore.peer.peer_message import (
     read_message,
     write_message,
 )
-from schemas.nearcore.peer.routed_message import StateRequest, read_body, read_ping
+from schemas.nearcore.peer.routed_message import StateRequest, read_ping, read_routed_body
 from schemas.nearcore.peer.state_response import StateResponse
 from tests.support.peer_mutations import Mutator
 from tests.support.peer_recordings import named_hash, named_key, recorded_connections
@@ -121,7 +121,7 @@ class Peer:
         signed = Router(THEIRS).make(OURS.peer_id, message.body, now_s)
         assert self.router.receive(signed, THEIRS.peer_id, now_s) in (Fate.FOR_US, Fate.DROPPED)
         read_ping(message.body)
-        if isinstance(body := read_body(message.body), StateRequest):
+        if isinstance(body := read_routed_body(message.body), StateRequest):
             self._ask(Wanted(message.author, body.shard_id, body.part_id, body.reply_to), now_s)
             self.policy.may_dial(message.author, body.reply_to, known=True, now_s=now_s)
 

@@ -28,7 +28,7 @@ from schemas.nearcore.peer.peer_message import (
     read_message,
     write_message,
 )
-from schemas.nearcore.peer.routed_message import read_body
+from schemas.nearcore.peer.routed_message import read_routed_body
 from tests.support.peer_recordings import RecordedConnection, RecordedFrame, named_key, recorded_connections, recorded_keys
 
 BORSH_HANDSHAKE = bytes.fromhex("004a000000")
@@ -52,7 +52,7 @@ def test_every_frame_decodes_and_encodes_to_its_bytes() -> None:
         for frame, message in messages(connection):
             assert encoded(message) == frame.data, connection.name
             kinds[type(message).__name__] += 1
-            if isinstance(message, Routed) and (body := read_body(message.message.body)) is not None:
+            if isinstance(message, Routed) and (body := read_routed_body(message.message.body)) is not None:
                 assert body.to_bytes() == message.message.body
                 kinds[type(body).__name__] += 1
         for frame in connection.frames:

@@ -22,7 +22,7 @@ from pipelines.nearpeer.state_host import HostSettings, StateHost, StateObject
 from schemas.errors import PeerProtocolError, TransientStoreError
 from schemas.nearcore.peer.identity import PeerAddress
 from schemas.nearcore.peer.peer_message import GenesisId, PeerMessage, Routed, Tier
-from schemas.nearcore.peer.routed_message import AckKind, StateRequest, StateRequestAck, read_body
+from schemas.nearcore.peer.routed_message import AckKind, StateRequest, StateRequestAck, read_routed_body
 from schemas.nearcore.peer.state_response import RESPONSE_V3, RESPONSE_V4, StateResponse
 from tests.support.peer_recordings import named_hash, named_key
 
@@ -217,7 +217,7 @@ class Requester:
         while (message := await connection.read_message(STATE_BYTES_MAX)) is not None:
             if isinstance(message, StateResponse):
                 await self.answers.put((where, message))
-            elif isinstance(message, Routed) and isinstance(ack := read_body(message.message.body), StateRequestAck):
+            elif isinstance(message, Routed) and isinstance(ack := read_routed_body(message.message.body), StateRequestAck):
                 self.acks.append(ack)
 
 

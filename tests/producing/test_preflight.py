@@ -17,7 +17,7 @@ from pipelines.producing.forecast.stage_costs import GIB, StageCosts
 from pipelines.producing.preflight import disk_space
 from pipelines.producing.preflight.destination import probe_destination, probe_findings
 from pipelines.producing.preflight.disk_space import FolderNeed, FreeSpace, space_findings
-from pipelines.producing.preflight.finding import Finding, Verdict, require_no_failure
+from pipelines.producing.preflight.finding import PreflightFinding, PreflightVerdict, require_no_failure
 from pipelines.producing.preflight.machine import memory_finding, open_files_finding, settings_finding, table_count
 from pipelines.producing.preflight.node import snapshots_finding
 from pipelines.producing.preflight.run_needs import WORKER_MEMORY_BYTES_MAX, RunNeeds, run_seconds
@@ -43,7 +43,7 @@ def test_folders_of_one_file_system_share_its_space(tmp_path: Path, monkeypatch:
     with _free(monkeypatch, 1000 * MIB):
         (finding,) = space_findings(needs)
         (alone,) = space_findings(needs[:1])
-    assert finding.verdict is Verdict.FAIL and alone.verdict is Verdict.OK
+    assert finding.verdict is PreflightVerdict.FAIL and alone.verdict is PreflightVerdict.OK
     assert "not enough space: 1000.0 MiB free, the run puts about 1.2 GiB there" in finding.found
     assert finding.remedy.startswith("Free 264.0 MiB there, or name another place with --work and --to")
 
@@ -56,7 +56,7 @@ def test_what_an_earlier_run_has_left_need_not_be_free(tmp_path: Path, monkeypat
     need = FolderNeed("--work", tmp_path, 1000 * MIB, 1000 * MIB)
     with _free(monkeypatch, 200 * MIB):
         (fresh,), (rerun,) = space_findings([need]), space_findings([replace(need, there=(tmp_path / "build", tmp_path / "none"))])
-    assert (fresh.verdict, rerun.verdict) == (Verdict.FAIL, Verdict.OK)
+    assert (fresh.verdict, rerun.verdict) == (PreflightVerdict.FAIL, PreflightVerdict.OK)
 
 
 def test_what_may_be_needed_is_a_warning_and_too_few_files_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,21 +66,21 @@ def test_what_may_be_needed_is_a_warning_and_too_few_files_a_failure(tmp_path: P
         (tight,) = space_findings([need])
     with _free(monkeypatch, 5000 * MIB, files=49):
         (nameless,) = space_findings([need])
-    assert tight.verdict is Verdict.WARN and "up to 1000.0 MiB, and 64.0 MiB should stay free" in tight.found
-    assert nameless.verdict is Verdict.FAIL and "49 files may still be made there, the run makes 50" in nameless.found
+    assert tight.verdict is PreflightVerdict.WARN and "up to 1000.0 MiB, and 64.0 MiB should stay free" in tight.found
+    assert nameless.verdict is PreflightVerdict.FAIL and "49 files may still be made there, the run makes 50" in nameless.found
 
 
 def test_a_folder_that_is_to_be_made_has_the_space_of_the_one_around_it(tmp_path: Path) -> None:
     """Nothing is made."""
     (finding,) = space_findings([FolderNeed("--to", tmp_path / "a" / "b", 0, 0)])
-    assert finding.verdict is Verdict.OK and "not known yet" in finding.found and not list(tmp_path.iterdir())
+    assert finding.verdict is PreflightVerdict.OK and "not known yet" in finding.found and not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_can_not_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the option that names it."""
     monkeypatch.setattr(os, "access", lambda *_: False)
     (finding,) = space_findings([FolderNeed("--work", tmp_path / "a", 0, 0)])
-    assert (finding.verdict, finding.found, finding.where) == (Verdict.FAIL, "the folder can't be written", str(tmp_path))
+    assert (finding.verdict, finding.found, finding.where) == (PreflightVerdict.FAIL, "the folder can't be written", str(tmp_path))
     assert "--work" in finding.remedy
 
 
@@ -88,15 +88,15 @@ def test_where_nothing_is_free_nothing_is_begun(tmp_path: Path, monkeypatch: pyt
     """Also where it is not known what a run takes."""
     with _free(monkeypatch, 0):
         (finding,) = space_findings([FolderNeed("--to", tmp_path, 0, 0)])
-    assert finding.verdict is Verdict.FAIL
+    assert finding.verdict is PreflightVerdict.FAIL
 
 
 def test_memory_is_judged_by_the_workers_that_fit() -> None:
     """One must; fewer than were asked for is a warning that names how many."""
-    assert memory_finding(10 * GIB, GIB, 4).verdict is Verdict.OK
+    assert memory_finding(10 * GIB, GIB, 4).verdict is PreflightVerdict.OK
     fewer = memory_finding(3 * GIB, GIB, 4)
-    assert fewer.verdict is Verdict.WARN and "--workers 2" in fewer.remedy
-    assert memory_finding(GIB - 1, GIB, 1).verdict is Verdict.FAIL
+    assert fewer.verdict is PreflightVerdict.WARN and "--workers 2" in fewer.remedy
+    assert memory_finding(GIB - 1, GIB, 1).verdict is PreflightVerdict.FAIL
     assert "--workers 2 --read-limit" in settings_finding(16, 3 * GIB, GIB, beside_node=True).found
     assert "--workers 8 --read-limit" in settings_finding(16, 64 * GIB, GIB, beside_node=True).found
     assert settings_finding(16, 64 * GIB, GIB, beside_node=False).found.endswith("--workers 16")
@@ -107,9 +107,9 @@ def test_every_table_of_a_database_is_held_open(tmp_path: Path) -> None:
     for name in ("000001.sst", "000002.blob", "LOG"):
         (tmp_path / name).touch()
     assert table_count([tmp_path, tmp_path / "none"]) == 2
-    assert open_files_finding(1000, 4096).verdict is Verdict.OK
+    assert open_files_finding(1000, 4096).verdict is PreflightVerdict.OK
     low = open_files_finding(20_000, 4096)
-    assert low.verdict is Verdict.FAIL and "LimitNOFILE=" in low.remedy
+    assert low.verdict is PreflightVerdict.FAIL and "LimitNOFILE=" in low.remedy
 
 
 def test_needs_grow_with_the_state() -> None:
@@ -154,7 +154,7 @@ class _CarelessStore(MemoryStore):
         MemoryStore.delete(self, name)
 
 
-def _verdicts(store: MemoryStore, *, for_claim: bool = True) -> dict[str, Verdict]:
+def _verdicts(store: MemoryStore, *, for_claim: bool = True) -> dict[str, PreflightVerdict]:
     probe = probe_destination(store)
     assert probe is not None
     return {finding.name: finding.verdict for finding in probe_findings(probe, for_claim=for_claim)}
@@ -163,7 +163,7 @@ def _verdicts(store: MemoryStore, *, for_claim: bool = True) -> dict[str, Verdic
 def test_a_store_that_keeps_its_promises_is_left_as_it_was() -> None:
     """Folder or not."""
     store = _CarelessStore("preflight-good")
-    assert _verdicts(store) == {"destination": Verdict.OK, "clock": Verdict.OK}
+    assert _verdicts(store) == {"destination": PreflightVerdict.OK, "clock": PreflightVerdict.OK}
     assert not list(store.list())
 
 
@@ -179,8 +179,8 @@ def test_a_probed_folder_is_left_as_it_was(tmp_path: Path) -> None:
 def test_a_store_that_ignores_conditions_is_refused_for_a_claim(broken: str) -> None:
     """Without a claim it is a warning."""
     store = _CarelessStore(f"preflight-{broken}", **{broken: True})
-    assert _verdicts(store)["destination"] is Verdict.FAIL
-    assert _verdicts(store, for_claim=False)["destination"] is Verdict.WARN
+    assert _verdicts(store)["destination"] is PreflightVerdict.FAIL
+    assert _verdicts(store, for_claim=False)["destination"] is PreflightVerdict.WARN
     probe = probe_destination(store)
     assert probe is not None and not list(store.list())
     header = "If-None-Match" if broken == "ignores_create" else "If-Match"
@@ -196,11 +196,14 @@ def test_bytes_that_do_not_come_back_and_a_probe_that_stays_are_said() -> None:
     probe = probe_destination(_CarelessStore("preflight-keeps", keeps=True))
     assert probe is not None
     (left,) = (finding for finding in probe_findings(probe, for_claim=True) if finding.name == "delete")
-    assert left.verdict is Verdict.WARN and probe.name in left.found and "not allowed" in left.found
+    assert left.verdict is PreflightVerdict.WARN and probe.name in left.found and "not allowed" in left.found
 
 
-@pytest.mark.parametrize(("ahead_s", "verdict"), [(0.0, Verdict.OK), (-40.0, Verdict.WARN), (100.0, Verdict.WARN), (-900.0, Verdict.FAIL)])
-def test_two_clocks_may_differ_by_what_leases_bear(ahead_s: float, verdict: Verdict) -> None:
+@pytest.mark.parametrize(
+    ("ahead_s", "verdict"),
+    [(0.0, PreflightVerdict.OK), (-40.0, PreflightVerdict.WARN), (100.0, PreflightVerdict.WARN), (-900.0, PreflightVerdict.FAIL)],
+)
+def test_two_clocks_may_differ_by_what_leases_bear(ahead_s: float, verdict: PreflightVerdict) -> None:
     """The store's is compared with this machine's."""
     assert _verdicts(_CarelessStore(f"preflight-clock{ahead_s}", ahead_s=ahead_s))["clock"] is verdict
 
@@ -208,16 +211,16 @@ def test_two_clocks_may_differ_by_what_leases_bear(ahead_s: float, verdict: Verd
 @pytest.mark.parametrize(
     ("config", "there", "verdict"),
     [
-        ("Enabled", False, Verdict.OK),
-        ("EveryEpoch", True, Verdict.OK),
-        ("Disabled", True, Verdict.WARN),
-        ("ForReshardingOnly", False, Verdict.FAIL),
-        ("", True, Verdict.OK),
-        ("", False, Verdict.WARN),
-        ("Unheard", False, Verdict.WARN),
+        ("Enabled", False, PreflightVerdict.OK),
+        ("EveryEpoch", True, PreflightVerdict.OK),
+        ("Disabled", True, PreflightVerdict.WARN),
+        ("ForReshardingOnly", False, PreflightVerdict.FAIL),
+        ("", True, PreflightVerdict.OK),
+        ("", False, PreflightVerdict.WARN),
+        ("Unheard", False, PreflightVerdict.WARN),
     ],
 )
-def test_a_node_that_makes_no_snapshots_is_told(config: str, there: bool, verdict: Verdict, tmp_path: Path) -> None:
+def test_a_node_that_makes_no_snapshots_is_told(config: str, there: bool, verdict: PreflightVerdict, tmp_path: Path) -> None:
     """By its config.json and by what is there; the remedy names the setting."""
     data = tmp_path / "data"
     data.mkdir()
@@ -228,7 +231,7 @@ def test_a_node_that_makes_no_snapshots_is_told(config: str, there: bool, verdic
         (data / "state_snapshot" / "block" / "data" / "CURRENT").touch()
     finding = snapshots_finding(read_node_home(tmp_path))
     assert finding.verdict is verdict
-    assert ("state_snapshot_type" in finding.remedy) == (verdict is not Verdict.OK)
+    assert ("state_snapshot_type" in finding.remedy) == (verdict is not PreflightVerdict.OK)
 
 
 @pytest.mark.parametrize(
@@ -243,10 +246,16 @@ def test_a_config_of_another_form_leaves_snapshots_to_the_release(config: str, t
 
 def test_the_first_failure_is_raised_and_the_others_named() -> None:
     """Warnings let a run begin."""
-    ok, warn = Finding("a", Verdict.OK, "fine"), Finding("b", Verdict.WARN, "so so")
+    ok, warn = PreflightFinding("a", PreflightVerdict.OK, "fine"), PreflightFinding("b", PreflightVerdict.WARN, "so so")
     require_no_failure([ok, warn])
     with pytest.raises(InvalidInputError, match=r"bad \[there\]\. Mend it\. Also to be mended: d\.") as raised:
-        require_no_failure([warn, Finding("c", Verdict.FAIL, "bad", "Mend it.", "there"), Finding("d", Verdict.FAIL, "worse")])
+        require_no_failure(
+            [
+                warn,
+                PreflightFinding("c", PreflightVerdict.FAIL, "bad", "Mend it.", "there"),
+                PreflightFinding("d", PreflightVerdict.FAIL, "worse"),
+            ]
+        )
     assert raised.value.exit_code == 2
 
 

@@ -25,7 +25,7 @@ from pipelines.nearpeer.node_key import NodeKey
 from pipelines.nearpeer.routing import Router
 from schemas.errors import StatecastError
 from schemas.ids import CryptoHash, base58_encode
-from schemas.nearcore.peer.edge import Edge
+from schemas.nearcore.peer.edge import PeerEdge
 from schemas.nearcore.peer.identity import PeerAddress, PeerId
 from schemas.nearcore.peer.peer_message import (
     GenesisId,
@@ -37,7 +37,7 @@ from schemas.nearcore.peer.peer_message import (
     SyncSnapshotHosts,
     Tier,
 )
-from schemas.nearcore.peer.routed_message import AckKind, StateRequest, StateRequestAck, read_body
+from schemas.nearcore.peer.routed_message import AckKind, StateRequest, StateRequestAck, read_routed_body
 from schemas.nearcore.peer.snapshot_host import SnapshotHost
 from schemas.nearcore.peer.state_response import StateResponse
 from tests.support.peer_recordings import named_hash, named_key
@@ -115,7 +115,7 @@ class _Peers:
         self.neighbours: dict[PeerId, Connection] = {}
         self.waiting: dict[Object, asyncio.Future[bytes]] = {}
         self.asked_ids: set[PeerId] = set()
-        self.edges: dict[PeerId, Edge] = {}
+        self.edges: dict[PeerId, PeerEdge] = {}
         self.public_address: PeerAddress | None = None
         self.tasks: list[asyncio.Task[None]] = []
 
@@ -148,7 +148,7 @@ class _Peers:
                 named = [one.address for one in message.direct_peers if one.peer_id == self.node.key.peer_id]
                 self.public_address = self.public_address or (named[0] if named else None)
             case Routed():
-                ack = read_body(message.message.body)
+                ack = read_routed_body(message.message.body)
                 waiting = self.waiting.get((ack.shard_id, ack.part_id)) if isinstance(ack, StateRequestAck) else None
                 if isinstance(ack, StateRequestAck) and ack.kind is AckKind.BUSY and waiting is not None and not waiting.done():
                     self.node.busy += 1

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pipelines.bucket.lease_rule import CLOCK_SKEW_S
-from pipelines.producing.preflight.finding import Finding, Verdict
+from pipelines.producing.preflight.finding import PreflightFinding, PreflightVerdict
 from pipelines.stores.store import Store
 from schemas.errors import ObjectExistsError, ObjectMismatchError, StoreError
 from schemas.published.object_layout import PROBE_FOLDER, probe_name
@@ -86,7 +86,7 @@ def probe_destination(store: Store) -> Probe | None:
     return Probe(store.url, name, exclusive, conditional, not_deleted, offset_s)
 
 
-def probe_findings(probe: Probe, *, for_claim: bool) -> tuple[Finding, ...]:
+def probe_findings(probe: Probe, *, for_claim: bool) -> tuple[PreflightFinding, ...]:
     """Judge what a destination did with the probe.
 
     Args:
@@ -96,7 +96,7 @@ def probe_findings(probe: Probe, *, for_claim: bool) -> tuple[Finding, ...]:
     if probe.not_deleted:
         found = f"{probe.name} is left there, for it could not be deleted: {probe.not_deleted}"
         remedy = "Let the producer delete its claims and leases (docs/operations/stores.md), and delete the object."
-        findings.append(Finding("delete", Verdict.WARN, found, remedy, probe.url))
+        findings.append(PreflightFinding("delete", PreflightVerdict.WARN, found, remedy, probe.url))
     return tuple(findings)
 
 
@@ -121,26 +121,26 @@ def _refused(write: Callable[[], object]) -> bool:
     return False
 
 
-def _exclusive_finding(probe: Probe, for_claim: bool) -> Finding:
+def _exclusive_finding(probe: Probe, for_claim: bool) -> PreflightFinding:
     ignored = [header for header, kept in (("If-None-Match", probe.exclusive), ("If-Match", probe.conditional is not False)) if not kept]
     if not ignored:
-        return Finding("destination", Verdict.OK, "written, created exclusively and read back", "", probe.url)
+        return PreflightFinding("destination", PreflightVerdict.OK, "written, created exclusively and read back", "", probe.url)
     found = f"the store takes no notice of {' and '.join(ignored)}, so a claim there keeps no second producer away"
     remedy = "Publish to a store that does, or make sure that there is one producer and pass --ignore-claim."
-    return Finding("destination", Verdict.FAIL if for_claim else Verdict.WARN, found, remedy, probe.url)
+    return PreflightFinding("destination", PreflightVerdict.FAIL if for_claim else PreflightVerdict.WARN, found, remedy, probe.url)
 
 
-def _clock_finding(probe: Probe) -> Finding:
+def _clock_finding(probe: Probe) -> PreflightFinding:
     offset_s = probe.clock_offset_s
     if offset_s is None:
-        return Finding("clock", Verdict.OK, "not compared: the destination has no clock of its own")
+        return PreflightFinding("clock", PreflightVerdict.OK, "not compared: the destination has no clock of its own")
     found = f"this machine's clock and the store's are {abs(offset_s):.0f} s apart"
     remedy = "Set the clock (NTP): claims and leases are judged by it."
     if abs(offset_s) > CLOCK_SKEW_S:
-        return Finding("clock", Verdict.FAIL, found, remedy, probe.url)
-    return Finding(
+        return PreflightFinding("clock", PreflightVerdict.FAIL, found, remedy, probe.url)
+    return PreflightFinding(
         "clock",
-        Verdict.WARN if abs(offset_s) > CLOCK_WARN_S else Verdict.OK,
+        PreflightVerdict.WARN if abs(offset_s) > CLOCK_WARN_S else PreflightVerdict.OK,
         found,
         remedy if abs(offset_s) > CLOCK_WARN_S else "",
         probe.url,

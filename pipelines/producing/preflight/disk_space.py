@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pipelines.producing.preflight.finding import Finding, Verdict
+from pipelines.producing.preflight.finding import PreflightFinding, PreflightVerdict
 from schemas.shown_size import shown_size
 
 SPARE_BYTES: Final = 64 << 20
@@ -61,28 +61,32 @@ def existing_parent(folder: Path) -> Path:
     return folder
 
 
-def space_findings(needs: Sequence[FolderNeed]) -> tuple[Finding, ...]:
+def space_findings(needs: Sequence[FolderNeed]) -> tuple[PreflightFinding, ...]:
     """Look at the folders' file systems; folders on one share what it has."""
-    findings: list[Finding] = []
+    findings: list[PreflightFinding] = []
     by_device: dict[int, list[tuple[FolderNeed, FreeSpace]]] = {}
     for need in needs:
         try:
             space = free_space(need.folder)
         except OSError as error:
             findings.append(
-                Finding(f"space {need.option}", Verdict.FAIL, f"the place can't be looked at: {error.strerror}", "", str(need.folder))
+                PreflightFinding(
+                    f"space {need.option}", PreflightVerdict.FAIL, f"the place can't be looked at: {error.strerror}", "", str(need.folder)
+                )
             )
             continue
         if not space.writable:
             existing = existing_parent(need.folder)
             remedy = f"Give this user the folder, or name another with {need.option}."
-            findings.append(Finding(f"space {need.option}", Verdict.FAIL, "the folder can't be written", remedy, str(existing)))
+            findings.append(
+                PreflightFinding(f"space {need.option}", PreflightVerdict.FAIL, "the folder can't be written", remedy, str(existing))
+            )
             continue
         by_device.setdefault(space.device, []).append((need, space))
     return (*findings, *(_judged(group) for group in by_device.values()))
 
 
-def _judged(group: Sequence[tuple[FolderNeed, FreeSpace]]) -> Finding:
+def _judged(group: Sequence[tuple[FolderNeed, FreeSpace]]) -> PreflightFinding:
     options = " and ".join(need.option for need, _ in group)
     where, space = ", ".join(dict.fromkeys(str(need.folder) for need, _ in group)), group[0][1]
     done = sum(_size(folder) for need, _ in group for folder in need.there)
@@ -93,14 +97,16 @@ def _judged(group: Sequence[tuple[FolderNeed, FreeSpace]]) -> Finding:
     found = f"{shown_size(space.size)} free, {puts}"
     remedy = f"Free {shown_size(max(0, most + SPARE_BYTES - space.size))} there, or name another place with {options}."
     if space.size <= least:
-        return Finding(name, Verdict.FAIL, f"not enough space: {found}", remedy, where)
+        return PreflightFinding(name, PreflightVerdict.FAIL, f"not enough space: {found}", remedy, where)
     if space.files is not None and space.files < files:
-        return Finding(name, Verdict.FAIL, f"{space.files:,} files may still be made there, the run makes {files:,}", remedy, where)
-    if space.size < most + SPARE_BYTES:
-        return Finding(
-            name, Verdict.WARN, f"{found}, up to {shown_size(most)}, and {shown_size(SPARE_BYTES)} should stay free", remedy, where
+        return PreflightFinding(
+            name, PreflightVerdict.FAIL, f"{space.files:,} files may still be made there, the run makes {files:,}", remedy, where
         )
-    return Finding(name, Verdict.OK, found, "", where)
+    if space.size < most + SPARE_BYTES:
+        return PreflightFinding(
+            name, PreflightVerdict.WARN, f"{found}, up to {shown_size(most)}, and {shown_size(SPARE_BYTES)} should stay free", remedy, where
+        )
+    return PreflightFinding(name, PreflightVerdict.OK, found, "", where)
 
 
 def _size(folder: Path) -> int:

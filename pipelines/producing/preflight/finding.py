@@ -10,7 +10,7 @@ from typing import Any
 from schemas.errors import InvalidInputError, StatecastError
 
 
-class Verdict(StrEnum):
+class PreflightVerdict(StrEnum):
     """How a thing is."""
 
     OK = "ok"
@@ -21,11 +21,11 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class PreflightFinding:
     """What was found of one thing."""
 
     name: str
-    verdict: Verdict
+    verdict: PreflightVerdict
     found: str
     """As a sentence without a full stop."""
     remedy: str = ""
@@ -33,31 +33,31 @@ class Finding:
     where: str = ""
     """The folder, URL, file or option that it is about."""
 
-    def softened(self) -> Finding:
+    def softened(self) -> PreflightFinding:
         """Return the same as a warning."""
-        return replace(self, verdict=Verdict.WARN)
+        return replace(self, verdict=PreflightVerdict.WARN)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {"name": self.name, "verdict": str(self.verdict), "found": self.found, "where": self.where, "remedy": self.remedy}
 
 
-def failure(name: str, error: StatecastError, remedy: str = "") -> Finding:
+def failure(name: str, error: StatecastError, remedy: str = "") -> PreflightFinding:
     """Return the finding that an error is.
 
     Args:
         remedy: what to do where the error itself does not say.
     """
-    return Finding(name, Verdict.FAIL, error.problem, error.remedy or remedy, error.where)
+    return PreflightFinding(name, PreflightVerdict.FAIL, error.problem, error.remedy or remedy, error.where)
 
 
-def require_no_failure(findings: Iterable[Finding]) -> None:
+def require_no_failure(findings: Iterable[PreflightFinding]) -> None:
     """Refuse to begin where something must be mended.
 
     Raises:
         InvalidInputError: the first thing that must, and how many more.
     """
-    failed = [finding for finding in findings if finding.verdict is Verdict.FAIL]
+    failed = [finding for finding in findings if finding.verdict is PreflightVerdict.FAIL]
     if not failed:
         return
     first = failed[0]

@@ -14,7 +14,7 @@ from pipelines.producing.forecast.epoch_shape import EpochShape
 from pipelines.producing.forecast.stage_costs import StageCosts
 from pipelines.producing.preflight.destination import probe_destination, probe_findings
 from pipelines.producing.preflight.disk_space import FolderNeed, space_findings
-from pipelines.producing.preflight.finding import Finding, Verdict
+from pipelines.producing.preflight.finding import PreflightFinding, PreflightVerdict
 from pipelines.producing.preflight.machine import memory_finding, open_files_finding, table_count
 from pipelines.producing.preflight.run_needs import WORKER_MEMORY_BYTES_MAX, RunNeeds
 from pipelines.stores.open_store import open_store
@@ -85,7 +85,7 @@ def run_size(found: EpochInput, encoding: Encoding | None = None) -> RunSize | N
     return RunSize(EpochShape(tuple(sorted(known, reverse=True))), early, source is None, compressed)
 
 
-def look_before_run(place: RunPlace, found: EpochInput | None, home: NodeHome | None) -> tuple[Finding, ...]:
+def look_before_run(place: RunPlace, found: EpochInput | None, home: NodeHome | None) -> tuple[PreflightFinding, ...]:
     """Take the cheap looks: folders, memory, open files, destination.
 
     Args:
@@ -102,27 +102,27 @@ def look_before_run(place: RunPlace, found: EpochInput | None, home: NodeHome | 
     )
 
 
-def folder_findings(place: RunPlace, found: EpochInput | None, size: RunSize | None) -> tuple[Finding, ...]:
+def folder_findings(place: RunPlace, found: EpochInput | None, size: RunSize | None) -> tuple[PreflightFinding, ...]:
     """Judge the space of the folders of this machine that a run fills."""
     layout = None if found is None else EpochLayout.of(found.context)
     return space_findings(tuple(_folder_needs(place, size, layout)))
 
 
-def machine_findings(place: RunPlace, size: RunSize | None, home: NodeHome | None) -> tuple[Finding, ...]:
+def machine_findings(place: RunPlace, size: RunSize | None, home: NodeHome | None) -> tuple[PreflightFinding, ...]:
     """Judge memory and open files of this machine."""
-    findings: list[Finding] = []
+    findings: list[PreflightFinding] = []
     if place.workers is not None:
         available = available_memory_bytes()
         worker = WORKER_MEMORY_BYTES_MAX if size is None else size.needs.worker_memory_bytes
         memory = memory_finding(available, worker, place.workers)
         # How much an epoch of unknown size takes is a guess, on which no run is refused.
-        findings.append(memory if size is not None or memory.verdict is not Verdict.FAIL else memory.softened())
+        findings.append(memory if size is not None or memory.verdict is not PreflightVerdict.FAIL else memory.softened())
     if home is not None:
         findings.append(open_files_finding(table_count(node_databases(home))))
     return tuple(findings)
 
 
-def destination_findings(place: RunPlace) -> tuple[Finding, ...]:
+def destination_findings(place: RunPlace) -> tuple[PreflightFinding, ...]:
     """Try the destination, where there is one.
 
     Raises:
@@ -133,7 +133,7 @@ def destination_findings(place: RunPlace) -> tuple[Finding, ...]:
     store = open_store(place.to)
     probe = probe_destination(store)
     if probe is None:
-        return (Finding("destination", Verdict.OK, "the folder is not there yet, and will be made", "", place.to),)
+        return (PreflightFinding("destination", PreflightVerdict.OK, "the folder is not there yet, and will be made", "", place.to),)
     return probe_findings(probe, for_claim=place.claims)
 
 

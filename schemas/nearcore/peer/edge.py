@@ -37,7 +37,7 @@ class PartialEdge:
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
+class PeerEdge:
     """A connection between two peers, signed by both, or its removal, signed by one of them as well."""
 
     a: PeerId

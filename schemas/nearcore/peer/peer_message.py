@@ -15,7 +15,7 @@ from schemas.errors import PeerProtocolError
 from schemas.ids import CryptoHash
 from schemas.nearcore.borsh import BorshReader
 from schemas.nearcore.peer import protobuf
-from schemas.nearcore.peer.edge import Edge, PartialEdge
+from schemas.nearcore.peer.edge import PartialEdge, PeerEdge
 from schemas.nearcore.peer.identity import PeerId, PeerInfo, peer_reader
 from schemas.nearcore.peer.protobuf import bytes_field, integer_field, message, only_bytes, present_integer_field, read_fields, unsigned
 from schemas.nearcore.peer.routed_message import RoutedMessage
@@ -103,14 +103,14 @@ class HandshakeFailure:
 class LastEdge:
     """A newer edge than the handshake's: the dialer tries again with a higher nonce."""
 
-    edge: Edge
+    edge: PeerEdge
 
 
 @dataclass(frozen=True, slots=True)
 class RoutingTableUpdate:
     """Edges of the network; an answer to `UpdateNonceRequest` has the one that is asked for."""
 
-    edges: tuple[Edge, ...]
+    edges: tuple[PeerEdge, ...]
     accounts: tuple[bytes, ...] = ()
     """Announcements of validators, as they came."""
 
@@ -398,10 +398,10 @@ def _read_failure(data: memoryview) -> HandshakeFailure:
 
 def _read_routing_table(data: memoryview) -> RoutingTableUpdate:
     where = "routing table"
-    edges, accounts = list[Edge](), list[bytes]()
+    edges, accounts = list[PeerEdge](), list[bytes]()
     for number, value in read_fields(data, where):
         if number == 1:
-            edges.append(Edge.from_bytes(only_bytes(value, where)))
+            edges.append(PeerEdge.from_bytes(only_bytes(value, where)))
         elif number == 2:
             accounts.append(bytes(message(value, where)))
         if len(edges) + len(accounts) > EDGES_MAX:
@@ -410,7 +410,7 @@ def _read_routing_table(data: memoryview) -> RoutingTableUpdate:
 
 
 def _read_last_edge(data: memoryview) -> LastEdge:
-    return LastEdge(Edge.from_bytes(only_bytes(_only_field(data, "last edge"), "last edge")))
+    return LastEdge(PeerEdge.from_bytes(only_bytes(_only_field(data, "last edge"), "last edge")))
 
 
 def _read_update_nonce(data: memoryview) -> UpdateNonceRequest:

@@ -153,7 +153,7 @@ def routed_digest(target: PeerId | CryptoHash, author: PeerId, body: bytes) -> b
     return hashlib.sha256(_target_bytes(target) + author.to_bytes() + body).digest()
 
 
-def read_body(body: bytes) -> Body | None:
+def read_routed_body(body: bytes) -> Body | None:
     """Decode the body of a message about state; None for all other bodies.
 
     Raises:
