@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 import pytest
 
 from tests.support.commands import PROJECT
@@ -53,6 +55,15 @@ def program(*body: str, before: tuple[str, ...] = ()) -> Iterator[subprocess.Pop
     finally:
         process.kill()
         process.communicate()
+
+
+def wait_for_native_code(process: subprocess.Popen[str]) -> None:
+    """Wait until the program computes: before, it is in Python, which a signal interrupts."""
+    measured = psutil.Process(process.pid)
+    begun_s = measured.cpu_times().user
+    while measured.cpu_times().user < begun_s + 0.2:
+        assert process.poll() is None
+        time.sleep(0.01)
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -103,6 +114,7 @@ def test_a_tracker_of_multiprocessing_leaves_the_signals_blocked() -> None:
 def test_native_code_does_not_keep_a_process_alive() -> None:
     """When it has not stopped in time it does the least, and ends."""
     with program("stop_signals.STOP_S_MAX = 0.1", _IN_NATIVE_CODE) as process:
+        wait_for_native_code(process)
         process.send_signal(signal.SIGTERM)
         assert ended(process) == (143, "late 15\n")
 
@@ -113,6 +125,7 @@ def test_a_last_resort_that_hangs_is_left() -> None:
         *("stop_signals.STOP_S_MAX = stop_signals.LATE_S_MAX = 0.1", "stop_signals._wish.on_late = lambda _: time.sleep(60)"),
         _IN_NATIVE_CODE,
     ) as process:
+        wait_for_native_code(process)
         process.send_signal(signal.SIGTERM)
         assert ended(process) == (143, "")
 
@@ -137,6 +150,7 @@ def test_a_command_that_ends_by_itself_has_only_so_long() -> None:
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
+        wait_for_native_code(process)
         process.send_signal(signal.SIGTERM)
         assert ended(process) == (0, "SIGTERM\nlate None\nstopped\n")
 
