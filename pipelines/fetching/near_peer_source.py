@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import threading
-from collections.abc import Coroutine, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping
 from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from pipelines.fetching.fetch_part import FetchPart
 from pipelines.fetching.source import BUFFER_BYTES_MAX, Buffer, Cancellation, EpochOnOffer, SourceTraits, WantedObject
 from pipelines.nearpeer.genesis import KNOWN_GENESIS
 from pipelines.nearpeer.handshake import UNUSED_PORT, OwnSide
+from pipelines.nearpeer.loop_thread import LoopThread
 from pipelines.nearpeer.node_key import NodeKey
 from pipelines.nearpeer.peer_url import PeerUrl
 from pipelines.nearpeer.state_client import StateClient
@@ -33,8 +32,6 @@ _TICK_S: Final = 0.25
 """How often a transfer that waits says that it is at work."""
 
 _ENCODINGS: Final = {0: Encoding.V0_TAGGED, 1: Encoding.V1}
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +63,9 @@ class NearPeerSource:
         self._url, self._offer, self._parts = url, offer, parts
         self._own = OwnSide(settings.key, settings.genesis, UNUSED_PORT)
         self._requests_per_s = settings.requests_per_s
-        self._loop = asyncio.new_event_loop()
+        self._loop = LoopThread()
         self._client: StateClient | None = None
         self._connecting = asyncio.Lock()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="near-peer", daemon=True)
-        self._thread.start()
         self._closed = False
 
     @property
@@ -88,7 +83,7 @@ class NearPeerSource:
         part = self._parts.get(wanted.name)
         if part is None:
             raise ObjectNotFoundError(problem="a node of the network has state parts alone", where=wanted.name)
-        asked = asyncio.run_coroutine_threadsafe(self._ask(part), self._loop)
+        asked = self._loop.submit(self._ask(part))
         try:
             while not cancelled.is_cancelled:
                 try:
@@ -100,8 +95,6 @@ class NearPeerSource:
                 for offset in range(0, encoded.nbytes, BUFFER_BYTES_MAX):
                     yield encoded[offset : offset + BUFFER_BYTES_MAX]
                 return
-        except StoreError as error:
-            raise error from None
         finally:
             asked.cancel()
 
@@ -110,9 +103,7 @@ class NearPeerSource:
         if self._closed:
             return
         self._closed = True
-        self._finish(self._leave())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        self._loop.finish(self._leave())
         self._loop.close()
 
     def _as_published(self, response: StateResponse, part: FetchPart) -> bytes | memoryview:
@@ -164,10 +155,6 @@ class NearPeerSource:
     async def _leave(self) -> None:
         if self._client is not None:
             await self._client.close()
-
-    def _finish(self, work: Coroutine[Any, Any, Result]) -> Result:
-        done: Future[Result] = asyncio.run_coroutine_threadsafe(work, self._loop)
-        return done.result()
 
 
 def _transient(error: StatecastError, where: str) -> StoreError:

@@ -109,7 +109,7 @@ class StateClient:
             async with asyncio.timeout(timeout_s):
                 return await answer
         except TimeoutError:
-            raise self.requester.give_up(key, self._clock()) from None
+            raise self.requester.give_up(key, timeout_s, self._clock()) from None
         finally:
             self.requester.forget(key)
             self._waiting.pop(key, None)

@@ -76,12 +76,12 @@ class StateRequester:
         """Close a question whose answer nobody waits for any more."""
         self._open.pop(key, None)
 
-    def give_up(self, key: tuple[int, CryptoHash, int | None], now_s: float) -> TransientStoreError:
+    def give_up(self, key: tuple[int, CryptoHash, int | None], waited_s: float, now_s: float) -> TransientStoreError:
         """Close a question that stayed without an answer; return what is said of it."""
         self._open.pop(key, None)
         self._paused_until_s = now_s + PAUSE_S
         error = TransientStoreError(
-            problem=f"no answer in {ANSWER_TIMEOUT_S:.0f} s: the host is asked too much, or does not have it", where=self.where
+            problem=f"no answer in {waited_s:g} s: the host is asked too much, or does not have it", where=self.where
         )
         error.retry_after_s = PAUSE_S
         return error

@@ -6,15 +6,13 @@ and goes from there to the socket.
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pipelines.nearpeer.announcing import HostedEpoch
 from pipelines.nearpeer.handshake import OwnSide
+from pipelines.nearpeer.loop_thread import LoopThread
 from pipelines.nearpeer.node_key import NodeKey
 from pipelines.nearpeer.peer_url import PeerUrl
 from pipelines.nearpeer.request_policy import RequestLimits, Wanted
@@ -94,17 +92,15 @@ class PeerService:
         self._served: dict[tuple[CryptoHash, int], set[int | None]] = {}
         genesis = GenesisId(chain_id, settings.genesis_hash)
         sides = [OwnSide(key, genesis, address.port) for key, address in zip(keys, settings.listen, strict=True)]
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="near-peer", daemon=True)
-        self._thread.start()
+        self._loop = LoopThread()
         try:
-            self._host, self.ports = self._finish(self._start(sides))
+            self._host, self.ports = self._loop.finish(self._start(sides))
         except OSError as error:
-            self._stop_loop()
+            self._loop.close()
             shown = ", ".join(map(str, settings.listen))
             raise InvalidInputError(problem=f"can't listen: {error.strerror}", where=f"--near-listen {shown}") from error
         except StatecastError:
-            self._stop_loop()
+            self._loop.close()
             raise
 
     async def _start(self, sides: list[OwnSide]) -> tuple[StateHost, list[int]]:
@@ -142,7 +138,7 @@ class PeerService:
             )
         parent = decode_block_header(manifest.block_headers[1], "block header of the sync block's parent")
         epoch = HostedEpoch(manifest.epoch_height, parent.prev_hash, manifest.sync_hash, tuple(sorted(shard_ids)))
-        if self._finish(self._host.announce(epoch)):
+        if self._loop.finish(self._host.announce(epoch)):
             self._announced = [*self._announced, manifest.epoch_height][-len(self.ports) :]
             self._block_height = parent.height
             facts = {"epoch_height": epoch.epoch_height, "shards": list(epoch.shards)}
@@ -189,16 +185,8 @@ class PeerService:
 
     def close(self) -> None:
         """Say good-bye and stop."""
-        self._finish(self._host.close())
-        self._stop_loop()
+        self._loop.finish(self._host.close())
+        self._loop.close()
 
     def _note(self, what: str, facts: dict[str, object]) -> None:
         self._on_event(SeedEvent("near_peer", f"{what}: " + ", ".join(f"{name} {fact}" for name, fact in facts.items()), facts))
-
-    def _finish(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    def _stop_loop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from pathlib import Path
 
 from pipelines.nearpeer.announcing import HostedEpoch
 from pipelines.nearpeer.handshake import OwnSide
+from pipelines.nearpeer.loop_thread import LoopThread
 from pipelines.nearpeer.request_policy import RequestLimits
 from pipelines.nearpeer.state_host import HostSettings, StateHost, StateObject
 from schemas.ids import CryptoHash, PartId
@@ -60,9 +59,7 @@ def near_host(state: PublishedState, settings: HostSettings = GENEROUS, name: st
     shards = shards or tuple(sorted(shard.shard_uid.shard_id for shard in manifest.shards))
     epoch = HostedEpoch(manifest.epoch_height, CryptoHash(named_hash("announced")), manifest.sync_hash, shards)
     key = named_key(name)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
+    loop = LoopThread()
 
     async def start() -> tuple[StateHost, int]:
         host = StateHost([OwnSide(key, chain, 24567)], state, settings, lambda *_: None)
@@ -70,11 +67,9 @@ def near_host(state: PublishedState, settings: HostSettings = GENEROUS, name: st
         await host.announce(epoch)
         return host, port
 
-    host, port = asyncio.run_coroutine_threadsafe(start(), loop).result()
+    host, port = loop.finish(start())
     try:
         yield f"near://{key.peer_id}@127.0.0.1:{port}"
     finally:
-        asyncio.run_coroutine_threadsafe(host.close(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
+        loop.finish(host.close())
         loop.close()
