@@ -258,6 +258,7 @@ class _Race:
         self._held_bytes_max = held_bytes_max
         self._answers: queue.SimpleQueue[tuple[str, _Document | str]] = queue.SimpleQueue()
         self._asked_s: dict[str, float] = {}
+        self._handing_over = threading.Lock()
         self.running: dict[str, Cancellation] = {}
         """By source, in the order in which they were asked."""
 
@@ -273,11 +274,12 @@ class _Race:
             except BaseException as error:
                 # Nobody would hear of it in this thread.
                 answer = f"unexpected {type(error).__name__}"
-            if cancellation.is_cancelled and not isinstance(answer, str):
-                # Nobody will judge it.
-                answer.close()
-                answer = LATE
-            self._answers.put((source.source_id, answer))
+            # What is put is heard, or closed by who leaves.
+            with self._handing_over:
+                if cancellation.is_cancelled and not isinstance(answer, str):
+                    answer.close()
+                    answer = LATE
+                self._answers.put((source.source_id, answer))
 
         threading.Thread(target=run, name=f"document-{source.source_id}", daemon=True).start()
 
@@ -311,10 +313,15 @@ class _Race:
         now_s = time.monotonic()
         for source_id in left:
             self._leave(source_id, late=now_s - self._asked_s[source_id] >= asked_for_s)
+        while not self._answers.empty():
+            _, answer = self._answers.get()
+            if not isinstance(answer, str):
+                answer.close()
         return left
 
     def _leave(self, source_id: str, *, late: bool) -> None:
-        self.running.pop(source_id).cancel()
+        with self._handing_over:
+            self.running.pop(source_id).cancel()
         if late:
             account = self._reader.accounts[source_id]
             account.is_late = True

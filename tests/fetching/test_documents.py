@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import tracemalloc
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -52,3 +54,43 @@ def test_what_sources_offer_is_held_one_after_the_other() -> None:
         tracemalloc.stop()
     # Each of the threads that ask holds a piece.
     assert peak < 3 * SIZE + SOURCES * (1 << 20)
+
+
+@dataclass(frozen=True, slots=True)
+class _HeldSource:
+    """Has a document, and gives it when it is let."""
+
+    source_id: str
+    is_let: threading.Event
+    traits: SourceTraits = field(default_factory=SourceTraits)
+
+    def stream(self, wanted: WantedObject, start: int, cancelled: Cancellation) -> Iterator[Buffer]:
+        """Wait, then yield all of it."""
+        assert self.is_let.wait(30.0)
+        yield self.source_id.encode()
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def test_an_answer_that_comes_while_another_is_judged_is_closed() -> None:
+    """Its file does not stay open until the collector comes by."""
+    late, ready = threading.Event(), threading.Event()
+    ready.set()
+    sources = [_HeldSource("late", late), _HeldSource("ready", ready)]
+    limits = FetchLimits()
+    reader = DocumentReader(
+        sources, {source.source_id: open_account(source.source_id, source.traits, limits) for source in sources}, limits, Random()
+    )
+
+    def judge(document: bytes) -> bytes:
+        late.set()
+        for thread in threading.enumerate():
+            if thread.name == "document-late":
+                thread.join(30.0)
+        return document
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert reader.read_judged("a", 8, judge) == ("ready", b"ready")
+    assert [str(warning.message) for warning in seen] == []
