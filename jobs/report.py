@@ -35,6 +35,9 @@ _COLOURS = (
     "#8d99ae",
 )
 
+_EPOCH_COLOUR = "#495057"
+"""Of stages that are no shard's."""
+
 
 def write_report(path: Path, result: EpochResult, timings: Sequence[StageTiming]) -> None:
     """Write the report.
@@ -54,7 +57,9 @@ def write_report(path: Path, result: EpochResult, timings: Sequence[StageTiming]
         timings=timings,
         part_sizes=_svg(lambda axes: _draw_part_sizes(axes, result), height=2.8),
         kinds=_svg(lambda axes: _draw_kinds(axes, result), height=3.2),
-        stages=_svg(lambda axes: _draw_stages(axes, timings), height=max(1.6, 0.32 * len(_stage_names(timings)) + 0.9)),
+        stages=_svg(
+            lambda axes: _draw_stages(axes, timings, _shard_colours(result)), height=max(1.6, 0.32 * len(_stage_names(timings)) + 0.9)
+        ),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
@@ -84,9 +89,15 @@ def _svg(draw: Callable[[Any], None], height: float) -> str:
     return svg[svg.index("<svg") :]
 
 
+def _shard_colours(result: EpochResult) -> dict[str, str]:
+    """Return each shard's colour, the same in all plots, by the name under which its stages are timed."""
+    return {str(shard.listing.shard_uid): _COLOURS[number % len(_COLOURS)] for number, shard in enumerate(result.shards)}
+
+
 def _draw_part_sizes(axes: Axes, result: EpochResult) -> None:
     position = 0
-    for number, shard in enumerate(result.shards):
+    colours = _shard_colours(result)
+    for shard in result.shards:
         sizes = [part.digests.stored_size / 1e6 for part in shard.parts]
         if not sizes:
             continue
@@ -94,7 +105,7 @@ def _draw_part_sizes(axes: Axes, result: EpochResult) -> None:
             range(position, position + len(sizes)),
             sizes,
             width=0.9,
-            color=_COLOURS[number % len(_COLOURS)],
+            color=colours[str(shard.listing.shard_uid)],
             label=str(shard.listing.shard_uid),
         )
         position += len(sizes) + 1
@@ -124,7 +135,7 @@ def _stage_names(timings: Sequence[StageTiming]) -> list[str]:
     return list(dict.fromkeys(timing.stage for timing in timings))
 
 
-def _draw_stages(axes: Axes, timings: Sequence[StageTiming]) -> None:
+def _draw_stages(axes: Axes, timings: Sequence[StageTiming], colours: dict[str, str]) -> None:
     names = _stage_names(timings)
     shards = list(dict.fromkeys(timing.shard for timing in timings))
     for number, shard in enumerate(shards):
@@ -134,7 +145,7 @@ def _draw_stages(axes: Axes, timings: Sequence[StageTiming]) -> None:
             if timing.shard in shards[:number]:
                 left[row] += timing.seconds
         widths = [sum(timing.seconds for timing in timings if timing.stage == name and timing.shard == shard) for name in names]
-        axes.barh(names, widths, left=left, color=_COLOURS[number % len(_COLOURS)], label=shard or "epoch")
+        axes.barh(names, widths, left=left, color=colours.get(shard, _EPOCH_COLOUR), label=shard or "epoch")
     axes.invert_yaxis()
     axes.set_xlabel("seconds")
     if names:

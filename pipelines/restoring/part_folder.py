@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from pipelines.bucket.published_epoch import read_manifest
 from pipelines.restoring.part_object import PartObject
 from pipelines.stores.open_store import open_store
 from pipelines.stores.ranges import read_object
@@ -132,7 +133,8 @@ def open_epoch_parts(
         StateRootMismatchError, IntegrityError: a state header is not this shard's.
     """
     store = open_store(store_url)
-    manifest = _read_manifest(store, layout)
+    stored = read_manifest(store, layout)
+    manifest = None if stored is None else stored.manifest
     context = _context(layout, manifest, given, f"{store.url}/{layout.folder}")
     if manifest is not None and encoding not in (None, manifest.encoding):
         raise InvalidInputError(problem=f"the manifest says encoding {manifest.encoding}", where=f"--encoding {encoding}")
@@ -155,18 +157,6 @@ def open_epoch_parts(
         shards=tuple(shards),
         absent_shard_ids=tuple(absent),
     )
-
-
-def _read_manifest(store: Store, layout: EpochLayout) -> Manifest | None:
-    where = f"{store.url}/{layout.manifest}"
-    try:
-        data = store.get(layout.manifest, 0, ENVELOPE_BYTES_MAX + 1)
-    except ObjectNotFoundError:
-        return None
-    manifest = Manifest.from_payload(parse_envelope(data, where).payload, where)
-    if EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id) != layout:
-        raise ManifestError(problem="the manifest is of another epoch than its folder", where=where)
-    return manifest
 
 
 def _context(layout: EpochLayout, manifest: Manifest | None, given: EpochContext | None, where: str) -> EpochContext:
