@@ -6,7 +6,7 @@ import gzip
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from random import Random
@@ -31,7 +31,7 @@ from pipelines.near.node.genesis_head import read_genesis_fields
 from pipelines.near.node.node_home import read_node_config, read_node_home
 from pipelines.producing.backfill.backfill_epochs import parse_epoch_range
 from pipelines.producing.backfill.backfill_status import STATUS_NAME, BackfillStatus
-from pipelines.producing.build.build_part import _read_summary
+from pipelines.producing.build.build_part import BuildSummary, _read_summary
 from pipelines.producing.build.plan_parts import _read_structure
 from pipelines.producing.forecast.price_list import PriceList
 from pipelines.producing.forecast.stage_costs import stage_costs_from_benchmark
@@ -316,9 +316,8 @@ def _build_notes(data: bytes) -> object:
 
 
 def _build_summaries() -> list[bytes]:
-    counts = dict.fromkeys(("records", "value_bytes", "node_count", "hashed_bytes"), 7)
-    summary = {**counts, "interior_sha256": "", "edge_sha256": "ab" * 32, "kinds": [[0, 1, 2], [-1, 1, 0]]}
-    return [b'{"edge": "0102", "charges_sum": 5}', json.dumps(summary).encode()]
+    summary = BuildSummary(7, 7, 7, interior_sha256="", edge_sha256="ab" * 32, kinds=((-1, 1, 0), (0, 1, 2)))
+    return [b'{"edge": "0102", "charges_sum": 5}', json.dumps(asdict(summary)).encode()]
 
 
 def _own(data: bytes) -> Path:

@@ -18,6 +18,7 @@ from pipelines.execution.progress import SilentProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.producing.build.assemble import assemble_part
+from pipelines.producing.build.build_part import BuildPartTask
 from pipelines.producing.build.work_folder import work_folder_for
 from pipelines.producing.build_shard import BuiltShard, build_planned, plan_shard
 from tests.support.list_source import context_of, list_source
@@ -92,3 +93,15 @@ def test_what_was_damaged_in_the_work_folder_is_built_again(tmp_path: Path) -> N
     again = build_planned(runner, kernel, plan_shard(runner, kernel, dataset, work, 4), source)
 
     assert expected == part_digests(again)
+
+
+def test_what_an_earlier_run_has_left_whole_is_not_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No part is hashed a second time."""
+    pairs = [(b"%03d" % number, b"value %d" % number) for number in range(300)]
+    runner = StageRunner(InProcessExecutor(), SilentProgress())
+    (dataset,) = export_epoch(runner, list_source(pairs), context_of(None), ExportSettings(str(tmp_path)))
+    work, kernel = work_folder_for(str(tmp_path / "work"), dataset), choose_kernel("auto")
+    first = build_planned(runner, kernel, plan_shard(runner, kernel, dataset, work, 4), None)
+    monkeypatch.delattr(BuildPartTask, "_build")
+
+    assert build_planned(runner, kernel, plan_shard(runner, kernel, dataset, work, 4), None) == first

@@ -127,7 +127,7 @@ class BuildPartTask:
 def _read_summary(document: dict[str, Any]) -> BuildSummary:
     reader = FieldReader(document, "summary of a part")
     return BuildSummary(
-        **{name: reader.number(name, 0, 2**63) for name in ("records", "value_bytes", "node_count", "hashed_bytes")},
+        **{name: reader.number(name, 0, 2**63) for name in ("records", "value_bytes", "hashed_bytes")},
         interior_sha256=reader.text("interior_sha256", 64),
         edge_sha256=reader.text("edge_sha256", 64),
         kinds=tuple((int(kind), int(count), int(size)) for kind, count, size in document["kinds"]),
