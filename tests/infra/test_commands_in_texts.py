@@ -47,6 +47,12 @@ def test_options_shown_alone_exist(file: Path) -> None:
     assert [option for option in loose_options(file.read_text()) if option not in known] == []
 
 
+@pytest.mark.parametrize("file", [file for file in _files() if "ray job submit --" in file.read_text()], ids=lambda file: file.name)
+def test_who_is_told_to_submit_a_job_is_told_what_that_needs(file: Path) -> None:
+    """Ray's command line has no `job` without an extra of its own."""
+    assert "pip install 'statecast[cluster]'" in file.read_text()
+
+
 @pytest.mark.parametrize(
     ("suffix", "text"),
     [

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import shutil
-import subprocess
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,8 @@ from yamllint import linter
 from yamllint.config import YamlLintConfig
 
 from pipelines.execution.placement import NODE_DISK_RESOURCE
+from tests.support.kubernetes import KUBERNETES, OVERLAYS, build_overlay, built_overlay, containers_of, named, pod_templates
 
-KUBERNETES = Path(__file__).parents[2] / "infra" / "kubernetes"
-OVERLAYS = tuple(sorted(folder.name for folder in (KUBERNETES / "overlays").iterdir()))
 VERSION = "1.33"
 OWN_KINDS = frozenset({"RayJob", "PodMonitoring", "SecretProviderClass", "Kustomization", "Component"})
 """Kinds that Kubernetes itself does not have."""
@@ -31,46 +28,8 @@ RAYJOB_SCHEMA = json.loads((Path(__file__).parent / "rayjob.schema.json").read_t
 each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 
 
-def _build(folder: Path) -> tuple[dict[str, Any], ...]:
-    """Return an overlay's documents, as `kubectl kustomize` makes them."""
-    command = ["kubectl", "kustomize"] if shutil.which("kubectl") else ["kustomize", "build"]
-    if shutil.which(command[0]) is None:
-        pytest.skip("neither kubectl nor kustomize is installed")
-    done = subprocess.run([*command, folder], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    return tuple(yaml.safe_load_all(done.stdout))
-
-
-@cache
-def _built(overlay: str) -> tuple[dict[str, Any], ...]:
-    return _build(KUBERNETES / "overlays" / overlay)
-
-
 def _sources() -> list[Path]:
     return sorted(file for file in KUBERNETES.rglob("*.yaml"))
-
-
-def _pods(documents: tuple[dict[str, Any], ...]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every pod template with a name for messages."""
-    for document in documents:
-        name, spec = f"{document['kind']} {document['metadata']['name']}", document.get("spec", {})
-        match document["kind"]:
-            case "Deployment" | "StatefulSet":
-                yield name, spec["template"]
-            case "CronJob":
-                yield name, spec["jobTemplate"]["spec"]["template"]
-            case "RayJob":
-                yield f"{name} head", spec["rayClusterSpec"]["headGroupSpec"]["template"]
-                for group in spec["rayClusterSpec"]["workerGroupSpecs"]:
-                    yield f"{name} {group['groupName']}", group["template"]
-
-
-def _containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
-    return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
-
-
-def _named(overlay: str, kind: str, name: str) -> dict[str, Any]:
-    return next(found for found in _built(overlay) if found["kind"] == kind and found["metadata"]["name"] == name)
 
 
 @pytest.mark.parametrize("file", _sources(), ids=lambda file: str(file.relative_to(KUBERNETES)))
@@ -86,12 +45,12 @@ def test_files_are_yaml_without_surprises(file: Path) -> None:
 @each_overlay
 def test_built_documents_are_valid(overlay: str) -> None:
     """By Kubernetes' own schemas, no field unknown; RayJob by ours."""
-    for document in _built(overlay):
+    for document in built_overlay(overlay):
         if document["kind"] == "RayJob":
             jsonschema.Draft202012Validator(RAYJOB_SCHEMA).validate(document)
         elif document["kind"] not in OWN_KINDS:
             kubernetes_validate.validate(document, VERSION, strict=True)
-    for _, template in _pods(_built(overlay)):
+    for _, template in pod_templates(built_overlay(overlay)):
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", **template["metadata"]}, "spec": template["spec"]}
         kubernetes_validate.validate(pod, VERSION, strict=True)
 
@@ -99,29 +58,30 @@ def test_built_documents_are_valid(overlay: str) -> None:
 @each_overlay
 def test_pods_are_locked_down(overlay: str) -> None:
     """Not root, nothing to gain, a root file system that can't be written; the namespace enforces most of it."""
-    for name, pod in _pods(_built(overlay)):
+    for name, pod in pod_templates(built_overlay(overlay)):
         context = pod["spec"]["securityContext"]
         assert context["runAsNonRoot"] and context["runAsUser"] == 10001 and context["seccompProfile"]["type"] == "RuntimeDefault", name
-        for container in _containers(pod):
+        for container in containers_of(pod):
             inner = container["securityContext"]
             assert inner["readOnlyRootFilesystem"] and not inner["allowPrivilegeEscalation"], name
             assert inner["capabilities"] == {"drop": ["ALL"]}, name
-    namespace = _named(overlay, "Namespace", "statecast")
+    namespace = named(overlay, "Namespace", "statecast")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
 @each_overlay
-def test_only_the_trigger_gets_a_token_of_kubernetes(overlay: str) -> None:
-    """Cloud identities need none."""
-    with_token = [name for name, pod in _pods(_built(overlay)) if pod["spec"].get("automountServiceAccountToken", True)]
-    assert set(with_token) <= {"CronJob statecast-trigger"}
+def test_only_the_trigger_and_heads_get_a_token_of_kubernetes(overlay: str) -> None:
+    """They start runs and bring build workers; cloud identities need none."""
+    with_token = [name for name, pod in pod_templates(built_overlay(overlay)) if pod["spec"].get("automountServiceAccountToken", True)]
+    assert {name for name in with_token if not name.endswith(" head")} <= {"CronJob statecast-trigger"}
+    assert not any("holds-key" in json.dumps(pod) for name, pod in pod_templates(built_overlay(overlay)) if name in with_token)
 
 
 @each_overlay
 def test_every_container_asks_for_what_it_needs(overlay: str) -> None:
     """And memory has a limit: a pod that grows must end before its machine does."""
-    for name, pod in _pods(_built(overlay)):
-        for container in _containers(pod):
+    for name, pod in pod_templates(built_overlay(overlay)):
+        for container in containers_of(pod):
             assert {"cpu", "memory"} <= set(container["resources"]["requests"]), name
             assert "memory" in container["resources"]["limits"], name
 
@@ -130,13 +90,13 @@ def test_every_container_asks_for_what_it_needs(overlay: str) -> None:
 def test_the_nodes_disk_is_read_only_and_keeps_its_owner(overlay: str) -> None:
     """Mounted so twice over; a group for the volume would change the owner of the node's files."""
     seen = 0
-    for name, pod in _pods(_built(overlay)):
+    for name, pod in pod_templates(built_overlay(overlay)):
         claims = [volume for volume in pod["spec"]["volumes"] if volume.get("persistentVolumeClaim", {}).get("claimName") == "near-home"]
         if not claims:
             continue
         seen += 1
         assert claims[0]["persistentVolumeClaim"]["readOnly"], name
-        mounts = [mount for container in _containers(pod) for mount in container["volumeMounts"] if mount["name"] == claims[0]["name"]]
+        mounts = [mount for container in containers_of(pod) for mount in container["volumeMounts"] if mount["name"] == claims[0]["name"]]
         assert all(mount["readOnly"] for mount in mounts), name
         assert "fsGroup" not in pod["spec"]["securityContext"], name
         assert pod["spec"]["nodeSelector"] == {"statecast/pool": "node-disk"}, name
@@ -147,20 +107,54 @@ def test_the_nodes_disk_is_read_only_and_keeps_its_owner(overlay: str) -> None:
 @each_overlay
 def test_only_pods_that_drive_a_run_have_the_signing_key(overlay: str) -> None:
     """As a file of the pod's own user, copied by an init container; build workers and seeder never see it."""
-    holders = {name for name, pod in _pods(_built(overlay)) if "signing_key" in json.dumps(pod)}
-    assert (
-        holders
-        == {
-            "example-gcp": {"RayJob statecast-produce node-disk", "RayJob statecast-backfill node-disk"},
-            "one-machine": {"StatefulSet statecast-watch"},
-        }[overlay]
+    holders = {name for name, pod in pod_templates(built_overlay(overlay)) if "signing_key" in json.dumps(pod)}
+    assert holders == {"one-machine": {"StatefulSet statecast-watch"}}.get(
+        overlay, {"RayJob statecast-produce node-disk", "RayJob statecast-backfill node-disk"}
     )
-    for name, pod in _pods(_built(overlay)):
+    for name, pod in pod_templates(built_overlay(overlay)):
         # An identity that may read the secret is as good as the key.
         assert (pod["spec"]["serviceAccountName"] == "statecast-producer") == (name in holders), name
         if name in holders:
             install = pod["spec"]["initContainers"][0]
             assert install["command"][:3] == ["install", "-m", "0600"], name
+
+
+@each_overlay
+def test_pods_with_the_key_connect_to_little(overlay: str) -> None:
+    """To names, to HTTPS outside of private networks, to where their identity comes from, and in a run to Ray's ports; no others are limited."""
+    held = {"statecast/holds-key": "true"}
+    holders = {name for name, pod in pod_templates(built_overlay(overlay)) if held.items() <= pod["metadata"]["labels"].items()}
+    assert holders == {name for name, pod in pod_templates(built_overlay(overlay)) if "signing_key" in json.dumps(pod)}
+    limits = [found for found in built_overlay(overlay) if found["kind"] == "NetworkPolicy" and "Egress" in found["spec"]["policyTypes"]]
+    assert all(held.items() <= found["spec"]["podSelector"]["matchLabels"].items() for found in limits)
+    for rule in (rule for found in limits for rule in found["spec"]["egress"]):
+        # A rule without either lets everything through.
+        assert rule["to"] and rule["ports"]
+        for place in rule["to"]:
+            block = place.get("ipBlock", {})
+            network = ipaddress.ip_network(block.get("cidr", "10.0.0.1/32"))
+            assert network.prefixlen in (0, network.max_prefixlen)
+            if network.prefixlen == 0:
+                left_out = [ipaddress.ip_network(text) for text in block["except"]]
+                for address in ("10.9.8.7", "169.254.169.254", "192.168.1.1", "172.31.0.1", "fd00::1", "fe80::1"):
+                    found = ipaddress.ip_address(address)
+                    assert found.version != network.version or any(found in one for one in left_out), address
+                assert rule["ports"] == [{"protocol": "TCP", "port": 443}]
+    in_runs = [found["spec"] for found in limits if found["metadata"]["name"] == "ray-driver-egress"]
+    if overlay != "one-machine":
+        assert in_runs[0]["egress"] == [
+            {"to": rule["from"], "ports": rule["ports"]} for rule in named(overlay, "NetworkPolicy", "ray-among-itself")["spec"]["ingress"]
+        ]
+
+
+@each_overlay
+def test_what_a_run_ends_with_comes_before_other_pods(overlay: str) -> None:
+    """Head and driver, and the watcher; build workers and the seeder can go."""
+    first = {name.split()[-1] for name, pod in pod_templates(built_overlay(overlay)) if pod["spec"].get("priorityClassName")}
+    assert first == ({"statecast-watch"} if overlay == "one-machine" else {"head", "node-disk"})
+    classes = {pod["spec"].get("priorityClassName") for _, pod in pod_templates(built_overlay(overlay))} - {None}
+    priority = named(overlay, "PriorityClass", *classes)
+    assert priority["value"] > 0 and not priority["globalDefault"]
 
 
 @each_overlay
@@ -173,14 +167,14 @@ def test_with_a_key_service_no_pod_holds_a_key(overlay: str, tmp_path: Path) -> 
     document.setdefault("components", []).append("../../key-service")
     document["configMapGenerator"][0]["literals"].append("SIGNING_KEY=kms://aws/alias/statecast")
     file.write_text(yaml.safe_dump(document))
-    before, after = (dict(_pods(documents)) for documents in (_built(overlay), _build(file.parent)))
+    before, after = (dict(pod_templates(documents)) for documents in (built_overlay(overlay), build_overlay(file.parent)))
     assert before.keys() == after.keys()
     for name, pod in after.items():
         volumes = {volume["name"] for volume in pod["spec"].get("volumes", ())}
         assert not {"signing-key", "signing-key-secret"} & volumes and "/run/statecast" not in json.dumps(pod), name
-        left = [container["image"] for container in _containers(before[name]) if container["name"] != "signing-key"]
-        assert [container["image"] for container in _containers(pod)] == left, name
-        mounted = {mount["name"] for container in _containers(pod) for mount in container.get("volumeMounts", ())}
+        left = [container["image"] for container in containers_of(before[name]) if container["name"] != "signing-key"]
+        assert [container["image"] for container in containers_of(pod)] == left, name
+        mounted = {mount["name"] for container in containers_of(pod) for mount in container.get("volumeMounts", ())}
         assert mounted <= volumes, name
 
 
@@ -188,13 +182,15 @@ def test_with_a_key_service_no_pod_holds_a_key(overlay: str, tmp_path: Path) -> 
 def test_every_setting_that_is_used_is_set(overlay: str) -> None:
     """By name, and not left as the base has it."""
     settings = next(
-        found for found in _built(overlay) if found["kind"] == "ConfigMap" and found["metadata"]["name"].startswith("statecast-settings")
+        found
+        for found in built_overlay(overlay)
+        if found["kind"] == "ConfigMap" and found["metadata"]["name"].startswith("statecast-settings")
     )
-    for name, pod in _pods(_built(overlay)):
-        text = json.dumps([container.get("args", []) for container in _containers(pod)])
+    for name, pod in pod_templates(built_overlay(overlay)):
+        text = json.dumps([container.get("args", []) for container in containers_of(pod)])
         for wanted in re.findall(r"\$\((\w+)\)", text):
             assert settings["data"].get(wanted, "set-in-the-overlay") != "set-in-the-overlay", f"{name}: {wanted}"
-    for document in _built(overlay):
+    for document in built_overlay(overlay):
         if document["kind"] == "RayJob":
             for wanted in re.findall(r"\$\{?(\w+)", document["spec"]["entrypoint"]):
                 assert settings["data"].get(wanted, "set-in-the-overlay") != "set-in-the-overlay", wanted
@@ -203,15 +199,15 @@ def test_every_setting_that_is_used_is_set(overlay: str) -> None:
 @each_overlay
 def test_settings_carry_a_hash_that_every_pod_names(overlay: str) -> None:
     """So that changed settings make new pods, in RayJobs too."""
-    names = {found["metadata"]["name"] for found in _built(overlay) if found["kind"] == "ConfigMap"}
-    used = set(re.findall(r"'configMapRef': {'name': '([^']+)'}", str(_built(overlay))))
+    names = {found["metadata"]["name"] for found in built_overlay(overlay) if found["kind"] == "ConfigMap"}
+    used = set(re.findall(r"'configMapRef': {'name': '([^']+)'}", str(built_overlay(overlay))))
     assert used <= names and all(re.search(r"-[a-z0-9]{10}$", name) for name in used) and len(used) == 1
 
 
 @each_overlay
 def test_images_have_a_version(overlay: str) -> None:
     """One image for all, with a registry, by a tag that is not latest."""
-    images = {container["image"] for _, pod in _pods(_built(overlay)) for container in _containers(pod)}
+    images = {container["image"] for _, pod in pod_templates(built_overlay(overlay)) for container in containers_of(pod)}
     assert len(images) == 1
     assert re.fullmatch(r"[\w.-]+\.[\w.-]+/[\w./-]+:(?!latest)[\w.]+", images.pop())
 
@@ -219,8 +215,8 @@ def test_images_have_a_version(overlay: str) -> None:
 @each_overlay
 def test_selectors_find_pods(overlay: str) -> None:
     """Of services, budgets and network policies alike; labels that KubeRay adds are taken for granted."""
-    labels = [pod["metadata"]["labels"] for _, pod in _pods(_built(overlay))]
-    for document in _built(overlay):
+    labels = [pod["metadata"]["labels"] for _, pod in pod_templates(built_overlay(overlay))]
+    for document in built_overlay(overlay):
         spec = document.get("spec", {})
         match document["kind"]:
             case "Service":
@@ -240,7 +236,7 @@ def test_selectors_find_pods(overlay: str) -> None:
 def test_probes_ask_where_the_program_answers(overlay: str) -> None:
     """The port of --health-port or --metrics, under its name; /healthz for life."""
     for kind, name in (("Deployment", "statecast-seeder"), ("StatefulSet", "statecast-watch")):
-        for document in _built(overlay):
+        for document in built_overlay(overlay):
             if (document["kind"], document["metadata"]["name"]) != (kind, name):
                 continue
             container = document["spec"]["template"]["spec"]["containers"][0]
@@ -253,23 +249,22 @@ def test_probes_ask_where_the_program_answers(overlay: str) -> None:
 def test_only_the_clouds_own_overlay_names_its_collector() -> None:
     """Elsewhere there is no such namespace, and no collector could read the metrics."""
     let_in = {
-        overlay: _named(overlay, "NetworkPolicy", "metrics")["spec"]["ingress"][0]["from"][0]["namespaceSelector"]["matchLabels"]
+        overlay: named(overlay, "NetworkPolicy", "metrics")["spec"]["ingress"][0]["from"][0]["namespaceSelector"]["matchLabels"]
         for overlay in OVERLAYS
     }
     assert let_in == {
-        "example-gcp": {"kubernetes.io/metadata.name": "gmp-system"},
-        "one-machine": {"kubernetes.io/metadata.name": "monitoring"},
+        overlay: {"kubernetes.io/metadata.name": "gmp-system" if overlay == "example-gcp" else "monitoring"} for overlay in OVERLAYS
     }
 
 
 def _run() -> dict[str, Any]:
-    found: dict[str, Any] = _named("example-gcp", "RayJob", "statecast-produce")["spec"]
+    found: dict[str, Any] = named("example-gcp", "RayJob", "statecast-produce")["spec"]
     return found
 
 
 def test_a_run_is_a_template_until_it_is_started() -> None:
     """Applying the manifests starts nothing."""
-    assert all(found["spec"]["suspend"] for found in _built("example-gcp") if found["kind"] == "RayJob")
+    assert all(found["spec"]["suspend"] for found in built_overlay("example-gcp") if found["kind"] == "RayJob")
 
 
 def test_the_driver_runs_where_the_disk_is() -> None:
@@ -295,7 +290,7 @@ def test_the_head_runs_no_task() -> None:
 def test_ray_asks_for_a_token() -> None:
     """Said to KubeRay, and to every pod by itself: Ray's own default has changed between versions."""
     assert _run()["rayClusterSpec"]["authOptions"] == {"mode": "token"}
-    for name, pod in _pods(_built("example-gcp")):
+    for name, pod in pod_templates(built_overlay("example-gcp")):
         if name.startswith("RayJob"):
             assert {"name": "RAY_AUTH_MODE", "value": "token"} in pod["spec"]["containers"][0]["env"], name
 
@@ -303,7 +298,7 @@ def test_ray_asks_for_a_token() -> None:
 def test_every_port_that_ray_is_given_is_let_through_and_no_other() -> None:
     """Between its own pods; the dashboard to the operator, metrics to the collector, 10001 closed."""
     allowed: set[int] = set()
-    for port in _named("example-gcp", "NetworkPolicy", "ray-among-itself")["spec"]["ingress"][0]["ports"]:
+    for port in named("example-gcp", "NetworkPolicy", "ray-among-itself")["spec"]["ingress"][0]["ports"]:
         allowed |= set(range(port["port"], port.get("endPort", port["port"]) + 1))
     cluster = _run()["rayClusterSpec"]
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
@@ -313,15 +308,17 @@ def test_every_port_that_ray_is_given_is_let_through_and_no_other() -> None:
         assert {6379, *given.values(), *workers} == allowed
         assert metrics not in allowed
     assert not allowed & {8265, 10001}
-    dashboard = _named("example-gcp", "NetworkPolicy", "ray-dashboard")["spec"]["ingress"][0]
+    dashboard = named("example-gcp", "NetworkPolicy", "ray-dashboard")["spec"]["ingress"][0]
     assert [port["port"] for port in dashboard["ports"]] == [8265] and "from" in dashboard
 
 
 def test_the_budget_keeps_what_a_run_ends_with() -> None:
     """Head and driver, of a production and of a backfill beside it."""
-    budget = _named("example-gcp", "PodDisruptionBudget", "statecast-run")["spec"]
+    budget = named("example-gcp", "PodDisruptionBudget", "statecast-run")["spec"]
     kept = [
-        name for name, pod in _pods(_built("example-gcp")) if budget["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+        name
+        for name, pod in pod_templates(built_overlay("example-gcp"))
+        if budget["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
     ]
     assert {name.split()[-1] for name in kept} == {"head", "node-disk"}
     # A smaller number would let one run's pods go while another's are there.
@@ -330,7 +327,7 @@ def test_the_budget_keeps_what_a_run_ends_with() -> None:
 
 def test_the_trigger_is_never_twice_and_never_stops_for_good() -> None:
     """By concurrency policy and by a deadline for a missed start."""
-    trigger = _named("example-gcp", "CronJob", "statecast-trigger")["spec"]
+    trigger = named("example-gcp", "CronJob", "statecast-trigger")["spec"]
     assert trigger["concurrencyPolicy"] == "Forbid"
     assert 10 <= trigger["startingDeadlineSeconds"] < 600
     assert trigger["jobTemplate"]["spec"]["backoffLimit"] == 0
@@ -340,7 +337,7 @@ def test_spot_pods_are_told_apart_from_those_that_stay() -> None:
     """Only build workers go to spot machines."""
     pools = {
         name.split()[-1]: pod["spec"]["nodeSelector"]["statecast/pool"]
-        for name, pod in _pods(_built("example-gcp"))
+        for name, pod in pod_templates(built_overlay("example-gcp"))
         if name.startswith("RayJob")
     }
     assert pools == {"head": "on-demand", "node-disk": "node-disk", "build": "build"}
@@ -352,7 +349,7 @@ def test_pools_and_service_accounts_are_those_that_terraform_makes() -> None:
     pools = re.findall(r"^    ([a-z-]+) += \{ machine_type", (terraform / "gke/main.tf").read_text(), flags=re.MULTILINE)
     assert set(re.findall(r"statecast/pool: ([a-z-]+)", "".join(file.read_text() for file in _sources()))) == set(pools)
     accounts = set(re.findall(r'optional\(string, "([^"]+)"\)', (terraform / "access/variables.tf").read_text()))
-    there = {found["metadata"]["name"] for found in _built("example-gcp") if found["kind"] == "ServiceAccount"}
+    there = {found["metadata"]["name"] for found in built_overlay("example-gcp") if found["kind"] == "ServiceAccount"}
     assert there == accounts | {"statecast-head", "statecast-trigger"}, "head and trigger are given nothing in the cloud"
 
 
@@ -367,7 +364,7 @@ def test_the_scratch_space_that_pods_ask_for_is_on_their_machines() -> None:
     variables = (KUBERNETES.parent / "terraform/modules/gke/variables.tf").read_text()
     disks = variables[variables.index('variable "boot_disk_gib"') :]
     asked: dict[str, list[float]] = {}
-    for _, pod in _pods(_built("example-gcp")):
+    for _, pod in pod_templates(built_overlay("example-gcp")):
         asked.setdefault(pod["spec"].get("nodeSelector", {}).get("statecast/pool", "on-demand"), []).append(_scratch_gib(pod))
     assert set(asked) == {"on-demand", "node-disk", "build"}
     for pool, sizes in asked.items():
@@ -387,33 +384,21 @@ def test_the_example_names_what_the_example_environment_makes() -> None:
     )
     names = re.findall(r'(\w+) += "\$\{local\.base\}-([a-z-]+)"', (terraform / "modules/naming/outputs.tf").read_text())
     of = {key: f"{values['prefix']}-{values['chain_id']}-{tail}" for key, tail in names}
-    settings = next(found["data"] for found in _built("example-gcp") if found["kind"] == "ConfigMap" and "STATE_URL" in found["data"])
+    settings = next(
+        found["data"] for found in built_overlay("example-gcp") if found["kind"] == "ConfigMap" and "STATE_URL" in found["data"]
+    )
     assert settings["CHAIN_ID"] == values["chain_id"]
     assert settings["STATE_URL"] == f"gs://{of['state_bucket']}/near" and settings["WORK_URL"] == f"gs://{of['work_bucket']}/near"
-    secrets = _named("example-gcp", "SecretProviderClass", "statecast-signing-key")["spec"]["parameters"]["secrets"]
+    secrets = named("example-gcp", "SecretProviderClass", "statecast-signing-key")["spec"]["parameters"]["secrets"]
     assert f"projects/{values['project_id']}/secrets/{of['signing_key']}/versions/" in secrets
-    annotations = _named("example-gcp", "Service", "statecast-seeder")["metadata"]["annotations"]
+    annotations = named("example-gcp", "Service", "statecast-seeder")["metadata"]["annotations"]
     assert annotations["networking.gke.io/load-balancer-ip-addresses"] == of["seeder_address"]
-
-
-def test_autoscaling_can_be_added_to_an_overlay(tmp_path: Path) -> None:
-    """And leaves documents that KubeRay takes."""
-    (tmp_path / "kubernetes").mkdir()
-    shutil.copytree(KUBERNETES, tmp_path / "kubernetes", dirs_exist_ok=True)
-    file = tmp_path / "kubernetes/overlays/example-gcp/kustomization.yaml"
-    file.write_text(file.read_text().replace("  - ../../gke\n", "  - ../../gke\n  - ../../autoscaling\n"))
-    documents = _build(file.parent)
-    for document in documents:
-        if document["kind"] == "RayJob":
-            jsonschema.Draft202012Validator(RAYJOB_SCHEMA).validate(document)
-            assert document["spec"]["rayClusterSpec"]["enableInTreeAutoscaling"]
-            assert document["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["automountServiceAccountToken"]
 
 
 def test_alerts_find_the_jobs_that_are_scraped() -> None:
     """Google's collector names a job after its PodMonitoring; the alerts ask for these names."""
     alerts = (KUBERNETES.parent / "monitoring" / "alerts.yaml").read_text()
-    scraped = {found["metadata"]["name"] for found in _built("example-gcp") if found["kind"] == "PodMonitoring"}
+    scraped = {found["metadata"]["name"] for found in built_overlay("example-gcp") if found["kind"] == "PodMonitoring"}
     assert set(re.findall(r'job="([^"]+)"', alerts)) <= scraped
 
 

@@ -4,6 +4,9 @@ Asks the given command (`statecast produce … --plan --json`) which epoch the n
 when the epoch has none that runs or has succeeded, and nothing else runs. Names make it idempotent: two triggers at once make one run.
 Forgets the ended runs of older epochs but the newest few. Decides nothing about what is published: the run does.
 
+What to do about a run that failed is told by the run itself: Ray reports all exit codes but 0 alike, and keeps the last lines of what the
+command printed. A run that never began, since no machine came for its head or its driver, is no try.
+
 Uses the standard library alone, so that the image needs no Kubernetes client for five requests.
 """
 
@@ -18,20 +21,30 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 ATTEMPTS_MAX = 5
-"""Runs of one epoch that may fail before this trigger gives up on it and fails itself, so that an alert fires."""
+"""Runs of one epoch that may begin and fail before this trigger gives up on it and fails itself, so that an alert fires."""
+NEVER_BEGAN_KEPT_MAX = 2
+"""Runs of one epoch that never began and are kept, so that their status can be read."""
 ENDED_KEPT_MAX = 6
 """Ended runs of the trigger that are kept, so that their status can be read."""
 EPOCH_NOT_READY = 11
 """statecast's exit code for an epoch that is not there yet."""
+STOP_CODES = (2, 20, 21)
+"""statecast's exit codes (usage or configuration; integrity; manifest, signature or trust) after which the same command ends the same way, and
+somebody must look. Every other means that a rerun may go on."""
 REQUEST_TIMEOUT_S = 30
 PLAN_TIMEOUT_S = 300
 NAME_LENGTH_MAX = 47
 """Longest name that KubeRay takes for a RayJob."""
 ENDED = ("Complete", "Failed", "ValidationFailed")
+NEVER_BEGAN_REASON = "PreRunningDeadlineExceeded"
+"""KubeRay's reason where the cluster was not there in time and nothing was submitted."""
+NEVER_BEGAN_WORDS = ("Job supervisor actor failed to start within ", "Failed to start supervisor actor ")
+"""How Ray's message begins where the pod that the command asks for was gone again before it began (Ray 2.60, job_manager.py)."""
 EPOCH_LABEL = "statecast/epoch"
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -115,6 +128,31 @@ def status(rayjob: dict[str, Any]) -> str:
     return str(rayjob.get("status", {}).get("jobDeploymentStatus", ""))
 
 
+def never_began(rayjob: dict[str, Any]) -> bool:
+    """Return whether a run ended before its command was submitted."""
+    told = rayjob.get("status", {})
+    why_not = told.get("reason") == NEVER_BEGAN_REASON or str(told.get("message", "")).startswith(NEVER_BEGAN_WORDS)
+    return status(rayjob) == "Failed" and why_not
+
+
+def last_word(rayjob: dict[str, Any]) -> tuple[int | None, str]:
+    """Return the exit code of a failed run's command, None where it is not told, and what the run says of its end.
+
+    KubeRay hands on Ray's message: a line with the exit code, then the last lines that the command printed. With ``--json`` one of them is an
+    object with the error, which counts where the two differ: Ray may have ended the process after it.
+    """
+    message = str(rayjob.get("status", {}).get("message", ""))
+    code = re.search(r"failed with exit code (-?[0-9]+)", message)
+    for line in reversed(message.splitlines()):
+        try:
+            error = json.loads(line)["error"]
+            return int(error["exit_code"]), str(error["message"])
+        except (ValueError, TypeError, LookupError):
+            continue
+    lines = [line for line in message.splitlines() if line.strip()]
+    return int(code[1]) if code else None, lines[-1] if lines else ""
+
+
 def start(cluster: Cluster, template_name: str, chain_id: str, epoch_height: int) -> str:
     """Start the epoch's run if it needs one; return what was done, for the log."""
     runs = cluster.started_runs()
@@ -125,20 +163,27 @@ def start(cluster: Cluster, template_name: str, chain_id: str, epoch_height: int
     # KubeRay also calls a stopped run complete.
     if any(status(run) == "Complete" and run["status"].get("jobStatus") != "STOPPED" for run in of_epoch):
         return f"epoch {epoch_height} has been run"
+    idle = [run for run in of_epoch if never_began(run)]
+    begun = [run for run in of_epoch if run not in idle]
+    for run in begun:
+        code, words = last_word(run)
+        if code in STOP_CODES or status(run) == "ValidationFailed":
+            sys.exit(f"{run['metadata']['name']} can't end well by a rerun ({words}); mend that, then delete it to try again")
+    if len(begun) >= ATTEMPTS_MAX:
+        sys.exit(f"all {ATTEMPTS_MAX} runs of epoch {epoch_height} of {chain_id} have failed; delete them to try again")
     # The first number that is free: some of the failed runs may have been deleted.
     taken = {run["metadata"]["name"] for run in of_epoch}
-    names = (run_name(template_name, chain_id, epoch_height, attempt) for attempt in range(1, ATTEMPTS_MAX + 1))
-    name = next((name for name in names if name not in taken), None)
-    if name is None:
-        sys.exit(f"all {ATTEMPTS_MAX} runs of epoch {epoch_height} of {chain_id} have failed; delete them to try again")
+    names = (run_name(template_name, chain_id, epoch_height, attempt) for attempt in count(1))
+    name = next(name for name in names if name not in taken)
     created = cluster.create(new_run(cluster.get(template_name), name, epoch_height))
-    _forget_old(cluster, [run for run in runs if run not in of_epoch])
+    _forget_old(cluster, idle, NEVER_BEGAN_KEPT_MAX)
+    _forget_old(cluster, [run for run in runs if run not in of_epoch], ENDED_KEPT_MAX)
     return f"started {name}" if created else f"{name} was started by another trigger"
 
 
-def _forget_old(cluster: Cluster, ended: list[dict[str, Any]]) -> None:
+def _forget_old(cluster: Cluster, ended: list[dict[str, Any]], kept: int) -> None:
     newest_first = sorted(ended, key=lambda run: run["metadata"]["creationTimestamp"], reverse=True)
-    for run in newest_first[ENDED_KEPT_MAX:]:
+    for run in newest_first[kept:]:
         cluster.delete(run["metadata"]["name"])
 
 

@@ -1,4 +1,4 @@
-# A start: buckets and identities. Cluster and operator are as on any Kubernetes (infra/kubernetes/overlays/one-machine needs no more than that).
+# A start: buckets and identities, for infra/kubernetes/overlays/example-aws on an EKS cluster of yours, or one-machine.
 module "naming" {
   source = "../../modules/naming"
 

@@ -7,7 +7,7 @@ output "kustomize_settings" {
     image: ${module.image_registry.image}:${var.image_tag}
     signing key: ${var.sign_in_key_service ? module.signing_kms[0].signing_key : module.signing_key.first_version}
     seeder address: ${module.seeder_address.name}
-    replicas of the group build: ${module.sizing.build_workers}
+    maxReplicas of the group build: ${module.sizing.build_workers}
   EOT
 }
 

@@ -29,7 +29,7 @@ variable "region" {
 variable "zones" {
   description = "Zones of the machines; the first is that of the NEAR node's disk."
   type        = list(string)
-  default     = ["europe-west4-a", "europe-west4-b"]
+  default     = ["europe-west4-a", "europe-west4-b", "europe-west4-c"]
 }
 
 variable "authorized_networks" {

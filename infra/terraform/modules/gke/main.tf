@@ -4,8 +4,8 @@ locals {
     on-demand = { machine_type = var.machine_types.on_demand, disk_gib = var.boot_disk_gib.on_demand, spot = false, min = 1, max = var.on_demand_max, zones = var.zones, tainted = false }
     # neard and what reads its disk. The disk is zonal, so is the pool; one machine.
     node-disk = { machine_type = var.machine_types.node_disk, disk_gib = var.boot_disk_gib.node_disk, spot = false, min = 1, max = 1, zones = [var.zones[0]], tainted = true }
-    # Everything else of a run. Empty between epochs.
-    build = { machine_type = var.machine_types.build, disk_gib = var.boot_disk_gib.build, spot = true, min = 0, max = var.build_max, zones = [var.zones[0]], tainted = true }
+    # Everything else of a run. Empty between epochs. In every zone: spot machines of one may not come, or go together.
+    build = { machine_type = var.machine_types.build, disk_gib = var.boot_disk_gib.build, spot = true, min = 0, max = var.build_max, zones = var.zones, tainted = true }
   }
 
   # roles/container.defaultNodeServiceAccount is what Google documents as enough for logs and metrics.

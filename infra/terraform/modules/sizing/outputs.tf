@@ -1,5 +1,5 @@
 output "build_workers" {
-  description = "Ray workers, one a machine, of the build pool; replicas of the group `build` in the RayJob."
+  description = "Ray workers, one a machine, of the build pool; maxReplicas of the group `build` in the RayJob."
   value       = local.build_workers
 
   precondition {

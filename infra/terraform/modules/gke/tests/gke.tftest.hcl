@@ -38,6 +38,15 @@ run "the_pool_beside_the_node_is_one_machine_in_the_disks_zone" {
   }
 }
 
+run "spot_machines_come_from_every_zone" {
+  command = plan
+
+  assert {
+    condition     = google_container_node_pool.pools["build"].node_locations == toset(["europe-west4-a", "europe-west4-b"])
+    error_message = "A zone without spot machines must not hold up a run."
+  }
+}
+
 run "the_whole_internet_is_no_authorized_network" {
   command = plan
 
