@@ -18,6 +18,17 @@ class OwnedBuffer:
     def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
+@final
+class FlatStateBatches:
+    """Rows of the FlatState column on their way into record batches."""
+
+    def __new__(cls, prefix_bytes: int, record_batch_bytes_max: int) -> FlatStateBatches: ...
+    def append(self, rows: list[tuple[bytes, bytes]]) -> list[pa.RecordBatch]:
+        """Take rows; return the batches that are full now."""
+
+    def finish(self) -> pa.RecordBatch | None:
+        """Return the last batch, if there is one."""
+
 def structure(records: Sequence[pa.RecordBatch], left_key: bytes | None, right_key: bytes | None) -> tuple[bytes, pa.UInt64Array]:
     """Return the edge and one charge a record."""
 
@@ -43,6 +54,12 @@ def assemble(interior: Buffer | None, nodes: Sequence[bytes]) -> OwnedBuffer:
 
 def validate(partial_state: Buffer, state_root: bytes, part_id: int, num_parts: int) -> None:
     """Judge a part."""
+
+def validate_sorted(partial_state: Buffer, state_root: bytes, part_id: int, num_parts: int) -> bytes:
+    """Judge a part and the order of its entries; return the SHA-256 of its bytes."""
+
+def digest_object(data: Buffer, piece_length: int) -> tuple[bytes, bytes, bytes, bytes, bytes]:
+    """Return sha256, v1_pieces, v1_last_unpadded, v2_piece_layer, v2_root."""
 
 def apply(
     partial_state: Buffer, state_root: bytes, part_id: int, num_parts: int

@@ -22,7 +22,6 @@ from typing import Final
 from pipelines.execution.stop_signals import kept_blocked, receive_signals
 from pipelines.fetching.fetch_part import FetchPart
 from pipelines.kernel.choice import choose_kernel
-from pipelines.kernel.part_check import validate_sorted
 from pipelines.stores.durable_file import disk_errors
 from pipelines.stores.regular_file import open_regular
 from schemas.errors import IntegrityError, PartialResultError, StatecastError
@@ -60,7 +59,7 @@ class VerifyPartTask:
             decoded = decode_state_part(data, part.encoding, decoded_bytes_max=part.decoded_size)
             if decoded.size != part.decoded_size or hashlib.sha256(decoded).hexdigest() != part.decoded_sha256:
                 return "it does not decode to the statement's size and sha256"
-            validate_sorted(choose_kernel(self.kernel_name), decoded, part.state_root, part.part_id)
+            choose_kernel(self.kernel_name).validate_sorted(decoded, part.state_root, part.part_id)
         except IntegrityError as error:
             return error.problem
         return None

@@ -17,6 +17,7 @@ import pyarrow as pa
 from pipelines.kernel.trie_kernel import AppliedPart, Build, Sealed, Structure
 from schemas import errors
 from schemas.ids import CryptoHash, PartId
+from schemas.published.torrent import PartPieces
 
 MODULE = "statecast_kernel"
 
@@ -161,6 +162,21 @@ class NativeKernel:
             import statecast_kernel
 
             statecast_kernel.validate(partial_state, state_root, part_id.idx, part_id.total)
+
+    def validate_sorted(self, partial_state: pa.Buffer, state_root: CryptoHash, part_id: PartId) -> bytes:
+        """See `Kernel.validate_sorted`."""
+        with native_errors():
+            import statecast_kernel
+
+            return statecast_kernel.validate_sorted(partial_state, state_root, part_id.idx, part_id.total)
+
+    def digest_object(self, data: bytes, piece_length: int) -> tuple[bytes, PartPieces]:
+        """See `Kernel.digest_object`."""
+        with native_errors():
+            import statecast_kernel
+
+            sha256, *pieces = statecast_kernel.digest_object(data, piece_length)
+        return sha256, PartPieces(len(data), piece_length, *pieces)
 
     def apply(self, partial_state: pa.Buffer, state_root: CryptoHash, part_id: PartId) -> AppliedPart:
         """See `Kernel.apply`."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipelines.kernel.trie_kernel import Kernel
-from schemas.errors import MalformedPartError
 from schemas.ids import CryptoHash, PartId
 from schemas.nearcore.state_part import Encoding, decode_state_part
+from schemas.published.torrent import PartPieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +35,15 @@ def digest_part(data: bytes, encoding: Encoding) -> tuple[PartDigests, pa.Buffer
     return digests, decoded
 
 
-def verify_part(kernel: Kernel, data: bytes, encoding: Encoding, state_root: CryptoHash, part_id: PartId) -> PartDigests:
-    """Decode an object, digest it and validate its trie.
+def verify_part(
+    kernel: Kernel, data: bytes, encoding: Encoding, state_root: CryptoHash, part_id: PartId, *, piece_length: int
+) -> tuple[PartDigests, PartPieces]:
+    """Decode an object, validate its trie and the order of its entries, and digest it; stored and decoded bytes are each read once.
 
     Raises:
         IntegrityError: the object is not this part of this state root.
     """
-    digests, decoded = digest_part(data, encoding)
-    validate_sorted(kernel, decoded, state_root, part_id)
-    return digests
-
-
-def validate_sorted(kernel: Kernel, decoded: pa.Buffer, state_root: CryptoHash, part_id: PartId) -> None:
-    """Validate the trie of PartialState bytes, and their order.
-
-    nearcore does not judge the order of a part's entries, but every producer writes them sorted, and digests of decoded parts are
-    compared between producers: another order is refused too.
-
-    Raises:
-        IntegrityError: they are not this part of this state root.
-    """
-    kernel.validate(decoded, state_root, part_id)
-    if not kernel.assemble(decoded, ()).equals(decoded):
-        raise MalformedPartError(problem=f"the entries of part {part_id} are not in ascending order")
+    decoded = decode_state_part(data, encoding)
+    decoded_sha256 = kernel.validate_sorted(decoded, state_root, part_id)
+    stored_sha256, pieces = kernel.digest_object(data, piece_length)
+    return PartDigests(len(data), stored_sha256.hex(), decoded.size, decoded_sha256.hex()), pieces

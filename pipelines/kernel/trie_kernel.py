@@ -69,6 +69,7 @@ import pyarrow as pa
 from schemas.ids import CryptoHash, PartId
 from schemas.nearcore.state_part import PARTIAL_STATE_BYTES_MAX, PARTIAL_STATE_ENTRIES_MAX, STATE_PART_MEMORY_USAGE
 from schemas.nearcore.trie_node import KEY_BYTE_MEMORY_USAGE, NODE_MEMORY_USAGE
+from schemas.published.torrent import PartPieces
 
 __all__ = [
     "APPLIED_BYTES_MAX",
@@ -235,6 +236,27 @@ class Kernel(Protocol):
         As in nearcore the part of an empty trie (root of 32 zero bytes) has no entries, and a part that begins at the right edge
         (more parts than bytes of memory usage) is walked from the empty key, so that it holds every node and value.
         Source: nearcore core/store/src/trie/state_parts.rs, Trie::validate_state_part.
+        """
+        ...
+
+    def validate_sorted(self, partial_state: pa.Buffer, state_root: CryptoHash, part_id: PartId) -> bytes:
+        """Judge a part as `validate` does, and then the order of its entries: strictly ascending.
+
+        nearcore does not judge the order, but every producer writes entries sorted, and digests of decoded parts are compared between
+        producers.
+
+        Returns:
+            SHA-256 of the PartialState bytes, taken while the entries are hashed.
+        Raises:
+            As `validate`; MalformedPartError: the part is valid and its entries are in another order.
+        """
+        ...
+
+    def digest_object(self, data: bytes, piece_length: int) -> tuple[bytes, PartPieces]:
+        """Return the SHA-256 of a stored object and its piece hashes, its bytes read once.
+
+        Args:
+            piece_length: as `schemas.published.torrent.piece_hashes`, which says what the hashes are.
         """
         ...
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Final, TypeVar
 
-from pipelines.stores.ranges import as_view
+from pipelines.stores.ranges import reads_back
 from pipelines.stores.store import Data, ObjectInfo, Store
 from schemas.errors import ObjectExistsError
 
@@ -51,7 +51,7 @@ def swapped(
     for attempt in range(SWAP_ATTEMPTS_MAX):
         info = store.info(name)
         data, result = make(info)
-        if data is None or (_replace(store, name, data, info) and not (read_back and store.get(name, 0, as_view(data).nbytes + 1) != data)):
+        if data is None or (_replace(store, name, data, info) and (not read_back or reads_back(store, name, data))):
             return result
         if attempt < SWAP_ATTEMPTS_MAX - 1:
             sleep(random.uniform(0, min(WAIT_MAX_S, WAIT_FIRST_S * 2**attempt)))

@@ -146,7 +146,8 @@ def encode_state_part(partial_state: Data, encoding: Encoding, zstd_level: int =
         case Encoding.V1:
             if not 1 <= zstd_level <= zstandard.MAX_COMPRESSION_LEVEL:
                 raise InvalidInputError(problem=f"zstd levels go from 1 to {zstandard.MAX_COMPRESSION_LEVEL}, not {zstd_level}")
-            return BorshWriter().u8(_TAGS[encoding]).byte_vec(zstandard.ZstdCompressor(level=zstd_level).compress(view)).to_bytes()
+            compressed = zstandard.ZstdCompressor(level=zstd_level).compress(view)
+            return BorshWriter().u8(_TAGS[encoding]).u32(len(compressed)).to_bytes() + compressed
 
 
 def decode_state_part(data: Data, encoding: Encoding, *, decoded_bytes_max: int = PARTIAL_STATE_BYTES_MAX) -> pa.Buffer:

@@ -106,6 +106,9 @@ def test_verdicts_on_damaged_parts_agree(native_kernel: Kernel, pairs: Pairs, nu
             assert outcome(lambda: REFERENCE.validate(damaged, shard.state_root, part_id)) == outcome(  # noqa: B023
                 lambda: native_kernel.validate(damaged, shard.state_root, part_id)  # noqa: B023
             )
+            assert outcome(lambda: REFERENCE.validate_sorted(damaged, shard.state_root, part_id)) == outcome(  # noqa: B023
+                lambda: native_kernel.validate_sorted(damaged, shard.state_root, part_id)  # noqa: B023
+            )
 
 
 @given(entries=st.lists(st.binary(max_size=60), max_size=4), idx=st.integers(0, 2))

@@ -16,6 +16,7 @@ from pipelines.near.node.rocksdb_reader import forget_readers
 from schemas.errors import StateRootMismatchError
 from schemas.ids import PartId
 from schemas.nearcore.state_part import Encoding
+from schemas.published.torrent import LEAF_BYTES
 from tests.support.changed_flat_state import S0, change_value, flat_row
 from tests.support.nodes import change_rows, context_file, copied, node_a, snapshot_folder
 from tests.support.whole_productions import WholeProduction
@@ -40,7 +41,7 @@ def test_a_part_with_a_changed_value_is_not_put(tmp_path: Path) -> None:
     state_root = context.shards[0].state_root
     assert state_root is not None
     for idx, data in enumerate(parts[name] for name in sorted(parts)):
-        verify_part(choose_kernel("auto"), data, Encoding.V0, state_root, PartId(idx, 5))
+        verify_part(choose_kernel("auto"), data, Encoding.V0, state_root, PartId(idx, 5), piece_length=LEAF_BYTES)
     assert production.statements() == {}
 
 

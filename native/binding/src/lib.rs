@@ -1,4 +1,4 @@
-//! Python module `statecast_kernel`: statecast-trie over Arrow data, and statecast-state-header over rows that Python reads.
+//! Python module `statecast_kernel`: statecast-trie over Arrow data, digests of objects, and statecast-state-header over rows that Python reads.
 //!
 //! Conversions only: record batches come in over the Arrow C data interface and buffers over the buffer protocol, both without a
 //! copy; the interpreter lock is released around all work; every refusal, and every panic, becomes a `KernelError`.
@@ -6,6 +6,7 @@
 
 mod columns;
 mod errors;
+mod flat_state;
 mod outputs;
 mod state_header;
 
@@ -13,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 use columns::{Bytes, RecordColumns, StructureColumns, ValueColumns, bytes_of, hash_of};
-use errors::{KernelError, guarded};
+use errors::{KernelError, guarded, unwinding};
 use outputs::OwnedBuffer;
 
 /// Record batches of pyarrow.
@@ -90,6 +91,36 @@ fn validate(py: Python<'_>, partial_state: &Bound<'_, PyAny>, state_root: &[u8],
     guarded(py, || statecast_trie::validate(part.as_slice(), &root, part_id, num_parts))
 }
 
+/// validate_sorted(partial_state, state_root, part_id, num_parts) -> sha256 of partial_state
+#[pyfunction]
+fn validate_sorted(
+    py: Python<'_>,
+    partial_state: &Bound<'_, PyAny>,
+    state_root: &[u8],
+    part_id: u64,
+    num_parts: u64,
+) -> PyResult<Py<PyBytes>> {
+    let part = Bytes::new(partial_state)?;
+    let root = hash_of(state_root)?;
+    let digest = guarded(py, || statecast_trie::validate_sorted(part.as_slice(), &root, part_id, num_parts))?;
+    Ok(PyBytes::new(py, &digest).unbind())
+}
+
+/// digest_object(data, piece_length) -> (sha256, v1_pieces, v1_last_unpadded, v2_piece_layer, v2_root)
+#[pyfunction]
+fn digest_object(py: Python<'_>, data: &Bound<'_, PyAny>, piece_length: usize) -> PyResult<Py<PyTuple>> {
+    let data = Bytes::new(data)?;
+    let found = unwinding(py, || statecast_digests::digest_object(data.as_slice(), piece_length))?;
+    let fields = (
+        PyBytes::new(py, &found.sha256),
+        PyBytes::new(py, found.v1_pieces.as_flattened()),
+        PyBytes::new(py, found.v1_last_unpadded.as_ref().map_or(&[][..], |digest| digest)),
+        PyBytes::new(py, found.v2_piece_layer.as_flattened()),
+        PyBytes::new(py, found.v2_root.as_ref().map_or(&[][..], |root| root)),
+    );
+    Ok(fields.into_pyobject(py)?.unbind())
+}
+
 /// apply(partial_state, state_root, part_id, num_parts) -> (record batches, value batches)
 #[pyfunction]
 fn apply(
@@ -143,12 +174,15 @@ fn statecast_kernel(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("KernelError", module.py().get_type::<KernelError>())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<OwnedBuffer>()?;
+    module.add_class::<flat_state::FlatStateBatches>()?;
     module.add_function(wrap_pyfunction!(structure, module)?)?;
     module.add_function(wrap_pyfunction!(build, module)?)?;
     module.add_function(wrap_pyfunction!(merge, module)?)?;
     module.add_function(wrap_pyfunction!(seal, module)?)?;
     module.add_function(wrap_pyfunction!(assemble, module)?)?;
     module.add_function(wrap_pyfunction!(validate, module)?)?;
+    module.add_function(wrap_pyfunction!(validate_sorted, module)?)?;
+    module.add_function(wrap_pyfunction!(digest_object, module)?)?;
     module.add_function(wrap_pyfunction!(apply, module)?)?;
     module.add_function(wrap_pyfunction!(sha256_floor, module)?)?;
     state_header::register(module)?;

@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 use statecast_trie::{Applied, Sealed};
 
-const HASH_BYTES: i32 = 32;
+pub(crate) const HASH_BYTES: i32 = 32;
 
 /// Most records of a record batch.
 const BATCH_ROWS_MAX: usize = 1 << 16;
@@ -76,7 +76,7 @@ pub(crate) fn sealed(py: Python<'_>, sealed: &Sealed) -> PyResult<Py<PyTuple>> {
     Ok(fields.into_pyobject(py)?.unbind())
 }
 
-fn record_schema() -> Arc<Schema> {
+pub(crate) fn record_schema() -> Arc<Schema> {
     Arc::new(Schema::new(vec![
         Field::new("key", DataType::Binary, false),
         Field::new("value", DataType::Binary, true),

@@ -6,9 +6,9 @@ use crate::limits::KEY_BYTES_MAX;
 use crate::nibbles::lcp_ascending;
 use crate::node::ValueRef;
 use crate::part_entries::{self, Entries, Keyed, head_at};
-use crate::sha256::sha256;
 use crate::walk::{Keep, Span, Walk};
 use crate::{ErrorKind, Hash, Result, TrieError};
+use statecast_digests::sha256;
 
 /// What is known of a key range without hashing.
 pub struct Structure {

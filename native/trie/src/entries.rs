@@ -5,13 +5,14 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use statecast_digests::{Digest, sha256, sha256_beside};
+
 use crate::error::hex;
 use crate::limits::{
     APPLIED_BYTES_MAX, APPLIED_RATIO_MAX, INLINED_VALUE_BYTES_MAX, NODE_MEMORY_USAGE, PARTIAL_STATE_ENTRIES_MAX, STATE_PART_MEMORY_USAGE,
     TRIE_DEPTH_MAX, WALK_STEPS_MAX,
 };
 use crate::node::{Node, NodeKind};
-use crate::sha256::sha256;
 use crate::{ErrorKind, Hash, Result, TrieError, partial_state};
 
 /// A reference to what the part does not hold.
@@ -87,6 +88,7 @@ pub(crate) struct Entries<'a> {
     visited_count: usize,
     steps: u64,
     unfolded: Unfolded<u64>,
+    is_sorted: bool,
 }
 
 /// Open addressing: position + 1 and some bits of the mixed hash above it; 0 where nothing is. The size is a power of two.
@@ -170,13 +172,39 @@ impl Table {
 impl<'a> Entries<'a> {
     pub(crate) fn new(part: &'a [u8]) -> Result<Self> {
         let entries = partial_state::decode(part)?;
-        let hashes: Vec<Hash> = entries.iter().map(|entry| sha256(entry)).collect();
+        let hashes = entries.iter().map(|entry| sha256(entry)).collect();
+        Ok(Self::of_hashes(entries, hashes, false))
+    }
+
+    /// Also look at the order of the entries, and digest the part while its entries are hashed.
+    pub(crate) fn with_digest(part: &'a [u8]) -> Result<(Self, Hash)> {
+        let entries = partial_state::decode(part)?;
+        let mut digest = Digest::new(part);
+        let mut end = partial_state::HEADER_BYTES;
+        let mut hashes = Vec::with_capacity(entries.len());
+        let mut is_sorted = true;
+        let mut before: Option<&[u8]> = None;
+        for &entry in &entries {
+            is_sorted &= before.is_none_or(|before| before < entry);
+            before = Some(entry);
+            end += partial_state::LENGTH_BYTES + entry.len();
+            hashes.push(sha256_beside(entry, &mut digest, end));
+        }
+        Ok((Self::of_hashes(entries, hashes, is_sorted), digest.finish()))
+    }
+
+    fn of_hashes(entries: Vec<&'a [u8]>, hashes: Vec<Hash>, is_sorted: bool) -> Self {
         let table = Table::new(&hashes);
         let facts = Vec::with_capacity(entries.len());
-        let mut found =
-            Self { entries, hashes, table, facts, references: Vec::new(), visited_count: 0, steps: 0, unfolded: Unfolded::default() };
+        let unfolded = Unfolded::default();
+        let mut found = Self { entries, hashes, table, facts, references: Vec::new(), visited_count: 0, steps: 0, unfolded, is_sorted };
         found.resolve();
-        Ok(found)
+        found
+    }
+
+    /// Whether the entries were looked at and ascend strictly.
+    pub(crate) fn is_sorted(&self) -> bool {
+        self.is_sorted
     }
 
     /// Decode each entry that looks like a node and look up what it refers to. What it would be if it were one says nothing yet: a

@@ -21,7 +21,6 @@ mod open_nodes;
 mod part_entries;
 mod partial_state;
 mod seal;
-mod sha256;
 mod validate;
 mod walk;
 
@@ -32,8 +31,8 @@ pub use limits::*;
 pub use merge::merge;
 pub use partial_state::{assemble, decode as decode_partial_state};
 pub use seal::{RangeCharges, Sealed, seal};
-pub use sha256::{Hash, sha256};
-pub use validate::validate;
+pub use statecast_digests::{Hash, sha256};
+pub use validate::{validate, validate_sorted};
 
 /// Result of everything here that can be refused.
 pub type Result<T> = std::result::Result<T, TrieError>;

@@ -3,8 +3,8 @@
 use crate::edge::{Charge, Child, OpenNode};
 use crate::nibbles;
 use crate::node::{self, ValueRef};
-use crate::sha256::sha256;
 use crate::{ErrorKind, Result, TrieError};
+use statecast_digests::sha256;
 
 /// Bytes of a node that was closed, and of the extension above it.
 #[derive(Default)]

@@ -4,8 +4,8 @@ use crate::borsh::{Reader, push_bytes};
 use crate::limits::{PARTIAL_STATE_BYTES_MAX, PARTIAL_STATE_ENTRIES_MAX};
 use crate::{ErrorKind, Result, TrieError};
 
-const HEADER_BYTES: usize = 5;
-const LENGTH_BYTES: usize = 4;
+pub(crate) const HEADER_BYTES: usize = 5;
+pub(crate) const LENGTH_BYTES: usize = 4;
 
 fn over_limit(problem: String) -> TrieError {
     TrieError::new(ErrorKind::PartLimit, problem, "")

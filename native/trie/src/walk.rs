@@ -7,7 +7,7 @@ use crate::edge::{Child, OpenNode};
 use crate::nibbles::{nibble, unpack};
 use crate::node::{self, ValueRef};
 use crate::part_entries::Keyed;
-use crate::sha256::sha256;
+use statecast_digests::sha256;
 
 /// Room for nodes that a walk begins with, a little over what a record of real state takes, so that it seldom has to be moved.
 const ARENA_BYTES_A_RECORD: usize = 192;

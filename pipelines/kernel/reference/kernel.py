@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
+from itertools import pairwise
 
 import pyarrow as pa
 
@@ -14,10 +15,12 @@ from pipelines.kernel.reference.reading import read_keys, read_value_lengths, re
 from pipelines.kernel.reference.walking import PartEntries, walk_part
 from pipelines.kernel.trie_kernel import AppliedPart, Build, Sealed, Structure
 from schemas.dataset.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
+from schemas.errors import MalformedPartError
 from schemas.ids import CryptoHash, PartId
 from schemas.nearcore.flat_state_limits import INLINED_VALUE_BYTES_MAX
 from schemas.nearcore.state_part import decode_partial_state, encode_partial_state
 from schemas.nearcore.trie_node import nibbles_to_key
+from schemas.published.torrent import PartPieces, piece_hashes
 
 RECORD_BATCH_BYTES_TARGET = 32 << 20
 """An applied part's record batches are cut when they reach this; Arrow's binary arrays hold 2 GiB."""
@@ -72,6 +75,17 @@ class ReferenceKernel:
         for _ in walk_part(entries, state_root, part_id):
             pass
         entries.check_all_visited()
+
+    def validate_sorted(self, partial_state: pa.Buffer, state_root: CryptoHash, part_id: PartId) -> bytes:
+        """Judge a part and the order of its entries: see `Kernel.validate_sorted`."""
+        self.validate(partial_state, state_root, part_id)
+        if any(left >= right for left, right in pairwise(decode_partial_state(partial_state))):
+            raise MalformedPartError(problem=f"the entries of part {part_id} are not in ascending order")
+        return sha256(partial_state).digest()
+
+    def digest_object(self, data: bytes, piece_length: int) -> tuple[bytes, PartPieces]:
+        """Digest an object and its pieces: see `Kernel.digest_object`."""
+        return sha256(data).digest(), piece_hashes(data, piece_length)
 
     def apply(self, partial_state: pa.Buffer, state_root: CryptoHash, part_id: PartId) -> AppliedPart:
         """Validate a part and return its records: see `Kernel.apply`."""

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-import pyarrow as pa
-
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.part_check import PartDigests, verify_part
 from pipelines.kernel.trie_kernel import Kernel
@@ -23,14 +21,14 @@ from pipelines.producing.build.plan_parts import PartPlan
 from pipelines.producing.build.work_folder import WorkFolder
 from pipelines.stores.compare_and_swap import swapped
 from pipelines.stores.open_store import open_store
-from pipelines.stores.ranges import read_object
+from pipelines.stores.ranges import read_object, reads_back
 from pipelines.stores.store import ObjectInfo, Store
 from pipelines.stores.upload_limit import keep_upload_limit
 from schemas.errors import IntegrityError, ObjectExistsError, ObjectMismatchError, ObjectNotFoundError, StateRootMismatchError
 from schemas.ids import CryptoHash
 from schemas.nearcore.state_part import Encoding, encode_state_part
 from schemas.published.manifest_shard import STORED_BYTES_MAX
-from schemas.published.torrent import PartPieces, piece_hashes
+from schemas.published.torrent import PartPieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +42,19 @@ class PublishedPart:
     """The object was already there, whole and right."""
 
 
-MakePart = Callable[[Kernel], tuple[bytes, PartDigests, BuildSummary | None]]
-"""Makes a part's object, its digests, and the summary of its build where it was built for that."""
+@dataclass(frozen=True, slots=True)
+class MadePart:
+    """A part that is to be put."""
+
+    data: bytes
+    digests: PartDigests
+    pieces: PartPieces
+    build: BuildSummary | None = None
+    """Of the part's build, where it was built for that."""
+
+
+MakePart = Callable[[Kernel], MadePart]
+"""Makes a part's object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,30 +102,31 @@ class PublishPartTask:
             existing = None if info is None else self._existing(kernel, store)
             if existing is not None:
                 return None, PublishedPart(self.plan, *existing, reused=True)
-            keep_upload_limit(self.upload_limit_bytes_per_s, len(made()[0]))
-            return made()[0], None
+            keep_upload_limit(self.upload_limit_bytes_per_s, len(made().data))
+            return made().data, None
 
         reused = swapped(store, self.object_name, needed)
         if reused is not None:
             return reused, None
-        data, digests, summary = made()
-        if store.get(self.object_name, 0, len(data) + 1) != data:
+        if not reads_back(store, self.object_name, made().data):
             raise ObjectMismatchError(
                 problem="the store gave back other bytes than it was given",
                 where=f"{store.url}/{self.object_name}",
                 remedy="Run again; if it stays so, distrust the store.",
             )
-        return PublishedPart(self.plan, digests, piece_hashes(data, self.piece_length), reused=False), summary
+        return PublishedPart(self.plan, made().digests, made().pieces, reused=False), made().build
 
-    def _make(self, kernel: Kernel) -> tuple[bytes, PartDigests, None]:
+    def _make(self, kernel: Kernel) -> MadePart:
         """Assemble, encode and validate the part. What is put was validated, and what is read back is compared with it byte by byte."""
-        partial_state = assemble_part(kernel, self.work, self.plan)
         if not self.validate:
+            partial_state = assemble_part(kernel, self.work, self.plan)
             data = encode_state_part(partial_state, self.encoding, self.zstd_level)
-            stored, decoded = hashlib.sha256(data).hexdigest(), hashlib.sha256(partial_state).hexdigest()
-            return data, PartDigests(len(data), stored, partial_state.size, decoded), None
+            stored_sha256, pieces = kernel.digest_object(data, self.piece_length)
+            decoded_sha256 = hashlib.sha256(partial_state).hexdigest()
+            return MadePart(data, PartDigests(len(data), stored_sha256.hex(), partial_state.size, decoded_sha256), pieces)
+        data = encode_state_part(assemble_part(kernel, self.work, self.plan), self.encoding, self.zstd_level)
         try:
-            return *self.encode_validated(kernel, partial_state), None
+            return self.validated(kernel, data)
         except IntegrityError as error:
             # Its records hash to the state root, so what the build left for this part is damaged, not the source.
             folder = f"{self.work.url}/{self.work.folder}"
@@ -125,21 +135,20 @@ class PublishPartTask:
                 "What an earlier stage left in that folder is damaged: delete it and run again. Nothing of this part was put.",
             ) from None
 
-    def encode_validated(self, kernel: Kernel, partial_state: pa.Buffer) -> tuple[bytes, PartDigests]:
-        """Encode the part, and validate what the object decodes to.
+    def validated(self, kernel: Kernel, data: bytes, build: BuildSummary | None = None) -> MadePart:
+        """Validate what an object decodes to.
 
         Raises:
             IntegrityError: the bytes are not this part of the state root.
         """
-        data = encode_state_part(partial_state, self.encoding, self.zstd_level)
-        digests = verify_part(kernel, data, self.encoding, self.state_root, self.plan.part_id)
-        assert digests.decoded_size == partial_state.size, "what decodes is what was encoded"
-        return data, digests
+        return MadePart(data, *self._verified(kernel, data), build)
+
+    def _verified(self, kernel: Kernel, data: bytes) -> tuple[PartDigests, PartPieces]:
+        return verify_part(kernel, data, self.encoding, self.state_root, self.plan.part_id, piece_length=self.piece_length)
 
     def _existing(self, kernel: Kernel, store: Store) -> tuple[PartDigests, PartPieces] | None:
         try:
-            data = read_object(store, self.object_name, STORED_BYTES_MAX)
-            return verify_part(kernel, data, self.encoding, self.state_root, self.plan.part_id), piece_hashes(data, self.piece_length)
+            return self._verified(kernel, read_object(store, self.object_name, STORED_BYTES_MAX))
         except (ObjectNotFoundError, IntegrityError):
             return None
 
@@ -176,17 +185,20 @@ class ProducePartTask:
             return ProducedPart(part, None)
         return ProducedPart(part, summary or self.build.edge())
 
-    def _make(self, kernel: Kernel) -> tuple[bytes, PartDigests, BuildSummary | None]:
-        partial_state, summary = self._assembled(kernel)
+    def _make(self, kernel: Kernel) -> MadePart:
+        data, summary = self._encoded(kernel)
         try:
-            return *self.publishing.encode_validated(kernel, partial_state), summary
+            return self.publishing.validated(kernel, data, summary)
         except IntegrityError as error:
             raise self._contradiction(error) from None
 
-    def _assembled(self, kernel: Kernel) -> tuple[pa.Buffer, BuildSummary | None]:
-        # The interior is gone when this returns: the part takes its place in memory.
+    def _encoded(self, kernel: Kernel) -> tuple[bytes, BuildSummary | None]:
+        # Interior and part are gone when this returns: what the object decodes to takes their place in memory.
+        publishing = self.publishing
         summary, interior = (None, None) if self.build is None else self.build.interior()
-        return assemble_with(kernel, self.publishing.work, self.publishing.plan, interior), summary
+        partial_state = assemble_with(kernel, publishing.work, publishing.plan, interior)
+        del interior
+        return encode_state_part(partial_state, publishing.encoding, publishing.zstd_level), summary
 
     def _contradiction(self, error: IntegrityError) -> StateRootMismatchError:
         plan = self.publishing.plan
