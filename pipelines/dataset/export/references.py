@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -105,15 +106,14 @@ class FindSharedTask:
         folder = shard_folder(self.context, self.context.shards[0].shard_uid)
         found = _several(pa.concat_tables([self._of_range(store, folder, index) for index, size in enumerate(self.range_bytes) if size]))
         self._check_lengths(found)
-        sizes = [0] * len(self.range_bytes)
-        summed = found.group_by("range").aggregate([("value_length", "sum")])
-        for index, size in zip(summed["range"].to_pylist(), summed["value_length_sum"].to_pylist(), strict=True):
-            sizes[index] = size
+        ranges, lengths = (found[name].to_numpy() for name in ("range", "value_length"))
+        sizes = np.zeros(len(self.range_bytes), np.int64)
+        np.add.at(sizes, ranges, lengths)
         values = found.filter(_firsts(found)).select(SHARED_SCHEMA.names)
         if values.num_rows:
             _put(store, _shared_name(folder, self.interval), SHARED_SCHEMA, values.cast(SHARED_SCHEMA).combine_chunks().to_batches())
             _put(store, _rows_name(folder, self.interval), _ROWS_SCHEMA, _rows_by_range(found, len(self.range_bytes)))
-        return SharedReferences(self.interval, values.num_rows, pc.sum(values["value_length"]).as_py() or 0, tuple(sizes))
+        return SharedReferences(self.interval, values.num_rows, pc.sum(values["value_length"]).as_py() or 0, tuple(sizes.tolist()))
 
     def _of_range(self, store: Store, folder: str, range_index: int) -> pa.Table:
         """Return a range's references whose hashes begin in the interval, with their range and row; hashes as binary, to be sorted."""

@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import pyarrow as pa
 
 from pipelines.near.node.flat_state_location import FlatStateLocation, locate_flat_state
+from pipelines.near.node.flat_state_rows import decode_rows
 from pipelines.near.node.flat_state_source import FoundStateHeader, KeyRange
 from pipelines.near.node.key_split import ExistingKeys, split_keys
 from pipelines.near.node.node_columns import FLAT_STATE, STATE_HEADERS
@@ -27,9 +27,9 @@ from pipelines.near.node.read_limit import keep_read_limit, process_read_limit
 from pipelines.near.node.rocksdb_reader import Row, cached_reader, table_files
 from pipelines.near.node.state_column import StateColumn, StateColumnPlace
 from pipelines.near.record_batches import bounded
+from pipelines.stores.pace import Pace
 from pipelines.stores.regular_file import read_regular
 from schemas.dataset.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
-from schemas.dataset.flat_state_value import decode_records
 from schemas.errors import ColumnMissingError, InvalidInputError, ValueMismatchError
 from schemas.ids import ZERO_HASH, CryptoHash
 from schemas.nearcore.epoch_context import EpochContext, ShardContext
@@ -105,7 +105,9 @@ class NodeSource:
         end = _after(prefix) if key_range.end is None else prefix + key_range.end
         changes = {prefix + key: row for key, row in location.changes(shard.shard_uid).items() if begin <= prefix + key < end}
         steps = _apply_changes(location.reader.scan(FLAT_STATE, begin, end), changes)
-        yield from bounded(self._decoded(steps, shard, location), record_batch_bytes_max)
+        where = f"FlatState of shard {shard.shard_uid}, {location.folder}"
+        for batch in decode_rows(self._kept_to_limit(steps), len(prefix), record_batch_bytes_max, where):
+            yield from self._with_short_values(batch, shard, record_batch_bytes_max)
 
     def values(self, shard: ShardContext, value_hashes: Sequence[bytes], record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
         """Yield referenced values from the State column, in the order asked for.
@@ -173,29 +175,26 @@ class NodeSource:
     def _locate(self, shard: ShardContext) -> FlatStateLocation:
         return locate_flat_state(self._home(), shard.shard_uid, _target(shard))
 
-    def _decoded(self, steps: Iterable[list[Row]], shard: ShardContext, location: FlatStateLocation) -> Iterator[pa.RecordBatch]:
-        limit = None if self.read_limit_bytes_per_s is None else process_read_limit(self.read_limit_bytes_per_s)
-        where = f"FlatState of shard {shard.shard_uid}, {location.folder}"
-        for step in steps:
-            keys, rows = zip(*step, strict=True)
-            keep_read_limit(limit, sum(map(len, keys)) + sum(map(len, rows)))
-            yield self._with_short_values(decode_records(keys, rows, 8, where), shard)
+    def _kept_to_limit(self, steps: Iterable[list[Row]]) -> Iterable[list[Row]]:
+        if self.read_limit_bytes_per_s is None:
+            return steps
+        return _slowed(steps, process_read_limit(self.read_limit_bytes_per_s))
 
-    def _with_short_values(self, batch: pa.RecordBatch, shard: ShardContext) -> pa.RecordBatch:
+    def _with_short_values(self, batch: pa.RecordBatch, shard: ShardContext, record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
         """Look up values that are short enough to be inlined but are kept by reference, as nodes of before the inlining did."""
-        if batch["value"].null_count == 0:
-            return batch
-        short = batch["value"].is_null().to_numpy(zero_copy_only=False) & (batch["value_length"].to_numpy() <= INLINED_VALUE_BYTES_MAX)
-        if not short.any():
-            return batch
+        is_reference = batch["value"].is_null()
+        if not (batch["value_length"].filter(is_reference).to_numpy() <= INLINED_VALUE_BYTES_MAX).any():
+            yield batch
+            return
         values = batch["value"].to_pylist()
         hashes = batch["value_hash"].to_pylist()
         column = self.state_column(shard).open()
-        for index in np.flatnonzero(short):
-            values[index] = _required_value(column, hashes[index])
-            hashes[index] = None
+        for index, length in enumerate(batch["value_length"].to_pylist()):
+            if values[index] is None and length <= INLINED_VALUE_BYTES_MAX:
+                values[index] = _required_value(column, hashes[index])
+                hashes[index] = None
         columns = [batch["key"], pa.array(values, pa.binary()), batch["value_length"], pa.array(hashes, pa.binary(32))]
-        return pa.RecordBatch.from_arrays(columns, schema=RECORD_SCHEMA)
+        yield from bounded([pa.RecordBatch.from_arrays(columns, schema=RECORD_SCHEMA)], record_batch_bytes_max)
 
     def _value_rows(self, shard: ShardContext, value_hashes: Sequence[bytes]) -> Iterator[pa.RecordBatch]:
         column = self.state_column(shard).open()
@@ -209,6 +208,12 @@ class NodeSource:
                 hashes, values = [], []
         if hashes:
             yield _values_batch(hashes, values)
+
+
+def _slowed(steps: Iterable[list[Row]], limit: Pace) -> Iterator[list[Row]]:
+    for step in steps:
+        keep_read_limit(limit, sum(len(key) + len(row) for key, row in step))
+        yield step
 
 
 def _required_value(column: StateColumn, value_hash: bytes) -> bytes:
