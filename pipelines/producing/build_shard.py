@@ -1,6 +1,7 @@
 """Drives plan, build and seal of one shard: from its dataset to interiors and boundary nodes, with the state root proved.
 
-That is the way of a shard whose parts wait for its root; `pipelines.producing.early_parts` has the other one, which shares plan and seal.
+That is the way of a shard whose parts wait for its root; `pipelines.producing.early_parts` has the other one, which shares plan and seal, and
+`pipelines.producing.direct_shard` plans a shard without a dataset.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.dataset.arrow_dataset import ShardDataset
-from pipelines.dataset.verify_dataset import RootExplanation, check_state_root, dataset_name, settle_root
+from pipelines.dataset.verify_dataset import RootExplanation
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.near.node.flat_state_source import FlatStateSource
 from pipelines.producing.build.build_part import BuildPartTask, BuildSummary, SealTask
+from pipelines.producing.build.part_records import PartRecords
 from pipelines.producing.build.plan_parts import PartPlan, StructureTask, decide_num_parts, plan_boundaries, plan_parts, seal_structure
+from pipelines.producing.build.shard_origin import DatasetOrigin, ShardOrigin
 from pipelines.producing.build.work_folder import WORK_OBJECT_BYTES_MAX, WorkFolder
 from pipelines.stores.ranges import read_object
 from schemas.ids import ZERO_HASH, CryptoHash
+from schemas.nearcore.epoch_context import ShardContext
 from schemas.published.torrent import LEAF_BYTES, piece_length_for
 
 STRUCTURE_TASK_MEMORY_BYTES = 300 << 20
@@ -35,15 +39,27 @@ SEAL_TASK_MEMORY_BYTES = 800 << 20
 class PlannedShard:
     """One shard whose parts' intervals are known, and nothing else of them."""
 
-    dataset: ShardDataset
+    origin: ShardOrigin
     work: WorkFolder
     memory_usage: int
+    first_key: bytes
+    """Of all its records; empty where there are none."""
     plans: tuple[PartPlan, ...]
+
+    @property
+    def shard(self) -> ShardContext:
+        """The shard, with the trusted state root where there is one."""
+        return self.origin.shard
+
+    @property
+    def records(self) -> PartRecords:
+        """What reads its parts' records."""
+        return self.origin.records
 
     @property
     def name(self) -> str:
         """The shard, for people."""
-        return str(self.dataset.summary.shard.shard_uid)
+        return str(self.shard.shard_uid)
 
     @property
     def piece_length(self) -> int:
@@ -70,7 +86,7 @@ class BuiltShard:
     @property
     def root_was_known(self) -> bool:
         """False where the source knew no state root: then ``state_root`` is what the records hash to, and nothing vouches for it."""
-        return self.planned.dataset.summary.shard.state_root is not None
+        return self.planned.shard.state_root is not None
 
 
 def plan_shard(runner: StageRunner, kernel: Kernel, dataset: ShardDataset, work: WorkFolder, num_parts_wanted: int | None) -> PlannedShard:
@@ -89,20 +105,21 @@ def plan_shard(runner: StageRunner, kernel: Kernel, dataset: ShardDataset, work:
     num_parts = decide_num_parts(structure.memory_usage, num_parts_wanted)
     locating = plan_boundaries(dataset, work, structure, num_parts)
     located = runner.run("boundaries", name, locating, TaskNeeds(STRUCTURE_TASK_MEMORY_BYTES), lambda found: Amount(parts=len(found)))
-    plans = plan_parts(dataset, num_parts, [boundary for group in located for boundary in group])
-    return PlannedShard(dataset, work, structure.memory_usage, plans)
+    plans = plan_parts([file.records for file in summary.files], num_parts, [boundary for group in located for boundary in group])
+    first_key = summary.files[0].first_key if summary.files else b""
+    return PlannedShard(DatasetOrigin(dataset), work, structure.memory_usage, first_key, plans)
 
 
 def build_planned(runner: StageRunner, kernel: Kernel, planned: PlannedShard, source: FlatStateSource | None) -> BuiltShard:
     """Build all parts of a planned shard and prove its state root.
 
     Args:
-        source: what this run exported the dataset from; None for a dataset that was there before.
+        source: what this run reads; None for a dataset that was there before.
     Raises:
         StateRootMismatchError: the records do not hash to the trusted root.
         IntegrityError, DatasetError, StoreError: passed on from the stages.
     """
-    building = [BuildPartTask(planned.dataset.reference, planned.work, kernel.name, plan) for plan in planned.with_records]
+    building = [BuildPartTask(planned.records, planned.work, kernel.name, plan) for plan in planned.with_records]
     needs = TaskNeeds(BUILD_TASK_MEMORY_BYTES)
     builds = runner.run("build", planned.name, building, needs, lambda one: Amount(one.records, one.hashed_bytes, 1))
     return seal_shard(runner, kernel, planned, source, builds, leave_boundary_nodes=True)
@@ -125,7 +142,6 @@ def seal_shard(
         StateRootMismatchError: the records do not hash to the trusted root.
         StoreError: passed on.
     """
-    dataset = planned.dataset
     state_root, memory_usage, root_node = ZERO_HASH, 0, b""
     if builds:
         built = tuple(plan.part_id.idx for plan in planned.with_records)
@@ -133,10 +149,8 @@ def seal_shard(
         (sealed,) = runner.run("seal", planned.name, sealing, TaskNeeds(SEAL_TASK_MEMORY_BYTES), lambda _: Amount())
         state_root, memory_usage, root_node = sealed.state_root, sealed.memory_usage, sealed.root_node
         assert memory_usage == planned.memory_usage, "hashing and structure agree on the memory usage"
-    if source is None:
-        check_state_root(dataset.summary.shard.state_root, state_root, dataset_name(dataset))
-    else:
-        settle_root(dataset, state_root, memory_usage, explain_parts(kernel, source, planned, planned.with_records))
+    explanation = None if source is None else explain_parts(kernel, source, planned, planned.with_records)
+    planned.origin.settle(state_root, memory_usage, explanation)
     return BuiltShard(planned, state_root, root_node, tuple(builds))
 
 
@@ -147,5 +161,5 @@ def explain_parts(kernel: Kernel, source: FlatStateSource, planned: PlannedShard
         kernel=kernel,
         source=source,
         read_edges=lambda: [read_object(store, planned.work.edge(plan.part_id), WORK_OBJECT_BYTES_MAX) for plan in plans],
-        read_range=lambda index: [batch for span in plans[index].spans for batch in planned.dataset.read_span(span)],
+        read_range=lambda index: planned.records.read(plans[index]),
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.dataset.export.export_records import discard_export
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.kernel.trie_kernel import Kernel
@@ -36,7 +35,7 @@ def has_boundary_nodes(runner: StageRunner, planned: PlannedShard, source: FlatS
     Raises:
         StoreError: the work folder can't be written.
     """
-    shard = planned.dataset.summary.shard
+    shard = planned.shard
     if not isinstance(source, TrieSource) or shard.state_root in (None, ZERO_HASH) or not planned.with_records:
         return False
     assert shard.state_root is not None, "looked at above"
@@ -59,7 +58,7 @@ def has_boundary_nodes(runner: StageRunner, planned: PlannedShard, source: FlatS
 
 def _first_keys(planned: PlannedShard) -> list[bytes]:
     """Return the first key of each part that has records; the first one's interval may begin before it."""
-    return [planned.dataset.summary.files[0].first_key, *(plan.key_begin for plan in planned.with_records[1:])]
+    return [planned.first_key, *(plan.key_begin for plan in planned.with_records[1:])]
 
 
 def produce_early(
@@ -72,14 +71,10 @@ def produce_early(
     Raises:
         StateRootMismatchError: a part's records contradict the trusted root, and nothing of that part is put; or, where parts
             were there before, all parts together do.
-        DatasetError, IntegrityError, StoreError: passed on from the tasks.
+        SourceError, IntegrityError, StoreError: passed on from the tasks.
     """
-    building = {
-        plan.part_id.idx: BuildPartTask(planned.dataset.reference, planned.work, kernel.name, plan) for plan in planned.with_records
-    }
-    tasks = [ProducePartTask(task, building.get(task.plan.part_id.idx)) for task in publishing]
     try:
-        produced = runner.run("publish", planned.name, tasks, TaskNeeds(PRODUCE_TASK_MEMORY_BYTES), _produced)
+        produced = produce_parts(runner, kernel, planned, publishing)
     except StateRootMismatchError as error:
         raise _explained(error, kernel, planned, source) from None
     builds = [one.build for one in produced if one.build is not None]
@@ -91,12 +86,27 @@ def produce_early(
     return built, [one.part for one in produced]
 
 
+def produce_parts(runner: StageRunner, kernel: Kernel, planned: PlannedShard, publishing: Sequence[PublishPartTask]) -> list[ProducedPart]:
+    """Build and publish every part of a shard whose boundary nodes are in the work folder.
+
+    Args:
+        publishing: a task a part, in order.
+    Raises:
+        StateRootMismatchError: a part's records contradict the state root, and nothing of that part is put.
+        SourceError, IntegrityError, StoreError: passed on from the tasks.
+    """
+    building = {plan.part_id.idx: BuildPartTask(planned.records, planned.work, kernel.name, plan) for plan in planned.with_records}
+    tasks = [ProducePartTask(task, building.get(task.plan.part_id.idx)) for task in publishing]
+    needs = TaskNeeds(PRODUCE_TASK_MEMORY_BYTES, node_disk=planned.records.on_node_disk)
+    return runner.run("publish", planned.name, tasks, needs, _produced)
+
+
 def _explained(error: StateRootMismatchError, kernel: Kernel, planned: PlannedShard, source: FlatStateSource) -> StateRootMismatchError:
-    """Name the differing keys, as narrow as the trusted trie tells, and remove the dataset, so that a rerun exports again."""
+    """Name the differing keys, as narrow as the trusted trie tells, and remove what was made of the source, so that a rerun reads it anew."""
     if error.part_id is not None:
         explanation = explain_parts(kernel, source, planned, [planned.plans[error.part_id]])
-        error = error.at(error.where + explanation.difference(planned.dataset.summary.shard))
-    discard_export(planned.dataset)
+        error = error.at(error.where + explanation.difference(planned.shard))
+    planned.origin.discard()
     return error
 
 

@@ -32,7 +32,8 @@ from pipelines.near.node.node_home import read_node_config, read_node_home
 from pipelines.producing.backfill.backfill_epochs import parse_epoch_range
 from pipelines.producing.backfill.backfill_status import STATUS_NAME, BackfillStatus
 from pipelines.producing.build.build_part import BuildSummary, _read_summary
-from pipelines.producing.build.plan_parts import _read_structure
+from pipelines.producing.build.plan_parts import FileStructure, _read_structure
+from pipelines.producing.build.scan_structure import ScannedRange, _read_scanned
 from pipelines.producing.forecast.price_list import PriceList
 from pipelines.producing.forecast.stage_costs import stage_costs_from_benchmark
 from pipelines.proving.wanted_record import parse_bytes, parse_public_key
@@ -312,12 +313,17 @@ def _restore_summaries() -> list[bytes]:
 
 
 def _build_notes(data: bytes) -> object:
-    return read_note(data, _read_structure), read_note(data, _read_summary)
+    return read_note(data, _read_structure), read_note(data, _read_summary), read_note(data, _read_scanned)
 
 
 def _build_summaries() -> list[bytes]:
     summary = BuildSummary(7, 7, 7, interior_sha256="", edge_sha256="ab" * 32, kinds=((-1, 1, 0), (0, 1, 2)))
-    return [b'{"edge": "0102", "charges_sum": 5}', json.dumps(asdict(summary)).encode()]
+    scanned = ScannedRange(7, None, b"\0a", FileStructure(b"\1\2", 5))
+    return [
+        b'{"edge": "0102", "charges_sum": 5}',
+        json.dumps(asdict(summary)).encode(),
+        *(json.dumps(one.to_json()).encode() for one in (scanned, replace(scanned, left_key=b"\0"))),
+    ]
 
 
 def _own(data: bytes) -> Path:
@@ -495,7 +501,7 @@ def decoders() -> tuple[Decoder, ...]:
             _JSON,
         ),
         Decoder("notes of a restore", _restore_notes, _restore_summaries, (read_summary, _read_part, _read_bucket, _read_result), _JSON),
-        Decoder("notes of a build", _build_notes, _build_summaries, (read_note, _read_structure, _read_summary), _JSON),
+        Decoder("notes of a build", _build_notes, _build_summaries, (read_note, _read_structure, _read_summary, _read_scanned), _JSON),
         Decoder(
             "seeder's ledger",
             lambda data: DataFolder(_own(data).parent).read_own_json("ledger.json"),

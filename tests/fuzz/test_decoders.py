@@ -59,6 +59,8 @@ NOT_FUZZED = {
     "pipelines.producing.build.build_part:BuildPartTask._earlier": "reads a note, whose reader is in the table",
     "pipelines.producing.build.plan_parts:StructureTask.run": "reads a note, whose reader is in the table",
     "pipelines.producing.build.plan_parts:LocateTask.run": _OWN,
+    "pipelines.producing.build.scan_structure:ScanRangeTask.run": "reads a note, whose reader is in the table",
+    "pipelines.producing.build.scan_structure:_table": _OWN,
     "pipelines.restoring.into_node.node_guard:lock_holder": "reads what the kernel of the system answers",
     "pipelines.restoring.merge_state:MergeStateTask._rows": _OWN,
     "pipelines.nearpeer.node_key_file:_parse": "reads the secret key of a node's own home",

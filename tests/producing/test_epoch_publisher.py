@@ -314,7 +314,7 @@ def test_a_published_shard_never_changes(built: BuiltShard, store_url: str) -> N
     """Another state root or number of parts is refused before any part is written."""
     producing = producer(built, store_url)
     producing.publish()
-    shard_uid = built.planned.dataset.summary.shard.shard_uid
+    shard_uid = built.planned.shard.shard_uid
     other_root = CryptoHash(b"\7" * 32)
     with pytest.raises(ManifestError, match="published with state root"):
         producing.publisher.refuse_other_shard(context(built), shard_uid, other_root, 3)
@@ -363,7 +363,7 @@ def test_a_published_shard_layout_never_changes(built: BuiltShard, store_url: st
     producing = producer(built, store_url)
     shard = producing.put_shard()
     producing.publisher.finish(replace(context(built), shard_layout=TWO), [shard], [0])
-    shard_uid = built.planned.dataset.summary.shard.shard_uid
+    shard_uid = built.planned.shard.shard_uid
     other = replace(context(built), shard_layout=replace(TWO, boundary_accounts=("n",)))
     with pytest.raises(ManifestError, match="another shard layout"):
         producing.publisher.find_published(other, None)

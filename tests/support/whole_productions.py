@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.dataset.arrow_dataset import ShardDataset
-from pipelines.dataset.export.export_records import ExportSettings
+from pipelines.dataset.export.export_records import RANGE_BYTES_TARGET, ExportSettings
 from pipelines.execution.executor import Executor
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import StageProgress
@@ -49,14 +49,18 @@ class WholeProduction:
     datasets: tuple[ShardDataset, ...] = ()
     num_parts: int | None = None
     publish_early: bool = True
+    write_dataset: bool = True
+    keep: bool = True
+    """Leave work folder and dataset."""
     validate: bool = True
     kernel_name: str = "auto"
     file_bytes_target: int = 1 << 20
+    range_bytes_target: int = RANGE_BYTES_TARGET
     executor: Executor = field(default_factory=InProcessExecutor)
     told: Told = field(default_factory=Told)
 
     def run(self) -> EpochResult:
-        """Produce unsigned V0 objects; work folder and dataset are kept."""
+        """Produce unsigned V0 objects; work folder and dataset are kept, if that is wanted."""
         return EpochProduction(
             runner=StageRunner(self.executor, self.told),
             kernel=choose_kernel(self.kernel_name),
@@ -65,12 +69,19 @@ class WholeProduction:
             datasets=self.datasets,
             publisher=EpochPublisher(str(self.published), None, Encoding.V0, 1),
             settings=ProductionSettings(
-                export=ExportSettings(str(self.folder / "dataset"), file_bytes_target=self.file_bytes_target, durable=False),
+                export=ExportSettings(
+                    str(self.folder / "dataset"),
+                    range_bytes_target=self.range_bytes_target,
+                    file_bytes_target=self.file_bytes_target,
+                    durable=False,
+                ),
                 work_url=str(self.folder / "work"),
                 num_parts=self.num_parts,
                 validate=self.validate,
-                keep_work=True,
+                keep_work=self.keep,
+                keep_dataset=self.keep,
                 publish_early=self.publish_early,
+                write_dataset=self.write_dataset,
             ),
             described="a test",
             epoch_shard_ids=tuple(shard.shard_id for shard in self.context.shards),

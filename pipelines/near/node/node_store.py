@@ -24,7 +24,7 @@ from pipelines.near.node.node_columns import FLAT_STATE, STATE_HEADERS
 from pipelines.near.node.node_home import IDENTITY_BYTES_MAX, NodeHome, read_node_home
 from pipelines.near.node.node_state_header import find_node_state_header, open_state_header
 from pipelines.near.node.read_limit import keep_read_limit, process_read_limit
-from pipelines.near.node.rocksdb_reader import Row, cached_reader, table_files
+from pipelines.near.node.rocksdb_reader import READAHEAD_BYTES, Row, cached_reader, table_files
 from pipelines.near.node.state_column import StateColumn, StateColumnPlace
 from pipelines.near.record_batches import bounded
 from pipelines.stores.pace import Pace
@@ -104,7 +104,9 @@ class NodeSource:
         begin = prefix + key_range.begin
         end = _after(prefix) if key_range.end is None else prefix + key_range.end
         changes = {prefix + key: row for key, row in location.changes(shard.shard_uid).items() if begin <= prefix + key < end}
-        steps = _apply_changes(location.reader.scan(FLAT_STATE, begin, end), changes)
+        # Who wants little at once wants little in all: a few rows around a key.
+        readahead_bytes = min(READAHEAD_BYTES, record_batch_bytes_max)
+        steps = _apply_changes(location.reader.scan(FLAT_STATE, begin, end, readahead_bytes), changes)
         where = f"FlatState of shard {shard.shard_uid}, {location.folder}"
         for batch in decode_rows(self._kept_to_limit(steps), len(prefix), record_batch_bytes_max, where):
             yield from self._with_short_values(batch, shard, record_batch_bytes_max)

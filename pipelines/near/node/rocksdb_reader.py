@@ -182,15 +182,17 @@ class RocksDbReader:
             raise _read_error(error, self.folder, column) from None
         return None
 
-    def scan(self, column: str, begin: bytes, end: bytes | None) -> Iterator[list[Row]]:
+    def scan(self, column: str, begin: bytes, end: bytes | None, readahead_bytes: int = READAHEAD_BYTES) -> Iterator[list[Row]]:
         """Yield the rows with begin <= key < end, ascending, in lists of at most ``SCAN_ROWS``.
 
+        Args:
+            readahead_bytes: how far it reads ahead.
         Raises:
             SourceError: a file is damaged. The end of a scan is checked, since rocksdict ends a failed one like a finished one.
         """
         family = self._families[column]
         options = ReadOptions()
-        options.set_readahead_size(READAHEAD_BYTES)
+        options.set_readahead_size(readahead_bytes)
         if end is not None:
             options.set_iterate_upper_bound(end)
         last_key: bytes | None = None

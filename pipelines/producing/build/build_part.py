@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.dataset.arrow_dataset import DatasetReference, read_dataset
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.trie_kernel import Build
 from pipelines.producing.build.boundary_nodes import BOUNDARIES_PER_FILE, put_boundary_nodes
+from pipelines.producing.build.part_records import PartRecords
 from pipelines.producing.build.plan_parts import PartPlan
 from pipelines.producing.build.work_folder import WORK_OBJECT_BYTES_MAX, WorkFolder
 from pipelines.stores.ranges import read_object
@@ -49,7 +49,7 @@ class BuildSummary:
 class BuildPartTask:
     """Builds the interior of one part that has records."""
 
-    dataset: DatasetReference
+    records: PartRecords
     work: WorkFolder
     kernel_name: str
     plan: PartPlan
@@ -58,7 +58,7 @@ class BuildPartTask:
         """Leave the part's interior and edge, or return an earlier run's summary.
 
         Raises:
-            DatasetError, IntegrityError, StoreError: passed on.
+            SourceError, IntegrityError, StoreError: passed on.
         """
         earlier = self._earlier()
         if earlier is not None and self._left(self.work.interior(self.plan.part_id), earlier.interior_sha256):
@@ -72,7 +72,7 @@ class BuildPartTask:
         """Leave the part's edge; return the interior, which is not left.
 
         Raises:
-            DatasetError, IntegrityError, StoreError: passed on.
+            SourceError, IntegrityError, StoreError: passed on.
         """
         build, records = self._build(keep_interior=True)
         assert build.interior is not None, "the interior was asked for"
@@ -82,7 +82,7 @@ class BuildPartTask:
         """Leave the part's edge alone, or return an earlier run's summary.
 
         Raises:
-            DatasetError, IntegrityError, StoreError: passed on.
+            SourceError, IntegrityError, StoreError: passed on.
         """
         earlier = self._earlier()
         return self._leave(*self._build(keep_interior=False), "") if earlier is None else earlier
@@ -103,9 +103,8 @@ class BuildPartTask:
             return False
 
     def _build(self, *, keep_interior: bool) -> tuple[Build, list[pa.RecordBatch]]:
-        dataset = read_dataset(self.dataset)
-        records = [batch for span in self.plan.spans for batch in dataset.read_span(span)]
-        values = dataset.read_values(records) if keep_interior else ()
+        records = self.records.read(self.plan)
+        values = self.records.read_values(records) if keep_interior else ()
         kernel = choose_kernel(self.kernel_name)
         return kernel.build(records, values, self.plan.left_key, self.plan.key_end, keep_interior=keep_interior), records
 
@@ -147,6 +146,21 @@ def _count_kinds(records: Sequence[pa.RecordBatch]) -> tuple[tuple[int, int, int
         counts += np.bincount(kinds, minlength=257)
         sizes += np.bincount(kinds, weights=lengths + batch.column(2).to_numpy(), minlength=257).astype(np.int64)
     return tuple((-1 if kind == 256 else kind, int(counts[kind]), int(sizes[kind])) for kind in (256, *range(256)) if counts[kind])
+
+
+@dataclass(frozen=True, slots=True)
+class BuildEdgeTask:
+    """Hashes one part that has records, for its edge alone: nothing else of it is left, and it is built again when it is published."""
+
+    build: BuildPartTask
+
+    def run(self) -> BuildSummary:
+        """Leave the part's edge, or return an earlier run's summary.
+
+        Raises:
+            SourceError, IntegrityError, StoreError: passed on.
+        """
+        return self.build.edge()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,7 +158,7 @@ class PartPlan:
     left_key: bytes | None
     """Last key before the interval."""
     spans: tuple[RowSpan, ...]
-    """Its records; none for a part between two equal boundaries."""
+    """Its records, by their rows in dataset files or scanned ranges; none for a part between two equal boundaries."""
     boundary_rows: tuple[int, ...]
     """Which rows of the shard's boundary nodes belong to its two ends; the shard's own ends have none. Two equal boundaries are one row."""
 
@@ -209,29 +209,39 @@ def decide_num_parts(memory_usage: int, wanted: int | None) -> int:
     return num_parts
 
 
-def plan_boundaries(dataset: ShardDataset, work: WorkFolder, structure: ShardStructure, num_parts: int) -> tuple[LocateTask, ...]:
-    """Hand each file the thresholds that fall into it; an empty shard has none."""
+def thresholds_of_files(
+    structure: ShardStructure, num_parts: int
+) -> Iterator[tuple[int, tuple[tuple[int, int], ...], tuple[tuple[bytes, int], ...]]]:
+    """Yield each file that thresholds fall into, ascending; an empty shard has none.
+
+    Yields:
+        The file's index, its thresholds as `LocateTask` has them, and its charges by merging.
+    """
     if not structure.memory_usage:
-        return ()
+        return
     wanted: dict[int, list[tuple[int, int]]] = {}
     for index in range(1, num_parts):
         threshold = boundary_threshold(index, num_parts, structure.memory_usage)
         # The key whose running sum first exceeds the threshold lies in the last file whose base does not.
         file_index = bisect_right(structure.file_bases, threshold) - 1
         wanted.setdefault(file_index, []).append((index, threshold - structure.file_bases[file_index]))
-    return tuple(
-        LocateTask(dataset.reference, work, file_index, tuple(thresholds), structure.file_charges[file_index])
-        for file_index, thresholds in sorted(wanted.items())
-    )
+    for file_index, thresholds in sorted(wanted.items()):
+        yield file_index, tuple(thresholds), structure.file_charges[file_index]
 
 
-def plan_parts(dataset: ShardDataset, num_parts: int, boundaries: Sequence[Boundary]) -> tuple[PartPlan, ...]:
+def plan_boundaries(dataset: ShardDataset, work: WorkFolder, structure: ShardStructure, num_parts: int) -> tuple[LocateTask, ...]:
+    """Hand each file the thresholds that fall into it; an empty shard has none."""
+    return tuple(LocateTask(dataset.reference, work, *found) for found in thresholds_of_files(structure, num_parts))
+
+
+def plan_parts(file_records: Sequence[int], num_parts: int, boundaries: Sequence[Boundary]) -> tuple[PartPlan, ...]:
     """Cut the shard at its boundaries.
 
     Args:
-        boundaries: all of ``plan_boundaries``' tasks, any order.
+        file_records: of each dataset file, or scanned range, how many records it has; none is empty.
+        boundaries: all that were located, any order.
     """
-    if not dataset.summary.files:
+    if not file_records:
         return tuple(PartPlan(PartId(idx, num_parts), b"", None, None, (), ()) for idx in range(num_parts))
     by_index = {boundary.threshold_index: boundary for boundary in boundaries}
     assert len(by_index) == max(num_parts - 1, 0), "every boundary was located"
@@ -240,7 +250,7 @@ def plan_parts(dataset: ShardDataset, num_parts: int, boundaries: Sequence[Bound
     row = 0
     for idx in range(num_parts):
         begin, end = by_index.get(idx), by_index.get(idx + 1)
-        spans = _spans(dataset, begin, end)
+        spans = _spans(file_records, begin, end)
         next_row = row + bool(spans)
         plans.append(
             PartPlan(
@@ -256,14 +266,13 @@ def plan_parts(dataset: ShardDataset, num_parts: int, boundaries: Sequence[Bound
     return tuple(plans)
 
 
-def _spans(dataset: ShardDataset, begin: Boundary | None, end: Boundary | None) -> tuple[RowSpan, ...]:
-    files = dataset.summary.files
+def _spans(file_records: Sequence[int], begin: Boundary | None, end: Boundary | None) -> tuple[RowSpan, ...]:
     first_file, first_row = (begin.file_index, begin.row) if begin else (0, 0)
-    last_file, last_row = (end.file_index, end.row) if end else (len(files) - 1, files[-1].records)
+    last_file, last_row = (end.file_index, end.row) if end else (len(file_records) - 1, file_records[-1])
     spans = []
     for file_index in range(first_file, last_file + 1):
         start = first_row if file_index == first_file else 0
-        stop = last_row if file_index == last_file else files[file_index].records
+        stop = last_row if file_index == last_file else file_records[file_index]
         if start < stop:
             spans.append(RowSpan(file_index, start, stop))
     return tuple(spans)

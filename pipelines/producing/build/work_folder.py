@@ -1,6 +1,7 @@
 """Names of what the stages leave for each other between the dataset and the published objects.
 
-Everything lies under a name computed from the dataset's own files, so results of another dataset are never taken for this one's.
+Everything lies under a name computed from the dataset's own files, or from the source's fingerprint where there is no dataset, so results of
+another are never taken for this one's.
 The whole folder may be deleted at any time; a rerun makes it again.
 """
 
@@ -15,7 +16,8 @@ from pipelines.dataset.arrow_dataset import ShardDataset
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
 from schemas.dataset.dataset_summary import shard_folder
-from schemas.ids import PartId
+from schemas.ids import PartId, ShardUId
+from schemas.nearcore.epoch_context import EpochContext
 
 WORK_OBJECT_BYTES_MAX: Final = 1 << 30
 """Largest object that is read from there: an interior has half of it at most (`PARTIAL_STATE_BYTES_MAX`), everything else less."""
@@ -39,6 +41,18 @@ class WorkFolder:
     def structure(self, file_index: int) -> str:
         """Return the name of a dataset file's structure summary."""
         return f"{self.folder}/plan/structure-{file_index:06d}.json"
+
+    def scanned_range(self, name: str) -> str:
+        """Return the name of a scanned key range's structure summary, written last."""
+        return f"{self.folder}/plan/scanned-{name}.json"
+
+    def scanned_charges(self, name: str) -> str:
+        """Return the name of a scanned key range's charges."""
+        return f"{self.folder}/plan/scanned-{name}.charges.arrow"
+
+    def scanned_index(self, name: str) -> str:
+        """Return the name of a scanned key range's index: rows and their keys."""
+        return f"{self.folder}/plan/scanned-{name}.index.arrow"
 
     def interior(self, part_id: PartId) -> str:
         """Return the name of a part's interior, PartialState bytes without the boundary nodes; not left where parts are published at once."""
@@ -70,3 +84,13 @@ def work_folder_for(url: str, dataset: ShardDataset) -> WorkFolder:
     content = [[file.name, file.sha256] for file in summary.all_files]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     return WorkFolder(url, f"{shard_folder(summary.context, summary.shard.shard_uid)}/work-{digest}")
+
+
+def direct_work_folder(url: str, context: EpochContext, shard_uid: ShardUId, fingerprint: str) -> WorkFolder:
+    """Return the work folder of a shard without a dataset, named by the source's fingerprint.
+
+    Args:
+        fingerprint: changes when the source's records could.
+    """
+    digest = hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
+    return WorkFolder(url, f"{shard_folder(context, shard_uid)}/direct-{digest}")

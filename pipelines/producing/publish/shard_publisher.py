@@ -44,7 +44,7 @@ class ProducedShard:
     @property
     def shard_uid(self) -> ShardUId:
         """The shard."""
-        return self.built.planned.dataset.summary.shard.shard_uid
+        return self.built.planned.shard.shard_uid
 
 
 @dataclass(frozen=True, slots=True)
