@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from jobs.dataset_option import NO_DATASET, dataset_url
 from jobs.option_groups import Without
 from jobs.options import Json, Plan, ReadLimit, RpcOptions, RunOptions, ShardIds, StateWalkOption, node_home_folder, open_executor
 from jobs.preflight import NoPreflight, require_fit, workers_here
@@ -54,7 +55,13 @@ def backfill(
     state_walk: StateWalkOption = StateWalk.AUTO,
     read_limit: ReadLimit = None,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="Where the exported records go and stay. Default: in the work folder, while needed.")
+        str | None,
+        typer.Option(
+            "--dataset",
+            metavar="URL|none",
+            help="Where the exported records go and stay. Default: in the work folder, while needed. none: write no dataset; each epoch is read "
+            "from the node twice, and none is rolled forward.",
+        ),
     ] = None,
     work: Annotated[
         str | None, typer.Option("--work", help="Folder for what stages leave each other, and for the status. Default: as for produce.")
@@ -77,21 +84,29 @@ def backfill(
     home = node_home_folder(node_home).resolve()
     publish.upload_limit_each(run.processes_beside_node)
     give_node_the_disk()
+    write_dataset = dataset != NO_DATASET
+    if source is not None and not write_dataset:
+        raise InvalidInputError(
+            problem="without datasets nothing is rolled forward", where="--from, --dataset none", remedy="Leave one of them out."
+        )
     older = _older_datasets(source, heights.start)
     wanted = find_node_epochs(home, heights, tuple(shard_id or ()), rpc.contexts().find_in_open_node)
     signer = None if plan else publish.choose_signer()
     work_url = work or default_work_folder(publish.to)
+    node = NodeInput(str(home), state_walk, limit, roll_forward and write_dataset)
 
     def assembled(executor: Executor, progress: Progress) -> Backfill:
         return Backfill(
-            node=NodeInput(str(home), state_walk, limit, roll_forward),
+            node=node,
             epochs=wanted,
             older=older,
             executor=executor,
             progress=progress,
             kernel=chosen_kernel,
             publisher_for=lambda context: publish.publisher(context, signer, run.processes_beside_node),
-            settings=ProductionSettings.in_folder(work_url, dataset, num_parts=publish.num_parts, durable=True),
+            settings=ProductionSettings.in_folder(
+                work_url, dataset_url(dataset), num_parts=publish.num_parts, write_dataset=write_dataset, durable=True
+            ),
             parallel=parallel,
             status=BackfillStatus(work_url),
         )
@@ -101,9 +116,16 @@ def backfill(
         return
     if not no_preflight:
         place = RunPlace(
-            publish.to, work_url, dataset, workers_here(run, home), claims=False, encoding=publish.encoding, epochs=len(wanted)
+            publish.to,
+            work_url,
+            dataset_url(dataset),
+            write_dataset,
+            workers_here(run, home),
+            claims=False,
+            encoding=publish.encoding,
+            epochs=len(wanted),
         )
-        require_fit(place, _one_epoch(wanted, NodeInput(str(home), state_walk, limit, roll_forward)), home)
+        require_fit(place, _one_epoch(wanted, node), home)
     with closing(open_progress()) as progress, closing(open_executor(run, beside_node=True)) as executor:
         beside = run.neighbour_note(read_limit)
         progress.note(

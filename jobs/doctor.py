@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
+from jobs.dataset_option import dataset_url, writes_dataset
 from jobs.epoch_input import InputOptions
 from jobs.keygen import DEFAULT_SIGNING_KEY
 from jobs.options import Json, RunOptions
@@ -39,7 +40,7 @@ def doctor(
         str | None, typer.Option("--signing-key", metavar="FILE|-|kms://…", help="As of produce.", show_default=False)
     ] = None,
     allow_unsigned: Annotated[bool, typer.Option("--allow-unsigned", help="No key is needed.")] = False,
-    dataset: Annotated[str | None, typer.Option("--dataset", help="As of produce.")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", metavar="URL|none", help="As of produce.")] = None,
     work: Annotated[str | None, typer.Option("--work", help="As of produce.")] = None,
     run: RunOptions,
     as_json: Json = False,
@@ -63,9 +64,11 @@ def doctor(
     place = RunPlace(
         to=to,
         work_url=work or (default_work_folder(to) if to else cache_folder()),
-        dataset_url=dataset,
+        dataset_url=dataset_url(dataset),
         workers=workers_here(run, given.node_home),
     )
+    if found is not None:
+        place = replace(place, write_dataset=writes_dataset(dataset, place, found))
     findings += _attempted("space", lambda: folder_findings(place, found, size))
     findings += machine_findings(place, size, home)
     findings += _attempted("destination", lambda: destination_findings(place))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from jobs.dataset_option import Dataset, dataset_url, writes_dataset
 from jobs.epoch_input import InputOptions
 from jobs.options import IgnoreClaim, Json, Plan, RunOptions, open_executor
 from jobs.preflight import NoPreflight, require_fit, workers_here
@@ -35,13 +37,7 @@ def produce(
     *,
     publish: PublishOptions,
     given: InputOptions,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            "--dataset",
-            help="Where the exported records go and stay; all workers must share it. Default: in the work folder, and removed in the end.",
-        ),
-    ] = None,
+    dataset: Dataset = None,
     work: Annotated[
         str | None,
         typer.Option(
@@ -93,11 +89,22 @@ def produce(
             raise
         print_nothing_to_do("not_ready", f"no epoch is ready yet: {error}", as_json)
         return
+    work_url = work or default_work_folder(publish.to)
+    exported_url = dataset_url(dataset)
+    place = RunPlace(
+        publish.to, work_url, exported_url, workers=workers_here(run, given.node_home), claims=not ignore_claim, encoding=publish.encoding
+    )
+    place = replace(place, write_dataset=writes_dataset(dataset, place, found))
     if plan:
         limit = run.read_limit_each(given.read_limit)
         read_bytes_per_s = None if given.node_home is None or limit is None else float(limit * processes)
         upload_bytes_per_s = None if upload_limit is None else float(upload_limit * processes)
-        print_plan(found, publish, PlannedRun(chosen_kernel.name, processes, read_bytes_per_s, upload_bytes_per_s, repair), as_json)
+        print_plan(
+            found,
+            publish,
+            PlannedRun(chosen_kernel.name, processes, read_bytes_per_s, upload_bytes_per_s, repair, place.write_dataset),
+            as_json,
+        )
         return
     publisher = publish.publisher(found.context, publish.choose_signer(), processes)
     published = publisher.find_published(found.context, publish.num_parts)
@@ -107,13 +114,11 @@ def produce(
         message = f"{epoch_url} is published, manifest revision {revision}; statecast check verifies it"
         print_nothing_to_do("published" if if_missing else True, message, as_json, epoch_url=epoch_url, manifest_revision=revision)
         return
-    work_url = work or default_work_folder(publish.to)
     if not no_preflight:
-        place = RunPlace(
-            publish.to, work_url, dataset, workers_here(run, given.node_home), claims=not ignore_claim, encoding=publish.encoding
-        )
         require_fit(place, found, given.node_home)
-    settings = ProductionSettings.in_folder(work_url, dataset, num_parts=publish.num_parts, keep_work=keep_work)
+    settings = ProductionSettings.in_folder(
+        work_url, exported_url, num_parts=publish.num_parts, write_dataset=place.write_dataset, keep_work=keep_work
+    )
     try:
         with (
             closing(open_progress()) as progress,
@@ -122,7 +127,7 @@ def produce(
             closing(open_executor(run, beside_node=given.node_home is not None)) as executor,
         ):
             require_readable(executor, "--from", found.datasets)
-            if run.ray_address and not (work or dataset):
+            if run.ray_address and not (work or exported_url):
                 progress.note(f"the work folder is {work_url}: every worker of the cluster must see it; --work names another")
             beside = given.beside_node(run)
             progress.note(f"producing from {found.describe()}, {executor.description}, with the {chosen_kernel.name} kernel{beside}")

@@ -14,15 +14,20 @@ from pipelines.bucket.published_epoch import StoredManifest
 from pipelines.producing.build.plan_parts import decide_num_parts
 from pipelines.producing.epoch_input import EpochInput
 from pipelines.producing.forecast.epoch_shape import EpochShape
+from pipelines.producing.forecast.forecast_epoch import node_disk_bytes
 from pipelines.producing.forecast.stage_costs import StageCosts
 from pipelines.producing.preflight.look import RunSize, run_size
-from pipelines.producing.preflight.run_needs import run_seconds
+from pipelines.producing.preflight.run_needs import run_forecast
 from pipelines.producing.publish.key_file import STANDARD_INPUT
 from pipelines.producing.publish.kms_key import SCHEME as KMS_SCHEME
 from pipelines.producing.publish.signing import Signer
 from pipelines.stores.open_store import open_store
 from schemas.errors import InvalidInputError, SignatureError, StoreError
 from schemas.published.object_layout import EpochLayout
+
+WITH_DATASET = "dataset"
+DIRECT = "direct"
+"""Names of the two ways in ``takes``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,8 @@ class PlannedRun:
     upload_bytes_per_s: float | None
     """Most bytes of parts that would be uploaded; None for no limit."""
     repair: bool
+    write_dataset: bool
+    """The records are exported first."""
 
 
 def print_plan(found: EpochInput, publish: PublishOptions, run: PlannedRun, as_json: bool) -> None:
@@ -107,16 +114,39 @@ def _takes(size: RunSize | None, run: PlannedRun) -> dict[str, Any] | None:
     if size is None:
         return None
     needs = size.needs
-    shape = EpochShape(tuple(memory_usage for memory_usage in size.shape.memory_usages if memory_usage))
-    seconds = run_seconds(shape, StageCosts(), run.workers, run.read_bytes_per_s, early=size.early) if shape.memory_usages else 0.0
-    if run.upload_bytes_per_s is not None:
-        seconds = max(seconds, needs.destination_bytes / run.upload_bytes_per_s)
+    ways = {WITH_DATASET: _way(size, run, direct=False)}
+    if not size.exported:
+        ways[DIRECT] = _way(size, run, direct=True)
+    way = WITH_DATASET if size.exported or run.write_dataset else DIRECT
     return {
-        "peak_disk_bytes": needs.dataset_bytes + (0 if size.early else needs.interiors_bytes),
+        "peak_disk_bytes": ways[way]["work_bytes"],
         "worker_memory_bytes": needs.worker_memory_bytes,
-        "seconds": round(seconds, 1),
+        "seconds": ways[way]["seconds"],
         "bytes": needs.destination_bytes,
         "objects": needs.destination_objects,
+        "way": way,
+        "ways": ways,
+    }
+
+
+def _way(size: RunSize, run: PlannedRun, *, direct: bool) -> dict[str, Any]:
+    """Return what one way takes: bytes read from the node's disk, bytes in the work folder at most, seconds until the source is not
+    needed any more, and until all is out."""
+    costs, needs = StageCosts(), size.needs
+    shape = EpochShape(tuple(memory_usage for memory_usage in size.shape.memory_usages if memory_usage))
+    read_s = last_s = 0.0
+    if shape.memory_usages:
+        forecast = run_forecast(shape, costs, run.workers, run.read_bytes_per_s, early=size.early, direct=direct)
+        read_s, last_s = forecast.exported_s, forecast.last_part_s
+    if run.upload_bytes_per_s is not None:
+        last_s = max(last_s, needs.destination_bytes / run.upload_bytes_per_s)
+        # Parts that are read from the source one by one keep it as long as they take to go out.
+        read_s = last_s if direct else read_s
+    return {
+        "source_read_bytes": 0 if size.exported else node_disk_bytes(shape, costs, early=size.early, direct=direct),
+        "work_bytes": needs.edges_bytes if direct else needs.dataset_bytes + (0 if size.early else needs.interiors_bytes),
+        "source_needed_s": 0.0 if size.exported else round(read_s, 1),
+        "seconds": round(last_s, 1),
     }
 
 
@@ -146,3 +176,14 @@ def _print(found: EpochInput, document: dict[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if DIRECT not in takes["ways"]:
+        return
+    for way, name in ((WITH_DATASET, "with a dataset"), (DIRECT, "without (--dataset none)")):
+        trade = takes["ways"][way]
+        chosen = ", which the run does" if way == takes["way"] else ""
+        console.print(
+            f"{name}{chosen}: {format_bytes(trade['source_read_bytes'])} read from the source, {format_bytes(trade['work_bytes'])} written to the "
+            f"work folder, the source (a node's snapshot) needed for {format_seconds(trade['source_needed_s'])} of {format_seconds(trade['seconds'])}",
+            highlight=False,
+            soft_wrap=True,
+        )

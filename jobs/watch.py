@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from jobs.dataset_option import NO_DATASET, writes_dataset
 from jobs.event_lines import STANDARD_OUTPUT, Events, opened_events, write_result
 from jobs.option_groups import Without
 from jobs.options import (
@@ -92,6 +93,15 @@ def watch(
             "Default: a folder of this node, destination and these shards under ~/.cache/statecast.",
         ),
     ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset",
+            metavar="none",
+            help="none: write no dataset; each part is read from the node, which is read twice, and its snapshot is needed until the last part "
+            "is out. Default: a dataset in the work folder, removed in the end; none where its disk would not hold it.",
+        ),
+    ] = None,
     events: Events = None,
     run: RunOptions,
     no_preflight: NoPreflight = False,
@@ -106,6 +116,8 @@ def watch(
     """
     if node_home is None:
         raise InvalidInputError(problem="name the node to watch", remedy="Give --node-home HOME.")
+    if dataset not in (None, NO_DATASET):
+        raise InvalidInputError(problem="a watcher keeps no dataset", where=f"--dataset {dataset}", remedy="Give none, or leave it out.")
     settings = WatchSettings(
         poll_s=parse_duration_s(poll, "--poll"),
         deadline_s=parse_duration_s(deadline, "--deadline"),
@@ -125,6 +137,7 @@ def watch(
     contexts = rpc.contexts()
     # A watcher works alone in its folder: the default is neither a producer's nor that of a watcher of another node or other shards.
     work_url = work or default_work_folder(publish.to, "watch", str(home), *map(str, sorted(set(shard_id or ()))))
+    place = RunPlace(publish.to, work_url, None, workers=workers_here(run, home), claims=not ignore_claim)
     metrics, stop = WatchMetrics(), threading.Event()
 
     production = WatchProduction(
@@ -137,6 +150,7 @@ def watch(
         publisher_for=lambda context: publish.publisher(context, signer, run.processes_beside_node),
         store_url=publish.to,
         settings=ProductionSettings.in_folder(work_url),
+        writes_dataset=lambda found: writes_dataset(dataset, place, found),
         open_executor=lambda: open_executor(run, beside_node=True),
         terms=terms,
         keep_epochs=keep_epochs,
@@ -155,7 +169,6 @@ def watch(
         stack.enter_context(stopping(stop_watcher, lambda: log.event("stopped", "stopped; what was under way is left as it is", {})))
         _check_store(publish.to)
         if not no_preflight:
-            place = RunPlace(publish.to, work_url, None, workers_here(run, home), claims=not ignore_claim)
             # A transient fault is left to the first epoch, and so is its size.
             with suppress(TransientStoreError):
                 require_fit(place, None, home)

@@ -206,6 +206,7 @@ class EpochProduction:
     def _produce_directly(self, made: _Made, began: float) -> None:
         source = self.source
         assert source is not None, "the direct way reads a source"
+        self.runner.progress.note("no dataset is written: each part is read from the source, which is needed until the last one is out")
         origins = [self._direct_origin(source, shard) for shard in self.context.shards]
         # The largest shard first, as far as that is known before the shards are read.
         for origin in sorted(origins, key=lambda one: -(source.root_memory_usage(one.shard) or 0)):

@@ -29,10 +29,11 @@ def dataset_of_node_a() -> Path:
 
 
 def source_options(source: str) -> tuple[object, ...]:
-    """Name node a, whose parts are published one by one, or its dataset."""
+    """Name node a, whose parts are published one by one, from a dataset of this run's or without one; or a dataset of before."""
     if source == "dataset":
         return ("--from", f"dataset://{dataset_of_node_a()}", "--num-parts", 5)
-    return ("--node-home", node_a(), "--context", node_a() / "context.json", "--num-parts", 5)
+    without = ("--dataset", "none") if source == "direct" else ()
+    return ("--node-home", node_a(), "--context", node_a() / "context.json", "--num-parts", 5, *without)
 
 
 def start_production(to: Path, work: Path, *options: object, source: str = "node") -> subprocess.Popen[str]:
@@ -130,6 +131,32 @@ def test_a_producer_from_a_dataset_that_is_killed_loses_nothing(tmp_path: Path, 
     assert_rerun_ends_right(to, work, "dataset")
 
 
+DIRECT_MOMENTS = {
+    "a key range is scanned": "work/build/**/scanned-*.json",
+    "boundary nodes are read": "work/build/**/boundary_nodes-000000.arrow",
+    "the first part is built": "work/build/**/build-000000.json",
+    "a part is put": "out/**/state_part_000003_of_000005",
+    "a statement is put": "out/**/statements/*.json",
+    "the manifest is put": "out/**/manifest.json",
+}
+"""The same for a run that writes no dataset."""
+
+
+@pytest.mark.parametrize(
+    "moment", [pytest.param(moment, marks=[] if moment == "a part is put" else [pytest.mark.slow]) for moment in DIRECT_MOMENTS]
+)
+def test_a_producer_without_a_dataset_that_is_killed_loses_nothing(tmp_path: Path, moment: str) -> None:
+    """The same objects as with one; no dataset and no interior was ever there."""
+    to, work = tmp_path / "out", tmp_path / "work"
+    process = start_production(to, work, "--in-process", source="direct")
+    kill_when(process, lambda: next(tmp_path.glob(DIRECT_MOMENTS[moment]), None) is not None)
+    assert_no_early_manifest(to)
+    assert_no_early_statement(to)
+    assert_every_part_is_right(to)
+    assert not list(work.glob("dataset/**/*")) and not list(work.glob("build/**/interior-*"))
+    assert_rerun_ends_right(to, work, "direct")
+
+
 STEPS = {
     "nothing": (),
     "one part": ("**/shard_id=5/state_part_000003_of_000005", "**/manifest.json", "**/manifests/*", "**/latest.json"),
@@ -172,7 +199,9 @@ def passing(moment_s: float) -> Callable[[], bool]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("mode", "source"), [("in-process", "node"), ("ray", "node"), ("in-process", "dataset")])
+@pytest.mark.parametrize(
+    ("mode", "source"), [("in-process", "node"), ("ray", "node"), ("in-process", "dataset"), ("in-process", "direct"), ("ray", "direct")]
+)
 def test_twenty_kills_at_random_moments(tmp_path: Path, mode: str, source: str) -> None:
     """Killed again and again, the production still finishes; the seed is printed."""
     seed = random.SystemRandom().randrange(2**32)

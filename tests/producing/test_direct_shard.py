@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pipelines.dataset.export.export_epoch import export_epoch
 from pipelines.dataset.export.export_records import ExportSettings
+from pipelines.execution.executor import Task, TaskNeeds
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress
 from pipelines.execution.stage_runner import StageRunner
@@ -30,16 +31,23 @@ from pipelines.producing.build.shard_origin import DirectOrigin
 from pipelines.producing.build.work_folder import direct_work_folder, work_folder_for
 from pipelines.producing.build_shard import PlannedShard, plan_shard
 from pipelines.producing.direct_shard import plan_direct
-from schemas.errors import SourceChangedError, SourceError, StateRootMismatchError
+from pipelines.producing.produce_epoch import EpochProduction, ProductionSettings
+from pipelines.producing.publish.epoch_publisher import EpochPublisher
+from pipelines.stores.memory_store import MemoryStore
+from schemas.errors import SourceChangedError, SourceError, StatecastError, StateRootMismatchError
 from schemas.ids import CryptoHash
 from schemas.nearcore.epoch_context import EpochContext, ShardContext
+from schemas.nearcore.state_part import Encoding
+from schemas.published.object_layout import EpochLayout
 from tests.support.changed_flat_state import S0, change_value, flat_row
+from tests.support.faulty_store import Fault, seeded
 from tests.support.list_source import ListSource, context_of, list_source
 from tests.support.native_wheel import KERNELS
 from tests.support.nodes import change_rows, context_file, copied, localnet_home, node_a, snapshot_folder
+from tests.support.productions import inject, new_store_url
 from tests.support.records import Pairs, record_sets
 from tests.support.state_rows import walk_source
-from tests.support.whole_productions import WholeProduction
+from tests.support.whole_productions import Told, WholeProduction
 
 
 def direct(folder: Path, source: FlatStateSource, context: EpochContext, **options: Any) -> WholeProduction:
@@ -218,6 +226,91 @@ def test_each_way_takes_up_what_the_other_has_published(tmp_path: Path) -> None:
     other = direct(tmp_path / "other", node_source(node_a(), context), context, num_parts=5)
     other.run()
     assert (final.parts(), final.statements()) == (other.parts(), other.statements())
+
+
+class _KilledError(Exception):
+    """What ends a run in the midst."""
+
+
+@dataclass(frozen=True, slots=True)
+class _KillingExecutor:
+    """Ends the run after so many tasks, before their driver has the last one's result."""
+
+    tasks_max: int
+    description: str = "killed"
+    done: list[object] = field(default_factory=list)
+
+    def run(self, tasks: Iterable[Task[Any]], needs: TaskNeeds) -> Iterator[tuple[int, Any]]:
+        """Run the tasks in order; see `Executor.run`."""
+        for index, result in InProcessExecutor().run(tasks, needs):
+            self.done.append(result)
+            if len(self.done) > self.tasks_max:
+                raise _KilledError
+            yield index, result
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_run_that_is_killed_after_every_task_ends_with_the_same_bytes(tmp_path: Path, early: bool) -> None:
+    """Killed after the first task, the next run after its second, and so on; no statement before the last part, and nothing twice."""
+    context = context_file(node_a()).only((0,))
+    options: dict[str, Any] = {"num_parts": 3, "publish_early": early, "range_bytes_target": 10**9}
+    expected = direct(tmp_path / "expected", node_source(node_a(), context), context, **options)
+    expected.run()
+    for tasks in range(100):
+        made = direct(tmp_path / "made", node_source(node_a(), context), context, executor=_KillingExecutor(tasks), **options)
+        try:
+            result = made.run()
+        except _KilledError:
+            assert not made.statements()
+            assert made.parts().items() <= expected.parts().items()
+        else:
+            break
+    assert tasks > 4
+    assert [part.reused for part in result.shards[0].parts] == [True] * 3
+    assert_same(made, expected)
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 12))])
+def test_stores_that_fail_get_the_same_objects_in_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int) -> None:
+    """Calls of work folder and destination fail before or after they are done, and half-written work files are taken for whole: run again."""
+    pairs = [(b"%03d" % number, b"value %d" % number * 50) for number in range(300)]
+    source, context = list_source(pairs, (100, 200)), context_of(None)
+    expected = direct(tmp_path, source, context, num_parts=4)
+    expected.run()
+    out, work = new_store_url(), new_store_url()
+    inject(monkeypatch, out, seeded(seed, 0.05))
+    # A store that tears does so against its promise, but a power cut may do that to a work folder.
+    inject(monkeypatch, work, seeded(seed, 0.05, (Fault.FAIL_BEFORE, Fault.REPLY_LOST, Fault.TORN)))
+    failed = 0
+    while True:
+        production = EpochProduction(
+            runner=StageRunner(InProcessExecutor(), Told()),
+            kernel=choose_kernel("auto"),
+            context=context,
+            source=source,
+            datasets=(),
+            publisher=EpochPublisher(out, None, Encoding.V0, 1),
+            settings=ProductionSettings.in_folder(work, num_parts=4, write_dataset=False),
+            described="a test",
+            epoch_shard_ids=(0,),
+        )
+        try:
+            production.run()
+            break
+        except StatecastError:
+            failed += 1
+            assert failed < 60
+    store = MemoryStore(out.removeprefix("memory://"))
+    layout = EpochLayout.of(context)
+    assert {
+        f"shard_id=0/{Path(info.name).name}": store.get(info.name, 0, 1 << 20)
+        for info in store.list(layout.folder)
+        if "state_part" in info.name
+    } == expected.parts()
+    assert store.get(layout.shard_statement(0), 0, 1 << 20) in expected.statements().values()
 
 
 # What contradicts the root, or itself

@@ -20,7 +20,7 @@ from pipelines.producing.preflight.disk_space import FolderNeed, FreeSpace, spac
 from pipelines.producing.preflight.finding import PreflightFinding, PreflightVerdict, require_no_failure
 from pipelines.producing.preflight.machine import memory_finding, open_files_finding, settings_finding, table_count
 from pipelines.producing.preflight.node import snapshots_finding
-from pipelines.producing.preflight.run_needs import WORKER_MEMORY_BYTES_MAX, RunNeeds, run_seconds
+from pipelines.producing.preflight.run_needs import WORKER_MEMORY_BYTES_MAX, RunNeeds, run_forecast
 from pipelines.stores.file_store import FileStore
 from pipelines.stores.memory_store import MemoryStore
 from pipelines.stores.store import Data, ObjectInfo
@@ -123,9 +123,9 @@ def test_needs_grow_with_the_state() -> None:
 def test_a_bounded_read_and_fewer_workers_take_longer() -> None:
     """By the same simulation as `statecast plan`."""
     shape = EpochShape((10 * GIB, 5 * GIB))
-    fast = run_seconds(shape, StageCosts(), 16, None, early=True)
-    assert run_seconds(shape, StageCosts(), 16, 10e6, early=True) > 1000 > fast
-    assert run_seconds(shape, StageCosts(), 2, None, early=True) > fast
+    fast, limited = (run_forecast(shape, StageCosts(), 16, limit, early=True).last_part_s for limit in (None, 10e6))
+    assert limited > 1000 > fast
+    assert run_forecast(shape, StageCosts(), 2, None, early=True).last_part_s > fast
 
 
 @dataclass(frozen=True, slots=True)

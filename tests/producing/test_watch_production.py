@@ -17,6 +17,7 @@ from pipelines.near.epoch.node_context import epoch_context_from_node
 from pipelines.near.node.genesis_head import read_genesis_fields
 from pipelines.near.trie.trie_walk_source import StateWalk
 from pipelines.producing.claimed_production import ClaimTerms
+from pipelines.producing.epoch_input import EpochInput
 from pipelines.producing.produce_epoch import ProductionSettings
 from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.producing.watch.watch_production import WatchProduction
@@ -48,6 +49,7 @@ def attempting(folder: Path) -> WatchProduction:
         publisher_for=lambda context: EpochPublisher(str(folder / "out"), None, default_encoding(context.protocol_version), 1),
         store_url=str(folder / "out"),
         settings=ProductionSettings.in_folder(str(folder / "work")),
+        writes_dataset=lambda found: True,
         open_executor=InProcessExecutor,
         terms=ClaimTerms(),
     )
@@ -55,6 +57,16 @@ def attempting(folder: Path) -> WatchProduction:
 
 class EndedError(Exception):
     """What ends an attempt in these tests."""
+
+
+def test_an_attempt_writes_no_dataset_where_it_is_told_so(tmp_path: Path) -> None:
+    """Which is asked before each attempt, of the epoch that it is for."""
+    told, asked = Told(), list[EpochInput]()
+    epoch_id = epoch_context_from_node(localnet_home()).epoch_id
+    work = replace(attempting(tmp_path), writes_dataset=lambda found: bool(asked.append(found)))
+    result = work.produce(epoch_id, told, lambda: None, lambda _: None)
+    assert [found.context.epoch_id for found in asked] == [epoch_id]
+    assert result.manifest_revision == 1 and "export" not in {step.stage for step in told.stages}
 
 
 def test_an_attempt_is_ended_from_outside_at_its_next_result(tmp_path: Path) -> None:

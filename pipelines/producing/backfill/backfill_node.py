@@ -94,7 +94,8 @@ class Backfill:
             KeyboardInterrupt: raised again once every lane has its next result.
         """
         # Each production looks at what it needs; a dataset is written before, and an older one read.
-        require_shared(self.executor, {"--work": self.settings.work_url, "--dataset": self.settings.export.dataset_url})
+        exporting = {"--dataset": self.settings.export.dataset_url} if self.settings.write_dataset else {}
+        require_shared(self.executor, {"--work": self.settings.work_url, **exporting})
         require_readable(self.executor, "--from", self.older)
         self.status.recall()
         for epoch in self.epochs:
@@ -215,6 +216,9 @@ class _Lane:
         """Publish an epoch whose claim is held; return its datasets."""
         backfill = self.backfill
         shards = [str(shard.shard_uid) for shard in context.shards]
+        if not backfill.settings.write_dataset:
+            self._direct_epoch(run, epoch, context, publisher)
+            return {}
         datasets = {shard.shard_uid: self._dataset(run, context, shard, base) for shard in context.shards}
         try:
             result = self._produce(run, epoch, context, publisher, datasets)
@@ -230,25 +234,46 @@ class _Lane:
                 self._discard(dataset)
             datasets = {shard.shard_uid: self._from_node(run, context, shard) for shard in context.shards}
             result = self._produce(run, epoch, context, publisher, datasets)
+        self._note_published(epoch, result)
+        return datasets
+
+    def _direct_epoch(self, run: ClaimedRun, epoch: WantedEpoch, context: EpochContext, publisher: EpochPublisher) -> None:
+        """Publish an epoch whose parts are read from the node one by one."""
+        source = self.backfill.node.source(context)
+        walked = source.walked if isinstance(source, StateWalkSource) else ()
+        result = self._produce(run, epoch, context, publisher, {}, source=source)
         for shard in result.shards:
-            backfill.status.note(
+            way = RecordsWay.STATE_WALK if shard.listing.shard_uid in walked else RecordsWay.FLAT_STATE
+            self.backfill.status.note(epoch.epoch_height, [str(shard.listing.shard_uid)], way=way, records=shard.records, error=None)
+        self._note_published(epoch, result)
+
+    def _note_published(self, epoch: WantedEpoch, result: EpochResult) -> None:
+        for shard in result.shards:
+            self.backfill.status.note(
                 epoch.epoch_height,
                 [str(shard.listing.shard_uid)],
                 state=StepState.PUBLISHED,
                 num_parts=len(shard.parts),
                 stored_size=shard.stored_size,
             )
-        return datasets
 
     def _produce(
-        self, run: ClaimedRun, epoch: WantedEpoch, context: EpochContext, publisher: EpochPublisher, datasets: Datasets
+        self,
+        run: ClaimedRun,
+        epoch: WantedEpoch,
+        context: EpochContext,
+        publisher: EpochPublisher,
+        datasets: Datasets,
+        *,
+        source: NodeSource | None = None,
     ) -> EpochResult:
+        """Produce an epoch out of its datasets, or from a source."""
         backfill = self.backfill
         return EpochProduction(
             runner=self._runner(run),
             kernel=backfill.kernel,
             context=context,
-            source=None,
+            source=source,
             datasets=tuple(datasets.values()),
             publisher=publisher,
             settings=backfill.settings,

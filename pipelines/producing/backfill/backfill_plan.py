@@ -42,6 +42,8 @@ class PlannedStep:
     """None where the node can't tell before reading."""
     num_parts: int | None
     problem: str = ""
+    readings: int = 1
+    """How often the records are read; twice where no dataset is written."""
 
     @property
     def objects(self) -> int:
@@ -59,7 +61,7 @@ class PlannedStep:
         if self.way is None:
             return 0.0
         reading = READ_BYTES_PER_S.get(self.way)
-        return self.size / PRODUCE_BYTES_PER_S + (self.size / reading if reading else 0.0)
+        return self.size / PRODUCE_BYTES_PER_S + (self.size * self.readings / reading if reading else 0.0)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -114,7 +116,7 @@ def _shard_step(backfill: Backfill, context: EpochContext, shard: ShardContext, 
         memory_usage = source.root_memory_usage(shard)
         if published:
             way = RecordsWay.PUBLISHED
-        elif find_exported(backfill.settings.export.dataset_url, context, shard) is not None:
+        elif backfill.settings.write_dataset and find_exported(backfill.settings.export.dataset_url, context, shard) is not None:
             way = RecordsWay.DATASET
         elif has_older and backfill.node.roll_forward:
             way = RecordsWay.ROLL_FORWARD
@@ -127,4 +129,5 @@ def _shard_step(backfill: Backfill, context: EpochContext, shard: ShardContext, 
     except StatecastError as error:
         problem = str(error)
     num_parts = None if memory_usage is None else decide_num_parts(memory_usage, backfill.settings.num_parts)
-    return PlannedStep(context.epoch_height, str(shard.shard_uid), way, memory_usage, num_parts, problem)
+    readings = 1 if backfill.settings.write_dataset else 2
+    return PlannedStep(context.epoch_height, str(shard.shard_uid), way, memory_usage, num_parts, problem, readings)

@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from pipelines.dataset.dataset_files import read_table
 from pipelines.dataset.export.export_records import RECORD_BATCH_BYTES_MAX
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.trie_kernel import Kernel
@@ -27,7 +28,7 @@ from pipelines.producing.build.plan_parts import Boundary, FileStructure, ShardS
 from pipelines.producing.build.work_folder import WORK_OBJECT_BYTES_MAX, WorkFolder
 from pipelines.stores.ranges import read_object
 from pipelines.stores.store import Store
-from schemas.errors import ObjectMismatchError, ObjectNotFoundError, RecordOrderError, SourceChangedError
+from schemas.errors import DatasetError, ObjectMismatchError, ObjectNotFoundError, RecordOrderError, SourceChangedError
 from schemas.json_note import read_note
 from schemas.nearcore.epoch_context import ShardContext
 
@@ -56,6 +57,9 @@ class ScannedRange:
     first_key: bytes
     """Empty where there are no rows."""
     structure: FileStructure
+    charges_sha256: str = ""
+    index_sha256: str = ""
+    """Digests of what was left in the work folder, so that a rerun knows it whole; empty where there are no rows."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -65,6 +69,8 @@ class ScannedRange:
             "first_key": self.first_key.hex(),
             "edge": self.structure.edge.hex(),
             "charges_sum": self.structure.charges_sum,
+            "charges_sha256": self.charges_sha256,
+            "index_sha256": self.index_sha256,
         }
 
 
@@ -75,6 +81,8 @@ def _read_scanned(document: dict[str, Any]) -> ScannedRange:
         left_key=None if left_key is None else bytes.fromhex(left_key),
         first_key=bytes.fromhex(document["first_key"]),
         structure=FileStructure(bytes.fromhex(document["edge"]), int(document["charges_sum"])),
+        charges_sha256=str(document["charges_sha256"]),
+        index_sha256=str(document["index_sha256"]),
     )
 
 
@@ -124,27 +132,45 @@ class ScanRangeTask:
             SourceError, IntegrityError, StoreError: passed on.
         """
         store, work, name = self.place.work.store(), self.place.work, self.place.name
-        try:
-            earlier = read_note(read_object(store, work.scanned_range(name), WORK_OBJECT_BYTES_MAX), _read_scanned)
-        except (ObjectNotFoundError, ObjectMismatchError):
-            earlier = None
+        earlier = self._earlier(store)
         if earlier is not None:
             return earlier
         scan = _Scan(choose_kernel(self.kernel_name), self.place)
         scan.run()
-        if scan.records:
-            _put(store, work.scanned_charges(name), pa.table([pa.chunked_array(scan.charges)], schema=_CHARGES_SCHEMA))
-            _put(store, work.scanned_index(name), pa.table(list(zip(*sorted(scan.index.items()), strict=True)), schema=_INDEX_SCHEMA))
         scanned = scan.found()
+        if scanned.records:
+            charges = pa.table([pa.chunked_array(scan.charges)], schema=_CHARGES_SCHEMA)
+            index = pa.table(list(zip(*sorted(scan.index.items()), strict=True)), schema=_INDEX_SCHEMA)
+            scanned = replace(
+                scanned,
+                charges_sha256=_put(store, work.scanned_charges(name), charges),
+                index_sha256=_put(store, work.scanned_index(name), index),
+            )
         store.put(work.scanned_range(name), json.dumps(scanned.to_json()).encode())
         return scanned
 
+    def _earlier(self, store: Store) -> ScannedRange | None:
+        """Return what an earlier run has found, where all that it left is whole."""
+        work, name = self.place.work, self.place.name
+        try:
+            earlier = read_note(read_object(store, work.scanned_range(name), WORK_OBJECT_BYTES_MAX), _read_scanned)
+            if earlier is None or not earlier.records:
+                return earlier
+            left = (work.scanned_charges(name), earlier.charges_sha256), (work.scanned_index(name), earlier.index_sha256)
+            whole = all(hashlib.sha256(read_object(store, one, WORK_OBJECT_BYTES_MAX)).hexdigest() == digest for one, digest in left)
+        except (ObjectNotFoundError, ObjectMismatchError):
+            return None
+        return earlier if whole else None
 
-def _put(store: Store, name: str, table: pa.Table) -> None:
+
+def _put(store: Store, name: str, table: pa.Table) -> str:
+    """Leave a table; return its SHA-256."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema, options=_COMPRESSED) as writer:
         writer.write_table(table)
-    store.put(name, sink.getvalue())
+    data = sink.getvalue()
+    store.put(name, data)
+    return hashlib.sha256(data).hexdigest()
 
 
 class _Scan:
@@ -251,11 +277,15 @@ class LocateInRangeTask:
 
         Raises:
             SourceChangedError: the source has other rows there than before.
+            DatasetError: what the scan left is damaged.
             SourceError, IntegrityError, StoreError: passed on.
         """
         store, work, name = self.place.work.store(), self.place.work, self.place.name
-        charges = _table(store, work.scanned_charges(name)).column(0).to_numpy().copy()
-        index = _table(store, work.scanned_index(name))
+        try:
+            charges = read_table(store, work.scanned_charges(name), _CHARGES_SCHEMA).column(0).to_numpy().copy()
+            index = read_table(store, work.scanned_index(name), _INDEX_SCHEMA)
+        except DatasetError as error:
+            raise error.at(error.where, "Run again: what is damaged there is then made again.") from None
         rows, keys = index.column(0).to_pylist(), index.column(1).to_pylist()
         for key, memory_usage in self.charges:
             at = bisect_left(keys, key)
@@ -283,11 +313,6 @@ class LocateInRangeTask:
                 remedy="Run again: the source is then read anew. If it stays so, the database is damaged.",
             )
         return _key(found, wanted - 2), _key(found, wanted - 1)
-
-
-def _table(store: Store, name: str) -> pa.Table:
-    with store.open(name) as source:
-        return pa.ipc.open_file(source).read_all()
 
 
 def scan_tasks(

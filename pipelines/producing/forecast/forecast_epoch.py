@@ -2,7 +2,8 @@
 
 The order is that of `pipelines.producing.produce_epoch`; a stage begins when the one before it ended. Where the source has a State column
 the largest shard is exported and its parts go out one by one, then the other shards are exported and their parts go out. Else all shards are
-exported first, and a shard's parts are all built before the first is published. Within a stage each task takes the first free core. What many tasks share,
+exported first, and a shard's parts are all built before the first is published. Where no dataset is written there is no export: every stage that
+reads records runs beside the node's disk, which is read for the structure and again for the parts. Within a stage each task takes the first free core. What many tasks share,
 a disk, a network, the driver, is a pipe: a stage takes at least as long as its bytes need through it.
 """
 
@@ -14,11 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pipelines.dataset.export.export_records import RANGE_BYTES_TARGET
 from pipelines.dataset.record_files import RECORDS_FILE_BYTES_TARGET
 from pipelines.producing.build.boundary_nodes import BOUNDARIES_PER_FILE
 from pipelines.producing.forecast.epoch_shape import EpochShape
-from pipelines.producing.forecast.stage_costs import GIB, StageCosts
-from pipelines.producing.forecast.value_reads import ValueReads, value_reads
+from pipelines.producing.forecast.stage_costs import FLAT_STATE_RATIO, GIB, StageCosts
+from pipelines.producing.forecast.value_reads import VALUES_SHARE, ValueReads, value_reads
 
 TASK_SPREAD = 0.2
 """Tasks of a stage differ from their mean by up to this part of it, drawn evenly."""
@@ -136,24 +138,28 @@ class _Stage:
     """Bytes that all its tasks read from the node's disk."""
 
 
-def forecast_epoch(shape: EpochShape, costs: StageCosts, cluster: Cluster, seed: int = 0, *, early: bool = True) -> EpochForecast:
+def forecast_epoch(
+    shape: EpochShape, costs: StageCosts, cluster: Cluster, seed: int = 0, *, early: bool = True, direct: bool = False
+) -> EpochForecast:
     """Put a run through a cluster.
 
     Args:
         early: whether parts are published before their shard is complete.
+        direct: no dataset is written.
         seed: of the tasks' spread; the same seed gives the same forecast.
     """
     spread = random.Random(seed)
     clock = cluster.start_s
     stages: list[StageForecast] = []
     core_s = work_s = part_s = exported_s = 0.0
-    for index, stage in _stages_in_order(shape, costs, cluster, early):
+    in_order = _direct_stages(shape, costs, early) if direct else _stages_in_order(shape, costs, cluster, early)
+    for index, stage in in_order:
         forecast, used_s = _run(stage, index, clock, cluster, spread)
         stages.append(forecast)
         clock, core_s = forecast.ended_s, core_s + used_s
-        if stage.name in _EXPORTING:
+        if stage.disk_bytes or stage.name in _EXPORTING:
             exported_s = clock
-        else:
+        if stage.name not in _EXPORTING:
             work_s, part_s = work_s + used_s, part_s + forecast.seconds
     published = [stage for stage in stages if stage.stage == "publish"]
     return EpochForecast(
@@ -179,6 +185,47 @@ def _stages_in_order(shape: EpochShape, costs: StageCosts, cluster: Cluster, ear
             memory_usage, num_parts = shape.memory_usages[index], shape.num_parts[index]
             values = ValueReads(0.0, 0.0) if cluster.folders_mapped else value_reads(memory_usage, num_parts, costs)
             yield from ((index, stage) for stage in _part_stages(memory_usage, num_parts, costs, values, early))
+
+
+def _direct_stages(shape: EpochShape, costs: StageCosts, early: bool) -> Iterator[tuple[int, _Stage]]:
+    """Yield every stage of a run without a dataset, in order: each shard's one after another, the largest first."""
+    for index, (memory_usage, num_parts) in enumerate(zip(shape.memory_usages, shape.num_parts, strict=True)):
+        gib, size, stored = memory_usage / GIB, memory_usage * costs.dataset_ratio, memory_usage * costs.stored_ratio
+        rows = size * (1 - VALUES_SHARE)
+        ranges = max(1, -(-int(memory_usage * FLAT_STATE_RATIO) // RANGE_BYTES_TARGET))
+        yield index, _Stage("structure", ranges, costs.scan_s * gib, requests=3, on_node=True, disk_bytes=rows)
+        yield index, _Stage("boundaries", ranges, costs.boundaries_s * gib, requests=2, on_node=True)
+        publishing = _Stage(
+            "publish",
+            num_parts,
+            (costs.read_s + costs.build_s + costs.publish_s) * gib,
+            reads=stored,
+            writes=stored,
+            requests=7,
+            on_node=True,
+            disk_bytes=size,
+        )
+        sealing = _Stage("seal", 1, costs.seal_s * gib, requests=2)
+        if early:
+            groups = -(-num_parts // BOUNDARIES_PER_FILE)
+            yield index, _Stage("boundary nodes", groups, costs.boundary_nodes_s * num_parts, requests=1, on_node=True)
+            yield index, publishing
+            yield index, sealing
+        else:
+            yield index, _Stage("build", num_parts, (costs.read_s + costs.hash_s) * gib, requests=2, on_node=True, disk_bytes=rows)
+            yield index, sealing
+            yield index, publishing
+
+
+def node_disk_bytes(shape: EpochShape, costs: StageCosts, *, early: bool, direct: bool) -> int:
+    """Return how much a run reads from the node's disk: table files of flat state, and values.
+
+    Args:
+        early: parts are published before their shard is complete.
+        direct: no dataset is written, so that flat state is read twice, and three times where parts wait for their shard's root.
+    """
+    readings = 1 if not direct else 2 if early else 3
+    return int(shape.memory_usage * (FLAT_STATE_RATIO * readings + costs.dataset_ratio * VALUES_SHARE))
 
 
 def _export_stages(memory_usage: int, costs: StageCosts) -> tuple[_Stage, ...]:

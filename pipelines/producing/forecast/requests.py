@@ -16,7 +16,7 @@ from pipelines.dataset.export.export_records import RANGE_BYTES_TARGET, RECORD_B
 from pipelines.dataset.record_files import RECORDS_FILE_BYTES_TARGET
 from pipelines.producing.build.boundary_nodes import BOUNDARIES_PER_FILE
 from pipelines.producing.forecast.epoch_shape import EpochShape
-from pipelines.producing.forecast.stage_costs import StageCosts
+from pipelines.producing.forecast.stage_costs import FLAT_STATE_RATIO, StageCosts
 from pipelines.producing.forecast.value_reads import VALUES_SHARE, DatasetValues, ValueReads, value_reads
 
 SHARD_OBJECTS = 2
@@ -34,9 +34,6 @@ the claim: looked at three times and read twice."""
 
 SHARD_READS = 5
 """Statement: looked at and read back; torrent and header: read back (or an earlier header looked for); manifest of another form: looked for."""
-
-FLAT_STATE_RATIO = 0.245
-"""Bytes of flat state's table files a byte of memory usage, as measured on the synthetic state."""
 
 BATCH_READS = 2
 """Of a record batch above the read-ahead: whole multiples of it, and the rest. A batch that was read ahead with the one before it takes one less."""

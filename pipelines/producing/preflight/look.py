@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from pipelines.execution.machine_limits import available_memory_bytes
 from pipelines.near.node.flat_state_source import TrieSource
@@ -22,6 +23,9 @@ from schemas.errors import StatecastError
 from schemas.nearcore.state_part import Encoding, default_encoding
 from schemas.published.object_layout import EpochLayout
 
+DATASET_MARGIN: Final = 1.2
+"""A dataset is written where so many times its forecast size is free: sizes are forecast from the root's memory usage alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunPlace:
@@ -32,6 +36,8 @@ class RunPlace:
     work_url: str
     dataset_url: str | None = None
     """None for the work folder."""
+    write_dataset: bool = True
+    """The records are exported first, where they are not yet."""
     workers: int | None = None
     """Processes that work at once on this machine; None where others do."""
     claims: bool = True
@@ -108,6 +114,21 @@ def folder_findings(place: RunPlace, found: EpochInput | None, size: RunSize | N
     return space_findings(tuple(_folder_needs(place, size, layout)))
 
 
+def disk_holds_dataset(place: RunPlace, found: EpochInput, size: RunSize | None) -> bool:
+    """Return whether the work folder's disk holds the dataset of a run that writes one there; True where that can't be told.
+
+    What else the run puts on the same disk counts, and so does what an earlier run has left.
+
+    Args:
+        place: of the run; whether it writes a dataset is not looked at.
+    """
+    if size is None or size.exported or place.dataset_url is not None:
+        return True
+    needs = _folder_needs(replace(place, write_dataset=True), size, EpochLayout.of(found.context))
+    roomy = tuple(replace(need, bytes_least=int(need.bytes_least * DATASET_MARGIN)) for need in needs)
+    return all(finding.verdict is not PreflightVerdict.FAIL for finding in space_findings(roomy))
+
+
 def machine_findings(place: RunPlace, size: RunSize | None, home: NodeHome | None) -> tuple[PreflightFinding, ...]:
     """Judge memory and open files of this machine."""
     findings: list[PreflightFinding] = []
@@ -144,15 +165,18 @@ def node_databases(home: NodeHome) -> tuple[Path, ...]:
 
 def _folder_needs(place: RunPlace, size: RunSize | None, layout: EpochLayout | None) -> Iterator[FolderNeed]:
     needs = None if size is None else size.needs
-    dataset = 0 if needs is None else needs.dataset_bytes
-    interiors = 0 if needs is None else needs.interiors_bytes
+    direct = not place.write_dataset and size is not None and not size.exported
+    dataset = 0 if needs is None or direct else needs.dataset_bytes
+    interiors = 0 if needs is None or direct else needs.interiors_bytes
     interiors_least = 0 if size is not None and size.early else interiors
+    edges = needs.edges_bytes if needs is not None and direct else 0
     in_work = place.dataset_url is None
     work = open_store(place.work_url).local_root()
     if work is not None:
-        kept = dataset if in_work else 0
-        yield FolderNeed("--work", work, kept + interiors_least, kept + interiors, there=(work / "build", work / "dataset"))
-    if place.dataset_url is not None and (folder := open_store(place.dataset_url).local_root()) is not None:
+        kept = dataset if in_work else edges
+        there = tuple(work / name for name in (("build",) if direct else ("build", "dataset")))
+        yield FolderNeed("--work", work, kept + interiors_least, kept + interiors, there=there)
+    if place.write_dataset and place.dataset_url is not None and (folder := open_store(place.dataset_url).local_root()) is not None:
         there = () if layout is None else (folder / layout.folder,)
         yield FolderNeed("--dataset", folder, dataset, dataset * place.epochs, there=there)
     if place.to is not None and (to := open_store(place.to).local_root()) is not None:

@@ -9,7 +9,7 @@ from pipelines.dataset.export.export_epoch import EXPORT_TASK_MEMORY_BYTES
 from pipelines.producing.build_shard import BUILD_TASK_MEMORY_BYTES, SEAL_TASK_MEMORY_BYTES
 from pipelines.producing.early_parts import PRODUCE_TASK_MEMORY_BYTES
 from pipelines.producing.forecast.epoch_shape import EpochShape
-from pipelines.producing.forecast.forecast_epoch import Cluster, forecast_epoch
+from pipelines.producing.forecast.forecast_epoch import Cluster, EpochForecast, forecast_epoch
 from pipelines.producing.forecast.requests import published_objects
 from pipelines.producing.forecast.stage_costs import StageCosts
 from pipelines.producing.produce_epoch import PUBLISH_TASK_MEMORY_BYTES
@@ -37,6 +37,8 @@ class RunNeeds:
     """The exported dataset; 0 where it is there already."""
     interiors_bytes: int
     """What stages leave each other where parts wait for their shard's root."""
+    edges_bytes: int
+    """What stages leave each other where no dataset is written: neither a dataset nor interiors."""
     destination_bytes: int
     """All stored objects."""
     destination_objects: int
@@ -55,21 +57,25 @@ class RunNeeds:
         return cls(
             dataset_bytes=0 if exported else int(total * costs.dataset_ratio),
             interiors_bytes=int(total * costs.decoded_ratio),
+            edges_bytes=int(total * costs.edges_ratio),
             destination_bytes=int(total * (costs.stored_ratio if compressed else costs.decoded_ratio)),
             destination_objects=published_objects(shape, headers=True),
             worker_memory_bytes=min(WORKER_MEMORY_BYTES_MAX, WORKER_MEMORY_BYTES_MIN + WORK_BYTES_PER_SIZE * largest),
         )
 
 
-def run_seconds(shape: EpochShape, costs: StageCosts, workers: int, read_bytes_per_s: float | None, *, early: bool) -> float:
-    """Return how long a run takes on one machine, about, in seconds.
+def run_forecast(
+    shape: EpochShape, costs: StageCosts, workers: int, read_bytes_per_s: float | None, *, early: bool, direct: bool = False
+) -> EpochForecast:
+    """Return how a run on one machine goes, about.
 
     Args:
         workers: processes that work at once.
         read_bytes_per_s: most that is read from the node's disk; None for as much as it gives.
         early: parts go out before their shard is complete.
+        direct: no dataset is written.
     """
     cluster = Cluster(worker_cores=workers, cores_per_worker=workers, node_cores=workers, folders_mapped=True, start_s=RUN_START_S)
     if read_bytes_per_s is not None:
         cluster = replace(cluster, node_disk_bytes_per_s=read_bytes_per_s)
-    return forecast_epoch(shape, costs, cluster, early=early).last_part_s
+    return forecast_epoch(shape, costs, cluster, early=early, direct=direct)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from pipelines.bucket.epoch_claim import HeldClaim, remove_dead_claim
@@ -18,6 +18,7 @@ from pipelines.near.node.node_store import NodeSource
 from pipelines.near.node.rocksdb_reader import forget_readers
 from pipelines.near.trie.trie_walk_source import StateWalk, choose_node_source, tracked_shards
 from pipelines.producing.claimed_production import ClaimTerms, claimed
+from pipelines.producing.epoch_input import EpochInput
 from pipelines.producing.produce_epoch import EpochProduction, EpochResult, ProductionSettings
 from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.producing.watch.watch_poll import NodeView, look_at_node, read_chain_id, snapshot_block
@@ -84,6 +85,8 @@ class WatchProduction:
     publisher_for: Callable[[EpochContext], EpochPublisher]
     store_url: str
     settings: ProductionSettings
+    writes_dataset: Callable[[EpochInput], bool]
+    """Decides before each attempt whether the records are exported first: free space comes and goes."""
     open_executor: Callable[[], Executor]
     """Called for each attempt: what a dead executor leaves behind does not outlive its epoch."""
     terms: ClaimTerms
@@ -131,6 +134,8 @@ class WatchProduction:
             on_claim(run.claim)
             try:
                 source = choose_node_source(NodeSource(self.node_home, chosen, self.read_limit_bytes_per_s), self.state_walk)
+                found = EpochInput(chosen, tuple(shard.shard_uid for shard in context.shards), source)
+                settings = replace(self.settings, write_dataset=self.writes_dataset(found))
                 with closing(self.open_executor()) as executor:
                     return EpochProduction(
                         runner=StageRunner(executor, progress, run.keep_going),
@@ -139,7 +144,7 @@ class WatchProduction:
                         source=source,
                         datasets=(),
                         publisher=publisher,
-                        settings=self.settings,
+                        settings=settings,
                         described=source.describe(),
                         epoch_shard_ids=tuple(shard.shard_id for shard in context.shards),
                         before_manifest=run.confirm,
