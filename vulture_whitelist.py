@@ -75,6 +75,7 @@ _.retries
 read_flat_state
 write_flat_state
 _.state_roots
+_.block_timestamp
 
 # Fields of decoded values, read by name, printed as JSON or part of what a format says.
 nonce_index

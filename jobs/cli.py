@@ -99,7 +99,7 @@ _COMMANDS: dict[str, tuple[_Listed, ...]] = {
         _Listed("export", "Export an epoch's flat state as record batches, and prove that they hash to the chain's state root."),
         _Listed(
             "tables",
-            "Write an exported epoch as Parquet tables with typed columns: accounts, access keys, contract data and so on, a folder a kind.",
+            "Write an exported epoch as Parquet tables with typed columns: accounts, access keys, contract data and so on, a table a kind.",
         ),
         _Listed(
             "prove", "Prove what the state says of an account, access key, contract entry or contract code; also that it is not there."

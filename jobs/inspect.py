@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs.inspect_objects import object_document, print_facts, tables_shard_document
+from jobs.inspect_objects import object_document, print_facts, tables_catalogue_document
 from jobs.inspect_peer import peer_document, print_peer
 from jobs.options import Json
 from jobs.terminal import coloured, format_bytes, open_console, print_json
@@ -33,7 +33,7 @@ from pipelines.restoring.restore_epoch import RESULT_NAME
 from pipelines.stores.open_store import open_store
 from pipelines.stores.ranges import read_object
 from pipelines.stores.regular_file import read_regular
-from schemas.dataset.tables_summary import TABLES_NAME, TablesShard
+from schemas.dataset.tables_summary import CATALOGUE_NAME, TablesCatalogue
 from schemas.errors import EpochNotReadyError, InvalidInputError, MalformedPartError, StatecastError
 from schemas.nearcore.epoch_context import EpochContext
 from schemas.nearcore.state_part import Encoding, decode_partial_state, decode_state_part
@@ -90,8 +90,8 @@ def _document(what: str) -> dict[str, Any]:
     if local is not None and next(local.rglob("manifest.json"), None) is None:
         if next(local.rglob("shard.json"), None) is not None:
             return _dataset(what)
-        if (summaries := sorted(local.rglob(TABLES_NAME))) != []:
-            return _tables(what, summaries)
+        if (local / CATALOGUE_NAME).is_file():
+            return _tables(what, local / CATALOGUE_NAME)
         if "chain_id=" not in what and next(local.glob("chain_id=*"), None) is None:
             raise _unknown(what)
     return _epoch(what)
@@ -175,9 +175,8 @@ def _dataset(url: str) -> dict[str, Any]:
     return {"kind": "dataset", "url": url, "shards": shards}
 
 
-def _tables(what: str, summaries: list[Path]) -> dict[str, Any]:
-    shards = [tables_shard_document(TablesShard.from_bytes(_read(file), str(file))) for file in summaries]
-    return {"kind": "tables", "url": what, "shards": shards}
+def _tables(what: str, catalogue: Path) -> dict[str, Any]:
+    return {"kind": "tables", "url": what, **tables_catalogue_document(TablesCatalogue.from_bytes(_read(catalogue), str(catalogue)))}
 
 
 def _restored(home: Path) -> dict[str, Any] | None:

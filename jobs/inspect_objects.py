@@ -12,7 +12,7 @@ from rich.table import Table
 
 from pipelines.bittorrent.library import import_libtorrent
 from schemas.dataset.dataset_summary import DatasetSummary
-from schemas.dataset.tables_summary import TablesShard
+from schemas.dataset.tables_summary import TablesCatalogue, TablesEpoch, TablesShard
 from schemas.errors import StatecastError
 from schemas.nearcore.epoch_context import parse_epoch_context
 from schemas.nearcore.state_header import decode_state_header
@@ -109,6 +109,36 @@ def _tables(data: bytes, where: str) -> dict[str, Any]:
     return {"kind": "tables_shard", **tables_shard_document(TablesShard.from_bytes(data, where))}
 
 
+def _tables_epoch(data: bytes, where: str) -> dict[str, Any]:
+    epoch = TablesEpoch.from_bytes(data, where)
+    return {
+        "kind": "tables_epoch",
+        "epoch_height": epoch.epoch_height,
+        "epoch_id": str(epoch.epoch_id),
+        "missing_shard_ids": list(epoch.missing_shard_ids),
+        "shards": [shard.to_json() for shard in epoch.shards],
+    }
+
+
+def _tables_latest(data: bytes, where: str) -> dict[str, Any]:
+    entry = TablesCatalogue.latest_from_bytes(data, where)
+    return {"kind": "tables_latest", **entry.to_json()}
+
+
+def _tables_catalogue(data: bytes, where: str) -> dict[str, Any]:
+    return {"kind": "tables_catalogue", **tables_catalogue_document(TablesCatalogue.from_bytes(data, where))}
+
+
+def tables_catalogue_document(catalogue: TablesCatalogue) -> dict[str, Any]:
+    """Describe the finished epochs of a place of decoded tables."""
+    return {
+        "chain_id": catalogue.chain_id,
+        "selection": catalogue.selection.describe() or "everything",
+        "latest": None if catalogue.latest is None else catalogue.latest.epoch_height,
+        "epochs": [entry.to_json() for entry in catalogue.epochs],
+    }
+
+
 def tables_shard_document(shard: TablesShard) -> dict[str, Any]:
     """Describe the decoded tables of a shard."""
     return {
@@ -192,7 +222,20 @@ _BY_NAME: dict[ObjectKind, Callable[[bytes, str], dict[str, Any]]] = {
     ObjectKind.SCRUB: _scrub,
     ObjectKind.STATE_HEADER: _state_header,
 }
-_BY_CONTENT_JSON = (_proof, _tables, _dataset_shard, _catalogue, _latest, _claim, _lease, _scrub, _context)
+_BY_CONTENT_JSON = (
+    _proof,
+    _tables,
+    _tables_epoch,
+    _tables_catalogue,
+    _tables_latest,
+    _dataset_shard,
+    _catalogue,
+    _latest,
+    _claim,
+    _lease,
+    _scrub,
+    _context,
+)
 _BY_CONTENT = (_arrow_file, _torrent, _state_header)
 
 

@@ -11,12 +11,16 @@ from rich.table import Table
 from jobs.command_time import command_time
 from jobs.options import Epoch, EpochId, Json, RunOptions, ShardIds, epoch_selector, open_executor
 from jobs.terminal import format_bytes, open_console, open_progress, print_json
-from pipelines.dataset.tables.export_tables import chosen_shards, export_tables, prove_roots
+from pipelines.dataset.tables.export_tables import chosen_epoch, export_tables, prove_roots, require_recomputed
+from pipelines.dataset.tables.tables_place import TablesPlace
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.producing.shared_folders import require_readable, require_shared
+from schemas.dataset.tables_selection import TablesSelection
 from schemas.dataset.tables_summary import TablesShard
-from schemas.published.object_layout import EpochLayout
+from schemas.errors import InvalidInputError
+
+_WHAT = "What is written"
 
 
 def tables(
@@ -26,19 +30,58 @@ def tables(
     epoch: Epoch = None,
     epoch_id: EpochId = None,
     shard_id: ShardIds = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kind", help="A kind of record to write (account, access_key, …); may be repeated. Default: all.", rich_help_panel=_WHAT
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns", help="Columns to write of those that the kinds have, e.g. account_id,amount. Default: all.", rich_help_panel=_WHAT
+        ),
+    ] = None,
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw/--no-raw",
+            help="Write key and value as they are in the trie too: without them the state root can't be recomputed from the tables.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = True,
+    account: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--account",
+            help="An account whose records to write; may be repeated. Only files that can hold them are read. Default: all.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    contract: Annotated[
+        list[str] | None,
+        typer.Option("--contract", help="An account whose contract's code and entries to write; may be repeated.", rich_help_panel=_WHAT),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on a record that does not decode; else its row says why.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Recompute the state roots from the dataset's files first.")] = False,
     run: RunOptions,
     as_json: Json = False,
 ) -> None:
-    """Write an exported epoch as Parquet tables with typed columns: accounts, access keys, contract data and so on, a folder a kind.
+    """Write an exported epoch as Parquet tables with typed columns: accounts, access keys, contract data and so on, a table a kind.
 
     The dataset is what `statecast export` or `statecast restore` wrote; its state root was recomputed there. A rerun goes on where an
-    earlier one ended.
+    earlier one ended. Epochs of one chain go to one place, each with the same columns; its `_sql/views.sql` has views of the finished ones.
 
-    Example: `statecast tables dataset:///data/state --to /data/tables`
+    Examples:
+
+    `statecast tables dataset:///data/state --to /data/tables`
+
+    `statecast tables dataset:///data/state --to s3://lake/near --kind account --columns account_id,amount,locked --no-raw`
     """
-    shards = chosen_shards(dataset, epoch_selector(epoch, epoch_id), tuple(shard_id or ()))
+    selection = TablesSelection.choose(
+        tuple(kind or ()), _column_names(columns), raw, accounts=tuple(account or ()), contracts=tuple(contract or ())
+    )
+    context, shards = chosen_epoch(dataset, epoch_selector(epoch, epoch_id), tuple(shard_id or ()))
     with closing(open_progress()) as progress, closing(open_executor(run)) as executor:
         runner = StageRunner(executor, progress)
         require_readable(executor, "dataset", shards)
@@ -46,18 +89,28 @@ def tables(
         progress.note(f"decoding {shards[0].summary.source}, {executor.description}")
         if verify:
             prove_roots(runner, choose_kernel(run.kernel), shards)
-        written = export_tables(runner, shards, to, strict)
-    where = f"{to}/{EpochLayout.of(shards[0].summary.context).folder}"
+        require_recomputed(shards)
+        place = TablesPlace.take(to, context.chain_id, selection)
+        written = export_tables(runner, context, shards, place, strict)
     if as_json:
         document = {
             "message_type": "summary",
-            "tables": where,
+            "tables": to,
+            "epoch_height": context.epoch_height,
+            "epoch_id": str(context.epoch_id),
             "seconds": round(command_time.seconds(), 3),
             "shards": [_shard_json(shard) for shard in written],
         }
         print_json(document)
     else:
-        _print_summary(written, where)
+        _print_summary(written, f"{to}, epoch {context.epoch_height}")
+
+
+def _column_names(text: str | None) -> tuple[str, ...]:
+    names = () if text is None else tuple(name.strip() for name in text.split(","))
+    if text is not None and not all(names):
+        raise InvalidInputError(problem=f"{text!r:.80} is no list of columns", where="--columns", remedy="Write account_id,amount.")
+    return names
 
 
 def _shard_json(shard: TablesShard) -> dict[str, object]:

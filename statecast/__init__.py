@@ -1,8 +1,9 @@
-"""NEAR's state for Python programs: open a dataset or a published epoch by URL, scan it, prove and verify, fetch.
+"""NEAR's state for Python programs: open a dataset, tables or a published epoch by URL, scan, prove and verify, fetch.
 
 >>> import statecast
 >>> accounts = statecast.open_dataset("gs://bucket/state").scan(kinds=["account"], columns=["account_id", "amount"])
->>> accounts.polars().sort("amount").tail(10)
+>>> polars.DataFrame(accounts).sort("amount").tail(10)
+>>> statecast.scan("gs://bucket/tables", kind="account", epoch="latest").polars().select("account_id", "amount")
 >>> epoch = statecast.open_epoch("gs://bucket/prefix", trust=statecast.Trust(keys=["ed25519:…"]))
 >>> epoch.prove("alice.near").proof.to_bytes()
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from statecast.dataset import Dataset, Scan, open_dataset
     from statecast.epoch import Epoch, open_epoch
     from statecast.proof import verify_proof
+    from statecast.tables import TableScan, scan
     from statecast.trust import Trust
 
 __all__ = [
@@ -30,10 +32,12 @@ __all__ = [
     "FetchResult",
     "Scan",
     "StatecastError",
+    "TableScan",
     "Trust",
     "VerifiedProof",
     "open_dataset",
     "open_epoch",
+    "scan",
     "verify_proof",
 ]
 
@@ -43,10 +47,12 @@ _MODULES = {
     "FetchResult": "pipelines.fetching.fetch_result",
     "Scan": "statecast.dataset",
     "StatecastError": "schemas.errors",
+    "TableScan": "statecast.tables",
     "Trust": "statecast.trust",
     "VerifiedProof": "pipelines.proving.verify_trie_proof",
     "open_dataset": "statecast.dataset",
     "open_epoch": "statecast.epoch",
+    "scan": "statecast.tables",
     "verify_proof": "statecast.proof",
 }
 """Imported when first asked for: the command is in this package too, and shows its version without them."""

@@ -244,6 +244,7 @@ class DatasetSummary:
             "state_header_reason": self.state_header_reason,
             "verified_state_header_sha256": self.verified_state_header_sha256,
             "block_headers": [header.hex() for header in self.context.block_headers],
+            **({"flat_head_header": self.shard.flat_head_header.hex()} if self.shard.flat_head_header else {}),
         }
 
     @classmethod
@@ -265,7 +266,7 @@ class DatasetSummary:
             return cls(
                 context=replace(
                     context,
-                    shards=context.shards[:1],
+                    shards=(replace(context.shards[0], flat_head_header=bytes.fromhex(document.get("flat_head_header", ""))),),
                     block_headers=tuple(bytes.fromhex(header) for header in document.get("block_headers", ())),
                 ),
                 source=str(document["source"]),

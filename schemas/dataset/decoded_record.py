@@ -126,11 +126,6 @@ KIND_COLUMNS: Final[dict[TrieKeyKind, tuple[str, ...]]] = {
 """The typed columns of each kind, in the schema's terms."""
 
 
-def kind_schema(kind: TrieKeyKind) -> pa.Schema:
-    """Return the schema of one kind's records: its typed columns and those that every kind has."""
-    return pa.schema([DECODED_SCHEMA.field(name) for name in columns_of([kind])])
-
-
 def columns_of(kinds: Iterable[TrieKeyKind]) -> list[str]:
     """Return the names of the columns that records of some kinds have, in the schema's order."""
     names = {*HEAD_COLUMNS, *TAIL_COLUMNS} | {name for kind in kinds for name in KIND_COLUMNS[kind]}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from schemas.errors import InvalidInputError
@@ -43,6 +43,9 @@ class ShardContext:
     """The block whose post-state the state root is, so the block that the flat state must stand at; None where unknown."""
     parent_shard_uid: ShardUId | None = None
     """The shard that a resharding made this one out of; None where there is none or it is not known."""
+    flat_head_header: bytes = field(default=b"", repr=False, compare=False)
+    """Borsh header of the block of ``flat_head_target``, which it hashes to; empty where the source does not have it. It says when and at
+    which height the state was."""
 
     @property
     def shard_id(self) -> int:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ray.data.expressions import col
 
 from pipelines.dataset.tables.decode_tables import load_tables
 from pipelines.dataset.tables.decoded_span import select
-from pipelines.dataset.tables.export_tables import chosen_shards
+from pipelines.dataset.tables.export_tables import chosen_epoch, chosen_shards
 from pipelines.dataset.tables.flat_state_datasink import FlatStateDatasink
 from pipelines.dataset.tables.flat_state_datasource import FlatStateDatasource
-from schemas.errors import InvalidInputError, ObjectExistsError
+from pipelines.dataset.tables.tables_place import open_tables
+from schemas.errors import EpochNotReadyError, InvalidInputError, ObjectExistsError
 from statecast.ray_data import read_flat_state, write_flat_state
 from tests.support.exported import exported_localnet
 from tests.support.ray_cluster import ray_of_two_cores
@@ -76,10 +75,10 @@ def test_rows_go_back_into_tables_with_the_summary_last(tmp_path: Path) -> None:
     for shard in chosen_shards(source):
         tables = load_tables(shard, str(tmp_path))
         assert tables is not None and tables.complete and not tables.decode_errors
-        document: dict[str, Any] = json.loads((tmp_path / shard.folder / "tables.json").read_bytes())
-        assert sum(document["records_by_kind"].values()) == shard.summary.records
+        assert sum(tables.records_by_kind().values()) == shard.summary.records
+    assert open_tables(str(tmp_path)).entry.records == sum(RECORDS.values())
     with pytest.raises(ObjectExistsError):
-        FlatStateDatasink(chosen_shards(source), str(tmp_path)).on_write_start(None)
+        FlatStateDatasink(*chosen_epoch(source), str(tmp_path)).on_write_start(None)
 
 
 def test_rows_may_be_filtered_before(tmp_path: Path) -> None:
@@ -90,6 +89,8 @@ def test_rows_may_be_filtered_before(tmp_path: Path) -> None:
     found = [load_tables(shard, str(tmp_path)) for shard in chosen_shards(source)]
     assert [tables is not None and tables.complete for tables in found] == [False] * 4
     assert [tables is not None and list(tables.records_by_kind()) for tables in found] == [[], ["account"], [], []]
+    with pytest.raises(EpochNotReadyError, match=r"Finished are 6 \(.*, not complete\)"):
+        open_tables(str(tmp_path))
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     source = str(exported_localnet())
     with pytest.raises(InvalidInputError, match="which is not written here"):
         write_flat_state(read_flat_state(source), str(tmp_path), source=source, shard_ids=[0])
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not list(tmp_path.rglob("*.parquet"))
 
 
 def test_rows_without_all_columns_are_refused(tmp_path: Path) -> None:

@@ -62,7 +62,21 @@ from schemas.dataset.dataset_summary import (
     range_summary_to_bytes,
 )
 from schemas.dataset.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
-from schemas.dataset.tables_summary import TableFile, TablesShard, written_from_bytes, written_to_bytes
+from schemas.dataset.tables_selection import TablesSelection
+from schemas.dataset.tables_sql import athena_ddl, bigquery_ddl, duckdb_views
+from schemas.dataset.tables_summary import (
+    EpochEntry,
+    ShardEntry,
+    StateBlock,
+    TableFile,
+    TablesCatalogue,
+    TablesEpoch,
+    TablesRange,
+    TablesShard,
+    state_block_from_json,
+    written_from_bytes,
+    written_to_bytes,
+)
 from schemas.errors import DatasetError, InvalidInputError
 from schemas.ids import ZERO_HASH, CryptoHash, ShardUId, base58_encode
 from schemas.json_note import read_note
@@ -108,7 +122,28 @@ def _tables(data: bytes) -> object:
 
 def _tables_summaries() -> list[bytes]:
     file = TableFile("kind=account/x.parquet", "account", 5, 0, 900, "ab" * 32)
-    return [TablesShard(_context(), 5, None, (file, file)).to_bytes()]
+    one = TablesRange("x", "ab" * 32, 5, b"\0a", b"\0b")
+    return [TablesShard(_context(), _STATE_BLOCK, 5, None, TablesSelection(), True, (file, file), (one,)).to_bytes()]
+
+
+_STATE_BLOCK = StateBlock(100, 1_600_000_000_123_456)
+
+
+def _tables_epoch_bytes() -> list[bytes]:
+    shards = [ShardEntry.of(TablesShard.from_bytes(data, "fuzz")) for data in _tables_summaries()]
+    return [TablesEpoch("mainnet", 7, _context().epoch_id, tuple(shards), (3,)).to_bytes()]
+
+
+def _tables_catalogue() -> TablesCatalogue:
+    (epoch,) = _tables_epoch_bytes()
+    selection = TablesSelection.choose(("account",), ("amount",), False, ("a.near",))
+    return TablesCatalogue("mainnet", selection).with_epoch(replace(EpochEntry.of(TablesEpoch.from_bytes(epoch, "fuzz")), complete=True))
+
+
+def _read_catalogue(data: bytes) -> object:
+    catalogue = TablesCatalogue.from_bytes(data, "fuzz")
+    views = [make("gs://bucket", catalogue) for make in (duckdb_views, bigquery_ddl, athena_ddl)]
+    return catalogue.to_bytes(), catalogue.latest_to_bytes(), views
 
 
 @lru_cache
@@ -384,7 +419,34 @@ def decoders() -> tuple[Decoder, ...]:
             (range_summary_from_bytes, RangeSummary.from_json, RecordsFile.from_json),
             _JSON,
         ),
-        Decoder("tables summary", _tables, _tables_summaries, (TablesShard.from_bytes, TableFile.from_json), _JSON),
+        Decoder(
+            "tables summary",
+            _tables,
+            _tables_summaries,
+            (TablesShard.from_bytes, TableFile.from_json, TablesRange.from_json, TablesSelection.from_json, state_block_from_json),
+            _JSON,
+        ),
+        Decoder(
+            "tables of an epoch",
+            lambda data: TablesEpoch.from_bytes(data, "fuzz").to_bytes(),
+            _tables_epoch_bytes,
+            (TablesEpoch.from_bytes, ShardEntry.from_json),
+            _JSON,
+        ),
+        Decoder(
+            "catalogue of tables",
+            _read_catalogue,
+            lambda: [_tables_catalogue().to_bytes()],
+            (TablesCatalogue.from_bytes, EpochEntry.from_json),
+            _JSON,
+        ),
+        Decoder(
+            "pointer to the latest tables",
+            lambda data: TablesCatalogue.latest_from_bytes(data, "fuzz").to_json(),
+            lambda: [_tables_catalogue().latest_to_bytes() or b""],
+            (TablesCatalogue.latest_from_bytes,),
+            _JSON,
+        ),
         Decoder(
             "note of written tables",
             lambda data: written_from_bytes(data, "f", "fuzz"),

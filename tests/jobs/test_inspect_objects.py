@@ -64,7 +64,9 @@ WRITTEN = {
     "dataset/**/shard.json": "dataset_shard",
     "dataset/**/*.arrow": "record_batches",
     "tables/**/*.parquet": "record_batches",
-    "tables/**/tables.json": "tables_shard",
+    "tables/_epochs/*/tables.json": "tables_epoch",
+    "tables/_epochs/*/*/tables.json": "tables_shard",
+    "tables/_catalogue.json": "tables_catalogue",
 }
 
 

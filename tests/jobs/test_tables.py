@@ -20,7 +20,7 @@ from pipelines.dataset.arrow_dataset import ShardDataset
 from pipelines.dataset.tables.decoded_records import decode_batch
 from pipelines.dataset.tables.export_tables import chosen_shards
 from schemas.dataset.dataset_summary import shard_folder
-from schemas.dataset.decoded_record import kind_schema
+from schemas.dataset.tables_selection import TablesSelection
 from schemas.dataset.tables_summary import TablesShard
 from schemas.errors import DatasetError
 from schemas.nearcore.access_key import AccessKey, decode_access_key
@@ -52,7 +52,13 @@ def localnet_tables() -> Path:
 
 def files_of(folder: Path, kind: str) -> str:
     """Return the pattern of a kind's files in all shards."""
-    return str(folder / "chain_id=*" / "epoch_height=*" / "epoch_id=*" / "shard_uid=*" / f"kind={kind}" / "*.parquet")
+    return str(folder / f"kind={kind}" / "chain_id=*" / "epoch_height=*" / "shard_id=*" / "*.parquet")
+
+
+def side_file(folder: Path, shard: ShardDataset) -> Path:
+    """Return the summary of a shard's tables."""
+    context, shard_id = shard.summary.context, shard.summary.shard.shard_id
+    return folder / "_epochs" / f"epoch_height={context.epoch_height}" / f"shard_id={shard_id}" / "tables.json"
 
 
 def query(sql: str) -> list[tuple[Any, ...]]:
@@ -78,7 +84,7 @@ def test_kinds_and_records_are_those_of_the_dataset() -> None:
         ((rows, errors),) = query(f"select count(*), count(decode_error) from read_parquet('{files_of(localnet_tables(), kind)}')")
         assert (rows, errors) == (count, 0)
     for shard in chosen_shards(str(exported_localnet())):
-        document = json.loads((localnet_tables() / shard.folder / "tables.json").read_bytes())
+        document = json.loads(side_file(localnet_tables(), shard).read_bytes())
         assert sum(document["records_by_kind"].values()) == document["records"] == shard.summary.records
         assert document["verified_state_root"] == str(shard.summary.shard.state_root)
         assert document["complete"]
@@ -86,8 +92,7 @@ def test_kinds_and_records_are_those_of_the_dataset() -> None:
 
 def test_a_number_that_no_integer_is_makes_a_summary_a_damaged_one() -> None:
     """JSON has numbers that are too large for one."""
-    (summary, *_) = localnet_tables().glob("chain_id=*/epoch_height=*/epoch_id=*/shard_uid=*/tables.json")
-    text = summary.read_text()
+    text = side_file(localnet_tables(), chosen_shards(str(exported_localnet()))[0]).read_text()
     assert TablesShard.from_bytes(text.encode(), "here").records > 0
     changed = re.sub(r'"source_records": \d+', '"source_records": 1e400', text)
     with pytest.raises(DatasetError, match="lacks or misstates a field"):
@@ -124,12 +129,13 @@ def test_partitions_of_the_folders_names_agree_with_the_columns() -> None:
     """DuckDB and polars may prune by kind and shard."""
     pattern = files_of(localnet_tables(), "*")
     rows = query(
-        f"select shard_uid, count(*) from read_parquet('{pattern}', hive_partitioning=true, union_by_name=true)"
+        f"select shard_uid, shard_id, count(*) from read_parquet('{pattern}', hive_partitioning=true, union_by_name=true)"
         " where kind = 'access_key' group by all order by all"
     )
-    frame = polars.scan_parquet(files_of(localnet_tables(), "access_key"), hive_partitioning=True)
-    assert rows == sorted(frame.group_by("shard_uid").len().collect().rows())
-    assert sum(count for _, count in rows) == RECORDS["access_key"]
+    frame = polars.scan_parquet(localnet_tables() / "kind=access_key")
+    assert rows == sorted(frame.group_by("shard_uid", "shard_id").len().collect().rows())
+    assert [f"s{shard_id}.v0" for _, shard_id, _ in rows] == [shard_uid for shard_uid, _, _ in rows]
+    assert sum(count for _, _, count in rows) == RECORDS["access_key"]
 
 
 def test_accounts_and_access_keys_of_a_real_chain_encode_to_their_bytes() -> None:
@@ -175,8 +181,8 @@ def test_a_rerun_writes_nothing_anew_and_mends_what_is_gone(tmp_path: Path) -> N
     """The same names and bytes; a file of another run is removed."""
     write_tables(exported_localnet(), tmp_path)
     before = objects_in(tmp_path)
-    victim = next(tmp_path.rglob("kind=account/*.parquet"))
-    stamp = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("kind=*/*.parquet") if path.parent.parent != victim.parent.parent}
+    victim = next(tmp_path.glob("kind=account/**/*.parquet"))
+    stamp = {path: path.stat().st_mtime_ns for path in tmp_path.glob("kind=*/**/*.parquet") if path.parent.name != victim.parent.name}
     victim.unlink()
     (victim.parent / "write-old.parquet").write_bytes(b"left over")
     write_tables(exported_localnet(), tmp_path)
@@ -217,7 +223,11 @@ def test_a_changed_record_is_found_by_verify(tmp_path: Path) -> None:
 
 
 def test_a_tables_columns_are_those_of_its_kind() -> None:
-    """Types too."""
+    """Types too; none is a key of the path."""
     for kind in RECORDS:
-        for path in localnet_tables().rglob(f"kind={kind}/*.parquet"):
-            assert pyarrow.parquet.read_schema(path).equals(kind_schema(TrieKeyKind(kind)), check_metadata=False)
+        paths = list(localnet_tables().glob(f"kind={kind}/**/*.parquet"))
+        assert len(paths) == 4
+        for path in paths:
+            schema = pyarrow.parquet.ParquetFile(path).schema_arrow
+            assert schema.equals(TablesSelection().schema(TrieKeyKind(kind)), check_metadata=False)
+            assert not {"kind", "chain_id", "epoch_height", "shard_id"} & {*schema.names}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipelines.producing.watch.watch_decisions import WatchLedger
 from pipelines.trust.freshness import AcceptedManifests
 from schemas.dataset.dataset_summary import DatasetSummary
-from schemas.dataset.tables_summary import TablesShard
+from schemas.dataset.tables_summary import TablesCatalogue, TablesEpoch, TablesShard
 from schemas.errors import ManifestError, StatecastError
 from schemas.json_document import decode_json
 from schemas.json_limits import DEPTH_MAX, JsonLimits
@@ -85,6 +85,8 @@ PARSERS: dict[str, Callable[[bytes, str], object]] = {
     "watch ledger": WatchLedger.parse,
     "dataset summary": DatasetSummary.from_bytes,
     "tables": TablesShard.from_bytes,
+    "tables of an epoch": TablesEpoch.from_bytes,
+    "catalogue of tables": TablesCatalogue.from_bytes,
     "epoch context": parse_epoch_context,
 }
 

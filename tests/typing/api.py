@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import assert_type
+
+import duckdb
+import polars
 
 import statecast
 
@@ -25,6 +29,23 @@ def of_datasets() -> None:
     batches: Iterator[object] = scan.batches()
     dataset.scan(["account"])  # type: ignore[call-arg, list-item]
     del batches
+
+
+def of_tables() -> None:
+    """Choose a table of an epoch, and a library."""
+    table = statecast.scan("gs://bucket/tables", kind="account", epoch="latest")
+    assert_type(table, statecast.TableScan)
+    assert_type(table.kind, str)
+    assert_type(table.chain_id, str)
+    assert_type(table.epoch_height, int)
+    assert_type(table.epoch_id, str)
+    assert_type(table.block_height, int | None)
+    assert_type(table.block_timestamp, datetime | None)
+    assert_type(table.rows, int)
+    assert_type(table.polars(), polars.LazyFrame)
+    assert_type(table.duckdb(), duckdb.DuckDBPyRelation)
+    statecast.scan("gs://bucket/tables", kind="account", epoch=2950)
+    statecast.scan("gs://bucket/tables", "account")  # type: ignore[call-arg]
 
 
 def of_epochs() -> None:

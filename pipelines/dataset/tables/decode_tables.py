@@ -1,44 +1,59 @@
-"""Decoded tables: the records of an Arrow dataset become Parquet files with typed columns, one task a file of the dataset.
+"""Decoded tables of one shard: the records of an Arrow dataset become Parquet files with typed columns, one task a file of the dataset.
 
-A file is put together in memory and stored whole, and ``tables.json`` comes last, so nothing half-written is ever taken for tables.
+The shard's ``tables.json`` comes last, so nothing half-written is ever taken for tables.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipelines.dataset.arrow_dataset import ShardDataset, read_dataset
 from pipelines.dataset.tables.decoded_span import DecodedSpan, Selection, decoded_spans
+from pipelines.dataset.tables.key_intervals import key_intervals
+from pipelines.dataset.tables.table_writer import rewrite_table, write_tables
 from pipelines.stores.open_store import open_store
+from pipelines.stores.ranges import read_object
 from pipelines.stores.store import Store
-from schemas.dataset.dataset_summary import SUMMARY_BYTES_MAX, schema_metadata
-from schemas.dataset.decoded_record import kind_schema
-from schemas.dataset.tables_summary import TABLES_NAME, TableFile, TablesShard, written_from_bytes, written_to_bytes
-from schemas.errors import ObjectNotFoundError
+from schemas.dataset.dataset_summary import SUMMARY_BYTES_MAX
+from schemas.dataset.tables_selection import TablesSelection
+from schemas.dataset.tables_summary import (
+    TABLES_FORMAT,
+    TABLES_NAME,
+    StateBlock,
+    TableFile,
+    TablesRange,
+    TablesShard,
+    shard_side_folder,
+    table_folder,
+    written_from_bytes,
+    written_to_bytes,
+)
+from schemas.errors import DatasetError, ObjectMismatchError, ObjectNotFoundError
+from schemas.nearcore.block import decode_block_header
+from schemas.nearcore.epoch_context import ShardContext
 from schemas.nearcore.trie_key import TrieKeyKind
 
-ROW_GROUP_ROWS = 1 << 16
-"""Rows of a Parquet row group at least, but for a file's last: what a reader skips by statistics at once, and what a writer holds."""
-
-_UNREPEATING = ("key", "value", "value_hash", "public_key", "nonce", "data_key")
-"""Columns of which a dictionary would cost time and save nothing."""
+EarlierTables = Mapping[str, tuple[TableFile, ...]]
+"""By the sha256 of a dataset's file: the files of an earlier epoch that its records are in."""
 
 
 @dataclass(frozen=True, slots=True)
 class WriteTablesTask:
-    """Decodes one file of a dataset into a Parquet file for each kind of record in it."""
+    """Makes a Parquet file for each kind of record in one file of a dataset."""
 
     span: DecodedSpan
     """All of the file."""
     url: str
     """Where the tables go."""
+    selection: TablesSelection
+    earlier: tuple[TableFile, ...] | None = None
+    """An earlier epoch's tables of the same file; None where there are none."""
 
     def run(self) -> tuple[TableFile, ...]:
         """Write the files, or return what an earlier run left.
@@ -48,102 +63,121 @@ class WriteTablesTask:
             MalformedValueError: a record does not decode, in strict mode.
             StoreError: the tables can't be written.
         """
-        store, folder = open_store(self.url), self.span.dataset.folder
-        stem = PurePosixPath(self.span.file.name).stem
-        note = f"{folder}/written/{stem}.json"
-        fingerprint = f"{self.span.file.sha256}:{self.span.selection.strict}"
-        earlier = _earlier(store, folder, note, fingerprint)
-        if earlier is not None:
-            return earlier
-        files = write_tables(store, read_dataset(self.span.dataset), self.span.read(), stem)
+        store, dataset = open_store(self.url), read_dataset(self.span.dataset)
+        shard = shard_of(dataset, self.selection)
+        stem = _stem(self.span.file.name)
+        note = f"{shard_side_folder(shard.context.epoch_height, shard.shard_uid.shard_id)}/written/{stem}.json"
+        fingerprint = self._fingerprint(shard)
+        left = _left(store, note, fingerprint)
+        if left is not None:
+            return left
+        files = self._rewritten(store, shard, stem)
+        if files is None:
+            files = write_tables(store, shard, self.span.read(), stem)
         store.put(note, written_to_bytes(files, fingerprint))
         return files
 
+    def _fingerprint(self, shard: TablesShard) -> str:
+        """Digest what the files follow from: the records, what is written of them and how, and what all rows say."""
+        facts = (
+            TABLES_FORMAT,
+            self.span.file.sha256,
+            self.span.selection.strict,
+            self.selection.to_json(),
+            None if shard.block is None else shard.block.to_json(),
+            str(shard.context.epoch_id),
+            [str(self.selection.schema(kind)) for kind in self.selection.written_kinds],
+        )
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
-def write_tables(store: Store, dataset: ShardDataset, batches: Iterable[pa.RecordBatch], stem: str) -> tuple[TableFile, ...]:
-    """Store decoded records as a Parquet file for each kind in them.
+    def _rewritten(self, store: Store, shard: TablesShard, stem: str) -> tuple[TableFile, ...] | None:
+        """Write the files out of an earlier epoch's; None where those are not what they were."""
+        if self.earlier is None or self.span.selection.strict:
+            return None
+        found = []
+        for file in self.earlier:
+            try:
+                data = read_object(store, file.name, file.size)
+            except (ObjectNotFoundError, ObjectMismatchError):
+                return None
+            if hashlib.sha256(data).hexdigest() != file.sha256:
+                return None
+            found.append((TrieKeyKind(file.kind), pa.py_buffer(data)))
+        return tuple(rewrite_table(store, shard, kind, data, stem) for kind, data in found)
 
-    Args:
-        dataset: whose epoch and shard the records are of.
-        batches: with at least the columns of their records' kinds.
-        stem: of the files' names.
-    """
+
+def shard_of(dataset: ShardDataset, selection: TablesSelection) -> TablesShard:
+    """Return what is known of a shard's tables before they are made."""
     summary = dataset.summary
-    metadata = schema_metadata(summary.context, summary.shard, summary.memory_usage)
-    writers: dict[str, _KindWriter] = {}
-    for batch in batches:
-        table = pa.Table.from_batches([batch])
-        kinds = table.column("kind").unique().to_pylist()
-        for kind in kinds:
-            of_kind = table if len(kinds) == 1 else table.filter(pc.equal(table.column("kind"), kind))
-            if kind not in writers:
-                writers[kind] = _KindWriter(kind, metadata)
-            writers[kind].add(of_kind)
-    return tuple(writer.put(store, dataset.folder, stem) for writer in writers.values())
+    # The block headers are the dataset's own concern.
+    context = replace(summary.context, block_headers=())
+    return TablesShard(
+        context, _state_block(summary.shard), summary.records, summary.verified_state_root, selection, complete=False, files=()
+    )
 
 
-class _KindWriter:
-    """Puts one kind's Parquet file together, a row group at a time."""
+def _state_block(shard: ShardContext) -> StateBlock | None:
+    """Return the block that a shard's state is after, out of its header; None where the source had none.
 
-    def __init__(self, kind: str, metadata: dict[bytes, bytes]) -> None:
-        self._kind = kind
-        self._schema = kind_schema(TrieKeyKind(kind)).with_metadata(metadata)
-        self._sink = pa.BufferOutputStream()
-        repeating = [name for name in self._schema.names if name not in _UNREPEATING]
-        self._writer = pq.ParquetWriter(self._sink, self._schema, compression="zstd", use_dictionary=repeating)
-        self._waiting: list[pa.Table] = []
-        self._waiting_rows = 0
-        self._records = 0
-        self._decode_errors = 0
-
-    def add(self, table: pa.Table) -> None:
-        self._waiting.append(table.select(self._schema.names).replace_schema_metadata(self._schema.metadata))
-        self._waiting_rows += table.num_rows
-        self._records += table.num_rows
-        self._decode_errors += table.num_rows - table.column("decode_error").null_count
-        if self._waiting_rows >= ROW_GROUP_ROWS:
-            self._write_group()
-
-    def _write_group(self) -> None:
-        self._writer.write_table(pa.concat_tables(self._waiting), row_group_size=self._waiting_rows)
-        self._waiting, self._waiting_rows = [], 0
-
-    def put(self, store: Store, folder: str, stem: str) -> TableFile:
-        if self._waiting:
-            self._write_group()
-        self._writer.close()
-        data = self._sink.getvalue()
-        name = f"kind={self._kind}/{stem}.parquet"
-        store.put(f"{folder}/{name}", data)
-        return TableFile(name, self._kind, self._records, self._decode_errors, data.size, hashlib.sha256(data).hexdigest())
+    Raises:
+        IntegrityError: the header does not hash to the block.
+    """
+    if not shard.flat_head_header:
+        return None
+    header = decode_block_header(shard.flat_head_header, f"header of the block of shard {shard.shard_uid}", shard.flat_head_target)
+    return StateBlock(header.height, header.timestamp_ns // 1000)
 
 
-def plan_tables(dataset: ShardDataset, url: str, strict: bool = False) -> list[WriteTablesTask]:
-    """Return a task a file of a shard's dataset."""
-    return [WriteTablesTask(span, url) for span in decoded_spans(dataset, Selection(columns=None, strict=strict))]
+def plan_tables(
+    dataset: ShardDataset, url: str, selection: TablesSelection, strict: bool = False, earlier: EarlierTables | None = None
+) -> list[WriteTablesTask]:
+    """Return a task a file of a shard's dataset that can hold selected records."""
+    names = None
+    if selection.columns:
+        names = tuple(dict.fromkeys(name for kind in selection.written_kinds for name in selection.schema(kind).names))
+        names = ("kind", *(name for name in names if name not in ("epoch_id", "block_height", "block_timestamp", "shard_uid")))
+    wanted = Selection(
+        columns=names,
+        kinds=None if len(selection.written_kinds) == len(TrieKeyKind) else frozenset(selection.written_kinds),
+        strict=strict,
+        keys=key_intervals(selection.accounts, selection.contracts) if selection.accounts or selection.contracts else None,
+    )
+    return [WriteTablesTask(span, url, selection, (earlier or {}).get(span.file.sha256)) for span in decoded_spans(dataset, wanted)]
 
 
-def finish_tables(dataset: ShardDataset, url: str, written: Iterable[Sequence[TableFile]]) -> TablesShard:
-    """Write ``tables.json``: from here on the shard's tables are complete. Files of earlier tables that are not of these are removed.
+def finish_tables(
+    dataset: ShardDataset,
+    url: str,
+    selection: TablesSelection,
+    written: Iterable[Sequence[TableFile]],
+    *,
+    complete: bool | None = None,
+) -> TablesShard:
+    """Write the shard's ``tables.json``: from here on its tables are complete. Files of earlier tables that are not of these are removed.
 
     Args:
         written: what the tasks left.
+        complete: whether all selected records are there; None where the tasks read the dataset's files.
     """
     summary = dataset.summary
     files = tuple(sorted((file for group in written for file in group), key=lambda file: file.name))
-    # The block headers are the dataset's own concern.
-    context = replace(summary.context, block_headers=())
-    tables = TablesShard(context, summary.records, summary.verified_state_root, files)
+    shard = replace(shard_of(dataset, selection), files=files, complete=complete is None or complete)
+    if complete is None:
+        ranges = tuple(TablesRange(_stem(file.name), file.sha256, file.records, file.first_key, file.last_key) for file in summary.files)
+        shard = replace(shard, ranges=ranges)
     store = open_store(url)
-    kept = {f"{dataset.folder}/{file.name}" for file in files}
+    name = _tables_name(shard)
+    kept = {file.name for file in files}
+    context = shard.context
+    folders = [table_folder(kind, context.chain_id, context.epoch_height, shard.shard_uid.shard_id) for kind in TrieKeyKind]
     # A reader of all files in the folder would take an earlier run's for these.
-    strays = [info.name for info in store.list(dataset.folder) if info.name.startswith(f"{dataset.folder}/kind=") and info.name not in kept]
+    strays = [info.name for folder in folders for info in store.list(folder) if info.name not in kept]
     if strays:
-        store.delete(f"{dataset.folder}/{TABLES_NAME}")
-        for name in strays:
-            store.delete(name)
-    store.put(f"{dataset.folder}/{TABLES_NAME}", tables.to_bytes())
-    return tables
+        store.delete(name)
+        for stray in strays:
+            store.delete(stray)
+    store.put(name, shard.to_bytes())
+    return shard
 
 
 def load_tables(dataset: ShardDataset, url: str) -> TablesShard | None:
@@ -152,20 +186,58 @@ def load_tables(dataset: ShardDataset, url: str) -> TablesShard | None:
     Raises:
         DatasetError: the summary can't be decoded.
     """
-    name = f"{dataset.folder}/{TABLES_NAME}"
+    context = dataset.summary.context
+    return read_shard_tables(open_store(url), context.epoch_height, dataset.summary.shard.shard_id)
+
+
+def read_shard_tables(store: Store, epoch_height: int, shard_id: int, sha256: str | None = None) -> TablesShard | None:
+    """Return the finished tables of a shard; None where there are none.
+
+    Args:
+        sha256: of the summary, where the epoch's summary names it.
+    Raises:
+        DatasetError: the summary can't be decoded, or is another than it was.
+    """
+    name = f"{shard_side_folder(epoch_height, shard_id)}/{TABLES_NAME}"
     try:
-        return TablesShard.from_bytes(open_store(url).get(name, 0, SUMMARY_BYTES_MAX + 1), f"{url}/{name}")
+        data = store.get(name, 0, SUMMARY_BYTES_MAX + 1)
     except ObjectNotFoundError:
         return None
+    where = f"{store.url}/{name}"
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise DatasetError(
+            problem="the shard's tables are others than the epoch's summary says",
+            where=where,
+            remedy="They are being written anew, or that run was stopped: let it end, or run it again.",
+        )
+    return TablesShard.from_bytes(data, where)
 
 
-def _earlier(store: Store, folder: str, note: str, fingerprint: str) -> tuple[TableFile, ...] | None:
+def earlier_tables(shard: TablesShard | None) -> EarlierTables:
+    """Return an epoch's tables of a shard by the dataset's files that they were made of."""
+    if shard is None:
+        return {}
+    by_stem: dict[str, list[TableFile]] = {one.stem: [] for one in shard.ranges}
+    for file in shard.files:
+        by_stem.setdefault(_stem(file.name), []).append(file)
+    return {one.source_sha256: tuple(by_stem[one.stem]) for one in shard.ranges}
+
+
+def _tables_name(shard: TablesShard) -> str:
+    return f"{shard_side_folder(shard.context.epoch_height, shard.shard_uid.shard_id)}/{TABLES_NAME}"
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).stem
+
+
+def _left(store: Store, note: str, fingerprint: str) -> tuple[TableFile, ...] | None:
     try:
         files = written_from_bytes(store.get(note, 0, SUMMARY_BYTES_MAX + 1), fingerprint, note)
     except ObjectNotFoundError:
         return None
     if files is None:
         return None
-    infos = [store.info(f"{folder}/{file.name}") for file in files]
+    infos = [store.info(file.name) for file in files]
     whole = all(info is not None and info.size == file.size for info, file in zip(infos, files, strict=True))
     return files if whole else None

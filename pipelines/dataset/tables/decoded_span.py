@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from pipelines.dataset.arrow_dataset import DatasetReference, RowSpan, ShardDataset, read_dataset
 from pipelines.dataset.tables.decoded_records import decode_batch
+from pipelines.dataset.tables.key_intervals import KeyInterval, rows_within
 from schemas.dataset.dataset_summary import RecordsFile
 from schemas.dataset.decoded_record import DECODED_SCHEMA, TAIL_COLUMNS, columns_of
 from schemas.errors import InvalidInputError
@@ -25,6 +26,8 @@ class Selection:
     """None for all."""
     strict: bool = False
     """Raise on a key or value that does not decode."""
+    keys: tuple[KeyInterval, ...] | None = None
+    """Ascending; None for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,8 @@ class DecodedSpan:
         dataset = read_dataset(self.dataset)
         shard_uid = str(dataset.summary.shard.shard_uid)
         for batch in dataset.read_span(self.span):
-            yield from decode_batch(batch, shard_uid, choice.columns, choice.kinds, choice.strict)
+            for rows in (batch,) if choice.keys is None else rows_within(batch, choice.keys):
+                yield from decode_batch(rows, shard_uid, choice.columns, choice.kinds, choice.strict)
 
 
 def decoded_spans(dataset: ShardDataset, selection: Selection, pieces_per_file: int = 1) -> Iterator[DecodedSpan]:
@@ -63,14 +67,17 @@ def decoded_spans(dataset: ShardDataset, selection: Selection, pieces_per_file: 
         pieces_per_file: how many spans a file is cut into, as far as it has record batches.
     """
     for index, file in enumerate(dataset.summary.files):
-        if not _may_hold(file, selection.kinds):
+        if not _may_hold(file, selection):
             continue
         for start, stop in _pieces(file.batch_rows, pieces_per_file):
             yield DecodedSpan(dataset.reference, file, RowSpan(index, start, stop), selection)
 
 
-def _may_hold(file: RecordsFile, kinds: Collection[TrieKeyKind] | None) -> bool:
-    """Tell by a file's first and last key whether it can hold records of some kinds."""
+def _may_hold(file: RecordsFile, selection: Selection) -> bool:
+    """Tell by a file's first and last key whether it can hold chosen records."""
+    kinds, keys = selection.kinds, selection.keys
+    if keys is not None and not any(interval.overlaps(file.first_key, file.last_key) for interval in keys):
+        return False
     if kinds is None:
         return True
     first, last = (key[0] if key else -1 for key in (file.first_key, file.last_key))

@@ -1,7 +1,7 @@
 """Decoded records out of a Ray dataset into the layout of decoded tables: `write_flat_state`.
 
 Each write task stores its Parquet files whole, under names of this write alone; the driver writes ``tables.json`` of every shard once all
-are stored. Until then, and after a failure, there are no tables for a reader.
+are stored, and enters the epoch in the catalogue. Until then, and after a failure, there are no tables for a reader.
 """
 
 from __future__ import annotations
@@ -13,13 +13,18 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.dataset.arrow_dataset import ShardDataset, read_dataset
-from pipelines.dataset.tables.decode_tables import finish_tables, load_tables, write_tables
+from pipelines.dataset.tables.decode_tables import finish_tables, load_tables, shard_of
 from pipelines.dataset.tables.decoded_records import DECODED_ROWS_MAX
-from pipelines.dataset.tables.export_tables import chosen_shards
+from pipelines.dataset.tables.export_tables import chosen_epoch
+from pipelines.dataset.tables.table_writer import write_tables
+from pipelines.dataset.tables.tables_place import TablesPlace
 from pipelines.stores.open_store import open_store
 from schemas.dataset.decoded_record import DECODED_SCHEMA
+from schemas.dataset.tables_selection import TablesSelection
 from schemas.dataset.tables_summary import TableFile
 from schemas.errors import InvalidInputError, ObjectExistsError, StatecastError
+from schemas.nearcore.epoch_context import EpochContext
+from schemas.nearcore.trie_key import TrieKeyKind
 
 # After our own: what imports Ray first sets what Ray reads from the environment.
 import pipelines.dataset.tables.flat_state_datasource  # isort: skip  # noqa: F401
@@ -36,13 +41,15 @@ WRITE_ROWS_MIN = 1 << 18
 class FlatStateDatasink(ray.data.Datasink):  # type: ignore[misc]
     """Takes rows with the columns of ``DECODED_SCHEMA``."""
 
-    def __init__(self, shards: Sequence[ShardDataset], url: str) -> None:
+    def __init__(self, context: EpochContext, shards: Sequence[ShardDataset], url: str) -> None:
         """Take the epoch.
 
         Args:
+            context: of the epoch.
             shards: the exported shards whose records the rows are.
             url: where the tables go.
         """
+        self._context = context
         # The sink goes to every write task.
         self._shards = {str(shard.summary.shard.shard_uid): shard.reference for shard in shards}
         self._url = url
@@ -54,20 +61,20 @@ class FlatStateDatasink(ray.data.Datasink):  # type: ignore[misc]
         return WRITE_ROWS_MIN
 
     def on_write_start(self, schema: pa.Schema | None = None) -> None:
-        """Refuse rows without the columns, and shards that have tables.
+        """Refuse rows without the columns, shards that have tables, and a place that holds other tables; take the place.
 
         Raises:
-            InvalidInputError: a column is missing.
+            InvalidInputError: a column is missing, or the tables there are of a selection.
             ObjectExistsError: a shard's tables are there.
+            DatasetError: tables of another chain, epoch or layout are there.
         """
         missing = [] if schema is None else sorted({*DECODED_SCHEMA.names} - {*schema.names})
         if missing:
             raise InvalidInputError(problem=f"the rows have no column {missing[0]}", remedy="Read them with all columns, decoded.")
         for name, shard in self._shards.items():
             if load_tables(read_dataset(shard), self._url) is not None:
-                raise ObjectExistsError(
-                    problem=f"shard {name} has tables already", where=f"{self._url}/{shard.folder}", remedy="Name another place."
-                )
+                raise ObjectExistsError(problem=f"shard {name} has tables already", where=self._url, remedy="Name another place.")
+        self._place().refuse_other_epoch(self._context)
 
     def write(self, blocks: Iterable[Any], ctx: Any) -> Written:
         """Store one task's rows. A task that runs twice stores the same names twice."""
@@ -82,23 +89,31 @@ class FlatStateDatasink(ray.data.Datasink):  # type: ignore[misc]
                 raise InvalidInputError(problem=f"a row is of shard {name}, which is not written here")
             rows = table.filter(pa.compute.equal(table.column("shard_uid"), name))
             batches = rows.to_batches(max_chunksize=DECODED_ROWS_MAX)
-            files = write_tables(store, read_dataset(shard), batches, f"write-{self._write_id}-{ctx.task_idx:06d}")
+            of_shard = shard_of(read_dataset(shard), TablesSelection())
+            files = write_tables(store, of_shard, batches, f"write-{self._write_id}-{ctx.task_idx:06d}", ascending=False)
             written.extend((name, file) for file in files)
         return written
 
     def on_write_complete(self, write_result: Any) -> None:
-        """Write ``tables.json`` of every shard."""
+        """Write ``tables.json`` of every shard, and enter the epoch in the catalogue."""
         written = [entry for task in write_result.write_returns for entry in task]
+        finished = []
         for name, shard in self._shards.items():
-            finish_tables(read_dataset(shard), self._url, [[file for uid, file in written if uid == name]])
+            files, dataset = [file for uid, file in written if uid == name], read_dataset(shard)
+            complete = sum(file.records for file in files) == dataset.summary.records
+            finished.append(finish_tables(dataset, self._url, TablesSelection(), [files], complete=complete))
+        self._place().finish(self._context, finished)
 
     def on_write_failed(self, error: Exception) -> None:
         """Remove what this write stored."""
         store = open_store(self._url)
-        for shard in self._shards.values():
-            for info in list(store.list(shard.folder)):
+        for kind in TrieKeyKind:
+            for info in list(store.list(f"kind={kind}")):
                 if f"/write-{self._write_id}-" in info.name:
                     store.delete(info.name)
+
+    def _place(self) -> TablesPlace:
+        return TablesPlace.take(self._url, self._context.chain_id, TablesSelection())
 
 
 def _checked(block: Any) -> pa.Table:
@@ -133,7 +148,7 @@ def write_flat_state(
         ObjectExistsError: a shard's tables are there.
         StoreError: the tables can't be written.
     """
-    sink = FlatStateDatasink(chosen_shards(source, epoch, shard_ids), url)
+    sink = FlatStateDatasink(*chosen_epoch(source, epoch, shard_ids), url)
     try:
         dataset.write_datasink(sink, **write_options)
     except Exception as error:

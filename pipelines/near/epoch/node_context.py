@@ -265,7 +265,13 @@ class OpenedNode:
         shard_uids = find_shard_uids(home, reader, chunks, layouts)
         parents = find_parents(reader, shard_uids, layouts)
         shards = [
-            ShardContext(shard_uid, chunk.prev_state_root, chunk.prev_block_hash, parents.get(shard_uid))
+            ShardContext(
+                shard_uid,
+                chunk.prev_state_root,
+                chunk.prev_block_hash,
+                parents.get(shard_uid),
+                _header_or_none(reader, chunk.prev_block_hash),
+            )
             for shard_uid, chunk in zip(shard_uids, chunks, strict=True)
         ]
         return EpochContext(
@@ -299,6 +305,12 @@ def _header(reader: ChainRows, block_hash: CryptoHash) -> BlockHeader:
     if row is None:
         raise EpochNotReadyError(problem=f"the node does not have the header of block {block_hash}", where=where, remedy=USE_CONTEXT)
     return decode_block_header(row, where, block_hash)
+
+
+def _header_or_none(reader: ChainRows, block_hash: CryptoHash) -> bytes:
+    """Return a header that nothing depends on; empty where the node does not have it."""
+    row = reader.get(BLOCK_HEADER, block_hash)
+    return b"" if row is None else decode_block_header(row, f"BlockHeader {block_hash}, {reader.folder}", block_hash).encoded
 
 
 def _unreachable(home: NodeHome, context: EpochContext) -> SourceError | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from schemas.dataset.decoded_record import AMOUNT_MAX, DECODED_SCHEMA, KIND_COLUMNS, decode_record, kind_schema
+from schemas.dataset.decoded_record import AMOUNT_MAX, DECODED_SCHEMA, KIND_COLUMNS, columns_of, decode_record
 from schemas.ids import CryptoHash
 from schemas.nearcore.access_key import decode_access_key
 from schemas.nearcore.account import decode_account
@@ -70,5 +70,5 @@ def test_the_hash_of_referenced_code_is_its_references() -> None:
 def test_every_kind_has_its_columns_in_the_schema() -> None:
     """No column is named that is not there, none is there that no kind fills."""
     assert set(KIND_COLUMNS) == set(TrieKeyKind)
-    named = {name for kind in TrieKeyKind for name in kind_schema(kind).names}
+    named = {name for kind in TrieKeyKind for name in columns_of([kind])}
     assert named == set(DECODED_SCHEMA.names)
