@@ -383,3 +383,8 @@ def main() -> None:
         code = _run(arguments)
     say_farewell()
     leave(code)
+
+
+if __name__ == "__main__":
+    # The module under its own name, where the others look for it.
+    import_module("jobs.cli").main()

@@ -1,7 +1,8 @@
 """An Airflow DAG that publishes each epoch of a NEAR chain: put it into the DAG folder of a worker beside the node.
 
 The truth is in the bucket: `produce --if-missing` looks there and ends at once where there is nothing to do, so the schedule may be
-as tight as wanted and a run may be repeated at will. Exit code 3 means that a rerun goes on; Airflow's retries are that rerun.
+as tight as wanted and a run may be repeated at will. Exit code 3 means that a rerun goes on; Airflow's retries are that rerun. Exit code 11
+means that there is no epoch yet, of the node or in the bucket: such a task is skipped, and no failure.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
+
+NO_EPOCH_YET = 11
 
 with DAG(
     dag_id="statecast",
@@ -25,11 +28,13 @@ with DAG(
     produce = BashOperator(
         task_id="produce",
         bash_command="statecast produce --node-home {{ params.node_home }} --to {{ params.to }} --epoch latest --if-missing --json",
+        skip_on_exit_code=NO_EPOCH_YET,
         execution_timeout=timedelta(hours=3),
     )
     collect = BashOperator(
         task_id="gc",
         bash_command="statecast gc {{ params.to }} --keep-epochs {{ params.keep_epochs }} --json",
+        skip_on_exit_code=NO_EPOCH_YET,
         execution_timeout=timedelta(hours=1),
     )
     produce >> collect

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -52,14 +53,14 @@ def _run(script: str, tmp_path: Path, *arguments: str) -> dict[str, Any]:
 
 @needs_schedulers
 def test_the_airflow_example_publishes_and_then_has_nothing_to_do(tmp_path: Path) -> None:
-    """Loaded by Airflow's DagBag; its first task is run twice by Airflow's operator."""
+    """Loaded by Airflow's DagBag; its tasks are run by Airflow's operator, that which collects also before the first epoch."""
     place = json.dumps({"node_home": str(localnet_home()), "to": str(tmp_path / "out")})
-    arguments = ("run_airflow_task.py", tmp_path, str(EXAMPLES / "airflow"), "statecast", "produce", place)
-    first, second = (_run(*arguments) for _ in range(2))
+    tasks = ("gc,produce", "produce,gc")
+    first, second = (_run("run_airflow_task.py", tmp_path, str(EXAMPLES / "airflow"), "statecast", ids, place) for ids in tasks)
     assert first["errors"] == {} and first["tasks"] == ["produce", "gc"]
     assert first["max_active_runs"] == 1 and first["catchup"] is False
-    assert json.loads(first["output"])["manifest_revision"] == 1
-    assert json.loads(second["output"])["nothing_to_do"] == "published"
+    assert first["outputs"][0] == "skipped" and json.loads(first["outputs"][1])["manifest_revision"] == 1
+    assert json.loads(second["outputs"][0])["nothing_to_do"] == "published" and json.loads(second["outputs"][1])["message_type"] == "summary"
 
 
 @needs_schedulers
@@ -67,11 +68,23 @@ def test_the_dagster_example_publishes_the_newest_epoch_and_one_of_the_past(tmp_
     """Loaded by Dagster; the job and one partition of the asset are run in its process."""
     place = json.dumps({"node_home": str(localnet_home()), "to": str(tmp_path / "out")})
     result = _run("run_dagster_job.py", tmp_path, str(EXAMPLES / "dagster" / "statecast_definitions.py"), place, "5")
-    assert result == {"schedules": ["*/5 * * * *"], "job": True, "asset": True}
+    # The newest epoch's height is a partition when it is published, those of the past are when they are asked for.
+    assert result["partitions"] == ["4", "5", "6"]
+    assert (result["job"], result["asset"]) == (True, True)
+    # On as soon as it is loaded, and never beside a run that is under way.
+    assert result["schedule"] == {"cron": "*/5 * * * *", "status": "RUNNING", "idle": "RunRequest", "busy": "SkipReason"}
     assert {name.split("/")[1] for name in objects_in(tmp_path / "out") if name.endswith("/manifest.json")} == {
         "epoch_height=5",
         "epoch_height=6",
     }
+
+
+def test_no_unit_with_a_deadline_waits_for_an_idle_disk() -> None:
+    """Beside a node that reads all the time the idle class gets nothing, and the epoch ends."""
+    texts = {unit.name: unit.read_text() for unit in (EXAMPLES / "systemd").glob("*.service")}
+    assert not [name for name, text in texts.items() if re.search(r"^IOSchedulingClass=idle|^CPUSchedulingPolicy=idle", text, re.MULTILINE)]
+    nodes = [text for text in texts.values() if "--read-limit" in text]
+    assert len(nodes) == 2 and all("IOSchedulingPriority=7\n" in text for text in nodes)
 
 
 @pytest.mark.parametrize("unit", sorted((EXAMPLES / "systemd").iterdir()), ids=lambda path: path.name)

@@ -12,7 +12,7 @@ import pytest
 from jobs import cli
 from pipelines.near.node.node_columns import EPOCH_INFO, FLAT_STORAGE_STATUS, STATE
 from pipelines.near.node.rocksdb_reader import RocksDbReader
-from schemas.errors import EXIT_CODES
+from schemas.errors import EXIT_CODES, EpochNotReadyError
 from schemas.ids import CryptoHash, ShardUId
 from tests.support.commands import epoch_folder, lasting_objects_in, objects_in, statecast, statecast_process
 from tests.support.native_wheel import needs_headers
@@ -54,6 +54,19 @@ def test_help_is_a_word_too() -> None:
     assert statecast("help").stdout == statecast("--help").stdout
     assert statecast("help", "keygen").stdout == statecast("keygen", "--help").stdout
     assert "readable by you alone" in statecast("help", "keygen").stdout
+
+
+@pytest.mark.parametrize("module", ["jobs.cli", "statecast"])
+def test_the_command_line_can_be_run_as_a_module(module: str) -> None:
+    """It does what the command does, with its exit codes."""
+    done = subprocess.run([sys.executable, "-m", module, "catalogue", "/nowhere"], capture_output=True, text=True, check=False)
+    assert (done.returncode, "no chain is published there" in done.stderr) == (EpochNotReadyError.exit_code, True)
+
+
+def test_the_module_of_a_command_is_no_program() -> None:
+    """It would do nothing and end well."""
+    done = subprocess.run([sys.executable, "-m", "jobs.keygen"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "statecast COMMAND" in done.stderr
 
 
 def test_the_version_is_printed() -> None:
