@@ -31,6 +31,7 @@ from pipelines.producing.backfill.backfill_status import BackfillStatus, Records
 from pipelines.producing.epoch_input import EpochInput
 from pipelines.producing.preflight.look import RunPlace
 from pipelines.producing.produce_epoch import ProductionSettings
+from pipelines.producing.publish.signing import Signer
 from pipelines.stores.held_work_folder import held_work_folder
 from schemas.errors import InvalidInputError, PartialResultError, StatecastError
 from schemas.shown_text import shown_url
@@ -114,7 +115,7 @@ def backfill(
     if plan:
         _print_plan(plan_backfill(assembled(InProcessExecutor(), SilentProgress())), publish.to, run.processes_beside_node, as_json)
         return
-    if not no_preflight:
+    if not no_preflight and (missing := _missing(wanted, publish, signer)):
         place = RunPlace(
             publish.to,
             work_url,
@@ -123,9 +124,9 @@ def backfill(
             workers_here(run, home),
             claims=False,
             encoding=publish.encoding,
-            epochs=len(wanted),
+            epochs=len(missing),
         )
-        require_fit(place, _one_epoch(wanted, node), home)
+        require_fit(place, _one_epoch(missing, node), home)
     with closing(open_progress()) as progress, closing(open_executor(run, beside_node=True)) as executor:
         beside = run.neighbour_note(read_limit)
         progress.note(
@@ -136,6 +137,19 @@ def backfill(
     _print_result(steps, as_json)
     if any(step.state is not StepState.PUBLISHED for step in steps):
         raise typer.Exit(PartialResultError.exit_code)
+
+
+def _missing(wanted: Sequence[WantedEpoch], publish: PublishOptions, signer: Signer | None) -> list[WantedEpoch]:
+    """Return the epochs that are not published yet, as far as that can be told: what can't be looked up is the run's own to complain of."""
+    missing: list[WantedEpoch] = []
+    for epoch in wanted:
+        if epoch.context is None:
+            continue
+        with suppress(StatecastError):
+            if publish.publisher(epoch.context, signer).whole_manifest(epoch.context, publish.num_parts) is not None:
+                continue
+        missing.append(epoch)
+    return missing
 
 
 def _one_epoch(wanted: Sequence[WantedEpoch], node: NodeInput) -> EpochInput | None:

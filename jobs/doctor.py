@@ -70,8 +70,8 @@ def doctor(
     if found is not None:
         place = replace(place, write_dataset=writes_dataset(dataset, place, found))
     findings += _attempted("space", lambda: folder_findings(place, found, size))
-    findings += machine_findings(place, size, home)
-    findings += _attempted("destination", lambda: destination_findings(place))
+    findings += machine_findings(place.workers, size, home)
+    findings += _attempted("destination", lambda: destination_findings(to, for_claim=place.claims))
     if place.workers is not None:
         worker = WORKER_MEMORY_BYTES_MAX if size is None else size.needs.worker_memory_bytes
         findings.append(settings_finding(machine_cores(), available_memory_bytes(), worker, beside_node=given.node_home is not None))

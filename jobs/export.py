@@ -11,6 +11,7 @@ from rich.table import Table
 from jobs.command_time import command_time
 from jobs.epoch_input import InputOptions
 from jobs.options import Json, RunOptions, open_executor
+from jobs.preflight import NoPreflight, require_room_for_dataset, workers_here
 from jobs.terminal import format_bytes, format_seconds, open_console, open_progress, print_json
 from pipelines.dataset.arrow_dataset import DATASET_SCHEME, ShardDataset
 from pipelines.dataset.export.export_epoch import export_epoch
@@ -33,6 +34,7 @@ def export(
     given: InputOptions,
     file_format: Annotated[FileFormat, typer.Option("--format", help="ipc (Arrow files) or parquet.")] = FileFormat.IPC,
     run: RunOptions,
+    no_preflight: NoPreflight = False,
     as_json: Json = False,
 ) -> None:
     """Export an epoch's flat state as record batches, and prove that they hash to the chain's state root.
@@ -47,6 +49,8 @@ def export(
         raise InvalidInputError(problem="export reads a node, genesis or records, not a dataset", where=f"--from {given.source}")
     url = to.removeprefix(DATASET_SCHEME)
     check_readable_again(url, "--to")
+    if not no_preflight:
+        require_room_for_dataset(url, workers_here(run, given.node_home), found, given.node_home)
     with closing(open_progress()) as progress, closing(open_executor(run, beside_node=given.node_home is not None)) as executor:
         runner = StageRunner(executor, progress)
         require_shared(executor, {"--to": url})

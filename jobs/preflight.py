@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,7 @@ from jobs.options import RunOptions
 from pipelines.near.node.node_home import NodeHome, read_node_home
 from pipelines.producing.epoch_input import EpochInput
 from pipelines.producing.preflight.finding import PreflightFinding, PreflightVerdict, require_no_failure
-from pipelines.producing.preflight.look import RunPlace, look_before_run
+from pipelines.producing.preflight.look import RunPlace, look_at_room, look_before_export, look_before_run
 from schemas.errors import SourceError
 
 NoPreflight = Annotated[
@@ -31,7 +32,32 @@ def require_fit(place: RunPlace, found: EpochInput | None, node_home: Path | Non
         InvalidInputError: something must be mended first.
         StoreError: the destination can't be written or read.
     """
-    findings = look_before_run(place, found, _home(node_home))
+    _require(look_before_run(place, found, _home(node_home)))
+
+
+def require_room(place: RunPlace, found: EpochInput, node_home: Path) -> None:
+    """Look at this machine alone before one epoch of many is made, and log what might be better.
+
+    Raises:
+        InvalidInputError: something must be mended first.
+    """
+    _require(look_at_room(place, found, _home(node_home)))
+
+
+def require_room_for_dataset(url: str, workers: int | None, found: EpochInput, node_home: Path | None) -> None:
+    """Take the look before an export, and log what might be better.
+
+    Args:
+        url: of the store where the dataset goes.
+        workers: processes that work at once on this machine; None where others do.
+    Raises:
+        InvalidInputError: something must be mended first.
+        StoreError: the store can't be written or read.
+    """
+    _require(look_before_export(url, workers, found, _home(node_home)))
+
+
+def _require(findings: Sequence[PreflightFinding]) -> None:
     for finding in findings:
         if finding.verdict is PreflightVerdict.WARN:
             structlog.get_logger().warning(_sentence(finding))

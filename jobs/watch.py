@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -24,7 +25,7 @@ from jobs.options import (
     open_executor,
     parse_duration_s,
 )
-from jobs.preflight import NoPreflight, require_fit, workers_here
+from jobs.preflight import NoPreflight, require_fit, require_room, workers_here
 from jobs.produce import default_work_folder
 from jobs.publish_options import PublishOptions
 from jobs.watch_log import LogFormat, WatchLog
@@ -34,6 +35,7 @@ from pipelines.kernel.choice import choose_kernel
 from pipelines.near.node.read_limit import give_node_the_disk
 from pipelines.near.trie.trie_walk_source import StateWalk
 from pipelines.producing.claimed_production import ClaimTerms
+from pipelines.producing.epoch_input import EpochInput
 from pipelines.producing.preflight.look import RunPlace
 from pipelines.producing.produce_epoch import ProductionSettings
 from pipelines.producing.watch.watch_metrics import WatchMetrics
@@ -137,8 +139,13 @@ def watch(
     contexts = rpc.contexts()
     # A watcher works alone in its folder: the default is neither a producer's nor that of a watcher of another node or other shards.
     work_url = work or default_work_folder(publish.to, "watch", str(home), *map(str, sorted(set(shard_id or ()))))
-    place = RunPlace(publish.to, work_url, None, workers=workers_here(run, home), claims=not ignore_claim)
     metrics, stop = WatchMetrics(), threading.Event()
+    place = RunPlace(publish.to, work_url, None, workers=workers_here(run, home), claims=not ignore_claim, encoding=publish.encoding)
+
+    def look(epoch: EpochInput) -> None:
+        # What was room for one epoch may be none for the next, which is larger and finds a fuller disk.
+        if not no_preflight:
+            require_room(replace(place, write_dataset=writes_dataset(dataset, place, epoch)), epoch, home)
 
     production = WatchProduction(
         node_home=str(home),
@@ -154,6 +161,7 @@ def watch(
         open_executor=lambda: open_executor(run, beside_node=True),
         terms=terms,
         keep_epochs=keep_epochs,
+        before_production=look,
     )
     with ExitStack() as stack:
         target = STANDARD_OUTPUT if log_format is LogFormat.JSON else events

@@ -60,7 +60,9 @@ def test_the_airflow_example_publishes_and_then_has_nothing_to_do(tmp_path: Path
     assert first["errors"] == {} and first["tasks"] == ["produce", "gc"]
     assert first["max_active_runs"] == 1 and first["catchup"] is False
     assert first["outputs"][0] == "skipped" and json.loads(first["outputs"][1])["manifest_revision"] == 1
-    assert json.loads(second["outputs"][0])["nothing_to_do"] == "published" and json.loads(second["outputs"][1])["message_type"] == "summary"
+    assert (
+        json.loads(second["outputs"][0])["nothing_to_do"] == "published" and json.loads(second["outputs"][1])["message_type"] == "summary"
+    )
 
 
 @needs_schedulers

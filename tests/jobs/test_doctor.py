@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.execution.progress import SilentProgress
+from pipelines.execution.stage_runner import go_on
+from pipelines.near.epoch.node_context import epoch_context_from_node
 from pipelines.producing.preflight import disk_space
 from pipelines.producing.preflight.disk_space import FreeSpace
+from pipelines.producing.watch.watch_node import Watcher
 from pipelines.stores.memory_store import OPENERS, MemoryStore
 from pipelines.stores.store import Data, ObjectInfo
+from schemas.ids import CryptoHash
 from tests.support.commands import Outcome, objects_in, statecast
 from tests.support.nodes import copied, localnet_home, tree
 from tests.support.productions import new_store_url
@@ -28,8 +33,8 @@ def _verdicts(outcome: Outcome) -> dict[str, str]:
     return {finding["name"]: finding["verdict"] for finding in outcome.document["findings"]}
 
 
-def _no_space(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk_space, "free_space", lambda _folder: FreeSpace(1, 1 << 20, None, writable=True))
+def _no_space(monkeypatch: pytest.MonkeyPatch, free_bytes: int = 1 << 20) -> None:
+    monkeypatch.setattr(disk_space, "free_space", lambda _folder: FreeSpace(1, free_bytes, None, writable=True))
 
 
 def test_a_node_that_can_be_published_has_nothing_to_be_mended(tmp_path: Path) -> None:
@@ -94,7 +99,45 @@ def test_a_full_disk_is_found_before_anything_is_read(tmp_path: Path, monkeypatc
         "backfill", "--node-home", localnet_home(), "--epochs", "6", "--to", tmp_path / "out", "--allow-unsigned", "--in-process"
     )
     assert past.code == 2 and "not enough space" in past.error_line
+    alone = statecast("export", "--node-home", localnet_home(), "--to", f"dataset://{tmp_path / 'out'}", "--in-process")
+    assert alone.code == 2 and "not enough space" in alone.error_line and "--to" in alone.error_line
     assert not (tmp_path / "out").exists()
+
+
+def test_an_export_can_be_begun_without_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the runs that publish."""
+    _no_space(monkeypatch)
+    options = ("--to", f"dataset://{tmp_path / 'out'}", "--shard-id", 0, "--in-process", "--no-preflight")
+    assert statecast("export", "--node-home", localnet_home(), *options).code == 0
+
+
+def test_a_watcher_looks_before_each_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its size, which is not known at the start: what does not fit is neither claimed nor read."""
+    attempts: list[CryptoHash] = []
+
+    def attempt_once(self: Watcher) -> None:
+        _no_space(monkeypatch)
+        attempts.append(epoch_context_from_node(localnet_home()).epoch_id)
+        self.work.produce(attempts[0], SilentProgress(), go_on, lambda _claim: pytest.fail("it was claimed"))
+
+    monkeypatch.setattr(Watcher, "run", attempt_once)
+    run = statecast("watch", "--node-home", localnet_home(), "--to", tmp_path / "out", "--allow-unsigned", "--in-process")
+    assert attempts and run.code == 2 and "not enough space: 1.0 MiB free, the run puts about" in run.error_line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_backfill_of_what_is_published_needs_no_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing to do is nothing to do, also on a full disk."""
+    options = ("--node-home", localnet_home(), "--epochs", "6", "--shard-id", 0, "--to", tmp_path, "--allow-unsigned", "--in-process")
+    assert statecast("backfill", *options).code == 0
+    before = tree(tmp_path)
+    _no_space(monkeypatch, free_bytes=1)
+    again = statecast("backfill", *options, "--json")
+    assert again.code == 0 and [step["state"] for step in again.document["steps"]] == ["published"]
+    assert tree(tmp_path) == before
+    for part in tmp_path.rglob("state_part_*"):
+        part.unlink()
+    assert "not enough space" in statecast("backfill", *options).error_line
 
 
 def test_a_plan_says_what_a_run_takes_and_what_is_published_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,12 @@ def test_an_attempt_writes_no_dataset_where_it_is_told_so(tmp_path: Path) -> Non
     """Which is asked before each attempt, of the epoch that it is for."""
     told, asked = Told(), list[EpochInput]()
     epoch_id = epoch_context_from_node(localnet_home()).epoch_id
-    work = replace(attempting(tmp_path), writes_dataset=lambda found: bool(asked.append(found)))
+
+    def asks_for_none(found: EpochInput) -> bool:
+        asked.append(found)
+        return False
+
+    work = replace(attempting(tmp_path), writes_dataset=asks_for_none)
     result = work.produce(epoch_id, told, lambda: None, lambda _: None)
     assert [found.context.epoch_id for found in asked] == [epoch_id]
     assert result.manifest_revision == 1 and "export" not in {step.stage for step in told.stages}

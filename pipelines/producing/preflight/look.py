@@ -100,12 +100,37 @@ def look_before_run(place: RunPlace, found: EpochInput | None, home: NodeHome | 
     Raises:
         StoreError: the destination can't be written or read.
     """
+    return (*look_at_room(place, found, home), *destination_findings(place.to, for_claim=place.claims))
+
+
+def look_at_room(place: RunPlace, found: EpochInput | None, home: NodeHome | None) -> tuple[PreflightFinding, ...]:
+    """Take the looks at this machine alone: folders, memory, open files.
+
+    Args:
+        found: the epoch to make; None where that is not known yet.
+        home: of the node that is read.
+    """
     size = None if found is None else run_size(found, place.encoding)
-    return (
-        *folder_findings(place, found, size),
-        *machine_findings(place, size, home),
-        *destination_findings(place),
+    return (*folder_findings(place, found, size), *machine_findings(place.workers, size, home))
+
+
+def look_before_export(url: str, workers: int | None, found: EpochInput, home: NodeHome | None) -> tuple[PreflightFinding, ...]:
+    """Take the looks before an epoch is exported alone: its folder, memory, open files, and whether its store can be written.
+
+    Args:
+        url: of the store where the dataset goes.
+        workers: processes that work at once on this machine; None where others do.
+        home: of the node that is read.
+    Raises:
+        StoreError: the store can't be written or read.
+    """
+    size = run_size(found)
+    dataset = 0 if size is None else size.needs.dataset_bytes
+    folder = open_store(url).local_root()
+    needs = (
+        () if folder is None else (FolderNeed("--to", folder, dataset, dataset, there=(folder / EpochLayout.of(found.context).folder,)),)
     )
+    return (*space_findings(needs), *machine_findings(workers, size, home), *destination_findings(url, for_claim=False))
 
 
 def folder_findings(place: RunPlace, found: EpochInput | None, size: RunSize | None) -> tuple[PreflightFinding, ...]:
@@ -129,13 +154,17 @@ def disk_holds_dataset(place: RunPlace, found: EpochInput, size: RunSize | None)
     return all(finding.verdict is not PreflightVerdict.FAIL for finding in space_findings(roomy))
 
 
-def machine_findings(place: RunPlace, size: RunSize | None, home: NodeHome | None) -> tuple[PreflightFinding, ...]:
-    """Judge memory and open files of this machine."""
+def machine_findings(workers: int | None, size: RunSize | None, home: NodeHome | None) -> tuple[PreflightFinding, ...]:
+    """Judge memory and open files of this machine.
+
+    Args:
+        workers: processes that work at once here; None where others do.
+    """
     findings: list[PreflightFinding] = []
-    if place.workers is not None:
+    if workers is not None:
         available = available_memory_bytes()
         worker = WORKER_MEMORY_BYTES_MAX if size is None else size.needs.worker_memory_bytes
-        memory = memory_finding(available, worker, place.workers)
+        memory = memory_finding(available, worker, workers)
         # How much an epoch of unknown size takes is a guess, on which no run is refused.
         findings.append(memory if size is not None or memory.verdict is not PreflightVerdict.FAIL else memory.softened())
     if home is not None:
@@ -143,19 +172,21 @@ def machine_findings(place: RunPlace, size: RunSize | None, home: NodeHome | Non
     return tuple(findings)
 
 
-def destination_findings(place: RunPlace) -> tuple[PreflightFinding, ...]:
+def destination_findings(url: str | None, *, for_claim: bool) -> tuple[PreflightFinding, ...]:
     """Try the destination, where there is one.
 
+    Args:
+        for_claim: an epoch is claimed there.
     Raises:
         StoreError: it can't be written or read.
     """
-    if place.to is None:
+    if url is None:
         return ()
-    store = open_store(place.to)
+    store = open_store(url)
     probe = probe_destination(store)
     if probe is None:
-        return (PreflightFinding("destination", PreflightVerdict.OK, "the folder is not there yet, and will be made", "", place.to),)
-    return probe_findings(probe, for_claim=place.claims)
+        return (PreflightFinding("destination", PreflightVerdict.OK, "the folder is not there yet, and will be made", "", url),)
+    return probe_findings(probe, for_claim=for_claim)
 
 
 def node_databases(home: NodeHome) -> tuple[Path, ...]:
@@ -172,9 +203,11 @@ def _folder_needs(place: RunPlace, size: RunSize | None, layout: EpochLayout | N
     edges = needs.edges_bytes if needs is not None and direct else 0
     in_work = place.dataset_url is None
     work = open_store(place.work_url).local_root()
+    # What another epoch has left is no part of this one.
+    own = "" if layout is None or place.epochs > 1 else layout.folder
     if work is not None:
         kept = dataset if in_work else edges
-        there = tuple(work / name for name in (("build",) if direct else ("build", "dataset")))
+        there = tuple(work / name / own for name in (("build",) if direct else ("build", "dataset")))
         yield FolderNeed("--work", work, kept + interiors_least, kept + interiors, there=there)
     if place.write_dataset and place.dataset_url is not None and (folder := open_store(place.dataset_url).local_root()) is not None:
         there = () if layout is None else (folder / layout.folder,)

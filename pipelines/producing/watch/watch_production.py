@@ -92,6 +92,8 @@ class WatchProduction:
     terms: ClaimTerms
     keep_epochs: int | None = None
     """None to delete nothing."""
+    before_production: Callable[[EpochInput], None] = lambda _epoch: None
+    """Given each epoch before it is claimed and read; what it raises ends the attempt."""
     _contexts: dict[CryptoHash, EpochContext] = field(default_factory=dict)
 
     def look(self) -> NodeView:
@@ -130,11 +132,12 @@ class WatchProduction:
         context = self._context(epoch_id)
         chosen = tracked_shards(self.node_home, context, self.shard_ids)
         publisher = self.publisher_for(chosen)
+        source = choose_node_source(NodeSource(self.node_home, chosen, self.read_limit_bytes_per_s), self.state_walk)
+        found = EpochInput(chosen, tuple(shard.shard_uid for shard in context.shards), source)
+        self.before_production(found)
         with claimed(self.store_url, chosen, self.terms, progress, keep_going) as run:
             on_claim(run.claim)
             try:
-                source = choose_node_source(NodeSource(self.node_home, chosen, self.read_limit_bytes_per_s), self.state_walk)
-                found = EpochInput(chosen, tuple(shard.shard_uid for shard in context.shards), source)
                 settings = replace(self.settings, write_dataset=self.writes_dataset(found))
                 with closing(self.open_executor()) as executor:
                     return EpochProduction(
@@ -146,7 +149,7 @@ class WatchProduction:
                         publisher=publisher,
                         settings=settings,
                         described=source.describe(),
-                        epoch_shard_ids=tuple(shard.shard_id for shard in context.shards),
+                        epoch_shard_ids=found.epoch_shard_ids,
                         before_manifest=run.confirm,
                     ).run()
             finally:
