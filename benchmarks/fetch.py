@@ -166,7 +166,7 @@ def measure_sum(root: Path, into: Path, sources: int, limit: float) -> SumFigure
 def measure_verification(root: Path, repeats: int) -> VerificationFigure:
     """Verify parts on one core, and hash and decode the same bytes beside it."""
     tasks = _tasks(root)
-    stored = [task.path.read_bytes() for task in tasks]
+    stored = [(root / task.part.object_name).read_bytes() for task in tasks]
 
     def verify() -> None:
         for task in tasks:
@@ -191,7 +191,7 @@ def _tasks(root: Path) -> list[VerifyPartTask]:
     step = max(1, len(shard.parts) // PARTS_VERIFIED_MAX)
     return [
         VerifyPartTask(
-            path=root / layout.state_part(shard.shard_id, PartId(part.part_id, shard.num_parts)),
+            held=root / layout.state_part(shard.shard_id, PartId(part.part_id, shard.num_parts)),
             part=FetchPart(
                 object_name=layout.state_part(shard.shard_id, PartId(part.part_id, shard.num_parts)),
                 shard_id=shard.shard_id,

@@ -210,7 +210,7 @@ def _plan_json(planned: FetchPlan, settings: FetchSettings) -> dict[str, object]
 def _result_json(result: FetchResult, settings: FetchSettings) -> dict[str, object]:
     return {
         "message_type": "summary",
-        "folder": str(result.folder),
+        "folder": str(_folder(result, settings)),
         "revision": result.revision,
         "manifest_source": result.manifest_source,
         "manifest_signers": result.manifest_signers,
@@ -222,6 +222,10 @@ def _result_json(result: FetchResult, settings: FetchSettings) -> dict[str, obje
         "trust": settings.policy.description,
         "epoch": result.layout.folder,
     }
+
+
+def _folder(result: FetchResult, settings: FetchSettings) -> Path:
+    return settings.into.absolute() / result.layout.folder
 
 
 def _print_plan(planned: FetchPlan, settings: FetchSettings) -> None:
@@ -250,7 +254,8 @@ def _print_plan(planned: FetchPlan, settings: FetchSettings) -> None:
 def _print_result(result: FetchResult, settings: FetchSettings) -> None:
     console = open_console()
     table = Table(
-        title=f"{result.folder}, manifest revision {result.revision}, {format_seconds(command_time.seconds())}", title_justify="left"
+        title=f"{_folder(result, settings)}, manifest revision {result.revision}, {format_seconds(command_time.seconds())}",
+        title_justify="left",
     )
     for name in ("shard", "parts", "fetched", "were here", "bytes"):
         table.add_column(name, justify="right")

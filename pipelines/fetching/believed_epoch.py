@@ -5,17 +5,15 @@ Nothing of what sources say is used before `pipelines.trust.policy` has judged i
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from random import Random
 
 from pipelines.fetching.documents import DocumentReader
 from pipelines.fetching.epoch_location import EpochUrl, find_published_epochs, listed_chains, parse_epoch_url
-from pipelines.fetching.fetch_folder import FetchFolder
+from pipelines.fetching.epoch_target import EpochTarget
 from pipelines.fetching.fetch_part import FetchPart
 from pipelines.fetching.fetch_progress import FetchWatcher
 from pipelines.fetching.fetch_settings import FetchSettings
@@ -24,15 +22,14 @@ from pipelines.fetching.source import Source
 from pipelines.fetching.source_account import SourceAccount, open_account
 from pipelines.fetching.source_from_url import TORRENT, open_source, unique_urls
 from pipelines.fetching.throttle import Throttle
-from pipelines.stores.durable_file import disk_errors
 from pipelines.stores.http_client import leads_to_public
 from pipelines.stores.pace import Pace
-from pipelines.stores.regular_file import open_regular, read_regular
 from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.policy import BelievedManifest, BelievedStatement, acceptable_manifests, check_state_header, choose_statement
 from schemas.errors import EpochNotReadyError, EquivocationError, FetchError, InvalidInputError, ManifestError, StatecastError
 from schemas.ids import CryptoHash, PartId
 from schemas.published.dsse import ENVELOPE_BYTES_MAX
+from schemas.published.latest_pointer import LatestPointer
 from schemas.published.manifest_shard import ManifestShard
 from schemas.published.object_layout import EpochLayout
 
@@ -71,6 +68,14 @@ class BelievedEpoch:
     def parts(self) -> list[FetchPart]:
         """All parts of all shards."""
         return [part for shard in self.shards for part in shard.parts]
+
+    @property
+    def pointer(self) -> LatestPointer:
+        """The pointer that names it."""
+        layout, manifest = self.layout, self.manifest
+        return LatestPointer(
+            layout.chain_id, layout.epoch_height, layout.epoch_id, manifest.manifest.revision, manifest.envelope.payload_sha256
+        )
 
 
 @dataclass(slots=True)
@@ -176,7 +181,7 @@ class EpochBeliever:
 
     settings: FetchSettings
     sources: FetchSources
-    folder: FetchFolder
+    target: EpochTarget
 
     def believed(self, located: EpochUrl) -> Iterator[BelievedEpoch]:
         """Yield what may be fetched, judged by the policy: first what is to be fetched, then what is left if that can't be had.
@@ -190,7 +195,7 @@ class EpochBeliever:
             InvalidInputError: what is wanted is not said, or not there.
         """
         settings, reader = self.settings, self.sources.reader
-        chain_id = self._chain_id(located)
+        chain_id = self.chain_id(located)
         if located.layout is not None:
             layouts = [located.layout]
         else:
@@ -260,7 +265,12 @@ class EpochBeliever:
             self.sources.warn(f"the manifest of {source_id} does not count: {problem}")
         return found.manifests
 
-    def _chain_id(self, located: EpochUrl) -> str:
+    def chain_id(self, located: EpochUrl) -> str:
+        """Return the chain that settings and URL name, or the only one that sources list.
+
+        Raises:
+            InvalidInputError: they name different ones, or none, and sources list none or several.
+        """
         chain_id = self.settings.chain_id or located.chain_id
         if chain_id is None:
             return self._only_chain()
@@ -297,7 +307,7 @@ class EpochBeliever:
         return listed_chains(self.sources.sources, self.sources.reader)
 
     def _accepted(self, chain_id: str) -> AcceptedManifests:
-        accepted = self.folder.accepted(chain_id)
+        accepted = self.target.accepted(chain_id)
         if accepted.is_older_format:
             self.sources.warn("the folder's memory of accepted manifests does not say who had signed them: it is not used, and starts anew")
         return accepted
@@ -375,10 +385,9 @@ class EpochBeliever:
             self.sources.warn(f"shard {listed.shard_id} is published without a state header")
             return None
         name = layout.state_header(listed.shard_id)
-        path = self.folder.path(name)
-        if has_digest(path, listed.header.size, listed.header.sha256):
-            with disk_errors(path):
-                return read_regular(path, listed.header.size)
+        held = self.target.held(name, listed.header.size, listed.header.sha256)
+        if held is not None:
+            return held
         found = self.sources.reader.read_verified(name, listed.header.size, listed.header.sha256)
         liars |= found.other_bytes
         return found.data
@@ -406,12 +415,3 @@ def _worst(problems: Sequence[StatecastError]) -> StatecastError:
             if isinstance(problem, kind):
                 return problem
     return problems[0]
-
-
-def has_digest(path: Path, size: int, sha256: str) -> bool:
-    """Tell whether a file is there and has these bytes."""
-    with disk_errors(path):
-        if not path.is_file() or path.stat().st_size != size:
-            return False
-        with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256

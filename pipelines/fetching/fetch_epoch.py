@@ -15,8 +15,9 @@ from pipelines.bittorrent.library import import_libtorrent
 from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX, read_torrent
 from pipelines.bittorrent.torrents import recompose_torrent
 from pipelines.bucket.lease_keeper import EpochLease, LeaseState, held_epoch
-from pipelines.fetching.believed_epoch import BelievedEpoch, EpochBeliever, FetchSources, has_digest
+from pipelines.fetching.believed_epoch import BelievedEpoch, EpochBeliever, FetchSources
 from pipelines.fetching.epoch_location import parse_epoch_url
+from pipelines.fetching.epoch_target import EpochTarget
 from pipelines.fetching.fetch_folder import FetchFolder
 from pipelines.fetching.fetch_progress import FetchWatcher
 from pipelines.fetching.fetch_result import (
@@ -30,17 +31,17 @@ from pipelines.fetching.fetch_result import (
 from pipelines.fetching.fetch_settings import FetchSettings
 from pipelines.fetching.near_peer_source import NearPeerSource, near_peer_settings
 from pipelines.fetching.part_fetch import PartFetch
+from pipelines.fetching.past_revision import judge_past_revision
 from pipelines.fetching.preference import priority_score
 from pipelines.fetching.source import EpochOnOffer
 from pipelines.fetching.source_from_url import TORRENT, unique_urls
 from pipelines.fetching.verifier import Verifier
-from pipelines.stores.durable_file import disk_errors
 from pipelines.stores.open_store import open_store
 from pipelines.stores.read_only import is_written
-from pipelines.stores.regular_file import read_regular
-from schemas.errors import FetchError, IntegrityError, InvalidInputError, ManifestError
-from schemas.published.latest_pointer import POINTER_BYTES_MAX, LatestPointer
-from schemas.published.object_layout import EpochLayout, latest_name
+from schemas.errors import FetchError, IntegrityError, InvalidInputError
+from schemas.published.dsse import ENVELOPE_BYTES_MAX
+from schemas.published.latest_pointer import LatestPointer
+from schemas.published.object_layout import EpochLayout
 
 
 @dataclass(slots=True)
@@ -50,6 +51,8 @@ class EpochFetch:
     settings: FetchSettings
     watcher: FetchWatcher
     random: Random = field(default_factory=Random)
+    target: EpochTarget | None = None
+    """Where the epoch goes; None for the folder that the settings name."""
     _sources: FetchSources = field(init=False)
 
     def __post_init__(self) -> None:
@@ -61,10 +64,12 @@ class EpochFetch:
         Raises:
             As `run`.
         """
-        folder = FetchFolder(self.settings.into)
+        target = self._target()
         try:
             located = self._sources.open()
-            return self._planned(next(EpochBeliever(self.settings, self._sources, folder).believed(located)), folder)
+            epoch = next(EpochBeliever(self.settings, self._sources, target).believed(located))
+            target.look(epoch)
+            return self._planned(epoch, target)
         finally:
             self._sources.close()
 
@@ -76,18 +81,18 @@ class EpochFetch:
             EpochNotReadyError: no source has the epoch, or its publisher lacks parts of it.
             FetchError: no source could give some object; what could be had is in place.
             IntegrityError: a publisher's part is no part of its state root.
-            ClaimedError, StoreError: the folder is in use, or can't be written.
+            ClaimedError, StoreError: the target is in use, or can't be written.
             InvalidInputError: what is wanted is not said, or not there.
         """
         began_s = time.monotonic()
-        folder = FetchFolder(self.settings.into)
+        target = self._target()
         with ExitStack() as stack:
             stack.callback(self._sources.close)
             located = self._sources.open()
-            stack.enter_context(folder.opened())
+            stack.enter_context(target.opened())
             failure: FetchError | IntegrityError | None = None
             tried: set[str] = set()
-            for epoch in EpochBeliever(self.settings, self._sources, folder).believed(located):
+            for epoch in EpochBeliever(self.settings, self._sources, target).believed(located):
                 if failure is not None:
                     # No proof covers stored bytes, so that only now it shows whether a manifest says them right.
                     self._sources.warn(
@@ -95,37 +100,48 @@ class EpochFetch:
                     )
                 is_latest = located.layout is None and self.settings.epoch == "latest"
                 try:
-                    shards = self._bring(epoch, folder, is_latest=is_latest, keep_others=failure is not None)
+                    shards = self._bring(epoch, target, is_latest=is_latest, keep_others=failure is not None)
                 except (FetchError, IntegrityError) as error:
                     failure = failure or error
                     tried |= {part.object_name for part in epoch.parts}
                 else:
                     for name in sorted(tried - {part.object_name for part in epoch.parts}):
-                        folder.remove(name)
-                    return self._result(epoch, shards, folder, seconds=time.monotonic() - began_s)
+                        target.remove(name)
+                    return self._result(epoch, shards, seconds=time.monotonic() - began_s)
             assert failure is not None, "where nothing holds, an error says so"
             raise failure
 
-    def _bring(self, epoch: BelievedEpoch, folder: FetchFolder, *, is_latest: bool, keep_others: bool) -> tuple[FetchShard, ...]:
+    def _target(self) -> EpochTarget:
+        return FetchFolder(self.settings.into) if self.target is None else self.target
+
+    def _bring(self, epoch: BelievedEpoch, target: EpochTarget, *, is_latest: bool, keep_others: bool) -> tuple[FetchShard, ...]:
         """Put all of an epoch in place; the manifest and the pointer last.
 
         Args:
             keep_others: as in `PartFetch.reuse`.
         """
+        if target.look(epoch):
+            shards = tuple(FetchShard.of(shard, {part.object_name for part in shard.parts}) for shard in epoch.shards)
+            if epoch.manifest.signers:
+                target.remember(epoch.accepted)
+            target.point_at(epoch, lambda there: self._is_newer(there, epoch, is_latest=is_latest), self._sources.warn)
+            return shards
         with ExitStack() as stack:
             stack.enter_context(self._held(epoch.layout))
+            stack.enter_context(target.entered(epoch))
             if epoch.manifest.signers:
-                folder.remember(epoch.accepted)
+                target.remember(epoch.accepted)
             for shard in epoch.shards:
-                folder.write(epoch.layout.shard_statement(shard.shard_id), shard.statement.envelope.to_bytes())
+                target.write(epoch.layout.shard_statement(shard.shard_id), shard.statement.envelope.to_bytes())
                 if shard.header is not None:
-                    folder.write(epoch.layout.state_header(shard.shard_id), shard.header)
+                    target.write(epoch.layout.state_header(shard.shard_id), shard.header)
             verifier = Verifier(min(self.settings.verify_workers, max(len(epoch.parts), 1)), in_threads=self.settings.verify_in_threads)
             stack.callback(verifier.close)
-            shards = self._fetch_parts(epoch, folder, verifier, keep_others=keep_others)
-            self._bring_torrents(epoch, folder)
-            folder.write(epoch.layout.manifest, epoch.manifest.envelope.to_bytes())
-            self._point_at(epoch, folder, is_latest=is_latest)
+            shards = self._fetch_parts(epoch, target, verifier, keep_others=keep_others)
+            self._bring_torrents(epoch, target)
+            self._bring_revisions(epoch, target)
+            target.publish(epoch)
+            target.point_at(epoch, lambda there: self._is_newer(there, epoch, is_latest=is_latest), self._sources.warn)
             return shards
 
     @contextmanager
@@ -158,10 +174,10 @@ class EpochFetch:
         """Return what came from each source so far; also after an error."""
         return tuple(report_source(account) for account in self._sources.accounts.values())
 
-    def _fetch_parts(self, epoch: BelievedEpoch, folder: FetchFolder, verifier: Verifier, *, keep_others: bool) -> tuple[FetchShard, ...]:
+    def _fetch_parts(self, epoch: BelievedEpoch, target: EpochTarget, verifier: Verifier, *, keep_others: bool) -> tuple[FetchShard, ...]:
         settings, sources = self.settings, self._sources
         fetch = PartFetch(
-            folder, sources.sources, sources.accounts, verifier, settings.kernel_name, settings.limits, self.random, self.watcher
+            target, sources.sources, sources.accounts, verifier, settings.kernel_name, settings.limits, self.random, self.watcher
         )
         reused = fetch.reuse(epoch.parts, keep_others=keep_others)
         if reused:
@@ -173,7 +189,7 @@ class EpochFetch:
             manifest = epoch.manifest.manifest
             web_seeds = sources.web_addresses(epoch.manifest, manifest.web_seeds)
             trackers = sources.web_addresses(epoch.manifest, manifest.trackers)
-            offer = EpochOnOffer(epoch.layout, manifest, shard_ids, folder.scratch, self._torrent_reader(epoch), web_seeds, trackers)
+            offer = EpochOnOffer(epoch.layout, manifest, shard_ids, target.scratch, self._torrent_reader(epoch), web_seeds, trackers)
             if TORRENT in settings.source_urls:
                 assert settings.open_torrent is not None
                 sources.add(settings.open_torrent(offer))
@@ -185,8 +201,8 @@ class EpochFetch:
         fetch.run(missing, reused)
         return tuple(FetchShard.of(shard, here) for shard in epoch.shards)
 
-    def _bring_torrents(self, epoch: BelievedEpoch, folder: FetchFolder) -> None:
-        """Also put the shards' torrents in place, so that the folder can be seeded; parts do not need them, so a fault is a warning."""
+    def _bring_torrents(self, epoch: BelievedEpoch, target: EpochTarget) -> None:
+        """Also put the shards' torrents in place, so that they can be seeded; parts do not need them, so a fault is a warning."""
         read = self._torrent_reader(epoch)
         for shard in epoch.shards:
             name = epoch.layout.torrent(shard.shard_id)
@@ -203,7 +219,7 @@ class EpochFetch:
             except FetchError as error:
                 self._sources.warn(f"the torrent of shard {shard.shard_id} is left out: {error.problem}")
             else:
-                folder.write(name, data)
+                target.write(name, data)
 
     def _torrent_reader(self, epoch: BelievedEpoch) -> Callable[[str, int], bytes]:
         """Return what reads a torrent file from the first source that has the one that the manifest names."""
@@ -218,35 +234,35 @@ class EpochFetch:
 
         return read
 
-    def _point_at(self, epoch: BelievedEpoch, folder: FetchFolder, *, is_latest: bool) -> None:
-        """Move the folder's own latest pointer forward, so that the folder can be used like a bucket.
-
-        One that points at a newer epoch stays where this epoch was asked for by name, or a pinned key has signed as new a one: an epoch
-        height that nobody signed must not keep it from ever moving again.
-        """
-        layout = epoch.layout
-        path = folder.path(latest_name(layout.chain_id))
-        revision, payload_sha256 = epoch.manifest.manifest.revision, epoch.manifest.envelope.payload_sha256
-        pointer = LatestPointer(layout.chain_id, layout.epoch_height, layout.epoch_id, revision, payload_sha256)
-        with disk_errors(path):
-            there = read_regular(path, POINTER_BYTES_MAX) if path.is_file() else None
-        try:
-            if there is not None and self._is_newer(LatestPointer.parse(there, str(path)), epoch, is_latest=is_latest):
-                return
-        except ManifestError:
-            self._sources.warn("the latest pointer in the folder could not be read and is replaced")
-        folder.write(latest_name(layout.chain_id), pointer.to_bytes())
+    def _bring_revisions(self, epoch: BelievedEpoch, target: EpochTarget) -> None:
+        """Put earlier revisions of the manifest in place, where the target keeps them; nothing rests on them, so a fault is a warning."""
+        policy, reader = self.settings.policy, self._sources.reader
+        for revision in target.missing_revisions(epoch):
+            name = epoch.layout.manifest_revision(revision)
+            try:
+                _, data = reader.read_judged(
+                    name,
+                    ENVELOPE_BYTES_MAX,
+                    lambda data, revision=revision: judge_past_revision(policy, data, epoch.layout, revision),  # type: ignore[misc]
+                )
+            except FetchError as error:
+                self._sources.warn(f"revision {revision} of the manifest is left out: {error.problem}")
+            else:
+                target.write(name, data)
 
     def _is_newer(self, there: LatestPointer, epoch: BelievedEpoch, *, is_latest: bool) -> bool:
-        """Tell whether a pointer is to stay where it is."""
+        """Tell whether a pointer is to stay where it is: one at a newer epoch, where this epoch was asked for by name, or a pinned key has signed as new a one.
+
+        An epoch height that nobody signed must not keep it from ever moving again.
+        """
         if there.epoch_id == epoch.layout.epoch_id or there.epoch_height < epoch.layout.epoch_height:
             return False
         keys = self.settings.policy.keys
         newest = None if keys is None else epoch.accepted.newest_epoch_height(keys.keys)
         return not is_latest or (newest is not None and newest >= there.epoch_height)
 
-    def _planned(self, epoch: BelievedEpoch, folder: FetchFolder) -> FetchPlan:
-        here = {part.object_name for part in epoch.parts if has_digest(folder.path(part.object_name), part.size, part.sha256)}
+    def _planned(self, epoch: BelievedEpoch, target: EpochTarget) -> FetchPlan:
+        here = {part.object_name for part in epoch.parts if target.has(part)}
         first_asked: dict[str, list[int]] = {source.source_id: [] for source in self._sources.sources}
         if TORRENT in self.settings.source_urls:
             first_asked[TORRENT] = []
@@ -262,11 +278,10 @@ class EpochFetch:
             warnings=tuple(self._sources.warnings),
         )
 
-    def _result(self, epoch: BelievedEpoch, shards: tuple[FetchShard, ...], folder: FetchFolder, *, seconds: float) -> FetchResult:
+    def _result(self, epoch: BelievedEpoch, shards: tuple[FetchShard, ...], *, seconds: float) -> FetchResult:
         manifest = epoch.manifest
         return FetchResult(
             layout=epoch.layout,
-            folder=folder.path(epoch.layout.folder),
             revision=manifest.manifest.revision,
             manifest_source=manifest.source_id,
             manifest_signers=tuple(map(str, manifest.signers)),

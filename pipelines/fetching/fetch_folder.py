@@ -8,25 +8,33 @@ fetch that was killed are removed by the next.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from pipelines.fetching.epoch_target import Landed
+from pipelines.fetching.fetch_part import FetchPart
 from pipelines.stores.durable_file import disk_errors, give_name, make_folder, sync_file, sync_folder
 from pipelines.stores.file_lock import take_lock
-from pipelines.stores.regular_file import read_regular
+from pipelines.stores.regular_file import open_regular, read_regular
 from pipelines.trust.freshness import MEMORY_BYTES_MAX, AcceptedManifests
-from schemas.errors import ClaimedError
+from schemas.errors import ClaimedError, ManifestError
+from schemas.published.latest_pointer import POINTER_BYTES_MAX, LatestPointer
+from schemas.published.object_layout import latest_name
+
+if TYPE_CHECKING:
+    from pipelines.fetching.believed_epoch import BelievedEpoch
 
 WORK_FOLDER: Final = ".statecast-fetch"
 """Folder at the root that holds what has no final name."""
 
 
 class FetchFolder:
-    """A folder of nearcore's object names."""
+    """A folder of nearcore's object names: an `EpochTarget`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -71,6 +79,61 @@ class FetchFolder:
     def path(self, name: str) -> Path:
         """Return the path of an object's final name."""
         return self.root / name
+
+    def look(self, epoch: BelievedEpoch) -> bool:
+        """See `EpochTarget.look`: what is here is believed no more than a source, and judged again."""
+        return False
+
+    def entered(self, epoch: BelievedEpoch) -> AbstractContextManager[None]:
+        """See `EpochTarget.entered`: the folder's own lock is enough."""
+        return nullcontext()
+
+    def has(self, part: FetchPart) -> bool:
+        """See `EpochTarget.has`: by the digest."""
+        return has_digest(self.path(part.object_name), part.size, part.sha256)
+
+    def held(self, name: str, size: int, sha256: str) -> bytes | None:
+        """See `EpochTarget.held`."""
+        path = self.path(name)
+        if not has_digest(path, size, sha256):
+            return None
+        with disk_errors(path):
+            return read_regular(path, size)
+
+    def present(self, parts: Sequence[FetchPart]) -> Iterator[tuple[FetchPart, Path]]:
+        """See `EpochTarget.present`."""
+        for part in parts:
+            path = self.path(part.object_name)
+            with disk_errors(path):
+                is_there = path.is_file()
+            if is_there:
+                yield part, path
+
+    def land_part(self, temporary: Path, part: FetchPart, landed: Landed) -> None:
+        """See `EpochTarget.land_part`: done at once; raises StoreError."""
+        self.land(temporary, part.object_name)
+        landed(None)
+
+    def missing_revisions(self, epoch: BelievedEpoch) -> Sequence[int]:
+        """See `EpochTarget.missing_revisions`: the newest is enough."""
+        return ()
+
+    def publish(self, epoch: BelievedEpoch) -> None:
+        """See `EpochTarget.publish`."""
+        self.write(epoch.layout.manifest, epoch.manifest.envelope.to_bytes())
+
+    def point_at(self, epoch: BelievedEpoch, stays: Callable[[LatestPointer], bool], warn: Callable[[str], None]) -> None:
+        """See `EpochTarget.point_at`: the folder's own pointer, so that the folder can be used like a bucket."""
+        name = latest_name(epoch.layout.chain_id)
+        path = self.path(name)
+        with disk_errors(path):
+            there = read_regular(path, POINTER_BYTES_MAX) if path.is_file() else None
+        try:
+            if there is not None and stays(LatestPointer.parse(there, str(path))):
+                return
+        except ManifestError:
+            warn("the latest pointer in the folder could not be read and is replaced")
+        self.write(name, epoch.pointer.to_bytes())
 
     def land(self, temporary: Path, name: str) -> None:
         """Give a verified and synced temporary file its final name.
@@ -148,3 +211,12 @@ class FetchFolder:
     def _clean(self) -> None:
         for folder in (self._incoming, self.scratch):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def has_digest(path: Path, size: int, sha256: str) -> bool:
+    """Tell whether a file is there and has these bytes."""
+    with disk_errors(path):
+        if not path.is_file() or path.stat().st_size != size:
+            return False
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipelines.fetching.believed_epoch import BelievedShard
 from pipelines.fetching.fetch_part import FetchPart
@@ -78,8 +77,6 @@ class FetchResult:
     """The result of a fetch."""
 
     layout: EpochLayout
-    folder: Path
-    """The epoch's folder."""
     revision: int
     manifest_source: str
     manifest_signers: tuple[str, ...]

@@ -1,6 +1,6 @@
 """Fetches many parts: the schedule decides, threads transfer, worker processes verify, and this loop ties them together.
 
-Everything that threads and processes have to say comes through one queue; the schedule, the accounts and the folder are touched by the
+Everything that threads and processes have to say comes through one queue; the schedule, the accounts and the target are touched by the
 calling thread alone. In memory are the buffers of running transfers; on disk, beside what is verified, the temporary files of at
 most `FetchLimits.parts_in_flight` parts and their hedges.
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from pipelines.fetching.fetch_folder import FetchFolder
+from pipelines.fetching.epoch_target import EpochTarget, HeldPart
 from pipelines.fetching.fetch_part import FetchPart
 from pipelines.fetching.fetch_progress import FetchWatcher
 from pipelines.fetching.limits import FetchLimits
@@ -41,9 +41,9 @@ FAILED_PARTS_NAMED_MAX: Final = 5
 
 @dataclass(slots=True)
 class PartFetch:
-    """A fetch of parts into an open folder."""
+    """A fetch of parts into an open target."""
 
-    folder: FetchFolder
+    target: EpochTarget
     sources: Sequence[Source]
     accounts: Mapping[str, SourceAccount]
     verifier: Verifier
@@ -58,17 +58,21 @@ class PartFetch:
         Args:
             keep_others: leave what is not right, which another manifest may list, until the right part takes its place.
         Raises:
-            StoreError: a file can't be read or removed.
+            StoreError: what is there can't be read or removed.
         """
-        with disk_errors(self.folder.root):
-            present = [part for part in parts if self.folder.path(part.object_name).is_file()]
         answers: queue.SimpleQueue[tuple[FetchPart, str | None, BaseException | None]] = queue.SimpleQueue()
-        window, right = deque(present), []
+        right: list[FetchPart] = []
+        window: deque[tuple[FetchPart, HeldPart]] = deque()
+        for part, held in self.target.present(parts):
+            if held is None:
+                right.append(part)
+            else:
+                window.append((part, held))
         running = 0
         while window or running:
             while window and running < self.limits.parts_in_flight:
-                part = window.popleft()
-                task = VerifyPartTask(self.folder.path(part.object_name), part, self.kernel_name, check_stored=True)
+                part, held = window.popleft()
+                task = VerifyPartTask(held, part, self.kernel_name, check_stored=True)
                 self.verifier.submit(task, lambda problem, error, part=part: answers.put((part, problem, error)))  # type: ignore[misc]
                 running += 1
             part, problem, error = answers.get()
@@ -80,7 +84,7 @@ class PartFetch:
                 continue
             if keep_others:
                 continue
-            self.folder.remove(part.object_name)
+            self.target.remove(part.object_name)
             self.watcher.event("note", {"text": f"{part.object_name} was here and not right ({problem}); it is fetched again"})
         return sorted(right, key=lambda part: (part.shard_id, part.part_id.idx))
 
@@ -110,6 +114,13 @@ class _Verified:
     error: BaseException | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Landed:
+    index: int
+    source_id: str
+    error: BaseException | None
+
+
 class _Run:
     """The state of one run."""
 
@@ -124,7 +135,7 @@ class _Run:
             fetch.random,
             stored_otherwise=[part.stored_otherwise for part in parts],
         )
-        self._messages: queue.SimpleQueue[TransferEnd | _Verified] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[TransferEnd | _Verified | _Landed] = queue.SimpleQueue()
         self._threads: dict[int, tuple[Transfer, TransferThread]] = {}
         self._heartbeats: dict[int, int] = {}
         # What broke off and may be resumed, by part and source.
@@ -158,7 +169,7 @@ class _Run:
         partial = self._kept.pop((transfer.part, transfer.source_id), None)
         if partial is None or not transfer.may_resume or partial.size >= part.size:
             self._drop(partial)
-            partial = PartialFile(self._fetch.folder.temporary())
+            partial = PartialFile(self._fetch.target.temporary())
         thread = TransferThread(
             transfer.transfer_id,
             self._sources[transfer.source_id],
@@ -180,8 +191,10 @@ class _Run:
             while True:
                 if isinstance(message, TransferEnd):
                     self._transfer_ended(message)
-                else:
+                elif isinstance(message, _Verified):
                     self._part_verified(message)
+                else:
+                    self._part_landed(message)
                 message = self._messages.get_nowait()
         except queue.Empty:
             return
@@ -245,12 +258,18 @@ class _Run:
                 where=part.object_name,
                 remedy="Its publisher is wrong, not its source. Fetch what another has published.",
             )
-        self._fetch.folder.land(verified.partial.path, part.object_name)
-        self._schedule.verified(verified.index)
-        for key in [key for key in self._kept if key[0] == verified.index]:
+        index, source_id = verified.index, verified.source_id
+        self._fetch.target.land_part(verified.partial.path, part, lambda error: self._messages.put(_Landed(index, source_id, error)))
+
+    def _part_landed(self, landed: _Landed) -> None:
+        if landed.error is not None:
+            raise landed.error
+        part = self._parts[landed.index]
+        self._schedule.verified(landed.index)
+        for key in [key for key in self._kept if key[0] == landed.index]:
             self._drop(self._kept.pop(key))
         self._meter.part_done(part.size)
-        self._fetch.watcher.event("part", {"object": part.object_name, "source": verified.source_id, "bytes": part.size})
+        self._fetch.watcher.event("part", {"object": part.object_name, "source": landed.source_id, "bytes": part.size})
 
     def _cancel(self, transfer_ids: Sequence[int]) -> None:
         for transfer_id in transfer_ids:

@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Final
 
 from pipelines.execution.stop_signals import kept_blocked, receive_signals
+from pipelines.fetching.epoch_target import HeldPart
 from pipelines.fetching.fetch_part import FetchPart
 from pipelines.kernel.choice import choose_kernel
 from pipelines.stores.durable_file import disk_errors
+from pipelines.stores.open_store import open_store
 from pipelines.stores.regular_file import open_regular
 from schemas.errors import IntegrityError, PartialResultError, StatecastError
 from schemas.nearcore.state_part import decode_state_part
@@ -33,9 +35,9 @@ PARENT_POLL_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class VerifyPartTask:
-    """A file that is to be a part."""
+    """A file or an object that is to be a part."""
 
-    path: Path
+    held: HeldPart
     part: FetchPart
     kernel_name: str
     check_stored: bool
@@ -45,13 +47,12 @@ class VerifyPartTask:
         """Return what is wrong with the part, or None.
 
         Raises:
-            StoreError: the file can't be read.
+            StoreError: it can't be read.
         """
         part = self.part
-        with disk_errors(self.path), open_regular(self.path) as file:
-            if os.fstat(file.fileno()).st_size != part.size:
-                return "it does not have the manifest's size"
-            data = file.read(part.size + 1)
+        data = _read(self.held, part.size + 1)
+        if len(data) != part.size:
+            return "it does not have the manifest's size"
         if self.check_stored and hashlib.sha256(data).hexdigest() != part.sha256:
             return "it does not have the manifest's sha256"
         try:
@@ -63,6 +64,14 @@ class VerifyPartTask:
         except IntegrityError as error:
             return error.problem
         return None
+
+
+def _read(held: HeldPart, bytes_max: int) -> bytes:
+    if not isinstance(held, Path):
+        return open_store(held.store_url).get(held.name, 0, bytes_max)
+    with disk_errors(held), open_regular(held) as file:
+        # Python makes room for all that is asked for.
+        return file.read(min(bytes_max, os.fstat(file.fileno()).st_size))
 
 
 class Verifier:

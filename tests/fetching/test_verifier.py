@@ -44,6 +44,12 @@ def task(tmp_path: Path) -> VerifyPartTask:
     return VerifyPartTask(path, part, "auto", check_stored=True)
 
 
+def file_of(task: VerifyPartTask) -> Path:
+    """Return the file that is judged."""
+    assert isinstance(task.held, Path)
+    return task.held
+
+
 def of_another(task: VerifyPartTask, **changes: Any) -> VerifyPartTask:
     """Return the task with a part that must be another."""
     return replace(task, part=replace(task.part, **changes))
@@ -72,14 +78,14 @@ def test_each_rule_is_asked(task: VerifyPartTask) -> None:
 def test_a_bomb_with_the_right_digest_is_not_decoded(task: VerifyPartTask) -> None:
     """The statement says how large the part is; no more is ever allocated."""
     bomb = zstd_bomb()
-    task.path.write_bytes(bomb)
+    file_of(task).write_bytes(bomb)
     problem = of_another(task, size=len(bomb), sha256=hashlib.sha256(bomb).hexdigest()).run()
     assert problem is not None and str(BOMB_DECODED_BYTES) in problem
 
 
 def test_a_file_that_is_gone_is_no_verdict(task: VerifyPartTask) -> None:
     """It is an error of this machine."""
-    task.path.unlink()
+    file_of(task).unlink()
     with pytest.raises(StoreError):
         task.run()
 
@@ -90,7 +96,7 @@ def test_both_kinds_of_workers_bring_verdicts_and_errors(in_threads: bool, task:
     answers: queue.SimpleQueue[tuple[str, str | None, BaseException | None]] = queue.SimpleQueue()
     verifier = Verifier(1, in_threads=in_threads)
     try:
-        for name, one in (("right", task), ("wrong", of_another(task, size=1)), ("gone", replace(task, path=tmp_path / "gone"))):
+        for name, one in (("right", task), ("wrong", of_another(task, size=1)), ("gone", replace(task, held=tmp_path / "gone"))):
             verifier.submit(one, lambda problem, error, name=name: answers.put((name, problem, error)))  # type: ignore[misc]
         found = {name: (problem, error) for name, problem, error in (answers.get(timeout=60) for _ in range(3))}
     finally:
