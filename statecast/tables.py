@@ -147,7 +147,7 @@ class TableScan:
         """Return it as Ray's dataset, read on Ray's workers.
 
         Args:
-            read_options: of ``ray.data.read_parquet``: columns, filter, concurrency, …
+            read_options: of ``ray.data.read_parquet``: concurrency, override_num_blocks, …
         Raises:
             InvalidInputError: Ray Data is not installed.
         """

@@ -16,7 +16,7 @@ from schemas.nearcore.trie_key import TrieKeyKind
 EPOCH_FIELDS: Final = (
     pa.field("epoch_id", pa.utf8(), nullable=False),
     pa.field("block_height", pa.int64()),
-    pa.field("block_timestamp", pa.timestamp("us", "UTC")),
+    pa.field("block_timestamp", pa.timestamp("us")),
     pa.field("shard_uid", pa.utf8(), nullable=False),
 )
 """Columns that say where a row is from, before its own; the same in all rows of a file. Kind, chain, epoch height and shard id are in the path."""

@@ -25,7 +25,7 @@ _DUCKDB_TYPES: Final = {
     pa.uint64(): "UBIGINT",
     pa.int64(): "BIGINT",
     pa.bool_(): "BOOLEAN",
-    pa.timestamp("us", "UTC"): "TIMESTAMPTZ",
+    pa.timestamp("us"): "TIMESTAMP",
 }
 _ATHENA_TYPES: Final = {
     pa.utf8(): "string",
@@ -37,7 +37,7 @@ _ATHENA_TYPES: Final = {
     pa.uint64(): "bigint",
     pa.int64(): "bigint",
     pa.bool_(): "boolean",
-    pa.timestamp("us", "UTC"): "timestamp",
+    pa.timestamp("us"): "timestamp",
 }
 _PATH_TYPES: Final = "{'kind': VARCHAR, 'chain_id': VARCHAR, 'epoch_height': BIGINT, 'shard_id': BIGINT}"
 _PATH_COLUMNS: Final = (("chain_id", "VARCHAR"), ("epoch_height", "BIGINT"), ("kind", "VARCHAR"), ("shard_id", "BIGINT"))
@@ -53,7 +53,11 @@ def duckdb_views(url: str, catalogue: TablesCatalogue) -> str:
     text = _head(catalogue, "--", ".read _sql/views.sql")
     rows = ", ".join(
         f"({entry.epoch_height}, {_quoted(str(entry.epoch_id))}, "
-        + ("null, null" if entry.block is None else f"{entry.block.height}, {_quoted(entry.block.time.isoformat())}")
+        + (
+            "null, null"
+            if entry.block is None
+            else f"{entry.block.height}, {_quoted(entry.block.time.replace(tzinfo=None).isoformat(' '))}"
+        )
         + f", {entry.complete}, {entry.records})"
         for entry in catalogue.epochs
     )
@@ -61,7 +65,7 @@ def duckdb_views(url: str, catalogue: TablesCatalogue) -> str:
     values = f"(values {rows})" if rows else f"(select {', '.join(['null'] * 6)})"
     text += (
         "create or replace view epochs as select epoch_height::BIGINT as epoch_height, epoch_id::VARCHAR as epoch_id, "
-        "block_height::BIGINT as block_height, block_timestamp::TIMESTAMPTZ as block_timestamp, complete::BOOLEAN as complete, "
+        "block_height::BIGINT as block_height, block_timestamp::TIMESTAMP as block_timestamp, complete::BOOLEAN as complete, "
         f"records::BIGINT as records from {values} as known({names}) where epoch_height is not null;\n"
     )
     for kind in catalogue.selection.written_kinds:

@@ -534,7 +534,7 @@ def table_constants(shard: TablesShard) -> dict[str, pa.Scalar]:
     return {
         "epoch_id": pa.scalar(str(shard.context.epoch_id), pa.utf8()),
         "block_height": pa.scalar(None if block is None else block.height, pa.int64()),
-        "block_timestamp": pa.scalar(None if block is None else block.timestamp_us, pa.int64()).cast(pa.timestamp("us", "UTC")),
+        "block_timestamp": pa.scalar(None if block is None else block.timestamp_us, pa.int64()).cast(pa.timestamp("us")),
         "shard_uid": pa.scalar(str(shard.shard_uid), pa.utf8()),
     }
 

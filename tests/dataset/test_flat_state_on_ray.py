@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from ray.data.expressions import col
 
+import statecast
 from pipelines.dataset.tables.decode_tables import load_tables
 from pipelines.dataset.tables.decoded_span import select
 from pipelines.dataset.tables.export_tables import chosen_epoch, chosen_shards
@@ -15,7 +16,7 @@ from pipelines.dataset.tables.flat_state_datasource import FlatStateDatasource
 from pipelines.dataset.tables.tables_place import open_tables
 from schemas.errors import EpochNotReadyError, InvalidInputError, ObjectExistsError
 from statecast.ray_data import read_flat_state, write_flat_state
-from tests.support.exported import exported_localnet
+from tests.support.exported import exported_localnet, tables_of_two_epochs
 from tests.support.ray_cluster import ray_of_two_cores
 
 __all__ = ["ray_of_two_cores"]
@@ -106,3 +107,12 @@ def test_rows_without_all_columns_are_refused(tmp_path: Path) -> None:
     source = str(exported_localnet())
     with pytest.raises(InvalidInputError, match="no column"):
         write_flat_state(read_flat_state(source, columns=["key", "kind"]), str(tmp_path), source=source)
+
+
+@pytest.mark.slow
+def test_a_table_of_a_finished_epoch_is_a_dataset_of_ray() -> None:
+    """That epoch's rows alone, with the columns of the path; the latest and one that is named."""
+    dataset = statecast.scan(str(tables_of_two_epochs()), kind="account").ray().select_columns(["account_id", "amount"])
+    assert dataset.sum("amount") == 2950000455892380039553251686820115
+    older = statecast.scan(str(tables_of_two_epochs()), kind="account", epoch=0).ray().take_all()
+    assert {row["epoch_height"] for row in older} == {0} and len(older) == RECORDS["account"]

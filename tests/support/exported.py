@@ -30,3 +30,14 @@ def _export(*options: object) -> Path:
     outcome = statecast("export", *options, "--to", f"dataset://{folder}", "--in-process")
     assert outcome.code == 0, outcome.stderr
     return folder
+
+
+@lru_cache
+def tables_of_two_epochs() -> Path:
+    """Return tables of the real node's newest epoch, 6, and of the same chain's genesis, 0, in one place; only read."""
+    folder = Path(tempfile.mkdtemp(prefix="tables-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for dataset in (exported_localnet(), exported_genesis(localnet_home() / "genesis.json")):
+        outcome = statecast("tables", f"dataset://{dataset}", "--to", folder, "--in-process")
+        assert outcome.code == 0, outcome.stderr
+    return folder

@@ -1,0 +1,368 @@
+"""Places of decoded tables: which epochs are finished there, what is refused, what is selected, and how little a look-up reads."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.dataset.arrow_dataset import ShardDataset
+from pipelines.dataset.export.export_epoch import export_epoch
+from pipelines.dataset.export.export_records import ExportSettings, store_summary
+from pipelines.dataset.tables import decode_tables
+from pipelines.dataset.tables.decode_tables import plan_tables
+from pipelines.dataset.tables.decoded_span import DecodedSpan
+from pipelines.dataset.tables.export_tables import export_tables
+from pipelines.dataset.tables.table_writer import ROW_GROUP_BYTES_MAX
+from pipelines.dataset.tables.tables_place import FinishedTables, TablesPlace, open_tables
+from pipelines.dataset.verify_dataset import verify_dataset
+from pipelines.execution.in_process import InProcessExecutor
+from pipelines.execution.progress import SilentProgress
+from pipelines.execution.stage_runner import StageRunner
+from pipelines.kernel.choice import choose_kernel
+from pipelines.stores.open_store import open_store
+from schemas.dataset.tables_selection import TablesSelection
+from schemas.dataset.tables_summary import TablesShard
+from schemas.errors import DatasetError, EpochNotReadyError, InvalidInputError, StoreFullError
+from schemas.ids import CryptoHash
+from schemas.nearcore.account import ACCOUNT_V1_BYTES
+from schemas.nearcore.epoch_context import EpochContext
+from schemas.nearcore.trie_key import TrieKeyKind, access_key_key, account_key, contract_code_key, contract_data_key, parse_trie_key
+from tests.support.list_source import context_of, list_source
+from tests.support.records import Pairs
+from tests.support.state_records import state_records
+
+RUNNER = StageRunner(InProcessExecutor(), SilentProgress())
+KERNEL = choose_kernel("auto")
+EVERYTHING = TablesSelection()
+
+
+def account_value(amount: int) -> bytes:
+    """Return an account of version 1 without a contract."""
+    value = amount.to_bytes(16, "little") + bytes(16) + bytes(32) + (182).to_bytes(8, "little")
+    assert len(value) == ACCOUNT_V1_BYTES
+    return value
+
+
+def pairs_of(accounts: int, changed: Sequence[int] = ()) -> Pairs:
+    """Return accounts, each with a key and an entry; those that are changed have another amount."""
+    records: dict[bytes, bytes] = {}
+    for number in range(accounts):
+        name = f"user{number:05d}.near"
+        records[account_key(name)] = account_value(10**24 + number + (number in changed) * 10**24)
+        public_key = b"\0" + hashlib.sha256(name.encode()).digest()
+        records[access_key_key(name, public_key)] = number.to_bytes(8, "little") + b"\1"
+        records[contract_data_key(name, b"STATE")] = name.encode() * 3
+    records[contract_code_key("user00001.near")] = b"code" * 2000
+    return sorted(records.items())
+
+
+def exported(pairs: Pairs, height: int = 7, cuts: Sequence[int] = (), chain_id: str = "test") -> tuple[EpochContext, ShardDataset]:
+    """Return a dataset in memory, of one range a cut, its root recomputed."""
+    context = replace(context_of(None), epoch_height=height, epoch_id=CryptoHash(bytes([height]) * 32), chain_id=chain_id)
+    source = list_source(pairs, cuts)
+    (dataset,) = export_epoch(RUNNER, source, context, ExportSettings(f"memory://{uuid.uuid4().hex}"))
+    return context, verify_dataset(RUNNER, KERNEL, dataset, source)
+
+
+def rolled_forward(older: ShardDataset, newer: ShardDataset, places: Sequence[int]) -> ShardDataset:
+    """Return a dataset in which some files are the older one's, as a roll forward leaves what did not change."""
+    store, summary = open_store(newer.url), newer.summary
+    files = list(summary.files)
+    for place in places:
+        files[place] = older.summary.files[place]
+        data = open_store(older.url).get(f"{older.folder}/{files[place].name}", 0, files[place].size)
+        store.put(f"{newer.folder}/{files[place].name}", data)
+    return store_summary(newer.url, replace(summary, files=tuple(files)))
+
+
+def new_url() -> str:
+    """Return a place in memory."""
+    return f"memory://{uuid.uuid4().hex}"
+
+
+def written(
+    url: str, epoch: tuple[EpochContext, ShardDataset], selection: TablesSelection | None = EVERYTHING, strict: bool = False
+) -> TablesShard:
+    """Write an epoch's tables."""
+    context, dataset = epoch
+    (tables,) = export_tables(RUNNER, context, [dataset], TablesPlace.take(url, context.chain_id, selection), strict)
+    return tables
+
+
+def rows_of(tables: FinishedTables, kind: str | None = None) -> list[dict[str, object]]:
+    """Return the rows of an epoch's files."""
+    store = open_store(tables.url)
+    return [row for _, file in tables.files(kind) for row in pq.ParquetFile(store.open(file.name)).read().to_pylist()]
+
+
+def objects(url: str) -> dict[str, bytes]:
+    """Return what is stored."""
+    store = open_store(url)
+    return {info.name: store.get(info.name, 0, info.size) for info in store.list()}
+
+
+def of_height(url: str, height: int) -> dict[str, bytes]:
+    """Return what is stored of an epoch."""
+    return {name: data for name, data in objects(url).items() if f"epoch_height={height}/" in name}
+
+
+def test_epochs_lie_beside_each_other_and_are_read_apart() -> None:
+    """The latest is the newest, whichever was written last."""
+    url = new_url()
+    for height in (8, 7):
+        written(url, exported(pairs_of(height), height))
+    assert open_tables(url).entry.epoch_height == 8
+    assert [len(rows_of(open_tables(url, epoch), "account")) for epoch in ("latest", "7", "8")] == [8, 7, 8]
+    assert open_tables(url, str(CryptoHash(b"\7" * 32))).entry.epoch_height == 7
+    with pytest.raises(EpochNotReadyError, match=r"epoch 9 is not finished here.*Finished are 8 \(.*\), 7 \("):
+        open_tables(url, "9")
+
+
+def test_a_run_that_ends_early_leaves_nothing_that_is_taken_for_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files are in no catalogue, view or pointer; the epoch before stays as it was, and a rerun finishes."""
+    url = new_url()
+    written(url, exported(pairs_of(5), 7))
+    before = objects(url)
+    epoch = exported(pairs_of(9), 8, cuts=(9, 18))
+
+    def full(*arguments: object) -> None:
+        raise StoreFullError(problem="no space is left")
+
+    monkeypatch.setattr("pipelines.dataset.tables.export_tables.finish_tables", full)
+    with pytest.raises(StoreFullError):
+        written(url, epoch)
+    monkeypatch.undo()
+    left = objects(url)
+    assert any("epoch_height=8" in name and name.endswith(".parquet") for name in left)
+    assert {name: left[name] for name in before} == before
+    with pytest.raises(EpochNotReadyError, match="Finished are 7"):
+        open_tables(url, "8")
+    written(url, epoch)
+    assert open_tables(url).entry.epoch_height == 8
+
+
+def test_two_chains_are_kept_apart() -> None:
+    """The second is refused before anything of it is written."""
+    url = new_url()
+    written(url, exported(pairs_of(3)))
+    before = objects(url)
+    with pytest.raises(DatasetError, match="of chain test, not other"):
+        written(url, exported(pairs_of(3), 8, chain_id="other"))
+    assert objects(url) == before
+
+
+def test_tables_of_the_layout_before_are_refused() -> None:
+    """Where they are written, and where they are read; with what to do."""
+    url = new_url()
+    old = "chain_id=test/epoch_height=7/epoch_id=E/shard_uid=s0.v0/kind=account/range-000000-0000.parquet"
+    open_store(url).put(old, b"PAR1")
+    with pytest.raises(DatasetError, match=r"tables of the layout before are here.*Write to another place"):
+        written(url, exported(pairs_of(3)))
+    with pytest.raises(DatasetError, match="tables of the layout before are here"):
+        open_tables(url)
+    assert [*objects(url)] == [old]
+
+
+def test_published_parts_may_lie_beside_the_tables() -> None:
+    """They too begin with the chain."""
+    url = new_url()
+    open_store(url).put("chain_id=test/epoch_height=7/epoch_id=E/shard_id=0/state_part_000000_of_000001", b"part")
+    written(url, exported(pairs_of(3)))
+    assert open_tables(url).entry.records == 10
+
+
+def test_an_epoch_of_the_same_height_and_another_id_is_refused() -> None:
+    """It is of another fork: its files would lie among those of the first."""
+    url = new_url()
+    written(url, exported(pairs_of(3)))
+    context, dataset = exported(pairs_of(4))
+    other = replace(dataset.summary.context, epoch_id=CryptoHash(b"\x55" * 32))
+    with pytest.raises(DatasetError, match="epoch height 7 is here with id"):
+        written(url, (replace(context, epoch_id=other.epoch_id), replace(dataset, summary=replace(dataset.summary, context=other))))
+
+
+def test_a_place_without_tables_says_so() -> None:
+    """A reader learns what would write them."""
+    with pytest.raises(DatasetError, match=r"no tables are there.*statecast tables"):
+        open_tables(new_url())
+
+
+def test_another_selection_is_refused_and_none_is_the_places() -> None:
+    """All files of a table have the same columns."""
+    url = new_url()
+    selection = TablesSelection.choose(("account",), ("amount", "account_id"), raw=False)
+    written(url, exported(pairs_of(3)), selection)
+    with pytest.raises(InvalidInputError, match=r"of --kind account --columns account_id,amount --no-raw, not of everything"):
+        written(url, exported(pairs_of(3), 8))
+    written(url, exported(pairs_of(4), 8), None)
+    assert sorted(rows_of(open_tables(url))[0]) == [
+        *("account_id", "amount", "block_height", "block_timestamp", "decode_error", "epoch_id", "shard_uid")
+    ]
+
+
+def test_an_epoch_whose_records_are_others_is_taken_out_until_it_is_finished_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dataset that was exported anew, of another state: nobody reads half of each."""
+    url = new_url()
+    written(url, exported(pairs_of(5)))
+    seen: list[int] = []
+    run = decode_tables.WriteTablesTask.run
+
+    def noted(task: decode_tables.WriteTablesTask) -> object:
+        catalogue = open_store(url).get("_catalogue.json", 0, 1 << 20)
+        seen.append(catalogue.count(b'"epoch_height"'))
+        return run(task)
+
+    monkeypatch.setattr(decode_tables.WriteTablesTask, "run", noted)
+    written(url, exported(pairs_of(5, changed=(2,))))
+    assert seen == [0]
+    assert open_tables(url).entry.records == 16
+
+
+def test_files_that_did_not_change_are_not_decoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables are those that decoding makes, byte for byte."""
+    url, anew = new_url(), new_url()
+    first, (context, changed) = exported(pairs_of(30), 7, cuts=(35, 70)), exported(pairs_of(30, changed=(3,)), 8, cuts=(35, 70))
+    second = (context, rolled_forward(first[1], changed, (1, 2)))
+    written(anew, second)
+    written(url, first)
+    read: list[str] = []
+    decode = DecodedSpan.read
+
+    def noted(span: DecodedSpan) -> object:
+        read.append(span.file.name)
+        return decode(span)
+
+    monkeypatch.setattr(DecodedSpan, "read", noted)
+    written(url, second)
+    assert read == [second[1].summary.files[0].name]
+    assert of_height(url, 8) == of_height(anew, 8)
+
+
+def test_a_damaged_file_of_the_epoch_before_is_not_taken_up() -> None:
+    """Then the records are decoded."""
+    url, anew = new_url(), new_url()
+    first, (context, again) = exported(pairs_of(30), 7), exported(pairs_of(30), 8)
+    second = (context, rolled_forward(first[1], again, (0,)))
+    written(anew, second)
+    written(url, first)
+    store = open_store(url)
+    for name, data in objects(url).items():
+        if "kind=account/" in name:
+            store.put(name, data[:-1] + bytes([data[-1] ^ 1]))
+    written(url, second)
+    assert {n: d for n, d in objects(url).items() if "epoch_height=8" in n} == {
+        n: d for n, d in objects(anew).items() if "epoch_height=8" in n
+    }
+
+
+@pytest.mark.parametrize(
+    ("accounts", "contracts"), [(("user00001.near",), ()), ((), ("user00001.near", "user00007.near")), (("near", "user00008.near"), ())]
+)
+def test_records_of_an_account_are_read_out_of_the_files_that_hold_them(accounts: tuple[str, ...], contracts: tuple[str, ...]) -> None:
+    """Exactly its records, of whatever kind; files whose keys are elsewhere are not opened."""
+    context, dataset = exported(pairs_of(40), cuts=range(5, 120, 5))
+    selection = TablesSelection.choose(accounts=accounts, contracts=contracts)
+    tasks = plan_tables(dataset, "memory://x", selection)
+    assert 0 < len(tasks) <= 4 * (len(accounts) + len(contracts)) < len(dataset.summary.files)
+    url = new_url()
+    written(url, (context, dataset), selection)
+    got = {(row["key"], row["value"]) for row in rows_of(open_tables(url))}
+    wanted = set()
+    for key, value in pairs_of(40):
+        parsed = parse_trie_key(key)
+        of_contract = parsed.kind in (TrieKeyKind.CONTRACT_CODE, TrieKeyKind.CONTRACT_DATA)
+        if parsed.account_id in accounts or (of_contract and parsed.account_id in contracts):
+            wanted.add((key, value if len(value) <= 4000 else None))
+    assert got == wanted
+
+
+def test_records_of_an_account_are_found_among_all_kinds() -> None:
+    """By the key's bytes what parsing each key finds."""
+    pairs = sorted({record.key: record.value for record in state_records()}.items())
+    accounts = sorted({found.account_id for key, _ in pairs if (found := parse_trie_key(key)).account_id is not None})
+    context, dataset = exported(pairs)
+    for account in accounts[:3]:
+        url = new_url()
+        written(url, (context, dataset), TablesSelection.choose(accounts=(account,)))
+        assert {row["key"] for row in rows_of(open_tables(url))} == {key for key, _ in pairs if parse_trie_key(key).account_id == account}
+
+
+def test_kinds_and_columns_are_those_that_are_asked_for() -> None:
+    """What names no kind or column, or leaves a kind with none, is refused with what there is."""
+    url = new_url()
+    written(url, exported(pairs_of(3)), TablesSelection.choose(("account", "access_key"), ("account_id", "nonce"), raw=False))
+    tables = open_tables(url)
+    assert sorted({file.kind for _, file in tables.files()}) == ["access_key", "account"]
+    assert rows_of(tables, "access_key")[2]["nonce"] == 2 and "key" not in rows_of(tables, "access_key")[0]
+    wrong: dict[str, Any]
+    for wrong, problem in (
+        ({"kinds": ("accounts",)}, "no kind of record is called 'accounts'"),
+        ({"columns": ("balance",)}, "no column is called 'balance'"),
+        ({"kinds": ("delayed_receipt",), "columns": ("amount",), "raw": False}, "of kind delayed_receipt have none of the columns"),
+        ({"accounts": ("a,b",)}, "is no account id"),
+    ):
+        with pytest.raises(InvalidInputError, match=problem):
+            TablesSelection.choose(**wrong)
+
+
+def noisy_pairs(count: int) -> Pairs:
+    """Return entries that do not compress, of accounts with some entries each."""
+    source = random.Random(5)
+    return sorted(
+        (contract_data_key(f"user{number // 3:05d}.near", number.to_bytes(4, "big")), source.randbytes(3000)) for number in range(count)
+    )
+
+
+def test_one_account_costs_one_row_group_of_a_mebibyte() -> None:
+    """Also where nothing compresses; groups are sorted, and their statistics, Bloom filters and page index say what is in them."""
+    url = new_url()
+    written(url, exported([*pairs_of(4000)[:8001], *noisy_pairs(1200)]))
+    tables, store = open_tables(url), open_store(url)
+    for _, entry in tables.files():
+        metadata = pq.ParquetFile(store.open(entry.name)).metadata
+        groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+        names = [groups[0].column(place).path_in_schema for place in range(groups[0].num_columns)]
+        at, seen = names.index("account_id"), []
+        for group in groups:
+            sizes = [group.column(place).total_compressed_size for place in range(group.num_columns)]
+            assert sum(sizes) <= ROW_GROUP_BYTES_MAX
+            assert [names[one.column_index] for one in group.sorting_columns] == ["account_id", "key"]
+            column = group.column(at)
+            assert column.has_offset_index and column.has_column_index
+            seen.append((column.statistics.min, column.statistics.max))
+        assert all(left[1] <= right[0] for left, right in pairwise(seen))
+    (noisy,) = [entry for _, entry in tables.files("contract_data")]
+    assert pq.ParquetFile(store.open(noisy.name)).metadata.num_row_groups >= 3
+
+
+def test_a_file_with_a_key_that_does_not_decode_does_not_claim_to_be_sorted_by_account() -> None:
+    """Its rows are in the order of the keys all the same, and it says that."""
+    url = new_url()
+    pairs = sorted([*pairs_of(3), (b"\x00" + b"\xff" * 3, b"x"), (b"\x00", b"x")])
+    written(url, exported(pairs))
+    ((_, entry),) = open_tables(url).files("account")
+    file = pq.ParquetFile(open_store(url).open(entry.name))
+    table = file.read()
+    assert entry.decode_errors == 2 and table.column("account_id").null_count == 2
+    assert [table.schema.names[one.column_index] for one in file.metadata.row_group(0).sorting_columns] == ["key"]
+    assert pc.equal(pc.sort_indices(table, sort_keys=[("key", "ascending")]), pa.array(range(5), pa.uint64())).to_pylist() == [True] * 5
+
+
+def test_nothing_but_parquet_lies_under_names_that_readers_take(tmp_path: Path) -> None:
+    """Side files begin with an underscore."""
+    url = str(tmp_path)
+    written(url, exported(pairs_of(3)))
+    names = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
+    for name in names:
+        assert name.suffix == ".parquet" or any(part.startswith(("_", ".")) for part in name.parts), name
