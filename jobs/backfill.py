@@ -110,6 +110,7 @@ def backfill(
             ),
             parallel=parallel,
             status=BackfillStatus(work_url),
+            ladder=publish.ladder(work_url, chosen_kernel, home, dataset_url(dataset) or f"{work_url}/dataset", limit),
         )
 
     if plan:

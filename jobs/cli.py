@@ -70,6 +70,10 @@ _COMMANDS: dict[str, tuple[_Listed, ...]] = {
         _Listed("watch", "Publish every epoch of a node from now on, each once, as soon as its state snapshot is complete."),
         _Listed("backfill", "Publish a range of past epochs from one node, each proved against its state roots like a fresh one."),
         _Listed(
+            "deltas",
+            "Publish what changed between epochs that are published already: a delta a shard, listed by a new revision of the later epoch's manifest.",
+        ),
+        _Listed(
             "plan",
             "Tell what publishing takes before it is built: objects, requests, storage, traffic, machine hours, and whether the deadline is met.",
         ),

@@ -108,7 +108,13 @@ def produce(
         return
     publisher = publish.publisher(found.context, publish.choose_signer(), processes)
     published = publisher.find_published(found.context, publish.num_parts)
+    limit = None if given.node_home is None else run.read_limit_each(given.read_limit)
+    ladder = publish.ladder(work_url, chosen_kernel, given.node_home, exported_url, limit)
     if published is not None and not repair:
+        if ladder is not None:
+            # A run that was killed between the manifest and its deltas.
+            with closing(open_progress()) as progress, closing(open_executor(run, beside_node=given.node_home is not None)) as executor:
+                ladder.make(StageRunner(executor, progress), publisher, found.context, found.datasets)
         remove_dead_claim(open_store(publish.to), publisher.layout(found.context))
         epoch_url, revision = publisher.epoch_url(found.context), published.revision
         message = f"{epoch_url} is published, manifest revision {revision}; statecast check verifies it"
@@ -142,6 +148,7 @@ def produce(
                 settings=settings,
                 described=found.describe(),
                 epoch_shard_ids=found.epoch_shard_ids,
+                ladder=ladder,
                 before_manifest=claimed_run.confirm,
             ).run()
     except ClaimedError as error:

@@ -10,6 +10,8 @@ import typer
 
 from jobs.keygen import DEFAULT_SIGNING_KEY
 from jobs.options import parse_rate
+from pipelines.kernel.trie_kernel import Kernel
+from pipelines.producing.deltas.delta_ladder import LADDER_MAX, DeltaLadder
 from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.producing.publish.key_file import STANDARD_INPUT, load_signer, signer_from_standard_input
 from pipelines.producing.publish.kms_key import SCHEME as KMS_SCHEME
@@ -74,6 +76,19 @@ class PublishOptions:
         list[str] | None, typer.Option("--tracker", help="Tracker for the torrents; may be repeated.", rich_help_panel=_OUTPUT)
     ] = None
 
+    deltas: Annotated[
+        int | None,
+        typer.Option(
+            "--deltas",
+            metavar="N",
+            min=1,
+            max=LADDER_MAX,
+            help="Once an epoch is published, also publish what changed since the epoch before it and since the last one whose height is a "
+            "multiple of N. Default: no deltas.",
+            rich_help_panel=_OUTPUT,
+            show_default=False,
+        ),
+    ] = None
     upload_limit: Annotated[
         str | None,
         typer.Option(
@@ -110,6 +125,15 @@ class PublishOptions:
             trackers=tuple(self.tracker or ()),
             upload_limit_bytes_per_s=self.upload_limit_each(processes),
         )
+
+    def ladder(
+        self, work_url: str, kernel: Kernel, node_home: Path | None, dataset_url: str | None, read_limit_bytes_per_s: int | None = None
+    ) -> DeltaLadder | None:
+        """Return what makes each epoch's deltas; None where none are asked for."""
+        if self.deltas is None:
+            return None
+        home = None if node_home is None else str(node_home.resolve())
+        return DeltaLadder(self.deltas, f"{work_url}/build", kernel.name, home, dataset_url, read_limit_bytes_per_s)
 
     def choose_signer(self) -> Signer | None:
         """Return the signers; None for an unsigned manifest.

@@ -162,6 +162,7 @@ def watch(
         terms=terms,
         keep_epochs=keep_epochs,
         before_production=look,
+        ladder=publish.ladder(work_url, choose_kernel(run.kernel), home, None, limit),
     )
     with ExitStack() as stack:
         target = STANDARD_OUTPUT if log_format is LogFormat.JSON else events

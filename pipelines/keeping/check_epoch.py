@@ -47,6 +47,8 @@ _NEVER_FOREIGN = (
     ObjectKind.CLAIM,
     ObjectKind.LEASE,
     ObjectKind.SCRUB,
+    ObjectKind.DELTA,
+    ObjectKind.DELTA_STATEMENT,
 )
 
 

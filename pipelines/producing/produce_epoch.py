@@ -19,6 +19,7 @@ from pipelines.near.node.flat_state_source import FlatStateSource, FoundStateHea
 from pipelines.producing.build.shard_origin import DirectOrigin
 from pipelines.producing.build.work_folder import direct_work_folder, work_folder_for
 from pipelines.producing.build_shard import PlannedShard, build_planned, plan_shard
+from pipelines.producing.deltas.delta_ladder import DeltaLadder
 from pipelines.producing.direct_shard import build_edges, plan_direct, publish_again, verified_source_header
 from pipelines.producing.early_parts import has_boundary_nodes, produce_early
 from pipelines.producing.publish.epoch_publisher import EpochPublisher, PublishedEpoch
@@ -145,6 +146,8 @@ class EpochProduction:
     """All shards that the epoch is known to have, produced here or not."""
     header_source: StateHeaderVerifier | None = None
     """Verifies state headers that no summary vouches for; None for the source itself, if it can."""
+    ladder: DeltaLadder | None = None
+    """Makes the epoch's deltas once it is published; None for none."""
     before_manifest: KeepGoing = go_on
     """The runner's `keep_going` asked a last time, now of the store: when all that the manifest lists is published. What it raises keeps
     the manifest from being written."""
@@ -165,6 +168,8 @@ class EpochProduction:
             self._produce_datasets(made, began)
         self.before_manifest()
         epoch = self.publisher.finish(self.context, list(made.published.values()), self.epoch_shard_ids)
+        if self.ladder is not None:
+            self.ladder.make(self.runner, self.publisher, self.context, made.datasets)
         for remove in made.leftovers:
             remove()
         return EpochResult(
@@ -195,6 +200,7 @@ class EpochProduction:
             # The largest shard first: its parts are what a new node waits for longest.
             for dataset in sorted(exported, key=lambda one: -one.summary.records):
                 made.produce(dataset.summary.shard, partial(self._produce_shard, dataset))
+                made.datasets.append(dataset)
                 made.leftovers += self._leftovers(dataset)
 
     def _leftovers(self, dataset: ShardDataset) -> Iterator[Callable[[], None]]:
@@ -306,6 +312,7 @@ class _Made:
     published: dict[ShardUId, PublishedShard] = field(default_factory=dict)
     seconds: dict[ShardUId, float] = field(default_factory=dict)
     exported_s: float = 0.0
+    datasets: list[ShardDataset] = field(default_factory=list)
     leftovers: list[Callable[[], None]] = field(default_factory=list)
     """Remove what is of no use once the manifest is there."""
 

@@ -25,7 +25,14 @@ from schemas.published.object_layout import EpochLayout, ObjectKind, parse_objec
 MANIFESTS_REMEMBERED_MAX: Final = 4
 """Epochs whose digests are kept in memory."""
 
-_IMMUTABLE = (ObjectKind.STATE_PART, ObjectKind.STATE_HEADER, ObjectKind.MANIFEST_REVISION, ObjectKind.EVIDENCE, ObjectKind.TORRENT)
+_IMMUTABLE = (
+    ObjectKind.STATE_PART,
+    ObjectKind.STATE_HEADER,
+    ObjectKind.MANIFEST_REVISION,
+    ObjectKind.EVIDENCE,
+    ObjectKind.TORRENT,
+    ObjectKind.DELTA,
+)
 
 
 @dataclass(frozen=True, slots=True)

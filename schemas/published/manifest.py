@@ -29,6 +29,7 @@ from schemas.nearcore.shard_layout import SHARDS_MAX, ShardLayout, shard_layout_
 from schemas.nearcore.state_part import Encoding
 from schemas.published.dsse import PAYLOAD_BYTES_MAX
 from schemas.published.in_toto import decode_in_toto, encode_in_toto
+from schemas.published.manifest_delta import MANIFEST_DELTAS_MAX, ManifestDelta
 from schemas.published.manifest_shard import MANIFEST_PARTS_MAX, ManifestShard
 from schemas.published.object_layout import REVISION_MAX
 from schemas.shown_text import shown_url
@@ -123,6 +124,8 @@ class Manifest:
     shard_layout: ShardLayout | None = None
     """The epoch's, without parents, which the shards name: it has the shards that are listed and those that are missing, and no
     others. None where the publisher does not know it, and in older manifests."""
+    deltas: tuple[ManifestDelta, ...] = ()
+    """What changed since lower epochs, shard by shard: ascending by shard id, height and id of the base. Absent in older manifests."""
 
     @property
     def is_complete(self) -> bool:
@@ -165,6 +168,7 @@ class Manifest:
                 for found in self.missing
             ],
             **({} if self.shard_layout is None else {"shard_layout": self.shard_layout.to_json()}),
+            **({} if not self.deltas else {"deltas": [found.to_json() for found in self.deltas]}),
         }
         payload = encode_in_toto(MANIFEST_TYPE, self.subjects(), predicate)
         assert Manifest.from_payload(payload, "manifest to be written") == self, "what is written is what is read"
@@ -199,6 +203,7 @@ class Manifest:
             ),
             missing=tuple(_read_missing(entry) for entry in reader.inners("missing", MISSING_MAX)),
             shard_layout=_read_shard_layout(reader),
+            deltas=tuple(map(ManifestDelta.from_json, reader.inners("deltas", MANIFEST_DELTAS_MAX) if "deltas" in reader.names() else ())),
         )
         problem = manifest._problem()
         if problem is None and manifest.subjects() != subjects:
@@ -224,7 +229,15 @@ class Manifest:
             return "block_headers are the sync block's and its parent's, or none"
         if self.expires is not None and self.expires <= self.created:
             return "the manifest expires before it was created"
-        return self._missing_problem()
+        return self._deltas_problem() or self._missing_problem()
+
+    def _deltas_problem(self) -> str | None:
+        keys = [found.key for found in self.deltas]
+        if keys != sorted(set(keys)) or len(keys) > MANIFEST_DELTAS_MAX:
+            return f"deltas are listed once each, ascending by shard and base, and at most {MANIFEST_DELTAS_MAX}"
+        if any(found.base_epoch_height >= self.epoch_height for found in self.deltas):
+            return "a delta leads from a lower epoch"
+        return None
 
     def _missing_problem(self) -> str | None:
         """Compare what is missing by the listing with what is said to be missing; whole shards can't be told from the listing."""

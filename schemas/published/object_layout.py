@@ -11,6 +11,8 @@ that nearcore does not know lies at the level of the epoch or above::
         statements/shard_id=S.json                                     DSSE envelope of a shard statement
         evidence/shard_id=S/SHA256.json                                a shard statement that contradicts another one
         torrents/shard_id=S.torrent
+        deltas/base_epoch_id=B/statements/shard_id=S.json              DSSE envelope of a delta statement: what changed since epoch B
+        deltas/base_epoch_id=B/shard_id=S/delta_000000.arrow           the changed records of some keys
         manifest.json                                                  DSSE envelope of the newest manifest
         manifests/000001.json                                          every revision of the manifest, never changed
         claim.json                                                     who is producing this epoch
@@ -37,6 +39,9 @@ NUM_PARTS_MAX = 999_999
 REVISION_MAX = 999_999
 """Most revisions of an epoch's manifest."""
 
+DELTA_OBJECTS_MAX = 100_000
+"""Most objects of a delta; their names have six digits."""
+
 _SHA256_HEX = re.compile(r"[0-9a-f]{64}")
 _LEASE_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -51,6 +56,8 @@ class ObjectKind(Enum):
     SHARD_STATEMENT = "shard_statement"
     EVIDENCE = "evidence"
     TORRENT = "torrent"
+    DELTA_STATEMENT = "delta_statement"
+    DELTA = "delta"
     MANIFEST = "manifest"
     MANIFEST_REVISION = "manifest_revision"
     CLAIM = "claim"
@@ -135,6 +142,18 @@ class EpochLayout:
         """A shard's torrent file."""
         return f"{self.folder}/torrents/{shard_folder_name(shard_id)}.torrent"
 
+    def delta_statement(self, base_epoch_id: CryptoHash, shard_id: int) -> str:
+        """The statement of what changed in a shard since another epoch."""
+        return f"{self.folder}/{_delta_folder(base_epoch_id)}/statements/{shard_folder_name(shard_id)}.json"
+
+    def delta(self, base_epoch_id: CryptoHash, shard_id: int, index: int) -> str:
+        """One object of what changed in a shard since another epoch, from 0.
+
+        Raises:
+            InvalidInputError: no such object can be.
+        """
+        return f"{self.folder}/{delta_object_name(base_epoch_id, shard_id, index)}"
+
     def manifest_revision(self, revision: int) -> str:
         """One revision of the manifest, from 1.
 
@@ -158,6 +177,9 @@ class ObjectName:
     revision: int | None = None
     payload_sha256: bytes | None = None
     lease_id: str | None = None
+    base_epoch_id: CryptoHash | None = None
+    """Of a delta and its statement: the epoch that it leads from."""
+    delta_index: int | None = None
 
 
 def chain_folder(chain_id: str) -> str:
@@ -192,6 +214,17 @@ def shard_folder_name(shard_id: int) -> str:
     """The last level of a shard's folder, and the name inside its torrent."""
     assert shard_id >= 0, shard_id
     return f"shard_id={shard_id}"
+
+
+def delta_object_name(base_epoch_id: CryptoHash, shard_id: int, index: int) -> str:
+    """The name of a delta's object, relative to the epoch's folder.
+
+    Raises:
+        InvalidInputError: no such object can be.
+    """
+    if not 0 <= index < DELTA_OBJECTS_MAX:
+        raise InvalidInputError(problem=f"a delta has at most {DELTA_OBJECTS_MAX} objects", where=str(index))
+    return f"{_delta_folder(base_epoch_id)}/{shard_folder_name(shard_id)}/delta_{index:06d}.arrow"
 
 
 def part_file_name(part_id: PartId) -> str:
@@ -251,12 +284,15 @@ _IN_STORE = re.compile(r"(?P<head>(?:.*/)?)(?P<tail>chain_id=[^/]*(?:/(?:epoch_h
 _CHAIN = re.compile(rf"chain_id=(?P<chain_id>{CHAIN_ID_PATTERN})/(?P<rest>.+)")
 _EPOCH = re.compile(r"epoch_height=(?P<epoch_height>\d{1,20})/epoch_id=(?P<epoch_id>[^/]{1,44})/(?P<rest>.+)")
 _SHARD = r"shard_id=(?P<shard_id>\d{1,20})"
+_DELTA = r"deltas/base_epoch_id=(?P<base_epoch_id>[^/]{1,44})"
 _IN_EPOCH: tuple[tuple[ObjectKind, re.Pattern[str]], ...] = (
     (ObjectKind.STATE_PART, re.compile(_SHARD + r"/state_part_(?P<part_id>\d{6})_of_(?P<num_parts>\d{6})")),
     (ObjectKind.STATE_HEADER, re.compile(rf"headers/{_SHARD}/header")),
     (ObjectKind.SHARD_STATEMENT, re.compile(rf"statements/{_SHARD}\.json")),
     (ObjectKind.EVIDENCE, re.compile(rf"evidence/{_SHARD}/(?P<sha256>{_SHA256_HEX.pattern})\.json")),
     (ObjectKind.TORRENT, re.compile(rf"torrents/{_SHARD}\.torrent")),
+    (ObjectKind.DELTA_STATEMENT, re.compile(rf"{_DELTA}/statements/{_SHARD}\.json")),
+    (ObjectKind.DELTA, re.compile(rf"{_DELTA}/{_SHARD}/delta_(?P<delta_index>\d{{6}})\.arrow")),
     (ObjectKind.MANIFEST, re.compile(r"manifest\.json")),
     (ObjectKind.MANIFEST_REVISION, re.compile(r"manifests/(?P<revision>\d{6})\.json")),
     (ObjectKind.CLAIM, re.compile(r"claim\.json")),
@@ -279,6 +315,8 @@ def _parse_in_epoch(epoch: EpochLayout, rest: str) -> ObjectName | None:
                 revision=int(found["revision"]) if "revision" in found else None,
                 payload_sha256=bytes.fromhex(found["sha256"]) if "sha256" in found else None,
                 lease_id=found.get("lease_id"),
+                base_epoch_id=CryptoHash.from_base58(found["base_epoch_id"]) if "base_epoch_id" in found else None,
+                delta_index=int(found["delta_index"]) if "delta_index" in found else None,
             )
     return None
 
@@ -300,6 +338,13 @@ def _made_again(found: ObjectName) -> str:
             return epoch.evidence(shard_id, found.payload_sha256)
         case ObjectKind.TORRENT:
             return epoch.torrent(shard_id)
+        case ObjectKind.DELTA_STATEMENT:
+            assert found.base_epoch_id is not None
+            return epoch.delta_statement(found.base_epoch_id, shard_id)
+        case ObjectKind.DELTA:
+            assert found.base_epoch_id is not None
+            assert found.delta_index is not None
+            return epoch.delta(found.base_epoch_id, shard_id, found.delta_index)
         case ObjectKind.MANIFEST_REVISION:
             assert found.revision is not None
             return epoch.manifest_revision(found.revision)
@@ -311,6 +356,10 @@ def _made_again(found: ObjectName) -> str:
         case ObjectKind.SCRUB:
             return epoch.scrub
     return epoch.manifest
+
+
+def _delta_folder(base_epoch_id: CryptoHash) -> str:
+    return f"deltas/base_epoch_id={base_epoch_id}"
 
 
 def _check_chain_id(chain_id: str) -> str:

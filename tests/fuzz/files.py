@@ -36,6 +36,7 @@ from pipelines.producing.build.plan_parts import FileStructure, _read_structure
 from pipelines.producing.build.scan_structure import ScannedRange, _read_scanned
 from pipelines.producing.forecast.price_list import PriceList
 from pipelines.producing.forecast.stage_costs import stage_costs_from_benchmark
+from pipelines.producing.rebuild.rebuild_part import read_rebuilt
 from pipelines.proving.wanted_record import parse_bytes, parse_public_key
 from pipelines.restoring.into_node.external_storage import _parse as parse_node_config
 from pipelines.restoring.into_node.load_command import read_load_line
@@ -347,6 +348,11 @@ def _restore_summaries() -> list[bytes]:
     ]
 
 
+def _rebuilt_notes() -> list[bytes]:
+    digests = {"interior_sha256": "ab" * 32, "edge_sha256": "cd" * 32}
+    return [json.dumps({"records": 5, "left_key": left, "first_key": "00", "last_key": "01", **digests}).encode() for left in (None, "00")]
+
+
 def _build_notes(data: bytes) -> object:
     return read_note(data, _read_structure), read_note(data, _read_summary), read_note(data, _read_scanned)
 
@@ -564,6 +570,7 @@ def decoders() -> tuple[Decoder, ...]:
         ),
         Decoder("notes of a restore", _restore_notes, _restore_summaries, (read_summary, _read_part, _read_bucket, _read_result), _JSON),
         Decoder("notes of a build", _build_notes, _build_summaries, (read_note, _read_structure, _read_summary, _read_scanned), _JSON),
+        Decoder("note of a rebuilt part", lambda data: read_note(data, read_rebuilt), _rebuilt_notes, (read_note, read_rebuilt), _JSON),
         Decoder(
             "seeder's ledger",
             lambda data: DataFolder(_own(data).parent).read_own_json("ledger.json"),

@@ -33,11 +33,22 @@ from schemas.nearcore.merkle import MerklePathItem
 from schemas.nearcore.shard_layout import ShardLayout
 from schemas.published.catalogue import Catalogue, CatalogueEpoch, PublishedListing
 from schemas.published.claim import Claim, Holder, ProducerLease
+from schemas.published.delta_object import (
+    Row,
+    _decompressed_bytes,
+    _field,
+    _offset,
+    _read_batches,
+    decode_delta_object,
+    encode_delta_object,
+)
+from schemas.published.delta_statement import DeltaEnd, DeltaStatement
 from schemas.published.dsse import parse_envelope
 from schemas.published.in_toto import decode_in_toto
 from schemas.published.latest_pointer import LatestPointer
 from schemas.published.lease import ReaderLease
 from schemas.published.manifest import Manifest
+from schemas.published.manifest_delta import ManifestDelta
 from schemas.published.manifest_shard import ManifestPart, ManifestShard, ManifestTorrent
 from schemas.published.object_layout import EpochLayout, parse_epoch_folder, parse_object_name, part_file_name, shard_folder_name
 from schemas.published.proof import TrieProof
@@ -50,7 +61,7 @@ from tests.fuzz.decoder import Decoder, json_with
 from tests.fuzz.mutation import mixed, mutate_json, mutate_text
 from tests.fuzz.nearcore import chunk_headers, localnet_headers
 from tests.support.proofs import small_proof
-from tests.support.published_values import make_empty_statement, make_manifest, make_statement
+from tests.support.published_values import make_delta_statement, make_empty_statement, make_manifest, make_statement
 
 NOW = datetime(2026, 11, 23, 8, 30, tzinfo=UTC)
 LAYOUT = EpochLayout("testnet", 7, CryptoHash(b"\x11" * 32))
@@ -74,7 +85,8 @@ def _rule() -> TrustRule:
 def _manifests() -> list[bytes]:
     plain = make_manifest()
     layout = ShardLayout(kind="V2", version=1, shard_ids=(5, 0, 1), boundary_accounts=("aurora", "near"))
-    return [plain.to_payload(), replace(plain, shard_layout=layout).to_payload()]
+    deltas = (ManifestDelta(0, 6, CryptoHash(b"\x66" * 32), "ab" * 32, 3, 700),)
+    return [plain.to_payload(), replace(plain, shard_layout=layout, deltas=deltas).to_payload()]
 
 
 def _envelopes() -> list[bytes]:
@@ -111,6 +123,17 @@ def _statement(data: bytes) -> object:
     statement = ShardStatement.from_payload(data, "fuzz")
     assert statement.to_payload() == data
     return statement
+
+
+def _delta_statement(data: bytes) -> object:
+    statement = DeltaStatement.from_payload(data, "fuzz")
+    assert statement.to_payload() == data
+    return statement
+
+
+def _delta_objects() -> list[bytes]:
+    rows: list[Row] = [(bytes([number]), None if number % 3 == 0 else bytes(number * 20)) for number in range(60)]
+    return [encode_delta_object([rows[:40], rows[40:]], {"chain_id": "testnet"}), encode_delta_object([rows[:1]], {})]
 
 
 def _catalogues() -> list[bytes]:
@@ -233,6 +256,8 @@ def _object_names() -> list[bytes]:
         LAYOUT.shard_statement(3),
         LAYOUT.evidence(3, b"\1" * 32),
         LAYOUT.torrent(3),
+        LAYOUT.delta_statement(LAYOUT.epoch_id, 3),
+        LAYOUT.delta(LAYOUT.epoch_id, 3, 1),
         LAYOUT.manifest_revision(2),
         "chain_id=testnet/latest.json",
         "a/folder",
@@ -259,7 +284,11 @@ def decoders() -> tuple[Decoder, ...]:
             _mutate_envelope,
         ),
         Decoder(
-            "manifest", _read_manifest, _manifests, (Manifest.from_payload, ManifestShard.from_json, decode_in_toto, ShardUId.parse), _JSON
+            "manifest",
+            _read_manifest,
+            _manifests,
+            (Manifest.from_payload, ManifestShard.from_json, ManifestDelta.from_json, decode_in_toto, ShardUId.parse),
+            _JSON,
         ),
         Decoder(
             "shard statement",
@@ -267,6 +296,19 @@ def decoders() -> tuple[Decoder, ...]:
             lambda: [make_statement().to_payload(), make_empty_statement().to_payload()],
             (ShardStatement.from_payload,),
             _JSON,
+        ),
+        Decoder(
+            "delta statement",
+            _delta_statement,
+            lambda: [make_delta_statement().to_payload(), make_delta_statement(1, 0).to_payload()],
+            (DeltaStatement.from_payload, DeltaEnd.from_json),
+            _JSON,
+        ),
+        Decoder(
+            "delta object",
+            lambda data: decode_delta_object(data, "fuzz"),
+            _delta_objects,
+            (decode_delta_object, _read_batches, _decompressed_bytes, _offset, _field),
         ),
         Decoder("catalogue", _catalogue, _catalogues, (Catalogue.parse,), _JSON),
         Decoder("claim", lambda data: Claim.parse(data, "fuzz").to_bytes(), _claims, (Claim.parse,), _JSON),

@@ -25,6 +25,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "backfill": ("--node-home", "HOME", "--epochs", "6..6", "--to", "NEW/bucket", "--allow-unsigned", "--plan"),
     "doctor": ("--node-home", "HOME", "--to", "NEW/bucket", "--signing-key", "KEY"),
     "assist": ("--node-home", "HOME", "--from", "BUCKET", "--data", "NEW/data", "--insecure", "--plan"),
+    "deltas": ("COPY", "--base", "5", "--signing-key", "KEY", "--in-process"),
     "plan": ("--shards", "9", "--state-gib", "180", "--largest-gib", "38.8"),
     "keygen": ("NEW/key.json",),
     "fetch": ("BUCKET", "--into", "NEW/into", "--insecure", "--verify-workers", "1"),

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from schemas.ids import ZERO_HASH, CryptoHash, ShardUId
 from schemas.nearcore.state_part import Encoding
+from schemas.published.delta_statement import WHOLE_BASE, DeltaEnd, DeltaObject, DeltaStatement
 from schemas.published.manifest import Manifest, MissingKind, MissingObject, ZstdSettings
 from schemas.published.manifest_shard import ManifestHeader, ManifestPart, ManifestShard, ManifestTorrent
 from schemas.published.shard_statement import ShardStatement, StatementPart
@@ -37,6 +38,17 @@ def make_statement(shard_id: int = 0, num_parts: int = 3, header: bool = True) -
 def make_empty_statement(shard_id: int = 1) -> ShardStatement:
     """The statement of an empty shard."""
     return ShardStatement(CHAIN_ID, 7, EPOCH_ID, SYNC_HASH, ShardUId(1, shard_id), ZERO_HASH, 0, 0, None, ())
+
+
+def make_delta_statement(shard_id: int = 0, objects: int = 2) -> DeltaStatement:
+    """The statement of a delta from the epoch before, with its own shard for the base."""
+    base = DeltaEnd(6, CryptoHash(b"\x66" * 32), ShardUId(1, shard_id), CryptoHash(b"\x67" * 32))
+    target = DeltaEnd(7, EPOCH_ID, ShardUId(1, shard_id), STATE_ROOT)
+    listed = tuple(
+        DeltaObject(bytes([2 * index]), bytes([2 * index + 1]), 10 + index, index, 900 + index, digest(f"delta {index}"))
+        for index in range(objects)
+    )
+    return DeltaStatement(CHAIN_ID, base, target, WHOLE_BASE, listed)
 
 
 def make_manifest_shard(statement: ShardStatement) -> ManifestShard:

@@ -95,7 +95,7 @@ def changes_within(changes: ShardDataset, key_range: KeyRange, columns: Sequence
     found: list[pa.RecordBatch] = []
     for index, file in enumerate(changes.summary.files):
         if file.last_key >= key_range.begin and (key_range.end is None or file.first_key < key_range.end):
-            found += (_cut(batch, "key", key_range) for batch in changes.read_file(index, columns))
+            found += (cut_to_range(batch, "key", key_range) for batch in changes.read_file(index, columns))
     return [batch.replace_schema_metadata(None) for batch in found if batch.num_rows]
 
 
@@ -118,7 +118,7 @@ def own_values_within(changes: ShardDataset, key_range: KeyRange) -> Iterator[pa
     slots = FileSlots.of_own_values(changes)
     for index in range(len(changes.summary.values_files)):
         if _meet(slots.key_range(index), key_range):
-            yield from (_cut(batch, "key", key_range) for batch in changes.read_own_values_file(index))
+            yield from (cut_to_range(batch, "key", key_range) for batch in changes.read_own_values_file(index))
 
 
 def shared_values_within(changes: ShardDataset, hash_range: KeyRange) -> Iterator[pa.RecordBatch]:
@@ -130,7 +130,7 @@ def shared_values_within(changes: ShardDataset, hash_range: KeyRange) -> Iterato
     slots = FileSlots.of_shared_values(changes)
     for index in range(len(changes.summary.shared_values_files)):
         if _meet(slots.key_range(index), hash_range):
-            yield from (_cut(batch, "value_hash", hash_range) for batch in changes.read_shared_values_file(index))
+            yield from (cut_to_range(batch, "value_hash", hash_range) for batch in changes.read_shared_values_file(index))
 
 
 def _merged(some: Iterable[pa.RecordBatch], others: Iterable[pa.RecordBatch], column: str) -> Iterator[pa.RecordBatch]:
@@ -147,7 +147,8 @@ def _meet(one: KeyRange, other: KeyRange) -> bool:
     return (one.end is None or one.end > other.begin) and (other.end is None or other.end > one.begin)
 
 
-def _cut(batch: pa.RecordBatch, column: str, key_range: KeyRange) -> pa.RecordBatch:
+def cut_to_range(batch: pa.RecordBatch, column: str, key_range: KeyRange) -> pa.RecordBatch:
+    """Return the rows of which a column, of keys or hashes, lies in a range."""
     keys = batch[column].cast(pa.binary())
     inside = pc.greater_equal(keys, pa.scalar(key_range.begin, pa.binary()))
     if key_range.end is not None:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from pipelines.bucket.epoch_claim import remove_dead_claim
+from pipelines.bucket.published_epoch import read_manifest
 from pipelines.dataset.arrow_dataset import ShardDataset
 from pipelines.dataset.export.export_epoch import export_epoch
 from pipelines.dataset.export.export_records import discard_export, find_readable_shard
@@ -31,6 +32,7 @@ from pipelines.producing.backfill.backfill_epochs import WantedEpoch
 from pipelines.producing.backfill.backfill_status import BackfillStatus, RecordsWay, Step, StepState
 from pipelines.producing.build.work_folder import work_folder_for
 from pipelines.producing.claimed_production import ClaimedRun, ClaimTerms, claimed
+from pipelines.producing.deltas.delta_ladder import DeltaLadder
 from pipelines.producing.produce_epoch import EpochProduction, EpochResult, ProductionSettings
 from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.producing.shared_folders import require_readable, require_shared
@@ -79,6 +81,8 @@ class Backfill:
     settings: ProductionSettings
     parallel: int
     status: BackfillStatus
+    ladder: DeltaLadder | None = None
+    """Makes each epoch's deltas; None for none. Where lanes are worked on side by side, those that lead over their ends come last."""
 
     def lanes(self) -> list[tuple[WantedEpoch, ...]]:
         """Return the adjacent runs of epochs that are worked on side by side."""
@@ -106,6 +110,7 @@ class Backfill:
             _Lane(self, lanes[0], _LaneProgress(self.progress, threading.Lock()), threading.Event()).run()
         else:
             self._run_side_by_side(lanes)
+            self._make_deltas()
         heights = {epoch.epoch_height for epoch in self.epochs}
         return [step for step in self.status.listed() if step.epoch_height in heights]
 
@@ -119,6 +124,15 @@ class Backfill:
             except BaseException:
                 stop.set()
                 raise
+
+    def _make_deltas(self) -> None:
+        """Make the deltas of which an epoch of another lane is the base: it may have been published later."""
+        for epoch in self.epochs if self.ladder is not None else ():
+            context = epoch.context
+            if context is not None and self.ladder is not None:
+                publisher = self.publisher_for(context)
+                if read_manifest(open_store(publisher.store_url), publisher.layout(context)) is not None:
+                    self.ladder.make(StageRunner(self.executor, self.progress), publisher, context)
 
     def _note_failure(self, epoch: WantedEpoch, error: StatecastError) -> None:
         shards = ["-"] if epoch.context is None else [str(shard.shard_uid) for shard in epoch.context.shards]
@@ -192,6 +206,8 @@ class _Lane:
         if publisher.find_published(context, backfill.settings.num_parts) is not None:
             backfill.status.note(epoch.epoch_height, shards, state=StepState.PUBLISHED, error=None)
             remove_dead_claim(open_store(publisher.store_url), publisher.layout(context))
+            if backfill.ladder is not None:
+                backfill.ladder.make(StageRunner(backfill.executor, self.progress, self._keep_going), publisher, context)
             found = [dataset for shard in context.shards if (dataset := self._exported(context, shard)) is not None]
             for dataset in found:
                 # Left by a run that was killed between its manifest and its cleaning up.
@@ -280,6 +296,7 @@ class _Lane:
             described=f"node at {backfill.node.node_home}",
             epoch_shard_ids=epoch.epoch_shard_ids,
             header_source=NodeSource(backfill.node.node_home, context),
+            ladder=backfill.ladder,
             before_manifest=run.confirm,
         ).run()
 

@@ -21,7 +21,7 @@ from pipelines.producing.publish.signing import Signer, add_signatures, sign_pay
 from pipelines.stores.compare_and_swap import swapped
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import ObjectInfo, Store
-from schemas.errors import IntegrityError, InvalidInputError, ManifestError, ObjectExistsError
+from schemas.errors import EpochNotReadyError, IntegrityError, InvalidInputError, ManifestError, ObjectExistsError
 from schemas.ids import CryptoHash, PartId, ShardUId
 from schemas.nearcore.block import decode_block_header
 from schemas.nearcore.epoch_context import EpochContext
@@ -30,6 +30,7 @@ from schemas.nearcore.state_part import Encoding, num_parts_for
 from schemas.published.dsse import Envelope
 from schemas.published.latest_pointer import LatestPointer
 from schemas.published.manifest import Manifest, MissingKind, MissingObject, ZstdSettings, check_urls
+from schemas.published.manifest_delta import ManifestDelta
 from schemas.published.object_layout import EpochLayout, latest_name
 
 REVISIONS_TRIED_MAX = 8
@@ -189,6 +190,42 @@ class EpochPublisher:
         manifest, envelope = swapped(store, layout.manifest, revised, read_back=True)
         return self._finished(store, manifest, envelope.payload_sha256)
 
+    def list_deltas(self, layout: EpochLayout, deltas: Sequence[ManifestDelta]) -> PublishedEpoch:
+        """Write a revision of a published epoch's manifest that lists deltas too, whose statements are stored.
+
+        Raises:
+            EpochNotReadyError: the epoch is not published.
+            ManifestError: its manifest can't be parsed.
+            ObjectExistsError: other producers were faster each time.
+        """
+        store = open_store(self.store_url)
+
+        def revised(info: ObjectInfo | None) -> tuple[bytes | None, tuple[Manifest, Envelope]]:
+            stored = None if info is None else read_manifest(store, layout)
+            if stored is None:
+                raise EpochNotReadyError(problem="the epoch is not published", where=f"{store.url}/{layout.manifest}")
+            listed = {found.key: found for found in (*stored.manifest.deltas, *deltas)}
+            following = replace(
+                stored.manifest,
+                revision=stored.manifest.revision + 1,
+                created=datetime.now(UTC).replace(microsecond=0),
+                producer_version=f"statecast {_own_version()}",
+                deltas=tuple(listed[key] for key in sorted(listed)),
+            )
+            if _takes_up(stored, following):
+                envelope = add_signatures(stored.envelope, self._signers(), layout.manifest)
+                return None if envelope == stored.envelope else envelope.to_bytes(), (stored.manifest, envelope)
+            manifest, envelope = _claim_revision(store, layout, following, self._signers())
+            return envelope.to_bytes(), (manifest, envelope)
+
+        manifest, envelope = swapped(store, layout.manifest, revised, read_back=True)
+        return self._finished(store, manifest, envelope.payload_sha256)
+
+    @property
+    def signers(self) -> tuple[Signer, ...]:
+        """Who signs: nobody where the epoch is published unsigned."""
+        return self._signers()
+
     def _finished(self, store: Store, manifest: Manifest, payload_sha256: str) -> PublishedEpoch:
         notes = [
             f"{found.kind.replace('_', ' ')} missing"
@@ -246,6 +283,7 @@ class EpochPublisher:
             block_headers=block_headers,
             missing=tuple(sorted(missing, key=lambda found: (-1 if found.shard_id is None else found.shard_id, found.kind))),
             shard_layout=shard_layout,
+            deltas=() if stored is None else tuple(found for found in stored.manifest.deltas if found.shard_id in listings),
         )
 
     def _signers(self) -> tuple[Signer, ...]:

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from pipelines.bucket.epoch_claim import HeldClaim, remove_dead_claim
 from pipelines.bucket.read_latest import read_latest
 from pipelines.execution.executor import Executor
-from pipelines.execution.progress import Progress
+from pipelines.execution.progress import Progress, SilentProgress
 from pipelines.execution.stage_runner import KeepGoing, StageRunner
 from pipelines.keeping.collect_epochs import collect_epochs
 from pipelines.kernel.trie_kernel import Kernel
@@ -18,6 +18,7 @@ from pipelines.near.node.node_store import NodeSource
 from pipelines.near.node.rocksdb_reader import forget_readers
 from pipelines.near.trie.trie_walk_source import StateWalk, choose_node_source, tracked_shards
 from pipelines.producing.claimed_production import ClaimTerms, claimed
+from pipelines.producing.deltas.delta_ladder import DeltaLadder
 from pipelines.producing.epoch_input import EpochInput
 from pipelines.producing.produce_epoch import EpochProduction, EpochResult, ProductionSettings
 from pipelines.producing.publish.epoch_publisher import EpochPublisher
@@ -94,6 +95,8 @@ class WatchProduction:
     """None to delete nothing."""
     before_production: Callable[[EpochInput], None] = lambda _epoch: None
     """Given each epoch before it is claimed and read; what it raises ends the attempt."""
+    ladder: DeltaLadder | None = None
+    """Makes each epoch's deltas; None for none."""
     _contexts: dict[CryptoHash, EpochContext] = field(default_factory=dict)
 
     def look(self) -> NodeView:
@@ -122,6 +125,10 @@ class WatchProduction:
         publisher = self.publisher_for(chosen)
         if publisher.find_published(chosen, self.settings.num_parts) is None:
             return None
+        if self.ladder is not None:
+            # An attempt that was killed between the manifest and its deltas.
+            with closing(self.open_executor()) as executor:
+                self.ladder.make(StageRunner(executor, SilentProgress()), publisher, chosen)
         remove_dead_claim(open_store(self.store_url), publisher.layout(chosen))
         return publisher.epoch_url(chosen)
 
@@ -150,6 +157,7 @@ class WatchProduction:
                         settings=settings,
                         described=source.describe(),
                         epoch_shard_ids=found.epoch_shard_ids,
+                        ladder=self.ladder,
                         before_manifest=run.confirm,
                     ).run()
             finally:

@@ -21,6 +21,7 @@ from schemas.nearcore.shard_layout import ShardLayout
 from schemas.nearcore.state_part import Encoding
 from schemas.published.latest_pointer import LatestPointer
 from schemas.published.manifest import Manifest, MissingKind, MissingObject, check_urls
+from schemas.published.manifest_delta import ManifestDelta
 from tests.support.published_values import digest, make_manifest
 
 SCHEMA = json.loads((Path(schemas.__file__).parent / "published" / "manifest.schema.json").read_text())
@@ -50,6 +51,44 @@ def test_a_manifest_comes_back(manifest: Manifest) -> None:
     assert Manifest.from_payload(payload, "test") == manifest
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(json.loads(payload), SCHEMA)
+
+
+def _with_deltas(manifest: Manifest) -> Manifest:
+    deltas = (
+        ManifestDelta(0, 5, CryptoHash(b"\x05" * 32), "ab" * 32, 0, 0),
+        ManifestDelta(0, 6, CryptoHash(b"\x06" * 32), "ab" * 32, 3, 700),
+        ManifestDelta(1, 6, CryptoHash(b"\x06" * 32), "cd" * 32, 1, 70),
+    )
+    return replace(manifest, deltas=deltas)
+
+
+def test_deltas_come_back() -> None:
+    """The JSON Schema knows them, and a manifest without is what it always was."""
+    manifest = _with_deltas(make_manifest())
+    payload = manifest.to_payload()
+    assert Manifest.from_payload(payload, "test") == manifest
+    jsonschema.validate(json.loads(payload), SCHEMA)
+    assert b"deltas" not in make_manifest().to_payload()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda deltas: deltas.reverse(),
+        lambda deltas: deltas.append(deltas[-1]),
+        lambda deltas: deltas[0].update(base_epoch_height=7),
+        lambda deltas: deltas[0].update(size=1),
+        lambda deltas: deltas[1].update(statement_sha256="ab"),
+        lambda deltas: deltas[1].pop("base_epoch_id"),
+    ],
+    ids=["out of order", "twice", "not from a lower epoch", "bytes of no object", "a short digest", "no base"],
+)
+def test_deltas_that_can_not_be_are_refused(change: Callable[[list[dict[str, Any]]], object]) -> None:
+    """Each fault alone is enough."""
+    document = json.loads(_with_deltas(make_manifest()).to_payload())
+    change(document["predicate"]["deltas"])
+    with pytest.raises(ManifestError):
+        Manifest.from_payload(encode_json(document), "test")
 
 
 def _with_parent(manifest: Manifest) -> Manifest:

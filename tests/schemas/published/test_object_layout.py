@@ -50,6 +50,8 @@ def test_nothing_but_parts_lies_in_a_shards_folder() -> None:
         LAYOUT.shard_statement(1),
         LAYOUT.evidence(1, bytes(32)),
         LAYOUT.torrent(1),
+        LAYOUT.delta_statement(EPOCH_ID, 1),
+        LAYOUT.delta(EPOCH_ID, 1, 0),
         LAYOUT.manifest,
         LAYOUT.manifest_revision(1),
         LAYOUT.claim,
@@ -83,6 +85,20 @@ NAMES = st.one_of(
             ObjectName(ObjectKind.MANIFEST_REVISION, LAYOUT.chain_id, LAYOUT, revision=revision),
         )
     ),
+    st.tuples(st.binary(min_size=32, max_size=32).map(CryptoHash), SHARD_IDS, st.integers(0, 99_999)).flatmap(
+        lambda found: st.sampled_from(
+            [
+                (
+                    LAYOUT.delta_statement(*found[:2]),
+                    ObjectName(ObjectKind.DELTA_STATEMENT, LAYOUT.chain_id, LAYOUT, found[1], base_epoch_id=found[0]),
+                ),
+                (
+                    LAYOUT.delta(*found),
+                    ObjectName(ObjectKind.DELTA, LAYOUT.chain_id, LAYOUT, found[1], base_epoch_id=found[0], delta_index=found[2]),
+                ),
+            ]
+        )
+    ),
     st.just((LAYOUT.manifest, ObjectName(ObjectKind.MANIFEST, LAYOUT.chain_id, LAYOUT))),
     st.just((LAYOUT.claim, ObjectName(ObjectKind.CLAIM, LAYOUT.chain_id, LAYOUT))),
     st.just((latest_name("c"), ObjectName(ObjectKind.LATEST, "c"))),
@@ -113,6 +129,10 @@ def test_every_name_parses_back(pair: tuple[str, ObjectName]) -> None:
         f"{FOLDER}/manifests/000000.json",
         f"{FOLDER}/manifest.json/",
         f"{FOLDER}/evidence/shard_id=0/{'AB' * 32}.json",
+        f"{FOLDER}/deltas/base_epoch_id=x/shard_id=0/delta_000000.arrow",
+        f"{FOLDER}/deltas/base_epoch_id={EPOCH_ID}/shard_id=0/delta_0.arrow",
+        f"{FOLDER}/deltas/base_epoch_id={EPOCH_ID}/shard_id=0/delta_100000.arrow",
+        f"{FOLDER}/deltas/base_epoch_id={EPOCH_ID}/shard_id=0.json",
         FOLDER.replace("=4/", "=04/") + "/manifest.json",
         FOLDER.replace("=4/", f"={2**64}/") + "/manifest.json",
         FOLDER.replace("DwAc", "1DwAc") + "/manifest.json",

@@ -1,0 +1,1 @@
+"""Deltas of published epochs: between which, found in which way, and published."""

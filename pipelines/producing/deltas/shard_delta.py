@@ -1,0 +1,154 @@
+"""Drives the making of one shard's delta: find the changes, write the objects, sign the statement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.dataset.delta.find_delta import CompareTriesTask, DeltaWork, compare_tasks
+from pipelines.dataset.delta.shard_records import ShardRecords
+from pipelines.dataset.delta.write_delta import WriteDeltaTask
+from pipelines.execution.executor import TaskNeeds
+from pipelines.execution.stage_runner import Amount, StageRunner
+from pipelines.near.node.state_column import StateColumnPlace
+from pipelines.producing.publish.signing import Signer, add_signatures, sign_payload
+from pipelines.stores.compare_and_swap import swapped
+from pipelines.stores.open_store import open_store
+from pipelines.stores.store import ObjectInfo, Store
+from schemas.errors import ManifestError, ObjectNotFoundError
+from schemas.nearcore.shard_layout import ShardLayout
+from schemas.published.delta_statement import WHOLE_BASE, BaseRange, DeltaEnd, DeltaStatement
+from schemas.published.dsse import ENVELOPE_BYTES_MAX, parse_envelope
+from schemas.published.manifest_delta import ManifestDelta
+from schemas.published.object_layout import EpochLayout
+
+FIND_TASK_MEMORY_BYTES = 800 << 20
+"""Most memory of a process that compares: two pieces of each state, decoded, or a run of the external sort."""
+
+WRITE_TASK_MEMORY_BYTES = 400 << 20
+"""Most memory of a process that writes objects: the rows of one, and its bytes."""
+
+KINDS_BY_ACCOUNT = (0, 1, 2, 3, 4, 5, 6, 9, 12)
+"""First bytes of trie keys that go on with an account id (nearcore core/primitives/src/trie_key.rs)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedRecords:
+    """Two states' records, to be compared."""
+
+    older: ShardRecords
+    newer: ShardRecords
+
+    def find(self, runner: StageRunner, delta: ShardDelta) -> tuple[DeltaWork, int]:
+        """Leave the changes in pieces; return where and how many."""
+        begins = " ".join(begin.hex() for begin in self.older.begins())
+        work = DeltaWork.of(delta.work_url, delta.base, delta.target, delta.ranges, f"records {begins}")
+        tasks = compare_tasks(self.older, self.newer, delta.ranges, work)
+        runner.run("compare", delta.name, tasks, TaskNeeds(FIND_TASK_MEMORY_BYTES), lambda count: Amount(records=count))
+        return work, len(self.older.begins())
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedTries:
+    """Two tries of a node's State column, to be compared."""
+
+    place: StateColumnPlace
+    on_node_disk: bool = True
+
+    def find(self, runner: StageRunner, delta: ShardDelta) -> tuple[DeltaWork, int]:
+        """Leave the changes in one piece; return where."""
+        work = DeltaWork.of(delta.work_url, delta.base, delta.target, delta.ranges, "tries")
+        task = CompareTriesTask(self.place, delta.base.state_root, delta.target.state_root, delta.ranges, work)
+        needs = TaskNeeds(FIND_TASK_MEMORY_BYTES, node_disk=self.on_node_disk)
+        runner.run("compare", delta.name, [task], needs, lambda count: Amount(records=count))
+        return work, 1
+
+
+@dataclass(frozen=True, slots=True)
+class ShardDelta:
+    """A delta that is to be made."""
+
+    chain_id: str
+    base: DeltaEnd
+    target: DeltaEnd
+    ranges: tuple[BaseRange, ...]
+    work_url: str
+    store_url: str
+    """Where the target's epoch is published."""
+
+    @property
+    def name(self) -> str:
+        """The shard, for people."""
+        return str(self.target.shard_uid)
+
+    def publish(self, runner: StageRunner, way: ComparedRecords | ComparedTries, signers: Sequence[Signer]) -> ManifestDelta:
+        """Find the changes, write the objects and then the statement; return what a manifest lists. A rerun goes on where a run ended.
+
+        Raises:
+            SourceError, StoreError, IntegrityError: passed on from the tasks.
+            SignatureError: a key can't be used now.
+        """
+        work, pieces = way.find(runner, self)
+        task = WriteDeltaTask(self.chain_id, self.base, self.target, self.ranges, work, pieces, self.store_url)
+        needs = TaskNeeds(WRITE_TASK_MEMORY_BYTES)
+        (statement,) = runner.run("delta", self.name, [task], needs, lambda one: Amount(records=one.records, size=one.size))
+        put_delta_statement(open_store(self.store_url), statement, signers)
+        work.remove()
+        return listing_of(statement)
+
+
+def listing_of(statement: DeltaStatement) -> ManifestDelta:
+    """Return what a manifest lists of a delta."""
+    return ManifestDelta(
+        shard_id=statement.shard_id,
+        base_epoch_height=statement.base.epoch_height,
+        base_epoch_id=statement.base.epoch_id,
+        statement_sha256=statement.payload_sha256,
+        objects=len(statement.objects),
+        size=statement.size,
+    )
+
+
+def put_delta_statement(store: Store, statement: DeltaStatement, signers: Sequence[Signer]) -> None:
+    """Store a delta's statement; signatures of others over the same payload stay.
+
+    Raises:
+        ObjectExistsError: other producers replaced it each time.
+        SignatureError: a key can't be used now.
+    """
+    layout = EpochLayout(statement.chain_id, statement.target.epoch_height, statement.target.epoch_id)
+    name = layout.delta_statement(statement.base.epoch_id, statement.shard_id)
+
+    def signed(info: ObjectInfo | None) -> tuple[bytes, None]:
+        try:
+            there = None if info is None else parse_envelope(store.get(name, 0, ENVELOPE_BYTES_MAX + 1), name)
+        except (ManifestError, ObjectNotFoundError):
+            there = None
+        if there is not None and there.payload == statement.to_payload():
+            return add_signatures(there, signers, name).to_bytes(), None
+        return sign_payload(statement.to_payload(), signers).to_bytes(), None
+
+    swapped(store, name, signed, read_back=True)
+
+
+def child_ranges(layout: ShardLayout | None, shard_id: int) -> tuple[BaseRange, ...]:
+    """Return the keys that a shard born of a resharding has of its parent's, as far as its account ids tell.
+
+    Keys that do not begin with an account id are all taken; the delta says which of them are gone. So is everything where the layout is
+    not known or assigns accounts by hash: a range is never needed for the result, it keeps the delta small.
+    """
+    if layout is None or layout.kind == "V0" or shard_id not in layout.shard_ids:
+        return WHOLE_BASE
+    index = layout.shard_ids.index(shard_id)
+    first = layout.boundary_accounts[index - 1].encode() if index else b""
+    after = layout.boundary_accounts[index].encode() if index < len(layout.boundary_accounts) else None
+    ranges: list[BaseRange] = [BaseRange(b"", b"\0")]
+    for kind in range(256):
+        begin, end = bytes([kind]), bytes([kind + 1]) if kind < 255 else None
+        if kind in KINDS_BY_ACCOUNT:
+            begin, end = begin + first, end if after is None else begin + after
+        if ranges[-1].end == begin:
+            ranges[-1] = BaseRange(ranges[-1].begin, end)
+        else:
+            ranges.append(BaseRange(begin, end))
+    return tuple(ranges)

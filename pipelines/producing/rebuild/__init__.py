@@ -1,0 +1,1 @@
+"""A published shard's parts made again, byte for byte, of an older state and deltas."""

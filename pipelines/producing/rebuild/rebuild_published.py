@@ -1,0 +1,81 @@
+"""Rebuilds a shard of a published epoch out of another published one and the deltas between, all in one store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from pipelines.bucket.published_deltas import listed_deltas, read_delta_statement
+from pipelines.bucket.published_epoch import read_statement
+from pipelines.dataset.delta.applied_records import AppliedRecords
+from pipelines.dataset.delta.stored_delta import StoredDelta
+from pipelines.execution.stage_runner import StageRunner
+from pipelines.kernel.trie_kernel import Kernel
+from pipelines.producing.deltas.make_deltas import layout_of, published_records
+from pipelines.producing.rebuild.rebuild_part import RebuiltPart
+from pipelines.producing.rebuild.rebuild_shard import RebuildTarget, ShardRebuild
+from pipelines.stores.open_store import open_store
+from schemas.errors import EpochNotReadyError
+from schemas.published.delta_statement import DeltaEnd
+from schemas.published.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRebuild:
+    """Where a shard is rebuilt out of what is published, and into what."""
+
+    runner: StageRunner
+    kernel: Kernel
+    store_url: str
+    """Where the epochs are published."""
+    work_url: str
+    into_url: str
+    put_reencoded: bool = False
+
+    def run(self, epochs: Sequence[Manifest], shard_id: int) -> list[RebuiltPart]:
+        """Rebuild all parts of a shard of the last epoch.
+
+        Args:
+            epochs: the base, whose parts are there, then the epochs that each delta leads to; at least two.
+        Raises:
+            EpochNotReadyError: a rung is missing: an epoch lists no delta of the shard from the one before, or the base not all parts.
+            StateRootMismatchError, IntegrityError, ManifestError, StoreError: a delta or a part is not right, or missing. Nothing was put.
+        """
+        store, target = open_store(self.store_url), epochs[-1]
+        steps = self._steps(epochs, shard_id)
+        first, last = steps[0].statement.base, steps[-1].statement.target
+        base = published_records(store, epochs[0], first.shard_uid.shard_id, self.kernel.name)
+        found = read_statement(store, layout_of(target), shard_id)
+        if base is None or found is None:
+            raise EpochNotReadyError(
+                problem=f"not all parts of shard {first.shard_uid} of epoch {epochs[0].epoch_height} are published, or no statement of it",
+                where=f"{store.url}/{layout_of(epochs[0]).folder}",
+            )
+        records = AppliedRecords.of(base, shard_end(epochs[0], first.shard_uid.shard_id), steps, last, target.chain_id)
+        rebuilding = RebuildTarget.of(target, found[0])
+        return ShardRebuild(self.runner, self.kernel, rebuilding, records, self.work_url, self.into_url, self.put_reencoded).run()
+
+    def _steps(self, epochs: Sequence[Manifest], shard_id: int) -> list[StoredDelta]:
+        store = open_store(self.store_url)
+        steps: list[StoredDelta] = []
+        for base, target in reversed(list(pairwise(epochs))):
+            listed = next((one for one in listed_deltas(target, shard_id) if one.base_epoch_id == base.epoch_id), None)
+            if listed is None:
+                raise EpochNotReadyError(
+                    problem=f"epoch {target.epoch_height} lists no delta of shard {shard_id} from epoch {base.epoch_height}",
+                    where=f"{store.url}/{layout_of(target).manifest}",
+                )
+            statement, _ = read_delta_statement(store, layout_of(target), listed)
+            steps.append(StoredDelta(self.store_url, statement))
+            # Before a resharding the shard was another.
+            shard_id = statement.base.shard_uid.shard_id
+        return steps[::-1]
+
+
+def shard_end(manifest: Manifest, shard_id: int) -> DeltaEnd:
+    """Return the state of a listed shard as one end of a delta."""
+    listed = manifest.shard(shard_id)
+    if listed is None:
+        raise EpochNotReadyError(problem=f"epoch {manifest.epoch_height} lists no shard {shard_id}", where=layout_of(manifest).folder)
+    return DeltaEnd(manifest.epoch_height, manifest.epoch_id, listed.shard_uid, listed.state_root)

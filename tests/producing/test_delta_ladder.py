@@ -1,0 +1,145 @@
+"""Which deltas an epoch gets, and that none of them can end a production."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+
+import pytest
+
+from pipelines.bucket.published_epoch import read_manifest
+from pipelines.producing.deltas.delta_ladder import DeltaLadder
+from pipelines.producing.deltas.ladder import ladder_bases, ladder_heights
+from pipelines.producing.deltas.make_deltas import DeltaInputs
+from pipelines.producing.deltas.shard_delta import child_ranges
+from pipelines.stores.open_store import open_store
+from schemas.errors import EpochNotReadyError
+from schemas.ids import CryptoHash
+from schemas.nearcore.shard_layout import SINGLE_SHARD, ShardLayout
+from schemas.nearcore.trie_key import account_key, contract_data_key, delayed_receipt_indices_key
+from schemas.published.delta_statement import WHOLE_BASE
+from tests.support.delta_epochs import DeltaEpochs
+from tests.support.list_source import context_of
+from tests.support.productions import PAIRS, signer
+
+
+@pytest.mark.parametrize(
+    ("height", "every", "published", "expected"),
+    [
+        (17, 8, range(10, 17), (16,)),
+        (16, 8, range(1, 16), (8, 15)),
+        (20, 8, range(10, 20), (16, 19)),
+        (20, 8, [10, 17], (17,)),
+        (20, 1, range(20), (19,)),
+        (20, 8, [], ()),
+        (20, 8, [20, 21], ()),
+    ],
+)
+def test_a_ladder_has_the_epoch_before_and_the_last_rung(height: int, every: int, published: list[int], expected: tuple[int, ...]) -> None:
+    """As far as they are published."""
+    assert ladder_heights(height, every, published) == expected
+
+
+def test_deltas_are_listed_by_a_revision_of_their_own_and_made_once() -> None:
+    """The epoch was published before; a rerun writes nothing, and brings back an object that is lost."""
+    epochs = DeltaEpochs()
+    for height in range(1, 5):
+        epochs.publish(height, PAIRS[height:])
+    store = open_store(epochs.store_url)
+    ladder = DeltaLadder(2, epochs.work_url, "auto")
+    context = replace(context_of(None), epoch_height=4, epoch_id=epochs.layout(4).epoch_id)
+    assert [one.epoch_height for one in ladder_bases(store, epochs.layout(4), 2)] == [2, 3]
+    made = ladder.make(epochs.runner, epochs.publisher, context)
+    assert [(one.base_epoch_height, one.objects) for one in made] == [(2, 1), (3, 1)]
+    assert epochs.manifest(4).deltas == made
+    assert epochs.manifest(4).revision == 2
+    assert not ladder.make(epochs.runner, epochs.publisher, context)
+    lost = epochs.delta(2, 4)
+    content = store.get(lost.object_name(0), 0, 1 << 20)
+    store.delete(lost.object_name(0))
+    assert ladder.make(epochs.runner, epochs.publisher, context) == made[:1]
+    assert store.get(lost.object_name(0), 0, 1 << 20) == content
+    assert epochs.manifest(4).revision == 2
+    assert not list(open_store(epochs.work_url).list())
+
+
+def test_a_later_revision_keeps_the_deltas() -> None:
+    """A producer that knows nothing of them publishes the epoch again."""
+    epochs = DeltaEpochs()
+    for height in (1, 2):
+        epochs.publish(height, PAIRS[height:])
+    epochs.make_delta(1, 2)
+    listed = epochs.manifest(2).deltas
+    other = replace(epochs.publisher, signer=signer("second"), web_seeds=("https://example.org/epoch/",))
+    stored = read_manifest(open_store(epochs.store_url), epochs.layout(2))
+    assert stored is not None
+    context = replace(context_of(None), epoch_height=2, epoch_id=epochs.layout(2).epoch_id, shards=(), shard_layout=SINGLE_SHARD)
+    other.finish(context, [], [0])
+    assert epochs.manifest(2).web_seeds
+    assert epochs.manifest(2).deltas == listed
+
+
+def test_an_epoch_that_is_not_published_gets_no_deltas() -> None:
+    """The maker says so; a producer's ladder tells it and goes on."""
+    epochs = DeltaEpochs()
+    epochs.publish(1, PAIRS)
+    with pytest.raises(EpochNotReadyError):
+        epochs.make_delta(1, 2)
+    context = replace(context_of(None), epoch_height=2, epoch_id=CryptoHash(b"\2" * 32))
+    assert not DeltaLadder(2, epochs.work_url, "auto").make(epochs.runner, epochs.publisher, context)
+    assert "not all of its deltas" in epochs.told.notes[-1]
+
+
+def test_a_way_that_fails_leaves_the_shard_out_and_says_so() -> None:
+    """A part of the base is gone."""
+    epochs = DeltaEpochs()
+    for height in (1, 2):
+        epochs.publish(height, PAIRS[height:])
+    lost = epochs.layout(1).folder
+    store = open_store(epochs.store_url)
+    for info in [one for one in store.list(lost) if "state_part" in one.name]:
+        store.delete(info.name)
+    ladder = DeltaLadder(2, f"memory://{uuid.uuid4().hex}", "auto")
+    context = replace(context_of(None), epoch_height=2, epoch_id=epochs.layout(2).epoch_id)
+    assert not ladder.make(epochs.runner, epochs.publisher, context)
+    assert "no delta of shard s0.v0 from epoch 1" in epochs.told.notes[-1]
+    assert lost in epochs.told.notes[-1]
+
+
+def test_a_child_takes_its_own_accounts_of_its_parents_records() -> None:
+    """By the layout's boundaries; what has no account id is taken whole, and so is all where the layout does not tell."""
+    layout = ShardLayout("V2", 3, (0, 6, 7), ("kkuuue", "near"))
+    middle, last = child_ranges(layout, 6), child_ranges(layout, 7)
+
+    def taken(ranges: tuple[object, ...], key: bytes) -> bool:
+        return any(one.begin <= key and (one.end is None or key < one.end) for one in ranges)  # type: ignore[attr-defined]
+
+    for account in ("a", "kkuuue", "kkuuue.near", "m-m", "near", "near-x", "zz"):
+        inside = layout.shard_ids[layout.shard_index_of(account)]
+        for key in (account_key(account), contract_data_key(account, b"key")):
+            assert taken(middle, key) == (inside == 6), account
+            assert taken(last, key) == (inside == 7), account
+    assert taken(middle, delayed_receipt_indices_key())
+    assert taken(middle, b"")
+    assert child_ranges(None, 6) == child_ranges(SINGLE_SHARD, 0) == child_ranges(layout, 9) == WHOLE_BASE
+
+
+def test_datasets_and_parts_give_the_same_delta() -> None:
+    """Objects and statement: whichever way the changes were found."""
+    from pipelines.dataset.export.export_epoch import export_epoch
+    from pipelines.dataset.export.export_records import ExportSettings
+    from tests.support.list_source import list_source
+
+    epochs, again = DeltaEpochs(), DeltaEpochs()
+    datasets = []
+    for height in (1, 2):
+        pairs = [(key, value[:: height + 1] if key[-6] == 55 else value) for key, value in PAIRS[height:]]
+        for mine in (epochs, again):
+            manifest = mine.publish(height, pairs)
+        context = replace(context_of(manifest.shards[0].state_root), epoch_height=height, epoch_id=manifest.epoch_id)
+        settings = ExportSettings(f"memory://{uuid.uuid4().hex}", file_bytes_target=20_000, range_bytes_target=1 << 30)
+        datasets += export_epoch(again.runner, list_source(pairs, (40, 80)), context, settings)
+    assert len(datasets[0].summary.files) > 2
+    one, other = epochs.make_delta(1, 2), again.make_delta(1, 2, DeltaInputs(tuple(datasets)))
+    assert one.statement == other.statement
+    assert one.statement.objects
