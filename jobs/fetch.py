@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
-from dataclasses import asdict
+from contextlib import ExitStack, closing
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +14,11 @@ from rich.text import Text
 
 from jobs.command_time import command_time
 from jobs.event_lines import Events, fail, opened_events, write_result
-from jobs.fetch_display import open_fetch_display
-from jobs.options import Json, KernelName, Plan, PublishedShardIds, TrustOptions, epoch_selector, parse_rate
+from jobs.fetch_display import FetchDisplay, open_fetch_display
+from jobs.options import Json, KernelName, Plan, PublishedShardIds, TrustOptions, epoch_selector, open_embedded_executor, parse_rate
 from jobs.terminal import coloured, format_bytes, format_seconds, open_console
+from pipelines.execution.progress import NotedProgress
+from pipelines.execution.stage_runner import StageRunner
 from pipelines.fetching.fetch_epoch import EpochFetch
 from pipelines.fetching.fetch_result import FetchPlan, FetchResult, FetchShard
 from pipelines.fetching.fetch_settings import FetchSettings
@@ -25,6 +27,7 @@ from pipelines.fetching.source import EpochOnOffer, Source
 from pipelines.fetching.source_from_url import TORRENT
 from pipelines.kernel.choice import choose_kernel
 from pipelines.nearpeer.peer_url import SCHEME, PeerUrl
+from pipelines.producing.rebuild.fetched_rebuild import BaseRebuilder
 from pipelines.stores.read_only import check_readable_again
 from schemas.errors import StatecastError
 
@@ -41,6 +44,15 @@ def fetch(
         str, typer.Argument(help="A bucket's folder, a chain's, or an epoch's (…/chain_id=…/epoch_height=…/epoch_id=…); the first source.")
     ],
     into: Annotated[Path, typer.Option("--into", help="Folder that gets the parts under nearcore's object names.", rich_help_panel=_WHAT)],
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            help="Parts of an earlier epoch (a folder or bucket), or dataset://URL: where deltas from it are fewer bytes than whole parts, "
+            "the parts are rebuilt and compared with the epoch's statements.",
+            rich_help_panel=_FROM,
+        ),
+    ] = None,
     chain_id: Annotated[
         str | None, typer.Option("--chain-id", help="The chain, where the URL does not name it.", rich_help_panel=_WHAT)
     ] = None,
@@ -134,8 +146,10 @@ def fetch(
             offer, tuple(peer or ()), tuple(url for url in source or () if url.startswith("magnet:")), limits
         ),
     )
-    with opened_events(events, as_json=as_json) as lines:
+    with opened_events(events, as_json=as_json) as lines, ExitStack() as stack:
         display = open_fetch_display(lines)
+        if base is not None:
+            settings = replace(settings, rebuilder=_rebuilder(base, settings, display, stack))
         run = EpochFetch(settings, display)
         try:
             with closing(display):
@@ -152,6 +166,15 @@ def fetch(
         _print_plan(found, settings)
     else:
         _print_result(found, settings)
+
+
+def _rebuilder(base: str, settings: FetchSettings, display: FetchDisplay, stack: ExitStack) -> BaseRebuilder:
+    """Return what rebuilds parts on this machine; its processes end with the stack."""
+    kernel = choose_kernel(settings.kernel_name)
+    executor = open_embedded_executor(settings.verify_workers)
+    stack.callback(executor.close)
+    runner = StageRunner(executor, NotedProgress(lambda text: display.event("note", {"text": text})))
+    return BaseRebuilder(base, runner, kernel, settings.limits.bytes_per_s)
 
 
 def _open_torrent(offer: EpochOnOffer, peers: tuple[str, ...], magnets: tuple[str, ...], limits: FetchLimits) -> Source:
@@ -181,14 +204,24 @@ def _shard_json(shard: FetchShard) -> dict[str, object]:
 
 def _planned_shard_json(shard: FetchShard) -> dict[str, object]:
     here = {"parts_here": len(shard.here), "bytes_here": sum(part.size for part in shard.here)}
-    return {**_shard_json(shard), **here, "signers": shard.signers}
+    to_fetch = sum(part.size for part in shard.fetched) + (0 if shard.way is None else shard.way.size)
+    return {**_shard_json(shard), **here, "bytes_to_fetch": to_fetch, "rebuilt_from": _way_json(shard), "signers": shard.signers}
+
+
+def _way_json(shard: FetchShard) -> dict[str, object] | None:
+    way = shard.way
+    if way is None:
+        return None
+    return {"base": way.base, "steps": [asdict(step) for step in way.steps], "bytes": way.size, "parts": len(shard.rebuilt)}
 
 
 def _fetched_shard_json(shard: FetchShard, tied_to_chain: bool) -> dict[str, object]:
     return {
         **_shard_json(shard),
-        "parts_fetched": len(shard.missing),
+        "parts_fetched": len(shard.fetched),
         "parts_reused": len(shard.here),
+        "parts_rebuilt": len(shard.rebuilt),
+        "rebuilt_from": _way_json(shard),
         "signers": shard.signers,
         "tied_to_chain": tied_to_chain,
         "has_header": shard.believed.header is not None,
@@ -240,10 +273,13 @@ def _print_plan(planned: FetchPlan, settings: FetchSettings) -> None:
             f"{len(shard.believed.parts):,}",
             format_bytes(shard.believed.size),
             f"{len(shard.here):,}, {format_bytes(sum(part.size for part in shard.here))}",
-            f"{len(shard.missing):,}, {format_bytes(sum(part.size for part in shard.missing))}",
+            f"{len(shard.fetched):,}, {format_bytes(sum(part.size for part in shard.fetched))}",
             str(shard.believed.listed.state_root),
         )
     console.print(table)
+    for shard in planned.shards:
+        if shard.way is not None:
+            console.print(_way_line(shard), highlight=False, soft_wrap=True)
     for source in planned.sources:
         console.print(
             f"asked first for {source.parts:,} parts, {format_bytes(source.size)}: {source.source_id}", highlight=False, soft_wrap=True
@@ -264,12 +300,15 @@ def _print_result(result: FetchResult, settings: FetchSettings) -> None:
         table.add_row(
             str(shard.believed.shard_id),
             f"{len(shard.believed.parts):,}",
-            f"{len(shard.missing):,}",
+            f"{len(shard.fetched):,}",
             f"{len(shard.here):,}",
             format_bytes(shard.believed.size),
             str(shard.believed.listed.state_root),
         )
     console.print(table)
+    for shard in result.shards:
+        if shard.way is not None:
+            console.print(_way_line(shard), highlight=False, soft_wrap=True)
     sources = Table("source", title="What came from where", title_justify="left")
     for name in ("parts", "bytes used", "received", "errors"):
         sources.add_column(name, justify="right")
@@ -288,6 +327,17 @@ def _print_result(result: FetchResult, settings: FetchSettings) -> None:
         )
     console.print(sources)
     console.print(_trust_line(result, settings), highlight=False, soft_wrap=True)
+
+
+def _way_line(shard: FetchShard) -> str:
+    way = shard.way
+    assert way is not None, "the caller looked"
+    heights = " → ".join(map(str, (way.steps[0].base_epoch_height, *(step.epoch_height for step in way.steps)))) if way.steps else "none"
+    whole = format_bytes(sum(part.size for part in shard.rebuilt))
+    return (
+        f"shard {shard.believed.shard_id}: {len(shard.rebuilt):,} parts ({whole}) rebuilt of {format_bytes(way.size)} of deltas, "
+        f"epochs {heights}, from {way.base}"
+    )
 
 
 def _trust_line(result: FetchResult, settings: FetchSettings) -> Text:

@@ -141,6 +141,8 @@ def _event_text(name: str, facts: dict[str, object]) -> str | None:
             return f"{facts['source']} is given up for this run: {facts['problem']}"
         case "reused":
             return f"{facts['parts']} parts were here and are right"
+        case "rebuilt":
+            return f"{facts['parts']} parts of shard {facts['shard_id']} are rebuilt out of the base and its deltas"
     return None
 
 

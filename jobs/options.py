@@ -393,6 +393,14 @@ def open_executor(run: RunOptions, *, beside_node: bool = False) -> Executor:
     return SmallWorkFirst(partial(_open_ray, larger, f"more than {SMALL_WORK_S:.0f} s of work: starting Ray"))
 
 
+def open_embedded_executor(workers: int) -> Executor:
+    """Return what runs tasks in this process while the work is small, and then on Ray inside of it; with one worker never on Ray."""
+    if workers == 1:
+        return InProcessExecutor()
+    larger = RunOptions(workers=workers)
+    return SmallWorkFirst(partial(_open_ray, larger, f"more than {SMALL_WORK_S:.0f} s of work: starting Ray"))
+
+
 def _open_ray(run: RunOptions, announcement: str = "") -> Executor:
     if announcement:
         structlog.get_logger().info(announcement)

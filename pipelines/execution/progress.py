@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,3 +47,17 @@ class SilentProgress:
 
     def note(self, message: str) -> None:
         """Pass over a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotedProgress:
+    """Shows lines alone, each by a function."""
+
+    show: Callable[[str], None]
+
+    def stage(self, progress: StageProgress) -> None:
+        """Pass over a step."""
+
+    def note(self, message: str) -> None:
+        """Show a line."""
+        self.show(message)

@@ -98,6 +98,10 @@ class EpochTarget(Protocol):
         """
         ...
 
+    def placed(self, part: FetchPart) -> HeldPart:
+        """Say where a part can be read that is in place, or will be as soon as it has landed."""
+        ...
+
     def temporary(self) -> Path:
         """Return the path of a new temporary file, which is not made yet."""
         ...

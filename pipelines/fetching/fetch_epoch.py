@@ -6,19 +6,21 @@ What was accepted is remembered in the folder before the first part is asked for
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from random import Random
 
 from pipelines.bittorrent.library import import_libtorrent
 from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX, read_torrent
 from pipelines.bittorrent.torrents import recompose_torrent
 from pipelines.bucket.lease_keeper import EpochLease, LeaseState, held_epoch
-from pipelines.fetching.believed_epoch import BelievedEpoch, EpochBeliever, FetchSources
+from pipelines.fetching.believed_epoch import BelievedEpoch, BelievedShard, EpochBeliever, FetchSources
 from pipelines.fetching.epoch_location import parse_epoch_url
 from pipelines.fetching.epoch_target import EpochTarget
 from pipelines.fetching.fetch_folder import FetchFolder
+from pipelines.fetching.fetch_part import FetchPart
 from pipelines.fetching.fetch_progress import FetchWatcher
 from pipelines.fetching.fetch_result import (
     FetchPlan,
@@ -31,6 +33,7 @@ from pipelines.fetching.fetch_result import (
 from pipelines.fetching.fetch_settings import FetchSettings
 from pipelines.fetching.near_peer_source import NearPeerSource, near_peer_settings
 from pipelines.fetching.part_fetch import PartFetch
+from pipelines.fetching.part_rebuilding import RebuildWay, WantedShard
 from pipelines.fetching.past_revision import judge_past_revision
 from pipelines.fetching.preference import priority_score
 from pipelines.fetching.source import EpochOnOffer
@@ -38,7 +41,15 @@ from pipelines.fetching.source_from_url import TORRENT, unique_urls
 from pipelines.fetching.verifier import Verifier
 from pipelines.stores.open_store import open_store
 from pipelines.stores.read_only import is_written
-from schemas.errors import FetchError, IntegrityError, InvalidInputError
+from schemas.errors import (
+    EpochNotReadyError,
+    FetchError,
+    IntegrityError,
+    InvalidInputError,
+    ManifestError,
+    ObjectNotFoundError,
+    SourceError,
+)
 from schemas.published.dsse import ENVELOPE_BYTES_MAX
 from schemas.published.latest_pointer import LatestPointer
 from schemas.published.object_layout import EpochLayout
@@ -198,8 +209,70 @@ class EpochFetch:
                 sources.add(
                     NearPeerSource(url, offer, wanted, near_peer_settings(epoch.layout.chain_id, settings.limits.requests_per_s_per_source))
                 )
-        fetch.run(missing, reused)
-        return tuple(FetchShard.of(shard, here) for shard in epoch.shards)
+        done = _Rebuilt(reused)
+        for shard, way in self._ways(epoch, missing):
+            self._rebuild(shard, way, target, fetch, done)
+        in_place = {part.object_name for part in done.parts}
+        fetch.run([part for part in missing if part.object_name not in in_place], done.parts)
+        made = {part.object_name for part in done.rebuilt}
+        return tuple(FetchShard.of(shard, here, made, done.ways.get(shard.shard_id)) for shard in epoch.shards)
+
+    def _ways(self, epoch: BelievedEpoch, missing: Sequence[FetchPart]) -> Iterator[tuple[WantedShard, RebuildWay]]:
+        """Yield the shards whose missing parts are had for fewer bytes by rebuilding them."""
+        rebuilder = self.settings.rebuilder
+        for shard in epoch.shards if rebuilder is not None else ():
+            parts = tuple(part for part in missing if part.shard_id == shard.shard_id)
+            if not parts:
+                continue
+            wanted = WantedShard(epoch.layout, epoch.manifest.manifest, shard.statement.statement, parts)
+            assert rebuilder is not None
+            way, problem = rebuilder.find_way(wanted, self._sources.reader)
+            if way is not None:
+                yield wanted, way
+            elif problem:
+                self._sources.warn(problem)
+
+    def _rebuild(self, wanted: WantedShard, way: RebuildWay, target: EpochTarget, fetch: PartFetch, done: _Rebuilt) -> None:
+        """Rebuild a shard's missing parts, and fetch whole those that can't be; where nothing can, a warning says why.
+
+        Args:
+            done: takes up what is in place then.
+        """
+        assert self.settings.rebuilder is not None, "who knows ways"
+        shard_id = wanted.statement.shard_id
+        by_id = {part.part_id.idx: part for part in wanted.missing}
+        of_shard = {part.part_id.idx: part for part in (*done.parts, *wanted.missing) if part.shard_id == shard_id}
+        try:
+            rebuilding = self.settings.rebuilder.open(wanted, self._sources.reader, target.scratch)
+            failed = rebuilding.build()
+            whole = [by_id[idx] for idx in failed if idx in by_id]
+            if whole:
+                fetch.run(whole, done.parts)
+                done.fetched += whole
+            files = rebuilding.finish({idx: target.placed(of_shard[idx]) for idx in failed})
+        except (
+            FetchError,
+            IntegrityError,
+            ManifestError,
+            EpochNotReadyError,
+            SourceError,
+            InvalidInputError,
+            ObjectNotFoundError,
+        ) as error:
+            self._sources.warn(f"shard {shard_id} can't be rebuilt, and its parts are fetched whole: {error}")
+            return
+        landed: SimpleQueue[BaseException | None] = SimpleQueue()
+        for idx, path in files.items():
+            target.land_part(path, by_id[idx], landed.put)
+        for _ in files:
+            problem = landed.get()
+            if problem is not None:
+                raise problem
+        made = [by_id[idx] for idx in sorted(files)]
+        done.rebuilt += made
+        done.ways[shard_id] = way
+        facts = {"parts": len(made), "bytes": sum(part.size for part in made), "delta_bytes": way.size}
+        self.watcher.event("rebuilt", {"shard_id": shard_id, **facts})
 
     def _bring_torrents(self, epoch: BelievedEpoch, target: EpochTarget) -> None:
         """Also put the shards' torrents in place, so that they can be seeded; parts do not need them, so a fault is a warning."""
@@ -266,14 +339,16 @@ class EpochFetch:
         first_asked: dict[str, list[int]] = {source.source_id: [] for source in self._sources.sources}
         if TORRENT in self.settings.source_urls:
             first_asked[TORRENT] = []
-        for part in epoch.parts:
-            if part.object_name not in here:
+        missing = [part for part in epoch.parts if part.object_name not in here]
+        ways = {wanted.statement.shard_id: way for wanted, way in self._ways(epoch, missing)}
+        for part in missing:
+            if part.shard_id not in ways:
                 scores = {source_id: priority_score(source_id, part.shard_id, part.part_id.idx) for source_id in first_asked}
                 first_asked[min(scores, key=lambda source_id: scores[source_id])].append(part.size)
         return FetchPlan(
             layout=epoch.layout,
             revision=epoch.manifest.manifest.revision,
-            shards=tuple(FetchShard.of(shard, here) for shard in epoch.shards),
+            shards=tuple(_planned_shard(shard, here, ways.get(shard.shard_id)) for shard in epoch.shards),
             sources=tuple(PlannedSource(source_id, len(sizes), sum(sizes)) for source_id, sizes in first_asked.items()),
             warnings=tuple(self._sources.warnings),
         )
@@ -292,3 +367,26 @@ class EpochFetch:
             warnings=tuple(self._sources.warnings),
             seconds=seconds,
         )
+
+
+@dataclass(slots=True)
+class _Rebuilt:
+    """What is in place while shards are rebuilt."""
+
+    reused: Sequence[FetchPart]
+    """What was here before."""
+    rebuilt: list[FetchPart] = field(default_factory=list)
+    fetched: list[FetchPart] = field(default_factory=list)
+    """Whole, in place of parts that could not be rebuilt."""
+    ways: dict[int, RebuildWay] = field(default_factory=dict)
+    """Of each shard that was rebuilt, by shard id."""
+
+    @property
+    def parts(self) -> list[FetchPart]:
+        """All that is in place."""
+        return [*self.reused, *self.rebuilt, *self.fetched]
+
+
+def _planned_shard(shard: BelievedShard, here: set[str], way: RebuildWay | None) -> FetchShard:
+    rebuilt = {part.object_name for part in shard.parts if part.object_name not in here} if way is not None else set()
+    return FetchShard.of(shard, here, rebuilt, way)

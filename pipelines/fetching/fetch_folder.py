@@ -109,6 +109,10 @@ class FetchFolder:
             if is_there:
                 yield part, path
 
+    def placed(self, part: FetchPart) -> Path:
+        """See `EpochTarget.placed`."""
+        return self.path(part.object_name)
+
     def land_part(self, temporary: Path, part: FetchPart, landed: Landed) -> None:
         """See `EpochTarget.land_part`: done at once; raises StoreError."""
         self.land(temporary, part.object_name)

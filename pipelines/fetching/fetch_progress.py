@@ -51,7 +51,8 @@ class FetchWatcher(Protocol):
     def event(self, name: str, facts: dict[str, object]) -> None:
         """Take note of something that happened.
 
-        Names and facts: ``part`` (object, source, bytes: verified and in place), ``reused`` (parts, bytes), ``attempt_failed`` (object,
+        Names and facts: ``part`` (object, source, bytes: verified and in place), ``reused`` (parts, bytes), ``rebuilt`` (shard_id, parts, bytes, delta_bytes),
+        ``attempt_failed`` (object,
         source, problem), ``banned`` (source, problem), ``given_up`` (source, problem), ``hedged`` (object, source), ``note`` (text),
         ``lease`` (source, state, problem).
         """

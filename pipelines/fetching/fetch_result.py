@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pipelines.fetching.believed_epoch import BelievedShard
 from pipelines.fetching.fetch_part import FetchPart
+from pipelines.fetching.part_rebuilding import RebuildWay
 from pipelines.fetching.source_account import SourceAccount
 from schemas.published.object_layout import EpochLayout
 
@@ -20,17 +21,28 @@ class FetchShard:
     """Parts that were here before, and right."""
     missing: tuple[FetchPart, ...]
     """All others: a finished fetch has brought them."""
+    rebuilt: tuple[FetchPart, ...] = ()
+    """Those of the missing parts that were not fetched but rebuilt."""
+    way: RebuildWay | None = None
+    """How missing parts are rebuilt, where that takes fewer bytes than to fetch them."""
 
     @classmethod
-    def of(cls, believed: BelievedShard, here: Collection[str]) -> FetchShard:
+    def of(cls, believed: BelievedShard, here: Collection[str], rebuilt: Collection[str] = (), way: RebuildWay | None = None) -> FetchShard:
         """Return a shard of which some parts are here.
 
         Args:
-            here: object names.
+            here, rebuilt: object names.
         """
         parts = believed.parts
         present = tuple(part for part in parts if part.object_name in here)
-        return cls(believed, present, tuple(part for part in parts if part.object_name not in here))
+        missing = tuple(part for part in parts if part.object_name not in here)
+        return cls(believed, present, missing, tuple(part for part in missing if part.object_name in rebuilt), way)
+
+    @property
+    def fetched(self) -> tuple[FetchPart, ...]:
+        """Missing parts that are fetched whole, or were."""
+        made = {part.object_name for part in self.rebuilt}
+        return tuple(part for part in self.missing if part.object_name not in made)
 
     @property
     def signers(self) -> tuple[str, ...]:

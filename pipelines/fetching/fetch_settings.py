@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.fetching.limits import FetchLimits
+from pipelines.fetching.part_rebuilding import PartRebuilder
 from pipelines.fetching.source import EpochOnOffer, Source
 from pipelines.nearpeer.peer_url import PeerUrl
 from pipelines.trust.policy import TrustPolicy
@@ -39,3 +40,5 @@ class FetchSettings:
     """Nodes of nearcore's own network that are asked for parts too."""
     open_torrent: Callable[[EpochOnOffer], Source] | None = None
     """Opens the torrent source; needed with `TORRENT`."""
+    rebuilder: PartRebuilder | None = None
+    """Rebuilds parts out of an older state where that takes fewer bytes; None to fetch all whole."""

@@ -1,0 +1,80 @@
+"""The states that are at hand to rebuild later ones of: parts in a folder or bucket, or datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.bucket.published_epoch import read_manifest
+from pipelines.dataset.arrow_dataset import DATASET_SCHEME, list_shards
+from pipelines.dataset.delta.shard_records import DatasetRecords, ShardRecords
+from pipelines.producing.deltas.make_deltas import published_records
+from pipelines.stores.open_store import open_store
+from schemas.errors import InvalidInputError, ManifestError
+from schemas.published.delta_statement import DeltaEnd
+from schemas.published.object_layout import ObjectKind, parse_object_name, split_chain_url
+from schemas.shown_text import shown_url
+
+
+@dataclass(frozen=True, slots=True)
+class BaseState:
+    """One shard's records at one epoch."""
+
+    chain_id: str
+    end: DeltaEnd
+    records: ShardRecords
+    where: str
+    """For people."""
+
+
+def find_base_states(url: str, kernel_name: str) -> tuple[BaseState, ...]:
+    """Return the states in a place, of all chains and epochs. Of parts, only documents are read: whether they are right shows when used.
+
+    Args:
+        url: a folder or bucket of published or fetched epochs, or one epoch's folder in it, or ``dataset://…``.
+    Raises:
+        InvalidInputError: nothing is there that a part could be rebuilt of.
+        DatasetError, StoreError: it can't be read.
+    """
+    found = _of_datasets(url.removeprefix(DATASET_SCHEME)) if url.startswith(DATASET_SCHEME) else _of_parts(url, kernel_name)
+    if not found:
+        raise InvalidInputError(
+            problem="no state to begin from is there",
+            where=shown_url(url),
+            remedy="Give a folder that statecast fetch or produce has filled, with its manifests and statements, or dataset://URL.",
+        )
+    return tuple(found)
+
+
+def _of_datasets(url: str) -> Sequence[BaseState]:
+    states = []
+    for dataset in list_shards(url):
+        context, shard = dataset.summary.context, dataset.summary.shard
+        if shard.state_root is not None:
+            end = DeltaEnd(context.epoch_height, context.epoch_id, shard.shard_uid, shard.state_root)
+            states.append(BaseState(context.chain_id, end, DatasetRecords(dataset.reference), f"{dataset.url}/{dataset.folder}"))
+    return states
+
+
+def _of_parts(url: str, kernel_name: str) -> Sequence[BaseState]:
+    root, prefix = split_chain_url(url)
+    store = open_store(root)
+    names = (parse_object_name(info.name) for info in store.list(prefix))
+    layouts = {name.epoch for name in names if name is not None and name.kind is ObjectKind.MANIFEST and name.epoch is not None}
+    states = []
+    for layout in sorted(layouts, key=lambda one: (one.epoch_height, one.folder)):
+        try:
+            stored = read_manifest(store, layout)
+        except ManifestError:
+            continue
+        if stored is None:
+            continue
+        for shard in stored.manifest.shards:
+            try:
+                records = published_records(store, stored.manifest, shard.shard_id, kernel_name)
+            except ManifestError:
+                continue
+            if records is not None:
+                end = DeltaEnd(layout.epoch_height, layout.epoch_id, shard.shard_uid, shard.state_root)
+                states.append(BaseState(layout.chain_id, end, records, f"{store.url}/{layout.shard_folder(shard.shard_id)}"))
+    return states

@@ -1,0 +1,232 @@
+"""Rebuilds the missing parts of a fetch: finds the cheapest ladder of deltas from a base, brings it, and builds.
+
+The manifests of the epochs between are read from the fetch's sources and believed no more than anything else of a delta: what they lead to
+is compared with the wanted epoch's own statement.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pipelines.bucket.published_deltas import judged_delta_statement, listed_deltas
+from pipelines.dataset.delta.applied_records import AppliedRecords
+from pipelines.dataset.delta.stored_delta import StoredDelta
+from pipelines.execution.stage_runner import StageRunner
+from pipelines.fetching.documents import DocumentReader
+from pipelines.fetching.epoch_target import HeldPart
+from pipelines.fetching.part_rebuilding import RebuildStep, RebuildWay, WantedShard
+from pipelines.fetching.source import Cancellation
+from pipelines.fetching.throttle import Throttle
+from pipelines.kernel.trie_kernel import Kernel
+from pipelines.producing.rebuild.base_states import BaseState, find_base_states
+from pipelines.producing.rebuild.rebuild_shard import RebuildTarget, ShardRebuild
+from pipelines.restoring.part_object import PartObject
+from pipelines.stores.open_store import open_store
+from pipelines.stores.pace import Pace
+from schemas.errors import FetchError, ManifestError
+from schemas.ids import PartId, ShardUId
+from schemas.published.delta_statement import DeltaEnd, DeltaStatement
+from schemas.published.dsse import ENVELOPE_BYTES_MAX, parse_envelope
+from schemas.published.manifest import Manifest
+from schemas.published.manifest_delta import ManifestDelta
+from schemas.published.object_layout import EpochLayout
+
+MANIFESTS_READ_MAX: Final = 64
+"""Most manifests of epochs between that are read on the way to a base."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rung:
+    """A delta of a way, as its epoch's manifest lists it."""
+
+    layout: EpochLayout
+    listed: ManifestDelta
+
+
+@dataclass(frozen=True, slots=True)
+class _Ladder:
+    base: BaseState
+    rungs: tuple[_Rung, ...]
+    """From the base to the wanted epoch."""
+
+    @property
+    def way(self) -> RebuildWay:
+        steps = (RebuildStep(rung.listed.base_epoch_height, rung.layout.epoch_height, rung.listed.size) for rung in self.rungs)
+        return RebuildWay(self.base.where, tuple(steps))
+
+
+@dataclass(slots=True)
+class BaseRebuilder:
+    """A `pipelines.fetching.part_rebuilding.PartRebuilder` over one base."""
+
+    base_url: str
+    runner: StageRunner
+    kernel: Kernel
+    bytes_per_s: float | None = None
+    """Most bytes of deltas a second; None for no limit."""
+    _bases: tuple[BaseState, ...] | None = None
+    _manifests: dict[EpochLayout, Manifest | None] = field(default_factory=dict)
+    _ladders: dict[tuple[EpochLayout, ShardUId], _Ladder] = field(default_factory=dict)
+
+    def find_way(self, wanted: WantedShard, reader: DocumentReader) -> tuple[RebuildWay | None, str]:
+        """See `PartRebuilder.find_way`."""
+        target, size = wanted.statement, wanted.missing_size
+        of_chain = [base for base in self._base_states() if base.chain_id == target.chain_id]
+        if not of_chain:
+            return None, f"the base {self.base_url} is not of chain {target.chain_id}: whole parts are fetched"
+        ladder = self._find_ladder(wanted, reader, of_chain)
+        if ladder is None:
+            heights = ", ".join(map(str, sorted({base.end.epoch_height for base in of_chain})[-5:]))
+            what = f"shard {target.shard_uid} of epoch {target.epoch_height}"
+            return None, f"no deltas of fewer bytes than whole parts lead from the base (epoch {heights}) to {what}"
+        self._ladders[wanted.layout, target.shard_uid] = ladder
+        assert ladder.way.size < size or not size, "a way that is found is the cheaper one"
+        return ladder.way, ""
+
+    def open(self, wanted: WantedShard, reader: DocumentReader, scratch: Path) -> FetchedRebuild:
+        """See `PartRebuilder.open`."""
+        ladder = self._ladders[wanted.layout, wanted.statement.shard_uid]
+        store_url = str(scratch / "deltas")
+        steps = []
+        for rung in ladder.rungs:
+            name = rung.layout.delta_statement(rung.listed.base_epoch_id, rung.listed.shard_id)
+
+            def judge(data: bytes, rung: _Rung = rung, name: str = name) -> DeltaStatement:
+                return judged_delta_statement(data, rung.layout, rung.listed, name)[0]
+
+            steps.append(StoredDelta(store_url, reader.read_judged(name, ENVELOPE_BYTES_MAX, judge)[1]))
+        statement = wanted.statement
+        target = DeltaEnd(statement.epoch_height, statement.epoch_id, statement.shard_uid, statement.state_root)
+        records = AppliedRecords.of(ladder.base.records, ladder.base.end, steps, target, statement.chain_id)
+        self._bring(steps, reader)
+        rebuild = ShardRebuild(
+            runner=self.runner,
+            kernel=self.kernel,
+            target=RebuildTarget.of(wanted.manifest, statement),
+            records=records,
+            work_url=str(scratch / "work"),
+            into_url=str(scratch / "rebuilt"),
+        )
+        return FetchedRebuild(rebuild, wanted, scratch / "rebuilt")
+
+    def _bring(self, steps: Sequence[StoredDelta], reader: DocumentReader) -> None:
+        """Bring the objects of some deltas; one that can't be had is missed by the parts that need it."""
+        throttle = Throttle([] if self.bytes_per_s is None else [Pace(self.bytes_per_s)])
+        for step in steps:
+            store = open_store(step.store_url, durable=False)
+            for index, listed in enumerate(step.statement.objects):
+                throttle.wait_for(listed.size, Cancellation())
+                try:
+                    found = reader.read_verified(step.object_name(index), listed.size, listed.sha256)
+                except FetchError as error:
+                    self.runner.progress.note(f"an object of a delta can't be had: {error}")
+                else:
+                    store.put(step.object_name(index), found.data)
+
+    def _base_states(self) -> tuple[BaseState, ...]:
+        if self._bases is None:
+            self._bases = find_base_states(self.base_url, self.kernel.name)
+        return self._bases
+
+    def _find_ladder(self, wanted: WantedShard, reader: DocumentReader, bases: Sequence[BaseState]) -> _Ladder | None:
+        """Return the ladder of fewest bytes, and of these of fewest steps; None where whole parts are no more."""
+        at_hand = {(base.end.epoch_id, base.end.shard_uid): base for base in bases}
+        lowest = min(base.end.epoch_height for base in bases)
+        self._manifests[wanted.layout] = wanted.manifest
+        # By cost: bytes, steps, a number that decides between equals, epoch, shard, and the way from there.
+        waiting: list[tuple[int, int, int, EpochLayout, ShardUId, tuple[_Rung, ...]]] = [
+            (0, 0, 0, wanted.layout, wanted.statement.shard_uid, ())
+        ]
+        done: set[tuple[EpochLayout, ShardUId]] = set()
+        number = read = 0
+        while waiting and read < MANIFESTS_READ_MAX:
+            size, count, _, layout, shard_uid, rungs = heapq.heappop(waiting)
+            if rungs and size >= wanted.missing_size:
+                return None
+            if (layout, shard_uid) in done:
+                continue
+            done.add((layout, shard_uid))
+            base = at_hand.get((layout.epoch_id, shard_uid))
+            if base is not None:
+                return _Ladder(base, rungs)
+            if layout.epoch_height <= lowest:
+                continue
+            read += layout not in self._manifests
+            manifest = self._manifest(layout, reader)
+            shard = None if manifest is None else manifest.shard(shard_uid.shard_id)
+            if manifest is None or shard is None:
+                continue
+            for listed in listed_deltas(manifest, shard_uid.shard_id):
+                before = EpochLayout(layout.chain_id, listed.base_epoch_height, listed.base_epoch_id)
+                for uid in (shard_uid, shard.parent_shard_uid):
+                    if uid is not None and listed.base_epoch_height >= lowest:
+                        number += 1
+                        rung = _Rung(layout, listed)
+                        heapq.heappush(waiting, (size + listed.size, count + 1, number, before, uid, (rung, *rungs)))
+        return None
+
+    def _manifest(self, layout: EpochLayout, reader: DocumentReader) -> Manifest | None:
+        """Return an epoch's manifest as the first source has it; None where none has one."""
+        if layout not in self._manifests:
+            try:
+                _, self._manifests[layout] = reader.read_judged(layout.manifest, ENVELOPE_BYTES_MAX, lambda data: _parsed(data, layout))
+            except FetchError:
+                self._manifests[layout] = None
+        return self._manifests[layout]
+
+
+def _parsed(data: bytes, layout: EpochLayout) -> Manifest:
+    manifest = Manifest.from_payload(parse_envelope(data, layout.manifest).payload, layout.manifest)
+    if EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id) != layout:
+        raise ManifestError(problem="the manifest is of another epoch", where=layout.manifest)
+    return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedRebuild:
+    """A `pipelines.fetching.part_rebuilding.RebuildingShard`."""
+
+    rebuild: ShardRebuild
+    wanted: WantedShard
+    rebuilt: Path
+    """Folder that the parts are put into."""
+
+    def build(self) -> Collection[int]:
+        """See `RebuildingShard.build`."""
+        failed = self.rebuild.build()
+        for error in list(failed.values())[:1]:
+            self._note(f"{len(failed)} parts of shard {self.rebuild.name} can't be rebuilt and are fetched whole: {error}")
+        if len(failed) == self.wanted.statement.num_parts:
+            raise next(iter(failed.values()))
+        return tuple(failed)
+
+    def finish(self, whole: Mapping[int, HeldPart]) -> Mapping[int, Path]:
+        """See `RebuildingShard.finish`."""
+        target, statement = self.rebuild.target, self.wanted.statement
+        given = {
+            idx: PartObject(
+                store_url=str(held.parent) if isinstance(held, Path) else held.store_url,
+                name=held.name,
+                part_id=PartId(idx, statement.num_parts),
+                state_root=statement.state_root,
+                encoding=target.encoding,
+                stored_sha256=target.stored_sha256[idx],
+                decoded_sha256=statement.parts[idx].sha256,
+            )
+            for idx, held in whole.items()
+        }
+        parts = self.rebuild.finish(given, {part.part_id.idx for part in self.wanted.missing})
+        reencoded = [part for part in parts if part.is_reencoded]
+        if reencoded:
+            self._note(
+                f"{len(reencoded)} rebuilt parts of shard {self.rebuild.name} are right, but this machine's zstd would store them in other "
+                "bytes than the publisher's: they are fetched whole"
+            )
+        return {part.part_id.idx: self.rebuilt / part.object_name for part in parts if not part.is_reencoded}
+
+    def _note(self, text: str) -> None:
+        self.rebuild.runner.progress.note(text)
