@@ -2,6 +2,7 @@
 
     python -m benchmarks.scale --records 2000000,20000000 --shards 8 --cores 1,2 --folder DIR
     python -m benchmarks.scale --records 20000,200000 --shards 3 --cores 1
+    python -m benchmarks.scale --records 100000000 --shards 8 --cores 2 --way direct --check --no-requests --folder DIR
 
 A worker's and the driver's memory stay flat, objects, bytes and seconds grow in proportion: the tables show how nearly. Each size is produced
 once on each number of cores with its files memory-mapped, as on one machine, and once read by ranges, as from a bucket, where every
@@ -20,8 +21,8 @@ from pathlib import Path
 
 from benchmarks.folder import benchmark_folder
 from benchmarks.measure import usable_cores
-from benchmarks.scale_model import compare_amounts, compare_processor, compare_seconds, costs_of
-from benchmarks.scale_run import ScaleFigure, figure_from_json, measure_run
+from benchmarks.scale_model import compare_amounts, compare_processor, compare_seconds, compare_sizes, costs_of
+from benchmarks.scale_run import RunForm, ScaleFigure, figure_from_json, measure_run
 from benchmarks.scale_tables import (
     print_comparisons,
     print_driver,
@@ -34,17 +35,26 @@ from benchmarks.scale_tables import (
 from benchmarks.schedule import print_forecasts
 from benchmarks.stage_results import MemoryFigure
 from benchmarks.synthetic_records import RECORDS_MAX
-from benchmarks.synthetic_state import RECORDS_PER_SHARD_MIN, SEED_DEFAULT, SHARDS_MAX, synthetic_state
+from benchmarks.synthetic_state import RECORDS_PER_SHARD_MIN, SEED_DEFAULT, SHARDS_MAX, find_state, synthetic_state
+from benchmarks.synthetic_trie import has_tries, state_with_tries
 from benchmarks.worker_memory import measure_memory
 from pipelines.dataset.export.export_records import RANGE_BYTES_TARGET
 from pipelines.kernel.native import is_available
-from pipelines.producing.forecast.stage_costs import GIB
+from pipelines.producing.forecast.stage_costs import GIB, StageCosts
+
+WITH_DATASET, DIRECT = "dataset", "direct"
 
 STATE_BYTES_PER_RECORD = 150
 """Disk that a state takes, about."""
 
+TRIES_BYTES_PER_RECORD = 350
+"""Disk that its tries take beside that, about."""
+
 RUN_BYTES_PER_RECORD = 1_050
 """Disk that a run takes at most, about: dataset, interiors and published parts."""
+
+DIRECT_RUN_BYTES_PER_RECORD = 280
+"""The same of a run without a dataset: edges and published parts."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -73,16 +83,21 @@ def run_benchmark(folder: Path, options: argparse.Namespace) -> tuple[list[Scale
     figures: list[ScaleFigure] = []
     alone: list[MemoryFigure] = []
     for records in sorted(options.records):
-        if not _fits(folder, records, options.keep_free_gib):
+        if not _fits(folder, records, options):
             continue
         _tell(f"making a state of {records:,} records in {options.shards} shards")
         state = synthetic_state(folder, records, options.seed, options.shards)
+        if options.tries:
+            _tell("adding its tries")
+            state = state_with_tries(state)
         for cores in [] if options.memory_alone else sorted(options.cores):
             _tell(f"producing {records:,} records on {cores} cores")
-            figures.append(_ended(measure_run(state, folder / "run", cores), options.json))
+            form = RunForm(direct=options.way == DIRECT, check=options.check)
+            figures.append(_ended(measure_run(state, folder / "run", cores, form=form), options.json))
         if options.requests and not options.memory_alone:
             _tell(f"producing {records:,} records on {max(options.cores)} cores, read by ranges")
-            figures.append(_ended(measure_run(state, folder / "run", max(options.cores), by_ranges=True), options.json))
+            form = RunForm(direct=options.way == DIRECT)
+            figures.append(_ended(measure_run(state, folder / "run", max(options.cores), by_ranges=True, form=form), options.json))
         if options.memory_alone:
             _tell(f"producing {records:,} records, each stage in a new process")
             alone += _worst_shards(measure_memory(state, folder / "run", RANGE_BYTES_TARGET))
@@ -100,7 +115,7 @@ def _worst_shards(figures: Sequence[MemoryFigure]) -> list[MemoryFigure]:
 
 
 def _ended(figure: ScaleFigure, as_json: bool) -> ScaleFigure:
-    _tell(f"took {figure.seconds:.1f} s")
+    _tell(f"took {figure.seconds:.1f} s" + (f", checked in {figure.check_s:.1f} s" if figure.check_s else ""))
     if as_json:
         print(json.dumps(asdict(figure)), flush=True)
     return figure
@@ -118,25 +133,34 @@ def print_all(figures: Sequence[ScaleFigure], alone: Sequence[MemoryFigure] = ()
     print_driver(mapped)
     print_sizes(mapped)
     comparisons = [one for figure in figures if figure.by_ranges for one in compare_amounts(figure)]
-    first = next((figure for figure in mapped if figure.cores == 1), None)
+    # Stages of a run without a dataset are others: it is held against the costs that the forecast has by itself.
+    for figure in mapped:
+        if figure.direct:
+            comparisons += [*compare_sizes(figure), compare_seconds(figure, StageCosts()), compare_processor(figure, StageCosts())]
+    exporting = [figure for figure in mapped if not figure.direct]
+    first = next((figure for figure in exporting if figure.cores == 1), None)
     if first is not None:
         costs = costs_of(first)
-        comparisons += [compare_seconds(figure, costs) for figure in mapped]
-        comparisons += [compare_processor(figure, costs_of(first, processor=True)) for figure in mapped]
+        comparisons += [compare_seconds(figure, costs) for figure in exporting]
+        comparisons += [compare_processor(figure, costs_of(first, processor=True)) for figure in exporting]
     print_comparisons(comparisons)
     if first is not None:
-        print_forecast(costs, mapped[-1], sorted({figure.cores for figure in mapped}))
+        print_forecast(costs, exporting[-1], sorted({figure.cores for figure in exporting}))
         print(f"\nstage costs of the first run: {costs.core_s:.1f} core seconds a GiB of memory usage")
         print_forecasts(costs)
 
 
-def _fits(folder: Path, records: int, keep_free_gib: float) -> bool:
+def _fits(folder: Path, records: int, options: argparse.Namespace) -> bool:
     """Return whether a state and its run leave enough of the disk free."""
     folder.mkdir(parents=True, exist_ok=True)
-    left = shutil.disk_usage(folder).free - records * (STATE_BYTES_PER_RECORD + RUN_BYTES_PER_RECORD)
-    if left >= keep_free_gib * GIB:
+    made = find_state(folder, records, options.seed, options.shards)
+    needed = 0 if made else STATE_BYTES_PER_RECORD
+    needed += TRIES_BYTES_PER_RECORD if options.tries and not (made and has_tries(made)) else 0
+    needed += DIRECT_RUN_BYTES_PER_RECORD if options.way == DIRECT else RUN_BYTES_PER_RECORD
+    left = shutil.disk_usage(folder).free - records * needed
+    if left >= options.keep_free_gib * GIB:
         return True
-    _tell(f"{records:,} records are left out: their run would leave {left / GIB:.0f} GiB of the disk free, not {keep_free_gib:g}")
+    _tell(f"{records:,} records are left out: their run would leave {left / GIB:.0f} GiB of the disk free, not {options.keep_free_gib:g}")
     return False
 
 
@@ -150,6 +174,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--shards", type=int, default=8, help=f"1 to {SHARDS_MAX}; default %(default)s")
     parser.add_argument("--cores", type=_counts, default=sorted({1, usable_cores()}), help="of each run; default one and all")
     parser.add_argument("--seed", type=int, default=SEED_DEFAULT)
+    parser.add_argument("--way", choices=(WITH_DATASET, DIRECT), default=WITH_DATASET, help="direct: write no dataset; default %(default)s")
+    parser.add_argument(
+        "--tries", action="store_true", help="with the shards' tries in the node's State column: parts go out before their roots"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="check what is published: the smallest shard against its root, 5 %% of all parts"
+    )
     parser.add_argument("--no-requests", dest="requests", action="store_false", help="leave out the runs that count requests")
     parser.add_argument(
         "--memory-alone", action="store_true", help="instead of all that, produce once with a new process for each stage of each shard"

@@ -48,15 +48,24 @@ def this_machine(cores: int) -> Cluster:
     return Cluster(cores, cores, 1e12, cores, 1e12, 1e12, request_s=0.0, request_bytes_per_s=1e12, folders_mapped=True, start_s=0.0)
 
 
-def forecast_s(shape: EpochShape, costs: StageCosts, cores: int) -> float:
-    """Return the seconds of a run on this machine whose parts wait for their roots, for synthetic states have no tries."""
-    return forecast_epoch(shape, costs, this_machine(cores), early=False).last_part_s
+def forecast_s(shape: EpochShape, costs: StageCosts, cores: int, like: ScaleFigure) -> float:
+    """Return the seconds of a run on this machine, made as another was."""
+    return forecast_epoch(shape, costs, this_machine(cores), early=like.early, direct=like.direct).last_part_s
+
+
+def compare_sizes(figure: ScaleFigure) -> tuple[Comparison, ...]:
+    """Hold the forecast's counts and sizes of what is left against a run."""
+    return _comparisons(figure)[:4]
 
 
 def compare_amounts(figure: ScaleFigure) -> tuple[Comparison, ...]:
     """Hold the forecast's counts and sizes against a run that read by ranges."""
     assert figure.by_ranges, "requests are counted where files are read by ranges"
-    amounts = epoch_amounts(EpochShape(figure.memory_usages), StageCosts(), early=False, headers=False)
+    return _comparisons(figure)
+
+
+def _comparisons(figure: ScaleFigure) -> tuple[Comparison, ...]:
+    amounts = epoch_amounts(EpochShape(figure.memory_usages), StageCosts(), early=figure.early, headers=False, direct=figure.direct)
     pairs = (
         ("parts", sum(EpochShape(figure.memory_usages).num_parts), figure.parts),
         ("objects", amounts.objects, figure.objects),
@@ -71,7 +80,7 @@ def compare_amounts(figure: ScaleFigure) -> tuple[Comparison, ...]:
 
 def compare_seconds(figure: ScaleFigure, costs: StageCosts) -> Comparison:
     """Hold the forecast of the time against a run."""
-    forecast = forecast_s(EpochShape(figure.memory_usages), costs, figure.cores)
+    forecast = forecast_s(EpochShape(figure.memory_usages), costs, figure.cores, figure)
     return Comparison(figure.records, f"seconds on {figure.cores} core" + "s" * (figure.cores > 1), forecast, figure.seconds)
 
 
@@ -81,7 +90,9 @@ def compare_processor(figure: ScaleFigure, costs: StageCosts) -> Comparison:
     Args:
         costs: in processor seconds.
     """
-    forecast = forecast_epoch(EpochShape(figure.memory_usages), costs, this_machine(figure.cores), early=False).core_s
+    forecast = forecast_epoch(
+        EpochShape(figure.memory_usages), costs, this_machine(figure.cores), early=figure.early, direct=figure.direct
+    ).core_s
     what = f"processor seconds on {figure.cores} core" + "s" * (figure.cores > 1)
     return Comparison(figure.records, what, forecast, sum(figure.stage_cpu_s.values()))
 

@@ -5,14 +5,18 @@ The production has a process of its own, so that the driver's memory is that of 
 
 from __future__ import annotations
 
+import cProfile
+import pstats
 import shutil
 import time
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Final
 
 from benchmarks.counting_store import READS, WRITES, Calls, count_calls, counted_calls, requests, stop_counting, transferred
 from benchmarks.measure import forget_peak_memory, peak_memory_bytes
@@ -22,14 +26,25 @@ from pipelines.execution.executor import Executor
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress, StageProgress
 from pipelines.execution.stage_runner import StageRunner
+from pipelines.keeping.check_epoch import EpochCheck
+from pipelines.keeping.scrub_chain import ChainScrub, ScrubSettings
 from pipelines.kernel.choice import choose_kernel
 from pipelines.near.node.node_store import NodeSource
 from pipelines.producing.claimed_production import ClaimTerms, claimed
 from pipelines.producing.produce_epoch import EpochProduction, EpochResult, ProductionSettings
 from pipelines.producing.publish.epoch_publisher import EpochPublisher
+from pipelines.producing.publish.key_file import generate_key, load_signer
+from pipelines.producing.publish.signing import Signer
 from pipelines.stores.open_store import open_store
+from pipelines.trust.signatures import TrustRule
 from schemas.nearcore.state_part import ZSTD_LEVEL_DEFAULT, Encoding
-from schemas.published.object_layout import EpochLayout
+from schemas.published.object_layout import EpochLayout, shard_folder_name
+
+SAMPLE_PPM = 50_000
+"""Of all parts, in millionths, that a check reads back and compares with their digests."""
+
+FUNCTIONS_SHOWN = 15
+"""Of the driver's, in a profiled run."""
 
 DRIVER_LOOK_S = 0.2
 """How often the driver's memory is looked at."""
@@ -75,6 +90,14 @@ class ScaleFigure:
     """Put into dataset and work folder."""
     requests: dict[str, int]
     """Calls by folder and method."""
+    direct: bool = False
+    """No dataset was written."""
+    early: bool = False
+    """The home has the shards' tries, so that parts went out before their shard's root."""
+    check_s: float = 0.0
+    """What checking the published epoch took: the smallest shard's parts against its state root, and a sample of all parts."""
+    driver_functions: tuple[tuple[str, float], ...] = ()
+    """The driver's functions that took most, with their own seconds; of a profiled run alone."""
 
     @property
     def memory_usage(self) -> int:
@@ -90,6 +113,23 @@ class ScaleFigure:
     def ns_per_record(self) -> float:
         """Nanoseconds a record, by the clock on the wall."""
         return self.seconds / self.records * 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class RunForm:
+    """How a production is made."""
+
+    direct: bool = False
+    """Write no dataset."""
+    num_parts: int | None = None
+    """Of each shard; None for as many as nearcore makes."""
+    check: bool = False
+    """Check what was published."""
+    profile: bool = False
+    """Note which of the driver's functions take most; of a run with other processes for its tasks."""
+
+
+AS_THE_COMMAND: Final = RunForm()
 
 
 @dataclass(slots=True)
@@ -112,6 +152,7 @@ class _DriverMemory(SilentProgress):
 def figure_from_json(document: dict[str, Any]) -> ScaleFigure:
     """Return a figure that was printed as JSON."""
     lists = {name: tuple(document[name]) for name in ("worker_peaks", "memory_usages")}
+    lists["driver_functions"] = tuple((name, seconds) for name, seconds in document.get("driver_functions", ()))
     return ScaleFigure(**{**document, **lists, "driver_growth": tuple((tasks, size) for tasks, size in document["driver_growth"])})
 
 
@@ -121,7 +162,7 @@ def resident_bytes() -> int:
     return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmRSS:"))
 
 
-def measure_run(state: SyntheticState, folder: Path, cores: int, *, by_ranges: bool = False) -> ScaleFigure:
+def measure_run(state: SyntheticState, folder: Path, cores: int, *, by_ranges: bool = False, form: RunForm = AS_THE_COMMAND) -> ScaleFigure:
     """Produce once, in a process of its own.
 
     Args:
@@ -132,12 +173,12 @@ def measure_run(state: SyntheticState, folder: Path, cores: int, *, by_ranges: b
     shutil.rmtree(folder, ignore_errors=True)
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            return process.submit(run_in_driver, state, folder, cores, by_ranges=by_ranges).result()
+            return process.submit(run_in_driver, state, folder, cores, by_ranges=by_ranges, form=form).result()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def run_in_driver(state: SyntheticState, folder: Path, cores: int, *, by_ranges: bool) -> ScaleFigure:
+def run_in_driver(state: SyntheticState, folder: Path, cores: int, *, by_ranges: bool, form: RunForm = AS_THE_COMMAND) -> ScaleFigure:
     """Produce once in this process, which is the driver; Ray's start and the loading of libraries are not counted."""
     inner: Executor
     if cores:
@@ -151,20 +192,41 @@ def run_in_driver(state: SyntheticState, folder: Path, cores: int, *, by_ranges:
         inner = InProcessExecutor()
     watching = WatchingExecutor(inner, by_ranges)
     try:
-        return _measured(state, folder, cores, watching)
+        with TemporaryDirectory() as keys:
+            generate_key(Path(keys) / "key.json")
+            signer = load_signer(Path(keys) / "key.json")
+        figure = _measured(state, folder, cores, watching, form=form, signer=signer)
+        return replace(figure, check_s=_check(state, folder, inner, signer)) if form.check else figure
     finally:
         stop_counting()
         watching.close()
 
 
-def _measured(state: SyntheticState, folder: Path, cores: int, watching: WatchingExecutor) -> ScaleFigure:
+def _check(state: SyntheticState, folder: Path, executor: Executor, signer: Signer) -> float:
+    """Check the smallest shard's parts against its state root, and read back a sample of all; return the seconds."""
+    began, url, layout = time.monotonic(), _published(folder), EpochLayout.of(state.context)
+    rule, runner = TrustRule((signer.public_key,)), StageRunner(executor, SilentProgress())
+    smallest = min(
+        (shard.shard_id for shard in state.context.shards),
+        key=lambda shard_id: len(list(open_store(url).list(f"{layout.folder}/{shard_folder_name(shard_id)}"))),
+    )
+    checked = EpochCheck(runner, choose_kernel("auto").name, url, layout, (smallest,), rule).run()
+    read = ChainScrub(runner, ScrubSettings(url, (layout,), SAMPLE_PPM, rule)).run()
+    assert checked.is_good and not read.harmful, "what was published is right"
+    return time.monotonic() - began
+
+
+def _measured(state: SyntheticState, folder: Path, cores: int, watching: WatchingExecutor, *, form: RunForm, signer: Signer) -> ScaleFigure:
     count_calls(by_ranges=watching.by_ranges)
     before = counted_calls()
     forget_peak_memory()
     memory = _DriverMemory(idle=peak_memory_bytes())
     runner = StageRunner(watching, memory)
     began, began_cpu = time.monotonic(), time.process_time()
-    result = _produce(state, folder, runner)
+    # Of the driver's own thread: while it waits for workers it takes none.
+    profiler = cProfile.Profile(time.thread_time) if form.profile else None
+    with profiler or nullcontext():
+        result = _produce(state, folder, runner, form, signer)
     seconds, driver_cpu_s = time.monotonic() - began, time.process_time() - began_cpu
     driver_peak = peak_memory_bytes() - memory.idle
     memory.growth.append((memory.tasks, resident_bytes() - memory.idle))
@@ -200,18 +262,28 @@ def _measured(state: SyntheticState, folder: Path, cores: int, watching: Watchin
         read_requests=requests(calls, READS),
         read_bytes=transferred(calls, READS),
         work_bytes=transferred(calls, WRITES, "dataset") + transferred(calls, WRITES, "build"),
+        direct=form.direct,
+        early=all(shard.state_root is not None for shard in state.context.shards),
+        driver_functions=() if profiler is None else _most_time(profiler),
         requests={f"{where} {method}": number for (where, method, what), number in sorted(calls.items()) if what == "calls"},
     )
+
+
+def _most_time(profiler: cProfile.Profile) -> tuple[tuple[str, float], ...]:
+    """Return the functions that took most, without those that they called."""
+    profiler.create_stats()
+    rows = [(f"{Path(file).name}:{name}", own) for (file, _, name), (_, _, own, _, _) in pstats.Stats(profiler).stats.items()]  # type: ignore[attr-defined]
+    return tuple(sorted(rows, key=lambda row: -row[1])[:FUNCTIONS_SHOWN])
 
 
 def _published(folder: Path) -> str:
     return f"file://{folder}/published"
 
 
-def _produce(state: SyntheticState, folder: Path, runner: StageRunner) -> EpochResult:
-    """Produce an unsigned epoch under a claim; dataset and work folder are removed in the end, as the command does."""
+def _produce(state: SyntheticState, folder: Path, runner: StageRunner, form: RunForm, signer: Signer) -> EpochResult:
+    """Produce a signed epoch under a claim; dataset and work folder are removed in the end, as the command does."""
     source = NodeSource(str(state.home), state.context)
-    publisher = EpochPublisher(_published(folder), signer=None, encoding=Encoding.V1, zstd_level=ZSTD_LEVEL_DEFAULT)
+    publisher = EpochPublisher(_published(folder), signer, encoding=Encoding.V1, zstd_level=ZSTD_LEVEL_DEFAULT)
     assert publisher.find_published(state.context, None) is None, "the folder is empty"
     with claimed(_published(folder), state.context, ClaimTerms(), runner.progress) as run:
         runner.keep_going = run.keep_going
@@ -222,7 +294,7 @@ def _produce(state: SyntheticState, folder: Path, runner: StageRunner) -> EpochR
             source=source,
             datasets=(),
             publisher=publisher,
-            settings=ProductionSettings.in_folder(f"file://{folder}"),
+            settings=ProductionSettings.in_folder(f"file://{folder}", num_parts=form.num_parts, write_dataset=not form.direct),
             described=source.describe(),
             epoch_shard_ids=tuple(shard.shard_id for shard in state.context.shards),
             before_manifest=run.confirm,

@@ -167,8 +167,8 @@ def print_comparisons(comparisons: Iterable[Comparison]) -> None:
 def print_forecast(costs: StageCosts, like: ScaleFigure, cores: Sequence[int]) -> None:
     """Print the forecast for the state that does not fit."""
     shape = shape_of(FORECAST_RECORDS, like)
-    amounts = epoch_amounts(shape, StageCosts(), early=False, headers=False)
-    seconds = ", ".join(f"{forecast_s(shape, costs, count):.0f} s on {count}" for count in cores)
+    amounts = epoch_amounts(shape, StageCosts(), early=like.early, headers=False, direct=like.direct)
+    seconds = ", ".join(f"{forecast_s(shape, costs, count, like):.0f} s on {count}" for count in cores)
     print(
         f"\nforecast of {FORECAST_RECORDS:,} records in {len(shape.memory_usages)} shards: {shape.memory_usage / GIB:.1f} GiB, "
         f"{sum(shape.num_parts):,} parts, {amounts.objects:,} objects of {amounts.stored_bytes / GIB:.1f} GiB, {amounts.work_bytes / GIB:.0f} GiB "

@@ -84,12 +84,26 @@ def synthetic_state(folder: Path, records: int, seed: int = SEED_DEFAULT, shards
         records: from ``RECORDS_MIN`` to ``RECORDS_MAX``, of all shards together; each has at least ``RECORDS_MIN``.
         shards: how many shards share the records, see `shard_records`.
     """
-    home = folder / (f"state-{_FORMAT}-{records}-{seed}" + (f"-{shards}" if shards > 1 else ""))
+    found = find_state(folder, records, seed, shards)
+    if found is not None:
+        return found
+    home = _home(folder, records, seed, shards)
+    _write_database(home / "data", records, seed, shards)
+    context = _context(records, seed, shards)
+    (home / "context.json").write_text(json.dumps(context.to_json(), indent=1))
+    return SyntheticState(home, context, records)
+
+
+def find_state(folder: Path, records: int, seed: int, shards: int) -> SyntheticState | None:
+    """Return a state that was made before; None where it was not, or not to its end."""
+    home = _home(folder, records, seed, shards)
     # The context is written last: without it the home is of a run that was stopped.
-    if not (home / "context.json").exists():
-        _write_database(home / "data", records, seed, shards)
-        (home / "context.json").write_text(json.dumps(_context(records, seed, shards).to_json(), indent=1))
-    return SyntheticState(home, parse_epoch_context((home / "context.json").read_bytes(), str(home / "context.json")), records)
+    file = home / "context.json"
+    return SyntheticState(home, parse_epoch_context(file.read_bytes(), str(file)), records) if file.exists() else None
+
+
+def _home(folder: Path, records: int, seed: int, shards: int) -> Path:
+    return folder / (f"state-{_FORMAT}-{records}-{seed}" + (f"-{shards}" if shards > 1 else ""))
 
 
 def shard_records(records: int, shards: int) -> tuple[int, ...]:

@@ -1,14 +1,17 @@
 """A synthetic state with its tries: the State column of a node that keeps several states of one shard.
 
-The trie of a synthetic state (`benchmarks.synthetic_state`) is computed by the native kernel in one piece, so a state of this kind has a few
-hundred thousand records at most. Further states are the same with some records changed; only the nodes that they don't share are added.
+`state_with_tries` adds the tries of all shards to a home of any size, part by part. `trie_state` makes a home whose shard was in several states:
+their tries are computed in one piece, so such a state has a few hundred thousand records at most. Further states are the same with some
+records changed; only the nodes that they don't share are added.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -17,17 +20,30 @@ import pyarrow as pa
 from rocksdict import Rdict, WriteOptions
 
 from benchmarks.synthetic_state import SHARD_UID, SyntheticState, node_options
+from pipelines.dataset.export.export_records import RANGE_BYTES_TARGET
+from pipelines.execution.in_process import InProcessExecutor
+from pipelines.execution.progress import SilentProgress
+from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.native import NativeKernel
 from pipelines.near.node.flat_state_source import KeyRange
 from pipelines.near.node.node_columns import STATE
 from pipelines.near.node.node_store import NodeSource
+from pipelines.near.node.rocksdb_reader import forget_readers
+from pipelines.producing.build.assemble import assemble_with
+from pipelines.producing.build.build_part import BuildPartTask
+from pipelines.producing.build.shard_origin import DirectOrigin
+from pipelines.producing.build.work_folder import direct_work_folder
+from pipelines.producing.direct_shard import build_edges, plan_direct
 from schemas.dataset.flat_state import RECORD_SCHEMA
 from schemas.ids import CryptoHash
-from schemas.nearcore.epoch_context import EpochContext
+from schemas.nearcore.epoch_context import EpochContext, ShardContext, parse_epoch_context
 from schemas.nearcore.state_part import decode_partial_state
 
 TRIE_RECORDS_MAX: Final = 600_000
-"""Most records: the whole trie is put together in memory."""
+"""Most records of a state whose whole trie is put together in memory."""
+
+TRIES_CONTEXT: Final = "tries.json"
+"""In a home: its context with the shards' state roots, written when all their tries are in the State column."""
 
 _COUNT: Final = (1).to_bytes(8, "little")
 _BATCH_BYTES: Final = 4 << 20
@@ -51,6 +67,59 @@ class TrieState:
     context: EpochContext
     records: int
     changed: tuple[ChangedState, ...]
+
+
+def state_with_tries(state: SyntheticState) -> SyntheticState:
+    """Add the tries of all shards to a state's home, or find them there; return the state with the shards' roots.
+
+    The state itself stays one without roots, whose parts wait for them.
+    """
+    file = state.home / TRIES_CONTEXT
+    if not has_tries(state):
+        work = state.home / "tries-work"
+        shutil.rmtree(work, ignore_errors=True)
+        shards = tuple(replace(shard, state_root=_add_shard(state, shard, f"file://{work}")) for shard in state.context.shards)
+        file.write_text(json.dumps(replace(state.context, shards=shards).to_json(), indent=1))
+        shutil.rmtree(work)
+    return replace(state, context=parse_epoch_context(file.read_bytes(), str(file)))
+
+
+def has_tries(state: SyntheticState) -> bool:
+    """Return whether the tries of all shards are in a state's home."""
+    return (state.home / TRIES_CONTEXT).exists()
+
+
+def _add_shard(state: SyntheticState, shard: ShardContext, work_url: str) -> CryptoHash:
+    """Write all nodes of a shard's trie to the State column; return its root. What a part proves is all that it adds."""
+    runner, kernel, source = StageRunner(InProcessExecutor(), SilentProgress()), NativeKernel(), NodeSource(str(state.home), state.context)
+    origin = DirectOrigin(source, shard, direct_work_folder(work_url, state.context, shard.shard_uid, "tries"))
+    planned = plan_direct(runner, kernel, origin, None, RANGE_BYTES_TARGET)
+    built = build_edges(runner, kernel, planned, source)
+    with _writable_state(state.home) as rows:
+        prefix = shard.shard_uid.to_bytes()
+        for plan in planned.plans:
+            interior = BuildPartTask(planned.records, planned.work, kernel.name, plan).interior()[1] if plan.spans else None
+            for entry in decode_partial_state(assemble_with(kernel, planned.work, plan, interior)):
+                data = bytes(entry)
+                rows[prefix + hashlib.sha256(data).digest()] = data + _COUNT
+    forget_readers()
+    return built.state_root
+
+
+@contextmanager
+def _writable_state(home: Path) -> Iterator[Rdict]:
+    """Open a home's State column for rows that need no log; they are on the disk in the end."""
+    columns = {name: node_options() for name in Rdict.list_cf(str(home / "data"))}
+    database = Rdict(str(home / "data"), options=node_options(), column_families=columns)
+    try:
+        state = database.get_column_family(STATE)
+        unlogged = WriteOptions()
+        unlogged.disable_wal = True
+        state.set_write_options(unlogged)
+        yield state
+        state.flush()
+    finally:
+        database.close()
 
 
 def trie_state(state: SyntheticState, folder: Path, wanted: Iterable[tuple[int, bool]]) -> TrieState:
@@ -102,15 +171,7 @@ def _add_trie(home: Path, records: list[pa.RecordBatch], values: list[pa.RecordB
     build = kernel.build(records, values, None, None)
     assert build.interior is not None, "it was asked for"
     sealed = kernel.seal([build.edge])
-    options = node_options()
-    database = Rdict(
-        str(home / "data"), options=options, column_families={name: node_options() for name in Rdict.list_cf(str(home / "data"))}
-    )
-    try:
-        state = database.get_column_family(STATE)
-        unlogged = WriteOptions()
-        unlogged.disable_wal = True
-        state.set_write_options(unlogged)
+    with _writable_state(home) as state:
         entries = [bytes(entry) for entry in decode_partial_state(kernel.assemble(build.interior, list(sealed.boundary_nodes[0])))]
         for entry in entries:
             entry_hash = hashlib.sha256(entry).digest()
@@ -119,7 +180,4 @@ def _add_trie(home: Path, records: list[pa.RecordBatch], values: list[pa.RecordB
                 state[SHARD_UID.to_bytes() + entry_hash] = entry + _COUNT
         root = sealed.root_node
         state[SHARD_UID.to_bytes() + hashlib.sha256(root).digest()] = root + _COUNT
-        state.flush()
-    finally:
-        database.close()
     return sealed.state_root

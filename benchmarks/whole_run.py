@@ -24,6 +24,7 @@ def run_whole(
     *,
     num_parts: int | None = None,
     publish_early: bool = True,
+    write_dataset: bool = True,
     keep_work: bool = False,
     progress: Progress | None = None,
 ) -> list[StageTiming]:
@@ -33,6 +34,7 @@ def run_whole(
         export_range_bytes: stored bytes that one export task reads, about.
         num_parts: None for as many as nearcore makes.
         publish_early: False lets all parts wait for the shard's root, where a State column would make that needless.
+        write_dataset: False reads each part's records from the node, and writes no dataset.
         keep_work: leave ``work`` in the folder.
         progress: an observer of the run, or None.
     Returns:
@@ -52,6 +54,7 @@ def run_whole(
             num_parts=num_parts,
             keep_work=keep_work,
             publish_early=publish_early,
+            write_dataset=write_dataset,
         ),
         described=source.describe(),
         epoch_shard_ids=tuple(shard.shard_id for shard in state.context.shards),

@@ -20,11 +20,13 @@ from tests.support.whole_productions import WholeProduction
 MAINNET = epoch_shape(9, 180 * GIB, round(38.8 * GIB))
 
 
-@pytest.mark.parametrize("early", [True, False])
-def test_an_epoch_with_headers_leaves_and_writes_what_is_forecast(tmp_path: Path, early: bool) -> None:
+@pytest.mark.parametrize(("early", "direct"), [(True, False), (False, False), (True, True), (False, True)])
+def test_an_epoch_with_headers_leaves_and_writes_what_is_forecast(tmp_path: Path, early: bool, direct: bool) -> None:
     """Objects below the epoch's folder, and all writes but those of the claim, which this production does not take."""
     context = epoch_context_from_node(localnet_home(), "6")
-    production = WholeProduction(tmp_path, context, NodeSource(str(localnet_home()), context), publish_early=early)
+    production = WholeProduction(
+        tmp_path, context, NodeSource(str(localnet_home()), context), publish_early=early, write_dataset=not direct
+    )
     count_calls(by_ranges=False)
     try:
         before = counted_calls()
@@ -35,7 +37,7 @@ def test_an_epoch_with_headers_leaves_and_writes_what_is_forecast(tmp_path: Path
     shape = EpochShape(tuple(sorted((shard.memory_usage for shard in result.shards), reverse=True)))
     (epoch,) = production.published.rglob("epoch_id=*")
     assert published_objects(shape, headers=True) == sum(path.is_file() for path in epoch.rglob("*"))
-    forecast = epoch_requests(shape, StageCosts(), early=early, headers=True).writes
+    forecast = epoch_requests(shape, StageCosts(), early=early, headers=True, direct=direct).writes
     # The claim is put and swapped once each; dataset and work folder of each shard stay, so they are not listed; a first catalogue lists.
     kept = 2 + 2 * len(result.shards) - 1
     assert requests(calls, WRITES) == forecast - kept

@@ -45,22 +45,24 @@ class BillItem:
         return self.amount * self.price
 
 
-def epoch_amounts(shape: EpochShape, costs: StageCosts, *, early: bool = True, headers: bool = True) -> EpochAmounts:
+def epoch_amounts(shape: EpochShape, costs: StageCosts, *, early: bool = True, headers: bool = True, direct: bool = False) -> EpochAmounts:
     """Return what one epoch leaves and asks for.
 
     Args:
         early: parts are published before their shard is complete.
         headers: the source has each shard's state header.
+        direct: no dataset is written.
     """
-    requests = epoch_requests(shape, costs, early=early, headers=headers)
+    requests = epoch_requests(shape, costs, early=early, headers=headers, direct=direct)
+    # Parts that wait for their shard's root leave their interiors until the epoch is published.
+    work_ratio = costs.edges_ratio if direct else costs.dataset_ratio + (0 if early else costs.decoded_ratio)
     return EpochAmounts(
         objects=published_objects(shape, headers=headers),
         stored_bytes=int(shape.memory_usage * costs.stored_ratio),
         write_requests=requests.writes,
         read_requests=round(requests.reads),
         read_bytes=round(requests.read_bytes),
-        # Parts that wait for their shard's root leave their interiors until the epoch is published.
-        work_bytes=int(shape.memory_usage * (costs.dataset_ratio + (0 if early else costs.decoded_ratio))),
+        work_bytes=int(shape.memory_usage * work_ratio),
     )
 
 

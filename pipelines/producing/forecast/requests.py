@@ -63,19 +63,20 @@ def published_objects(shape: EpochShape, *, headers: bool) -> int:
     return sum(shape.num_parts) + sum(per_shard - (not parts) for parts in shape.num_parts) + EPOCH_OBJECTS
 
 
-def epoch_requests(shape: EpochShape, costs: StageCosts, *, early: bool, headers: bool) -> EpochRequests:
+def epoch_requests(shape: EpochShape, costs: StageCosts, *, early: bool, headers: bool, direct: bool = False) -> EpochRequests:
     """Return the requests of one epoch, made in one go with nothing of it there before.
 
     Args:
         early: parts are published before their shard is complete.
         headers: the source has each shard's state header.
+        direct: no dataset is written.
     """
     total = EpochRequests(published_objects(shape, headers=headers) + EPOCH_WRITES, EPOCH_READS, 0.0)
     for memory_usage, num_parts in zip(shape.memory_usages, shape.num_parts, strict=True):
         if not memory_usage:
             continue
         shard = _ShardFiles.of(memory_usage, num_parts, costs)
-        total += _export(shard, headers) + _plan(shard) + _parts(shard, early=early)
+        total += _direct(shard, early=early) if direct else _export(shard, headers) + _plan(shard) + _parts(shard, early=early)
     return total
 
 
@@ -150,3 +151,15 @@ def _parts(shard: _ShardFiles, *, early: bool) -> EpochRequests:
     batch_bytes = shard.records_bytes / shard.batches
     size = shard.records_bytes + boundaries * batch_bytes + shard.value_reads.size + shard.stored_bytes
     return EpochRequests(writes, reads, size + (0 if early else shard.interiors_bytes))
+
+
+def _direct(shard: _ShardFiles, *, early: bool) -> EpochRequests:
+    parts, boundaries = shard.parts, max(shard.parts - 1, 0)
+    groups = math.ceil(parts / BOUNDARIES_PER_FILE)
+    # A range leaves its charges, its index and its summary; a part its edge and summary, again where it was hashed for its edge first. In the end
+    # the work folder is listed and removed, and so is what an earlier run may have exported.
+    writes = 3 * shard.ranges + (2 if early else 4) * parts + groups + 2
+    # What is there is looked for; a range with a boundary is read, its charges and its index.
+    reads: float = shard.ranges + min(shard.ranges, boundaries) * 2 * SMALL_FILE_READS + SHARD_READS
+    reads += parts * (3 if early else 4) + 2 * boundaries * SMALL_FILE_READS
+    return EpochRequests(writes, reads, shard.stored_bytes)
