@@ -76,6 +76,7 @@ read_flat_state
 write_flat_state
 _.state_roots
 _.block_timestamp
+_.total_supply
 
 # Fields of decoded values, read by name, printed as JSON or part of what a format says.
 nonce_index

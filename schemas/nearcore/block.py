@@ -35,6 +35,8 @@ _SIGNATURE_BYTES: Final = {0: 64, 1: 65}
 _PUBLIC_KEY_BYTES: Final = {0: 32, 1: 64}
 # Headers of V4 and later have block_body_hash before the other roots.
 _FIRST_VERSION_WITH_BODY_HASH: Final = 4
+# By version, how many: those after V5 have no challenges any more.
+_CHALLENGES_ROOT: Final = {1: 1, 2: 1, 3: 1, 4: 1, 5: 1, 6: 0, 7: 0, 8: 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,38 @@ def decode_block_header(data: bytes, where: str, expected_hash: CryptoHash | Non
         chunk_headers_root=chunk_headers_root,
         encoded=data,
     )
+
+
+def header_total_supply(header: BlockHeader) -> int | None:
+    """Return what a block header says of the supply: all yoctoNEAR after the chunks before it were applied, the new epoch's rewards included.
+
+    It is the supply of the state that the block's chunk headers name, since what applying that burnt is taken off in this block.
+
+    Source: nearcore core/primitives/src/block_header.rs, BlockHeader::new; chain/chain/src/block_processing_utils.rs.
+    Returns:
+        YoctoNEAR; None in a version that is not known here.
+    Raises:
+        IntegrityError: malformed.
+    """
+    if header.version not in _CHALLENGES_ROOT:
+        return None
+    reader = BorshReader(header.encoded, f"header of block {header.hash}", IntegrityError)
+    # version, previous hash, what light clients read
+    reader.fixed_view(1 + 32 + _INNER_LITE_BYTES)
+    if header.version >= _FIRST_VERSION_WITH_BODY_HASH:
+        reader.fixed_view(32)
+    # roots of outgoing receipts, chunk headers and transactions
+    reader.fixed_view(3 * 32)
+    if header.version == 1:
+        # chunks included
+        reader.fixed_view(8)
+    # root of challenges, random value
+    reader.fixed_view(32 * _CHALLENGES_ROOT[header.version] + 32)
+    for _ in range(reader.count(4 + 33 + 16)):
+        skip_validator_stake(reader, has_tag=header.version >= 3)
+    # chunk mask, next gas price
+    reader.fixed_view(reader.count(1) + 16)
+    return reader.u128()
 
 
 def decode_block_chunks(row: bytes, header: BlockHeader, where: str) -> tuple[ChunkHeader, ...]:

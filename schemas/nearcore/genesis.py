@@ -32,7 +32,9 @@ from schemas.nearcore.account import (
 from schemas.nearcore.borsh import BorshWriter
 
 _KEY_TYPES: Final = {"ed25519": (0, 32), "secp256k1": (1, 64)}
-_SIGNATURE_TYPES: Final = {"ed25519": (0, 64), "secp256k1": (1, 65)}
+# In receipts; of an ML-DSA-65 key a trie key has the hash alone.
+_RECEIPT_KEY_TYPES: Final = {**_KEY_TYPES, "ml-dsa-65": (2, 1952)}
+_SIGNATURE_TYPES: Final = {"ed25519": (0, 64), "secp256k1": (1, 65), "ml-dsa-65": (2, 3309)}
 _LISTED_MAX: Final = 1 << 16
 
 
@@ -45,7 +47,7 @@ class GenesisReceipt:
     receiver_id: str
     receipt_id: CryptoHash
     input_data_ids: tuple[CryptoHash, ...]
-    """Of Action and PromiseYield receipts."""
+    """Of receipts with actions."""
     encoded: bytes
 
 
@@ -116,9 +118,17 @@ class JsonFields:
         except (binascii.Error, ValueError) as error:
             self.fail(f"field {name} is not base64: {error}")
 
+    def data_items(self) -> list[tuple[bytes, bytes]]:
+        """Return all names and values, both bytes in base64."""
+        return [(JsonFields({"key": name}, self.where).data("key"), self.data(name)) for name in self._document]
+
     def public_key(self, name: str) -> bytes:
         """Return a public key in borsh: its type and bytes."""
         return self._tagged(name, "public key", _KEY_TYPES)
+
+    def receipt_public_key(self, name: str) -> bytes:
+        """Return a public key in borsh as receipts have it, whole whatever its type is."""
+        return self._tagged(name, "public key", _RECEIPT_KEY_TYPES)
 
     def signature(self, name: str) -> bytes:
         """Return a signature in borsh: its type and bytes."""
@@ -251,8 +261,8 @@ def receipt_from_json(fields: JsonFields) -> GenesisReceipt:
         fields.fail(f"receipts of kind {kind:.40} are not known in a genesis")
     writer.u8(_RECEIPT_KINDS.index(kind))
     content = JsonFields(body, f"{fields.where}, receipt {receipt_id} ({kind})")
-    if kind in ("Action", "PromiseYield"):
-        input_data_ids = _write_action_receipt(writer, content)
+    if kind in ("Action", "PromiseYield", "ActionV2", "PromiseYieldV2"):
+        input_data_ids = _write_action_receipt(writer, content, has_refund_to=kind.endswith("V2"))
     elif kind == "GlobalContractDistribution":
         input_data_ids = ()
         _write_distribution(writer, content)
@@ -264,13 +274,14 @@ def receipt_from_json(fields: JsonFields) -> GenesisReceipt:
     return GenesisReceipt(kind, receiver_id, receipt_id, input_data_ids, writer.to_bytes())
 
 
-_RECEIPT_KINDS: Final = ("Action", "Data", "PromiseYield", "PromiseResume", "GlobalContractDistribution")
+_RECEIPT_KINDS: Final = ("Action", "Data", "PromiseYield", "PromiseResume", "GlobalContractDistribution", "ActionV2", "PromiseYieldV2")
 
 
-def _write_action_receipt(writer: BorshWriter, content: JsonFields) -> tuple[CryptoHash, ...]:
-    writer.byte_vec(content.account_id("signer_id").encode()).fixed(content.public_key("signer_public_key")).u128(
-        content.number("gas_price", 128)
-    )
+def _write_action_receipt(writer: BorshWriter, content: JsonFields, *, has_refund_to: bool) -> tuple[CryptoHash, ...]:
+    writer.byte_vec(content.account_id("signer_id").encode())
+    if has_refund_to:
+        writer.option(content.account_id("refund_to").encode() if content.has("refund_to") else None, writer.byte_vec)
+    writer.fixed(content.receipt_public_key("signer_public_key")).u128(content.number("gas_price", 128))
     receivers = [JsonFields(item, f"{content.where}, output_data_receivers") for item in content.items("output_data_receivers")]
     _write_list(writer, receivers, lambda item: writer.fixed(item.hash("data_id")).byte_vec(item.account_id("receiver_id").encode()))
     input_data_ids = tuple(
@@ -283,32 +294,77 @@ def _write_action_receipt(writer: BorshWriter, content: JsonFields) -> tuple[Cry
 
 def _write_distribution(writer: BorshWriter, content: JsonFields) -> None:
     version, body = content.only_variant()
-    if version != "V1":
+    if version not in ("V1", "V2"):
         content.fail(f"version {version:.40} of this receipt is not known")
     fields = JsonFields(body, content.where)
-    _write_contract_identifier(writer.u8(0), fields.fields("id")).u64(fields.number("target_shard", 64))
+    _write_contract_identifier(writer.u8(0 if version == "V1" else 1), fields.fields("id")).u64(fields.number("target_shard", 64))
     delivered = [JsonFields({"shard": shard}, fields.where).number("shard", 64) for shard in fields.items("already_delivered_shards")]
     _write_list(writer, delivered, writer.u64).byte_vec(fields.data("code"))
+    if version == "V2":
+        writer.u64(fields.number("nonce", 64))
 
 
 def _write_contract_identifier(writer: BorshWriter, fields: JsonFields) -> BorshWriter:
     kind, _ = fields.only_variant()
-    if kind == "CodeHash":
+    # The names of before 2025 and those of today.
+    if kind in ("CodeHash", "hash"):
         return writer.u8(0).fixed(fields.hash(kind))
-    if kind != "AccountId":
+    if kind not in ("AccountId", "account_id"):
         fields.fail(f"global contracts named by {kind:.40} are not known")
     return writer.u8(1).byte_vec(fields.account_id(kind).encode())
 
 
 def _write_delegate(writer: BorshWriter, fields: JsonFields) -> None:
     delegate = fields.fields("delegate_action")
+    _write_delegated(writer, delegate, lambda: writer.u64(delegate.number("nonce", 64)))
+    writer.fixed(fields.signature("signature"))
+
+
+def _write_delegate_v2(writer: BorshWriter, fields: JsonFields) -> None:
+    payload = fields.fields("delegate_action")
+    version, body = payload.only_variant()
+    if version != "V2":
+        payload.fail(f"version {version:.40} of delegated actions is not known")
+    delegate = JsonFields(body, payload.where)
+    _write_delegated(writer.u8(0), delegate, lambda: _write_transaction_nonce(writer, delegate.fields("nonce")))
+    writer.fixed(fields.signature("signature"))
+
+
+def _write_delegated(writer: BorshWriter, delegate: JsonFields, write_nonce: Callable[[], object]) -> None:
     writer.byte_vec(delegate.account_id("sender_id").encode()).byte_vec(delegate.account_id("receiver_id").encode())
     actions = delegate.items("actions")
-    if any(action == "Delegate" or (isinstance(action, dict) and "Delegate" in action) for action in actions):
+    named = (action if isinstance(action, dict) else {action} if isinstance(action, str) else () for action in actions)
+    if not _DELEGATES.isdisjoint(name for names in named for name in names):
         delegate.fail("a delegated action delegates no further")
     _write_list(writer, actions, lambda action: _write_action(writer, action, delegate.where))
-    writer.u64(delegate.number("nonce", 64)).u64(delegate.number("max_block_height", 64)).fixed(delegate.public_key("public_key"))
-    writer.fixed(fields.signature("signature"))
+    write_nonce()
+    writer.u64(delegate.number("max_block_height", 64)).fixed(delegate.receipt_public_key("public_key"))
+
+
+_DELEGATES: Final = frozenset(("Delegate", "DelegateV2"))
+
+
+def _write_transaction_nonce(writer: BorshWriter, fields: JsonFields) -> None:
+    kind, body = fields.only_variant()
+    nonce = JsonFields(body, fields.where)
+    if kind == "Nonce":
+        writer.u8(0).u64(nonce.number("nonce", 64))
+    elif kind == "GasKeyNonce":
+        writer.u8(1).u64(nonce.number("nonce", 64)).u16(nonce.number("nonce_index", 16))
+    else:
+        fields.fail(f"nonces of kind {kind:.40} are not known")
+
+
+def _write_state_init(writer: BorshWriter, fields: JsonFields) -> None:
+    version, body = fields.fields("state_init").only_variant()
+    if version != "V1":
+        fields.fail(f"version {version:.40} of a state init is not known")
+    state_init = JsonFields(body, f"{fields.where}, state_init")
+    _write_contract_identifier(writer.u8(0), state_init.fields("code"))
+    # nearcore's map is sorted by its keys' bytes.
+    entries = sorted(state_init.fields("data").data_items())
+    _write_list(writer, entries, lambda entry: writer.byte_vec(entry[0]).byte_vec(entry[1]))
+    writer.u128(fields.number("deposit", 128))
 
 
 def _write_deploy_global(writer: BorshWriter, fields: JsonFields) -> None:
@@ -342,15 +398,20 @@ _ACTIONS: Final[dict[str, Callable[[BorshWriter, JsonFields], object]]] = {
         .u128(fields.number("deposit", 128))
     ),
     "Transfer": lambda writer, fields: writer.u128(fields.number("deposit", 128)),
-    "Stake": lambda writer, fields: writer.u128(fields.number("stake", 128)).fixed(fields.public_key("public_key")),
-    "AddKey": lambda writer, fields: writer.fixed(fields.public_key("public_key")).fixed(
+    "Stake": lambda writer, fields: writer.u128(fields.number("stake", 128)).fixed(fields.receipt_public_key("public_key")),
+    "AddKey": lambda writer, fields: writer.fixed(fields.receipt_public_key("public_key")).fixed(
         access_key_from_json(fields.fields("access_key")).to_bytes()
     ),
-    "DeleteKey": lambda writer, fields: writer.fixed(fields.public_key("public_key")),
+    "DeleteKey": lambda writer, fields: writer.fixed(fields.receipt_public_key("public_key")),
     "DeleteAccount": lambda writer, fields: writer.byte_vec(fields.account_id("beneficiary_id").encode()),
     "Delegate": _write_delegate,
     "DeployGlobalContract": _write_deploy_global,
     "UseGlobalContract": lambda writer, fields: _write_contract_identifier(writer, fields.fields("contract_identifier")),
+    "DeterministicStateInit": _write_state_init,
+    "TransferToGasKey": lambda writer, fields: writer.fixed(fields.receipt_public_key("public_key")).u128(fields.number("deposit", 128)),
+    "WithdrawFromGasKey": lambda writer, fields: writer.fixed(fields.receipt_public_key("public_key")).u128(fields.number("amount", 128)),
+    "DelegateV2": _write_delegate_v2,
+    "UniversalStateInit": lambda writer, fields: writer.byte_vec(fields.data("state_init")).u128(fields.number("deposit", 128)),
 }
 
 

@@ -104,13 +104,15 @@ def test_strict_decoding_raises_with_the_key() -> None:
 
 
 def test_an_amount_too_large_for_its_column_is_no_malformed_value() -> None:
-    """An allowance may be any number; strict decoding lets it pass and the note has it exactly."""
+    """An allowance may be any number; strict decoding lets it pass, the note has it exactly, and no error is counted."""
     limits = b"\1" + (AMOUNT_MAX + 1).to_bytes(16, "little") + b"\1\0\0\0a" + bytes(4)
     batch = batch_of([(b"\2alice.near\2\0" + bytes(32), bytes(8) + b"\0" + limits)])
     (row,) = decoded(batch, strict=True)
     assert row["allowance"] is None
     assert row["receiver_id"] == "a"
-    assert row["decode_error"] == f"allowance {10**38} has more than 38 digits"
+    assert row["allowance_is_unlimited"] is False
+    assert row["decode_note"] == f"allowance {10**38} has more than 38 digits"
+    assert row["decode_error"] is None
 
 
 @pytest.mark.parametrize("width", [32, 64])

@@ -37,6 +37,7 @@ from schemas.nearcore.account import Account, AccountContract, AccountVersion, C
 from schemas.nearcore.block import (
     decode_block_chunks,
     decode_block_header,
+    header_total_supply,
     read_chunk_header,
     read_chunk_header_v1,
     skip_validator_stake,
@@ -52,6 +53,7 @@ from schemas.nearcore.flat_storage import (
     encode_ready_status,
 )
 from schemas.nearcore.merkle import read_merkle_path
+from schemas.nearcore.receipt import decode_receipt
 from schemas.nearcore.rpc_block import _header_versions, _inner_lite, _inner_rest, _read_chunk, read_rpc_block, read_rpc_header
 from schemas.nearcore.rpc_epoch import read_rpc_epoch, read_rpc_protocol_config
 from schemas.nearcore.rpc_reader import RpcReader
@@ -67,6 +69,7 @@ from tests.fuzz.decoder import Decoder, bytes_with, json_with
 from tests.fuzz.mutation import mixed, mutate_bytes, mutate_json
 from tests.support.dumped_headers import dumped_header
 from tests.support.nodes import localnet_home
+from tests.support.receipt_records import receipt_records
 from tests.support.records import build_ranges, cut_pairs, parts_of, record_batches
 from tests.support.rpc_server import recorded_block, recorded_calls
 from tests.support.state_records import state_records
@@ -103,7 +106,9 @@ def chunk_headers() -> list[bytes]:
 
 
 def _block_header(data: bytes) -> object:
-    return decode_block_header(data, "fuzz")
+    header = decode_block_header(data, "fuzz")
+    header_total_supply(header)
+    return header
 
 
 def _block(data: bytes) -> object:
@@ -307,7 +312,8 @@ def _plain(value: Any) -> Any:
 
 
 def _records() -> list[bytes]:
-    return [len(record.key).to_bytes(2, "little") + record.key + record.value for record in state_records()]
+    records = [(record.key, record.value) for record in state_records()] + receipt_records()
+    return [len(key).to_bytes(2, "little") + key + value for key, value in records]
 
 
 @lru_cache
@@ -525,7 +531,7 @@ def decoders() -> tuple[Decoder, ...]:
     """Return the table."""
     native = (Decoder("state header, verified in Rust", _verified_state_header, lambda: _state_headers()[:1], (verify_state_header,)),)
     return (
-        Decoder("block header", _block_header, localnet_headers, (decode_block_header,)),
+        Decoder("block header", _block_header, localnet_headers, (decode_block_header, header_total_supply)),
         Decoder("block", _block, lambda: list(_rows()[1]), (decode_block_chunks, evidence_from_block, read_chunk_header)),
         Decoder(
             "state header",
@@ -564,7 +570,7 @@ def decoders() -> tuple[Decoder, ...]:
         ),
         Decoder("account", _account, _accounts, (decode_account,)),
         Decoder("access key", _access_key, _access_keys, (decode_access_key,)),
-        Decoder("record", _record, _records, (decode_record, decode_batch, parse_trie_key)),
+        Decoder("record", _record, _records, (decode_record, decode_batch, parse_trie_key, decode_receipt)),
         *(
             Decoder(
                 f"stored part, encoding {encoding}",

@@ -70,6 +70,7 @@ NOT_FUZZED = {
     "schemas.dataset.decoded_record:_numbers": _PART,
     "schemas.dataset.decoded_record:_one_hash": _PART,
     "schemas.dataset.tables_summary:_parse": _PART,
+    "schemas.dataset.decoded_record:_timeout_columns": _PART,
     "schemas.dataset.tables_summary:TablesShard.decode_errors": "counts, in spite of its name",
     "schemas.ids:ShardUId.from_bytes": "takes eight bytes or refuses",
 }

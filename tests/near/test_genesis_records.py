@@ -312,6 +312,43 @@ def test_an_uninitialized_account_keeps_its_bootstrap_nonce(genesis: Callable[..
         ({"DeployGlobalContract": {"code": text(b"code"), "deploy_mode": "AccountId"}}, b"\x09\4\0\0\0code\1"),
         ({"UseGlobalContract": {"contract_identifier": {"AccountId": "bob"}}}, b"\x0a\1\3\0\0\0bob"),
         ({"UseGlobalContract": {"contract_identifier": {"CodeHash": DATA_ID}}}, b"\x0a\0" + CryptoHash.from_base58(DATA_ID)),
+        ({"UseGlobalContract": {"contract_identifier": {"hash": DATA_ID}}}, b"\x0a\0" + CryptoHash.from_base58(DATA_ID)),
+        (
+            {
+                "DeterministicStateInit": {
+                    "state_init": {"V1": {"code": {"account_id": "bob"}, "data": {"Yg==": "", "YQ==": "eA=="}}},
+                    "deposit": "3",
+                }
+            },
+            b"\x0b\0\1\3\0\0\0bob\2\0\0\0\1\0\0\0a\1\0\0\0x\1\0\0\0b\0\0\0\0" + (3).to_bytes(16, "little"),
+        ),
+        (
+            {"TransferToGasKey": {"public_key": "ml-dsa-65:" + base58_encode(b"\7" * 1952), "deposit": "3"}},
+            b"\x0c\2" + b"\7" * 1952 + (3).to_bytes(16, "little"),
+        ),
+        (
+            {"WithdrawFromGasKey": {"public_key": PUBLIC_KEY, "amount": "3"}},
+            b"\x0d\0" + base58_decode(PUBLIC_KEY.removeprefix("ed25519:")) + (3).to_bytes(16, "little"),
+        ),
+        (
+            {
+                "DelegateV2": {
+                    **DELEGATE,
+                    "delegate_action": {"V2": {**DELEGATE["delegate_action"], "nonce": {"GasKeyNonce": {"nonce": 5, "nonce_index": 2}}}},
+                }
+            },
+            b"\x0e\0\3\0\0\0bob\5\0\0\0alice\1\0\0\0\3"
+            + (9).to_bytes(16, "little")
+            + b"\1"
+            + (5).to_bytes(8, "little")
+            + b"\2\0"
+            + (6).to_bytes(8, "little")
+            + b"\0"
+            + base58_decode(PUBLIC_KEY.removeprefix("ed25519:"))
+            + b"\0"
+            + b"\3" * 64,
+        ),
+        ({"UniversalStateInit": {"state_init": text(b"init"), "deposit": "3"}}, b"\x0f\4\0\0\0init" + (3).to_bytes(16, "little")),
     ],
 )
 def test_receipts_of_running_chains_are_taken(genesis: Callable[..., GenesisSource], action: Json, encoded: bytes) -> None:
@@ -320,12 +357,27 @@ def test_receipts_of_running_chains_are_taken(genesis: Callable[..., GenesisSour
     assert [value for value in found.values() if value.endswith(b"\1\0\0\0" + encoded)]
 
 
+@pytest.mark.parametrize(("refund_to", "encoded"), [(None, b"\0"), ("carol", b"\1\5\0\0\0carol")])
+def test_receipts_that_refund_to_another_are_taken(genesis: Callable[..., GenesisSource], refund_to: str | None, encoded: bytes) -> None:
+    """Delayed ones, and those of yielded promises under their key."""
+    of_actions, of_yield = receipt(), receipt("PromiseYield", inputs=(DATA_ID,))
+    of_actions["receipt"] = {"ActionV2": {**of_actions["receipt"]["Action"], "refund_to": refund_to}}
+    of_yield["receipt"] = {"PromiseYieldV2": {**of_yield["receipt"]["PromiseYield"], "refund_to": refund_to}}
+    found = state(genesis({"DelayedReceipt": of_actions}, {"PostponedReceipt": of_yield}))
+    assert b"\5\3\0\0\0bob" + encoded + b"\0" in found[delayed_receipt_key(0)]
+    assert b"\6\3\0\0\0bob" + encoded + b"\0" in found[promise_yield_receipt_key("alice", b"\1" * 32)]
+
+
 def test_a_global_contract_on_its_way_is_taken(genesis: Callable[..., GenesisSource]) -> None:
     """As a receipt of its own kind."""
     body = {"V1": {"id": {"AccountId": "bob"}, "target_shard": 6, "already_delivered_shards": [1, 2], "code": text(b"code")}}
     found = state(genesis({"DelayedReceipt": {**receipt(), "receipt": {"GlobalContractDistribution": body}}}))
     shards = (6).to_bytes(8, "little") + b"\2\0\0\0" + (1).to_bytes(8, "little") + (2).to_bytes(8, "little")
     assert [value for value in found.values() if value.endswith(b"\4\0\1\3\0\0\0bob" + shards + b"\4\0\0\0code")]
+    second = {"V2": {**body["V1"], "id": {"account_id": "bob"}, "nonce": 8}}
+    found = state(genesis({"DelayedReceipt": {**receipt(), "receipt": {"GlobalContractDistribution": second}}}))
+    whole = b"\4\1\1\3\0\0\0bob" + shards + b"\4\0\0\0code" + (8).to_bytes(8, "little")
+    assert [value for value in found.values() if value.endswith(whole)]
 
 
 @pytest.mark.parametrize(

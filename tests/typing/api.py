@@ -23,6 +23,7 @@ def of_datasets() -> None:
     assert_type(dataset.shard_ids, tuple[int, ...])
     assert_type(dataset.state_roots, dict[int, str | None])
     assert_type(dataset.records, int)
+    assert_type(dataset.total_supply, int | None)
     dataset.verify()
     scan = dataset.scan(shard_ids=[0], kinds={"account"}, columns=("account_id",), decode=True, strict=False)
     assert_type(scan, statecast.Scan)

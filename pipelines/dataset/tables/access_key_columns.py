@@ -83,6 +83,7 @@ def fast_access_keys(keys: BinaryRows, values: BinaryRows) -> FastRows | None:
             "permission": lambda: pc.if_else(pa.array(is_call), PermissionKind.FUNCTION_CALL.value, PermissionKind.FULL_ACCESS.value),
             "nonce": lambda: pa.array(values.fixed_at(values.starts[rows], 8).view("<u8")[:, 0]),
             "allowance": allowances,
+            "allowance_is_unlimited": lambda: pa.array(~allowed, mask=~is_call),
             "receiver_id": lambda: where_present(is_call, receivers),
             "method_names": method_names,
         },

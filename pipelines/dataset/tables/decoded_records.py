@@ -6,8 +6,8 @@ that is not of the usual form, whatever is wrong or rare about it, goes through 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ from pipelines.dataset.tables.access_key_columns import fast_access_keys
 from pipelines.dataset.tables.base58_column import base58_column
 from pipelines.dataset.tables.binary_rows import BinaryRows, Bools, Ints, text_array
 from pipelines.dataset.tables.fast_rows import FastRows, amounts_column, constant_column, fits_amount, where_present
-from schemas.dataset.decoded_record import DECODED_SCHEMA, columns_of, decode_record
+from schemas.dataset.decoded_record import DECODED_SCHEMA, LONG_VALUE_KINDS, columns_of, decode_record
 from schemas.errors import MalformedValueError
 from schemas.nearcore.account import ACCOUNT_ID_BYTES_MAX, ACCOUNT_V1_BYTES, AccountVersion, ContractKind
 from schemas.nearcore.trie_key import KINDS_BY_FIRST_BYTE, TrieKeyKind
@@ -25,7 +25,17 @@ from schemas.nearcore.trie_key import KINDS_BY_FIRST_BYTE, TrieKeyKind
 DECODED_ROWS_MAX: Final = 16384
 """Rows of a decoded record batch; bounds the temporary columns of indices, and keeps them in the processor's cache."""
 
+LOOKED_UP_BYTES_MAX: Final = 32 << 20
+"""Bytes of referenced values that are looked up and decoded at once, but for one value that is larger."""
+
+LookUp: TypeAlias = Callable[[pa.RecordBatch], Mapping[bytes, bytes]]
+"""Returns the values that records refer to, by hash."""
+
 _RAW_COLUMNS: Final = ("key", "value", "value_length", "value_hash")
+# What a key alone says, whatever its kind.
+_KEY_COLUMNS: Final = frozenset(
+    ("shard_uid", "kind", "account_id", "public_key", "nonce_index", "queue_index", "receiving_shard_id", "yield_id")
+)
 
 
 def decode_batch(
@@ -33,7 +43,9 @@ def decode_batch(
     shard_uid: str,
     columns: Sequence[str] | None = tuple(DECODED_SCHEMA.names),
     kinds: Collection[TrieKeyKind] | None = None,
+    *,
     strict: bool = False,
+    look_up: LookUp | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Decode records.
 
@@ -43,6 +55,7 @@ def decode_batch(
             record's first byte have.
         kinds: which records; None for all.
         strict: raise on a key or value that does not decode, in place of noting it in ``decode_error``.
+        look_up: finds the long values of kinds that are decoded; without it these rows have a ``decode_error``.
     Yields:
         Record batches of the named columns; each of records with the same first byte, in the order of the input.
     Raises:
@@ -61,7 +74,7 @@ def decode_batch(
         names = columns_of(possible) if columns is None else columns
         for at in range(start, stop, DECODED_ROWS_MAX):
             run = batch.slice(at, min(DECODED_ROWS_MAX, stop - at))
-            decoded = _decode_run(run, int(first_bytes[start]), shard_uid, names, strict)
+            decoded = _decode_run(run, int(first_bytes[start]), shard_uid, names, strict=strict, look_up=look_up)
             if kinds is not None and not set(possible) <= set(kinds):
                 kind = decoded["kind"]
                 chosen = pc.is_in(kind, value_set=pa.array([str(wanted) for wanted in kinds]))
@@ -76,7 +89,9 @@ def decoded_schema(columns: Sequence[str]) -> pa.Schema:
     return pa.schema([DECODED_SCHEMA.field(name) for name in columns])
 
 
-def _decode_run(run: pa.RecordBatch, first_byte: int, shard_uid: str, columns: Sequence[str], strict: bool) -> dict[str, pa.Array]:
+def _decode_run(
+    run: pa.RecordBatch, first_byte: int, shard_uid: str, columns: Sequence[str], *, strict: bool, look_up: LookUp | None
+) -> dict[str, pa.Array]:
     """Return the columns of records with one first byte, and their kind in any case."""
     result = {name: run.column(name) for name in _RAW_COLUMNS}
     result["shard_uid"] = pa.repeat(pa.scalar(shard_uid), run.num_rows)
@@ -89,7 +104,10 @@ def _decode_run(run: pa.RecordBatch, first_byte: int, shard_uid: str, columns: S
     if fast is None:
         fast = FastRows(np.empty(0, np.int64), {})
     slow = np.setdiff1d(np.arange(run.num_rows), fast.rows, assume_unique=True)
-    slow_rows = _decode_rows(run, slow, strict)
+    may_be_long = set(KINDS_BY_FIRST_BYTE.get(first_byte, ())) & LONG_VALUE_KINDS
+    if not may_be_long or not (strict or set(typed) - _KEY_COLUMNS):
+        look_up = None
+    slow_rows = [row for taken, values_by_hash in _slow_rows(run, slow, look_up) for row in _decode_rows(taken, values_by_hash, strict)]
     order = None if not slow.size or not fast.rows.size else pa.array(np.argsort(np.concatenate([fast.rows, slow])))
     for name in typed:
         kind = DECODED_SCHEMA.field(name).type
@@ -103,16 +121,32 @@ def _decode_run(run: pa.RecordBatch, first_byte: int, shard_uid: str, columns: S
     return result
 
 
-def _decode_rows(run: pa.RecordBatch, rows: Ints, strict: bool) -> list[dict[str, Any]]:
+def _slow_rows(run: pa.RecordBatch, rows: Ints, look_up: LookUp | None) -> Iterator[tuple[pa.RecordBatch, Mapping[bytes, bytes]]]:
+    """Yield the rows that are decoded one by one, and the values that they refer to, as much at once as memory may hold."""
     if not rows.size:
-        return []
+        return
     taken = run.take(pa.array(rows))
+    if look_up is None or taken.column("value_hash").null_count == taken.num_rows:
+        yield taken, {}
+        return
+    is_reference = taken.column("value_hash").is_valid().to_numpy(zero_copy_only=False)
+    lengths = np.where(is_reference, taken.column("value_length").to_numpy().astype(np.int64), 0)
+    start = 0
+    while start < taken.num_rows:
+        sums = np.cumsum(lengths[start:])
+        count = max(1, int(np.searchsorted(sums, LOOKED_UP_BYTES_MAX, side="right")))
+        some = taken.slice(start, count)
+        yield some, look_up(some) if is_reference[start : start + count].any() else {}
+        start += count
+
+
+def _decode_rows(taken: pa.RecordBatch, values_by_hash: Mapping[bytes, bytes], strict: bool) -> list[dict[str, Any]]:
     decoded = []
     for key, value, value_hash in zip(*(taken.column(name).to_pylist() for name in ("key", "value", "value_hash")), strict=True):
-        row = decode_record(key, value, value_hash)
-        error = row.get("decode_error", "")
-        if strict and error.startswith(("key: ", "value: ")):
-            raise MalformedValueError(problem=f"a record does not decode, {error}", where=f"{row['kind']}, key {key[:80].hex()}")
+        row = decode_record(key, values_by_hash.get(value_hash) if value is None else value, value_hash)
+        if strict and "decode_error" in row:
+            problem = f"a record does not decode, {row['decode_error']}"
+            raise MalformedValueError(problem=problem, where=f"{row['kind']}, key {key[:80].hex()}")
         decoded.append(row)
     return decoded
 

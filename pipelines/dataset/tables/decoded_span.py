@@ -11,7 +11,8 @@ from pipelines.dataset.arrow_dataset import DatasetReference, RowSpan, ShardData
 from pipelines.dataset.tables.decoded_records import decode_batch
 from pipelines.dataset.tables.key_intervals import KeyInterval, rows_within
 from schemas.dataset.dataset_summary import RecordsFile
-from schemas.dataset.decoded_record import DECODED_SCHEMA, TAIL_COLUMNS, columns_of
+from schemas.dataset.decoded_record import DECODED_SCHEMA, columns_of
+from schemas.dataset.flat_state import RECORD_SCHEMA
 from schemas.errors import InvalidInputError
 from schemas.nearcore.trie_key import KINDS_BY_FIRST_BYTE, TrieKeyKind
 
@@ -55,9 +56,18 @@ class DecodedSpan:
         choice = self.selection
         dataset = read_dataset(self.dataset)
         shard_uid = str(dataset.summary.shard.shard_uid)
+
+        def look_up(records: pa.RecordBatch) -> dict[bytes, bytes]:
+            found = dataset.read_values([records])
+            return {value_hash: value for batch in found for value_hash, value in zip(*_hashes_and_values(batch), strict=True)}
+
         for batch in dataset.read_span(self.span):
             for rows in (batch,) if choice.keys is None else rows_within(batch, choice.keys):
-                yield from decode_batch(rows, shard_uid, choice.columns, choice.kinds, choice.strict)
+                yield from decode_batch(rows, shard_uid, choice.columns, choice.kinds, strict=choice.strict, look_up=look_up)
+
+
+def _hashes_and_values(batch: pa.RecordBatch) -> tuple[list[bytes], list[bytes]]:
+    return batch.column("value_hash").to_pylist(), batch.column("value").to_pylist()
 
 
 def decoded_spans(dataset: ShardDataset, selection: Selection, pieces_per_file: int = 1) -> Iterator[DecodedSpan]:
@@ -113,7 +123,7 @@ def select(
         raise InvalidInputError(problem=f"no kind of record is called {unknown[0]}", remedy=f"There are {', '.join(TrieKeyKind)}.")
     chosen = None if kinds is None else frozenset(TrieKeyKind(kind) for kind in kinds)
     if columns is None and not decode:
-        columns = ("shard_uid", *TAIL_COLUMNS[:-1])
+        columns = ("shard_uid", *RECORD_SCHEMA.names)
     elif columns is None:
         columns = columns_of(chosen or TrieKeyKind)
     unknown = [name for name in columns if name not in DECODED_SCHEMA.names]

@@ -349,7 +349,7 @@ class _RecordReader:
 
     def _finish_postponed(self, receipt: GenesisReceipt, where: str) -> None:
         receiver_id = receipt.receiver_id
-        if receipt.kind == "PromiseYield" and receipt.input_data_ids:
+        if receipt.kind in ("PromiseYield", "PromiseYieldV2") and receipt.input_data_ids:
             self._put(
                 self._key(receiver_id, promise_yield_receipt_key(receiver_id, receipt.input_data_ids[0])), receipt.encoded, self.count
             )
@@ -359,7 +359,7 @@ class _RecordReader:
             for data_id in receipt.input_data_ids
             if self._key(receiver_id, received_data_key(receiver_id, data_id)) not in self._received
         ]
-        if receipt.kind != "Action" or not missing:
+        if receipt.kind not in ("Action", "ActionV2") or not missing:
             raise SourceError(problem="a postponed receipt must be an action receipt that waits for data", where=where)
         for data_id in missing:
             self._put(self._key(receiver_id, postponed_receipt_id_key(receiver_id, data_id)), receipt.receipt_id, self.count)
