@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from schemas.errors import StatecastError
     from statecast.dataset import Dataset, Scan, open_dataset
     from statecast.epoch import Epoch, open_epoch
+    from statecast.many_records import get
     from statecast.proof import verify_proof
     from statecast.tables import TableScan, scan
     from statecast.trust import Trust
@@ -35,6 +36,7 @@ __all__ = [
     "TableScan",
     "Trust",
     "VerifiedProof",
+    "get",
     "open_dataset",
     "open_epoch",
     "scan",
@@ -50,6 +52,7 @@ _MODULES = {
     "TableScan": "statecast.tables",
     "Trust": "statecast.trust",
     "VerifiedProof": "pipelines.proving.verify_trie_proof",
+    "get": "statecast.many_records",
     "open_dataset": "statecast.dataset",
     "open_epoch": "statecast.epoch",
     "scan": "statecast.tables",

@@ -14,7 +14,8 @@ from pipelines.fetching.fetch_result import FetchResult
 from pipelines.fetching.fetch_settings import FetchSettings
 from pipelines.fetching.limits import FetchLimits
 from pipelines.kernel.choice import choose_kernel
-from pipelines.proving.prove_published import PublishedProofRequest, believe_manifest, prove_from_published
+from pipelines.proving.prove_published import PublishedProofRequest, prove_from_published
+from pipelines.proving.published_state import believe_manifest
 from pipelines.proving.verify_trie_proof import VerifiedProof
 from pipelines.proving.wanted_record import wanted_record
 from pipelines.stores.open_store import open_store

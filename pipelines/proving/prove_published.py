@@ -1,39 +1,28 @@
-"""Makes a proof out of a published epoch: the one part that can hold a key is read whole, verified, and searched.
-
-A part holds all nodes on the way to every key of its interval, also to keys that are not there: such a way ends in a node under which a
-key of the interval lies, or the interval's first or next key, and a part has the nodes on the ways to these two as well.
-"""
+"""Makes a proof out of a published epoch: the one part that can hold a key is read whole, verified, and searched."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final
 
-from pipelines.kernel.choice import choose_kernel
-from pipelines.kernel.part_check import digest_part
 from pipelines.proving.make_proof import has_key, make_claim
 from pipelines.proving.node_readers import NodesByHash
+from pipelines.proving.published_state import PublishedState
 from pipelines.proving.shard_choice import choose_shard
 from pipelines.proving.verify_trie_proof import VerifiedProof, verify_trie_proof
 from pipelines.proving.wanted_record import WantedRecord
 from pipelines.stores.open_store import open_store
-from pipelines.stores.store import Store
-from pipelines.trust.freshness import AcceptedManifests
-from pipelines.trust.policy import BelievedManifest, Offer, TrustPolicy, acceptable_manifests, check_state_header, choose_statement
-from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, ObjectMismatchError, ObjectNotFoundError
-from schemas.ids import ZERO_HASH, PartId, ShardUId
+from pipelines.trust.policy import TrustPolicy
+from schemas.errors import InvalidInputError, ManifestError
+from schemas.ids import ZERO_HASH, ShardUId
 from schemas.nearcore.block import decode_block_header
 from schemas.nearcore.shard_layout import ShardLayout
-from schemas.nearcore.state_part import decode_partial_state
 from schemas.nearcore.trie_key import account_key
-from schemas.published.dsse import ENVELOPE_BYTES_MAX
 from schemas.published.manifest_shard import ManifestShard
 from schemas.published.object_layout import EpochLayout
 from schemas.published.proof import KeyClaim, PrefixClaim, ShardChoice, TrieProof
 from schemas.published.proof_chain import ChainEvidence, evidence_from_state_header
-from schemas.published.shard_statement import ShardStatement, StatementPart
+from schemas.published.shard_statement import StatementPart
 
 PARTS_OF_PREFIX_MAX: Final = 16
 """Most parts that are read for a prefix; all their nodes are held at once."""
@@ -81,41 +70,20 @@ def prove_from_published(request: PublishedProofRequest) -> PublishedProof:
     return _Proving.open(request).prove()
 
 
-def believe_manifest(store: Store, layout: EpochLayout, policy: TrustPolicy) -> BelievedManifest:
-    """Read the manifest of an epoch, and judge it.
-
-    Raises:
-        EpochNotReadyError: the epoch is not published.
-        ManifestError: it is not believed; its subclasses say why.
-        StoreError: the store can't be read.
-    """
-    try:
-        offers = [Offer(store.url, store.get(layout.manifest, 0, ENVELOPE_BYTES_MAX + 1))]
-    except ObjectNotFoundError:
-        raise EpochNotReadyError(problem="the epoch is not published, or not yet", where=f"{store.url}/{layout.folder}") from None
-    accepted = AcceptedManifests(layout.chain_id)
-    return acceptable_manifests(policy, offers, layout, datetime.now(UTC), accepted, must_be_newest=False).first
-
-
 @dataclass(slots=True)
 class _Proving:
     request: PublishedProofRequest
-    store: Store
-    believed: BelievedManifest
-    statements: dict[ShardUId, tuple[ShardStatement, tuple[str, ...], bytes | None]] = field(default_factory=dict)
-    """By shard: the statement, who signed it, and the state header."""
+    state: PublishedState
     entries: dict[str, list[bytes]] = field(default_factory=dict)
     """Nodes and values of the parts that were read last, by object name."""
-    parts_read: list[str] = field(default_factory=list)
-    bytes_read: int = 0
 
     @classmethod
     def open(cls, request: PublishedProofRequest) -> _Proving:
         store = open_store(request.store_url)
-        return cls(request, store, believe_manifest(store, request.layout, request.policy))
+        return cls(request, PublishedState.open(store, request.layout, request.policy, request.kernel_name))
 
     def prove(self) -> PublishedProof:
-        request, manifest = self.request, self.believed.manifest
+        request, manifest = self.request, self.state.believed.manifest
         wanted = request.wanted
         shard_uid, chosen_by = choose_shard(
             offered=[shard.shard_uid for shard in manifest.shards],
@@ -125,7 +93,7 @@ class _Proving:
             shard_layout=request.shard_layout or manifest.shard_layout,
             has_account=self._has_account,
         )
-        shard = self._shard(shard_uid)
+        shard = self.state.listed(shard_uid)
         claim, nodes = make_claim(self._reader(shard, wanted), shard.state_root, wanted)
         by_manifest = chosen_by is ShardChoice.SHARD_LAYOUT and request.shard_layout is None
         if by_manifest:
@@ -138,14 +106,15 @@ class _Proving:
             shard_uid=shard_uid,
             shard_chosen_by=chosen_by,
             state_root=shard.state_root,
-            block_hash=None if chain is None else chain.prove(None, self.store.url).chunk.prev_block_hash,
+            block_hash=None if chain is None else chain.prove(None, self.state.store.url).chunk.prev_block_hash,
             claim=claim,
             nodes=nodes,
             chain=chain,
         )
-        verified = verify_trie_proof(proof, f"proof from {self.store.url}/{request.layout.folder}", request.policy.trusted_block)
-        layout_signers = tuple(map(str, self.believed.signers)) if by_manifest else None
-        return PublishedProof(verified, self._statement(shard)[1], tuple(self.parts_read), self.bytes_read, layout_signers)
+        verified = verify_trie_proof(proof, f"proof from {self.state.store.url}/{request.layout.folder}", request.policy.trusted_block)
+        layout_signers = tuple(map(str, self.state.believed.signers)) if by_manifest else None
+        signers = self.state.shard(shard_uid).signers
+        return PublishedProof(verified, signers, tuple(self.state.parts_read), self.state.bytes_read, layout_signers)
 
     def _doubt_layout(self, shard_uid: ShardUId, claim: KeyClaim | PrefixClaim) -> None:
         """Look for the account in the other shards, if the manifest's layout is not signed by a pinned key and its state roots are the chain's.
@@ -157,51 +126,35 @@ class _Proving:
         is_absent = not claim.values if isinstance(claim, PrefixClaim) else claim.value is None
         if policy.trusted_block is None or policy.keys is not None or not is_absent or self._has_account(shard_uid):
             return
-        others = (shard.shard_uid for shard in self.believed.manifest.shards if shard.shard_uid != shard_uid)
+        others = (shard.shard_uid for shard in self.state.believed.manifest.shards if shard.shard_uid != shard_uid)
         elsewhere = next((other for other in others if self._has_account(other)), None)
         if elsewhere is not None:
             raise ManifestError(
                 problem=f"the manifest's shard layout has {account_id} in shard {shard_uid}, and shard {elsewhere} has its record",
-                where=f"{self.store.url}/{self.request.layout.manifest}",
+                where=f"{self.state.store.url}/{self.request.layout.manifest}",
                 remedy="Its publisher errs or lies: read from another one, or give the layout with --shard-layout.",
             )
-
-    def _shard(self, shard_uid: ShardUId) -> ManifestShard:
-        return next(shard for shard in self.believed.manifest.shards if shard.shard_uid == shard_uid)
 
     def _has_account(self, shard_uid: ShardUId) -> bool:
         account_id = self.request.wanted.account_id
         if account_id is None:
             return False
         record = WantedRecord(account_id, account_key(account_id))
-        shard = self._shard(shard_uid)
+        shard = self.state.listed(shard_uid)
         return has_key(self._reader(shard, record), shard.state_root, record.trie_key)
 
-    def _statement(self, shard: ManifestShard) -> tuple[ShardStatement, tuple[str, ...], bytes | None]:
-        """Return a shard's statement, once the policy has judged it and the state header."""
-        if shard.shard_uid not in self.statements:
-            name = self.request.layout.shard_statement(shard.shard_id)
-            offers = [Offer(self.store.url, self.store.get(name, 0, ENVELOPE_BYTES_MAX + 1))]
-            believed = choose_statement(self.request.policy, offers, self.believed.manifest, shard)
-            header = None
-            if shard.header is not None:
-                header = self._object(self.request.layout.state_header(shard.shard_id), shard.header.size, shard.header.sha256)
-            check_state_header(self.believed.blocks, believed.statement, header, self.request.layout.state_header(shard.shard_id))
-            self.statements[shard.shard_uid] = believed.statement, tuple(map(str, believed.signers)), header
-        return self.statements[shard.shard_uid]
-
     def _evidence(self, shard: ManifestShard) -> ChainEvidence | None:
-        header, block_headers = self._statement(shard)[2], self.believed.manifest.block_headers
+        header, block_headers = self.state.shard(shard.shard_uid).state_header, self.state.believed.manifest.block_headers
         if header is None or not block_headers:
             return None
-        where = f"{self.store.url}/{self.request.layout.state_header(shard.shard_id)}"
-        sync_block = decode_block_header(block_headers[0], where, self.believed.manifest.sync_hash)
+        where = f"{self.state.store.url}/{self.request.layout.state_header(shard.shard_id)}"
+        sync_block = decode_block_header(block_headers[0], where, self.state.believed.manifest.sync_hash)
         parent = decode_block_header(block_headers[1], where, sync_block.prev_hash)
         return evidence_from_state_header(header, parent, sync_block.encoded, where)
 
     def _reader(self, shard: ManifestShard, wanted: WantedRecord) -> NodesByHash:
         """Return the nodes and values of the parts that the wanted keys' interval touches."""
-        statement = self._statement(shard)[0]
+        statement = self.state.shard(shard.shard_uid).statement
         # Parts of an empty trie hold nothing, and each of them spans everything.
         parts = [] if shard.state_root == ZERO_HASH else [part for part in statement.parts if _touches(part, wanted)]
         if len(parts) > PARTS_OF_PREFIX_MAX:
@@ -210,33 +163,13 @@ class _Proving:
                 where=f"trie key prefix {wanted.trie_key.hex()}",
                 remedy="Take a longer prefix.",
             )
-        names = tuple(self.request.layout.state_part(shard.shard_id, PartId(part.part_id, shard.num_parts)) for part in parts)
+        names = tuple(self.state.part_name(shard.shard_uid, part.part_id) for part in parts)
         # Parts that were read to find the account's shard are let go, but for those that are needed again.
         self.entries = {name: entries for name, entries in self.entries.items() if name in names}
         for name, part in zip(names, parts, strict=True):
             if name not in self.entries:
-                self.entries[name] = self._read_part(name, shard, part)
-        return NodesByHash((entry for name in names for entry in self.entries[name]), f"shard {shard.shard_id}, {self.store.url}")
-
-    def _read_part(self, name: str, shard: ManifestShard, stated: StatementPart) -> list[bytes]:
-        """Read a part and check its bytes and its trie."""
-        stored = shard.part(stated.part_id)
-        if stored is None:
-            raise EpochNotReadyError(problem="the part that is needed is not published", where=f"{self.store.url}/{name}")
-        data = self._object(name, stored.size, stored.sha256)
-        digests, decoded = digest_part(data, self.believed.manifest.encoding)
-        if (digests.decoded_size, digests.decoded_sha256) != (stated.decoded_size, stated.sha256):
-            raise ObjectMismatchError(problem="a part does not decode to its statement's size and sha256", where=f"{self.store.url}/{name}")
-        choose_kernel(self.request.kernel_name).validate(decoded, shard.state_root, PartId(stated.part_id, shard.num_parts))
-        self.parts_read.append(name)
-        self.bytes_read += len(data)
-        return decode_partial_state(decoded)
-
-    def _object(self, name: str, size: int, sha256: str) -> bytes:
-        data = self.store.get(name, 0, size + 1)
-        if len(data) != size or hashlib.sha256(data).hexdigest() != sha256:
-            raise ObjectMismatchError(problem="an object does not have the manifest's size and sha256", where=f"{self.store.url}/{name}")
-        return data
+                self.entries[name] = self.state.read_part(shard.shard_uid, part)
+        return NodesByHash((entry for name in names for entry in self.entries[name]), f"shard {shard.shard_id}, {self.state.store.url}")
 
 
 def _touches(part: StatementPart, wanted: WantedRecord) -> bool:

@@ -24,6 +24,8 @@ EPOCH_FIELDS: Final = (
 RAW_COLUMNS: Final = ("key", "value", "value_length", "value_hash")
 """The record as it is in the trie: the state root can be recomputed from these of all records."""
 
+_WORDS: Final = ("decode_error", "decode_note")
+
 SORTED_BY_ACCOUNT: Final = frozenset(kind for kind, columns in KIND_COLUMNS.items() if columns[:1] == ("account_id",)) - {
     TrieKeyKind.GLOBAL_CONTRACT_CODE,
     TrieKeyKind.GLOBAL_CONTRACT_NONCE,
@@ -116,7 +118,7 @@ class TablesSelection:
         return self.raw or set(RAW_COLUMNS) <= set(self.columns)
 
     def _takes(self, name: str) -> bool:
-        if name == "decode_error":
+        if name in _WORDS:
             return True
         if name in RAW_COLUMNS:
             return self.raw or name in self.columns
@@ -151,5 +153,5 @@ class TablesSelection:
 
 def _own(kind: TrieKeyKind) -> tuple[str, ...]:
     """Return a kind's columns but those that say where a row is from, in the schema's order."""
-    names = {*KIND_COLUMNS[kind], *RAW_COLUMNS, "decode_error"}
+    names = {*KIND_COLUMNS[kind], *RAW_COLUMNS, *_WORDS}
     return tuple(name for name in DECODED_SCHEMA.names if name in names)

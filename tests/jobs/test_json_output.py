@@ -36,6 +36,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "export": ("--node-home", "HOME", "--to", "dataset://NEW/dataset", "--in-process"),
     "tables": ("dataset://NEW/none", "--to", "NEW/tables", "--in-process"),
     "prove": ("BUCKET", "--account", "near"),
+    "get": ("BUCKET", "--account", "near", "--to", "NEW/balances.csv"),
     "verify-proof": ("PROOF",),
     "header": ("--node-home", "HOME", "--shard-id", "0"),
     "check": ("BUCKET", "--in-process"),

@@ -61,6 +61,8 @@ def of_epochs() -> None:
     assert_type(epoch.state_roots, dict[int, str])
     assert_type(epoch.prove("alice.near", access_key="ed25519:…"), statecast.VerifiedProof)
     assert_type(epoch.fetch(Path("parts"), shard_ids={1}, sources=["https://mirror"], use_mirrors=False), statecast.FetchResult)
+    statecast.get("gs://bucket/prefix", accounts=["alice.near"], epochs=range(2900, 3001), trust=trust)
+    statecast.get("gs://bucket/prefix", access_keys=[("alice.near", "ed25519:…")])  # type: ignore[call-arg]
     statecast.open_epoch("gs://bucket/prefix")  # type: ignore[call-arg]
 
 
