@@ -24,6 +24,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from jobs.command_time import command_time
+from jobs.common_options import common_first
 from jobs.configuration import command_defaults, is_shared, read_configuration
 from jobs.option_groups import with_options_of_fields
 from pipelines.execution.process_exit import leave, say_farewell
@@ -186,6 +187,7 @@ def load_command(name: str) -> TyperCommand:
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
     alone.command(name, cls=_Command, epilog=_EXIT_CODE_HELP, rich_help_panel=panel)(_told(with_options_of_fields(function)))
     loaded: Any = typer.main.get_command(alone)
+    loaded.params = common_first(loaded.params)
     for parameter in loaded.params:
         # Each has a variable of its name; hundreds of lines that say so hide what one looks for.
         parameter.show_envvar = False

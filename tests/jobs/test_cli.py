@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs import cli
+from jobs.common_options import COMMON
 from pipelines.near.node.node_columns import EPOCH_INFO, FLAT_STORAGE_STATUS, STATE
 from pipelines.near.node.rocksdb_reader import RocksDbReader
 from schemas.errors import EXIT_CODES, EpochNotReadyError
@@ -47,6 +49,22 @@ def test_what_shows_only_words_imports_no_library_of_data(arguments: tuple[str, 
     shown = "import sys; from jobs.cli import run; run(sys.argv[1:]); heavy = {'ray', 'pyarrow', 'numpy', 'structlog'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
     done = subprocess.run([sys.executable, "-c", shown, *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", cli.command_names())
+def test_common_options_come_first_in_every_commands_help(name: str) -> None:
+    """In one order for all commands and in one panel, what must be given among them; each other option has a panel that says what it is about."""
+    options = [parameter for parameter in cli.load_command(name).params if parameter.param_type_name == "option"]
+    first = [option for option in options if getattr(option, "rich_help_panel", None) is None]
+    names = [next(text for text in option.opts if text.startswith("--")) for option in first]
+    assert options[: len(first)] == first
+    places = [COMMON.index(one) for one in names if one in COMMON]
+    assert places == sorted(places)
+    assert {one for option in options for one in option.opts if one in COMMON or option.required} <= {
+        text for option in first for text in option.opts
+    }
+    shown = re.findall(r"^│ \*? *(--[a-z-]+)", statecast(name, "--help").stdout, re.MULTILINE)
+    assert shown[: len(names) + 1] == [*names, "--help"]
 
 
 def test_help_is_a_word_too() -> None:

@@ -127,10 +127,11 @@ def look_before_export(url: str, workers: int | None, found: EpochInput, home: N
     size = run_size(found)
     dataset = 0 if size is None else size.needs.dataset_bytes
     folder = open_store(url).local_root()
-    needs = (
-        () if folder is None else (FolderNeed("--to", folder, dataset, dataset, there=(folder / EpochLayout.of(found.context).folder,)),)
-    )
-    return (*space_findings(needs), *machine_findings(workers, size, home), *destination_findings(url, for_claim=False))
+    if folder is None:
+        return (*machine_findings(workers, size, home), *destination_findings(url, for_claim=False))
+    # Of a folder it is enough to know that it may be written.
+    need = FolderNeed("--to", folder, dataset, dataset, there=(folder / EpochLayout.of(found.context).folder,))
+    return (*space_findings((need,)), *machine_findings(workers, size, home))
 
 
 def folder_findings(place: RunPlace, found: EpochInput | None, size: RunSize | None) -> tuple[PreflightFinding, ...]:
