@@ -125,6 +125,10 @@ _COMMANDS: dict[str, tuple[_Listed, ...]] = {
             "check",
             "Verify every object of a published epoch: digests, tries against the state roots, key intervals, torrents, signatures.",
         ),
+        _Listed(
+            "mirror",
+            "Copy epochs from other stores, web servers, torrents or nodes into a store: verified, resumed where it ended, the manifest last.",
+        ),
         _Listed("scrub", "Read back what is stored and compare it with the signed manifests: documents all, parts by sample."),
         _Listed("gc", "Delete the epochs of a chain that are no longer kept, and what killed runs left."),
         _Listed("catalogue", "Show which epochs a store has: shards, bytes, whether they are complete, and which are about to go."),

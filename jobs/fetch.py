@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,27 +14,20 @@ from rich.text import Text
 from jobs.command_time import command_time
 from jobs.event_lines import Events, fail, opened_events, write_result
 from jobs.fetch_display import FetchDisplay, open_fetch_display
-from jobs.options import Json, KernelName, Plan, PublishedShardIds, TrustOptions, epoch_selector, open_embedded_executor, parse_rate
+from jobs.options import Json, KernelName, Plan, PublishedShardIds, TrustOptions, epoch_selector, open_embedded_executor
+from jobs.source_options import FROM, SourceOptions, WantedFromSources
 from jobs.terminal import coloured, format_bytes, format_seconds, open_console
 from pipelines.execution.progress import NotedProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.fetching.fetch_epoch import EpochFetch
 from pipelines.fetching.fetch_result import FetchPlan, FetchResult, FetchShard
 from pipelines.fetching.fetch_settings import FetchSettings
-from pipelines.fetching.limits import FetchLimits
-from pipelines.fetching.source import EpochOnOffer, Source
-from pipelines.fetching.source_from_url import TORRENT
 from pipelines.kernel.choice import choose_kernel
-from pipelines.nearpeer.peer_url import SCHEME, PeerUrl
 from pipelines.producing.rebuild.fetched_rebuild import BaseRebuilder
 from pipelines.stores.read_only import check_readable_again
 from schemas.errors import StatecastError
 
 _WHAT = "What"
-_FROM = "From where"
-_LIMITS = "Limits"
-
-_DEFAULTS = FetchLimits()
 
 
 def fetch(
@@ -50,7 +42,7 @@ def fetch(
             "--base",
             help="Parts of an earlier epoch (a folder or bucket), or dataset://URL: where deltas from it are fewer bytes than whole parts, "
             "the parts are rebuilt and compared with the epoch's statements.",
-            rich_help_panel=_FROM,
+            rich_help_panel=FROM,
         ),
     ] = None,
     chain_id: Annotated[
@@ -61,50 +53,8 @@ def fetch(
     ] = None,
     epoch_id: Annotated[str | None, typer.Option("--epoch-id", help="An epoch id; the same as --epoch ID.", rich_help_panel=_WHAT)] = None,
     shard_id: PublishedShardIds = None,
-    source: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--source",
-            help="One more source: http(s), gs, s3, az, file, a path, what fsspec reads, `torrent` for the shards' torrents, a magnet link of one, or near://ed25519:KEY@host:port of a node; may be repeated.",
-            rich_help_panel=_FROM,
-        ),
-    ] = None,
-    peer: Annotated[
-        list[str] | None,
-        typer.Option("--peer", help="HOST:PORT of a BitTorrent peer, for --source torrent; may be repeated.", rich_help_panel=_FROM),
-    ] = None,
-    mirrors: Annotated[
-        bool, typer.Option("--mirrors/--no-mirrors", help="Also use the mirrors that the manifest names.", rich_help_panel=_FROM)
-    ] = True,
+    sources: SourceOptions,
     trust: TrustOptions,
-    connections: Annotated[
-        int, typer.Option("--connections", help="Most transfers at once.", rich_help_panel=_LIMITS)
-    ] = _DEFAULTS.connections,
-    connections_per_source: Annotated[
-        int, typer.Option("--connections-per-source", rich_help_panel=_LIMITS)
-    ] = _DEFAULTS.connections_per_source,
-    rate_limit: Annotated[
-        str | None, typer.Option("--rate-limit", help="Most bytes a second, e.g. 200MB. Default: none.", rich_help_panel=_LIMITS)
-    ] = None,
-    rate_limit_per_source: Annotated[str | None, typer.Option("--rate-limit-per-source", rich_help_panel=_LIMITS)] = None,
-    requests_per_second: Annotated[
-        float | None, typer.Option("--requests-per-second", help="Most requests a second. Default: no limit.", rich_help_panel=_LIMITS)
-    ] = None,
-    requests_per_second_per_source: Annotated[
-        float | None, typer.Option("--requests-per-second-per-source", rich_help_panel=_LIMITS)
-    ] = None,
-    verify_workers: Annotated[
-        int | None,
-        typer.Option("--verify-workers", min=1, help="Processes that verify parts. Default: one a core.", rich_help_panel=_LIMITS),
-    ] = None,
-    lease: Annotated[
-        bool,
-        typer.Option(
-            "--lease/--no-lease",
-            help="Tell stores (gs, s3, az, file) that the epoch is being read, so that gc waits. One that can't be written is left alone.",
-            rich_help_panel=_FROM,
-        ),
-    ] = True,
     kernel: KernelName = "auto",
     plan: Plan = False,
     events: Events = None,
@@ -118,33 +68,10 @@ def fetch(
     Example: `statecast fetch gs://bucket/prefix --chain-id mainnet --shard-id 6 --into /data/parts --source https://mirror/… --trusted-block …`
     """
     check_readable_again(str(into), "--into")
-    limits = FetchLimits(
-        connections=connections,
-        connections_per_source=min(connections, connections_per_source),
-        bytes_per_s=None if rate_limit is None else parse_rate(rate_limit, "--rate-limit"),
-        bytes_per_s_per_source=None if rate_limit_per_source is None else parse_rate(rate_limit_per_source, "--rate-limit-per-source"),
-        requests_per_s=requests_per_second,
-        requests_per_s_per_source=requests_per_second_per_source,
-    )
-    settings = FetchSettings(
-        url=url,
-        source_urls=tuple(
-            dict.fromkeys(TORRENT if url.startswith("magnet:") else url for url in source or () if not url.startswith(SCHEME))
-        ),
-        near_peers=tuple(PeerUrl.parse(url) for url in dict.fromkeys(source or ()) if url.startswith(SCHEME)),
-        chain_id=chain_id,
-        epoch=epoch_selector(epoch, epoch_id),
-        shard_ids=tuple(dict.fromkeys(shard_id or ())),
-        into=into,
-        policy=trust.policy(),
-        limits=limits,
-        kernel_name=choose_kernel(kernel).name,
-        verify_workers=verify_workers or os.cpu_count() or 1,
-        use_mirrors=mirrors,
-        hold_lease=lease,
-        open_torrent=lambda offer: _open_torrent(
-            offer, tuple(peer or ()), tuple(url for url in source or () if url.startswith("magnet:")), limits
-        ),
+    settings = sources.settings(
+        WantedFromSources(
+            url, chain_id, epoch_selector(epoch, epoch_id), tuple(dict.fromkeys(shard_id or ())), into, trust.policy(), kernel
+        )
     )
     with opened_events(events, as_json=as_json) as lines, ExitStack() as stack:
         display = open_fetch_display(lines)
@@ -175,21 +102,6 @@ def _rebuilder(base: str, settings: FetchSettings, display: FetchDisplay, stack:
     stack.callback(executor.close)
     runner = StageRunner(executor, NotedProgress(lambda text: display.event("note", {"text": text})))
     return BaseRebuilder(base, runner, kernel, settings.limits.bytes_per_s)
-
-
-def _open_torrent(offer: EpochOnOffer, peers: tuple[str, ...], magnets: tuple[str, ...], limits: FetchLimits) -> Source:
-    from pipelines.bittorrent.magnet import parse_magnet
-    from pipelines.bittorrent.session import SessionSettings
-    from pipelines.fetching.torrent_source import TorrentSettings, TorrentSource, magnet_peers
-    from schemas.address import parse_address
-
-    named = [parse_address(text, "--peer") for text in peers]
-    linked = [address for text in magnets for address in magnet_peers(parse_magnet(text), offer.manifest)]
-    # libtorrent downloads at its own pace, so the limits are told to it as well.
-    # A limit beyond what libtorrent's own numbers hold is none.
-    rates = [int(rate) for rate in (limits.bytes_per_s, limits.bytes_per_s_per_source) if rate is not None and rate < 2**31]
-    session = SessionSettings(download_bytes_per_s=min(rates, default=None))
-    return TorrentSource(offer, TorrentSettings(peers=tuple(dict.fromkeys([*named, *linked])), session=session))
 
 
 def _shard_json(shard: FetchShard) -> dict[str, object]:

@@ -135,6 +135,8 @@ def _event_text(name: str, facts: dict[str, object]) -> str | None:
     match name:
         case "note":
             return str(facts["text"])
+        case "epoch":
+            return f"epoch {facts['number']} of {facts['epochs']}: {facts['epoch']}"
         case "banned":
             return f"{facts['source']} is banned for this run: {facts['problem']}"
         case "given_up":

@@ -1,19 +1,26 @@
-"""Finds which epoch is meant: by a URL that names it, by the latest pointer, or by a height or id that some source knows."""
+"""Finds which epoch is meant: by a URL that names it, by the latest pointer, by a height or id that some source knows, or by a range of heights."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from pipelines.fetching.documents import DocumentReader
 from pipelines.fetching.source import Source
 from pipelines.fetching.transfer import failure_of
 from schemas.errors import EpochNotReadyError, FetchError, InvalidInputError, ManifestError
+from schemas.published.catalogue import CATALOGUE_BYTES_MAX, Catalogue
 from schemas.published.latest_pointer import POINTER_BYTES_MAX, LatestPointer
-from schemas.published.object_layout import EpochLayout, latest_name, parse_epoch_folder, split_chain_url
+from schemas.published.object_layout import EpochLayout, catalogue_name, latest_name, parse_epoch_folder, split_chain_url
 from schemas.shown_text import shown_url
+
+HEIGHTS_LISTED_MAX: Final = 16
+"""Most heights of a range that are listed one by one; all of the chain is listed for more."""
+
+HEIGHTS_LOOKED_UP_MAX: Final = 100_000
+"""Most heights of a range that are looked for one by one in what is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,73 @@ def find_published_epochs(
             remedy="Give the URL of the epoch's folder (…/chain_id=…/epoch_height=…/epoch_id=…): only stores can be searched, web servers can't.",
         )
     return found
+
+
+def find_epochs_between(
+    lowest: int, highest: int | None, chain_id: str, sources: Sequence[Source], reader: DocumentReader
+) -> dict[EpochLayout, int | None]:
+    """Return the epochs of a range of heights, ascending, with the newest revision that is known of each manifest.
+
+    By the sources' catalogues and pointers, and by a listing where those leave a height out. Sources are not trusted here: the caller verifies.
+
+    Args:
+        highest: belongs to the range; None for no end, and then a listing is asked for only where no source has a catalogue.
+    Raises:
+        FetchError: no source answered.
+    """
+    catalogued, unanswered = _catalogued(chain_id, reader)
+    pointed, without_pointer = _pointed_at(chain_id, reader)
+    found: dict[EpochLayout, int | None] = {**dict.fromkeys(pointed), **catalogued}
+    heights = {layout.epoch_height for layout in found}
+    if highest is None:
+        if unanswered is not None:
+            found = {**dict.fromkeys(_listed_between(lowest, None, chain_id, sources, reader)), **found}
+    elif unseen := [height for height in range(lowest, min(highest + 1, lowest + HEIGHTS_LOOKED_UP_MAX)) if height not in heights]:
+        listed = _listed_between(unseen[0], unseen[-1], chain_id, sources, reader)
+        found = {**dict.fromkeys(listed), **found}
+    wanted = [layout for layout in found if lowest <= layout.epoch_height and (highest is None or layout.epoch_height <= highest)]
+    if not wanted and unanswered is not None and without_pointer is not None and not any(isinstance(one, EpochLister) for one in sources):
+        raise unanswered
+    return {layout: found[layout] for layout in sorted(wanted, key=lambda layout: (layout.epoch_height, str(layout.epoch_id)))}
+
+
+def _catalogued(chain_id: str, reader: DocumentReader) -> tuple[dict[EpochLayout, int | None], FetchError | None]:
+    """Return the published epochs that sources' catalogues list, with their newest revisions, but for those that are about to go."""
+    name = catalogue_name(chain_id)
+    found: dict[EpochLayout, int | None] = {}
+    try:
+        with closing(reader.read_all(name, CATALOGUE_BYTES_MAX)) as offers:
+            for offer in offers:
+                try:
+                    catalogue = Catalogue.parse(offer.data, f"{offer.source_id}/{name}")
+                except ManifestError as error:
+                    reader.accounts[offer.source_id].note(error.problem)
+                    continue
+                for entry in catalogue.epochs if catalogue.chain_id == chain_id else ():
+                    if entry.listing is not None and entry.leaving_since is None:
+                        layout = catalogue.layout(entry)
+                        found[layout] = max(entry.listing.revision, found.get(layout) or 0)
+    except FetchError as error:
+        return found, error
+    return found, None
+
+
+def _listed_between(
+    lowest: int, highest: int | None, chain_id: str, sources: Sequence[Source], reader: DocumentReader
+) -> list[EpochLayout]:
+    """Return the epochs of a range that sources list: height by height where it is short."""
+    heights: Sequence[int | None] = (None,)
+    if highest is not None and highest - lowest < HEIGHTS_LISTED_MAX:
+        heights = range(lowest, highest + 1)
+    found: dict[EpochLayout, None] = {}
+    for source in sources:
+        if isinstance(source, EpochLister):
+            try:
+                for height in heights:
+                    found |= dict.fromkeys(source.list_epochs(chain_id, height))
+            except Exception as error:
+                reader.accounts[source.source_id].note(failure_of(error)[1])
+    return [layout for layout in found if lowest <= layout.epoch_height and (highest is None or layout.epoch_height <= highest)]
 
 
 def _pointed_at(chain_id: str, reader: DocumentReader) -> tuple[list[EpochLayout], FetchError | None]:

@@ -6,7 +6,7 @@ that. So of the two at least one sees the other, and no part is deleted that a p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -72,9 +72,26 @@ class ClaimedRun:
 def claimed(
     store_url: str, context: EpochContext, terms: ClaimTerms, progress: Progress, keep_going: KeepGoing = go_on
 ) -> Iterator[ClaimedRun]:
-    """Hold the claim of a context's shards for as long as the block runs; yield what says whether the block is to go on.
+    """Hold the claim of a context's shards for as long as the block runs; see `claimed_shards`."""
+    shard_ids = tuple(shard.shard_id for shard in context.shards)
+    with claimed_shards(store_url, EpochLayout.of(context), shard_ids, terms, note=progress.note, keep_going=keep_going) as run:
+        yield run
+
+
+@contextmanager
+def claimed_shards(
+    store_url: str,
+    layout: EpochLayout,
+    shard_ids: tuple[int, ...],
+    terms: ClaimTerms,
+    *,
+    note: Callable[[str], None],
+    keep_going: KeepGoing = go_on,
+) -> Iterator[ClaimedRun]:
+    """Hold the claim of an epoch's shards for as long as the block runs; yield what says whether the block is to go on.
 
     Args:
+        note: told what was out of the ordinary, in any thread.
         keep_going: what else may end the block.
     Raises:
         ClaimedError: another producer holds one of the shards, and the terms do not ignore it; or the epoch is being deleted.
@@ -82,8 +99,8 @@ def claimed(
     """
     claimant = Claimant(
         store=open_store(store_url),
-        layout=EpochLayout.of(context),
-        shard_ids=tuple(shard.shard_id for shard in context.shards),
+        layout=layout,
+        shard_ids=shard_ids,
         holder=this_holder(),
         ttl_s=terms.ttl_s,
         sightings=terms.sightings,
@@ -93,11 +110,11 @@ def claimed(
     except ClaimedError as error:
         if not terms.ignore:
             raise
-        progress.note(f"producing all the same: {error.problem}")
+        note(f"going on all the same: {error.problem}")
         _refuse_leaving(claimant)
         yield ClaimedRun(None, keep_going)
         return
-    with heartbeat(held, terms.ttl_s, progress.note):
+    with heartbeat(held, terms.ttl_s, note):
         _refuse_leaving(claimant)
         yield ClaimedRun(None if terms.ignore else held, keep_going)
 

@@ -40,6 +40,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "verify-proof": ("PROOF",),
     "header": ("--node-home", "HOME", "--shard-id", "0"),
     "check": ("BUCKET", "--in-process"),
+    "mirror": ("BUCKET", "NEW/mirror", "--work", "NEW/work", "--insecure", "--verify-workers", "1"),
     "scrub": ("COPY", "--in-process"),
     "gc": ("COPY", "--keep-epochs", "1"),
     "catalogue": ("BUCKET",),

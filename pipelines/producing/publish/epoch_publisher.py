@@ -234,7 +234,7 @@ class EpochPublisher:
             for found in manifest.missing
         ]
         if manifest.is_complete:
-            _move_latest(
+            move_latest(
                 store, LatestPointer(manifest.chain_id, manifest.epoch_height, manifest.epoch_id, manifest.revision, payload_sha256), notes
             )
         note = record_published(store, manifest, payload_sha256)
@@ -400,7 +400,7 @@ def _claim_revision(store: Store, layout: EpochLayout, manifest: Manifest, signe
     )
 
 
-def _move_latest(store: Store, pointer: LatestPointer, notes: list[str]) -> None:
+def move_latest(store: Store, pointer: LatestPointer, notes: list[str]) -> None:
     """Move the chain's latest pointer forward, never back; a pointer that can't be read is replaced."""
 
     def moved(info: ObjectInfo | None) -> tuple[bytes | None, None]:

@@ -1,0 +1,1 @@
+"""One store made equal to another, epoch by epoch."""
