@@ -54,7 +54,7 @@ def doctor(
     """
     findings: list[PreflightFinding] = []
     home = _node_home(given, findings)
-    found = _epoch(given, run, findings) if home is not None or given.source is not None else None
+    found = _epoch(given, run, findings) if home is not None or given.source else None
     size = None if found is None else run_size(found)
     if found is not None:
         findings += (epoch_finding(found, size), *shards_findings(found))
@@ -99,9 +99,7 @@ def _epoch(given: InputOptions, run: RunOptions, findings: list[PreflightFinding
         return given.open(run)
     except StatecastError as error:
         remedy = (
-            f"`statecast inspect {given.node_home}` shows what the node has."
-            if given.source is None
-            else "Name another source with --from."
+            f"`statecast inspect {given.node_home}` shows what the node has." if not given.source else "Name another source with --from."
         )
         findings.append(failure("epoch", error, remedy))
         return None

@@ -25,6 +25,7 @@ from jobs.options import (
 from pipelines.dataset.arrow_dataset import DATASET_SCHEME
 from pipelines.near.node.read_limit import give_node_the_disk
 from pipelines.near.trie.trie_walk_source import StateWalk
+from pipelines.nearpeer.peer_url import SCHEME as NEAR_SCHEME
 from pipelines.producing.epoch_input import EpochInput, dataset_input, file_input, node_input
 from schemas.errors import InvalidInputError
 
@@ -35,11 +36,13 @@ class InputOptions:
 
     node_home: NodeHome = None
     source: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--from",
-            help="Another source instead of a node: dataset://URL of an export, genesis://FILE, records://FILE of JSON lines.",
+            help="Another source instead of a node: dataset://URL of an export, genesis://FILE, records://FILE of JSON lines; for produce "
+            "near://ed25519:KEY@host:port of a node whose parts are taken over its network, which may be repeated.",
             rich_help_panel=SOURCE_PANEL,
+            show_default=False,
         ),
     ] = None
     context: ContextFile = None
@@ -55,6 +58,11 @@ class InputOptions:
         """The one epoch selector that the options name; raises as `epoch_selector`."""
         return epoch_selector(self.epoch, self.epoch_id)
 
+    @property
+    def is_network(self) -> bool:
+        """Whether parts are taken from peers of nearcore's network."""
+        return bool(self.source) and all(url.startswith(NEAR_SCHEME) for url in self.source or ())
+
     def beside_node(self, run: RunOptions) -> str:
         """Return how much of a node's machine a run takes, as the end of a line; empty where no node is read."""
         return "" if self.node_home is None else f"; {run.neighbour_note(self.read_limit)}"
@@ -69,7 +77,7 @@ class InputOptions:
             EpochNotReadyError: the epoch is not there.
             SourceError: the source can't be read.
         """
-        if (self.node_home is None) == (self.source is None):
+        if (self.node_home is None) == (not self.source):
             raise InvalidInputError(
                 problem="name one source", remedy="Give --node-home HOME, or --from dataset://…, genesis://… or records://…."
             )
@@ -83,9 +91,16 @@ class InputOptions:
             if found.left_out and not shard_ids:
                 structlog.get_logger().info("shards that the node does not track are left out", shards=", ".join(map(str, found.left_out)))
             return found
-        assert self.source is not None, "one of the two is given"
-        if self.source.startswith(DATASET_SCHEME):
-            return dataset_input(self.source, contexts, selector, shard_ids)
+        assert self.source, "one of the two is given"
+        if any(url.startswith(NEAR_SCHEME) for url in self.source):
+            raise InvalidInputError(
+                problem="peers of the network have parts and no records: produce takes them, and no other source beside them",
+                where=f"--from {NEAR_SCHEME}…",
+            )
+        if len(self.source) > 1:
+            raise InvalidInputError(problem="one source at a time; several are for near://…", where="--from")
+        if self.source[0].startswith(DATASET_SCHEME):
+            return dataset_input(self.source[0], contexts, selector, shard_ids)
         if self.read_limit is not None:
             raise InvalidInputError(problem="--read-limit is for --node-home")
-        return file_input(self.source, contexts, selector, shard_ids)
+        return file_input(self.source[0], contexts, selector, shard_ids)

@@ -46,7 +46,7 @@ def export(
     chosen_kernel = choose_kernel(run.kernel)
     found = given.open(run)
     if found.source is None:
-        raise InvalidInputError(problem="export reads a node, genesis or records, not a dataset", where=f"--from {given.source}")
+        raise InvalidInputError(problem="export reads a node, genesis or records, not a dataset", where=f"--from {found.describe()}")
     url = to.removeprefix(DATASET_SCHEME)
     check_readable_again(url, "--to")
     if not no_preflight:

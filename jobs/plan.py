@@ -94,7 +94,7 @@ def plan(
     ):
         if not math.isfinite(value * GIB):
             raise InvalidInputError(problem=f"{value} is no amount", where=option)
-    if given.node_home is not None or given.source is not None:
+    if given.node_home is not None or given.source:
         if shards is not None or state_gib is not None or largest_gib is not None:
             raise InvalidInputError(
                 problem="sizes are read from the source or given, not both", where="--shards, --state-gib, --largest-gib"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +13,7 @@ import typer
 
 from jobs.dataset_option import Dataset, dataset_url, writes_dataset
 from jobs.epoch_input import InputOptions
+from jobs.network_input import NetworkOptions, network_executor
 from jobs.options import IgnoreClaim, Json, Plan, RunOptions, open_executor
 from jobs.preflight import NoPreflight, require_fit, workers_here
 from jobs.produce_plan import PlannedRun, print_plan
@@ -21,10 +22,12 @@ from jobs.publish_options import PublishOptions
 from jobs.report import write_report
 from jobs.terminal import open_progress, print_json
 from pipelines.bucket.epoch_claim import remove_dead_claim
+from pipelines.execution.executor import Executor
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.near.epoch.epoch_context_source import LATEST
 from pipelines.producing.claimed_production import ClaimTerms, claimed
+from pipelines.producing.epoch_input import EpochInput
 from pipelines.producing.preflight.look import RunPlace
 from pipelines.producing.produce_epoch import EpochProduction, EpochResult, ProductionSettings
 from pipelines.producing.shared_folders import require_readable
@@ -37,6 +40,7 @@ def produce(
     *,
     publish: PublishOptions,
     given: InputOptions,
+    network: NetworkOptions,
     dataset: Dataset = None,
     work: Annotated[
         str | None,
@@ -78,91 +82,112 @@ def produce(
     `statecast produce --node-home ~/.near --to gs://bucket/prefix`
 
     `statecast produce --from dataset:///data/state --to s3://bucket/prefix --shard-id 6 --num-parts 33`
+
+    `statecast produce --from near://ed25519:KEY@host:24567 --rpc https://… --rpc https://… --to gs://bucket/prefix`
     """
     chosen_kernel = choose_kernel(run.kernel)
-    processes = run.processes_at_once(beside_node=given.node_home is not None)
+    # What is taken from peers is put by this process alone.
+    processes = 1 if given.is_network else run.processes_at_once(beside_node=given.node_home is not None)
     upload_limit = publish.upload_limit_each(processes)
     try:
-        found = given.open(run)
+        if given.is_network:
+            found = network.open(given, run, dataset, deltas=publish.deltas is not None)
+        else:
+            network.refuse_without_network()
+            found = given.open(run)
     except EpochNotReadyError as error:
         if not if_missing or given.context is not None or given.selector != LATEST:
             raise
         print_nothing_to_do("not_ready", f"no epoch is ready yet: {error}", as_json)
         return
-    work_url = work or default_work_folder(publish.to)
-    exported_url = dataset_url(dataset)
-    place = RunPlace(
-        publish.to, work_url, exported_url, workers=workers_here(run, given.node_home), claims=not ignore_claim, encoding=publish.encoding
-    )
-    place = replace(place, write_dataset=writes_dataset(dataset, place, found))
-    if plan:
-        limit = run.read_limit_each(given.read_limit)
-        read_bytes_per_s = None if given.node_home is None or limit is None else float(limit * processes)
-        upload_bytes_per_s = None if upload_limit is None else float(upload_limit * processes)
-        print_plan(
-            found,
-            publish,
-            PlannedRun(chosen_kernel.name, processes, read_bytes_per_s, upload_bytes_per_s, repair, place.write_dataset),
-            as_json,
+    with nullcontext() if found.network is None else closing(found.network.hosts):
+        work_url = work or default_work_folder(publish.to)
+        exported_url = dataset_url(dataset)
+        place = RunPlace(
+            publish.to,
+            work_url,
+            exported_url,
+            workers=workers_here(run, given.node_home),
+            claims=not ignore_claim,
+            encoding=publish.encoding,
         )
-        return
-    publisher = publish.publisher(found.context, publish.choose_signer(), processes)
-    published = publisher.find_published(found.context, publish.num_parts)
-    limit = None if given.node_home is None else run.read_limit_each(given.read_limit)
-    ladder = publish.ladder(work_url, chosen_kernel, given.node_home, exported_url, limit)
-    if published is not None and not repair:
-        if ladder is not None:
-            # A run that was killed between the manifest and its deltas.
-            with closing(open_progress()) as progress, closing(open_executor(run, beside_node=given.node_home is not None)) as executor:
-                ladder.make(StageRunner(executor, progress), publisher, found.context, found.datasets)
-        remove_dead_claim(open_store(publish.to), publisher.layout(found.context))
-        epoch_url, revision = publisher.epoch_url(found.context), published.revision
-        message = f"{epoch_url} is published, manifest revision {revision}; statecast check verifies it"
-        print_nothing_to_do("published" if if_missing else True, message, as_json, epoch_url=epoch_url, manifest_revision=revision)
-        return
-    if not no_preflight:
-        require_fit(place, found, given.node_home)
-    settings = ProductionSettings.in_folder(
-        work_url, exported_url, num_parts=publish.num_parts, write_dataset=place.write_dataset, keep_work=keep_work
-    )
-    try:
-        with (
-            closing(open_progress()) as progress,
-            claimed(publish.to, found.context, ClaimTerms(ignore=ignore_claim), progress) as claimed_run,
-            held_work_folder(work_url, alone=False),
-            closing(open_executor(run, beside_node=given.node_home is not None)) as executor,
-        ):
-            require_readable(executor, "--from", found.datasets)
-            if run.ray_address and not (work or exported_url):
-                progress.note(f"the work folder is {work_url}: every worker of the cluster must see it; --work names another")
-            beside = given.beside_node(run)
-            progress.note(f"producing from {found.describe()}, {executor.description}, with the {chosen_kernel.name} kernel{beside}")
-            runner = StageRunner(executor, progress, claimed_run.keep_going)
-            result = EpochProduction(
-                runner=runner,
-                kernel=chosen_kernel,
-                context=found.context,
-                source=found.source,
-                datasets=found.datasets,
-                publisher=publisher,
-                settings=settings,
-                described=found.describe(),
-                epoch_shard_ids=found.epoch_shard_ids,
-                ladder=ladder,
-                before_manifest=claimed_run.confirm,
-            ).run()
-    except ClaimedError as error:
-        if not if_missing:
-            raise
-        print_nothing_to_do("claimed", str(error), as_json)
-        return
-    report_file = report or (None if "://" in work_url else Path(work_url) / "report.html")
-    if report_file is not None:
-        report_file = _written_report(report_file, result, runner)
-    if as_json:
-        print_json(result_json(result, runner, report_file))
-    else:
-        print_summary(result, report_file)
+        place = replace(place, write_dataset=writes_dataset(dataset, place, found))
+        if plan:
+            limit = run.read_limit_each(given.read_limit)
+            read_bytes_per_s = None if given.node_home is None or limit is None else float(limit * processes)
+            upload_bytes_per_s = None if upload_limit is None else float(upload_limit * processes)
+            print_plan(
+                found,
+                publish,
+                PlannedRun(chosen_kernel.name, processes, read_bytes_per_s, upload_bytes_per_s, repair, place.write_dataset),
+                as_json,
+            )
+            return
+        publisher = publish.publisher(found.context, publish.choose_signer(), processes)
+        published = publisher.find_published(found.context, publish.num_parts)
+        limit = None if given.node_home is None else run.read_limit_each(given.read_limit)
+        ladder = publish.ladder(work_url, chosen_kernel, given.node_home, exported_url, limit)
+        if published is not None and not repair:
+            if ladder is not None:
+                # A run that was killed between the manifest and its deltas.
+                with closing(open_progress()) as progress, closing(open_executor(run, beside_node=given.node_home is not None)) as executor:
+                    ladder.make(StageRunner(executor, progress), publisher, found.context, found.datasets)
+            remove_dead_claim(open_store(publish.to), publisher.layout(found.context))
+            epoch_url, revision = publisher.epoch_url(found.context), published.revision
+            message = f"{epoch_url} is published, manifest revision {revision}; statecast check verifies it"
+            print_nothing_to_do("published" if if_missing else True, message, as_json, epoch_url=epoch_url, manifest_revision=revision)
+            return
+        if not no_preflight:
+            require_fit(place, found, given.node_home)
+        settings = ProductionSettings.in_folder(
+            work_url, exported_url, num_parts=publish.num_parts, write_dataset=place.write_dataset, keep_work=keep_work
+        )
+        try:
+            with (
+                closing(open_progress()) as progress,
+                claimed(publish.to, found.context, ClaimTerms(ignore=ignore_claim), progress) as claimed_run,
+                held_work_folder(work_url, alone=False),
+                closing(_executor(run, given, found)) as executor,
+            ):
+                require_readable(executor, "--from", found.datasets)
+                if run.ray_address and not (work or exported_url):
+                    progress.note(f"the work folder is {work_url}: every worker of the cluster must see it; --work names another")
+                beside = given.beside_node(run)
+                progress.note(f"producing from {found.describe()}, {executor.description}, with the {chosen_kernel.name} kernel{beside}")
+                runner = StageRunner(executor, progress, claimed_run.keep_going)
+                result = EpochProduction(
+                    runner=runner,
+                    kernel=chosen_kernel,
+                    context=found.context,
+                    source=found.source,
+                    datasets=found.datasets,
+                    publisher=publisher,
+                    settings=settings,
+                    described=found.describe(),
+                    epoch_shard_ids=found.epoch_shard_ids,
+                    network=found.network,
+                    ladder=ladder,
+                    before_manifest=claimed_run.confirm,
+                ).run()
+        except ClaimedError as error:
+            if not if_missing:
+                raise
+            print_nothing_to_do("claimed", str(error), as_json)
+            return
+        report_file = report or (None if "://" in work_url else Path(work_url) / "report.html")
+        if report_file is not None:
+            report_file = _written_report(report_file, result, runner)
+        peers = () if found.network is None else found.network.hosts.reports()
+        if as_json:
+            print_json(result_json(result, runner, report_file, peers))
+        else:
+            print_summary(result, report_file, peers)
+
+
+def _executor(run: RunOptions, given: InputOptions, found: EpochInput) -> Executor:
+    if found.network is not None:
+        return network_executor(run, found.network)
+    return open_executor(run, beside_node=given.node_home is not None)
 
 
 def _written_report(report_file: Path, result: EpochResult, runner: StageRunner) -> Path | None:

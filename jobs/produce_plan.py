@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from jobs.network_input import peer_json, peer_line
 from jobs.publish_options import PublishOptions
 from jobs.terminal import format_bytes, format_seconds, open_console, print_json
 from pipelines.bucket.published_epoch import StoredManifest
@@ -52,8 +53,11 @@ def print_plan(found: EpochInput, publish: PublishOptions, run: PlannedRun, as_j
         ManifestError, InvalidInputError: the epoch is published in another form.
     """
     shards: list[dict[str, Any]] = []
+    peers = () if found.network is None else found.network.hosts.look()
     for shard in found.context.shards:
         memory_usage = found.source.root_memory_usage(shard) if found.source else None
+        if found.network is not None:
+            memory_usage = found.network.header(found.context, shard).proven.memory_usage
         for dataset in found.datasets:
             if dataset.summary.shard.shard_uid == shard.shard_uid:
                 memory_usage = dataset.summary.memory_usage
@@ -79,7 +83,8 @@ def print_plan(found: EpochInput, publish: PublishOptions, run: PlannedRun, as_j
         "shards": shards,
         "nothing_to_do": published is not None,
         "workers": run.workers,
-        "takes": _takes(run_size(found, publish.encoding), run),
+        "takes": _takes(run_size(found, publish.encoding), run) if found.network is None else None,
+        **({"peers": [peer_json(peer) for peer in peers]} if peers else {}),
     }
     if as_json:
         print_json(document)
@@ -90,6 +95,8 @@ def print_plan(found: EpochInput, publish: PublishOptions, run: PlannedRun, as_j
         )
         return
     _print(found, document)
+    for peer in peers:
+        open_console().print(peer_line(peer), highlight=False, soft_wrap=True)
 
 
 def _published(found: EpochInput, publish: PublishOptions) -> StoredManifest | None:
@@ -167,6 +174,8 @@ def _print(found: EpochInput, document: dict[str, Any]) -> None:
     console = open_console()
     console.print(table)
     takes = document["takes"]
+    if found.network is not None:
+        return
     if takes is None:
         console.print("what it takes is known after reading: the source does not tell the shards' sizes")
         return

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from jobs.command_time import command_time
+from jobs.network_input import peer_json, peer_line
 from jobs.terminal import coloured, format_bytes, format_seconds, open_console, print_json, say
 from pipelines.execution.stage_runner import StageRunner
+from pipelines.nearpeer.state_hosts import HostReport
 from pipelines.producing.produce_epoch import EpochResult
 
 
@@ -25,8 +28,12 @@ def print_nothing_to_do(reason: str | bool, message: str, as_json: bool, **facts
         say(f"nothing to do: {message}")
 
 
-def result_json(result: EpochResult, runner: StageRunner, report_file: Path | None) -> dict[str, Any]:
-    """Return a production's result as JSON values."""
+def result_json(result: EpochResult, runner: StageRunner, report_file: Path | None, peers: Sequence[HostReport] = ()) -> dict[str, Any]:
+    """Return a production's result as JSON values.
+
+    Args:
+        peers: whom parts were taken from.
+    """
     return {
         "message_type": "summary",
         "epoch_url": result.epoch_url,
@@ -62,10 +69,11 @@ def result_json(result: EpochResult, runner: StageRunner, report_file: Path | No
             {"stage": timing.stage, "shard": timing.shard, "tasks": timing.tasks, "seconds": round(timing.seconds, 3)}
             for timing in runner.timings
         ],
+        **({"peers": [peer_json(peer) for peer in peers]} if peers else {}),
     }
 
 
-def print_summary(result: EpochResult, report_file: Path | None) -> None:
+def print_summary(result: EpochResult, report_file: Path | None, peers: Sequence[HostReport] = ()) -> None:
     """Print a production's result as a table."""
     table = Table(title=f"epoch {result.context.epoch_height} of {result.context.chain_id}", title_justify="left")
     for name in ("shard", "records", "bytes", "parts", "stored", "ratio", "time", "header", "root"):
@@ -91,6 +99,8 @@ def print_summary(result: EpochResult, report_file: Path | None) -> None:
     console.print(
         "ratio: bytes of the parts as nearcore writes them without compression, over the bytes stored", highlight=False, soft_wrap=True
     )
+    for peer in peers:
+        console.print(peer_line(peer), highlight=False, soft_wrap=True)
     for missing in result.published.notes:
         console.print(coloured(("note", "yellow"), f" {missing}"), highlight=False, soft_wrap=True)
     if report_file is not None:

@@ -24,7 +24,7 @@ class InProcessExecutor:
         """Run the tasks in order; see `Executor.run`."""
         try:
             for index, task in enumerate(tasks):
-                yield index, _run(task)
+                yield index, run_again(task)
         finally:
             release_memory()
 
@@ -32,7 +32,8 @@ class InProcessExecutor:
         """Do nothing: there is nothing to give back."""
 
 
-def _run(task: Task[R]) -> R:
+def run_again(task: Task[R]) -> R:
+    """Run a task, and again after transient faults of the store."""
     for _ in range(TASK_RETRIES_MAX):
         with suppress(TransientStoreError):
             return task.run()

@@ -20,18 +20,17 @@ from pipelines.nearpeer.handshake import UNUSED_PORT, OwnSide
 from pipelines.nearpeer.loop_thread import LoopThread
 from pipelines.nearpeer.node_key import NodeKey
 from pipelines.nearpeer.peer_url import PeerUrl
+from pipelines.nearpeer.state_answer import decode_answered_part
 from pipelines.nearpeer.state_client import StateClient
 from pipelines.nearpeer.state_requester import OUTSTANDING_MAX, REQUESTS_PER_S
 from schemas.errors import IntegrityError, ObjectNotFoundError, StatecastError, StoreError, TransientStoreError
 from schemas.ids import ZERO_HASH
 from schemas.nearcore.peer.peer_message import GenesisId
-from schemas.nearcore.peer.state_response import RESPONSE_V4, StateResponse
-from schemas.nearcore.state_part import Encoding, decode_state_part, encode_state_part
+from schemas.nearcore.peer.state_response import StateResponse
+from schemas.nearcore.state_part import encode_state_part
 
 _TICK_S: Final = 0.25
 """How often a transfer that waits says that it is at work."""
-
-_ENCODINGS: Final = {0: Encoding.V0_TAGGED, 1: Encoding.V1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +114,11 @@ class NearPeerSource:
         """
         where = f"{self.source_id} {part.object_name}"
         data = response.part
-        if data is None or not data:
-            raise IntegrityError(problem="no part came", where=where)
-        encoding = _ENCODINGS[data[0]] if response.version == RESPONSE_V4 else Encoding.V0
-        decoded = decode_state_part(data, encoding, decoded_bytes_max=part.decoded_size)
+        if data is not None and len(data) == part.size and hashlib.sha256(data).hexdigest() == part.sha256:
+            return data
+        decoded = decode_answered_part(response, where, part.decoded_size)
         if decoded.size != part.decoded_size or hashlib.sha256(decoded).hexdigest() != part.decoded_sha256:
             raise IntegrityError(problem="it does not decode to the statement's size and sha256", where=where)
-        if encoding is part.encoding and hashlib.sha256(data).hexdigest() == part.sha256:
-            return data
         zstd = self._offer.manifest.zstd
         encoded = encode_state_part(decoded, part.encoding) if zstd is None else encode_state_part(decoded, part.encoding, zstd.level)
         if hashlib.sha256(encoded).hexdigest() != part.sha256:

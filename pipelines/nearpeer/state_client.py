@@ -15,8 +15,8 @@ from pipelines.nearpeer.announcing import host_holds
 from pipelines.nearpeer.connection import STATE_BYTES_MAX, Connection, dial
 from pipelines.nearpeer.edge_keeper import EdgeKeeper
 from pipelines.nearpeer.handshake import Connected, DialerHandshake, OwnSide
-from pipelines.nearpeer.state_requester import ANSWER_TIMEOUT_S, StateRequester
-from schemas.errors import IntegrityError, ObjectNotFoundError, StatecastError, TransientStoreError
+from pipelines.nearpeer.state_requester import ANSWER_TIMEOUT_S, Question, StateRequester
+from schemas.errors import ObjectNotFoundError, StatecastError, TransientStoreError
 from schemas.ids import CryptoHash
 from schemas.nearcore.peer.identity import PeerAddress, PeerId, PeerInfo
 from schemas.nearcore.peer.peer_message import (
@@ -49,7 +49,7 @@ class StateClient:
         """Peers that the host named."""
         self.requester = StateRequester(str(connected.peer_id))
         self._keeper = EdgeKeeper(own.key, connected.peer_id, connected.edge, dialled=True, asked_at_s=int(clock()))
-        self._waiting: dict[tuple[int, CryptoHash, int | None], asyncio.Future[StateResponse]] = {}
+        self._waiting: dict[Question, asyncio.Future[StateResponse]] = {}
         self._heard_hosts = asyncio.Event()
         self._heard_peers = asyncio.Event()
         self._ended: StatecastError | None = None
@@ -168,19 +168,11 @@ class StateClient:
                 pass
 
     def _answered(self, response: StateResponse) -> None:
-        key = response.shard_id, response.sync_hash, None if response.header is not None else response.part_id
-        try:
-            key = self.requester.answer(response)
-        except ObjectNotFoundError as error:
-            # An empty answer names no part: it ends the oldest question of its shard.
-            for asked, answer in self._waiting.items():
-                if asked[:2] == key[:2] and not answer.done():
-                    answer.set_exception(error)
-                    return
-        except IntegrityError:
-            # Late, or never asked for: nobody waits for it.
+        question = self.requester.answer(response)
+        waiting = None if question is None else self._waiting.get(question)
+        if waiting is None or waiting.done():
             return
+        if response.header is None and response.part is None:
+            waiting.set_exception(ObjectNotFoundError(problem="the host can't make it", where=self.requester.where))
         else:
-            waiting = self._waiting.get(key)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(response)
+            waiting.set_result(response)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from schemas.errors import IntegrityError, ObjectNotFoundError, TransientStoreError
+from schemas.errors import TransientStoreError
 from schemas.ids import CryptoHash
 from schemas.nearcore.peer.peer_message import DirectStateRequest
 from schemas.nearcore.peer.state_response import StateResponse
@@ -25,6 +25,10 @@ PAUSE_S: Final = 30.0
 """How long a silent host is left alone."""
 
 
+Question = tuple[int, CryptoHash, int | None]
+"""Shard, sync hash and part; None for the header."""
+
+
 @dataclass(slots=True)
 class StateRequester:
     """Questions to one host."""
@@ -33,10 +37,11 @@ class StateRequester:
     """The host, for errors."""
     per_s: float = REQUESTS_PER_S
     outstanding_max: int = OUTSTANDING_MAX
+    pause_s: float = PAUSE_S
     _tokens: float = field(init=False, default=float(BURST))
     _counted_at_s: float | None = field(init=False, default=None)
     _paused_until_s: float = field(init=False, default=float("-inf"))
-    _open: dict[tuple[int, CryptoHash, int | None], None] = field(init=False, default_factory=dict)
+    _open: dict[Question, None] = field(init=False, default_factory=dict)
 
     def wait_s(self, now_s: float) -> float:
         """Return how long to wait before the next question; 0 for not at all. Infinite while as many are open as may be."""
@@ -52,42 +57,34 @@ class StateRequester:
         self._open[shard_id, sync_hash, part_id] = None
         return DirectStateRequest(shard_id, sync_hash, part_id)
 
-    def answer(self, response: StateResponse) -> tuple[int, CryptoHash, int | None]:
-        """Close the question that a response answers, and return its shard, sync hash and part.
+    def answer(self, response: StateResponse) -> Question | None:
+        """Close the question that a response answers, and return it; None for a late answer, or one to no question.
 
-        Raises:
-            IntegrityError: nobody asked for it.
-            ObjectNotFoundError: the host says that it does not have it.
+        An empty response says that the host can't make it. It names no part: it closes the oldest question of its shard.
         """
+        shard = response.shard_id, response.sync_hash
         if response.header is None and response.part is None:
-            # Names no part: it closes the oldest question of its shard.
-            keys = [key for key in self._open if key[:2] == (response.shard_id, response.sync_hash)]
-            if keys:
-                del self._open[keys[0]]
-                raise ObjectNotFoundError(problem="the host can't make it", where=self.where)
-            raise IntegrityError(problem="an empty answer to no question", where=self.where)
-        key = self._key(response)
-        if key not in self._open:
-            raise IntegrityError(problem="an answer to no question", where=self.where)
+            key = next((question for question in self._open if question[:2] == shard), None)
+        else:
+            key = (*shard, None if response.header is not None else response.part_id)
+        if key is None or key not in self._open:
+            return None
         del self._open[key]
         return key
 
-    def forget(self, key: tuple[int, CryptoHash, int | None]) -> None:
+    def forget(self, key: Question) -> None:
         """Close a question whose answer nobody waits for any more."""
         self._open.pop(key, None)
 
-    def give_up(self, key: tuple[int, CryptoHash, int | None], waited_s: float, now_s: float) -> TransientStoreError:
+    def give_up(self, key: Question, waited_s: float, now_s: float) -> TransientStoreError:
         """Close a question that stayed without an answer; return what is said of it."""
         self._open.pop(key, None)
-        self._paused_until_s = now_s + PAUSE_S
+        self._paused_until_s = now_s + self.pause_s
         error = TransientStoreError(
             problem=f"no answer in {waited_s:g} s: the host is asked too much, or does not have it", where=self.where
         )
-        error.retry_after_s = PAUSE_S
+        error.retry_after_s = self.pause_s
         return error
-
-    def _key(self, response: StateResponse) -> tuple[int, CryptoHash, int | None]:
-        return response.shard_id, response.sync_hash, None if response.header is not None else response.part_id
 
     def _count(self, now_s: float) -> None:
         since = 0.0 if self._counted_at_s is None else now_s - self._counted_at_s

@@ -19,11 +19,11 @@ from pipelines.producing.build.build_part import BuildPartTask, BuildSummary, Se
 from pipelines.producing.build.part_records import PartRecords
 from pipelines.producing.build.plan_parts import PartPlan, StructureTask, decide_num_parts, plan_boundaries, plan_parts, seal_structure
 from pipelines.producing.build.shard_origin import DatasetOrigin, ShardOrigin
+from pipelines.producing.build.shard_state import ShardState, add_kinds, torrent_piece_length
 from pipelines.producing.build.work_folder import WORK_OBJECT_BYTES_MAX, WorkFolder
 from pipelines.stores.ranges import read_object
 from schemas.ids import ZERO_HASH, CryptoHash
 from schemas.nearcore.epoch_context import ShardContext
-from schemas.published.torrent import LEAF_BYTES, piece_length_for
 
 STRUCTURE_TASK_MEMORY_BYTES = 300 << 20
 """Most memory of a structure task's process: one dataset file's keys and their charges."""
@@ -64,7 +64,7 @@ class PlannedShard:
     @property
     def piece_length(self) -> int:
         """Of the shard's torrent."""
-        return piece_length_for(self.memory_usage, len(self.plans)) if self.plans else LEAF_BYTES
+        return torrent_piece_length(self.memory_usage, len(self.plans))
 
     @property
     def with_records(self) -> tuple[PartPlan, ...]:
@@ -84,9 +84,18 @@ class BuiltShard:
     """Of each part that has records, ascending."""
 
     @property
-    def root_was_known(self) -> bool:
-        """False where the source knew no state root: then ``state_root`` is what the records hash to, and nothing vouches for it."""
-        return self.planned.shard.state_root is not None
+    def state(self) -> ShardState:
+        """What is published of it beside its parts."""
+        shard = self.planned.shard
+        return ShardState(
+            shard_uid=shard.shard_uid,
+            state_root=self.state_root,
+            root_node=self.root_node,
+            memory_usage=self.planned.memory_usage,
+            num_parts=len(self.planned.plans),
+            root_was_known=shard.state_root is not None,
+            kinds=add_kinds(build.kinds for build in self.builds),
+        )
 
 
 def plan_shard(runner: StageRunner, kernel: Kernel, dataset: ShardDataset, work: WorkFolder, num_parts_wanted: int | None) -> PlannedShard:

@@ -111,4 +111,4 @@ def _explained(error: StateRootMismatchError, kernel: Kernel, planned: PlannedSh
 
 
 def _produced(one: ProducedPart) -> Amount:
-    return Amount(records=one.part.plan.records, size=one.part.digests.stored_size, parts=1)
+    return Amount(records=one.part.interval.records, size=one.part.digests.stored_size, parts=1)

@@ -13,8 +13,10 @@ from pipelines.near.flat_state_from_url import source_from_url
 from pipelines.near.node.flat_state_source import FlatStateSource
 from pipelines.near.node.node_store import NodeSource
 from pipelines.near.trie.trie_walk_source import StateWalk, choose_node_source, tracked_shards
-from schemas.errors import InvalidInputError
-from schemas.ids import ShardUId
+from pipelines.producing.network_parts import NetworkParts
+from schemas.errors import ContextMismatchError, InvalidInputError, SourceError
+from schemas.ids import CryptoHash, ShardUId
+from schemas.nearcore.block import decode_block_header
 from schemas.nearcore.epoch_context import EpochContext
 from schemas.shown_text import shown_url
 
@@ -28,8 +30,10 @@ class EpochInput:
     epoch_shard_uids: tuple[ShardUId, ...]
     """All shards that the epoch is known to have."""
     source: FlatStateSource | None
-    """None where there are datasets."""
+    """None where there are datasets, or peers."""
     datasets: tuple[ShardDataset, ...] = ()
+    network: NetworkParts | None = None
+    """Peers that have the parts themselves."""
 
     @property
     def epoch_shard_ids(self) -> tuple[int, ...]:
@@ -44,6 +48,8 @@ class EpochInput:
 
     def describe(self) -> str:
         """Return what is read, in one line for people."""
+        if self.network is not None:
+            return self.network.describe()
         return self.source.describe() if self.source else f"dataset at {self.datasets[0].url}"
 
 
@@ -111,6 +117,48 @@ def file_input(url: str, contexts: EpochContextFinder, selector: str, shard_ids:
             problem="a records file holds one shard, the context has several", where=shown_url(url), remedy="Name it with --shard-id."
         )
     return EpochInput(chosen, _shard_uids(context), source)
+
+
+def network_context(
+    contexts: EpochContextFinder, selector: str, shard_ids: tuple[int, ...], trusted_block: CryptoHash | None
+) -> tuple[EpochContext, tuple[ShardUId, ...]]:
+    """Return the context of an epoch whose parts come from strangers, with the chosen shards, and all shards of the epoch.
+
+    Nothing else vouches for its state roots, so it is the word of two sources, of endpoints and a given context, or a trusted block's.
+
+    Raises:
+        InvalidInputError: too few sources are named.
+        SourceError: too few of them know the epoch.
+        ContextMismatchError: the epoch is not that of the trusted block.
+        EpochNotReadyError, ContextMismatchError, SourceError, IntegrityError: as `agreed_epoch_context`.
+    """
+    named = {endpoint.source_id for endpoint in contexts.endpoints} | ({contexts.given.source_id} if contexts.given else set())
+    if not contexts.endpoints or (len(named) < 2 and trusted_block is None):
+        raise InvalidInputError(
+            problem="parts that come from peers are judged by state roots, and one source's word for these is not enough",
+            where="--rpc",
+            remedy="Name two endpoints of different operators with --rpc, or one and --trusted-block HASH.",
+        )
+    context, knowing = contexts.find_with_sources(selector)
+    if not context.block_headers or any(shard.state_root is None for shard in context.shards):
+        raise SourceError(problem="no endpoint shows the blocks of the epoch", where="--rpc", remedy="Name another endpoint.")
+    if trusted_block is not None:
+        parent_hash = decode_block_header(context.block_headers[0], "sync block", context.sync_hash).prev_hash
+        if trusted_block not in (context.sync_hash, parent_hash):
+            raise ContextMismatchError(
+                problem=f"the sync block of epoch {context.epoch_height} is {context.sync_hash}, its parent {parent_hash}; neither is trusted",
+                where=f"--trusted-block {trusted_block}",
+                remedy="Name the epoch of the trusted block with --epoch, or trust another block.",
+                field_name="sync_hash",
+                values={"--rpc": str(context.sync_hash), "--trusted-block": str(trusted_block)},
+            )
+    elif len(knowing) < 2:
+        raise SourceError(
+            problem=f"of {len(named)} sources only one knows epoch {context.epoch_height} and can be reached: {', '.join(sorted(knowing))}",
+            where="--rpc",
+            remedy="Name one more endpoint with --rpc, or say --trusted-block HASH.",
+        )
+    return context.only(shard_ids), _shard_uids(context)
 
 
 def _check_same_epoch(given: EpochContext, own: EpochContext, where: str) -> None:

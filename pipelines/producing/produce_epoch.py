@@ -22,6 +22,7 @@ from pipelines.producing.build_shard import PlannedShard, build_planned, plan_sh
 from pipelines.producing.deltas.delta_ladder import DeltaLadder
 from pipelines.producing.direct_shard import build_edges, plan_direct, publish_again, verified_source_header
 from pipelines.producing.early_parts import has_boundary_nodes, produce_early
+from pipelines.producing.network_parts import NetworkParts, NetworkProduction
 from pipelines.producing.publish.epoch_publisher import EpochPublisher, PublishedEpoch
 from pipelines.producing.publish.publish_part import PublishedPart, PublishPartTask
 from pipelines.producing.publish.shard_publisher import ProducedShard, PublishedShard
@@ -137,7 +138,7 @@ class EpochProduction:
     context: EpochContext
     source: FlatStateSource | None
     datasets: tuple[ShardDataset, ...]
-    """Exported before; empty where a source is given."""
+    """Exported before; empty where a source or peers are given."""
     publisher: EpochPublisher
     settings: ProductionSettings
     described: str
@@ -146,6 +147,8 @@ class EpochProduction:
     """All shards that the epoch is known to have, produced here or not."""
     header_source: StateHeaderVerifier | None = None
     """Verifies state headers that no summary vouches for; None for the source itself, if it can."""
+    network: NetworkParts | None = None
+    """Peers that have the parts themselves: nothing is exported and built then, and the runner's tasks run in this process."""
     ladder: DeltaLadder | None = None
     """Makes the epoch's deltas once it is published; None for none."""
     before_manifest: KeepGoing = go_on
@@ -160,9 +163,12 @@ class EpochProduction:
         """
         began = time.monotonic()
         exporting = {} if self.source is None or self.is_direct else {"--dataset": self.settings.export.dataset_url}
-        require_shared(self.runner.executor, {"--work": self.settings.work_url, "--to": self.publisher.store_url, **exporting})
+        working = {"--work": self.settings.work_url} if self.network is None else {}
+        require_shared(self.runner.executor, {**working, "--to": self.publisher.store_url, **exporting})
         made = _Made()
-        if self.is_direct:
+        if self.network is not None:
+            self._take_from(self.network, made, began)
+        elif self.is_direct:
             self._produce_directly(made, began)
         else:
             self._produce_datasets(made, began)
@@ -189,6 +195,16 @@ class EpochProduction:
     def is_direct(self) -> bool:
         """Whether each part is read from the source, and no dataset is written."""
         return self.source is not None and not self.settings.write_dataset
+
+    def _take_from(self, network: NetworkParts, made: _Made, began: float) -> None:
+        taking = NetworkProduction(self.runner, self.kernel, network, self.publisher, self.context, num_parts=self.settings.num_parts)
+
+        def take(shard: ShardContext) -> PublishedShard:
+            return self.publisher.put_shard(self.context, taking.take(shard))
+
+        for shard in self.context.shards:
+            made.produce(shard, partial(take, shard))
+        made.exported_s = time.monotonic() - began
 
     def _produce_datasets(self, made: _Made, began: float) -> None:
         exported_shards = 0
@@ -275,7 +291,7 @@ class EpochProduction:
             built = build_planned(self.runner, self.kernel, planned, source)
             tasks = self._publish_tasks(planned, built.state_root)
             parts = self.runner.run("publish", planned.name, tasks, TaskNeeds(PUBLISH_TASK_MEMORY_BYTES), _published)
-        return self.publisher.put_shard(self.context, ProducedShard(built, tuple(parts), header, verify_header))
+        return self.publisher.put_shard(self.context, ProducedShard(built.state, tuple(parts), header, verify_header))
 
     def _header_verifier(self, shard: ShardContext) -> VerifyStateHeader | None:
         source = self.header_source or self.source
@@ -324,4 +340,4 @@ class _Made:
 
 
 def _published(part: PublishedPart) -> Amount:
-    return Amount(records=part.plan.records, size=part.digests.stored_size, parts=1)
+    return Amount(records=part.interval.records, size=part.digests.stored_size, parts=1)

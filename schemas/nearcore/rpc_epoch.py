@@ -7,6 +7,7 @@ Source: nearcore core/primitives/src/views.rs, EpochValidatorInfo; core/chain-co
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from schemas.errors import InvalidInputError
@@ -31,6 +32,8 @@ class RpcProtocolConfig:
     chain_id: str
     protocol_version: int
     shard_layout: ShardLayout
+    layout_json: str
+    """The shard layout as nearcore writes it, with all that is not used here."""
 
 
 def read_rpc_epoch(answer: object, where: str) -> RpcEpoch:
@@ -58,4 +61,5 @@ def read_rpc_protocol_config(answer: object, where: str) -> RpcProtocolConfig:
         chain_id=reader.text("chain_id", 64, CHAIN_ID_PATTERN),
         protocol_version=reader.number("protocol_version", 0, 2**32 - 1),
         shard_layout=layout,
+        layout_json=json.dumps(reader.value("shard_layout")),
     )

@@ -66,6 +66,8 @@ class StateHeader:
     """From the chunk to the chunk_headers_root of the block before the sync block; whether it leads there is not checked yet."""
     memory_usage: int
     """Of the whole trie: from the state root's node, which hashes to the chunk's prev_state_root."""
+    root_node: bytes
+    """That node's bytes; empty for an empty trie."""
 
     @property
     def state_root(self) -> CryptoHash:
@@ -112,9 +114,9 @@ def decode_state_header(data: bytes, where: str) -> StateHeader:
         for _ in range(reader.count(_ROOT_PROOF_BYTES_MIN)):
             reader.fixed_view(32)
             read_merkle_path(reader)
-    memory_usage = _read_root_node(reader, chunk.prev_state_root)
+    memory_usage, root_node = _read_root_node(reader, chunk.prev_state_root)
     reader.end()
-    return StateHeader(chunk=chunk, chunk_path=chunk_path, memory_usage=memory_usage)
+    return StateHeader(chunk=chunk, chunk_path=chunk_path, memory_usage=memory_usage, root_node=root_node)
 
 
 def prove_state_root(data: bytes, sync_hash: CryptoHash, block_headers: Sequence[bytes], where: str) -> StateHeader:
@@ -154,13 +156,13 @@ def prove_chunk(data: bytes, parent: BlockHeader, where: str) -> StateHeader:
     return header
 
 
-def _read_root_node(reader: BorshReader, state_root: CryptoHash) -> int:
-    """Take the state root's node and its memory usage, which also ends the node; return the memory usage."""
+def _read_root_node(reader: BorshReader, state_root: CryptoHash) -> tuple[int, bytes]:
+    """Take the state root's node and its memory usage, which also ends the node; return the memory usage and the node."""
     node = reader.byte_vec_view(ROOT_NODE_BYTES_MAX)
     memory_usage = reader.u64()
     if state_root == ZERO_HASH and memory_usage == 0 and not node:
-        return 0
+        return 0, b""
     ends_so = node[-_MEMORY_USAGE_BYTES:] == memory_usage.to_bytes(_MEMORY_USAGE_BYTES, "little")
     if not ends_so or hashlib.sha256(node).digest() != state_root:
         reader.fail(f"the state header does not end in the node of state root {state_root}")
-    return memory_usage
+    return memory_usage, bytes(node)

@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.execution.executor import TASK_RETRIES_MAX, Executor, Task, TaskNeeds
 from pipelines.execution.in_process import InProcessExecutor
+from pipelines.execution.in_threads import ThreadExecutor
 from pipelines.execution.on_ray import RayExecutor
 from pipelines.execution.small_work_first import SmallWorkFirst
 from pipelines.execution.window import TASKS_PER_SLOT
@@ -38,12 +39,14 @@ def on_ray(ray_of_two_cores: RayExecutor) -> RayExecutor:
     return ray_of_two_cores
 
 
-@pytest.fixture(params=["in process", "on Ray", "small work first", "on Ray from the first task"])
+@pytest.fixture(params=["in process", "in threads", "on Ray", "small work first", "on Ray from the first task"])
 def executor(request: pytest.FixtureRequest) -> Executor:
     """Each executor."""
     match request.param:
         case "in process":
             return InProcessExecutor()
+        case "in threads":
+            return ThreadExecutor(2)
         case "on Ray":
             return cast("RayExecutor", request.getfixturevalue("on_ray"))
         case "small work first":

@@ -328,7 +328,7 @@ def published_in_own_form(root: Path, key: str, num_parts: int, zstd_level: int)
     built = built_in(num_parts)
     parts = tuple(task.run() for task in publish_tasks(built, f"file://{root}", zstd_level=zstd_level))
     publisher = EpochPublisher(f"file://{root}", signer(key), Encoding.V1, zstd_level)
-    shard = publisher.put_shard(context(built), ProducedShard(built, parts, header_of(None)))
+    shard = publisher.put_shard(context(built), ProducedShard(built.state, parts, header_of(None)))
     publisher.finish(context(built), [shard], [0])
     return root
 

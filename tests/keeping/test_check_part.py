@@ -22,7 +22,7 @@ from tests.support.stored_bytes import stored_bytes
 
 def check_of(published: PublishedPart, task: PublishPartTask) -> CheckPartTask:
     """Return the check of a part as its own producer describes it."""
-    plan, digests = published.plan, published.digests
+    plan, digests = published.interval, published.digests
     return CheckPartTask(
         store_url=task.store_url,
         object_name=task.object_name,

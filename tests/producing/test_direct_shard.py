@@ -206,7 +206,7 @@ def test_what_is_damaged_or_gone_in_the_work_folder_is_made_again(tmp_path: Path
         damaged.write_bytes(bytes(damaged.stat().st_size))
     again = direct(tmp_path, node_source(node_a(), context), context, num_parts=5)
     result = again.run()
-    assert [part.plan.part_id.idx for part in result.shards[0].parts if not part.reused] == [2]
+    assert [part.interval.part_id.idx for part in result.shards[0].parts if not part.reused] == [2]
     assert (again.parts(), again.statements()) == (parts, statements)
 
 

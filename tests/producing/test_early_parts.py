@@ -310,7 +310,7 @@ def test_a_rerun_makes_what_is_missing_or_damaged(tmp_path: Path) -> None:
         damaged.write_bytes(bytes(damaged.stat().st_size))
     again = WholeProduction(tmp_path, context, node_source(node_a(), context), num_parts=5)
     result = again.run()
-    assert [part.plan.part_id.idx for part in result.shards[0].parts if not part.reused] == [1, 2]
+    assert [part.interval.part_id.idx for part in result.shards[0].parts if not part.reused] == [1, 2]
     assert (again.parts(), again.statements()) == (parts, statements)
 
 

@@ -124,11 +124,9 @@ def test_a_statement_that_never_stands_still_is_given_up(
 
 def contradicting(producing: Producer) -> None:
     """Publish a statement that says another memory usage than everybody's."""
-    shard, planned = producing.produced(), producing.built.planned
-    producing.publisher.put_shard(
-        context(producing.built),
-        replace(shard, built=replace(shard.built, planned=replace(planned, memory_usage=planned.memory_usage + 1))),
-    )
+    shard = producing.produced()
+    other = replace(shard, state=replace(shard.state, memory_usage=shard.state.memory_usage + 1))
+    producing.publisher.put_shard(context(producing.built), other)
 
 
 def test_a_contradicting_statement_is_kept_as_evidence(built: BuiltShard, store_url: str, store: Store, layout: EpochLayout) -> None:

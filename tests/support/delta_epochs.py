@@ -57,7 +57,7 @@ class DeltaEpochs:
         layout = EpochLayout.of(context)
         tasks = publish_tasks(built, self.store_url)
         parts = tuple(replace(task, object_name=layout.state_part(0, task.plan.part_id)).run() for task in tasks)
-        shard = self.publisher.put_shard(context, ProducedShard(built, parts, header_of(None)))
+        shard = self.publisher.put_shard(context, ProducedShard(built.state, parts, header_of(None)))
         self.publisher.finish(context, [shard], [0])
         return self.manifest(epoch_height)
 

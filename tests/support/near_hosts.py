@@ -12,7 +12,8 @@ from pipelines.nearpeer.handshake import OwnSide
 from pipelines.nearpeer.loop_thread import LoopThread
 from pipelines.nearpeer.request_policy import RequestLimits
 from pipelines.nearpeer.state_host import HostSettings, StateHost, StateObject
-from schemas.ids import CryptoHash, PartId
+from schemas.ids import PartId
+from schemas.nearcore.block import decode_block_header
 from schemas.nearcore.peer.peer_message import GenesisId
 from schemas.nearcore.peer.state_response import RESPONSE_V3, RESPONSE_V4
 from schemas.nearcore.state_part import Encoding
@@ -57,7 +58,8 @@ def near_host(state: PublishedState, settings: HostSettings = GENEROUS, name: st
     manifest = state.manifest
     chain = GenesisId(manifest.chain_id, named_hash("genesis"))
     shards = shards or tuple(sorted(shard.shard_uid.shard_id for shard in manifest.shards))
-    epoch = HostedEpoch(manifest.epoch_height, CryptoHash(named_hash("announced")), manifest.sync_hash, shards)
+    announced = decode_block_header(manifest.block_headers[1], "parent").prev_hash
+    epoch = HostedEpoch(manifest.epoch_height, announced, manifest.sync_hash, shards)
     key = named_key(name)
     loop = LoopThread()
 

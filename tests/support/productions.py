@@ -99,7 +99,7 @@ class Producer:
     def produced(self) -> ProducedShard:
         """Publish the parts and return the shard."""
         parts = tuple(task.run() for task in publish_tasks(self.built, self.publisher.store_url))
-        return ProducedShard(self.built, parts, header_of(self.state_header), self.verify_header)
+        return ProducedShard(self.built.state, parts, header_of(self.state_header), self.verify_header)
 
     def put_shard(self) -> PublishedShard:
         """Publish the parts and what is around them."""

@@ -56,5 +56,5 @@ def publish_epoch(
     tasks = publish_tasks(built, store_url)
     parts = tuple(replace(task, object_name=layout.state_part(0, task.plan.part_id)).run() for task in tasks)
     publisher = EpochPublisher(store_url, None if key is None else signer(key), Encoding.V1, 1, web_seeds)
-    produced = ProducedShard(built, parts, header_of(fitting_header(built)))
+    produced = ProducedShard(built.state, parts, header_of(fitting_header(built)))
     return publisher.finish(of_epoch, [publisher.put_shard(of_epoch, produced)], [0] if complete else [0, 1])

@@ -36,7 +36,7 @@ impl Layouts {
         Ok(Self { chain_id: chain_id.to_owned(), genesis, known: RefCell::default() })
     }
 
-    /// The layout of a block's epoch: from the epoch's own row, from what nearcore has built in for the chain, or from the genesis.
+    /// The layout of a block's epoch: as the source says it, from the epoch's own row, from what nearcore has built in for the chain, or from the genesis.
     ///
     /// A wrong one can't go unseen: receipts grouped by it have the root that the chunk's hash was made of, or not.
     ///
@@ -60,6 +60,9 @@ impl Layouts {
     }
 
     fn find(&self, chain: &Chain<'_>, epoch_id: &EpochId) -> Result<ShardLayout> {
+        if let Some(layout) = chain.said_layout(epoch_id)? {
+            return Ok(layout);
+        }
         let epoch_info = chain.epoch_info(epoch_id)?;
         if let Some(layout) = epoch_info.shard_layout() {
             return Ok(layout.clone());

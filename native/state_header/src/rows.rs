@@ -4,6 +4,7 @@ use borsh::BorshDeserialize;
 use near_primitives::block::{Block, BlockHeader};
 use near_primitives::epoch_info::EpochInfo;
 use near_primitives::hash::{CryptoHash, hash};
+use near_primitives::shard_layout::ShardLayout;
 use near_primitives::sharding::{ChunkHash, ReceiptProof, ShardChunk};
 use near_primitives::types::{EpochId, ShardId, StateRootNode};
 
@@ -29,6 +30,8 @@ pub enum RowKind {
     EpochInfo,
     /// By node hash; the shard is the caller's affair, and so is the reference count.
     State,
+    /// By epoch id: JSON of the epoch's shard layout. No column of a node: for a source that says layouts itself.
+    ShardLayout,
 }
 
 impl RowKind {
@@ -41,6 +44,7 @@ impl RowKind {
             Self::IncomingReceipts => "IncomingReceipts",
             Self::EpochInfo => "EpochInfo",
             Self::State => "State",
+            Self::ShardLayout => "ShardLayout",
         }
     }
 }
@@ -129,6 +133,17 @@ impl<'a> Chain<'a> {
 
     pub(crate) fn epoch_info(&self, epoch_id: &EpochId) -> Result<EpochInfo> {
         self.required(RowKind::EpochInfo, epoch_id.as_ref(), &epoch_id.0)
+    }
+
+    /// The layout that the source itself says an epoch has, where it says one.
+    pub(crate) fn said_layout(&self, epoch_id: &EpochId) -> Result<Option<ShardLayout>> {
+        let Some(row) = self.rows.get(RowKind::ShardLayout, epoch_id.as_ref())? else {
+            return Ok(None);
+        };
+        let place = format!("ShardLayout {}", epoch_id.0);
+        serde_json::from_slice(&row)
+            .map(Some)
+            .map_err(|error| HeaderError::unsupported(format!("the shard layout can't be read: {error}"), place))
     }
 
     /// Source: nearcore core/store/src/trie/mod.rs, `Trie::retrieve_root_node`: the node ends in its memory usage.

@@ -30,6 +30,8 @@ class AgreedContext:
     """The source that it is from."""
     unreachable: tuple[SourceError, ...] = ()
     """Of sources that were left out."""
+    knowing: frozenset[str] = frozenset()
+    """All sources that know the epoch, and say the same of it."""
 
 
 def agreed_epoch_context(
@@ -52,12 +54,15 @@ def agreed_epoch_context(
     finder: EpochContextSource | None = None
     ignorant: list[tuple[EpochContextSource, EpochNotReadyError]] = []
     unreachable: list[SourceError] = []
+    knowing: set[str] = set()
     for source in (*sources, *spare):
         try:
             if found is None or finder is None:
                 found, finder = source.epoch_context(selector), source
+                knowing.add(source.source_id)
             elif (own := source.check(found, finder.source_id, of_given=finder.is_given)) is not None:
                 found = _filled(found, own)
+                knowing.add(source.source_id)
         except EpochNotReadyError as error:
             if source.is_given:
                 raise
@@ -74,7 +79,7 @@ def agreed_epoch_context(
     for source, _ in ignorant:
         with contextlib.suppress(EpochNotReadyError):
             source.check(found, finder.source_id, of_given=finder.is_given)
-    return AgreedContext(found, finder.source_id, tuple(unreachable))
+    return AgreedContext(found, finder.source_id, tuple(unreachable), frozenset(knowing))
 
 
 def compare_contexts(context: EpochContext, source_id: str, own: EpochContext, own_id: str, *, of_given: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.near.epoch.context_agreement import agreed_epoch_context
+from pipelines.near.epoch.context_agreement import AgreedContext, agreed_epoch_context
 from pipelines.near.epoch.epoch_context_source import EpochContextSource
 from pipelines.near.epoch.given_context import GivenContextSource
 from pipelines.near.epoch.node_context import OpenedNode, open_node
@@ -31,7 +31,12 @@ class EpochContextFinder:
 
     def find(self, selector: str) -> EpochContext | None:
         """Return the context of an epoch whose records come without one; None where there is nothing to ask."""
-        return self._agreed((), selector) if self.given or self.endpoints else None
+        return self._agreed((), selector).context if self.given or self.endpoints else None
+
+    def find_with_sources(self, selector: str) -> tuple[EpochContext, frozenset[str]]:
+        """Return the context of an epoch, and the sources that know it and say the same of it; there must be something to ask."""
+        agreed = self._agreed((), selector)
+        return agreed.context, agreed.knowing
 
     def find_in_node(self, home: Path, selector: str, state_walk: StateWalk = StateWalk.AUTO) -> EpochContext:
         """Return the context of an epoch whose records come from a node; see `open_node`."""
@@ -43,10 +48,10 @@ class EpochContextFinder:
 
     def find_in_open_node(self, node: OpenedNode, selector: str) -> EpochContext:
         """Do what `find_in_node` does, of a node that is open: for several epochs."""
-        return node.with_parents(self._agreed((node,), selector))
+        return node.with_parents(self._agreed((node,), selector).context)
 
-    def _agreed(self, sources: Sequence[EpochContextSource], selector: str) -> EpochContext:
+    def _agreed(self, sources: Sequence[EpochContextSource], selector: str) -> AgreedContext:
         agreed = agreed_epoch_context((*((self.given,) if self.given else ()), *sources), selector, self.endpoints)
         for failure in agreed.unreachable:
             self.note_left_out(failure)
-        return agreed.context
+        return agreed

@@ -15,7 +15,8 @@ from schemas.ids import CryptoHash
 
 ReadRow = Callable[[str, bytes], bytes | None]
 """A row by nearcore's name of its column (BlockHeader, Block, Chunks, IncomingReceipts, EpochInfo, State) and its key; None when
-there is none. State is asked by node hash alone, and gives the node without a reference count."""
+there is none. State is asked by node hash alone, and gives the node without a reference count. No column is ShardLayout, by epoch id: the
+JSON of that epoch's shard layout, from a source that says it itself; EpochInfo is not asked for then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,10 @@ class NodeStateHeader:
             return FoundStateHeader(None, reason=error.problem)
 
     def _named_row(self, column: str, key: bytes) -> bytes | None:
-        return self._state_node(key) if column == "State" else self._row(_COLUMNS[column], key)
+        if column == "State":
+            return self._state_node(key)
+        # A node's rows name no layout by epoch.
+        return None if column == "ShardLayout" else self._row(_COLUMNS[column], key)
 
     def _row(self, column: str, key: bytes) -> bytes | None:
         return _first_row(self.readers, column, key)

@@ -117,7 +117,7 @@ class BuildPartTask:
             hashed_bytes=build.hashed_bytes,
             interior_sha256=interior_sha256,
             edge_sha256=hashlib.sha256(build.edge).hexdigest(),
-            kinds=_count_kinds(records),
+            kinds=count_kinds(records),
         )
         store.put(self.work.build_summary(part_id), json.dumps(asdict(summary)).encode())
         return summary
@@ -133,7 +133,7 @@ def _read_summary(document: dict[str, Any]) -> BuildSummary:
     )
 
 
-def _count_kinds(records: Sequence[pa.RecordBatch]) -> tuple[tuple[int, int, int], ...]:
+def count_kinds(records: Sequence[pa.RecordBatch]) -> tuple[tuple[int, int, int], ...]:
     """Count records and bytes by the first byte of the key, a record batch at a time."""
     counts, sizes = np.zeros(257, np.int64), np.zeros(257, np.int64)
     for batch in records:

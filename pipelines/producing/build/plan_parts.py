@@ -147,6 +147,18 @@ def _row_of(keys: pa.ChunkedArray, key: bytes) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class PartInterval:
+    """Which keys one state part holds."""
+
+    part_id: PartId
+    key_begin: bytes
+    """First key of the interval; empty for part 0."""
+    key_end: bytes | None
+    """First key after it; None at the right end."""
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
 class PartPlan:
     """What one state part consists of."""
 
@@ -166,6 +178,11 @@ class PartPlan:
     def records(self) -> int:
         """Rows in the interval."""
         return sum(span.stop - span.start for span in self.spans)
+
+    @property
+    def interval(self) -> PartInterval:
+        """Its keys."""
+        return PartInterval(self.part_id, self.key_begin, self.key_end, self.records)
 
 
 @dataclass(frozen=True, slots=True)

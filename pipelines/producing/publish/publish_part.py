@@ -11,13 +11,14 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.part_check import PartDigests, verify_part
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.producing.build.assemble import assemble_part, assemble_with
 from pipelines.producing.build.build_part import BuildPartTask, BuildSummary
-from pipelines.producing.build.plan_parts import PartPlan
+from pipelines.producing.build.plan_parts import PartInterval, PartPlan
 from pipelines.producing.build.work_folder import WorkFolder
 from pipelines.stores.compare_and_swap import swapped
 from pipelines.stores.open_store import open_store
@@ -35,11 +36,67 @@ from schemas.published.torrent import PartPieces
 class PublishedPart:
     """One part as it lies in the store."""
 
-    plan: PartPlan
+    interval: PartInterval
     digests: PartDigests
     pieces: PartPieces
     reused: bool
     """The object was already there, whole and right."""
+
+
+Judged = TypeVar("Judged")
+"""What is known of a part's object."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartPlace:
+    """Where one part is published."""
+
+    store_url: str
+    object_name: str
+    upload_limit_bytes_per_s: int | None = None
+    """Most bytes a second that this process puts; None for no limit."""
+
+    def put(self, make: Callable[[], tuple[bytes, Judged]], judge: Callable[[bytes], Judged]) -> tuple[Judged, bool]:
+        """Publish the part, made only where nothing right is there already; what is put is read back and compared.
+
+        Args:
+            make: the object, and what is known of it.
+            judge: what is known of an object that is there; raises IntegrityError where it is not this part.
+        Returns:
+            What is known of the object, and whether it was there.
+        Raises:
+            ObjectMismatchError: the store gave back other bytes than it was given.
+            ObjectExistsError: other producers were faster each time.
+            IntegrityError, StoreError: passed on.
+        """
+        store = open_store(self.store_url)
+        made = cache(make)
+
+        def needed(info: ObjectInfo | None) -> tuple[bytes | None, tuple[Judged] | None]:
+            # Where another producer was faster, what it left is judged like anything that is found.
+            existing = None if info is None else self._existing(store, judge)
+            if existing is not None:
+                return None, existing
+            keep_upload_limit(self.upload_limit_bytes_per_s, len(made()[0]))
+            return made()[0], None
+
+        reused = swapped(store, self.object_name, needed)
+        if reused is not None:
+            return *reused, True
+        data, known = made()
+        if not reads_back(store, self.object_name, data):
+            raise ObjectMismatchError(
+                problem="the store gave back other bytes than it was given",
+                where=f"{store.url}/{self.object_name}",
+                remedy="Run again; if it stays so, distrust the store.",
+            )
+        return known, False
+
+    def _existing(self, store: Store, judge: Callable[[bytes], Judged]) -> tuple[Judged] | None:
+        try:
+            return (judge(read_object(store, self.object_name, STORED_BYTES_MAX)),)
+        except (ObjectNotFoundError, IntegrityError):
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,27 +151,17 @@ class PublishPartTask:
             As `run`.
         """
         kernel = choose_kernel(self.kernel_name)
-        store = open_store(self.store_url)
-        made = cache(lambda: make(kernel))
 
-        def needed(info: ObjectInfo | None) -> tuple[bytes | None, PublishedPart | None]:
-            # Where another producer was faster, what it left is judged like anything that is found.
-            existing = None if info is None else self._existing(kernel, store)
-            if existing is not None:
-                return None, PublishedPart(self.plan, *existing, reused=True)
-            keep_upload_limit(self.upload_limit_bytes_per_s, len(made().data))
-            return made().data, None
+        def made() -> tuple[bytes, tuple[PartDigests, PartPieces, BuildSummary | None]]:
+            one = make(kernel)
+            return one.data, (one.digests, one.pieces, one.build)
 
-        reused = swapped(store, self.object_name, needed)
-        if reused is not None:
-            return reused, None
-        if not reads_back(store, self.object_name, made().data):
-            raise ObjectMismatchError(
-                problem="the store gave back other bytes than it was given",
-                where=f"{store.url}/{self.object_name}",
-                remedy="Run again; if it stays so, distrust the store.",
-            )
-        return PublishedPart(self.plan, made().digests, made().pieces, reused=False), made().build
+        def judge(data: bytes) -> tuple[PartDigests, PartPieces, BuildSummary | None]:
+            return *self._verified(kernel, data), None
+
+        place = PartPlace(self.store_url, self.object_name, self.upload_limit_bytes_per_s)
+        (digests, pieces, build), reused = place.put(made, judge)
+        return PublishedPart(self.plan.interval, digests, pieces, reused), build
 
     def _make(self, kernel: Kernel) -> MadePart:
         """Assemble, encode and validate the part. What is put was validated, and what is read back is compared with it byte by byte."""
@@ -145,12 +192,6 @@ class PublishPartTask:
 
     def _verified(self, kernel: Kernel, data: bytes) -> tuple[PartDigests, PartPieces]:
         return verify_part(kernel, data, self.encoding, self.state_root, self.plan.part_id, piece_length=self.piece_length)
-
-    def _existing(self, kernel: Kernel, store: Store) -> tuple[PartDigests, PartPieces] | None:
-        try:
-            return self._verified(kernel, read_object(store, self.object_name, STORED_BYTES_MAX))
-        except (ObjectNotFoundError, IntegrityError):
-            return None
 
 
 @dataclass(frozen=True, slots=True)

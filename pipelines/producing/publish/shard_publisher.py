@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from dataclasses import dataclass
 
 from pipelines.bittorrent.torrents import TorrentFile, build_torrent
 from pipelines.bucket.published_epoch import read_manifest, readable_statement
 from pipelines.dataset.dataset_header import VerifyStateHeader, why_unverified
 from pipelines.near.node.flat_state_source import FoundStateHeader
-from pipelines.producing.build_shard import BuiltShard
+from pipelines.producing.build.shard_state import Kinds, ShardState
 from pipelines.producing.publish.publish_part import PublishedPart, put_replacing
 from pipelines.producing.publish.signing import Signer, add_signatures, sign_payload
 from pipelines.stores.compare_and_swap import swapped
@@ -32,9 +31,9 @@ _UNFIT_HEADER = "the source's own does not fit the state root or the blocks"
 
 @dataclass(frozen=True, slots=True)
 class ProducedShard:
-    """A built shard whose parts are all stored and validated."""
+    """A shard whose parts are all stored and validated."""
 
-    built: BuiltShard
+    state: ShardState
     parts: tuple[PublishedPart, ...]
     header: FoundStateHeader
     """Verified in full, where there is one; the publisher only looks whether it is of this state."""
@@ -44,7 +43,7 @@ class ProducedShard:
     @property
     def shard_uid(self) -> ShardUId:
         """The shard."""
-        return self.built.planned.shard.shard_uid
+        return self.state.shard_uid
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +64,12 @@ class PublishedShard:
     @property
     def root_was_known(self) -> bool:
         """Whether the state root is the chain's word; else it is what the records hash to."""
-        return self.produced.built.root_was_known
+        return self.produced.state.root_was_known
 
     @property
     def memory_usage(self) -> int:
         """Of the state root."""
-        return self.produced.built.planned.memory_usage
+        return self.produced.state.memory_usage
 
     @property
     def parts(self) -> tuple[PublishedPart, ...]:
@@ -80,7 +79,7 @@ class PublishedShard:
     @property
     def records(self) -> int:
         """Records of all parts."""
-        return sum(part.plan.records for part in self.parts)
+        return sum(part.interval.records for part in self.parts)
 
     @property
     def record_bytes(self) -> int:
@@ -88,15 +87,9 @@ class PublishedShard:
         return sum(size for _, _, size in self.kinds)
 
     @property
-    def kinds(self) -> tuple[tuple[int, int, int], ...]:
-        """(first byte of the key or -1, records, bytes of keys and values), ascending."""
-        counts: Counter[int] = Counter()
-        sizes: Counter[int] = Counter()
-        for build in self.produced.built.builds:
-            for kind, count, size in build.kinds:
-                counts[kind] += count
-                sizes[kind] += size
-        return tuple((kind, counts[kind], sizes[kind]) for kind in sorted(counts))
+    def kinds(self) -> Kinds:
+        """Of all parts."""
+        return self.produced.state.kinds
 
     @property
     def stored_size(self) -> int:
@@ -148,12 +141,12 @@ class ShardPublisher:
         torrent = self._put_torrent(shard, missing)
         listing = ManifestShard(
             shard_uid=shard.shard_uid,
-            state_root=shard.built.state_root,
+            state_root=shard.state.state_root,
             num_parts=len(shard.parts),
             statement_sha256=statement.payload_sha256,
             parts=tuple(
                 ManifestPart(
-                    part.plan.part_id.idx,
+                    part.interval.part_id.idx,
                     part.digests.stored_size,
                     part.digests.stored_sha256,
                     part.pieces.v2_root.hex() if torrent is not None and part.pieces.v2_root else None,
@@ -227,9 +220,9 @@ class ShardPublisher:
         shard_id = shard.shard_uid.shard_id
         if not shard.parts:
             return None
-        files = [(part_file_name(part.plan.part_id), part.digests.stored_size, part.pieces) for part in shard.parts]
+        files = [(part_file_name(part.interval.part_id), part.digests.stored_size, part.pieces) for part in shard.parts]
         try:
-            torrent = build_torrent(shard_folder_name(shard_id), files, shard.built.planned.piece_length, self.web_seeds, self.trackers)
+            torrent = build_torrent(shard_folder_name(shard_id), files, shard.state.piece_length, self.web_seeds, self.trackers)
         except InvalidInputError as error:
             missing.append(MissingObject(MissingKind.TORRENT, error.problem, shard_id))
             return None
@@ -267,8 +260,8 @@ def _fits(context: EpochContext, shard: ProducedShard, header: bytes) -> bool:
 
     Source: nearcore core/primitives/src/state_sync.rs, ShardStateSyncResponseHeaderV2: state_root_node (node bytes, memory usage) is last.
     """
-    built = shard.built
-    ending = len(built.root_node).to_bytes(4, "little") + built.root_node + built.planned.memory_usage.to_bytes(8, "little")
+    state = shard.state
+    ending = len(state.root_node).to_bytes(4, "little") + state.root_node + state.memory_usage.to_bytes(8, "little")
     if not header.endswith(ending):
         return False
     if context.block_headers:
@@ -276,7 +269,7 @@ def _fits(context: EpochContext, shard: ProducedShard, header: bytes) -> bool:
             proven = prove_state_root(header, context.sync_hash, context.block_headers, f"state header of shard {shard.shard_uid}")
         except IntegrityError:
             return False
-        return proven.chunk.shard_id == shard.shard_uid.shard_id and proven.state_root == built.state_root
+        return proven.chunk.shard_id == shard.shard_uid.shard_id and proven.state_root == state.state_root
     return True
 
 
@@ -287,13 +280,17 @@ def _statement(context: EpochContext, shard: ProducedShard, header: bytes | None
         epoch_id=context.epoch_id,
         sync_hash=context.sync_hash,
         shard_uid=shard.shard_uid,
-        state_root=shard.built.state_root,
-        memory_usage=shard.built.planned.memory_usage,
+        state_root=shard.state.state_root,
+        memory_usage=shard.state.memory_usage,
         num_parts=len(shard.parts),
         header_sha256=None if header is None else hashlib.sha256(header).hexdigest(),
         parts=tuple(
             StatementPart(
-                part.plan.part_id.idx, part.plan.key_begin, part.plan.key_end, part.digests.decoded_size, part.digests.decoded_sha256
+                part.interval.part_id.idx,
+                part.interval.key_begin,
+                part.interval.key_end,
+                part.digests.decoded_size,
+                part.digests.decoded_sha256,
             )
             for part in shard.parts
         ),

@@ -85,7 +85,11 @@ impl MadeChain {
     }
 
     pub(super) fn put<T: BorshSerialize>(&mut self, kind: RowKind, key: &[u8], value: &T) {
-        self.rows.insert((kind.name(), key.to_vec()), borsh::to_vec(value).unwrap());
+        self.put_bytes(kind, key, borsh::to_vec(value).unwrap());
+    }
+
+    pub(super) fn put_bytes(&mut self, kind: RowKind, key: &[u8], row: Vec<u8>) {
+        self.rows.insert((kind.name(), key.to_vec()), row);
     }
 
     /// neard writes no row for a block without new chunks.
