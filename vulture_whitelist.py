@@ -104,3 +104,8 @@ ConnectionCls
 _read_status
 readinto
 readable
+
+# asyncio calls these of a protocol that brings its own buffer.
+_.get_buffer
+_.buffer_updated
+sizehint

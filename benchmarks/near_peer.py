@@ -98,7 +98,9 @@ _Measured = tuple[float, float, float, dict[int, tuple[float, float]]]
 
 def _mirror(bucket: Path, names: list[str], rounds: int, size: int) -> _Measured:
     limits = ("--requests-per-client", 1000, "--connections", 1000)
-    with _process("-c", "from jobs.cli import main; main()", "serve", bucket, "--listen", "127.0.0.1:0", "--json", *limits) as server:
+    with _process(
+        "-c", "from jobs.cli import main; main()", "serve", bucket, "--listen", "127.0.0.1:0", "--events", "-", *limits
+    ) as server:
         url = f"http://127.0.0.1:{_line(server, lambda line: line.get('event') == 'listening')['port']}"
         with urllib3.PoolManager(num_pools=1, maxsize=max(ASKERS)) as pool, ThreadPoolExecutor(max(ASKERS)) as threads:
 

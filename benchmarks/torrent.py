@@ -59,7 +59,7 @@ def measure(megabytes: int, folder: Path) -> list[Figure]:
     )
     floor_s = seconds_of(lambda: _copy(bucket / layout.shard_folder(0), folder / "copy"))
     figures = [Figure("floor: read, SHA-256, write", floor_s, size / floor_s / 1e6, 1.0)]
-    listen = ("--listen", "127.0.0.1:0", "--json")
+    listen = ("--listen", "127.0.0.1:0", "--events", "-")
     with ExitStack() as stack:
         seeder = stack.enter_context(_statecast("seed", bucket, "--data", folder / "seed", "--local", bucket, "--insecure", *listen))
         mirror = stack.enter_context(_statecast("serve", bucket, *listen))

@@ -12,7 +12,9 @@ import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
+
+import numpy as np
 
 from pipelines.nearpeer.handshake import Connected, DialerHandshake, ListenerHandshake, Outcome, TryAgain
 from schemas.errors import PeerProtocolError, TransientStoreError
@@ -36,7 +38,10 @@ BODY_TIMEOUT_S: Final = 120.0
 
 FRAMES_BEFORE_HANDSHAKE_MAX: Final = 16
 _SLICE_BYTES: Final = 1 << 20
-_READ_BYTES: Final = 1 << 16
+_ROOM_BYTES: Final = 8 << 20
+"""Room that is made for a frame before more of it has come: of address space; memory is taken as bytes come."""
+_ROOM_GROWTH: Final = 4
+"""How much room is made for a byte that has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class Connection:
         self.address = PeerAddress.of(host.split("%", 1)[0], port)
         """The other side's."""
 
-    async def read_frame(self, bytes_max: int, timeout_s: float | None = None) -> bytes | None:
+    async def read_frame(self, bytes_max: int, timeout_s: float | None = None) -> bytes | memoryview | None:
         """Return the next frame; None where the other side has closed.
 
         Args:
@@ -76,13 +81,16 @@ class Connection:
             size = int.from_bytes(head, "little")
             if size > bytes_max:
                 raise PeerProtocolError(problem=f"a frame of {size} bytes is over the limit of {bytes_max}", where=str(self.address))
-            frame = bytearray()
+            if not size:
+                return b""
             async with asyncio.timeout(BODY_TIMEOUT_S):
-                while len(frame) < size:
-                    piece = await self._reader.read(min(_READ_BYTES, size - len(frame)))
-                    if not piece:
-                        raise PeerProtocolError(problem="the connection ends within a frame", where=str(self.address))
-                    frame += piece
+                # What lies in the reader's buffer, or comes next: the whole of a small frame.
+                begin = await self._reader.read(size)
+                frame: bytes | memoryview = begin
+                if 0 < len(begin) < size:
+                    frame = await _Body(self._writer.transport, begin, size).rest()
+                if len(frame) < size:
+                    raise PeerProtocolError(problem="the connection ends within a frame", where=str(self.address))
         except asyncio.IncompleteReadError as error:
             if error.partial:
                 raise PeerProtocolError(problem="the connection ends within a frame", where=str(self.address)) from None
@@ -91,7 +99,7 @@ class Connection:
             raise TransientStoreError(problem="nothing came in time", where=str(self.address)) from None
         except OSError:
             return None
-        return bytes(frame)
+        return frame
 
     async def read_message(self, bytes_max: int, timeout_s: float | None = None) -> PeerMessage | None:
         """Return the next frame that is a message; None where the other side has closed. What is no message is ignored, as nearcore does.
@@ -171,6 +179,75 @@ class Connection:
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(1):
                 await self._writer.wait_closed()
+
+
+class _Body(asyncio.BufferedProtocol):
+    """The rest of a frame, received by the socket into the frame's own buffer; takes the place of a connection's protocol for so long.
+
+    A stream reader would copy each byte three times.
+
+    Args:
+        begin: what has come of the frame; the connection's own reader has nothing left.
+    """
+
+    def __init__(self, transport: asyncio.WriteTransport, begin: bytes, size: int) -> None:
+        self._transport, self._size = cast("asyncio.Transport", transport), size
+        self._room, self._filled = np.empty(min(size, _ROOM_BYTES), np.uint8), len(begin)
+        self._room[: len(begin)] = np.frombuffer(begin, np.uint8)
+        self._outer = cast("asyncio.Protocol", transport.get_protocol())
+        self._ended = asyncio.get_running_loop().create_future()
+
+    async def rest(self) -> memoryview:
+        """Return the frame; less of it where the connection ends before."""
+        self._transport.set_protocol(self)
+        try:
+            await self._ended
+        finally:
+            self._give_back()
+        return self._room.data[: self._filled]
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return room for what comes, and for nothing after the frame."""
+        if self._filled == len(self._room):
+            # A copy and not `ndarray.resize`, which fills what is new with zeros, and so takes its memory.
+            more = np.empty(min(self._size, _ROOM_GROWTH * self._filled), np.uint8)
+            more[: self._filled] = self._room
+            self._room = more
+        return self._room.data[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Count what came."""
+        self._filled += nbytes
+        if self._filled == self._size:
+            self._end()
+
+    def eof_received(self) -> bool | None:
+        """End, and tell the connection."""
+        self._end()
+        return self._outer.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End, and tell the connection."""
+        self._end()
+        self._outer.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Tell the connection."""
+        self._outer.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Tell the connection."""
+        self._outer.resume_writing()
+
+    def _end(self) -> None:
+        # At once: what comes next is the reader's.
+        self._give_back()
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    def _give_back(self) -> None:
+        if self._transport.get_protocol() is self:
+            self._transport.set_protocol(self._outer)
 
 
 async def dial(address: PeerAddress, handshake: DialerHandshake, clock: Callable[[], float]) -> tuple[Connection, Connected]:
