@@ -66,6 +66,25 @@ def apply(
 ) -> tuple[list[pa.RecordBatch], list[pa.RecordBatch]]:
     """Return batches of records and of referenced values."""
 
+def apply_counted(
+    partial_state: Buffer, state_root: bytes, part_id: int, num_parts: int, bucket_count: int
+) -> tuple[list[pa.RecordBatch], list[pa.RecordBatch]]:
+    """Return batches of records, and one a bucket of what is referred to, ascending by hash."""
+
+def flat_state_rows(records: pa.RecordBatch, prefix: bytes) -> list[tuple[bytes, bytes]]:
+    """Return rows of the FlatState column."""
+
+@final
+class StateRows:
+    """Nodes and values of several parts, merged into rows of the State column."""
+
+    def __new__(cls, batches: Sequence[pa.RecordBatch], prefix: bytes) -> StateRows: ...
+    def take(self, begin: int, count: int) -> tuple[list[tuple[bytes, bytes]], int, int]:
+        """Return some rows, the sum of their references, and where to go on."""
+
+def check_state_rows(rows: list[tuple[bytes, bytes]], prefix_bytes: int) -> int:
+    """Return the sum of their references; each hashes to its key and has one at least."""
+
 def compute_state_header(
     read_row: Callable[[str, bytes], bytes | None], sync_hash: bytes, shard_id: int, chain_id: str, genesis_layout: str | None
 ) -> bytes:

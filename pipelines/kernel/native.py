@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pyarrow as pa
 
-from pipelines.kernel.trie_kernel import AppliedPart, Build, Sealed, Structure
+from pipelines.kernel.trie_kernel import AppliedPart, Build, CountedPart, Sealed, Structure
 from schemas import errors
 from schemas.ids import CryptoHash, PartId
 from schemas.published.torrent import PartPieces
@@ -185,3 +185,11 @@ class NativeKernel:
 
             records, values = statecast_kernel.apply(partial_state, state_root, part_id.idx, part_id.total)
         return AppliedPart(records=tuple(records), values=tuple(values))
+
+    def apply_counted(self, partial_state: pa.Buffer, state_root: CryptoHash, part_id: PartId, bucket_count: int) -> CountedPart:
+        """See `Kernel.apply_counted`."""
+        with native_errors():
+            import statecast_kernel
+
+            records, references = statecast_kernel.apply_counted(partial_state, state_root, part_id.idx, part_id.total, bucket_count)
+        return CountedPart(records=tuple(records), references=tuple(references))

@@ -78,11 +78,13 @@ __all__ = [
     "NODE_MEMORY_USAGE",
     "PARTIAL_STATE_BYTES_MAX",
     "PARTIAL_STATE_ENTRIES_MAX",
+    "REFERENCES_SCHEMA",
     "STATE_PART_MEMORY_USAGE",
     "TRIE_DEPTH_MAX",
     "WALK_STEPS_MAX",
     "AppliedPart",
     "Build",
+    "CountedPart",
     "Kernel",
     "Sealed",
     "Structure",
@@ -147,6 +149,26 @@ class AppliedPart:
     records: tuple[pa.RecordBatch, ...]
     values: tuple[pa.RecordBatch, ...]
     """Referenced values, unique, ascending by hash."""
+
+
+REFERENCES_SCHEMA = pa.schema(
+    [
+        pa.field("hash", pa.binary(32), nullable=False),
+        pa.field("references", pa.int64(), nullable=False),
+        pa.field("payload", pa.binary(), nullable=False),
+    ]
+)
+"""Nodes and values with the references to them, ascending by hash."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountedPart:
+    """The records of a part, and how often each of its nodes and values is referred to."""
+
+    records: tuple[pa.RecordBatch, ...]
+    """As those of `AppliedPart`."""
+    references: tuple[pa.RecordBatch, ...]
+    """Of ``REFERENCES_SCHEMA``: what the part's key interval refers to, once each, a record batch a bucket of hashes."""
 
 
 class Kernel(Protocol):
@@ -266,5 +288,17 @@ class Kernel(Protocol):
         Raises:
             As `validate`.
         Source: nearcore core/store/src/trie/state_parts.rs, Trie::apply_state_part.
+        """
+        ...
+
+    def apply_counted(self, partial_state: pa.Buffer, state_root: CryptoHash, part_id: PartId, bucket_count: int) -> CountedPart:
+        """Validate a part, and return its records and how often its nodes and values are referred to.
+
+        What is counted is said in `pipelines.kernel.reference_counts`, and how hashes are divided among buckets.
+
+        Args:
+            bucket_count: from 1 to 65,536.
+        Raises:
+            As `validate`; PartLimitError: more than ``WALK_STEPS_MAX`` references.
         """
         ...

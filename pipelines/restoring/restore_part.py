@@ -5,35 +5,24 @@ The part is validated while it is applied. A node or value can also be in other 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.kernel.choice import choose_kernel
-from pipelines.kernel.trie_kernel import AppliedPart
+from pipelines.kernel.trie_kernel import REFERENCES_SCHEMA, CountedPart
 from pipelines.restoring.part_object import PartObject, located
-from pipelines.restoring.reference_counts import count_references
 from pipelines.restoring.restore_work import RestoreWork, read_summary, write_summary
 from pipelines.restoring.rocksdb_writer import UNFINISHED_SUFFIX, write_sorted_file, writing
+from pipelines.restoring.state_rows import flat_state_rows
 from pipelines.stores.durable_file import give_name
-from schemas.dataset.flat_state_value import encode_inlined, encode_ref
-from schemas.errors import IntegrityError, MissingTrieValueError
+from schemas.errors import IntegrityError
 from schemas.ids import ShardUId
 from schemas.json_document import FieldReader
 from schemas.nearcore.flat_state_limits import KEY_BYTES_MAX
-from schemas.nearcore.state_part import decode_partial_state
-
-REFERENCES_SCHEMA = pa.schema(
-    [
-        pa.field("hash", pa.binary(32), nullable=False),
-        pa.field("references", pa.int64(), nullable=False),
-        pa.field("payload", pa.binary(), nullable=False),
-    ]
-)
-"""Nodes and values of a part, ascending by hash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +61,12 @@ class RestorePartTask:
             return earlier
         decoded = self.part.read()
         try:
-            applied = choose_kernel(self.kernel_name).apply(decoded, self.part.state_root, self.part.part_id)
-            restored = self._restore(index, decoded, applied)
+            applied = choose_kernel(self.kernel_name).apply_counted(
+                decoded, self.part.state_root, self.part.part_id, self.work.bucket_count
+            )
         except IntegrityError as error:
             raise located(error, self.part.where) from None
+        restored = self._restore(index, decoded.size, applied)
         write_summary(
             self.work.part_summary(index),
             {
@@ -88,18 +79,14 @@ class RestorePartTask:
         )
         return restored
 
-    def _restore(self, index: int, decoded: pa.Buffer, applied: AppliedPart) -> RestoredPart:
+    def _restore(self, index: int, size: int, applied: CountedPart) -> RestoredPart:
         batches = [batch for batch in applied.records if batch.num_rows]
         first_key = batches[0].column(0)[0].as_py() if batches else None
         last_key = batches[-1].column(0)[batches[-1].num_rows - 1].as_py() if batches else None
-        counts: dict[bytes, int] = {}
-        entries: dict[bytes, bytes] = {}
-        if first_key is not None and last_key is not None:
-            entries = {sha256(entry).digest(): entry for entry in decode_partial_state(decoded)}
-            counts = count_references(lambda node_hash: _entry(entries, node_hash), self.part.state_root, first_key, last_key)
-        self._write_references(index, counts, entries)
-        records = write_sorted_file(self.work.flat(index), _flat_rows(self.shard_uid.to_bytes(), batches)).rows
-        return RestoredPart(records, first_key, last_key, sum(counts.values()), decoded.size)
+        references = sum(pc.sum(batch.column(1)).as_py() or 0 for batch in applied.references)
+        self._write_references(index, applied.references)
+        records = write_sorted_file(self.work.flat(index), flat_state_rows(batches, self.shard_uid.to_bytes())).rows
+        return RestoredPart(records, first_key, last_key, references, size)
 
     def _earlier(self, index: int) -> RestoredPart | None:
         earlier = read_summary(self.work.part_summary(index), _read_part)
@@ -107,22 +94,14 @@ class RestorePartTask:
             return None
         return None if earlier.records and not self.work.flat(index).exists() else earlier
 
-    def _write_references(self, index: int, counts: dict[bytes, int], entries: dict[bytes, bytes]) -> None:
+    def _write_references(self, index: int, buckets: Sequence[pa.RecordBatch]) -> None:
         path = self.work.references(index)
         unfinished = path.with_name(path.name + UNFINISHED_SUFFIX)
-        buckets: list[list[bytes]] = [[] for _ in range(self.work.bucket_count)]
-        for value_hash in sorted(counts):
-            buckets[self.work.bucket_of(value_hash)].append(value_hash)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with pa.OSFile(str(unfinished), "wb") as sink, pa.ipc.new_file(sink, REFERENCES_SCHEMA) as writer:
-                for hashes in buckets:
-                    columns = [
-                        pa.array(hashes, pa.binary(32)),
-                        pa.array([counts[value_hash] for value_hash in hashes], pa.int64()),
-                        pa.array([_entry(entries, value_hash) for value_hash in hashes], pa.binary()),
-                    ]
-                    writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=REFERENCES_SCHEMA))
+                for batch in buckets:
+                    writer.write_batch(batch)
             give_name(unfinished, path)
 
 
@@ -135,17 +114,3 @@ def _read_part(document: dict[str, Any]) -> RestoredPart:
         references=reader.number("references", 0, 2**63),
         size=reader.number("size", 0, 2**63),
     )
-
-
-def _entry(entries: dict[bytes, bytes], value_hash: bytes) -> bytes:
-    entry = entries.get(value_hash)
-    if entry is None:
-        raise MissingTrieValueError(problem="the part lacks a node or value of its key range", where=value_hash.hex())
-    return entry
-
-
-def _flat_rows(prefix: bytes, batches: Sequence[pa.RecordBatch]) -> Iterator[tuple[bytes, bytes]]:
-    for batch in batches:
-        keys, values, lengths, hashes = (column.to_pylist() for column in batch.columns)
-        for key, value, length, value_hash in zip(keys, values, lengths, hashes, strict=True):
-            yield prefix + key, encode_ref(length, value_hash) if value is None else encode_inlined(value)

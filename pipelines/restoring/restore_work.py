@@ -72,12 +72,8 @@ class RestoreWork:
         """Summary of a bucket."""
         return Path(self.folder, f"state-{bucket:04d}.json")
 
-    def bucket_of(self, value_hash: bytes) -> int:
-        """Return the bucket that a hash belongs to; buckets ascend with the hashes."""
-        return int.from_bytes(value_hash[:2], "big") * self.bucket_count >> 16
-
     def bucket_begin(self, bucket: int) -> bytes:
-        """Return the first two bytes of the least hash of a bucket."""
+        """Return the first two bytes of the least hash of a bucket, as `pipelines.kernel.reference_counts.bucket_of` divides them."""
         return (-(-(bucket << 16) // self.bucket_count)).to_bytes(2, "big")
 
 

@@ -6,22 +6,25 @@ counted again. For each bucket: every State row hashes to its key and has a coun
 
 from __future__ import annotations
 
-import hashlib
-import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.kernel.choice import choose_kernel
+from pipelines.kernel.reference_counts import count_references
+from pipelines.near.node.flat_state_rows import decode_rows
 from pipelines.near.node.node_columns import FLAT_STATE, STATE
 from pipelines.near.node.rocksdb_reader import RocksDbReader, cached_reader
-from pipelines.restoring.reference_counts import count_references
 from pipelines.restoring.restore_work import RestoreWork
-from schemas.dataset.flat_state_value import decode_records
+from pipelines.restoring.state_rows import STATE_COUNT_BYTES, check_state_rows
 from schemas.errors import ValueMismatchError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.nearcore.flat_state_limits import KEY_BYTES_MAX
 
 _COLUMNS = (FLAT_STATE, STATE)
+
+RECORD_BATCH_BYTES_MAX = 4 << 20
+"""Bytes of a record batch of what is hashed again, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,10 @@ class VerifyRangeTask:
         prefix = self.shard_uid.to_bytes()
         begin = prefix if self.left_key is None else prefix + self.first_key
         end = prefix + (b"\xff" * (KEY_BYTES_MAX + 1) if self.right_key is None else self.right_key)
-        batches = []
-        for rows in reader.scan(FLAT_STATE, begin, end):
-            keys, values = zip(*rows, strict=True)
-            batches.append(decode_records(keys, values, len(prefix), f"FlatState of shard {self.shard_uid}, {self.database}"))
+        where = f"FlatState of shard {self.shard_uid}, {self.database}"
+        batches = list(decode_rows(reader.scan(FLAT_STATE, begin, end), len(prefix), RECORD_BATCH_BYTES_MAX, where))
         built = choose_kernel(self.kernel_name).build(batches, (), self.left_key, self.right_key, keep_interior=False)
-        counts = count_references(lambda node_hash: _payload(reader, prefix, node_hash), self.state_root, self.first_key, self.last_key)
+        counts = count_references(lambda hashes: _payloads(reader, prefix, hashes), self.state_root, self.first_key, self.last_key)
         return VerifiedRange(built.edge, sum(batch.num_rows for batch in batches), sum(counts.values()))
 
 
@@ -99,22 +100,17 @@ class VerifyBucketTask:
         end = prefix + (b"\xff" * 33 if last else self.work.bucket_begin(self.bucket + 1))
         count, total = 0, 0
         for rows in reader.scan(STATE, begin, end):
-            for key, row in rows:
-                total += _split_row(row, key[len(prefix) :], self.database)[1]
+            total += check_state_rows(rows, len(prefix), self.database)
             count += len(rows)
         return VerifiedBucket(count, total)
 
 
-def _payload(reader: RocksDbReader, prefix: bytes, value_hash: bytes) -> bytes:
-    row = reader.get(STATE, prefix + value_hash)
-    if row is None:
-        raise ValueMismatchError(problem=f"the State row {value_hash.hex()} is missing", where=str(reader.folder))
-    return _split_row(row, value_hash, str(reader.folder))[0]
-
-
-def _split_row(row: bytes, value_hash: bytes, where: str) -> tuple[bytes, int]:
-    """Take a row of State apart that has nothing pending."""
-    payload, references = row[:-8], struct.unpack("<q", row[-8:])[0] if len(row) >= 8 else 0
-    if references < 1 or hashlib.sha256(payload).digest() != value_hash:
-        raise ValueMismatchError(problem=f"the State row {value_hash.hex()} does not hash to its key, or has no references", where=where)
-    return payload, references
+def _payloads(reader: RocksDbReader, prefix: bytes, hashes: Sequence[bytes]) -> list[bytes]:
+    keys = [prefix + value_hash for value_hash in hashes]
+    rows = []
+    for key, row in zip(keys, reader.get_many(STATE, keys), strict=True):
+        if row is None:
+            raise ValueMismatchError(problem=f"the State row {key[len(prefix) :].hex()} is missing", where=str(reader.folder))
+        rows.append((key, row))
+    check_state_rows(rows, len(prefix), str(reader.folder))
+    return [row[:-STATE_COUNT_BYTES] for _, row in rows]

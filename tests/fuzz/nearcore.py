@@ -17,6 +17,7 @@ from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.edge import decode_edge, encode_edge
 from pipelines.kernel.native import is_available
 from pipelines.kernel.reference import ReferenceKernel
+from pipelines.kernel.reference_counts import node_references
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.near.epoch.node_context import epoch_context_from_node
 from pipelines.near.epoch.rpc_client import RpcClient, _PassingError
@@ -25,8 +26,7 @@ from pipelines.near.node.native_state_header import ReadRow, verify_state_header
 from pipelines.near.node.node_columns import BLOCK, BLOCK_HEADER, EPOCH_INFO
 from pipelines.near.node.node_state_header import open_state_header
 from pipelines.near.node.rocksdb_reader import MERGE_DELIMITER, RocksDbReader
-from pipelines.restoring.reference_counts import node_references
-from pipelines.restoring.verify_database import _split_row
+from pipelines.restoring.state_rows import check_state_rows
 from schemas.dataset.decoded_record import decode_record
 from schemas.dataset.flat_state import RECORD_SCHEMA
 from schemas.dataset.flat_state_value import decode_records, encode_inlined, encode_ref
@@ -467,7 +467,7 @@ def _trie_nodes() -> list[bytes]:
 def _state_row(data: bytes) -> object:
     wanted = sha256(b"payload").digest()
     find_payload(data, wanted, MERGE_DELIMITER)
-    return _split_row(data, wanted, "fuzz")
+    return check_state_rows([(wanted, data)], 0, "fuzz")
 
 
 def _json(data: bytes) -> object:
@@ -566,7 +566,7 @@ def decoders() -> tuple[Decoder, ...]:
             "row of state",
             _state_row,
             lambda: [b"payload" + (1).to_bytes(8, "little")],
-            (find_payload, _split_row),
+            (find_payload, check_state_rows),
         ),
         Decoder("account", _account, _accounts, (decode_account,)),
         Decoder("access key", _access_key, _access_keys, (decode_access_key,)),

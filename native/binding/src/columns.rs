@@ -1,8 +1,8 @@
 //! Arrow columns and buffers of Python, borrowed as slices.
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::UInt32Type;
-use arrow_array::{Array, ArrayRef, BinaryArray, FixedSizeBinaryArray, RecordBatch, UInt32Array, make_array};
+use arrow_array::types::{Int64Type, UInt32Type};
+use arrow_array::{Array, ArrayRef, BinaryArray, FixedSizeBinaryArray, Int64Array, RecordBatch, UInt32Array, make_array};
 use arrow_data::ArrayData;
 use arrow_pyarrow::FromPyArrow;
 use pyo3::buffer::PyUntypedBuffer;
@@ -143,6 +143,44 @@ impl ValueColumns {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Hash, &[u8])> {
         (0..self.values.len()).map(|row| (hash_at(&self.hashes, row), self.values.value(row)))
+    }
+}
+
+/// A record batch of nodes and values with their references.
+pub(crate) struct ReferenceColumns {
+    hashes: FixedSizeBinaryArray,
+    references: Int64Array,
+    payloads: BinaryArray,
+}
+
+impl ReferenceColumns {
+    pub(crate) fn from_python(batch: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let batch = RecordBatch::from_pyarrow_bound(batch)?;
+        let hashes = column(&batch, "hash")?;
+        let sized = hashes.as_fixed_size_binary_opt().filter(|found| found.value_length() == HASH_BYTES);
+        let references = column(&batch, "references")?;
+        let counts = references.as_primitive_opt::<Int64Type>().ok_or_else(|| wrong_type("references", &references))?;
+        Ok(Self {
+            hashes: without_nulls(sized.ok_or_else(|| wrong_type("hash", &hashes))?, "hash")?,
+            references: without_nulls(counts, "references")?,
+            payloads: without_nulls(&binary(&batch, "payload")?, "payload")?,
+        })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.hashes.len()
+    }
+
+    pub(crate) fn hash(&self, row: usize) -> &Hash {
+        hash_at(&self.hashes, row)
+    }
+
+    pub(crate) fn references(&self, row: usize) -> i64 {
+        self.references.value(row)
+    }
+
+    pub(crate) fn payload(&self, row: usize) -> &[u8] {
+        self.payloads.value(row)
     }
 }
 

@@ -9,6 +9,7 @@ mod errors;
 mod flat_state;
 mod outputs;
 mod state_header;
+mod state_rows;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
@@ -139,6 +140,25 @@ fn apply(
     Ok((outputs::to_pyarrow(py, records)?, outputs::to_pyarrow(py, values)?))
 }
 
+/// apply_counted(partial_state, state_root, part_id, num_parts, bucket_count) -> (record batches, reference batches)
+#[pyfunction]
+fn apply_counted(
+    py: Python<'_>,
+    partial_state: &Bound<'_, PyAny>,
+    state_root: &[u8],
+    part_id: u64,
+    num_parts: u64,
+    bucket_count: usize,
+) -> PyResult<(Batches, Batches)> {
+    let part = Bytes::new(partial_state)?;
+    let root = hash_of(state_root)?;
+    let (records, references) = guarded(py, || {
+        let (applied, counts) = statecast_trie::apply_counted(part.as_slice(), &root, part_id, num_parts)?;
+        Ok((outputs::record_batches(&applied), outputs::reference_batches(&applied, &counts, bucket_count)))
+    })?;
+    Ok((outputs::to_pyarrow(py, records)?, outputs::to_pyarrow(py, references)?))
+}
+
 /// sha256_floor(items): hash each item, one after the other on one core, and forget the hashes.
 ///
 /// What any kernel at least has to spend on these bytes; benchmarks divide by it. `items` is an Arrow binary array or a list of
@@ -185,6 +205,8 @@ fn statecast_kernel(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(digest_object, module)?)?;
     module.add_function(wrap_pyfunction!(apply, module)?)?;
     module.add_function(wrap_pyfunction!(sha256_floor, module)?)?;
+    module.add_function(wrap_pyfunction!(apply_counted, module)?)?;
     state_header::register(module)?;
+    state_rows::register(module)?;
     Ok(())
 }

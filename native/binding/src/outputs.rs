@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
 
-use arrow_array::builder::{BinaryBuilder, FixedSizeBinaryBuilder, UInt32Builder};
+use arrow_array::builder::{BinaryBuilder, FixedSizeBinaryBuilder, Int64Builder, UInt32Builder};
 use arrow_array::{Array, RecordBatch, UInt64Array};
 use arrow_pyarrow::ToPyArrow;
 use arrow_schema::{DataType, Field, Schema};
@@ -111,22 +111,28 @@ fn batches<T>(items: &[T], size: impl Fn(&T) -> usize) -> Vec<&[T]> {
 
 pub(crate) fn record_batches(applied: &Applied<'_>) -> Vec<RecordBatch> {
     let schema = record_schema();
-    let runs = batches(&applied.records, |record| record.key.len() + applied.entries[record.entry as usize].len());
-    let batch = |run: &[statecast_trie::AppliedRecord]| {
-        let mut keys = BinaryBuilder::new();
-        let mut values = BinaryBuilder::new();
+    let rows: Vec<usize> = (0..applied.records.len()).collect();
+    let value_of = |row: usize| {
+        let entry = applied.records[row].entry as usize;
+        (entry, applied.entries[entry])
+    };
+    let inlined_bytes = |row: usize| Some(value_of(row).1.len()).filter(|_| Applied::is_inlined(value_of(row).1)).unwrap_or(0);
+    let runs = batches(&rows, |&row| applied.key(row).len() + value_of(row).1.len());
+    let batch = |run: &[usize]| {
+        let mut keys = BinaryBuilder::with_capacity(run.len(), run.iter().map(|&row| applied.key(row).len()).sum());
+        let mut values = BinaryBuilder::with_capacity(run.len(), run.iter().map(|&row| inlined_bytes(row)).sum());
         let mut lengths = UInt32Builder::with_capacity(run.len());
         let mut hashes = FixedSizeBinaryBuilder::with_capacity(run.len(), HASH_BYTES);
-        for record in run {
-            let value = applied.entries[record.entry as usize];
-            keys.append_value(&record.key);
+        for &row in run {
+            let (entry, value) = value_of(row);
+            keys.append_value(applied.key(row));
             lengths.append_value(value.len() as u32);
             if Applied::is_inlined(value) {
                 values.append_value(value);
                 hashes.append_null();
             } else {
                 values.append_null();
-                hashes.append_value(applied.hashes[record.entry as usize]).expect("a hash has 32 bytes");
+                hashes.append_value(applied.hashes[entry]).expect("a hash has 32 bytes");
             }
         }
         let columns: Vec<Arc<dyn Array>> =
@@ -150,6 +156,39 @@ pub(crate) fn value_batches(applied: &Applied<'_>) -> Vec<RecordBatch> {
         RecordBatch::try_new(schema.clone(), columns).expect("the columns are those of the schema")
     };
     runs.into_iter().map(batch).collect()
+}
+
+/// Entries that are referred to, ascending by hash, with their counts: a record batch a bucket of hashes.
+pub(crate) fn reference_batches(applied: &Applied<'_>, counts: &[u64], bucket_count: usize) -> Vec<RecordBatch> {
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("hash", DataType::FixedSizeBinary(HASH_BYTES), false),
+        Field::new("references", DataType::Int64, false),
+        Field::new("payload", DataType::Binary, false),
+    ]));
+    let mut referred: Vec<(u64, usize)> = counts
+        .iter()
+        .enumerate()
+        .filter(|(_, count)| **count > 0)
+        .map(|(entry, _)| (u64::from_be_bytes(*applied.hashes[entry].first_chunk().expect("32 bytes")), entry))
+        .collect();
+    referred.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| applied.hashes[a.1].cmp(&applied.hashes[b.1])));
+    let bucket_of = |head: u64| ((head >> 48) as usize * bucket_count) >> 16;
+    let mut rest = &referred[..];
+    let batch = |bucket: usize| {
+        let run;
+        (run, rest) = rest.split_at(rest.partition_point(|&(head, _)| bucket_of(head) <= bucket));
+        let mut hashes = FixedSizeBinaryBuilder::with_capacity(run.len(), HASH_BYTES);
+        let mut references = Int64Builder::with_capacity(run.len());
+        let mut payloads = BinaryBuilder::with_capacity(run.len(), run.iter().map(|&(_, entry)| applied.entries[entry].len()).sum());
+        for &(_, entry) in run {
+            hashes.append_value(applied.hashes[entry]).expect("a hash has 32 bytes");
+            references.append_value(counts[entry] as i64);
+            payloads.append_value(applied.entries[entry]);
+        }
+        let columns: Vec<Arc<dyn Array>> = vec![Arc::new(hashes.finish()), Arc::new(references.finish()), Arc::new(payloads.finish())];
+        RecordBatch::try_new(schema.clone(), columns).expect("the columns are those of the schema")
+    };
+    (0..bucket_count).map(batch).collect()
 }
 
 pub(crate) fn to_pyarrow(py: Python<'_>, batches: Vec<RecordBatch>) -> PyResult<Vec<Py<PyAny>>> {

@@ -20,11 +20,12 @@ mod node;
 mod open_nodes;
 mod part_entries;
 mod partial_state;
+mod references;
 mod seal;
 mod validate;
 mod walk;
 
-pub use apply::{Applied, AppliedRecord, apply};
+pub use apply::{Applied, AppliedRecord, apply, apply_counted};
 pub use build::{Build, Structure, ValueSource, build, structure};
 pub use error::{ErrorKind, TrieError};
 pub use limits::*;

@@ -237,6 +237,7 @@ struct IntervalWalk<'a, 'e> {
 impl<'a> IntervalWalk<'a, '_> {
     fn push(&mut self, entries: &Entries<'a>, position: u32) -> Result<Node<'a>> {
         let node = entries.node(position)?;
+        entries.touch_below(position);
         let children = if let NodeKind::Branch { bitmap, .. } = node.kind { bitmap } else { 0 };
         self.trail.push(Crumb { node, position, depth: self.path.nibbles.len(), at_node: true, children });
         // Extensions of no nibbles would lengthen the trail without lengthening the path.

@@ -13,7 +13,8 @@ from pipelines.kernel.reference.building import build_range
 from pipelines.kernel.reference.merging import merge_edges, seal_edges
 from pipelines.kernel.reference.reading import read_keys, read_value_lengths, read_values
 from pipelines.kernel.reference.walking import PartEntries, walk_part
-from pipelines.kernel.trie_kernel import AppliedPart, Build, Sealed, Structure
+from pipelines.kernel.reference_counts import bucket_of, count_references
+from pipelines.kernel.trie_kernel import REFERENCES_SCHEMA, AppliedPart, Build, CountedPart, Sealed, Structure
 from schemas.dataset.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
 from schemas.errors import MalformedPartError
 from schemas.ids import CryptoHash, PartId
@@ -111,6 +112,21 @@ class ReferenceKernel:
         records = tuple(_record_batches(record_rows(), RECORD_SCHEMA))
         value_rows = ((len(value), {"value_hash": value_hash, "value": value}) for value_hash, value in sorted(referenced.items()))
         return AppliedPart(records=records, values=tuple(_record_batches(value_rows, VALUE_SCHEMA)))
+
+    def apply_counted(self, partial_state: pa.Buffer, state_root: CryptoHash, part_id: PartId, bucket_count: int) -> CountedPart:
+        """Validate a part, return its records and count references: see `Kernel.apply_counted`."""
+        applied = self.apply(partial_state, state_root, part_id)
+        batches = [batch for batch in applied.records if batch.num_rows]
+        buckets: list[list[dict[str, object]]] = [[] for _ in range(bucket_count)]
+        if batches:
+            entries = {sha256(entry).digest(): entry for entry in decode_partial_state(partial_state)}
+            first_key, last_key = batches[0].column(0)[0].as_py(), batches[-1].column(0)[batches[-1].num_rows - 1].as_py()
+            counts = count_references(lambda hashes: [entries[one] for one in hashes], state_root, first_key, last_key)
+            for value_hash, count in sorted(counts.items()):
+                row: dict[str, object] = {"hash": value_hash, "references": count, "payload": entries[value_hash]}
+                buckets[bucket_of(value_hash, bucket_count)].append(row)
+        references = tuple(pa.RecordBatch.from_pylist(rows, schema=REFERENCES_SCHEMA) for rows in buckets)
+        return CountedPart(records=applied.records, references=references)
 
 
 def _record_batches(sized_rows: Iterator[tuple[int, Mapping[str, object]]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:

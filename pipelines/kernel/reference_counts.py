@@ -13,7 +13,7 @@ Source: nearcore core/store/src/trie/state_parts.rs, Trie::apply_state_part_impl
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from pipelines.kernel.trie_kernel import WALK_STEPS_MAX
@@ -21,8 +21,11 @@ from schemas.errors import MalformedNodeError, PartLimitError
 from schemas.ids import HASH_BYTES, CryptoHash
 from schemas.nearcore.trie_node import BranchNode, ExtensionNode, LeafNode, decode_nibbles, decode_trie_node, key_to_nibbles
 
-ReadNode = Callable[[bytes], bytes]
-"""Returns the bytes of a node by its hash; raises an IntegrityError when they are not there."""
+ReadNodes = Callable[[Sequence[bytes]], Sequence[bytes]]
+"""Returns the bytes of nodes by their hashes, in their order; raises an IntegrityError when one is not there."""
+
+NODES_READ_TOGETHER: Final = 8192
+"""Most nodes that are asked for at once: a database finds adjacent hashes with less work."""
 
 _LEAF: Final = 0
 _BRANCH: Final = 1
@@ -31,7 +34,7 @@ _EXTENSION: Final = 3
 _VALUE_REF_BYTES: Final = 4 + HASH_BYTES
 
 
-def count_references(read: ReadNode, state_root: CryptoHash, first_key: bytes, last_key: bytes) -> dict[bytes, int]:
+def count_references(read: ReadNodes, state_root: CryptoHash, first_key: bytes, last_key: bytes) -> dict[bytes, int]:
     """Count the references to the nodes and values of a key range.
 
     Args:
@@ -61,7 +64,7 @@ def count_references(read: ReadNode, state_root: CryptoHash, first_key: bytes, l
             continue
         if not before_first or len(position) >= own_depth:
             counts[node_hash] = counts.get(node_hash, 0) + 1
-        match decode_trie_node(read(node_hash)).node:
+        match decode_trie_node(read([node_hash])[0]).node:
             case LeafNode(_, value):
                 counts[value.hash] = counts.get(value.hash, 0) + 1
             case ExtensionNode(encoded, child):
@@ -74,11 +77,16 @@ def count_references(read: ReadNode, state_root: CryptoHash, first_key: bytes, l
     return counts
 
 
-def _own_depth(read: ReadNode, state_root: CryptoHash, first: bytes) -> int:
+def bucket_of(value_hash: bytes, bucket_count: int) -> int:
+    """Return which of some buckets, which ascend with the hashes and are about alike, a hash belongs to."""
+    return int.from_bytes(value_hash[:2], "big") * bucket_count >> 16
+
+
+def _own_depth(read: ReadNodes, state_root: CryptoHash, first: bytes) -> int:
     """Return from which depth on the nodes on the way to the first key have no earlier key under them."""
     position, node_hash, own_depth = b"", bytes(state_root), 0
     while True:
-        match decode_trie_node(read(node_hash)).node:
+        match decode_trie_node(read([node_hash])[0]).node:
             case LeafNode():
                 return own_depth
             case ExtensionNode(encoded, child):
@@ -94,17 +102,19 @@ def _own_depth(read: ReadNode, state_root: CryptoHash, first: bytes) -> int:
                 position, node_hash = position + bytes([index]), children[index]
 
 
-def _count_subtrees(read: ReadNode, to_visit: list[bytes], counts: dict[bytes, int]) -> None:
+def _count_subtrees(read: ReadNodes, to_visit: list[bytes], counts: dict[bytes, int]) -> None:
     """Count whole subtrees, where no key need be looked at: nearly all of a range, so this is the loop that must be quick."""
     steps = 0
     while to_visit:
-        node_hash = to_visit.pop()
-        counts[node_hash] = counts.get(node_hash, 0) + 1
-        value_hash, children = node_references(read(node_hash))
-        if value_hash is not None:
-            counts[value_hash] = counts.get(value_hash, 0) + 1
-        to_visit += children
-        steps += 1
+        hashes = sorted(to_visit[-NODES_READ_TOGETHER:])
+        del to_visit[-NODES_READ_TOGETHER:]
+        for node_hash, node in zip(hashes, read(hashes), strict=True):
+            counts[node_hash] = counts.get(node_hash, 0) + 1
+            value_hash, children = node_references(node)
+            if value_hash is not None:
+                counts[value_hash] = counts.get(value_hash, 0) + 1
+            to_visit += children
+        steps += len(hashes)
         if steps > WALK_STEPS_MAX:
             raise PartLimitError(problem=f"a key range has more than {WALK_STEPS_MAX} nodes")
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.kernel.reference import ReferenceKernel
-from pipelines.restoring.reference_counts import count_references, node_references
+from pipelines.kernel.reference_counts import ReadNodes, bucket_of, count_references, node_references
+from pipelines.kernel.trie_kernel import REFERENCES_SCHEMA, Kernel
 from schemas.errors import MalformedNodeError
 from schemas.ids import CryptoHash, PartId
 from schemas.nearcore.state_part import decode_partial_state
@@ -27,6 +28,11 @@ STATES = st.builds(
     st.lists(st.binary(max_size=2), min_size=1, unique=True),
     st.lists(st.sampled_from([b"", b"x", b"y", b"z" * 5000]), min_size=1, max_size=6),
 ).filter(bool)
+
+
+def reading(entries: dict[bytes, bytes]) -> ReadNodes:
+    """Return what reads nodes out of these."""
+    return lambda hashes: [entries[one] for one in hashes]
 
 
 def trie_of(pairs: Pairs) -> tuple[CryptoHash, dict[bytes, bytes]]:
@@ -55,7 +61,7 @@ def counted_by_walking(entries: dict[bytes, bytes], node_hash: bytes) -> Counter
 def test_a_whole_trie_is_counted_as_a_tree(pairs: Pairs) -> None:
     """Every node has one reference a parent, the root one more, every value one a key."""
     root, entries = trie_of(pairs)
-    counts = count_references(entries.__getitem__, root, pairs[0][0], pairs[-1][0])
+    counts = count_references(reading(entries), root, pairs[0][0], pairs[-1][0])
     assert counts == counted_by_walking(entries, root)
     assert set(counts) == set(entries)
 
@@ -67,7 +73,7 @@ def test_the_counts_of_adjacent_ranges_add_up(pairs: Pairs, cuts: list[int]) -> 
     starts = sorted({0, *(cut % len(pairs) for cut in cuts)})
     total: Counter[bytes] = Counter()
     for start, stop in zip(starts, [*starts[1:], len(pairs)], strict=True):
-        total += Counter(count_references(entries.__getitem__, root, pairs[start][0], pairs[stop - 1][0]))
+        total += Counter(count_references(reading(entries), root, pairs[start][0], pairs[stop - 1][0]))
     assert total == counted_by_walking(entries, root)
 
 
@@ -82,7 +88,28 @@ def test_a_part_holds_all_that_its_range_counts(pairs: Pairs, num_parts: int) ->
             key for batch in kernel.apply(part, parts.state_root, PartId(index, num_parts)).records for key in batch.column(0).to_pylist()
         ]
         if keys:
-            assert set(count_references(entries.__getitem__, parts.state_root, keys[0], keys[-1])) <= set(entries)
+            assert set(count_references(reading(entries), parts.state_root, keys[0], keys[-1])) <= set(entries)
+
+
+@given(STATES, st.integers(min_value=1, max_value=4), st.integers(min_value=1, max_value=3))
+def test_both_kernels_count_a_part_that_they_apply(native_kernel: Kernel, pairs: Pairs, num_parts: int, bucket_count: int) -> None:
+    """The same records, and in each bucket the same nodes and values with the same counts; those of all parts are the trie's."""
+    parts = parts_of(ReferenceKernel(), pairs, num_parts)
+    total: Counter[bytes] = Counter()
+    for index, part in enumerate(parts.parts):
+        asked = part, parts.state_root, PartId(index, num_parts), bucket_count
+        ours, theirs = ReferenceKernel().apply_counted(*asked), native_kernel.apply_counted(*asked)
+        assert [batch.to_pylist() for batch in ours.references] == [batch.to_pylist() for batch in theirs.references]
+        assert [row for batch in ours.records for row in batch.to_pylist()] == [
+            row for batch in theirs.records for row in batch.to_pylist()
+        ]
+        for bucket, batch in enumerate(theirs.references):
+            assert batch.schema == REFERENCES_SCHEMA
+            for row in batch.to_pylist():
+                assert bucket_of(row["hash"], bucket_count) == bucket and sha256(row["payload"]).digest() == row["hash"]
+                total[row["hash"]] += row["references"]
+    root, entries = trie_of(pairs)
+    assert total == counted_by_walking(entries, root)
 
 
 @given(STATES)
