@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
@@ -10,13 +11,14 @@ from pathlib import Path
 import pyarrow as pa
 import statecast_kernel
 import zstandard
-from rocksdict import AccessType, Options, Rdict, ReadOptions
+from rocksdict import AccessType, DBCompressionType, Options, Rdict, ReadOptions, SstFileWriter
 
 from benchmarks.synthetic_state import SHARD_UID, SyntheticState
 from pipelines.dataset.arrow_dataset import ShardDataset
 from pipelines.near.node.node_columns import FLAT_STATE, STATE
 from schemas.dataset.flat_state import OWN_VALUE_SCHEMA, RECORD_SCHEMA, VALUE_SCHEMA
 from schemas.nearcore.state_part import decode_partial_state
+from schemas.published.torrent import piece_hashes
 
 READAHEAD_BYTES = 4 << 20
 
@@ -72,6 +74,33 @@ def part_entries(partial_state: pa.Buffer) -> pa.BinaryArray:
 def hash_all(strings: pa.BinaryArray) -> None:
     """Hash each string with the kernel's own SHA-256, on one core."""
     statecast_kernel.sha256_floor(strings)
+
+
+def digest_once(data: bytes, piece_length: int) -> None:
+    """Hash an object once, and its pieces once for each version of torrents."""
+    hashlib.sha256(data).digest()
+    piece_hashes(data, piece_length)
+
+
+def write_once(data: bytes, path: Path) -> None:
+    """Write a file and have the disk confirm it."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.unlink(path)
+
+
+def write_table_file(rows: Sequence[tuple[bytes, bytes]], path: Path) -> None:
+    """Write rows into an SST file through rocksdict, with the compression of a restored database."""
+    options = Options(raw_mode=True)
+    options.set_compression_type(DBCompressionType.lz4())
+    writer = SstFileWriter(options=options)
+    writer.open(str(path))
+    for key, row in rows:
+        writer[key] = row
+    writer.finish()
+    os.unlink(path)
 
 
 def compress_once(data: pa.Buffer, level: int) -> None:

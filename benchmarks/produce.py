@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.folder import benchmark_folder
+from benchmarks.ledger import measure_ledger
 from benchmarks.measure import usable_cores
 from benchmarks.scaling import measure_scaling
 from benchmarks.stage_results import Results, ScalingFigure
@@ -59,6 +60,7 @@ def run_benchmark(folder: Path, records: int, seed: int, cores: Sequence[int], r
         results, _ = time_stages(state, folder / "stages", repeats)
     finally:
         shutil.rmtree(folder / "stages", ignore_errors=True)
+    results.ledger.extend(measure_ledger(state, folder / "ledger", _range_bytes(state, 1)))
     smaller = synthetic_state(folder, max(records // SMALLER_STATE, RECORDS_MIN), seed)
     for one in (smaller, state):
         results.memory.extend(measure_memory(one, folder / "memory", _range_bytes(one, 1)))

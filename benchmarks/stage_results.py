@@ -53,6 +53,20 @@ class MemoryFigure:
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One pass over bytes, in one stage."""
+
+    stage: str
+    kind: str
+    """``read``, ``copied``, ``hashed``, ``compressed``, ``decompressed``, ``compared`` or ``written``."""
+    what: str
+    bytes_per_record: float
+    times: float
+    """To the bytes that come from the node's database."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ScalingFigure:
     """One whole run on Ray."""
 
@@ -83,6 +97,7 @@ class Results:
     largest_part_bytes: int
     stages: list[StageFigure]
     memory: list[MemoryFigure] = field(default_factory=list)
+    ledger: list[LedgerRow] = field(default_factory=list)
     scaling: list[ScalingFigure] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
 

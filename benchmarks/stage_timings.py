@@ -1,8 +1,8 @@
 """Times each stage of a run on one core against its floor, in one process.
 
 A stage is timed twice where that tells something: as the kernel alone, on record batches that are already in memory, and as the
-tasks that a run consists of, with all their reading and storing. What only computes is timed in processor seconds, as are its
-floors; export and tasks wait for disks, and are timed by the clock on the wall.
+tasks that a run consists of, with all their reading and storing. All with a floor is timed in processor seconds, as are the floors;
+other tasks by the clock on the wall.
 """
 
 from __future__ import annotations
@@ -10,13 +10,24 @@ from __future__ import annotations
 import shutil
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.compute as pc
 
-from benchmarks.floors import compress_once, hash_all, hashed_strings, part_entries, scan_node, write_arrow
-from benchmarks.measure import CPU, WALL, interleaved_medians
+from benchmarks.floors import (
+    compress_once,
+    digest_once,
+    hash_all,
+    hashed_strings,
+    part_entries,
+    scan_node,
+    write_arrow,
+    write_once,
+    write_table_file,
+)
+from benchmarks.measure import CPU, interleaved_medians
 from benchmarks.stage_results import Results, StageFigure
 from benchmarks.synthetic_state import SyntheticState
 from pipelines.dataset.arrow_dataset import ShardDataset
@@ -31,6 +42,11 @@ from pipelines.producing.build.assemble import assemble_part
 from pipelines.producing.build.plan_parts import PartPlan
 from pipelines.producing.build.work_folder import work_folder_for
 from pipelines.producing.build_shard import BuiltShard, build_planned, plan_shard
+from pipelines.producing.publish.publish_part import PublishPartTask
+from pipelines.restoring.part_object import PartObject
+from pipelines.restoring.restore_part import RestorePartTask
+from pipelines.restoring.restore_work import RestoreWork
+from pipelines.restoring.state_rows import flat_state_rows
 from schemas.nearcore.flat_state_limits import INLINED_VALUE_BYTES_MAX
 from schemas.nearcore.state_part import ZSTD_LEVEL_DEFAULT, Encoding, encode_state_part
 
@@ -69,7 +85,7 @@ def time_stages(state: SyntheticState, folder: Path, repeats: int) -> tuple[Resu
     figures = [exported, _time_structure(dataset, repeats)]
     tasks, built = _time_tasks(dataset, folder, repeats)
     figures += [tasks["structure"], tasks["boundaries"], _time_build(dataset, built, repeats), tasks["build"], tasks["seal"]]
-    parts, largest = _time_parts(built, repeats)
+    parts, largest = _time_parts(built, folder, repeats)
     results = Results(state.records, len(built.planned.plans), built.planned.memory_usage, largest, figures + parts)
     return results, built
 
@@ -97,7 +113,7 @@ def _time_export(state: SyntheticState, folder: Path, repeats: int) -> tuple[Sta
     # The floor writes what an export has written, so one is made before the clock runs.
     export()
     hashes = _referenced_hashes(datasets[-1])
-    seconds, floor_seconds = interleaved_medians(repeats, export, floor, clock=WALL)
+    seconds, floor_seconds = interleaved_medians(repeats, export, floor, clock=CPU)
     size = dataset_bytes(datasets[-1])
     return StageFigure("export", seconds, state.records, size, "dataset files", floor_seconds, "rocksdict scan + Arrow write"), datasets[-1]
 
@@ -176,15 +192,39 @@ def _check_hashed(plan: PartPlan, floor_bytes: int, hashed_bytes: int) -> None:
     )
 
 
-def _time_parts(built: BuiltShard, repeats: int) -> tuple[list[StageFigure], int]:
-    """Time assembling, encoding and validation, part by part; also return the largest part's bytes."""
-    kernel = NativeKernel()
-    assembling, encoding, validating = _Sum(), _Sum(), _Sum()
+def _time_parts(built: BuiltShard, folder: Path, repeats: int) -> tuple[list[StageFigure], int]:
+    """Time assembling, encoding, validating, publishing and restoring, part by part; also return the largest part's bytes.
+
+    A part's publishing has the floor of its steps that nothing can leave out, one after the other: compressing it, hashing its entries,
+    hashing the object and its pieces, writing it. Applying it has that of validating it and writing its rows through rocksdict.
+    """
+    kernel, planned = NativeKernel(), built.planned
+    shard_uid = planned.dataset.summary.shard.shard_uid
+    assembling, encoding, validating, publishing, restoring = _Sum(), _Sum(), _Sum(), _Sum(), _Sum()
+    folder = folder / "parts"
+    folder.mkdir()
     largest = 0
     for index in _sample(len(built.planned.plans)):
         plan = built.planned.plans[index]
         part = assemble_part(kernel, built.planned.work, plan)
         entries = part_entries(part)
+        task = PublishPartTask(
+            work=planned.work,
+            plan=plan,
+            state_root=built.state_root,
+            store_url=f"file://{folder}/published",
+            object_name=f"{plan.part_id.idx}",
+            encoding=Encoding.V1,
+            zstd_level=ZSTD_LEVEL_DEFAULT,
+            kernel_name=kernel.name,
+            piece_length=planned.piece_length,
+        )
+        stored = folder / "published" / task.object_name
+        task.run()
+        data = stored.read_bytes()
+        object_ = PartObject(task.store_url, task.object_name, plan.part_id, built.state_root, Encoding.V1)
+        restore = RestorePartTask(object_, shard_uid, RestoreWork(str(folder / "restored"), 4), kernel.name)
+        rows = list(flat_state_rows(kernel.apply(part, built.state_root, plan.part_id).records, shard_uid.to_bytes()))
         largest = max(largest, part.size)
         times = interleaved_medians(
             repeats,
@@ -193,8 +233,15 @@ def _time_parts(built: BuiltShard, repeats: int) -> tuple[list[StageFigure], int
             lambda: compress_once(part, ZSTD_LEVEL_DEFAULT),  # noqa: B023 - called at once
             lambda: kernel.validate(part, built.state_root, plan.part_id),  # noqa: B023 - called at once
             lambda: hash_all(entries),  # noqa: B023 - called at once
+            lambda: _fresh(stored, task.run),  # noqa: B023 - called at once
+            lambda: digest_once(data, planned.piece_length),  # noqa: B023 - called at once
+            lambda: write_once(data, folder / "floor"),  # noqa: B023 - called at once
+            lambda: _fresh(folder / "restored", restore.run),  # noqa: B023 - called at once
+            lambda: write_table_file(rows, folder / "floor.sst"),  # noqa: B023 - called at once
             clock=CPU,
         )
+        publishing.add(times[5], times[2] + times[4] + times[6] + times[7], plan.records, part.size)
+        restoring.add(times[8], times[3] + times[9], plan.records, part.size)
         assembling.add(times[0], 0, plan.records, part.size)
         encoding.add(times[1], times[2], plan.records, part.size)
         validating.add(times[3], times[4], plan.records, part.size)
@@ -202,4 +249,15 @@ def _time_parts(built: BuiltShard, repeats: int) -> tuple[list[StageFigure], int
         assembling.figure("assemble", "decoded part"),
         encoding.figure("encode v1, level 1", "decoded part", "zstd in one call"),
         validating.figure("validate", "decoded part", "SHA-256"),
+        publishing.figure("publish, tasks", "decoded part", "zstd + SHA-256 + object's digests + write"),
+        restoring.figure("apply, tasks", "decoded part", "validate + rocksdict table file"),
     ], largest
+
+
+def _fresh(left: Path, work: Callable[[], object]) -> None:
+    """Run where nothing is left of the run before."""
+    if left.is_dir():
+        shutil.rmtree(left)
+    else:
+        left.unlink(missing_ok=True)
+    work()

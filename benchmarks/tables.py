@@ -73,6 +73,8 @@ def print_results(results: Results) -> None:
         f"{results.records} records, memory usage {_mib(results.memory_usage)} MiB, {results.parts} parts, the largest {_mib(results.largest_part_bytes)} MiB"
     )
     console.print(_stage_table(results))
+    if results.ledger:
+        console.print(_ledger_table(results))
     if results.memory:
         console.print(_memory_table(results))
     if results.scaling:
@@ -92,6 +94,16 @@ def _stage_table(results: Results) -> Table:
         ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
         speed = f"{figure.mb_per_s:.0f}" if figure.size else ""
         table.add_row(figure.stage, f"{figure.ns_per_record:.0f}", speed, floor, ratio, figure.size_of, figure.floor)
+    return table
+
+
+def _ledger_table(results: Results) -> Table:
+    table = Table("stage", "pass", "over", title="Passes over a record's bytes", title_justify="left")
+    table.add_column("bytes a record", justify="right")
+    table.add_column("times what the database gives", justify="right")
+    table.add_column("why")
+    for row in results.ledger:
+        table.add_row(row.stage, row.kind, row.what, f"{row.bytes_per_record:.0f}", f"{row.times:.2f}", row.reason)
     return table
 
 

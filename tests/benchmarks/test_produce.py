@@ -25,7 +25,8 @@ def test_the_benchmark_prints_every_stage_and_target_as_json(tmp_path: Path, cap
     assert results["records"] == RECORDS
     stages = {figure["stage"]: figure for figure in results["stages"]}
     floors = {stage for stage, figure in stages.items() if figure["floor"]}
-    assert floors == {"export", "build, kernel", "encode v1, level 1", "validate"}
+    assert floors == {"export", "build, kernel", "encode v1, level 1", "validate", "publish, tasks", "apply, tasks"}
+    assert {row["kind"] for row in results["ledger"]} >= {"read", "copied", "hashed", "compressed", "decompressed", "compared", "written"}
     assert {"structure, kernel", "structure, tasks", "build, tasks", "seal, tasks", "assemble"} <= set(stages)
     assert all(figure["seconds"] > 0 and figure["records"] == RECORDS for stage, figure in stages.items())
     assert all(stages[stage]["ratio"] == stages[stage]["seconds"] / stages[stage]["floor_seconds"] for stage in floors)
