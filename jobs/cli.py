@@ -106,6 +106,7 @@ _COMMANDS: dict[str, tuple[_Listed, ...]] = {
             "tables",
             "Write an exported epoch as Parquet tables with typed columns: accounts, access keys, contract data and so on, a table a kind.",
         ),
+        _Listed("diff", "Tell what changed between two epochs: each record before and after, decoded, and the sums of each shard."),
         _Listed(
             "prove", "Prove what the state says of an account, access key, contract entry or contract code; also that it is not there."
         ),

@@ -35,6 +35,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "inspect": ("BUCKET",),
     "export": ("--node-home", "HOME", "--to", "dataset://NEW/dataset", "--in-process"),
     "tables": ("dataset://NEW/none", "--to", "NEW/tables", "--in-process"),
+    "diff": ("BUCKET", "--from", "5", "--to", "6", "--in-process"),
     "prove": ("BUCKET", "--account", "near"),
     "get": ("BUCKET", "--account", "near", "--to", "NEW/balances.csv"),
     "verify-proof": ("PROOF",),
