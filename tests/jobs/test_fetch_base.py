@@ -15,7 +15,7 @@ from pipelines.producing.publish.signing import sign_payload
 from schemas.published.dsse import parse_envelope
 from schemas.published.manifest import Manifest
 from schemas.published.manifest_delta import ManifestDelta
-from tests.support.commands import Outcome, statecast
+from tests.support.commands import Outcome, kill_when, start_process, statecast
 from tests.support.published import public_key, signing_key
 from tests.support.published_ladder import LADDER_SHARDS, published_ladder
 
@@ -150,3 +150,21 @@ def test_a_damaged_base_costs_the_parts_that_need_it(older: Path, tmp_path: Path
     assert outcome.code == 0, outcome.stderr
     assert [shard["parts_rebuilt"] for shard in outcome.document["shards"]] == [0, 1, 1, 1]
     assert parts_in(tmp_path / "into", 6) == parts_in(published_ladder(), 6)
+
+
+@pytest.mark.slow
+def test_a_killed_fetch_goes_on_and_ends_right(older: Path, tmp_path: Path) -> None:
+    """Killed once its deltas are there, once parts are rebuilt, once some have landed: nothing wrong has a final name, and a rerun does the rest."""
+    into = tmp_path / "into"
+    moments = ("scratch/deltas/**/*.arrow", "scratch/work/**/interior-*", "scratch/rebuilt/**/state_part_*")
+    for pattern in moments:
+        process = start_process(
+            *("fetch", published_ladder(), "--into", into, "--trust-key", public_key(), "--verify-workers", 1, "--no-lease"),
+            *("--epoch", 6, "--base", older),
+        )
+        kill_when(process, lambda pattern=pattern: any((into / WORK_FOLDER).glob(pattern)))  # type: ignore[misc]
+        there = parts_in(into, 6)
+        assert there.items() <= parts_in(published_ladder(), 6).items()
+    outcome = fetch(into, "--epoch", 6, "--base", older)
+    assert outcome.code == 0, outcome.stderr
+    assert parts_in(into, 6) == parts_in(published_ladder(), 6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pipelines.near.epoch.node_context import epoch_context_from_node
 from pipelines.near.node.genesis_head import read_genesis_fields
 from pipelines.near.trie.trie_walk_source import StateWalk
 from pipelines.producing.claimed_production import ClaimTerms
+from pipelines.producing.deltas.delta_ladder import DeltaLadder
 from pipelines.producing.epoch_input import EpochInput
 from pipelines.producing.produce_epoch import ProductionSettings
 from pipelines.producing.publish.epoch_publisher import EpochPublisher
@@ -28,6 +30,7 @@ from schemas.nearcore.state_part import default_encoding
 from schemas.published.latest_pointer import LatestPointer
 from schemas.published.object_layout import EpochLayout, latest_name
 from tests.support.nodes import localnet_home
+from tests.support.published_ladder import published_ladder
 from tests.support.whole_productions import Told
 
 
@@ -126,3 +129,21 @@ def test_a_damaged_latest_pointer_keeps_no_watcher_from_its_work(tmp_path: Path,
     """The next publisher replaces it; a watcher that waited for that might never end."""
     open_store(str(tmp_path)).put(latest_name(chain_id()), damaged)
     assert production(str(tmp_path)).latest_published() is None
+
+
+def test_a_watcher_makes_the_deltas_of_an_epoch(tmp_path: Path) -> None:
+    """When it is published; and where an attempt was killed right after that, when it is found published."""
+    folder = shutil.copytree(published_ladder(), tmp_path / "out")
+    (epoch,) = folder.glob("chain_id=*/epoch_height=6/*")
+    wanted = {path.relative_to(epoch): path.read_bytes() for path in (epoch / "deltas").rglob("*.arrow")}
+    shutil.rmtree(epoch)
+    (folder / epoch.parents[1].name / "catalogue.json").unlink()
+    ladder = DeltaLadder(2, str(tmp_path / "work" / "build"), "auto", str(localnet_home()))
+    work, told = replace(attempting(tmp_path), ladder=ladder), Told()
+    epoch_id = epoch_context_from_node(localnet_home()).epoch_id
+    work.produce(epoch_id, told, go_on, lambda _: None)
+    made = {path.relative_to(epoch): path.read_bytes() for path in (epoch / "deltas").rglob("*.arrow")}
+    assert made == wanted
+    shutil.rmtree(epoch / "deltas")
+    assert work.find_published(epoch_id) is not None
+    assert {path.relative_to(epoch): path.read_bytes() for path in (epoch / "deltas").rglob("*.arrow")} == made

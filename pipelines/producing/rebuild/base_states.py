@@ -25,6 +25,8 @@ class BaseState:
     records: ShardRecords
     where: str
     """For people."""
+    remote_size: int
+    """Bytes that have to be moved to read it: 0 where it is on this machine."""
 
 
 def find_base_states(url: str, kernel_name: str) -> tuple[BaseState, ...]:
@@ -52,7 +54,9 @@ def _of_datasets(url: str) -> Sequence[BaseState]:
         context, shard = dataset.summary.context, dataset.summary.shard
         if shard.state_root is not None:
             end = DeltaEnd(context.epoch_height, context.epoch_id, shard.shard_uid, shard.state_root)
-            states.append(BaseState(context.chain_id, end, DatasetRecords(dataset.reference), f"{dataset.url}/{dataset.folder}"))
+            remote_size = 0 if open_store(dataset.url).local_root() is not None else dataset.summary.size
+            where = f"{dataset.url}/{dataset.folder}"
+            states.append(BaseState(context.chain_id, end, DatasetRecords(dataset.reference), where, remote_size))
     return states
 
 
@@ -76,5 +80,7 @@ def _of_parts(url: str, kernel_name: str) -> Sequence[BaseState]:
                 continue
             if records is not None:
                 end = DeltaEnd(layout.epoch_height, layout.epoch_id, shard.shard_uid, shard.state_root)
-                states.append(BaseState(layout.chain_id, end, records, f"{store.url}/{layout.shard_folder(shard.shard_id)}"))
+                remote_size = 0 if store.local_root() is not None else sum(part.size for part in shard.parts)
+                where = f"{store.url}/{layout.shard_folder(shard.shard_id)}"
+                states.append(BaseState(layout.chain_id, end, records, where, remote_size))
     return states

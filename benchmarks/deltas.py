@@ -1,0 +1,268 @@
+"""Times deltas: making one of two tries, and rebuilding parts of a base and one, beside a production and a fetch of the same parts.
+
+    python -m benchmarks.deltas --records 20000,200000 --shares 0.01,0.05,0.3
+
+Everything runs in this process on one core and is timed in processor seconds. Bytes are those of stored objects: what a reader moves. A
+delta should cost what changed, whatever the state's size; a rebuilding at most 1.3 times a production from a dataset.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.backfill import _export, _runner
+from benchmarks.folder import benchmark_folder
+from benchmarks.measure import CPU, seconds_of
+from benchmarks.synthetic_records import RECORDS_MIN
+from benchmarks.synthetic_state import SEED_DEFAULT, synthetic_state
+from benchmarks.synthetic_trie import TRIE_RECORDS_MAX, TrieState, trie_state
+from pipelines.bucket.published_deltas import read_delta_statement
+from pipelines.bucket.published_epoch import read_manifest, read_statement
+from pipelines.dataset.arrow_dataset import ShardDataset
+from pipelines.dataset.delta.applied_records import AppliedRecords
+from pipelines.dataset.delta.stored_delta import StoredDelta
+from pipelines.fetching.fetch_part import FetchPart
+from pipelines.fetching.verifier import VerifyPartTask
+from pipelines.kernel.native import NativeKernel, is_available
+from pipelines.near.node.node_store import NodeSource
+from pipelines.near.node.rocksdb_reader import forget_readers
+from pipelines.near.trie.trie_walk_source import StateWalkSource
+from pipelines.producing.deltas.make_deltas import DeltaInputs, DeltaProduction, published_records
+from pipelines.producing.produce_epoch import EpochProduction, ProductionSettings
+from pipelines.producing.publish.epoch_publisher import EpochPublisher
+from pipelines.producing.rebuild.rebuild_shard import RebuildTarget, ShardRebuild
+from pipelines.stores.open_store import open_store
+from schemas.ids import CryptoHash, PartId
+from schemas.nearcore.epoch_context import EpochContext
+from schemas.nearcore.state_part import Encoding
+from schemas.published.manifest import Manifest
+from schemas.published.object_layout import EpochLayout
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaFigure:
+    """A delta, and what is done with it."""
+
+    records: int
+    changes: int
+    share: float
+    spread: bool
+    parts: int
+    delta_bytes: int
+    whole_bytes: int
+    """Of the later state's parts."""
+    make_s: float
+    """Out of the two tries."""
+    rebuild_s: float
+    """Of the base's parts on disk and the delta: read, build, compare, put."""
+    produce_s: float
+    """A production of the same parts from a dataset."""
+    verify_s: float
+    """Verifying the same parts, as a fetch of them whole does."""
+
+
+def run_benchmark(folder: Path, sizes: Sequence[int], shares: Sequence[float], seed: int, num_parts: int | None) -> list[DeltaFigure]:
+    """Make the states and take all figures; what is made beside the synthetic states is removed."""
+    figures: list[DeltaFigure] = []
+    for records in sizes:
+        state = synthetic_state(folder, records, seed)
+        work = folder / f"deltas-{records}"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        try:
+            counts = [(max(1, round(records * share)), spread) for share in shares for spread in (False, True)]
+            tries = trie_state(state, work / "home", counts)
+            figures += _figures(tries, work, num_parts)
+        finally:
+            forget_readers()
+            shutil.rmtree(work, ignore_errors=True)
+    return figures
+
+
+def _figures(tries: TrieState, work: Path, num_parts: int | None) -> list[DeltaFigure]:
+    bucket = str(work / "bucket")
+    base = _epoch(tries.context, 1)
+    _produce(base, _export(NodeSource(str(tries.home), base), base, work / "base"), bucket, work, num_parts)
+    figures = []
+    for number, changed in enumerate(tries.changed):
+        context = _epoch(changed.context, number + 2)
+        walk = StateWalkSource.of(NodeSource(str(tries.home), context), (context.shards[0].shard_uid,))
+        dataset = _export(walk, context, work / f"target-{number}")
+        produce_s = seconds_of(lambda: _produce(context, dataset, bucket, work, num_parts), CPU)  # noqa: B023 - called at once
+        forget_readers()
+        made: list[StoredDelta] = []
+        make_s = seconds_of(lambda: made.append(_make(tries, base, context, bucket, work)), CPU)  # noqa: B023 - called at once
+        rebuild = _rebuild(base, context, made[0], bucket, work)
+        rebuild_s = seconds_of(rebuild.run, CPU)
+        manifest = _manifest(bucket, context)
+        figures.append(
+            DeltaFigure(
+                records=tries.records,
+                changes=changed.changes,
+                share=changed.changes / tries.records,
+                spread=changed.spread,
+                parts=manifest.shards[0].num_parts,
+                delta_bytes=made[0].statement.size,
+                whole_bytes=sum(part.size for part in manifest.shards[0].parts),
+                make_s=make_s,
+                rebuild_s=rebuild_s,
+                produce_s=produce_s,
+                verify_s=_verify(manifest, bucket),
+            )
+        )
+        shutil.rmtree(work / f"target-{number}")
+    return figures
+
+
+def _epoch(context: EpochContext, height: int) -> EpochContext:
+    return replace(context, epoch_height=height, epoch_id=CryptoHash(height.to_bytes(32, "big")))
+
+
+def _publisher(bucket: str) -> EpochPublisher:
+    return EpochPublisher(bucket, None, Encoding.V1, 1)
+
+
+def _produce(context: EpochContext, dataset: ShardDataset, bucket: str, work: Path, num_parts: int | None) -> None:
+    EpochProduction(
+        runner=_runner(),
+        kernel=NativeKernel(),
+        context=context,
+        source=None,
+        datasets=(dataset,),
+        publisher=_publisher(bucket),
+        settings=ProductionSettings.in_folder(str(work / "produce"), num_parts=num_parts),
+        described="a benchmark",
+        epoch_shard_ids=tuple(shard.shard_id for shard in context.shards),
+    ).run()
+
+
+def _make(tries: TrieState, base: EpochContext, context: EpochContext, bucket: str, work: Path) -> StoredDelta:
+    inputs = DeltaInputs(node_home=str(tries.home))
+    production = DeltaProduction(_runner(), _publisher(bucket), inputs, "native", str(work / "make"))
+    (listed,) = production.run(EpochLayout.of(context), [EpochLayout.of(base)])
+
+    store = open_store(bucket)
+    return StoredDelta(store.url, read_delta_statement(store, EpochLayout.of(context), listed)[0])
+
+
+def _manifest(bucket: str, context: EpochContext) -> Manifest:
+    stored = read_manifest(open_store(bucket), EpochLayout.of(context))
+    assert stored is not None
+    return stored.manifest
+
+
+def _rebuild(base: EpochContext, context: EpochContext, delta: StoredDelta, bucket: str, work: Path) -> ShardRebuild:
+    store = open_store(bucket)
+    shard_id = context.shards[0].shard_id
+    records = published_records(store, _manifest(bucket, base), shard_id, "native")
+    found = read_statement(store, EpochLayout.of(context), shard_id)
+    assert records is not None
+    assert found is not None
+    shutil.rmtree(work / "rebuilt", ignore_errors=True)
+    target = RebuildTarget.of(_manifest(bucket, context), found[0])
+    applied = AppliedRecords(records, (delta,))
+    return ShardRebuild(_runner(), NativeKernel(), target, applied, str(work / "rebuild"), str(work / "rebuilt"))
+
+
+def _verify(manifest: Manifest, bucket: str) -> float:
+    layout, shard = EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id), manifest.shards[0]
+    found = read_statement(open_store(bucket), layout, shard.shard_id)
+    assert found is not None
+    parts = [
+        FetchPart(
+            object_name=layout.state_part(shard.shard_id, PartId(part.part_id, shard.num_parts)),
+            shard_id=shard.shard_id,
+            part_id=PartId(part.part_id, shard.num_parts),
+            encoding=manifest.encoding,
+            size=part.size,
+            sha256=part.sha256,
+            state_root=shard.state_root,
+            decoded_size=found[0].parts[part.part_id].decoded_size,
+            decoded_sha256=found[0].parts[part.part_id].sha256,
+        )
+        for part in shard.parts
+    ]
+    return seconds_of(
+        lambda: [VerifyPartTask(Path(bucket, part.object_name), part, "native", check_stored=True).run() for part in parts], CPU
+    )
+
+
+def print_figures(figures: Sequence[DeltaFigure]) -> None:
+    """Print the figures for people."""
+    table = Table(title="one core, processor seconds", title_justify="left")
+    for name in (
+        "records",
+        "parts",
+        "changed",
+        "where",
+        "delta",
+        "whole",
+        "of whole",
+        "make",
+        "rebuild",
+        "verify",
+        "produce",
+        "rebuild to produce",
+    ):
+        table.add_column(name, justify="left" if name == "where" else "right")
+    for one in figures:
+        table.add_row(
+            f"{one.records:,}",
+            str(one.parts),
+            f"{one.share:.0%}",
+            "spread" if one.spread else "together",
+            f"{one.delta_bytes / 1e6:.1f} MB",
+            f"{one.whole_bytes / 1e6:.1f} MB",
+            f"{one.delta_bytes / one.whole_bytes:.1%}",
+            f"{one.make_s:.2f}",
+            f"{one.rebuild_s:.2f}",
+            f"{one.verify_s:.2f}",
+            f"{one.produce_s:.2f}",
+            f"{one.rebuild_s / one.produce_s:.2f}",
+        )
+    Console(width=150).print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.deltas", description="Time deltas beside whole parts.")
+    parser.add_argument("--records", type=_counts, default=[20_000, 200_000], help="sizes of states, as 20000,200000")
+    parser.add_argument("--shares", type=_shares, default=[0.01, 0.05, 0.3], help="shares of records that change, as 0.01,0.3")
+    parser.add_argument("--num-parts", type=int, help="parts of a state; default as nearcore computes it")
+    parser.add_argument("--seed", type=int, default=SEED_DEFAULT)
+    parser.add_argument("--folder", type=Path, help="where synthetic states are kept for the next run; default a folder that is removed")
+    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
+    options = parser.parse_args(arguments)
+    if not all(RECORDS_MIN <= count <= TRIE_RECORDS_MAX for count in options.records):
+        parser.error(f"--records goes from {RECORDS_MIN} to {TRIE_RECORDS_MAX}")
+    if not is_available():
+        raise SystemExit("The benchmark builds its tries with the native kernel, which is not installed.")
+    with benchmark_folder(options.folder) as folder:
+        figures = run_benchmark(folder, options.records, options.shares, options.seed, options.num_parts)
+    if options.json:
+        print(json.dumps([asdict(figure) for figure in figures], indent=1))
+    else:
+        print_figures(figures)
+
+
+def _counts(text: str) -> list[int]:
+    return [int(count) for count in text.split(",")]
+
+
+def _shares(text: str) -> list[float]:
+    shares = [float(share) for share in text.split(",")]
+    if any(not 0 < share <= 0.5 for share in shares):
+        raise argparse.ArgumentTypeError("above 0 and at most 0.5")
+    return shares
+
+
+if __name__ == "__main__":
+    main()
