@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,10 +13,12 @@ from rich.table import Table
 from jobs.command_time import command_time
 from jobs.event_lines import EventLines, Events, fail, opened_events, write_result
 from jobs.fetch_display import open_fetch_display
-from jobs.options import IgnoreClaim, Json, KernelName, Plan, TrustOptions, parse_rate
+from jobs.options import IgnoreClaim, Json, KernelName, Plan, TrustOptions, open_embedded_executor, parse_rate
 from jobs.produce import default_work_folder
 from jobs.source_options import SourceOptions, WantedFromSources
 from jobs.terminal import coloured, format_bytes, format_seconds, open_console
+from pipelines.execution.progress import NotedProgress
+from pipelines.execution.stage_runner import StageRunner
 from pipelines.fetching.fetch_result import FetchPlan
 from pipelines.mirroring.epoch_choice import LATEST, EpochChoice
 from pipelines.mirroring.mirror_epochs import POLL_INTERVAL_S, MirroredEpoch, MirrorRun, MirrorSettings
@@ -65,6 +67,14 @@ def mirror(
         str | None,
         typer.Option("--upload-limit", help="Most bytes of parts a second to upload, e.g. 50MB. Default: no limit.", rich_help_panel=_INTO),
     ] = None,
+    rebuild: Annotated[
+        bool,
+        typer.Option(
+            "--rebuild/--no-rebuild",
+            help="Where deltas from an epoch at the destination are fewer bytes than whole parts, rebuild the parts there and compare.",
+            rich_help_panel=_INTO,
+        ),
+    ] = True,
     ignore_claim: IgnoreClaim = False,
     work: Annotated[
         Path | None,
@@ -106,9 +116,13 @@ def mirror(
         upload_limit_bytes_per_s=None if upload_limit is None else parse_rate(upload_limit, "--upload-limit"),
     )
     settings = MirrorSettings(fetching, destination, choice, terms, poll_interval, once)
-    with opened_events(events, as_json=as_json) as lines:
+    with opened_events(events, as_json=as_json) as lines, ExitStack() as stack:
         display = open_fetch_display(lines)
         run = MirrorRun(settings, display)
+        if rebuild:
+            executor = open_embedded_executor(fetching.verify_workers)
+            stack.callback(executor.close)
+            run.runner = StageRunner(executor, NotedProgress(lambda text: display.event("note", {"text": text})))
         try:
             with closing(display):
                 if plan:
@@ -150,7 +164,7 @@ def _finish(run: MirrorRun, settings: MirrorSettings, lines: EventLines | None, 
 def _print_result(outcomes: Sequence[MirroredEpoch], absent: Sequence[int], settings: MirrorSettings) -> None:
     console = open_console()
     table = Table(title=f"{settings.destination}, {format_seconds(command_time.seconds())}", title_justify="left")
-    for name in ("epoch", "state", "revision", "parts copied", "were there", "bytes copied", "received"):
+    for name in ("epoch", "state", "revision", "parts copied", "rebuilt", "were there", "bytes copied", "received"):
         table.add_column(name, justify="left" if name in ("epoch", "state") else "right", overflow="fold")
     colours = {MirrorState.COPIED: "green", MirrorState.WHOLE: "green", MirrorState.NEWER: "yellow", None: "red"}
     for outcome in outcomes:
@@ -159,6 +173,7 @@ def _print_result(outcomes: Sequence[MirroredEpoch], absent: Sequence[int], sett
             coloured((outcome.state or "failed", colours[outcome.state])),
             "-" if outcome.revision is None else str(outcome.revision),
             f"{outcome.parts_copied:,}",
+            f"{outcome.parts_rebuilt:,}",
             f"{outcome.parts_there:,}",
             format_bytes(outcome.bytes_copied),
             format_bytes(outcome.bytes_received),
@@ -206,6 +221,8 @@ def _planned_json(planned: FetchPlan) -> dict[str, Any]:
         "revision": planned.revision,
         "parts": there + sum(len(shard.missing) for shard in planned.shards),
         "parts_there": there,
-        "bytes": sum(part.size for shard in planned.shards for part in shard.missing),
+        "parts_rebuilt": sum(len(shard.rebuilt) for shard in planned.shards),
+        "bytes": sum(part.size for shard in planned.shards for part in shard.fetched)
+        + sum(shard.way.size for shard in planned.shards if shard.way is not None),
         "warnings": list(planned.warnings),
     }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from pipelines.fetching.fetch_part import FetchPart
 from pipelines.trust.freshness import AcceptedManifests
 from schemas.published.latest_pointer import LatestPointer
+from schemas.published.manifest_delta import ManifestDelta
 
 if TYPE_CHECKING:
     from pipelines.fetching.believed_epoch import BelievedEpoch
@@ -120,6 +121,10 @@ class EpochTarget(Protocol):
 
     def missing_revisions(self, epoch: BelievedEpoch) -> Sequence[int]:
         """Return the earlier revisions of the manifest that it keeps beside the newest, and lacks."""
+        ...
+
+    def missing_deltas(self, epoch: BelievedEpoch) -> Sequence[ManifestDelta]:
+        """Return the deltas that the manifest lists, where the target keeps them, and of which it lacks something."""
         ...
 
     def publish(self, epoch: BelievedEpoch) -> None:

@@ -16,6 +16,7 @@ from pipelines.bittorrent.library import import_libtorrent
 from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX, read_torrent
 from pipelines.bittorrent.torrents import recompose_torrent
 from pipelines.bucket.lease_keeper import EpochLease, LeaseState, held_epoch
+from pipelines.bucket.published_deltas import judged_delta_statement
 from pipelines.fetching.believed_epoch import BelievedEpoch, BelievedShard, EpochBeliever, FetchSources
 from pipelines.fetching.epoch_location import parse_epoch_url
 from pipelines.fetching.epoch_target import EpochTarget
@@ -36,10 +37,12 @@ from pipelines.fetching.part_fetch import PartFetch
 from pipelines.fetching.part_rebuilding import RebuildWay, WantedShard
 from pipelines.fetching.past_revision import judge_past_revision
 from pipelines.fetching.preference import priority_score
-from pipelines.fetching.source import EpochOnOffer
+from pipelines.fetching.source import Cancellation, EpochOnOffer
 from pipelines.fetching.source_from_url import TORRENT, unique_urls
+from pipelines.fetching.throttle import Throttle
 from pipelines.fetching.verifier import Verifier
 from pipelines.stores.open_store import open_store
+from pipelines.stores.pace import Pace
 from pipelines.stores.read_only import is_written
 from schemas.errors import (
     EpochNotReadyError,
@@ -146,6 +149,7 @@ class EpochFetch:
                 target.write(epoch.layout.shard_statement(shard.shard_id), shard.statement.envelope.to_bytes())
                 if shard.header is not None:
                     target.write(epoch.layout.state_header(shard.shard_id), shard.header)
+            self._bring_deltas(epoch, target)
             verifier = Verifier(min(self.settings.verify_workers, max(len(epoch.parts), 1)), in_threads=self.settings.verify_in_threads)
             stack.callback(verifier.close)
             shards = self._fetch_parts(epoch, target, verifier, keep_others=keep_others)
@@ -306,6 +310,36 @@ class EpochFetch:
             return self._sources.reader.read_judged(name, bytes_max, judge)[1]
 
         return read
+
+    def _bring_deltas(self, epoch: BelievedEpoch, target: EpochTarget) -> None:
+        """Put deltas in place, where the target keeps them, each one's statement last; an epoch is whole without them, so a fault is a warning."""
+        layout, reader, limit = epoch.layout, self._sources.reader, self.settings.limits.bytes_per_s
+        throttle = Throttle([] if limit is None else [Pace(limit)])
+        for listed in target.missing_deltas(epoch):
+            name = layout.delta_statement(listed.base_epoch_id, listed.shard_id)
+            try:
+                _, (statement, envelope) = reader.read_judged(
+                    name,
+                    ENVELOPE_BYTES_MAX,
+                    lambda data, listed=listed, name=name: judged_delta_statement(data, layout, listed, name),  # type: ignore[misc]
+                )
+                for index, one in enumerate(statement.objects):
+                    object_name = layout.delta(listed.base_epoch_id, listed.shard_id, index)
+                    if target.held(object_name, one.size, one.sha256) is not None:
+                        continue
+                    throttle.wait_for(one.size, Cancellation())
+                    found = reader.read_verified(object_name, one.size, one.sha256)
+                    for source_id, problem in found.other_bytes.items():
+                        self._sources.accounts[source_id].ban(problem)
+                    target.write(object_name, found.data)
+            except FetchError as error:
+                self._sources.warn(
+                    f"the delta of shard {listed.shard_id} from epoch {listed.base_epoch_height} is left out: {error.problem} {error.where}"
+                )
+            else:
+                target.write(name, envelope.to_bytes())
+                facts = {"shard_id": listed.shard_id, "base_epoch_height": listed.base_epoch_height}
+                self.watcher.event("delta", {**facts, "objects": listed.objects, "bytes": listed.size})
 
     def _bring_revisions(self, epoch: BelievedEpoch, target: EpochTarget) -> None:
         """Put earlier revisions of the manifest in place, where the target keeps them; nothing rests on them, so a fault is a warning."""

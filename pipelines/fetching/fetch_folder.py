@@ -24,6 +24,7 @@ from pipelines.stores.regular_file import open_regular, read_regular
 from pipelines.trust.freshness import MEMORY_BYTES_MAX, AcceptedManifests
 from schemas.errors import ClaimedError, ManifestError
 from schemas.published.latest_pointer import POINTER_BYTES_MAX, LatestPointer
+from schemas.published.manifest_delta import ManifestDelta
 from schemas.published.object_layout import latest_name
 
 if TYPE_CHECKING:
@@ -120,6 +121,10 @@ class FetchFolder:
 
     def missing_revisions(self, epoch: BelievedEpoch) -> Sequence[int]:
         """See `EpochTarget.missing_revisions`: the newest is enough."""
+        return ()
+
+    def missing_deltas(self, epoch: BelievedEpoch) -> Sequence[ManifestDelta]:
+        """See `EpochTarget.missing_deltas`: whole parts are what a folder is for."""
         return ()
 
     def publish(self, epoch: BelievedEpoch) -> None:

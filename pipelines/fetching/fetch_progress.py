@@ -54,6 +54,7 @@ class FetchWatcher(Protocol):
         Names and facts: ``part`` (object, source, bytes: verified and in place), ``reused`` (parts, bytes), ``rebuilt`` (shard_id, parts, bytes, delta_bytes),
         ``attempt_failed`` (object,
         source, problem), ``banned`` (source, problem), ``given_up`` (source, problem), ``hedged`` (object, source), ``note`` (text),
-        ``lease`` (source, state, problem); of a mirror also ``epoch`` (epoch, number, epochs: begun) and ``epoch_done`` (what became of it).
+        ``lease`` (source, state, problem); of a mirror also ``epoch`` (epoch, number, epochs: begun), ``delta``
+        (shard_id, base_epoch_height, objects, bytes: in place) and ``epoch_done`` (what became of it).
         """
         ...

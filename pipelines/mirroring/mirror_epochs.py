@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from random import Random
 from typing import Any, Final
 
+from pipelines.execution.stage_runner import StageRunner
 from pipelines.fetching.believed_epoch import EpochBeliever, FetchSources
 from pipelines.fetching.epoch_location import find_epochs_between, parse_epoch_url
 from pipelines.fetching.fetch_epoch import EpochFetch
@@ -20,6 +21,8 @@ from pipelines.fetching.fetch_progress import FetchWatcher
 from pipelines.fetching.fetch_result import FetchPlan, FetchResult, SourceReport
 from pipelines.fetching.fetch_settings import FetchSettings
 from pipelines.fetching.source_from_url import TORRENT
+from pipelines.kernel.choice import choose_kernel
+from pipelines.mirroring.destination_rebuilder import DestinationRebuilder
 from pipelines.mirroring.epoch_choice import LATEST, EpochChoice
 from pipelines.mirroring.store_target import MirrorState, StoreTarget, StoreTerms
 from pipelines.stores.open_store import open_store
@@ -68,11 +71,15 @@ class MirroredEpoch:
     revision: int | None = None
     manifest_signers: tuple[str, ...] = ()
     parts_copied: int = 0
-    """Parts that were put."""
+    """Parts that were brought whole, and put."""
+    parts_rebuilt: int = 0
+    """Parts that were put after they were rebuilt of an earlier epoch there and deltas."""
     parts_there: int = 0
     """Parts that were at the destination."""
     bytes_copied: int = 0
-    """Stored bytes of the parts that were put."""
+    """Stored bytes of the parts that were brought whole."""
+    delta_bytes: int = 0
+    """Of the deltas that parts were rebuilt with."""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -91,9 +98,11 @@ class MirroredEpoch:
             layout=result.layout,
             revision=result.revision,
             manifest_signers=result.manifest_signers,
-            parts_copied=sum(len(shard.missing) for shard in result.shards),
+            parts_copied=sum(len(shard.fetched) for shard in result.shards),
+            parts_rebuilt=sum(len(shard.rebuilt) for shard in result.shards),
             parts_there=sum(len(shard.here) for shard in result.shards),
-            bytes_copied=sum(part.size for shard in result.shards for part in shard.missing),
+            bytes_copied=sum(part.size for shard in result.shards for part in shard.fetched),
+            delta_bytes=sum(shard.way.size for shard in result.shards if shard.way is not None),
             warnings=result.warnings,
         )
 
@@ -106,8 +115,10 @@ class MirroredEpoch:
             "revision": self.revision,
             "manifest_signers": list(self.manifest_signers),
             "parts_copied": self.parts_copied,
+            "parts_rebuilt": self.parts_rebuilt,
             "parts_there": self.parts_there,
             "bytes_copied": self.bytes_copied,
+            "delta_bytes": self.delta_bytes,
             "bytes_received": self.bytes_received,
             "seconds": round(self.seconds, 3),
             "sources": [asdict(source) for source in self.sources],
@@ -124,6 +135,8 @@ class MirrorRun:
     watcher: FetchWatcher
     random: Random = field(default_factory=Random)
     sleep: Callable[[float], None] = time.sleep
+    runner: StageRunner | None = None
+    """Where parts are rebuilt of earlier epochs at the destination and deltas; None for whole parts alone."""
     outcomes: dict[str, MirroredEpoch] = field(default_factory=dict)
     """The last one of each epoch so far; also after an error."""
     absent: tuple[int, ...] = ()
@@ -241,7 +254,10 @@ class MirrorRun:
 
     def _fetch_of(self, name: str) -> FetchSettings:
         """Return the settings of one epoch's fetch."""
-        fetch = self._without_banned()
+        fetch, runner = self._without_banned(), self.runner
+        if runner is not None:
+            kernel = choose_kernel(fetch.kernel_name)
+            fetch = replace(fetch, rebuilder=DestinationRebuilder(open_store(self.settings.destination).url, runner, kernel))
         if name == LATEST:
             # The one case in which an older epoch than was accepted before is refused.
             return replace(fetch, epoch=LATEST)

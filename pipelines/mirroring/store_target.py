@@ -34,10 +34,11 @@ from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.policy import TrustPolicy
 from pipelines.trust.signatures import verified_signers
 from schemas.errors import ManifestError, ObjectMismatchError, ObjectNotFoundError
-from schemas.published.dsse import SIGNATURES_MAX, Envelope, parse_envelope
+from schemas.published.dsse import ENVELOPE_BYTES_MAX, SIGNATURES_MAX, Envelope, parse_envelope
 from schemas.published.latest_pointer import LatestPointer
 from schemas.published.manifest import Manifest
-from schemas.published.object_layout import ObjectKind, parse_object_name
+from schemas.published.manifest_delta import ManifestDelta
+from schemas.published.object_layout import EpochLayout, ObjectKind, parse_object_name
 
 REVISIONS_KEPT_MAX: Final = 100
 """Most earlier revisions of a manifest that are brought: a revision is only a number that somebody wrote."""
@@ -181,6 +182,8 @@ class StoreTarget:
         parsed = parse_object_name(name)
         if parsed is not None and parsed.kind is ObjectKind.SHARD_STATEMENT:
             self._statements[name] = data
+        elif parsed is not None and parsed.kind is ObjectKind.DELTA_STATEMENT:
+            self._put_signed(name, parse_envelope(data, name))
         elif parsed is not None and parsed.kind is ObjectKind.MANIFEST_REVISION:
             self._store.put(name, data, create_only=True)
         else:
@@ -198,6 +201,17 @@ class StoreTarget:
             if epoch.layout.manifest_revision(revision) not in self._infos
         ]
 
+    def missing_deltas(self, epoch: BelievedEpoch) -> Sequence[ManifestDelta]:
+        """See `EpochTarget.missing_deltas`: by names and sizes."""
+        return [listed for listed in epoch.manifest.manifest.deltas if not self._has_delta(epoch.layout, listed)]
+
+    def _has_delta(self, layout: EpochLayout, listed: ManifestDelta) -> bool:
+        if layout.delta_statement(listed.base_epoch_id, listed.shard_id) not in self._infos:
+            return False
+        names = (layout.delta(listed.base_epoch_id, listed.shard_id, index) for index in range(listed.objects))
+        infos = [self._infos[name] for name in names if name in self._infos]
+        return len(infos) == listed.objects and sum(info.size for info in infos) == listed.size
+
     def publish(self, epoch: BelievedEpoch) -> None:
         """See `EpochTarget.publish`: statements, the revision, the manifest."""
         store, layout, ours = self._store, epoch.layout, epoch.manifest
@@ -206,7 +220,7 @@ class StoreTarget:
         for shard in epoch.shards:
             name = layout.shard_statement(shard.shard_id)
             if name in self._statements:
-                self._put_statement(epoch, shard.shard_id, parse_envelope(self._statements[name], name))
+                self._put_signed(name, parse_envelope(self._statements[name], name))
         self._put_revision(epoch)
 
         def replaced(info: ObjectInfo | None) -> tuple[bytes | None, StoredManifest]:
@@ -250,7 +264,9 @@ class StoreTarget:
             or self._merged(stored.envelope, ours.envelope) != stored.envelope
         ):
             return False
-        if layout.manifest_revision(ours.manifest.revision) not in self._infos or not all(map(self.has, epoch.parts)):
+        if layout.manifest_revision(ours.manifest.revision) not in self._infos or self.missing_deltas(epoch):
+            return False
+        if not all(map(self.has, epoch.parts)):
             return False
         for shard in epoch.shards:
             listed = shard.listed
@@ -338,17 +354,24 @@ class StoreTarget:
                 remedy="Another producer publishes there: mirror to another place.",
             )
 
-    def _put_statement(self, epoch: BelievedEpoch, shard_id: int, ours: Envelope) -> None:
-        name = epoch.layout.shard_statement(shard_id)
+    def _put_signed(self, name: str, ours: Envelope) -> None:
+        """Put a statement; signatures of others over the same payload stay."""
 
         def replaced(info: ObjectInfo | None) -> tuple[bytes | None, None]:
-            found = None if info is None else readable_statement(self._store, epoch.layout, shard_id)
-            if found is None or found[1].payload_sha256 != ours.payload_sha256:
+            found = None if info is None else self._envelope(name)
+            if found is None or found.payload_sha256 != ours.payload_sha256:
                 return ours.to_bytes(), None
-            merged = self._merged(found[1], ours)
-            return None if merged == found[1] else merged.to_bytes(), None
+            merged = self._merged(found, ours)
+            return None if merged == found else merged.to_bytes(), None
 
         swapped(self._store, name, replaced, read_back=True)
+
+    def _envelope(self, name: str) -> Envelope | None:
+        """Return an envelope that is there and can be read."""
+        try:
+            return parse_envelope(self._store.get(name, 0, ENVELOPE_BYTES_MAX + 1), name)
+        except (ObjectNotFoundError, ManifestError):
+            return None
 
     def _put_revision(self, epoch: BelievedEpoch) -> None:
         """Store the manifest under its revision; what is there of it stays, for a revision never changes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipelines.bucket.published_epoch import read_manifest
@@ -10,9 +10,10 @@ from pipelines.dataset.arrow_dataset import DATASET_SCHEME, list_shards
 from pipelines.dataset.delta.shard_records import DatasetRecords, ShardRecords
 from pipelines.producing.deltas.make_deltas import published_records
 from pipelines.stores.open_store import open_store
+from pipelines.stores.store import Store
 from schemas.errors import InvalidInputError, ManifestError
 from schemas.published.delta_statement import DeltaEnd
-from schemas.published.object_layout import ObjectKind, parse_object_name, split_chain_url
+from schemas.published.object_layout import EpochLayout, ObjectKind, parse_object_name, split_chain_url
 from schemas.shown_text import shown_url
 
 
@@ -65,8 +66,17 @@ def _of_parts(url: str, kernel_name: str) -> Sequence[BaseState]:
     store = open_store(root)
     names = (parse_object_name(info.name) for info in store.list(prefix))
     layouts = {name.epoch for name in names if name is not None and name.kind is ObjectKind.MANIFEST and name.epoch is not None}
+    return published_states(store, sorted(layouts, key=lambda one: (one.epoch_height, one.folder)), kernel_name)
+
+
+def published_states(store: Store, layouts: Iterable[EpochLayout], kernel_name: str) -> list[BaseState]:
+    """Return the states of some published epochs, in their order; those whose documents can't be read are left out.
+
+    Raises:
+        StoreError: the store can't be read.
+    """
     states = []
-    for layout in sorted(layouts, key=lambda one: (one.epoch_height, one.folder)):
+    for layout in layouts:
         try:
             stored = read_manifest(store, layout)
         except ManifestError:

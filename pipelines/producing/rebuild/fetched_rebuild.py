@@ -68,7 +68,8 @@ class BaseRebuilder:
     kernel: Kernel
     bytes_per_s: float | None = None
     """Most bytes of deltas a second; None for no limit."""
-    _bases: tuple[BaseState, ...] | None = None
+    states: tuple[BaseState, ...] | None = None
+    """Those of the base; None where they are still to be found in it."""
     _manifests: dict[EpochLayout, Manifest | None] = field(default_factory=dict)
     _ladders: dict[tuple[EpochLayout, ShardUId], _Ladder] = field(default_factory=dict)
 
@@ -127,9 +128,9 @@ class BaseRebuilder:
                     store.put(step.object_name(index), found.data)
 
     def _base_states(self) -> tuple[BaseState, ...]:
-        if self._bases is None:
-            self._bases = find_base_states(self.base_url, self.kernel.name)
-        return self._bases
+        if self.states is None:
+            self.states = find_base_states(self.base_url, self.kernel.name)
+        return self.states
 
     def _find_ladder(self, wanted: WantedShard, reader: DocumentReader, bases: Sequence[BaseState]) -> _Ladder | None:
         """Return the ladder of fewest bytes, and of these of fewest steps; None where whole parts are no more.

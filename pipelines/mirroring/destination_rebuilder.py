@@ -1,0 +1,58 @@
+"""Rebuilds an epoch's parts out of an earlier epoch at the destination and deltas: what changed is moved, not the state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pipelines.bucket.published_deltas import listed_deltas
+from pipelines.execution.stage_runner import StageRunner
+from pipelines.fetching.documents import DocumentReader
+from pipelines.fetching.object_source import ObjectStoreSource
+from pipelines.fetching.part_rebuilding import RebuildingShard, RebuildWay, WantedShard
+from pipelines.fetching.source_account import open_account
+from pipelines.fetching.throttle import Throttle
+from pipelines.kernel.trie_kernel import Kernel
+from pipelines.producing.deltas.ladder import published_layouts
+from pipelines.producing.rebuild.base_states import published_states
+from pipelines.producing.rebuild.fetched_rebuild import BaseRebuilder
+from pipelines.stores.open_store import open_store
+from schemas.published.object_layout import EpochLayout
+
+BASES_MAX: Final = 16
+"""Most epochs below the wanted one that are looked at as bases, the nearest."""
+
+
+@dataclass(slots=True)
+class DestinationRebuilder:
+    """A `PartRebuilder` of one epoch, whose deltas the destination has by then: they are read from there first."""
+
+    store_url: str
+    runner: StageRunner
+    kernel: Kernel
+    _rebuilders: dict[EpochLayout, BaseRebuilder] = field(default_factory=dict)
+
+    def find_way(self, wanted: WantedShard, reader: DocumentReader) -> tuple[RebuildWay | None, str]:
+        """See `PartRebuilder.find_way`; an epoch without deltas needs no words."""
+        if not listed_deltas(wanted.manifest, wanted.statement.shard_id):
+            return None, ""
+        rebuilder = self._rebuilder(wanted.layout)
+        return rebuilder.find_way(wanted, self._with_destination(reader)) if rebuilder.states else (None, "")
+
+    def open(self, wanted: WantedShard, reader: DocumentReader, scratch: Path) -> RebuildingShard:
+        """See `PartRebuilder.open`."""
+        return self._rebuilder(wanted.layout).open(wanted, self._with_destination(reader), scratch)
+
+    def _rebuilder(self, layout: EpochLayout) -> BaseRebuilder:
+        if layout not in self._rebuilders:
+            store = open_store(self.store_url)
+            lower = [one for one in published_layouts(store, layout.chain_id) if one.epoch_height < layout.epoch_height]
+            states = published_states(store, lower[-BASES_MAX:], self.kernel.name)
+            self._rebuilders[layout] = BaseRebuilder(self.store_url, self.runner, self.kernel, states=tuple(states))
+        return self._rebuilders[layout]
+
+    def _with_destination(self, reader: DocumentReader) -> DocumentReader:
+        source = ObjectStoreSource(open_store(self.store_url, retry=None), Throttle([]))
+        account = open_account(source.source_id, source.traits, reader.limits)
+        return DocumentReader([source, *reader.sources], {**reader.accounts, source.source_id: account}, reader.limits, reader.random)
