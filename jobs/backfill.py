@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from jobs.dataset_option import NO_DATASET, dataset_url
+from jobs.dataset_option import NO_DATASET, dataset_url, refuse_tables_without_dataset
 from jobs.option_groups import Without
 from jobs.options import Json, Plan, ReadLimit, RpcOptions, RunOptions, ShardIds, StateWalkOption, node_home_folder, open_executor
 from jobs.preflight import NoPreflight, require_fit, workers_here
@@ -85,6 +85,7 @@ def backfill(
     home = node_home_folder(node_home).resolve()
     publish.upload_limit_each(run.processes_beside_node)
     give_node_the_disk()
+    refuse_tables_without_dataset(dataset, publish.tables)
     write_dataset = dataset != NO_DATASET
     if source is not None and not write_dataset:
         raise InvalidInputError(

@@ -15,6 +15,7 @@ from jobs.terminal import coloured, format_bytes, open_console, open_progress, p
 from pipelines.bucket.locate_epoch import locate_epoch
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.keeping.check_epoch import CheckResult, EpochCheck
+from pipelines.keeping.check_tables import CheckedTables
 from pipelines.kernel.choice import choose_kernel
 from schemas.errors import ObjectMismatchError
 from schemas.ids import CryptoHash
@@ -29,11 +30,17 @@ def check(
         str, typer.Argument(help="An epoch's folder (…/chain_id=…/epoch_height=…/epoch_id=…), or a bucket's: its latest epoch.")
     ],
     shard_id: PublishedShardIds = None,
+    tables: Annotated[
+        str | None,
+        typer.Option("--tables", help="Where the epoch's decoded tables are, if it has any. Default: where the manifest says."),
+    ] = None,
     trust: Annotated[TrustOptions, Without("insecure")],
     run: RunOptions,
     as_json: Json = False,
 ) -> None:
     """Verify every object of a published epoch: digests, tries against the state roots, key intervals, torrents, signatures.
+
+    Decoded tables that the manifest names are read back too, and the state roots recomputed from their raw columns.
 
     Lists what is missing, wrong or foreign and then exits with 20. Without `--trust-key` nothing ties the manifest to a publisher,
     without `--trusted-block` nothing ties the state roots to the chain.
@@ -46,7 +53,7 @@ def check(
     with closing(open_progress()) as progress, closing(open_executor(run)) as executor:
         progress.note(f"checking {root}/{layout.folder}, {executor.description}, with the {chosen_kernel.name} kernel")
         runner = StageRunner(executor, progress)
-        result = EpochCheck(runner, chosen_kernel.name, root, layout, tuple(shard_id or ()), rule, block).run()
+        result = EpochCheck(runner, chosen_kernel.name, root, layout, tuple(shard_id or ()), rule, block, tables).run()
     failure = None if result.is_good else _failure(result, root)
     if as_json:
         document = _result_json(result, f"{root}/{layout.folder}", block)
@@ -65,7 +72,7 @@ def _failure(result: CheckResult, root: str) -> ObjectMismatchError:
     count = "an object is" if len(harmful) == 1 else f"{len(harmful)} objects are"
     return ObjectMismatchError(
         problem=f"{count} not as published{'' if len(harmful) == 1 else ', the first'}: {first.kind}, {first.problem}",
-        where=f"{root}/{first.object_name}",
+        where=first.object_name if "://" in first.object_name else f"{root}/{first.object_name}",
         remedy="statecast produce --repair to the same place makes again what is missing or wrong; delete what is foreign.",
     )
 
@@ -91,6 +98,16 @@ def _result_json(result: CheckResult, epoch_url: str, trusted_block: CryptoHash 
             }
             for shard in result.shards
         ],
+        "tables": None
+        if result.tables is None
+        else {
+            "url": result.tables.url,
+            "files": result.tables.files,
+            "records": result.tables.records,
+            "size": result.tables.size,
+            "shards_proved": list(result.tables.shards_proved),
+            "unproved": result.tables.unproved,
+        },
         "foreign_looked_for": not result.unlisted,
         "not_published": [
             {"kind": found.kind, "shard_id": found.shard_id, "part_id": found.part_id, "reason": found.reason} for found in manifest.missing
@@ -100,6 +117,14 @@ def _result_json(result: CheckResult, epoch_url: str, trusted_block: CryptoHash 
             for finding in result.findings
         ],
     }
+
+
+def _tables_line(tables: CheckedTables) -> str:
+    if tables.url is None:
+        return f"tables: not looked at, {tables.unproved}"
+    proved = f"the state root of {len(tables.shards_proved)} shards recomputed from them"
+    read = f"tables {tables.url}: {tables.records:,} rows in {tables.files:,} files, {format_bytes(tables.size)}; {proved}"
+    return f"{read}; {tables.unproved}" if tables.unproved else read
 
 
 def _print_result(result: CheckResult, trusted_block: CryptoHash | None) -> None:
@@ -119,6 +144,8 @@ def _print_result(result: CheckResult, trusted_block: CryptoHash | None) -> None
             str(listed.shard_id), coloured((right, colour)), f"{shard.records:,}", format_bytes(shard.size), header, str(listed.state_root)
         )
     console.print(table)
+    if result.tables is not None:
+        console.print(_tables_line(result.tables), highlight=False, soft_wrap=True)
     for finding in result.findings[:FINDINGS_SHOWN_MAX]:
         console.print(coloured((finding.kind, "red"), f" {finding.object_name}: {finding.problem}"), highlight=False, soft_wrap=True)
     if len(result.findings) > FINDINGS_SHOWN_MAX:

@@ -8,6 +8,7 @@ import typer
 
 from pipelines.producing.epoch_input import EpochInput
 from pipelines.producing.preflight.look import RunPlace, disk_holds_dataset, run_size
+from schemas.errors import InvalidInputError
 
 NO_DATASET: Final = "none"
 """Each part is read from the source, and no dataset is written."""
@@ -29,10 +30,25 @@ def dataset_url(dataset: str | None) -> str | None:
     return None if dataset == NO_DATASET else dataset
 
 
-def writes_dataset(dataset: str | None, place: RunPlace, found: EpochInput) -> bool:
+def refuse_tables_without_dataset(dataset: str | None, tables: str | None) -> None:
+    """Refuse options that exclude each other: tables are made of a dataset.
+
+    Raises:
+        InvalidInputError: both are given.
+    """
+    if dataset == NO_DATASET and tables is not None:
+        raise InvalidInputError(
+            problem="tables are made of a dataset", where=f"--tables, --dataset {NO_DATASET}", remedy="Leave one of them out."
+        )
+
+
+def writes_dataset(dataset: str | None, place: RunPlace, found: EpochInput, tables: str | None = None) -> bool:
     """Decide whether a run writes a dataset: not where the option says none, or where the work folder's disk would not hold it.
 
     Args:
         place: of the run; whether it writes a dataset is not looked at.
+        tables: where tables go; they are made of a dataset in any case.
     """
+    if tables is not None:
+        return True
     return dataset != NO_DATASET and disk_holds_dataset(place, found, run_size(found, place.encoding))

@@ -59,7 +59,7 @@ class NetworkOptions:
         if self.trusted_block is not None:
             raise InvalidInputError(problem="--trusted-block is for --from near://…")
 
-    def open(self, given: InputOptions, run: RunOptions, dataset: str | None, *, deltas: bool) -> EpochInput:
+    def open(self, given: InputOptions, run: RunOptions, dataset: str | None, *, deltas: bool, tables: bool) -> EpochInput:
         """Find the epoch, and make ready to ask the peers, none of which is connected yet.
 
         Raises:
@@ -70,6 +70,7 @@ class NetworkOptions:
             "--node-home": given.node_home is not None,
             "--dataset": dataset is not None,
             "--deltas": deltas,
+            "--tables": tables,
             "--read-limit": given.read_limit is not None,
             "--state-walk": given.state_walk is not StateWalk.AUTO,
             "--ray-address": run.ray_address is not None,

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.dataset_option import Dataset, dataset_url, writes_dataset
+from jobs.dataset_option import Dataset, dataset_url, refuse_tables_without_dataset, writes_dataset
 from jobs.epoch_input import InputOptions
 from jobs.network_input import NetworkOptions, network_executor
 from jobs.options import IgnoreClaim, Json, Plan, RunOptions, open_executor
@@ -83,15 +83,18 @@ def produce(
 
     `statecast produce --from dataset:///data/state --to s3://bucket/prefix --shard-id 6 --num-parts 33`
 
+    `statecast produce --node-home ~/.near --to gs://bucket/near --tables gs://bucket/tables`
+
     `statecast produce --from near://ed25519:KEY@host:24567 --rpc https://… --rpc https://… --to gs://bucket/prefix`
     """
+    refuse_tables_without_dataset(dataset, publish.tables)
     chosen_kernel = choose_kernel(run.kernel)
     # What is taken from peers is put by this process alone.
     processes = 1 if given.is_network else run.processes_at_once(beside_node=given.node_home is not None)
     upload_limit = publish.upload_limit_each(processes)
     try:
         if given.is_network:
-            found = network.open(given, run, dataset, deltas=publish.deltas is not None)
+            found = network.open(given, run, dataset, deltas=publish.deltas is not None, tables=publish.tables is not None)
         else:
             network.refuse_without_network()
             found = given.open(run)
@@ -111,7 +114,7 @@ def produce(
             claims=not ignore_claim,
             encoding=publish.encoding,
         )
-        place = replace(place, write_dataset=writes_dataset(dataset, place, found))
+        place = replace(place, write_dataset=writes_dataset(dataset, place, found, publish.tables))
         if plan:
             limit = run.read_limit_each(given.read_limit)
             read_bytes_per_s = None if given.node_home is None or limit is None else float(limit * processes)

@@ -31,6 +31,12 @@ def _destination(url: str) -> str:
     return url
 
 
+def _tables_destination(url: str | None) -> str | None:
+    if url is not None:
+        check_destination(url, "--tables")
+    return url
+
+
 @dataclass(frozen=True, slots=True)
 class PublishOptions:
     """Where an epoch is published, in which form, signed by whom."""
@@ -44,6 +50,16 @@ class PublishOptions:
             callback=_destination,
         ),
     ]
+    tables: Annotated[
+        str | None,
+        typer.Option(
+            "--tables",
+            help="Where the epoch's decoded tables go too: gs://bucket/prefix and the like, or a folder. The manifest names their signed list. "
+            "They have what the tables there have; everything where there are none yet.",
+            rich_help_panel=_OUTPUT,
+            callback=_tables_destination,
+        ),
+    ] = None
     num_parts: Annotated[
         int | None, typer.Option("--num-parts", min=1, help="Parts a shard. Default: as nearcore computes it.", rich_help_panel=_OUTPUT)
     ] = None
@@ -124,6 +140,7 @@ class PublishOptions:
             web_seeds=tuple(self.web_seed or ()),
             trackers=tuple(self.tracker or ()),
             upload_limit_bytes_per_s=self.upload_limit_each(processes),
+            tables_url=self.tables,
         )
 
     def ladder(

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.dataset_option import NO_DATASET, writes_dataset
+from jobs.dataset_option import NO_DATASET, refuse_tables_without_dataset, writes_dataset
 from jobs.event_lines import STANDARD_OUTPUT, Events, opened_events, write_result
 from jobs.option_groups import Without
 from jobs.options import (
@@ -118,6 +118,7 @@ def watch(
     """
     if node_home is None:
         raise InvalidInputError(problem="name the node to watch", remedy="Give --node-home HOME.")
+    refuse_tables_without_dataset(dataset, publish.tables)
     if dataset not in (None, NO_DATASET):
         raise InvalidInputError(problem="a watcher keeps no dataset", where=f"--dataset {dataset}", remedy="Give none, or leave it out.")
     settings = WatchSettings(
@@ -145,7 +146,7 @@ def watch(
     def look(epoch: EpochInput) -> None:
         # What was room for one epoch may be none for the next, which is larger and finds a fuller disk.
         if not no_preflight:
-            require_room(replace(place, write_dataset=writes_dataset(dataset, place, epoch)), epoch, home)
+            require_room(replace(place, write_dataset=writes_dataset(dataset, place, epoch, publish.tables)), epoch, home)
 
     production = WatchProduction(
         node_home=str(home),
@@ -157,7 +158,7 @@ def watch(
         publisher_for=lambda context: publish.publisher(context, signer, run.processes_beside_node),
         store_url=publish.to,
         settings=ProductionSettings.in_folder(work_url),
-        writes_dataset=lambda found: writes_dataset(dataset, place, found),
+        writes_dataset=lambda found: writes_dataset(dataset, place, found, publish.tables),
         open_executor=lambda: open_executor(run, beside_node=True),
         terms=terms,
         keep_epochs=keep_epochs,

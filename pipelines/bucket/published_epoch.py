@@ -12,6 +12,7 @@ from schemas.published.dsse import ENVELOPE_BYTES_MAX, Envelope, parse_envelope
 from schemas.published.manifest import Manifest
 from schemas.published.object_layout import EpochLayout
 from schemas.published.shard_statement import ShardStatement
+from schemas.published.tables_statement import TablesStatement
 
 Judge: TypeAlias = Callable[[Envelope], object]
 """Raises ManifestError where an envelope is not what is wanted: asked before its payload is parsed."""
@@ -74,6 +75,22 @@ def read_statement(store: Store, layout: EpochLayout, shard_id: int, judge: Judg
     if judge is not None:
         judge(envelope)
     return ShardStatement.from_payload(envelope.payload, where), envelope
+
+
+def read_tables_statement(store: Store, layout: EpochLayout, judge: Judge | None = None) -> tuple[TablesStatement, Envelope] | None:
+    """Return the statement of an epoch's decoded tables with its envelope; None where none was written.
+
+    Raises:
+        ManifestError: it is judged so, or can't be parsed.
+    """
+    where = f"{store.url}/{layout.tables_statement}"
+    try:
+        envelope = parse_envelope(store.get(layout.tables_statement, 0, ENVELOPE_BYTES_MAX + 1), where)
+    except ObjectNotFoundError:
+        return None
+    if judge is not None:
+        judge(envelope)
+    return TablesStatement.from_payload(envelope.payload, where), envelope
 
 
 def readable_statement(store: Store, layout: EpochLayout, shard_id: int) -> tuple[ShardStatement, Envelope] | None:

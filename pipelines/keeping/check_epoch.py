@@ -13,6 +13,8 @@ from pipelines.bucket.published_epoch import StoredManifest, read_manifest, read
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.keeping.check_part import CheckedPart, part_tasks
+from pipelines.keeping.check_tables import CheckedTables, TablesCheck
+from pipelines.kernel.choice import choose_kernel
 from pipelines.stores.open_store import open_store
 from pipelines.stores.ranges import read_object
 from pipelines.stores.store import Store
@@ -44,6 +46,7 @@ _NEVER_FOREIGN = (
     ObjectKind.MANIFEST,
     ObjectKind.MANIFEST_REVISION,
     ObjectKind.EVIDENCE,
+    ObjectKind.TABLES_STATEMENT,
     ObjectKind.CLAIM,
     ObjectKind.LEASE,
     ObjectKind.SCRUB,
@@ -66,6 +69,7 @@ class Finding:
 
     kind: FindingKind
     object_name: str
+    """Relative to the store; a URL where it lies elsewhere."""
     problem: str
     harmless: bool = False
     """Foreign, but outside the folders whose objects nodes count."""
@@ -92,6 +96,8 @@ class CheckResult:
     findings: tuple[Finding, ...]
     signers: tuple[str, ...]
     """Trusted keys that signed the manifest or a statement; none without a trust rule."""
+    tables: CheckedTables | None = None
+    """None where the manifest names no tables."""
     unlisted: str = ""
     """Why what does not belong there was not looked for; empty where it was."""
 
@@ -114,6 +120,8 @@ class EpochCheck:
     trust: TrustRule | None
     trusted_block: CryptoHash | None = None
     """Hash of the sync block or of its parent, which ties the state roots to the chain."""
+    tables_url: str | None = None
+    """Where the epoch's decoded tables are; None for what the manifest says."""
 
     def run(self) -> CheckResult:
         """Check the epoch.
@@ -148,13 +156,28 @@ class EpochCheck:
                 signers |= statement_signers
             shards.append(self._check_shard(store, stored, listed, statement, findings))
             self._check_header(store, listed, statement, blocks, findings)
+        tables = TablesCheck(
+            runner=self.runner,
+            kernel=choose_kernel(self.kernel_name),
+            store=store,
+            layout=self.layout,
+            stored=stored,
+            shard_ids=[listed.shard_id for listed in self._chosen(stored)],
+            url=self.tables_url,
+            is_trusted=self.trust is not None,
+            judge=judge,
+        ).run()
+        findings += [
+            Finding(FindingKind.MISSING if wrong.missing else FindingKind.WRONG, wrong.name, wrong.problem)
+            for wrong in (() if tables is None else tables.wrong)
+        ]
         # What is not listed is not looked for; that is no fault of the epoch.
         unlisted = ""
         try:
             findings += find_foreign(self.layout, stored.manifest, (info.name for info in store.list(self.layout.folder)))
         except (StoreNotListedError, StoreDeniedError) as error:
             unlisted = error.problem
-        return CheckResult(stored, tuple(shards), tuple(findings), tuple(sorted(map(str, signers or ()))), unlisted)
+        return CheckResult(stored, tuple(shards), tuple(findings), tuple(sorted(map(str, signers or ()))), tables, unlisted)
 
     def _chosen(self, stored: StoredManifest) -> Sequence[ManifestShard]:
         for shard_id in self.shard_ids:

@@ -12,6 +12,7 @@ from pipelines.dataset.dataset_header import VerifyStateHeader, verified_dataset
 from pipelines.dataset.export.export_epoch import export_epoch
 from pipelines.dataset.export.export_order import export_steps
 from pipelines.dataset.export.export_records import ExportSettings, discard_export
+from pipelines.dataset.tables.tables_place import TablesPlace
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, KeepGoing, StageRunner, go_on
 from pipelines.kernel.trie_kernel import Kernel
@@ -26,10 +27,11 @@ from pipelines.producing.network_parts import NetworkParts, NetworkProduction
 from pipelines.producing.publish.epoch_publisher import EpochPublisher, PublishedEpoch
 from pipelines.producing.publish.publish_part import PublishedPart, PublishPartTask
 from pipelines.producing.publish.shard_publisher import ProducedShard, PublishedShard
+from pipelines.producing.publish_tables import EpochTables
 from pipelines.producing.shared_folders import require_shared
 from pipelines.stores.open_store import open_store
 from schemas.dataset.dataset_summary import shard_folder
-from schemas.errors import SourceChangedError
+from schemas.errors import InvalidInputError, SourceChangedError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.nearcore.epoch_context import EpochContext, ShardContext
 
@@ -165,15 +167,16 @@ class EpochProduction:
         exporting = {} if self.source is None or self.is_direct else {"--dataset": self.settings.export.dataset_url}
         working = {"--work": self.settings.work_url} if self.network is None else {}
         require_shared(self.runner.executor, {**working, "--to": self.publisher.store_url, **exporting})
-        made = _Made()
+        made, tables = _Made(), self._tables()
         if self.network is not None:
             self._take_from(self.network, made, began)
         elif self.is_direct:
             self._produce_directly(made, began)
         else:
-            self._produce_datasets(made, began)
+            self._produce_datasets(made, began, tables)
+        stated = None if tables is None else tables.finish()
         self.before_manifest()
-        epoch = self.publisher.finish(self.context, list(made.published.values()), self.epoch_shard_ids)
+        epoch = self.publisher.finish(self.context, list(made.published.values()), self.epoch_shard_ids, stated)
         if self.ladder is not None:
             self.ladder.make(self.runner, self.publisher, self.context, made.datasets)
         for remove in made.leftovers:
@@ -206,7 +209,19 @@ class EpochProduction:
             made.produce(shard, partial(take, shard))
         made.exported_s = time.monotonic() - began
 
-    def _produce_datasets(self, made: _Made, began: float) -> None:
+    def _tables(self) -> EpochTables | None:
+        """Take the place of the tables, where there are to be any: what is there may be no place for them."""
+        publisher, context = self.publisher, self.context
+        if publisher.tables_url is None:
+            return None
+        if self.is_direct or self.network is not None:
+            raise InvalidInputError(problem="tables are made of a dataset, and none is written", remedy="Leave --dataset none out.")
+        require_shared(self.runner.executor, {"--tables": publisher.tables_url})
+        place = TablesPlace.take(publisher.tables_url, context.chain_id)
+        place.refuse_other_epoch(context)
+        return EpochTables(self.runner, self.kernel, context, publisher, place)
+
+    def _produce_datasets(self, made: _Made, began: float, tables: EpochTables | None) -> None:
         exported_shards = 0
         for exported in self._exported():
             exported_shards += len(exported)
@@ -217,6 +232,8 @@ class EpochProduction:
             for dataset in sorted(exported, key=lambda one: -one.summary.records):
                 made.produce(dataset.summary.shard, partial(self._produce_shard, dataset))
                 made.datasets.append(dataset)
+                if tables is not None:
+                    tables.make(dataset, made.published[dataset.summary.shard.shard_uid])
                 made.leftovers += self._leftovers(dataset)
 
     def _leftovers(self, dataset: ShardDataset) -> Iterator[Callable[[], None]]:

@@ -31,6 +31,7 @@ from schemas.published.dsse import PAYLOAD_BYTES_MAX
 from schemas.published.in_toto import decode_in_toto, encode_in_toto
 from schemas.published.manifest_delta import MANIFEST_DELTAS_MAX, ManifestDelta
 from schemas.published.manifest_shard import MANIFEST_PARTS_MAX, ManifestShard
+from schemas.published.manifest_tables import ManifestTables
 from schemas.published.object_layout import REVISION_MAX
 from schemas.shown_text import shown_url
 
@@ -126,6 +127,8 @@ class Manifest:
     others. None where the publisher does not know it, and in older manifests."""
     deltas: tuple[ManifestDelta, ...] = ()
     """What changed since lower epochs, shard by shard: ascending by shard id, height and id of the base. Absent in older manifests."""
+    tables: ManifestTables | None = None
+    """The epoch's decoded tables; None where the publisher offers none, and in older manifests."""
 
     @property
     def is_complete(self) -> bool:
@@ -169,6 +172,7 @@ class Manifest:
             ],
             **({} if self.shard_layout is None else {"shard_layout": self.shard_layout.to_json()}),
             **({} if not self.deltas else {"deltas": [found.to_json() for found in self.deltas]}),
+            **({} if self.tables is None else {"tables": self.tables.to_json()}),
         }
         payload = encode_in_toto(MANIFEST_TYPE, self.subjects(), predicate)
         assert Manifest.from_payload(payload, "manifest to be written") == self, "what is written is what is read"
@@ -204,6 +208,7 @@ class Manifest:
             missing=tuple(_read_missing(entry) for entry in reader.inners("missing", MISSING_MAX)),
             shard_layout=_read_shard_layout(reader),
             deltas=tuple(map(ManifestDelta.from_json, reader.inners("deltas", MANIFEST_DELTAS_MAX) if "deltas" in reader.names() else ())),
+            tables=ManifestTables.from_json(reader.inner("tables")) if reader.has("tables") else None,
         )
         problem = manifest._problem()
         if problem is None and manifest.subjects() != subjects:

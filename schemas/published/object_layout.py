@@ -9,6 +9,7 @@ that nearcore does not know lies at the level of the epoch or above::
         shard_id=S/state_part_000000_of_000004                         nearcore's; nothing else in this folder
         headers/shard_id=S/header                                      nearcore's
         statements/shard_id=S.json                                     DSSE envelope of a shard statement
+        statements/tables.json                                         DSSE envelope of the tables statement
         evidence/shard_id=S/SHA256.json                                a shard statement that contradicts another one
         torrents/shard_id=S.torrent
         deltas/base_epoch_id=B/statements/shard_id=S.json              DSSE envelope of a delta statement: what changed since epoch B
@@ -54,6 +55,7 @@ class ObjectKind(Enum):
     STATE_PART = "state_part"
     STATE_HEADER = "state_header"
     SHARD_STATEMENT = "shard_statement"
+    TABLES_STATEMENT = "tables_statement"
     EVIDENCE = "evidence"
     TORRENT = "torrent"
     DELTA_STATEMENT = "delta_statement"
@@ -133,6 +135,11 @@ class EpochLayout:
     def shard_statement(self, shard_id: int) -> str:
         """A shard's statement."""
         return f"{self.folder}/statements/{shard_folder_name(shard_id)}.json"
+
+    @property
+    def tables_statement(self) -> str:
+        """The statement of the epoch's decoded tables."""
+        return f"{self.folder}/statements/tables.json"
 
     def evidence(self, shard_id: int, payload_sha256: bytes) -> str:
         """A shard statement that contradicts another one, named by its payload's digest."""
@@ -289,6 +296,7 @@ _IN_EPOCH: tuple[tuple[ObjectKind, re.Pattern[str]], ...] = (
     (ObjectKind.STATE_PART, re.compile(_SHARD + r"/state_part_(?P<part_id>\d{6})_of_(?P<num_parts>\d{6})")),
     (ObjectKind.STATE_HEADER, re.compile(rf"headers/{_SHARD}/header")),
     (ObjectKind.SHARD_STATEMENT, re.compile(rf"statements/{_SHARD}\.json")),
+    (ObjectKind.TABLES_STATEMENT, re.compile(r"statements/tables\.json")),
     (ObjectKind.EVIDENCE, re.compile(rf"evidence/{_SHARD}/(?P<sha256>{_SHA256_HEX.pattern})\.json")),
     (ObjectKind.TORRENT, re.compile(rf"torrents/{_SHARD}\.torrent")),
     (ObjectKind.DELTA_STATEMENT, re.compile(rf"{_DELTA}/statements/{_SHARD}\.json")),
@@ -333,6 +341,8 @@ def _made_again(found: ObjectName) -> str:
             return epoch.state_header(shard_id)
         case ObjectKind.SHARD_STATEMENT:
             return epoch.shard_statement(shard_id)
+        case ObjectKind.TABLES_STATEMENT:
+            return epoch.tables_statement
         case ObjectKind.EVIDENCE:
             assert found.payload_sha256 is not None
             return epoch.evidence(shard_id, found.payload_sha256)

@@ -207,7 +207,7 @@ def test_another_selection_is_refused_and_none_is_the_places() -> None:
         written(url, exported(pairs_of(3), 8))
     written(url, exported(pairs_of(4), 8), None)
     assert sorted(rows_of(open_tables(url))[0]) == [
-        *("account_id", "amount", "block_height", "block_timestamp", "decode_error", "epoch_id", "shard_uid")
+        *("account_id", "amount", "block_height", "block_timestamp", "decode_error", "decode_note", "epoch_id", "shard_uid")
     ]
 
 

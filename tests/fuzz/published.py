@@ -50,18 +50,20 @@ from schemas.published.lease import ReaderLease
 from schemas.published.manifest import Manifest
 from schemas.published.manifest_delta import ManifestDelta
 from schemas.published.manifest_shard import ManifestPart, ManifestShard, ManifestTorrent
+from schemas.published.manifest_tables import ManifestTables
 from schemas.published.object_layout import EpochLayout, parse_epoch_folder, parse_object_name, part_file_name, shard_folder_name
 from schemas.published.proof import TrieProof
 from schemas.published.proof_chain import ChainEvidence
 from schemas.published.public_key import PublicKey
 from schemas.published.scrub_state import ScrubState
 from schemas.published.shard_statement import ShardStatement
+from schemas.published.tables_statement import TablesStatement
 from schemas.published.torrent import LEAF_BYTES, piece_hashes
 from tests.fuzz.decoder import Decoder, json_with
 from tests.fuzz.mutation import mixed, mutate_json, mutate_text
 from tests.fuzz.nearcore import chunk_headers, localnet_headers
 from tests.support.proofs import small_proof
-from tests.support.published_values import make_delta_statement, make_empty_statement, make_manifest, make_statement
+from tests.support.published_values import make_delta_statement, make_empty_statement, make_manifest, make_statement, make_tables_statement
 
 NOW = datetime(2026, 11, 23, 8, 30, tzinfo=UTC)
 LAYOUT = EpochLayout("testnet", 7, CryptoHash(b"\x11" * 32))
@@ -86,7 +88,8 @@ def _manifests() -> list[bytes]:
     plain = make_manifest()
     layout = ShardLayout(kind="V2", version=1, shard_ids=(5, 0, 1), boundary_accounts=("aurora", "near"))
     deltas = (ManifestDelta(0, 6, CryptoHash(b"\x66" * 32), "ab" * 32, 3, 700),)
-    return [plain.to_payload(), replace(plain, shard_layout=layout, deltas=deltas).to_payload()]
+    tables = ManifestTables("ab" * 32, "gs://bucket/tables")
+    return [plain.to_payload(), replace(plain, shard_layout=layout, deltas=deltas, tables=tables).to_payload()]
 
 
 def _envelopes() -> list[bytes]:
@@ -287,7 +290,14 @@ def decoders() -> tuple[Decoder, ...]:
             "manifest",
             _read_manifest,
             _manifests,
-            (Manifest.from_payload, ManifestShard.from_json, ManifestDelta.from_json, decode_in_toto, ShardUId.parse),
+            (
+                Manifest.from_payload,
+                ManifestShard.from_json,
+                ManifestDelta.from_json,
+                ManifestTables.from_json,
+                decode_in_toto,
+                ShardUId.parse,
+            ),
             _JSON,
         ),
         Decoder(
@@ -309,6 +319,13 @@ def decoders() -> tuple[Decoder, ...]:
             lambda data: decode_delta_object(data, "fuzz"),
             _delta_objects,
             (decode_delta_object, _read_batches, _decompressed_bytes, _offset, _field),
+        ),
+        Decoder(
+            "tables statement",
+            lambda data: TablesStatement.from_payload(data, "fuzz").to_payload(),
+            lambda: [make_tables_statement().to_payload(), make_tables_statement(raw=False).to_payload()],
+            (TablesStatement.from_payload,),
+            _JSON,
         ),
         Decoder("catalogue", _catalogue, _catalogues, (Catalogue.parse,), _JSON),
         Decoder("claim", lambda data: Claim.parse(data, "fuzz").to_bytes(), _claims, (Claim.parse,), _JSON),

@@ -28,6 +28,7 @@ from schemas.published.manifest import Manifest
 from schemas.published.proof import TrieProof
 from schemas.published.scrub_state import ScrubState
 from schemas.published.shard_statement import ShardStatement
+from schemas.published.tables_statement import TablesStatement
 
 SMALL = JsonLimits(1 << 20)
 
@@ -75,6 +76,7 @@ PARSERS: dict[str, Callable[[bytes, str], object]] = {
     "envelope": parse_envelope,
     "manifest": Manifest.from_payload,
     "shard statement": ShardStatement.from_payload,
+    "tables statement": TablesStatement.from_payload,
     "catalogue": Catalogue.parse,
     "claim": Claim.parse,
     "lease": ReaderLease.parse,

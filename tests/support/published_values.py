@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime
 
+from schemas.dataset.tables_selection import TablesSelection
 from schemas.ids import ZERO_HASH, CryptoHash, ShardUId
 from schemas.nearcore.state_part import Encoding
 from schemas.published.delta_statement import WHOLE_BASE, DeltaEnd, DeltaObject, DeltaStatement
 from schemas.published.manifest import Manifest, MissingKind, MissingObject, ZstdSettings
 from schemas.published.manifest_shard import ManifestHeader, ManifestPart, ManifestShard, ManifestTorrent
 from schemas.published.shard_statement import ShardStatement, StatementPart
+from schemas.published.tables_statement import StatedFile, StatedShard, TablesStatement
 
 CHAIN_ID = "testnet"
 EPOCH_ID = CryptoHash(b"\x11" * 32)
@@ -89,3 +91,14 @@ def make_manifest() -> Manifest:
         block_headers=(b"sync block", b"its parent"),
         missing=(MissingObject(MissingKind.SHARD, "not tracked by the node", 5),),
     )
+
+
+def make_tables_statement(raw: bool = True) -> TablesStatement:
+    """A statement of the tables of two shards."""
+
+    def shard(shard_id: int) -> StatedShard:
+        folder = f"kind=account/chain_id={CHAIN_ID}/epoch_height=7/shard_id={shard_id}"
+        files = tuple(StatedFile(f"{folder}/range-00000{idx}-0000.parquet", 500, 10, digest(f"table {shard_id} {idx}")) for idx in range(2))
+        return StatedShard(ShardUId(1, shard_id), STATE_ROOT, raw, digest(f"summary {shard_id}"), files)
+
+    return TablesStatement(CHAIN_ID, 7, EPOCH_ID, SYNC_HASH, TablesSelection(raw=raw), (shard(0), shard(1)))

@@ -65,7 +65,7 @@ class WriteTablesTask:
         """
         store, dataset = open_store(self.url), read_dataset(self.span.dataset)
         shard = shard_of(dataset, self.selection)
-        stem = _stem(self.span.file.name)
+        stem = file_stem(self.span.file.name)
         note = f"{shard_side_folder(shard.context.epoch_height, shard.shard_uid.shard_id)}/written/{stem}.json"
         fingerprint = self._fingerprint(shard)
         left = _left(store, note, fingerprint)
@@ -163,7 +163,9 @@ def finish_tables(
     files = tuple(sorted((file for group in written for file in group), key=lambda file: file.name))
     shard = replace(shard_of(dataset, selection), files=files, complete=complete is None or complete)
     if complete is None:
-        ranges = tuple(TablesRange(_stem(file.name), file.sha256, file.records, file.first_key, file.last_key) for file in summary.files)
+        ranges = tuple(
+            TablesRange(file_stem(file.name), file.sha256, file.records, file.first_key, file.last_key) for file in summary.files
+        )
         shard = replace(shard, ranges=ranges)
     store = open_store(url)
     name = _tables_name(shard)
@@ -219,7 +221,7 @@ def earlier_tables(shard: TablesShard | None) -> EarlierTables:
         return {}
     by_stem: dict[str, list[TableFile]] = {one.stem: [] for one in shard.ranges}
     for file in shard.files:
-        by_stem.setdefault(_stem(file.name), []).append(file)
+        by_stem.setdefault(file_stem(file.name), []).append(file)
     return {one.source_sha256: tuple(by_stem[one.stem]) for one in shard.ranges}
 
 
@@ -227,7 +229,8 @@ def _tables_name(shard: TablesShard) -> str:
     return f"{shard_side_folder(shard.context.epoch_height, shard.shard_uid.shard_id)}/{TABLES_NAME}"
 
 
-def _stem(name: str) -> str:
+def file_stem(name: str) -> str:
+    """Return what the name of a file has before its ending: the tables of a dataset's file have its own."""
     return PurePosixPath(name).stem
 
 

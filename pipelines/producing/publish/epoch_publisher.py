@@ -14,7 +14,13 @@ from importlib.metadata import PackageNotFoundError, version
 import zstandard
 
 from pipelines.bucket.chain_catalogue import record_published
-from pipelines.bucket.published_epoch import StoredManifest, read_manifest, read_manifest_revision, readable_statement
+from pipelines.bucket.published_epoch import (
+    StoredManifest,
+    read_manifest,
+    read_manifest_revision,
+    read_tables_statement,
+    readable_statement,
+)
 from pipelines.bucket.read_latest import read_latest
 from pipelines.producing.publish.shard_publisher import ProducedShard, PublishedShard, ShardPublisher, refuse_unlisting
 from pipelines.producing.publish.signing import Signer, add_signatures, sign_payload
@@ -31,7 +37,9 @@ from schemas.published.dsse import Envelope
 from schemas.published.latest_pointer import LatestPointer
 from schemas.published.manifest import Manifest, MissingKind, MissingObject, ZstdSettings, check_urls
 from schemas.published.manifest_delta import ManifestDelta
+from schemas.published.manifest_tables import ManifestTables
 from schemas.published.object_layout import EpochLayout, latest_name
+from schemas.published.tables_statement import TablesStatement
 
 REVISIONS_TRIED_MAX = 8
 """How many revisions are tried when other producers take them."""
@@ -61,6 +69,8 @@ class EpochPublisher:
     trackers: tuple[str, ...] = ()
     upload_limit_bytes_per_s: int | None = None
     """Most bytes of parts that each process puts a second; None for no limit."""
+    tables_url: str | None = None
+    """Where decoded tables of the epoch go; None for none."""
 
     def __post_init__(self) -> None:
         check_urls(web_seeds=self.web_seeds, trackers=self.trackers)
@@ -114,6 +124,8 @@ class EpochPublisher:
             found = readable_statement(store, layout, shard.shard_id)
             if found is None or found[1].payload_sha256 != listed.statement_sha256:
                 return None
+            if self.tables_url is not None and not _has_tables(store, layout, stored.manifest, shard.shard_id):
+                return None
             if num_parts is None and listed.num_parts != num_parts_for(found[0].memory_usage):
                 return None
         return stored
@@ -153,7 +165,31 @@ class EpochPublisher:
         publisher = ShardPublisher(open_store(self.store_url), self.layout(context), self._signers(), self.web_seeds, self.trackers)
         return publisher.put(context, shard)
 
-    def finish(self, context: EpochContext, shards: Sequence[PublishedShard], epoch_shard_ids: Sequence[int]) -> PublishedEpoch:
+    def put_tables(self, context: EpochContext, statement: TablesStatement) -> ManifestTables:
+        """Store the statement of the epoch's decoded tables; signatures of others over the same payload stay.
+
+        Raises:
+            ObjectExistsError: other producers replaced it each time.
+        """
+        assert self.tables_url is not None, "there are tables"
+        store, layout = open_store(self.store_url), self.layout(context)
+
+        def signed(info: ObjectInfo | None) -> tuple[bytes, None]:
+            envelope = _tables_envelope(store, layout) if info is not None else None
+            if envelope is not None and envelope.payload == statement.to_payload():
+                return add_signatures(envelope, self._signers(), layout.tables_statement).to_bytes(), None
+            return sign_payload(statement.to_payload(), self._signers()).to_bytes(), None
+
+        swapped(store, layout.tables_statement, signed, read_back=True)
+        return ManifestTables.at(statement.payload_sha256, open_store(self.tables_url).url)
+
+    def finish(
+        self,
+        context: EpochContext,
+        shards: Sequence[PublishedShard],
+        epoch_shard_ids: Sequence[int],
+        tables: ManifestTables | None = None,
+    ) -> PublishedEpoch:
         """Write the manifest, then move the latest pointer forward and enter the epoch in the catalogue.
 
         Shards that an earlier revision lists and this run did not make stay listed, and so do its shard layout, the shards that it misses
@@ -161,6 +197,7 @@ class EpochPublisher:
 
         Args:
             epoch_shard_ids: all shards that the epoch is known to have, but for those that a shard layout or an earlier revision names.
+            tables: of the epoch; None for those that an earlier revision names.
         Raises:
             ManifestError: the epoch was published in another form meanwhile, or a shard with a state header that is one of ours
                 without; or the shards do not fit the shard layout.
@@ -178,6 +215,7 @@ class EpochPublisher:
                     _check_same_shard(stored.manifest, shard.listing.shard_uid, shard.listing.state_root, shard.listing.num_parts, where)
                 _refuse_lost_headers(stored.manifest, shards, where)
             manifest = self._manifest(context, shards, epoch_shard_ids, stored, where)
+            manifest = replace(manifest, tables=tables or (None if stored is None else stored.manifest.tables))
             if stored is not None and _takes_up(stored, manifest):
                 # Nothing new to say; perhaps our signature.
                 manifest = stored.manifest
@@ -291,6 +329,23 @@ class EpochPublisher:
 
     def _signed_by(self) -> str | None:
         return None if self.signer is None else str(self.signer.public_key)
+
+
+def _tables_envelope(store: Store, layout: EpochLayout) -> Envelope | None:
+    """Return the envelope of the tables statement in place; None where there is none, or one that is damaged: it is made again."""
+    try:
+        found = read_tables_statement(store, layout)
+    except ManifestError:
+        return None
+    return None if found is None else found[1]
+
+
+def _has_tables(store: Store, layout: EpochLayout, manifest: Manifest, shard_id: int) -> bool:
+    """Tell whether a manifest names the statement in place, and that states a shard's tables."""
+    envelope = None if manifest.tables is None else _tables_envelope(store, layout)
+    if envelope is None or manifest.tables is None or envelope.payload_sha256 != manifest.tables.statement_sha256:
+        return False
+    return TablesStatement.from_payload(envelope.payload, layout.tables_statement).shard(shard_id) is not None
 
 
 def _own_version() -> str:
