@@ -20,7 +20,7 @@ from pipelines.stores.arrow_file_system import arrow_file_system
 from pipelines.stores.open_store import open_store
 from schemas.dataset.flat_state import RECORD_SCHEMA
 from schemas.errors import InvalidInputError
-from schemas.nearcore.block import decode_block_header, header_total_supply
+from schemas.nearcore.block import committed_supply
 
 if TYPE_CHECKING:
     import pyarrow.dataset
@@ -85,9 +85,7 @@ class Dataset:
 
         Accounts, gas keys, receipts in the state and receipts between shards add up to it.
         """
-        headers = self._shards[0].summary.context.block_headers
-        # Of the sync block and its parent, which is the one.
-        return header_total_supply(decode_block_header(headers[1], "parent of the sync block")) if len(headers) > 1 else None
+        return committed_supply(self._shards[0].summary.context.block_headers, self._shards[0].url)
 
     def verify(self) -> None:
         """Read all files, recompute each shard's state root in this process, and compare it with the chain's.

@@ -54,23 +54,27 @@ def duckdb_views(url: str, catalogue: TablesCatalogue) -> str:
     rows = ", ".join(
         f"({entry.epoch_height}, {_quoted(str(entry.epoch_id))}, "
         + (
-            "null, null"
+            "null, null, null"
             if entry.block is None
-            else f"{entry.block.height}, {_quoted(entry.block.time.replace(tzinfo=None).isoformat(' '))}"
+            else f"{entry.block.height}, {_quoted(entry.block.time.replace(tzinfo=None).isoformat(' '))}, {_number(entry.block.total_supply)}"
         )
         + f", {entry.complete}, {entry.records})"
         for entry in catalogue.epochs
     )
-    names = "epoch_height, epoch_id, block_height, block_timestamp, complete, records"
-    values = f"(values {rows})" if rows else f"(select {', '.join(['null'] * 6)})"
+    names = "epoch_height, epoch_id, block_height, block_timestamp, total_supply, complete, records"
+    values = f"(values {rows})" if rows else f"(select {', '.join(['null'] * 7)})"
     text += (
         "create or replace view epochs as select epoch_height::BIGINT as epoch_height, epoch_id::VARCHAR as epoch_id, "
-        "block_height::BIGINT as block_height, block_timestamp::TIMESTAMP as block_timestamp, complete::BOOLEAN as complete, "
+        "block_height::BIGINT as block_height, block_timestamp::TIMESTAMP as block_timestamp, total_supply::DECIMAL(38, 0) as total_supply, complete::BOOLEAN as complete, "
         f"records::BIGINT as records from {values} as known({names}) where epoch_height is not null;\n"
     )
     for kind in catalogue.selection.written_kinds:
         text += "".join(_duckdb_kind(_glob_escaped(url), catalogue, kind, heights))
     return text
+
+
+def _number(number: int | None) -> str:
+    return "null" if number is None else str(number)
 
 
 def _duckdb_kind(url: str, catalogue: TablesCatalogue, kind: TrieKeyKind, heights: str) -> Iterator[str]:

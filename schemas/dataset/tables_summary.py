@@ -65,6 +65,8 @@ class StateBlock:
     height: int
     timestamp_us: int
     """Since 1970, in UTC; nearcore's nanoseconds cut off."""
+    total_supply: int | None = None
+    """YoctoNEAR after it, by the header of the block whose chunks commit to the epoch's state; None where that is not known."""
 
     @property
     def time(self) -> datetime:
@@ -73,12 +75,14 @@ class StateBlock:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {"block_height": self.height, "block_timestamp": self.time.isoformat().replace("+00:00", "Z")}
+        time = self.time.isoformat().replace("+00:00", "Z")
+        supply = None if self.total_supply is None else str(self.total_supply)
+        return {"block_height": self.height, "block_timestamp": time, "total_supply": supply}
 
 
 def state_block_json(block: StateBlock | None) -> dict[str, Any]:
     """Return a block that may be unknown as plain JSON values."""
-    return {"block_height": None, "block_timestamp": None} if block is None else block.to_json()
+    return {"block_height": None, "block_timestamp": None, "total_supply": None} if block is None else block.to_json()
 
 
 def state_block_from_json(document: dict[str, Any]) -> StateBlock | None:
@@ -88,7 +92,8 @@ def state_block_from_json(document: dict[str, Any]) -> StateBlock | None:
     time = datetime.fromisoformat(str(document["block_timestamp"]))
     if time.tzinfo is None:
         raise ValueError("block_timestamp has no time zone")
-    return StateBlock(int(document["block_height"]), (time - _UNIX_EPOCH) // _MICROSECOND)
+    supply = document["total_supply"]
+    return StateBlock(int(document["block_height"]), (time - _UNIX_EPOCH) // _MICROSECOND, None if supply is None else int(supply))
 
 
 @dataclass(frozen=True, slots=True)

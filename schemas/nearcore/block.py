@@ -159,6 +159,19 @@ def header_total_supply(header: BlockHeader) -> int | None:
     return reader.u128()
 
 
+def committed_supply(block_headers: Sequence[bytes], where: str) -> int | None:
+    """Return the total supply of an epoch's state.
+
+    Args:
+        block_headers: of the sync block and its parent, whose chunks commit to the state; or none.
+    Returns:
+        YoctoNEAR; None without headers.
+    Raises:
+        IntegrityError: a header is malformed.
+    """
+    return header_total_supply(decode_block_header(block_headers[1], where)) if len(block_headers) > 1 else None
+
+
 def decode_block_chunks(row: bytes, header: BlockHeader, where: str) -> tuple[ChunkHeader, ...]:
     """Return the chunk headers of a Block row, in shard index order, checked against the header's chunk_headers_root.
 

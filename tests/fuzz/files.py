@@ -127,7 +127,7 @@ def _tables_summaries() -> list[bytes]:
     return [TablesShard(_context(), _STATE_BLOCK, 5, None, TablesSelection(), True, (file, file), (one,)).to_bytes()]
 
 
-_STATE_BLOCK = StateBlock(100, 1_600_000_000_123_456)
+_STATE_BLOCK = StateBlock(100, 1_600_000_000_123_456, 3 * 10**33)
 
 
 def _tables_epoch_bytes() -> list[bytes]:

@@ -35,8 +35,8 @@ from schemas.dataset.tables_summary import (
     written_to_bytes,
 )
 from schemas.errors import DatasetError, ObjectMismatchError, ObjectNotFoundError
-from schemas.nearcore.block import decode_block_header
-from schemas.nearcore.epoch_context import ShardContext
+from schemas.nearcore.block import committed_supply, decode_block_header
+from schemas.nearcore.epoch_context import EpochContext, ShardContext
 from schemas.nearcore.trie_key import TrieKeyKind
 
 EarlierTables = Mapping[str, tuple[TableFile, ...]]
@@ -112,11 +112,17 @@ def shard_of(dataset: ShardDataset, selection: TablesSelection) -> TablesShard:
     # The block headers are the dataset's own concern.
     context = replace(summary.context, block_headers=())
     return TablesShard(
-        context, _state_block(summary.shard), summary.records, summary.verified_state_root, selection, complete=False, files=()
+        context,
+        _state_block(summary.context, summary.shard),
+        summary.records,
+        summary.verified_state_root,
+        selection,
+        complete=False,
+        files=(),
     )
 
 
-def _state_block(shard: ShardContext) -> StateBlock | None:
+def _state_block(context: EpochContext, shard: ShardContext) -> StateBlock | None:
     """Return the block that a shard's state is after, out of its header; None where the source had none.
 
     Raises:
@@ -124,8 +130,9 @@ def _state_block(shard: ShardContext) -> StateBlock | None:
     """
     if not shard.flat_head_header:
         return None
-    header = decode_block_header(shard.flat_head_header, f"header of the block of shard {shard.shard_uid}", shard.flat_head_target)
-    return StateBlock(header.height, header.timestamp_ns // 1000)
+    where = f"header of the block of shard {shard.shard_uid}"
+    header = decode_block_header(shard.flat_head_header, where, shard.flat_head_target)
+    return StateBlock(header.height, header.timestamp_ns // 1000, committed_supply(context.block_headers, where))
 
 
 def plan_tables(
