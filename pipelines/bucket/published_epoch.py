@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 from pipelines.stores.store import Store
 from schemas.errors import ManifestError, ObjectNotFoundError
-from schemas.published.dsse import ENVELOPE_BYTES_MAX, Envelope, parse_envelope
+from schemas.published.dsse import ENVELOPE_BYTES_MAX, Envelope
+from schemas.published.in_toto import parse_statement_envelope
 from schemas.published.manifest import Manifest
 from schemas.published.object_layout import EpochLayout
 from schemas.published.shard_statement import ShardStatement
@@ -30,7 +31,7 @@ def read_manifest(store: Store, layout: EpochLayout, judge: Judge | None = None)
     """Return an epoch's newest manifest; None where none was written. Of signatures nothing is asked but by ``judge``.
 
     Raises:
-        ManifestError: it is judged so, can't be parsed, or is another epoch's.
+        ManifestError: it is judged so, can't be parsed, is of another type, or is another epoch's.
     """
     return _parse_manifest(store, layout, layout.manifest, judge)
 
@@ -39,7 +40,7 @@ def read_manifest_revision(store: Store, layout: EpochLayout, revision: int, jud
     """Return one revision of an epoch's manifest; None where it was not written.
 
     Raises:
-        ManifestError: it is judged so, can't be parsed, or is another epoch's.
+        ManifestError: it is judged so, can't be parsed, is of another type, or is another epoch's.
     """
     return _parse_manifest(store, layout, layout.manifest_revision(revision), judge)
 
@@ -47,7 +48,7 @@ def read_manifest_revision(store: Store, layout: EpochLayout, revision: int, jud
 def _parse_manifest(store: Store, layout: EpochLayout, name: str, judge: Judge | None) -> StoredManifest | None:
     where = f"{store.url}/{name}"
     try:
-        envelope = parse_envelope(store.get(name, 0, ENVELOPE_BYTES_MAX + 1), where)
+        envelope = parse_statement_envelope(store.get(name, 0, ENVELOPE_BYTES_MAX + 1), where)
     except ObjectNotFoundError:
         return None
     if judge is not None:
@@ -64,12 +65,12 @@ def read_statement(store: Store, layout: EpochLayout, shard_id: int, judge: Judg
     """Return a shard's statement with its envelope; None where none was written.
 
     Raises:
-        ManifestError: it is judged so, or can't be parsed.
+        ManifestError: it is judged so, is of another type, or can't be parsed.
     """
     name = layout.shard_statement(shard_id)
     where = f"{store.url}/{name}"
     try:
-        envelope = parse_envelope(store.get(name, 0, ENVELOPE_BYTES_MAX + 1), where)
+        envelope = parse_statement_envelope(store.get(name, 0, ENVELOPE_BYTES_MAX + 1), where)
     except ObjectNotFoundError:
         return None
     if judge is not None:

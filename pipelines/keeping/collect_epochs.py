@@ -1,8 +1,8 @@
 """Deletes epochs that are no longer kept, and what killed producers and killed deletions left.
 
 The order makes it safe for readers and for a deletion that is killed: an epoch is marked in the catalogue, then leases, claim and pointer
-are looked at again, then the manifest goes, which makes the epoch invisible, then everything else, the mark last. A reader writes
-its lease first and looks for the mark after that, so of the two at least one sees the other. A rerun ends what a killed run began.
+are looked at again, then the manifest goes, which makes the epoch invisible, then everything else, the mark last: in the write that marks the next
+epoch. A reader writes its lease first and looks for the mark after that, so of the two at least one sees the other. A rerun ends what a killed run began.
 
 Objects that are not of this layout are reported and left alone.
 """
@@ -155,6 +155,8 @@ class _Collection:
     now: Callable[[], datetime]
     deletions_at_once: int
     notes: list[str] = field(default_factory=list)
+    _gone: list[EpochLayout] = field(default_factory=list)
+    """Deleted, and still in the catalogue."""
 
     def run(self, plan_only: bool) -> CollectionResult:
         folders = self._list()
@@ -168,12 +170,18 @@ class _Collection:
             litter += holders.litter
         decisions = plan_retention(epochs, self.rule, self._pointed_at(), self.now())
         collected = []
-        for decision in decisions:
-            if decision.verdict is Verdict.KEEP or plan_only:
-                objects = [] if decision.verdict is Verdict.KEEP else (folders.get(decision.layout) or _Folder(decision.layout)).objects
-                collected.append(CollectedEpoch(decision, len(objects), sum(info.size for info, _ in objects)))
-            else:
-                collected.append(self._collect(decision))
+        try:
+            for decision in decisions:
+                if decision.verdict is Verdict.KEEP or plan_only:
+                    objects = [] if decision.verdict is Verdict.KEEP else (folders.get(decision.layout) or _Folder(decision.layout)).objects
+                    collected.append(CollectedEpoch(decision, len(objects), sum(info.size for info, _ in objects)))
+                else:
+                    collected.append(self._collect(decision))
+        except (Exception, KeyboardInterrupt):
+            with suppress(StatecastError):
+                self._forget_gone()
+            raise
+        self._forget_gone()
         if not plan_only:
             kept = {epoch.decision.layout for epoch in collected if epoch.decision.verdict is Verdict.KEEP}
             self._delete([name for name in litter if _layout_of(name) in kept])
@@ -245,7 +253,9 @@ class _Collection:
     def _collect(self, decision: Decision) -> CollectedEpoch:
         layout, writer = decision.layout, CatalogueWriter(self.store, self.chain_id)
         marked = self.now().replace(microsecond=0)
-        change = writer.change(lambda catalogue: catalogue.marked(layout, marked))
+        gone = list(self._gone)
+        change = writer.change(lambda catalogue: catalogue.without(gone).marked(layout, marked))
+        self._gone.clear()
         self._note(change.note)
         try:
             kept = self._kept_after_all(decision)
@@ -264,10 +274,16 @@ class _Collection:
         self.store.delete(layout.manifest)
         self._delete([info.name for info, kind in objects if kind not in (*_LAST, ObjectKind.MANIFEST)])
         self._delete([info.name for info, kind in objects if kind in _LAST])
-        writer.change(lambda catalogue: catalogue.without([layout]))
+        self._gone.append(layout)
         size = sum(info.size for info, _ in objects)
         self._note(f"epoch {layout.epoch_height} ({layout.epoch_id}) is deleted: {len(objects)} objects, {size} bytes")
         return CollectedEpoch(decision, len(objects), size)
+
+    def _forget_gone(self) -> None:
+        """Take what is deleted out of the catalogue."""
+        if self._gone:
+            CatalogueWriter(self.store, self.chain_id).change(lambda catalogue: catalogue.without(self._gone))
+            self._gone.clear()
 
     def _kept_after_all(self, decision: Decision) -> str:
         """Return why an epoch must stay that was marked a moment ago; empty where nothing speaks against its end."""

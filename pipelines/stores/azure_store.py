@@ -22,7 +22,7 @@ from pipelines.stores.azure_credentials import find_account
 from pipelines.stores.bucket_folder import BucketFolder
 from pipelines.stores.object_names import check_range
 from pipelines.stores.per_process import PerProcess
-from pipelines.stores.ranges import as_view, holds_same_bytes
+from pipelines.stores.ranges import as_view, checked_length, holds_same_bytes
 from pipelines.stores.remote_store import RemoteStore
 from pipelines.stores.store import Data, ObjectInfo
 from schemas.errors import (
@@ -92,7 +92,7 @@ class AzureStore(RemoteStore):
             return b""
         try:
             with self._mapped(name):
-                return bytes(blob.download_blob(offset=start, length=stop - start).readall())
+                return checked_length(blob.download_blob(offset=start, length=stop - start).readall(), stop - start, self._where(name))
         except StoreError as error:
             if getattr(error.__cause__, "status_code", 0) == 416:
                 return b""
@@ -118,7 +118,7 @@ class AzureStore(RemoteStore):
                     self.location.name(f"{self.location.bucket}/{entry.name}"), int(entry.size), _version(entry.etag), entry.last_modified
                 )
                 for entry in sorted(found, key=lambda entry: str(entry.name))
-                if not entry.name.endswith("/") and not _is_folder(entry)
+                if entry.name.startswith(folder) and not entry.name.endswith("/") and not _is_folder(entry)
             ]
         yield from infos
 
@@ -217,7 +217,7 @@ class AzureStore(RemoteStore):
         """Turn the client's errors into errors of a store."""
         try:
             yield
-        except (StatecastError, AssertionError):
+        except StatecastError:
             raise
         except Exception as error:
             mapped = _store_error(error, self._where(name))

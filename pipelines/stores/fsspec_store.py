@@ -17,6 +17,7 @@ import fsspec
 from pipelines.stores.answers import shown
 from pipelines.stores.object_names import check_object_name, check_prefix, check_range
 from pipelines.stores.per_process import PerProcess
+from pipelines.stores.ranges import checked_length
 from pipelines.stores.read_only import ReadOnlyStore, url_scheme
 from pipelines.stores.store import ObjectInfo
 from schemas.errors import (
@@ -78,7 +79,7 @@ class FsspecStore(ReadOnlyStore):
         with self._calling(name) as (files, path):
             if start == stop:
                 return bytes(files.cat_file(path)[:0])
-            return bytes(files.cat_file(path, start=start, end=stop))
+            return checked_length(files.cat_file(path, start=start, end=stop), stop - start, f"{self.url}/{name}")
 
     def info(self, name: str) -> ObjectInfo | None:
         """See `Store.info`; versions are left empty, since nothing is swapped here."""
@@ -86,9 +87,9 @@ class FsspecStore(ReadOnlyStore):
             with self._calling(name) as (files, path):
                 files.invalidate_cache()
                 found = files.info(path)
+                return _info(name, found) if found["type"] == "file" else None
         except ObjectNotFoundError:
             return None
-        return _info(name, found) if found["type"] == "file" else None
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Store.list`."""
@@ -96,9 +97,9 @@ class FsspecStore(ReadOnlyStore):
             files.invalidate_cache()
             found = files.find(path, detail=True)
             root = self._file_system().root.strip("/")
-        named = {path.strip("/").removeprefix(root).strip("/"): entry for path, entry in found.items()}
-        for name, entry in sorted(named.items()):
-            yield _info(name, entry)
+            named = {path.strip("/").removeprefix(root).strip("/"): entry for path, entry in found.items()}
+            infos = [_info(name, entry) for name, entry in sorted(named.items())]
+        yield from infos
 
     def _file_system(self) -> _Opened:
         return self._opened.get(self._open_file_system)
@@ -116,7 +117,7 @@ class FsspecStore(ReadOnlyStore):
             opened = self._file_system()
             with opened.turn:
                 yield opened.file_system, "/".join(part for part in (opened.root, inside) if part)
-        except (StatecastError, AssertionError):
+        except StatecastError:
             raise
         except Exception as error:
             raise _store_error(error, where) from error

@@ -7,7 +7,7 @@ import io
 import pyarrow as pa
 
 from pipelines.stores.store import Data, Store
-from schemas.errors import ObjectMismatchError, ObjectNotFoundError
+from schemas.errors import ObjectMismatchError, ObjectNotFoundError, StoreError
 
 READ_AHEAD_BYTES = 640 << 10
 """What one read of an opened remote object fetches at least: a small file is one read."""
@@ -22,6 +22,19 @@ COMPARE_RANGE_BYTES = 8 << 20
 def as_view(data: Data) -> memoryview:
     """Return the bytes of what can be put, without a copy."""
     return memoryview(data).cast("B")
+
+
+def checked_length(data: bytes, wanted: int, where: str) -> bytes:
+    """Return what a server gave of a range, which may be less than was asked for: the object ends there.
+
+    Raises:
+        StoreError: it is more, so that nobody knows where it begins.
+    """
+    if len(data) > wanted:
+        raise StoreError(
+            problem=f"the server gives {len(data)} bytes where {wanted} were asked for: it takes no notice of ranges", where=where
+        )
+    return bytes(data)
 
 
 def read_object(store: Store, name: str, bytes_max: int) -> bytes:

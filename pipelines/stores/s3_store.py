@@ -22,7 +22,7 @@ from pipelines.stores.bucket_folder import BucketFolder
 from pipelines.stores.client_environment import S3_ANONYMOUS_VARIABLE, S3_REQUEST_PAYER_VARIABLE, is_set, s3_requester_pays
 from pipelines.stores.object_names import check_range
 from pipelines.stores.per_process import PerProcess
-from pipelines.stores.ranges import as_view, holds_same_bytes
+from pipelines.stores.ranges import as_view, checked_length, holds_same_bytes
 from pipelines.stores.remote_store import RemoteStore
 from pipelines.stores.store import Data, ObjectInfo
 from schemas.errors import (
@@ -84,7 +84,7 @@ class S3Store(RemoteStore):
                 if start == stop:
                     self._call("head_object", name)
                     return b""
-                return bytes(self._fs().cat_file(path, start=start, end=stop))
+                return checked_length(self._fs().cat_file(path, start=start, end=stop), stop - start, self._where(name))
         except StoreError as error:
             if error.__cause__ is not None and _reply(error.__cause__)[1] == 416:
                 return b""
@@ -217,7 +217,7 @@ class S3Store(RemoteStore):
         """Turn the client's errors into errors of a store."""
         try:
             yield
-        except (StatecastError, AssertionError):
+        except StatecastError:
             raise
         except Exception as error:
             mapped = _store_error(error, self._where(name))

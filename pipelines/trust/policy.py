@@ -36,7 +36,7 @@ from pipelines.trust.signatures import TrustRule, agreed_signers, verified_signe
 from schemas.errors import EquivocationError, InvalidInputError, ManifestError, RollbackError, SignatureError
 from schemas.ids import CryptoHash
 from schemas.published.dsse import Envelope, parse_envelope
-from schemas.published.in_toto import PAYLOAD_TYPE
+from schemas.published.in_toto import parse_statement_envelope
 from schemas.published.manifest import Manifest
 from schemas.published.manifest_shard import ManifestShard
 from schemas.published.object_layout import EpochLayout
@@ -256,7 +256,7 @@ def _parse_manifests(
     for offer in offers:
         order.append(offer.source_id)
         try:
-            envelope = _typed_envelope(offer.data, offer.source_id)
+            envelope = parse_statement_envelope(offer.data, offer.source_id)
             sha256 = envelope.payload_sha256
             if sha256 in found:
                 # A payload is parsed and held once, whoever else has it.
@@ -281,13 +281,6 @@ def _parse_manifests(
         source_ids, envelopes = (tuple(column) for column in zip(*offering, strict=True))
         offered.append(_OfferedManifest(manifest, sha256, source_ids, envelopes, _signers(envelopes, _pinned(policy))))
     return sorted(offered, key=lambda one: order.index(one.source_ids[0])), refusals, order
-
-
-def _typed_envelope(data: bytes, where: str) -> Envelope:
-    envelope = parse_envelope(data, where)
-    if envelope.payload_type != PAYLOAD_TYPE:
-        raise ManifestError(problem=f"the payload's type is {envelope.payload_type!r}", where=where)
-    return envelope
 
 
 def _parse_manifest(envelope: Envelope, source_id: str, layout: EpochLayout) -> Manifest:
@@ -378,7 +371,7 @@ class _SortedOffers:
         payloads: dict[str, bytes] = {}
         for offer in offers:
             try:
-                envelope = _typed_envelope(offer.data, f"{offer.source_id}, {where}")
+                envelope = parse_statement_envelope(offer.data, f"{offer.source_id}, {where}")
                 sha256 = envelope.payload_sha256
                 is_named = sha256 == listed.statement_sha256
                 if is_named or verified_signers(envelope, pinned):

@@ -8,14 +8,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from schemas.errors import ManifestError
 from schemas.json_document import FieldReader, decode_json, encode_json
 from schemas.json_limits import JsonLimits
+from schemas.published.dsse import Envelope, parse_envelope
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 """Payload type of the DSSE envelope around a statement."""
 
 SUBJECT_NAME_MAX = 1024
+
+
+def parse_statement_envelope(data: bytes, where: str) -> Envelope:
+    """Parse the envelope around a statement.
+
+    Raises:
+        ManifestError: not an envelope, or one around something else: no reader takes it for a statement.
+    """
+    envelope = parse_envelope(data, where)
+    if envelope.payload_type != PAYLOAD_TYPE:
+        raise ManifestError(
+            problem=f"the payload's type is {envelope.payload_type!r}, not {PAYLOAD_TYPE}: nobody takes it for what its name says",
+            where=where,
+            remedy="Delete the object, or put the right one there.",
+        )
+    return envelope
 
 
 def encode_in_toto(predicate_type: str, subjects: Mapping[str, str], predicate: dict[str, Any]) -> bytes:

@@ -28,6 +28,8 @@ class Decoder:
     covers: tuple[Callable[..., object], ...]
     """The project's functions that read the bytes; ``decode`` of the corpus calls every one."""
     mutate: Mutation = mutate_bytes
+    smoke_inputs: int = 100
+    """How many `test_decoders.py` tries; `make fuzz` takes as many as there is time for."""
 
 
 @lru_cache(maxsize=256)

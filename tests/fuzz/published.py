@@ -44,7 +44,7 @@ from schemas.published.delta_object import (
 )
 from schemas.published.delta_statement import DeltaEnd, DeltaStatement
 from schemas.published.dsse import parse_envelope
-from schemas.published.in_toto import decode_in_toto
+from schemas.published.in_toto import decode_in_toto, parse_statement_envelope
 from schemas.published.latest_pointer import LatestPointer
 from schemas.published.lease import ReaderLease
 from schemas.published.manifest import Manifest
@@ -99,7 +99,7 @@ def _envelopes() -> list[bytes]:
 
 
 def _read_envelope(data: bytes) -> object:
-    envelope = parse_envelope(data, "fuzz")
+    envelope = parse_statement_envelope(data, "fuzz")
     envelope.to_bytes()
     return agreed_signers([envelope], _rule(), "fuzz")
 
@@ -283,7 +283,7 @@ def decoders() -> tuple[Decoder, ...]:
             "envelope",
             _read_envelope,
             lambda: _envelopes()[:-1],
-            (parse_envelope, decode_json, decode_base64, agreed_signers),
+            (parse_statement_envelope, parse_envelope, decode_json, decode_base64, agreed_signers),
             _mutate_envelope,
         ),
         Decoder(

@@ -8,6 +8,7 @@ gives anything else is tried alone once more, shortened, and left in ``tests/fix
 from __future__ import annotations
 
 import argparse
+import logging
 import mmap
 import os
 import pickle
@@ -351,6 +352,8 @@ def main() -> int:
     if options.replay is not None:
         return _replay(options.replay)
     chosen = [one for one in decoders().values() if not options.decoder or any(part in one.name for part in options.decoder)]
+    # What libraries say of odd input is no result.
+    logging.disable(logging.CRITICAL)
     for decoder in chosen:
         _warm(decoder)
     print(_HEAD, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import inspect
 import os
 import re
@@ -18,12 +19,10 @@ import pytest
 from schemas.errors import IntegrityError
 from tests.fuzz import run
 from tests.fuzz.decoder import Decoder, corpus_of, input_of
+from tests.fuzz.http_answers import mutate_answer
 from tests.fuzz.table import decoders
 
 ROOT = Path(__file__).resolve().parents[2]
-
-SMOKE_INPUTS = 100
-"""A decoder; `make fuzz` takes as many as there is time for."""
 
 _READER_NAME = re.compile(r"(parse|from_json|from_bytes|from_payload|(parse|decode|read)_\w+|\w+_from_(json|bytes))")
 _READING_CALLS = frozenset(
@@ -108,19 +107,30 @@ def _code(function: object) -> CodeType:
     return code
 
 
+def _let_go(decoder: Decoder) -> None:
+    """Have what clients left of broken answers complain here, where it is ignored, and not in a later test."""
+    if decoder.mutate is mutate_answer:
+        gc.collect()
+
+
+# What libraries warn of in odd input is no result.
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("decoder", decoders().values(), ids=decoders())
 def test_made_up_inputs_give_a_value_or_an_error_of_ours(decoder: Decoder) -> None:
     """A few of those that `make fuzz` tries, always the same."""
-    for number in range(SMOKE_INPUTS):
+    for number in range(decoder.smoke_inputs):
         assert run.own_time_s(decoder, input_of(decoder, 0, number)) < run.INPUT_S_MAX, number
+    _let_go(decoder)
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("decoder", "path"), [pytest.param(*kept, id=f"{kept[1].parent.name}/{kept[1].name}") for kept in run.kept_inputs()]
 )
 def test_what_once_failed_does_so_no_more(decoder: Decoder, path: Path) -> None:
     """Inputs that `make fuzz` left."""
     assert run.own_time_s(decoder, path.read_bytes()) < run.INPUT_S_MAX
+    _let_go(decoder)
 
 
 def test_kept_inputs_belong_to_a_decoder() -> None:

@@ -97,6 +97,19 @@ def test_a_collection_that_dies_before_it_deletes_takes_its_mark_back(
     assert heights_in(url) == [1, 2]
 
 
+def test_the_catalogue_is_written_once_for_each_epoch_that_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is gone is taken out with the mark of the next, and the last at the end: it may be large, and others write it too."""
+    url, writes = store_with(1, 2, 3, 4, 5), list[str]()
+
+    def note(method: str, name: str, _number: int) -> None:
+        if method == "swap" and name == catalogue_name(CHAIN_ID):
+            writes.append(name)
+
+    inject(monkeypatch, url, note)
+    assert collected(collect_epochs(url, CHAIN_ID, 1)) == [1, 2, 3, 4]
+    assert (len(writes), listed(url), heights_in(url)) == (5, [5], [5])
+
+
 def test_a_plan_deletes_nothing() -> None:
     """It names what would go, and how much that is."""
     url = store_with(1, 2)

@@ -249,6 +249,31 @@ def test_a_damaged_statement_is_made_again(built: BuiltShard, store_url: str, st
     assert not list(store.list(f"{layout.folder}/evidence"))
 
 
+def test_a_statement_of_another_type_is_made_again_and_that_is_said(
+    built: BuiltShard, store_url: str, store: Store, layout: EpochLayout
+) -> None:
+    """Over the very payload even: no reader takes it, and it ends no run."""
+    producer(built, store_url, "second").put_shard()
+    foreign = replace(statement_of(store, layout)[1], payload_type="text/plain")
+    store.put(layout.shard_statement(0), foreign.to_bytes())
+    with pytest.raises(ManifestError, match="text/plain"):
+        statement_of(store, layout)
+    published = producer(built, store_url).publish()
+    assert any("the statement in place of shard 0 was replaced: the payload's type is 'text/plain'" in note for note in published.notes)
+    assert signers_of(statement_of(store, layout)[1], "first", "second") == {"first"}
+
+
+def test_a_manifest_of_another_type_is_named_before_anything_is_built(
+    built: BuiltShard, store_url: str, store: Store, layout: EpochLayout
+) -> None:
+    """It is that object's fault, and the line says which and what to do."""
+    producer(built, store_url).publish()
+    foreign = replace(manifest_of(store, layout).envelope, payload_type="text/plain")
+    store.put(layout.manifest, foreign.to_bytes())
+    with pytest.raises(ManifestError, match=r"text/plain.*manifest\.json.*Delete the object"):
+        producer(built, store_url).publisher.whole_manifest(context(built), None)
+
+
 # The manifest
 
 

@@ -226,7 +226,7 @@ class EpochPublisher:
             return envelope.to_bytes(), (manifest, envelope)
 
         manifest, envelope = swapped(store, layout.manifest, revised, read_back=True)
-        return self._finished(store, manifest, envelope.payload_sha256)
+        return self._finished(store, manifest, envelope.payload_sha256, [note for shard in shards for note in shard.notes])
 
     def list_deltas(self, layout: EpochLayout, deltas: Sequence[ManifestDelta]) -> PublishedEpoch:
         """Write a revision of a published epoch's manifest that lists deltas too, whose statements are stored.
@@ -264,12 +264,15 @@ class EpochPublisher:
         """Who signs: nobody where the epoch is published unsigned."""
         return self._signers()
 
-    def _finished(self, store: Store, manifest: Manifest, payload_sha256: str) -> PublishedEpoch:
+    def _finished(self, store: Store, manifest: Manifest, payload_sha256: str, said: Sequence[str] = ()) -> PublishedEpoch:
         notes = [
-            f"{found.kind.replace('_', ' ')} missing"
-            + ("" if found.shard_id is None else f", shard {found.shard_id}")
-            + f": {found.reason}"
-            for found in manifest.missing
+            *said,
+            *(
+                f"{found.kind.replace('_', ' ')} missing"
+                + ("" if found.shard_id is None else f", shard {found.shard_id}")
+                + f": {found.reason}"
+                for found in manifest.missing
+            ),
         ]
         if manifest.is_complete:
             move_latest(

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 from pipelines.bittorrent.torrents import TorrentFile, build_torrent
-from pipelines.bucket.published_epoch import read_manifest, readable_statement
+from pipelines.bucket.published_epoch import read_manifest, read_statement, readable_statement
 from pipelines.dataset.dataset_header import VerifyStateHeader, why_unverified
 from pipelines.near.node.flat_state_source import FoundStateHeader
 from pipelines.producing.build.shard_state import Kinds, ShardState
@@ -55,6 +55,8 @@ class PublishedShard:
     missing: tuple[MissingObject, ...]
     header_origin: HeaderOrigin | None
     """Where the published state header is from; None where there is none."""
+    notes: tuple[str, ...] = ()
+    """What people should know of it, besides what is missing."""
 
     @property
     def has_header(self) -> bool:
@@ -137,7 +139,7 @@ class ShardPublisher:
         else:
             _put_read_back(store, layout.state_header(shard_id), header)
         statement = _statement(context, shard, header)
-        self._put_statement(statement)
+        note = self._put_statement(statement)
         torrent = self._put_torrent(shard, missing)
         listing = ManifestShard(
             shard_uid=shard.shard_uid,
@@ -159,7 +161,7 @@ class ShardPublisher:
             else ManifestTorrent(torrent.info_hash_v1.hex(), torrent.info_hash_v2.hex(), torrent.piece_length),
             parent_shard_uid=next((known.parent_shard_uid for known in context.shards if known.shard_uid == shard.shard_uid), None),
         )
-        return PublishedShard(shard, listing, tuple(missing), found.origin)
+        return PublishedShard(shard, listing, tuple(missing), found.origin, (note,) if note else ())
 
     def _header(self, context: EpochContext, shard: ProducedShard) -> FoundStateHeader:
         """Return the header that a statement of ours may name: the source's, or the one in place if it is known to be right; else why none."""
@@ -196,25 +198,31 @@ class ShardPublisher:
         problem = why_unverified(header, shard.verify_header)
         return None if problem is None else f"{problem}, and no signature of ours is on a statement that names it"
 
-    def _put_statement(self, statement: ShardStatement) -> None:
+    def _put_statement(self, statement: ShardStatement) -> str:
         """Store a statement; signatures of others over the same payload stay, a contradicting one is kept as evidence.
 
+        Returns:
+            What is to be said of one in place that says nothing and is replaced; else nothing.
         Raises:
             ObjectExistsError: other producers replaced it each time.
         """
         store, layout = self.store, self.layout
         name = layout.shard_statement(statement.shard_id)
 
-        def signed(info: ObjectInfo | None) -> tuple[bytes, None]:
-            found = None if info is None else readable_statement(store, layout, statement.shard_id)
+        def signed(info: ObjectInfo | None) -> tuple[bytes, str]:
+            note = ""
+            try:
+                found = None if info is None else read_statement(store, layout, statement.shard_id)
+            except ManifestError as error:
+                found, note = None, f"the statement in place of shard {statement.shard_id} was replaced: {error.problem}"
             if found is not None and found[1].payload == statement.to_payload():
-                return add_signatures(found[1], self.signers, name).to_bytes(), None
+                return add_signatures(found[1], self.signers, name).to_bytes(), ""
             if found is not None and differing_fields(found[0], statement):
                 theirs = found[1]
                 _put_read_back(store, layout.evidence(statement.shard_id, bytes.fromhex(theirs.payload_sha256)), theirs.to_bytes())
-            return sign_payload(statement.to_payload(), self.signers).to_bytes(), None
+            return sign_payload(statement.to_payload(), self.signers).to_bytes(), note
 
-        swapped(store, name, signed, read_back=True)
+        return swapped(store, name, signed, read_back=True)
 
     def _put_torrent(self, shard: ProducedShard, missing: list[MissingObject]) -> TorrentFile | None:
         shard_id = shard.shard_uid.shard_id
