@@ -18,6 +18,8 @@ from pipelines.fetching.fetch_part import FetchPart
 from pipelines.fetching.fetch_progress import FetchWatcher
 from pipelines.fetching.fetch_settings import FetchSettings
 from pipelines.fetching.limits import SOURCES_MAX
+from pipelines.fetching.near_header import header_from_peers
+from pipelines.fetching.near_peer_source import near_peer_settings
 from pipelines.fetching.source import Source
 from pipelines.fetching.source_account import SourceAccount, open_account
 from pipelines.fetching.source_from_url import TORRENT, open_source, unique_urls
@@ -30,6 +32,7 @@ from schemas.errors import EpochNotReadyError, EquivocationError, FetchError, In
 from schemas.ids import CryptoHash, PartId
 from schemas.published.dsse import ENVELOPE_BYTES_MAX
 from schemas.published.latest_pointer import LatestPointer
+from schemas.published.manifest import Manifest
 from schemas.published.manifest_shard import ManifestShard
 from schemas.published.object_layout import EpochLayout
 
@@ -351,7 +354,7 @@ class EpochBeliever:
         manifest = believed.manifest
         with closing(self.sources.reader.read_all(layout.shard_statement(listed.shard_id), ENVELOPE_BYTES_MAX)) as offers:
             statement = choose_statement(self.settings.policy, offers, manifest, listed)
-        header = self._header(layout, listed, liars)
+        header = self._header(manifest, layout, listed, liars)
         check_state_header(believed.blocks, statement.statement, header, layout.state_header(listed.shard_id))
         parts = tuple(
             FetchPart(
@@ -380,7 +383,7 @@ class EpochBeliever:
                 f"({found.left_sha256[:12]}…, {found.right_sha256[:12]}…); the one that the trust rule stands behind is followed{both}"
             )
 
-    def _header(self, layout: EpochLayout, listed: ManifestShard, liars: dict[str, str]) -> bytes | None:
+    def _header(self, manifest: Manifest, layout: EpochLayout, listed: ManifestShard, liars: dict[str, str]) -> bytes | None:
         if listed.header is None:
             self.sources.warn(f"shard {listed.shard_id} is published without a state header")
             return None
@@ -388,9 +391,23 @@ class EpochBeliever:
         held = self.target.held(name, listed.header.size, listed.header.sha256)
         if held is not None:
             return held
-        found = self.sources.reader.read_verified(name, listed.header.size, listed.header.sha256)
+        try:
+            found = self.sources.reader.read_verified(name, listed.header.size, listed.header.sha256)
+        except FetchError as error:
+            return self._header_from_peers(manifest, listed, error)
         liars |= found.other_bytes
         return found.data
+
+    def _header_from_peers(self, manifest: Manifest, listed: ManifestShard, missed: FetchError) -> bytes:
+        """Ask nodes for a header that no source of documents has."""
+        peers, limits = self.settings.near_peers, self.settings.limits
+        if not peers:
+            raise missed
+        try:
+            return header_from_peers(peers, manifest, listed, near_peer_settings(manifest.chain_id, limits.requests_per_s_per_source))
+        except FetchError as error:
+            missed.attempts |= error.attempts
+            raise missed from None
 
 
 def _with_others(shard: BelievedShard, others: Sequence[BelievedManifest]) -> BelievedShard:

@@ -43,6 +43,8 @@ class AskingPace:
     answer_timeout_s: float = ANSWER_TIMEOUT_S
     pause_s: float = PAUSE_S
     """How long a silent host is left alone."""
+    failures_max: int = FAILURES_MAX
+    """After how many failures in a row a host is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,6 @@ class _Host:
         if self.client is not None:
             self._said = self.client.hosts.get(self.url.peer_id, self._said)
         return self._said
-
-    @property
-    def is_asked(self) -> bool:
-        return not self.banned and self.failures < FAILURES_MAX
 
     def wait_s(self) -> float:
         """Return how long to wait before it may be asked."""
@@ -215,13 +213,16 @@ class StateHosts:
                 host.failures = 0
                 return host, response
 
+    def _is_asked(self, host: _Host) -> bool:
+        return not host.banned and host.failures < self._pace.failures_max
+
     def _usable(self, question: Question, without: frozenset[str]) -> list[_Host]:
         """Return the hosts that may be asked a question: those that announce its shard, or where none does, those that don't.
 
         Raises:
             FetchError: none is left.
         """
-        usable = [host for host in self._hosts if host.is_asked and question not in host.lacks and str(host.url) not in without]
+        usable = [host for host in self._hosts if self._is_asked(host) and question not in host.lacks and str(host.url) not in without]
         announcing = []
         for host in list(usable):
             said = host.announced

@@ -31,15 +31,12 @@ from schemas.errors import FetchError, IntegrityError, InvalidInputError, Source
 from schemas.ids import CryptoHash, PartId
 from schemas.nearcore.epoch_context import EpochContext, ShardContext
 from schemas.nearcore.peer.state_response import StateResponse
-from schemas.nearcore.state_header import HeaderOrigin, StateHeader, prove_state_root
+from schemas.nearcore.state_header import STORED_HEADER_FORM, HeaderOrigin, StateHeader, prove_state_root
 from schemas.nearcore.state_part import Encoding, decode_state_part, encode_state_part
 from schemas.published.torrent import PartPieces
 
 TAKE_TASK_MEMORY_BYTES: Final = 600 << 20
 """Most memory of one part that is taken: as it came, decoded, its records, encoded, and what is read back."""
-
-_HEADER_FORM: Final = b"\x01"
-"""The first byte of a stored header, V2, which a response leaves out."""
 
 VerifyHeader = Callable[[bytes, CryptoHash, int], object]
 """Verifies all of a header of a sync hash and a shard id; raises InvalidInputError, SourceError or IntegrityError."""
@@ -94,7 +91,7 @@ class NetworkParts:
         where = f"state header of shard {shard.shard_id}"
         if response.header is None:
             raise IntegrityError(problem="no header came", where=where)
-        data = _HEADER_FORM + bytes(response.header)
+        data = STORED_HEADER_FORM + bytes(response.header)
         proven = prove_state_root(data, context.sync_hash, context.block_headers, where)
         if proven.chunk.shard_id != shard.shard_id or proven.state_root != shard.state_root:
             raise IntegrityError(problem=f"it is of shard {proven.chunk.shard_id}, state root {proven.state_root}", where=where)

@@ -37,6 +37,9 @@ from schemas.nearcore.receipt import RECEIPT_BYTES_MIN, skip_receipt
 STATE_HEADER_BYTES_MAX: Final = 256 << 20
 """Largest header that is read; real ones have some megabytes."""
 
+STORED_HEADER_FORM: Final = b"\x01"
+"""First byte of a header of V2 where it is stored; peers send it without."""
+
 ROOT_NODE_BYTES_MAX: Final = 8192
 """Longest root node: a leaf holds one key."""
 

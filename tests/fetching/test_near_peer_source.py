@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from schemas.nearcore.peer.state_response import RESPONSE_V3
 from schemas.nearcore.state_part import Encoding, decode_state_part, encode_state_part
 from tests.support.commands import Outcome, statecast
 from tests.support.fetches import parts_manifest, published_parts
+from tests.support.native_wheel import needs_headers
 from tests.support.near_hosts import PublishedState, near_host
 from tests.support.published import public_key
 
@@ -115,3 +117,29 @@ def test_another_form_of_a_peer_s_name_is_refused_before_anything_is_asked(text:
     """With the form that is meant."""
     with pytest.raises(InvalidInputError):
         PeerUrl.parse(text)
+
+
+@needs_headers
+def test_a_header_comes_out_of_the_network_where_no_bucket_has_it(documents: Path, tmp_path: Path) -> None:
+    """As it was published; of a node that has another one nothing is taken, and it is told."""
+    name = f"headers{os.sep}shard_id=0{os.sep}header"
+    (header,) = [file for file in documents.rglob("header") if name in str(file)]
+    header.unlink()
+    without = fetch(documents, tmp_path / "without")
+    assert (without.code, "no source has the object" in without.stderr) == (31, True), without.stderr
+    (tmp_path / "scratch").mkdir()
+    changed = tmp_path / "changed"
+    shutil.copytree(published_parts(), changed)
+    (wrong_header,) = [file for file in changed.rglob("header") if name in str(file)]
+    data = bytearray(wrong_header.read_bytes())
+    data[100] ^= 1
+    wrong_header.write_bytes(data)
+    with near_host(PublishedState(changed, parts_manifest(), tmp_path / "scratch"), name="liar") as bad:
+        outcome = fetch(documents, tmp_path / "alone", "--source", bad)
+        assert (outcome.code, "its state header does not have the sha256" in outcome.stderr) == (31, True), outcome.stderr
+        with near_host(PublishedState(published_parts(), parts_manifest(), tmp_path / "scratch")) as good:
+            outcome = fetch(documents, tmp_path / "into", "--source", bad, "--source", good)
+    assert outcome.code == 0, outcome.stderr
+    (got,) = [file for file in (tmp_path / "into").rglob("header") if name in str(file)]
+    (published,) = [file for file in published_parts().rglob("header") if name in str(file)]
+    assert got.read_bytes() == published.read_bytes()
