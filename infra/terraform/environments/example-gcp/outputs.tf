@@ -21,6 +21,11 @@ output "image" {
   value       = module.image_registry.image
 }
 
+output "near_addresses" {
+  description = "HOST:PORT of the public peer's keys, where the overlay has infra/kubernetes/public-peer."
+  value       = module.seeder_address.near_addresses
+}
+
 output "seeder_peer" {
   description = "HOST:PORT that fetchers name as a peer."
   value       = module.seeder_address.peer

@@ -28,3 +28,14 @@ variable "port" {
     error_message = "port must be from 1024 to 65535."
   }
 }
+
+variable "near_ports" {
+  description = "Ports of the Service where the seeder is a peer of nearcore's network too (infra/kubernetes/public-peer); a key each, so a port keeps its number as long as its key."
+  type        = list(number)
+  default     = [24567, 24568]
+
+  validation {
+    condition     = length(var.near_ports) <= 2 && alltrue([for port in var.near_ports : port >= 1024 && port <= 65535])
+    error_message = "near_ports has at most two ports from 1024 to 65535."
+  }
+}
