@@ -199,7 +199,7 @@ def _time_parts(built: BuiltShard, folder: Path, repeats: int) -> tuple[list[Sta
     hashing the object and its pieces, writing it. Applying it has that of validating it and writing its rows through rocksdict.
     """
     kernel, planned = NativeKernel(), built.planned
-    shard_uid = planned.dataset.summary.shard.shard_uid
+    shard_uid = planned.shard.shard_uid
     assembling, encoding, validating, publishing, restoring = _Sum(), _Sum(), _Sum(), _Sum(), _Sum()
     folder = folder / "parts"
     folder.mkdir()

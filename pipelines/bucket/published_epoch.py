@@ -86,7 +86,7 @@ def read_tables_statement(store: Store, layout: EpochLayout, judge: Judge | None
     """
     where = f"{store.url}/{layout.tables_statement}"
     try:
-        envelope = parse_envelope(store.get(layout.tables_statement, 0, ENVELOPE_BYTES_MAX + 1), where)
+        envelope = parse_statement_envelope(store.get(layout.tables_statement, 0, ENVELOPE_BYTES_MAX + 1), where)
     except ObjectNotFoundError:
         return None
     if judge is not None:
