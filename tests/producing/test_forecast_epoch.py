@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pipelines.producing.forecast.epoch_shape import EpochShape, epoch_shape
-from pipelines.producing.forecast.forecast_epoch import Cluster, Limit, forecast_epoch
-from pipelines.producing.forecast.stage_costs import GIB, StageCosts, stage_costs_from_benchmark
+from pipelines.producing.forecast.forecast_epoch import Cluster, Limit, forecast_epoch, node_disk_bytes
+from pipelines.producing.forecast.stage_costs import FLAT_STATE_RATIO, GIB, StageCosts, stage_costs_from_benchmark
 from schemas.errors import InvalidInputError
 
 MAINNET = epoch_shape(9, 180 * GIB, round(38.8 * GIB))
@@ -84,3 +86,17 @@ def test_what_is_no_benchmark_is_refused(document: object) -> None:
     """Missing runs, missing stages and numbers that are none."""
     with pytest.raises(InvalidInputError):
         stage_costs_from_benchmark(document, "here")
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_without_a_dataset_the_source_is_needed_until_the_last_part(early: bool) -> None:
+    """Nothing is exported, every stage that reads waits for the node's cores and disk, and its tables are read once or twice more."""
+    shape, costs = epoch_shape(3, 9 * GIB), StageCosts()
+    cluster = Cluster(worker_cores=64, node_cores=8)
+    exported, direct = (forecast_epoch(shape, costs, cluster, early=early, direct=way) for way in (False, True))
+    assert "export" not in {stage.stage for stage in direct.stages}
+    assert direct.exported_s >= direct.last_part_s > exported.exported_s
+    slower = forecast_epoch(shape, costs, replace(cluster, node_disk_bytes_per_s=10e6), early=early, direct=True)
+    assert slower.last_part_s > direct.last_part_s
+    readings = [node_disk_bytes(shape, costs, early=early, direct=way) for way in (False, True)]
+    assert readings[1] - readings[0] == pytest.approx((1 if early else 2) * 9 * GIB * FLAT_STATE_RATIO, rel=1e-6)

@@ -29,11 +29,11 @@ class StageCosts:
     boundary_nodes_s: float = 0.02
     """Core seconds a boundary: its path and left siblings read from the State column."""
 
-    scan_s: float = 3.0
+    scan_s: float = 2.8
     """Core seconds a GiB of memory usage to read keys and lengths from the node and compute their structure, where no dataset is written."""
-    read_s: float = 3.4
+    read_s: float = 2.1
     """Core seconds a GiB to read the parts' records and values from the node."""
-    hash_s: float = 1.3
+    hash_s: float = 1.35
     """Core seconds a GiB to hash the parts for their edges alone."""
 
     dataset_ratio: float = 0.69
@@ -42,7 +42,7 @@ class StageCosts:
     """Bytes of the dataset that planning reads, keys and lengths alone, a byte of memory usage."""
     decoded_ratio: float = 0.90
     """Bytes of decoded parts a byte of memory usage; in larger states more, since several parts hold the same contract code."""
-    edges_ratio: float = 0.02
+    edges_ratio: float = 0.005
     """Bytes of charges, indexes, edges and boundary nodes a byte of memory usage, where no dataset is written."""
     stored_ratio: float = 0.49
     """Bytes of stored parts, encoding v1, a byte of memory usage."""
