@@ -231,6 +231,8 @@ def test_a_backfill_leaves_the_tables_of_each_epoch(tmp_path: Path) -> None:
     assert outcome.code == 0, outcome.stderr
     catalogue = json.loads((tmp_path / "tables" / "_catalogue.json").read_bytes())
     assert [entry["epoch_height"] for entry in catalogue["epochs"]] == [4, 5, 6]
+    heights = [entry["block_height"] for entry in catalogue["epochs"]]
+    assert None not in heights and heights == sorted(heights)
     for folder in (tmp_path / "out" / "chain_id=test-chain-klplt").glob("epoch_height=*/epoch_id=*"):
         checked = statecast("check", folder, "--tables", tmp_path / "tables", "--in-process", "--json")
         assert checked.code == 0 and checked.document["tables"]["shards_proved"] == [0, 1, 2, 3]

@@ -13,6 +13,7 @@ from pipelines.near.epoch.rpc_client import RpcClient, RpcLimits
 from pipelines.near.epoch.rpc_context import EPOCHS_BACK_MAX, RpcContextSource
 from schemas.errors import ContextMismatchError, EpochNotReadyError, IntegrityError, InvalidInputError, SourceError
 from schemas.ids import CryptoHash
+from schemas.nearcore.block import decode_block_header
 from schemas.nearcore.epoch_context import EpochContext
 from tests.support.nodes import LOCALNET_EPOCH_ID, localnet_home
 from tests.support.rpc_server import RecordedChain, changed_block, recorded_block, relinked, rpc_server
@@ -52,7 +53,12 @@ def from_database(height: int) -> EpochContext:
 @pytest.mark.parametrize("height", [3, 4, 5])
 def test_the_context_is_the_databases_field_by_field(height: int) -> None:
     """Sync hash, state roots, shard uids, the blocks that flat state must stand at, and the headers' bytes."""
-    assert look_up(RecordedChain(), str(height)) == look_up(RecordedChain(), EPOCH_IDS[height]) == from_database(height)
+    asked, stored = look_up(RecordedChain(), str(height)), from_database(height)
+    assert asked == look_up(RecordedChain(), EPOCH_IDS[height]) == stored
+    for shard, same in zip(asked.shards, stored.shards, strict=True):
+        assert shard.flat_head_header == same.flat_head_header
+        header = decode_block_header(shard.flat_head_header, "test", shard.flat_head_target)
+        assert (header.hash, header.height > 0) == (shard.flat_head_target, True)
 
 
 def test_latest_is_the_newest_epoch_whose_sync_block_is_final() -> None:

@@ -151,7 +151,7 @@ def _filled_shard(shard: ShardContext, own: ShardContext | None) -> ShardContext
     if own is None:
         return shard
     missing: dict[str, Any] = {name: getattr(own, name) for name in _FILLED_FIELDS if getattr(shard, name) is None}
-    return replace(shard, **missing)
+    return replace(shard, **missing, flat_head_header=shard.flat_head_header or own.flat_head_header)
 
 
 def _all_unreachable(failures: list[SourceError]) -> SourceError:

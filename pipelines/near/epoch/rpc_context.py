@@ -25,7 +25,7 @@ from pipelines.near.epoch.epoch_context_source import LATEST
 from pipelines.near.epoch.rpc_chain import ASK_ANOTHER, EMPTY_HEIGHTS_MAX, RpcChain
 from pipelines.near.epoch.rpc_client import RpcClient
 from pipelines.near.epoch.sync_block import find_sync_block
-from schemas.errors import EpochNotReadyError, IntegrityError
+from schemas.errors import EpochNotReadyError, IntegrityError, SourceError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.nearcore.epoch_context import EpochContext, ShardContext
 from schemas.nearcore.rpc_block import RpcBlock
@@ -181,6 +181,7 @@ class RpcContextSource:
                 state_root=chunk.prev_state_root,
                 flat_head_target=chunk.prev_block_hash,
                 parent_shard_uid=layout.parent_of(chunk.shard_id, None if before is None else before.shard_layout),
+                flat_head_header=_header_or_none(chain, chunk.prev_block_hash),
             )
             for chunk in parent.chunk_headers
         ]
@@ -190,6 +191,15 @@ class RpcContextSource:
         """Return the configuration of the epoch before a block's own, where the endpoint still has it."""
         last = chain.last_block_before(block)
         return None if last is None else chain.protocol_config(last)
+
+
+def _header_or_none(chain: RpcChain, block_hash: CryptoHash) -> bytes:
+    """Return a header that nothing depends on; empty where the endpoint does not give it."""
+    try:
+        block = chain.block(block_hash)
+    except SourceError:
+        return b""
+    return b"" if block is None else block.header.encoded
 
 
 class _NotKnownYetError(EpochNotReadyError):
