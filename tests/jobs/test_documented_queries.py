@@ -9,7 +9,7 @@ import ast
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -26,8 +26,12 @@ import statecast
 from pipelines.dataset.tables.export_tables import chosen_shards
 from pipelines.dataset.tables.tables_place import open_tables
 from schemas.dataset.decoded_record import decode_record
+from schemas.dataset.tables_selection import TablesSelection
+from schemas.nearcore.trie_key import TrieKeyKind
+from tests.support.commands import statecast as command
 from tests.support.exported import exported_genesis, exported_localnet, tables_of_two_epochs
 from tests.support.nodes import localnet_home
+from tests.support.servers import aws_environment, make_s3_bucket, moto_server
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGES = ("docs/operations/data.md", "docs/quickstart/data-engineer.md")
@@ -282,3 +286,48 @@ def test_what_the_pointer_names_can_be_followed() -> None:
     assert sum(file.records for _, file in files) == latest["records"] and len(files) == latest["files"]
     for _, file in files:
         assert pyarrow.parquet.ParquetFile(folder / file.name).metadata.num_rows == file.records
+
+
+def test_the_data_dictionary_has_every_column_with_its_type() -> None:
+    """And none that is not there."""
+    text = (PROJECT / "docs" / "spec" / "data-dictionary.md").read_text()
+    listed = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", text, re.MULTILINE))
+    schemas = [TablesSelection().schema(kind) for kind in TrieKeyKind]
+    columns = {field.name: str(field.type) for schema in schemas for field in schema}
+    of_path = {"kind": "string", "chain_id": "string", "epoch_height": "int64", "shard_id": "int64"}
+    assert listed == columns | {name: f"{kind}, of the path" for name, kind in of_path.items()}
+
+
+@pytest.fixture
+def bucket_tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The two epochs' tables in a bucket, and the environment that every library finds it by."""
+    with aws_environment(), moto_server() as url:
+        make_s3_bucket(url, "lake")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+        for dataset in (exported_localnet(), exported_genesis(localnet_home() / "genesis.json")):
+            outcome = command(
+                "tables", f"dataset://{dataset}", "--to", "s3://lake/near", "--in-process", "--kind", "account", "--kind", "access_key"
+            )
+            assert outcome.code == 0, outcome.stderr
+        yield "s3://lake/near"
+
+
+@pytest.mark.slow
+def test_tables_in_a_bucket_are_read_as_those_in_a_folder(bucket_tables: str) -> None:
+    """By `statecast.scan`, and by polars, pyarrow and pandas themselves."""
+    for height in (OLD, LATEST):
+        found = statecast.scan(bucket_tables, kind="account", epoch=height)
+        wanted = truth(height).balances()
+        assert sorted_balances(found.arrow().to_table(["account_id", "amount"]).to_pylist()) == wanted
+        assert sorted_balances(found.polars().select("account_id", "amount").collect().to_dicts()) == wanted
+        with duckdb.connect() as connected:
+            assert found.duckdb(connected).aggregate("sum(amount) + sum(locked)").fetchall() == [(truth(height).total(),)]
+        kept = [("epoch_height", "==", height)]
+        frame = pandas.read_parquet(f"{bucket_tables}/kind=account", columns=["account_id", "amount"], filters=kept)
+        assert sorted_balances(frame.to_dict("records")) == wanted
+        keys = polars.scan_parquet(f"{bucket_tables}/kind=access_key/**/*.parquet", hive_partitioning=True)
+        assert keys.filter(polars.col("epoch_height") == height).group_by("permission").len().sort(
+            "permission"
+        ).collect().rows() == permissions(truth(height))
+    assert statecast.scan(bucket_tables, kind="account").epoch_height == LATEST
