@@ -12,7 +12,7 @@ export CARGO_NET_RETRY ?= 10
 again = for pause in 5 30 60 end; do $(1) && break; test $$pause != end || exit 1; echo "once more in $$pause s" >&2; sleep $$pause; done
 # What is installed is what the lock names, by its hash, or nothing. Never an editable tree: that has no hash.
 INSTALL := $(BIN)/uv pip install --quiet --require-hashes
-SET_UP := $(INSTALL) --python $(BIN)/python --constraint constraints.txt --requirement pyproject.toml --extra s3 --extra azure --extra p2p --extra kms --extra dev
+SET_UP := $(INSTALL) --python $(BIN)/python --constraint constraints.txt --requirement pyproject.toml --extra s3 --extra azure --extra p2p --extra kms --extra iceberg --extra dev
 TOOLS := $(VENV)/tools
 # At most so many, since a container may have less of the machine than it sees.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from jobs.command_time import command_time
 from jobs.options import Epoch, EpochId, Json, RunOptions, ShardIds, epoch_selector, open_executor
 from jobs.terminal import format_bytes, open_console, open_progress, print_json
 from pipelines.dataset.tables.export_tables import chosen_epoch, export_tables, prove_roots, require_recomputed
+from pipelines.dataset.tables.iceberg_tables import IcebergTable, export_iceberg, open_catalogue
 from pipelines.dataset.tables.tables_place import TablesPlace
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
@@ -19,8 +21,16 @@ from pipelines.producing.shared_folders import require_readable, require_shared
 from schemas.dataset.tables_selection import TablesSelection
 from schemas.dataset.tables_summary import TablesShard
 from schemas.errors import InvalidInputError
+from schemas.nearcore.epoch_context import EpochContext
 
 _WHAT = "What is written"
+
+
+class TablesFormat(StrEnum):
+    """What is written."""
+
+    PARQUET = "parquet"
+    ICEBERG = "iceberg"
 
 
 def tables(
@@ -62,6 +72,21 @@ def tables(
         list[str] | None,
         typer.Option("--contract", help="An account whose contract's code and entries to write; may be repeated.", rich_help_panel=_WHAT),
     ] = None,
+    table_format: Annotated[
+        TablesFormat,
+        typer.Option(
+            "--format", help="parquet (a folder a kind and epoch), or iceberg: a table a kind, one commit an epoch.", rich_help_panel=_WHAT
+        ),
+    ] = TablesFormat.PARQUET,
+    iceberg_catalog: Annotated[
+        str | None,
+        typer.Option(
+            "--iceberg-catalog",
+            help="With --format iceberg: a catalogue of PyIceberg's configuration. Default: an SQLite file in --to, which is a folder then.",
+            rich_help_panel=_WHAT,
+            show_default=False,
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on a record that does not decode; else its row says why.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Recompute the state roots from the dataset's files first.")] = False,
     run: RunOptions,
@@ -72,11 +97,15 @@ def tables(
     The dataset is what `statecast export` or `statecast restore` wrote; its state root was recomputed there. A rerun goes on where an
     earlier one ended. Epochs of one chain go to one place, each with the same columns; its `_sql/views.sql` has views of the finished ones.
 
+    With `--format iceberg` each table takes the epoch in one commit: a run that ends before leaves nothing that a reader sees.
+
     Examples:
 
     `statecast tables dataset:///data/state --to /data/tables`
 
     `statecast tables dataset:///data/state --to s3://lake/near --kind account --columns account_id,amount,locked --no-raw`
+
+    `statecast tables dataset:///data/state --to /data/lake --format iceberg`
     """
     selection = TablesSelection.choose(
         tuple(kind or ()), _column_names(columns), raw, accounts=tuple(account or ()), contracts=tuple(contract or ())
@@ -90,6 +119,11 @@ def tables(
         if verify:
             prove_roots(runner, choose_kernel(run.kernel), shards)
         require_recomputed(shards)
+        if table_format is TablesFormat.ICEBERG:
+            with closing(open_catalogue(to, iceberg_catalog)) as catalogue:
+                committed = export_iceberg(runner, context, shards, to, selection, catalogue=catalogue, strict=strict)
+            _print_iceberg(committed, to, context, as_json)
+            return
         place = TablesPlace.take(to, context.chain_id, selection)
         written = export_tables(runner, context, shards, place, strict)
     if as_json:
@@ -104,6 +138,38 @@ def tables(
         print_json(document)
     else:
         _print_summary(written, f"{to}, epoch {context.epoch_height}")
+
+
+def _print_iceberg(committed: list[IcebergTable], to: str, context: EpochContext, as_json: bool) -> None:
+    """Say which tables have the epoch, by which snapshot."""
+    if as_json:
+        document = {
+            "message_type": "summary",
+            "tables": to,
+            "epoch_height": context.epoch_height,
+            "epoch_id": str(context.epoch_id),
+            "seconds": round(command_time.seconds(), 3),
+            "iceberg": [
+                {
+                    "table": table.identifier,
+                    "snapshot_id": table.snapshot_id,
+                    "new": table.is_new,
+                    "records": sum(file.records for file in table.files),
+                    "files": len(table.files),
+                    "decode_errors": sum(file.decode_errors for file in table.files),
+                }
+                for table in committed
+            ],
+        }
+        print_json(document)
+        return
+    shown = Table(title=f"Iceberg tables in {to}, epoch {context.epoch_height}", title_justify="left")
+    for name in ("table", "snapshot", "records", "stored", ""):
+        shown.add_column(name, justify="left" if name == "table" else "right")
+    for table in committed:
+        records, size = sum(file.records for file in table.files), sum(file.size for file in table.files)
+        shown.add_row(table.identifier, str(table.snapshot_id), f"{records:,}", format_bytes(size), "" if table.is_new else "was there")
+    open_console().print(shown)
 
 
 def _column_names(text: str | None) -> tuple[str, ...]:

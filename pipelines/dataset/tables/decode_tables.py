@@ -68,7 +68,7 @@ class WriteTablesTask:
         stem = file_stem(self.span.file.name)
         note = f"{shard_side_folder(shard.context.epoch_height, shard.shard_uid.shard_id)}/written/{stem}.json"
         fingerprint = self._fingerprint(shard)
-        left = _left(store, note, fingerprint)
+        left = left_by_task(store, note, fingerprint)
         if left is not None:
             return left
         files = self._rewritten(store, shard, stem)
@@ -241,7 +241,8 @@ def file_stem(name: str) -> str:
     return PurePosixPath(name).stem
 
 
-def _left(store: Store, note: str, fingerprint: str) -> tuple[TableFile, ...] | None:
+def left_by_task(store: Store, note: str, fingerprint: str) -> tuple[TableFile, ...] | None:
+    """Return the files that a task of an earlier run left; None where one is gone, or they are of another fingerprint."""
     try:
         files = written_from_bytes(store.get(note, 0, SUMMARY_BYTES_MAX + 1), fingerprint, note)
     except ObjectNotFoundError:
