@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Event
 from typing import Final, TypeVar
 
 from pipelines.proving.node_readers import NodesByHash
@@ -106,8 +107,9 @@ def get_records(request: GetRequest, layouts: Sequence[EpochLayout]) -> Iterator
         ObjectMismatchError, IntegrityError: an object is not what was published, or a part is none of the state root.
         StoreError: the store can't be read.
     """
+    stopped = Event()
     with _workers(request.connections, "part") as parts:
-        yield from _each_epoch(layouts, lambda layout: _answer(request, layout, parts))
+        yield from _each_epoch(layouts, lambda layout: _answer(request, layout, parts, stopped), stopped)
 
 
 def plan_get(request: GetRequest, layouts: Sequence[EpochLayout]) -> Iterator[EpochPlan]:
@@ -123,23 +125,25 @@ def plan_get(request: GetRequest, layouts: Sequence[EpochLayout]) -> Iterator[Ep
         stored = [state.listed(wanted.shard_uid).part(wanted.part.part_id) for wanted in parts]
         return EpochPlan(layout, len(parts), sum(part.size for part in stored if part is not None))
 
-    yield from _each_epoch(layouts, plan)
+    yield from _each_epoch(layouts, plan, Event())
 
 
 @contextmanager
-def _workers(count: int, name: str) -> Iterator[ThreadPoolExecutor]:
-    """Give threads; what waits is given up when the block ends early."""
+def _workers(count: int, name: str, stopped: Event | None = None) -> Iterator[ThreadPoolExecutor]:
+    """Give threads; what waits is given up when the block ends early, and ``stopped`` tells those at work."""
     pool = ThreadPoolExecutor(count, thread_name_prefix=name)
     try:
         yield pool
     finally:
+        if stopped is not None:
+            stopped.set()
         pool.shutdown(cancel_futures=True)
 
 
-def _each_epoch(layouts: Sequence[EpochLayout], work: Callable[[EpochLayout], Result]) -> Iterator[Result]:
+def _each_epoch(layouts: Sequence[EpochLayout], work: Callable[[EpochLayout], Result], stopped: Event) -> Iterator[Result]:
     """Yield results as they come. After a failure those that are begun still come, so that nothing is done in vain, and then the failure."""
     failure: BaseException | None = None
-    with _workers(EPOCHS_AT_ONCE, "epoch") as pool:
+    with _workers(EPOCHS_AT_ONCE, "epoch", stopped) as pool:
         futures = [pool.submit(work, layout) for layout in layouts]
         for future in as_completed(futures):
             error = None if future.cancelled() else future.exception()
@@ -153,11 +157,11 @@ def _each_epoch(layouts: Sequence[EpochLayout], work: Callable[[EpochLayout], Re
         raise failure
 
 
-def _answer(request: GetRequest, layout: EpochLayout, pool: ThreadPoolExecutor) -> EpochAnswer:
+def _answer(request: GetRequest, layout: EpochLayout, pool: ThreadPoolExecutor, stopped: Event) -> EpochAnswer:
     state = PublishedState.open(request.store, layout, request.policy, request.kernel_name)
     futures: dict[Future[list[bytes | None]], _WantedPart] = {}
     for wanted in _wanted_parts(request, state):
-        futures[pool.submit(_search, request, state, wanted)] = wanted
+        futures[pool.submit(_search, request, state, wanted, stopped)] = wanted
     found = [FoundRecord(_shard_by_layout(request, state, record), None) for record in request.wanted]
     try:
         for future in as_completed(futures):
@@ -172,8 +176,10 @@ def _answer(request: GetRequest, layout: EpochLayout, pool: ThreadPoolExecutor) 
     return EpochAnswer(layout, _committing_block(state), tuple(found), signers, len(state.parts_read), state.bytes_read)
 
 
-def _search(request: GetRequest, state: PublishedState, wanted: _WantedPart) -> list[bytes | None]:
+def _search(request: GetRequest, state: PublishedState, wanted: _WantedPart, stopped: Event) -> list[bytes | None]:
     """Read one part and return the values of the records that it can hold."""
+    if stopped.is_set():
+        raise CancelledError
     nodes = NodesByHash(state.read_part(wanted.shard_uid, wanted.part), state.part_name(wanted.shard_uid, wanted.part.part_id))
     state_root, values = state.listed(wanted.shard_uid).state_root, []
     for index in wanted.indices:

@@ -96,7 +96,8 @@ def test_a_proof_is_shown_as_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [("inspect", "PLACE"), ("fetch", "PLACE", "--insecure", "--into", "INTO"), ("catalogue", "gs://PLACE"), ("gc", "https://PLACE"),
-     ("prove", "PLACE", "--account", "PLACE"), ("verify-proof", "PLACE"), ("produce", "--from", "PLACE", "--to", "INTO"), ("PLACE",),
+     ("prove", "PLACE", "--account", "PLACE"), ("get", "PLACE", "--account", "PLACE", "--to", "PLACE.csv"),
+     ("verify-proof", "PLACE"), ("produce", "--from", "PLACE", "--to", "INTO"), ("PLACE",),
      ("import", "EPOCH", "--node-home", "INTO", "--neard", "PROGRAM", "--in-process")],
     ids=lambda arguments: arguments[0].strip("PLACE") or "command",
 )  # fmt: skip

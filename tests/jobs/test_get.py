@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import statecast as package
+from pipelines.proving import get_records
+from pipelines.proving.published_state import PublishedState
+from pipelines.proving.wanted_record import wanted_record
 from pipelines.stores.file_store import FileStore
 from pipelines.stores.memory_store import MemoryStore
 from pipelines.stores.open_store import open_store
+from pipelines.trust.policy import TrustPolicy
 from schemas.errors import EpochNotReadyError
 from schemas.ids import PartId
 from tests.support.commands import statecast
@@ -120,6 +125,36 @@ def test_a_run_that_failed_goes_on_where_it_ended(tmp_path: Path, asked: Counter
     assert planned.document["parts"] == sum(1 for name in asked if "/state_part_" in name)
     assert len(_read(to)) == 3
     assert list(tmp_path.iterdir()) == [to]
+
+
+def test_who_is_stopped_reads_no_more_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that is under way ends, those that wait for it are not read, and what waits for them ends too."""
+    url, closing, reads, read = new_store_url(), threading.Event(), 0, PublishedState.read_part
+    for height in (5, 6, 7):
+        publish_epoch(url, height)
+
+    def slow(*arguments: Any) -> list[bytes]:
+        nonlocal reads
+        reads += 1
+        assert reads <= NUM_PARTS or closing.wait(60)
+        return read(*arguments)
+
+    class Told(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            closing.set()
+            super().shutdown(wait, cancel_futures=cancel_futures)
+
+    monkeypatch.setattr(PublishedState, "read_part", slow)
+    monkeypatch.setattr(get_records, "ThreadPoolExecutor", Told)
+    monkeypatch.setattr(get_records, "EPOCHS_AT_ONCE", 1)
+    wanted = tuple(wanted_record(f"account{number:03d}.near") for number in range(100))
+    request = get_records.GetRequest(open_store(url), wanted, TrustPolicy(insecure=True), connections=1)
+    answers = get_records.get_records(request, [epoch_layout(height) for height in (5, 6, 7)])
+    next(answers)
+    while reads <= NUM_PARTS:
+        pass
+    answers.close()  # type: ignore[attr-defined]
+    assert reads == NUM_PARTS + 1
 
 
 def test_answers_of_another_list_are_asked_for_again(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from pipelines.dataset.tables.export_tables import TABLES_TASK_MEMORY_BYTES, req
 from pipelines.dataset.tables.iceberg_files import FORMAT, WriteIcebergTask, iceberg_columns
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
+from pipelines.stores.answers import shown
 from pipelines.stores.durable_file import disk_errors, make_folder
 from pipelines.stores.open_store import open_store
 from schemas.dataset.tables_selection import SORTED_BY_ACCOUNT, TablesSelection
@@ -68,7 +69,7 @@ def open_catalogue(to: str, name: str | None) -> Catalog:
             return load_catalog(name)
         except Exception as error:
             raise InvalidInputError(
-                problem=f"the Iceberg catalogue {name!r} can't be opened: {error}",
+                problem=f"the Iceberg catalogue {name!r} can't be opened: {shown(error)}",
                 where="--iceberg-catalog",
                 remedy="Name one of ~/.pyiceberg.yaml or of PYICEBERG_CATALOG__… in the environment.",
             ) from error
@@ -140,7 +141,7 @@ def _catalogue_errors(to: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise StoreError(
-            problem=f"the Iceberg catalogue failed: {type(error).__name__}: {error}",
+            problem=f"the Iceberg catalogue failed: {type(error).__name__}: {shown(error)}",
             where=to,
             remedy="Run it again when the catalogue answers: what is committed is there, and no other snapshot.",
         ) from error
