@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pipelines.proving.answer_table import AnswerKind, answer_format, answer_table, write_answers
 from pipelines.proving.get_records import EpochAnswer, GetRequest, get_records
 from pipelines.stores.durable_file import disk_errors, give_name
+from schemas.errors import InvalidInputError
 from schemas.published.object_layout import EpochLayout
 
 _FINGERPRINT: Final = b"statecast.get"
@@ -52,6 +53,16 @@ class KeptAnswers:
             facts.update(len(record.trie_key).to_bytes(4, "little") + record.trie_key)
         return cls(to.with_name(f".{to.name}.answers"), facts.hexdigest().encode())
 
+    @contextmanager
+    def made(self) -> Iterator[None]:
+        """Make the folder, so that a place that can't be written is known before anything is read; what is empty in the end goes."""
+        self.folder.mkdir(exist_ok=True)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                self.folder.rmdir()
+
     def path(self, layout: EpochLayout) -> Path:
         """Return an epoch's file."""
         return self.folder / f"{layout.epoch_height:020d}-{layout.epoch_id}.parquet"
@@ -66,7 +77,6 @@ class KeptAnswers:
 
     def put(self, layout: EpochLayout, table: pa.Table) -> None:
         """Keep an epoch's answers."""
-        self.folder.mkdir(exist_ok=True)
         unfinished = self.path(layout).with_suffix(".unfinished")
         pq.write_table(table.replace_schema_metadata({_FINGERPRINT: self.fingerprint}), unfinished, compression="zstd")
         give_name(unfinished, self.path(layout))
@@ -85,16 +95,19 @@ def get_to_file(
         to: the file; what has its name is replaced.
         on_answer: called with each epoch's answer that is new.
     Raises:
-        InvalidInputError: the file's name does not say what to write.
+        InvalidInputError: the file's name does not say what to write, or is a folder's, or its folder is not there.
         StoreError: the file can't be written, or as `get_records`.
         EpochNotReadyError, ManifestError, IntegrityError: as `get_records`.
     """
     answer_format(to)
+    if to.is_dir() or not to.parent.is_dir():
+        problem = "a folder has this name" if to.is_dir() else "the folder that it should lie in is not there"
+        raise InvalidInputError(problem=f"the answers can't be written: {problem}", where=str(to))
     kept = KeptAnswers.beside(to, request, kind)
     missing = [layout for layout in layouts if not kept.has(layout)]
     parts_read = bytes_read = 0
     signers: set[str] | None = None
-    with disk_errors(to):
+    with disk_errors(to), kept.made():
         for answer in get_records(request, missing):
             kept.put(answer.layout, answer_table(answer, request.wanted, kind))
             parts_read, bytes_read = parts_read + answer.parts_read, bytes_read + answer.bytes_read

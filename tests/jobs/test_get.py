@@ -127,6 +127,16 @@ def test_a_run_that_failed_goes_on_where_it_ended(tmp_path: Path, asked: Counter
     assert list(tmp_path.iterdir()) == [to]
 
 
+def test_a_place_that_can_not_be_written_is_known_before_anything_is_read(asked: Counter[str]) -> None:
+    """With an error of the disk; nothing is left where it could be."""
+    url = new_store_url()
+    publish_epoch(url, 5)
+    asked.clear()
+    made = statecast("get", url, "--account", "account042.near", "--to", "/proc/out.csv", "--json")
+    assert (made.code, made.document["error"]["kind"]) == (30, "store")
+    assert not any("/shard_id=" in name for name in asked)
+
+
 def test_who_is_stopped_reads_no_more_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that is under way ends, those that wait for it are not read, and what waits for them ends too."""
     url, closing, reads, read = new_store_url(), threading.Event(), 0, PublishedState.read_part
@@ -265,6 +275,8 @@ def test_without_a_layout_every_shard_is_searched(tmp_path: Path) -> None:
         (("--accounts", "EMPTY"), "nothing is asked for"),
         (("--account", "Not An Account"), "is no account id"),
         (("--account", "near", "--to", "balances.txt"), "does not say what to write"),
+        (("--account", "near", "--to", "NONE/out.csv"), "is not there"),
+        (("--account", "near", "--to", "FOLDER.csv"), "a folder has this name"),
         (("--account", "near", "--epochs", "7..5"), "a range of epochs"),
         (("--account", "near", "--epochs", "all"), "is no range"),
     ],
@@ -274,9 +286,10 @@ def test_what_can_not_be_meant_is_refused(options: tuple[str, ...], problem: str
     (tmp_path / "FILE").write_text("near ed25519:x\n")
     (tmp_path / "NAMES").write_text("near\n")
     (tmp_path / "EMPTY").write_text("# nothing\n")
-    words = [str(tmp_path / word) if word in ("FILE", "NONE", "NAMES", "EMPTY") else word for word in options]
+    (tmp_path / "FOLDER.csv").mkdir()
+    words = [str(tmp_path / word) if word.split("/")[0] in ("FILE", "NONE", "NAMES", "EMPTY", "FOLDER.csv") else word for word in options]
     given = () if "--to" in options else ("--to", str(tmp_path / "out.csv"))
     made = statecast("get", published_localnet(), *words, *given, "--json")
     assert made.code == 2
     assert problem in made.document["error"]["problem"]
-    assert {path.name for path in tmp_path.iterdir()} == {"FILE", "NAMES", "EMPTY"}
+    assert {path.name for path in tmp_path.iterdir()} == {"FILE", "NAMES", "EMPTY", "FOLDER.csv"}
