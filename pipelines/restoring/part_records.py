@@ -24,7 +24,7 @@ from schemas.published.shard_statement import ShardStatement
 
 
 @dataclass(frozen=True, slots=True)
-class PartRecords:
+class RecordsInParts:
     """A shard's parts as `pipelines.dataset.delta.shard_records.ShardRecords`."""
 
     parts: tuple[PartObject, ...]
@@ -34,7 +34,7 @@ class PartRecords:
     kernel_name: str
 
     @classmethod
-    def of_shard(cls, store_url: str, manifest: Manifest, statement: ShardStatement, kernel_name: str) -> PartRecords:
+    def of_shard(cls, store_url: str, manifest: Manifest, statement: ShardStatement, kernel_name: str) -> RecordsInParts:
         """Return the records of a published shard; whether its parts are there shows when they are read."""
         layout = EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id)
         listed = manifest.shard(statement.shard_id)

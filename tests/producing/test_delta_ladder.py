@@ -7,14 +7,17 @@ from dataclasses import replace
 
 import pytest
 
+from pipelines.bucket.published_deltas import read_delta_statement
 from pipelines.bucket.published_epoch import read_manifest
+from pipelines.kernel.choice import choose_kernel
 from pipelines.producing.deltas.delta_ladder import DeltaLadder
 from pipelines.producing.deltas.ladder import ladder_bases, ladder_heights
-from pipelines.producing.deltas.make_deltas import DeltaInputs
+from pipelines.producing.deltas.make_deltas import DeltaInputs, DeltaProduction
 from pipelines.producing.deltas.shard_delta import child_ranges
+from pipelines.producing.rebuild.rebuild_published import PublishedRebuild
 from pipelines.stores.open_store import open_store
 from schemas.errors import EpochNotReadyError
-from schemas.ids import CryptoHash
+from schemas.ids import CryptoHash, ShardUId
 from schemas.nearcore.shard_layout import SINGLE_SHARD, ShardLayout
 from schemas.nearcore.trie_key import account_key, contract_data_key, delayed_receipt_indices_key
 from schemas.published.delta_statement import WHOLE_BASE
@@ -143,3 +146,47 @@ def test_datasets_and_parts_give_the_same_delta() -> None:
     one, other = epochs.make_delta(1, 2), again.make_delta(1, 2, DeltaInputs(tuple(datasets)))
     assert one.statement == other.statement
     assert one.statement.objects
+
+
+def test_a_shard_that_was_split_is_rebuilt_of_its_parent() -> None:
+    """Each child takes its accounts of the parent's state, and no row says that the others are gone."""
+    epochs = DeltaEpochs()
+    before = ShardLayout("V2", 3, (4,))
+    after = ShardLayout("V2", 3, (6, 7), ("account060.near",))
+    indices = delayed_receipt_indices_key()
+    parent = [*PAIRS, (indices, bytes(16)), (contract_data_key("account070.near", b"k"), b"v" * 5000)]
+    children = {
+        6: sorted([*PAIRS[:60], (indices, bytes(16)), (account_key("a.new"), b"new")]),
+        7: sorted([*PAIRS[60:-1], (contract_data_key("account070.near", b"k"), b"v" * 5000)]),
+    }
+    base = epochs.publish_shards(1, before, {4: sorted(parent)})
+    target = epochs.publish_shards(2, after, children, parent=ShardUId(3, 4))
+    production = DeltaProduction(epochs.runner, epochs.publisher, DeltaInputs(), "auto", epochs.work_url)
+    production.run(epochs.layout(2), [epochs.layout(1)])
+    store = open_store(epochs.store_url)
+    counts = {}
+    for listed in epochs.manifest(2).deltas:
+        statement, _ = read_delta_statement(store, epochs.layout(2), listed)
+        assert statement.base.shard_uid == ShardUId(3, 4)
+        assert statement.base_ranges != WHOLE_BASE
+        counts[listed.shard_id] = (statement.records, statement.deleted)
+    # One account is new and one is gone; the second child has no queue of delayed receipts.
+    assert counts == {6: (1, 0), 7: (2, 2)}
+    into = f"memory://{uuid.uuid4().hex}"
+    rebuild = PublishedRebuild(epochs.runner, choose_kernel(), epochs.store_url, f"memory://{uuid.uuid4().hex}", into)
+    for shard_id in (6, 7):
+        rebuild.run([base, epochs.manifest(2)], shard_id)
+    published = [info.name for info in store.list(epochs.layout(2).folder) if "state_part" in info.name]
+    assert len(published) == 6
+    assert all(open_store(into).get(name, 0, 1 << 30) == store.get(name, 0, 1 << 30) for name in published)
+    assert target.shards[0].parent_shard_uid == ShardUId(3, 4)
+
+
+def test_a_shard_without_an_earlier_one_is_left_out_and_said_so() -> None:
+    """The earlier epoch has neither it nor its parent."""
+    epochs = DeltaEpochs()
+    epochs.publish_shards(1, ShardLayout("V2", 3, (4,)), {4: PAIRS})
+    epochs.publish_shards(2, ShardLayout("V2", 3, (5,)), {5: PAIRS})
+    production = DeltaProduction(epochs.runner, epochs.publisher, DeltaInputs(), "auto", epochs.work_url)
+    assert not production.run(epochs.layout(2), [epochs.layout(1)])
+    assert "neither the shard nor the one that it was split from" in epochs.told.notes[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipelines.bucket.published_deltas import listed_deltas, read_delta_statement
@@ -19,8 +19,9 @@ from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.producing.publish.shard_publisher import ProducedShard
 from pipelines.producing.rebuild.rebuild_shard import RebuildTarget, ShardRebuild
 from pipelines.stores.open_store import open_store
-from schemas.ids import CryptoHash
-from schemas.nearcore.shard_layout import SINGLE_SHARD
+from schemas.ids import CryptoHash, ShardUId
+from schemas.nearcore.epoch_context import ShardContext
+from schemas.nearcore.shard_layout import SINGLE_SHARD, ShardLayout
 from schemas.nearcore.state_part import Encoding
 from schemas.published.manifest import Manifest
 from schemas.published.object_layout import EpochLayout
@@ -51,14 +52,30 @@ class DeltaEpochs:
 
     def publish(self, epoch_height: int, pairs: Pairs, num_parts: int = 3) -> Manifest:
         """Publish records as an epoch, in parts of version 1."""
-        built = small_shard(pairs, num_parts)
+        return self.publish_shards(epoch_height, SINGLE_SHARD, {0: pairs}, num_parts)
+
+    def publish_shards(
+        self, epoch_height: int, layout: ShardLayout, pairs: Mapping[int, Pairs], num_parts: int = 3, parent: ShardUId | None = None
+    ) -> Manifest:
+        """Publish an epoch of several shards.
+
+        Args:
+            pairs: by shard id.
+            parent: of all shards.
+        """
+        built = {uid: small_shard(pairs[uid.shard_id], num_parts) for uid in layout.shard_uids}
+        shards = tuple(ShardContext(uid, one.state_root, parent_shard_uid=parent) for uid, one in built.items())
         epoch_id = CryptoHash(hashlib.sha256(f"epoch {epoch_height}".encode()).digest())
-        context = replace(context_of(built.state_root), epoch_height=epoch_height, epoch_id=epoch_id, shard_layout=SINGLE_SHARD)
-        layout = EpochLayout.of(context)
-        tasks = publish_tasks(built, self.store_url)
-        parts = tuple(replace(task, object_name=layout.state_part(0, task.plan.part_id)).run() for task in tasks)
-        shard = self.publisher.put_shard(context, ProducedShard(built.state, parts, header_of(None)))
-        self.publisher.finish(context, [shard], [0])
+        context = replace(context_of(None), epoch_height=epoch_height, epoch_id=epoch_id, shard_layout=layout, shards=shards)
+        published = []
+        for shard, one in zip(shards, built.values(), strict=True):
+            # Built as a shard of its own, published as one of the epoch's.
+            state = replace(one.state, shard_uid=shard.shard_uid)
+            names = EpochLayout.of(context)
+            tasks = publish_tasks(one, self.store_url)
+            parts = tuple(replace(task, object_name=names.state_part(shard.shard_id, task.plan.part_id)).run() for task in tasks)
+            published.append(self.publisher.put_shard(context, ProducedShard(state, parts, header_of(None))))
+        self.publisher.finish(context, published, layout.shard_ids)
         return self.manifest(epoch_height)
 
     def layout(self, epoch_height: int) -> EpochLayout:

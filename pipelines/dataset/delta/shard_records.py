@@ -49,7 +49,7 @@ class ShardRecords(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetRecords:
+class RecordsInDataset:
     """The records of a dataset."""
 
     dataset: DatasetReference

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pipelines.bucket.published_deltas import listed_deltas, read_delta_statement
 from pipelines.bucket.published_epoch import read_manifest, read_statement
 from pipelines.dataset.arrow_dataset import ShardDataset
-from pipelines.dataset.delta.shard_records import DatasetRecords, ShardRecords
+from pipelines.dataset.delta.shard_records import RecordsInDataset, ShardRecords
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.near.node.node_home import read_node_home
 from pipelines.near.node.state_column import StateColumnPlace
 from pipelines.near.trie.trie_walk_source import has_state_root
 from pipelines.producing.deltas.shard_delta import ComparedRecords, ComparedTries, ShardDelta, child_ranges
 from pipelines.producing.publish.epoch_publisher import EpochPublisher
-from pipelines.restoring.part_records import PartRecords
+from pipelines.restoring.part_records import RecordsInParts
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
 from schemas.errors import EpochNotReadyError, IntegrityError, ManifestError, ObjectNotFoundError, SourceError
@@ -128,7 +128,7 @@ class DeltaProduction:
     def _records(self, end: DeltaEnd, manifest: Manifest) -> ShardRecords | None:
         dataset = self.inputs.dataset_of(end)
         if dataset is not None:
-            return DatasetRecords(dataset.reference)
+            return RecordsInDataset(dataset.reference)
         return published_records(open_store(self.publisher.store_url), manifest, end.shard_uid.shard_id, self.kernel_name)
 
     def _is_there(self, manifest: Manifest, base: Manifest, shard_id: int) -> bool:
@@ -155,7 +155,7 @@ class DeltaProduction:
         self.runner.progress.note(f"no delta of shard {shard.shard_uid} from epoch {base.epoch_height}: {problem}")
 
 
-def published_records(store: Store, manifest: Manifest, shard_id: int, kernel_name: str) -> PartRecords | None:
+def published_records(store: Store, manifest: Manifest, shard_id: int, kernel_name: str) -> RecordsInParts | None:
     """Return a published shard's records out of its parts; None where not all of them are listed, or its statement is not the listed one.
 
     Raises:
@@ -167,7 +167,7 @@ def published_records(store: Store, manifest: Manifest, shard_id: int, kernel_na
     found = read_statement(store, layout_of(manifest), shard_id)
     if found is None or found[1].payload_sha256 != listed.statement_sha256:
         return None
-    return PartRecords.of_shard(store.url, manifest, found[0], kernel_name)
+    return RecordsInParts.of_shard(store.url, manifest, found[0], kernel_name)
 
 
 def layout_of(manifest: Manifest) -> EpochLayout:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipelines.bucket.published_epoch import read_manifest
 from pipelines.dataset.arrow_dataset import DATASET_SCHEME, list_shards
-from pipelines.dataset.delta.shard_records import DatasetRecords, ShardRecords
+from pipelines.dataset.delta.shard_records import RecordsInDataset, ShardRecords
 from pipelines.producing.deltas.make_deltas import published_records
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
@@ -57,7 +57,7 @@ def _of_datasets(url: str) -> Sequence[BaseState]:
             end = DeltaEnd(context.epoch_height, context.epoch_id, shard.shard_uid, shard.state_root)
             remote_size = 0 if open_store(dataset.url).local_root() is not None else dataset.summary.size
             where = f"{dataset.url}/{dataset.folder}"
-            states.append(BaseState(context.chain_id, end, DatasetRecords(dataset.reference), where, remote_size))
+            states.append(BaseState(context.chain_id, end, RecordsInDataset(dataset.reference), where, remote_size))
     return states
 
 
