@@ -18,6 +18,7 @@ from jobs.options import parse_byte_count, parse_duration_s
 from jobs.plan import _read_costs
 from jobs.prove import read_shard_layout_file
 from pipelines.dataset.dataset_files import IpcBatches, ParquetBatches, opened_batches, read_adjacent_batches, read_table
+from pipelines.dataset.delta.find_delta import read_found_changes
 from pipelines.dataset.export.references import REFERENCE_SCHEMA
 from pipelines.dataset.record_files import FileDestination, FileFormat, write_record_files, write_values_files
 from pipelines.dataset.referenced_values import _checked
@@ -571,6 +572,13 @@ def decoders() -> tuple[Decoder, ...]:
         Decoder("notes of a restore", _restore_notes, _restore_summaries, (read_summary, _read_part, _read_bucket, _read_result), _JSON),
         Decoder("notes of a build", _build_notes, _build_summaries, (read_note, _read_structure, _read_summary, _read_scanned), _JSON),
         Decoder("note of a rebuilt part", lambda data: read_note(data, read_rebuilt), _rebuilt_notes, (read_note, read_rebuilt), _JSON),
+        Decoder(
+            "note of changes",
+            lambda data: read_note(data, read_found_changes),
+            lambda: [b'{"rows": 5, "pieces": 1}'],
+            (read_note, read_found_changes),
+            _JSON,
+        ),
         Decoder(
             "seeder's ledger",
             lambda data: DataFolder(_own(data).parent).read_own_json("ledger.json"),

@@ -51,6 +51,7 @@ NOT_FUZZED = {
     "jobs.inspect_objects:_torrent": "reads a torrent by libtorrent, as the source does",
     "jobs.prove:_finish": "reads the proof that it has just encoded",
     "pipelines.bittorrent.torrents:_read_back": "reads the torrent that it has just encoded",
+    "pipelines.dataset.delta.find_delta:DeltaWork.noted": "reads a note, whose reader is in the table",
     "pipelines.dataset.delta.find_delta:DeltaWork.read_piece": _OWN,
     "pipelines.dataset.export.references:read_own_references": "reads with `read_table`'s handling of damage a file of the same run",
     "pipelines.dataset.tables.table_writer:_row_groups": "reads a file that has the sha256 of one that this program wrote",

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import pickle
 import uuid
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import pytest
 
 from pipelines.bucket.published_deltas import read_delta_statement
 from pipelines.bucket.published_epoch import read_manifest
+from pipelines.dataset.delta import find_delta
+from pipelines.execution.executor import Task, TaskNeeds
+from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.producing.deltas.delta_ladder import DeltaLadder
 from pipelines.producing.deltas.ladder import ladder_bases, ladder_heights
 from pipelines.producing.deltas.make_deltas import DeltaInputs, DeltaProduction
 from pipelines.producing.deltas.shard_delta import child_ranges
+from pipelines.producing.rebuild import rebuild_shard
 from pipelines.producing.rebuild.rebuild_published import PublishedRebuild
 from pipelines.stores.open_store import open_store
 from schemas.errors import EpochNotReadyError
@@ -24,6 +31,8 @@ from schemas.published.delta_statement import WHOLE_BASE
 from tests.support.delta_epochs import DeltaEpochs
 from tests.support.list_source import context_of
 from tests.support.productions import PAIRS, signer
+
+R = TypeVar("R")
 
 
 @pytest.mark.parametrize(
@@ -190,3 +199,62 @@ def test_a_shard_without_an_earlier_one_is_left_out_and_said_so() -> None:
     production = DeltaProduction(epochs.runner, epochs.publisher, DeltaInputs(), "auto", epochs.work_url)
     assert not production.run(epochs.layout(2), [epochs.layout(1)])
     assert "neither the shard nor the one that it was split from" in epochs.told.notes[-1]
+
+
+def test_a_rung_is_made_of_deltas_where_no_tries_tell() -> None:
+    """Of the one before's delta from the rung and the one that was just made: no whole part is read, and the parts come back all the same."""
+    epochs = DeltaEpochs()
+    states = [dict(PAIRS), {**dict(PAIRS[:-3]), b"\x00new.near": b"1"}, {**dict(PAIRS), PAIRS[5][0]: b"other"}]
+    for height, state in zip((2, 3, 4), states, strict=True):
+        epochs.publish(height, sorted(state.items()))
+    epochs.make_delta(2, 3)
+    store = open_store(epochs.store_url)
+    kept = {info.name: store.get(info.name, 0, 1 << 20) for info in store.list(epochs.layout(2).folder) if "state_part" in info.name}
+    for name in kept:
+        store.delete(name)
+    context = replace(context_of(None), epoch_height=4, epoch_id=epochs.layout(4).epoch_id)
+    made = DeltaLadder(2, epochs.work_url, "auto").make(epochs.runner, epochs.publisher, context)
+    assert [one.base_epoch_height for one in made] == [2, 3]
+    assert epochs.manifest(4).revision == 2
+    assert "compose" in {step.stage for step in epochs.told.stages}
+    rung = epochs.delta(2, 4).statement
+    # The new account came and went, and three went and came back: rows that change nothing.
+    assert (rung.records, rung.deleted) == (5, 1)
+    for name, content in kept.items():
+        store.put(name, content)
+    rebuild = epochs.rebuild(2, [epochs.delta(2, 4)], 4)
+    rebuild.run()
+    assert epochs.parts(4, rebuild.into_url) == epochs.parts(4)
+
+
+@dataclass(frozen=True, slots=True)
+class BackwardsExecutor:
+    """Runs tasks last first, each as another process would get it."""
+
+    description: str = "backwards"
+
+    def run(self, tasks: Iterable[Task[R]], needs: TaskNeeds) -> Iterator[tuple[int, R]]:
+        """See `Executor.run`."""
+        for index, task in reversed(list(enumerate(tasks))):
+            yield index, pickle.loads(pickle.dumps(task)).run()
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def test_objects_do_not_depend_on_who_works_on_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tasks, in another order, in other processes: the same delta; and parts are rebuilt so too."""
+    epochs, again = DeltaEpochs(), DeltaEpochs()
+    for height in (1, 2):
+        for mine in (epochs, again):
+            mine.publish(height, PAIRS[height * 3 :], 7)
+    first = epochs.make_delta(1, 2)
+    monkeypatch.setattr(find_delta, "PIECES_PER_TASK", 2)
+    monkeypatch.setattr(rebuild_shard, "PARTS_PER_TASK", 2)
+    runner = StageRunner(BackwardsExecutor(), again.told)
+    DeltaProduction(runner, again.publisher, DeltaInputs(), "auto", again.work_url).run(again.layout(2), [again.layout(1)])
+    assert again.delta(1, 2).statement == first.statement
+    rebuild = again.rebuild(1, [again.delta(1, 2)], 2)
+    rebuild.runner = runner
+    rebuild.run()
+    assert again.parts(2, rebuild.into_url) == epochs.parts(2)

@@ -7,32 +7,43 @@ were found.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from operator import itemgetter
+from typing import Any, Final
 
 import pyarrow as pa
 
 from pipelines.dataset.dataset_files import naming_damage
 from pipelines.dataset.delta.record_changes import find_changes, rows_of, within_ranges
 from pipelines.dataset.delta.shard_records import ShardRecords, pieces_of
+from pipelines.dataset.delta.stored_delta import StoredDelta
 from pipelines.near.files.external_sort import ExternalSort
 from pipelines.near.node.flat_state_source import KeyRange
 from pipelines.near.node.state_column import READ_ROWS, StateColumn, StateColumnPlace
 from pipelines.near.trie.walk_difference import trie_difference
 from pipelines.stores.held_folder import held_folder
 from pipelines.stores.open_store import open_store
+from pipelines.stores.ranges import read_object
 from pipelines.stores.store import Store
-from schemas.errors import ValueMismatchError
+from schemas.errors import ObjectMismatchError, ObjectNotFoundError, ValueMismatchError
 from schemas.ids import CryptoHash
+from schemas.json_document import FieldReader
+from schemas.json_note import read_note
 from schemas.nearcore.flat_state_limits import INLINED_VALUE_BYTES_MAX
 from schemas.published.delta_object import DELTA_SCHEMA, Row
 from schemas.published.delta_statement import WHOLE_BASE, BaseRange, DeltaEnd
 
 PIECES_PER_TASK: Final = 8
 """Pieces of the older state that one task compares: the newer one's, which end elsewhere, are read once for all of them."""
+
+PIECE_BYTES_TARGET: Final = 64 << 20
+"""A piece of changes that are found in order is closed at so many bytes of keys and values: one is held in memory."""
+
+NOTE_BYTES_MAX: Final = 4096
 
 PIECE_BATCH_ROWS: Final = 4096
 """Rows of a record batch of a piece."""
@@ -41,6 +52,30 @@ _GONE: Final = b"\0"
 _VALUE: Final = b"\1"
 _REFERENCE: Final = b"\2"
 _LENGTH_BYTES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class FoundChanges:
+    """How many changes there are, in how many pieces."""
+
+    rows: int
+    pieces: int
+
+
+def read_found_changes(document: dict[str, Any]) -> FoundChanges:
+    """Read the note of pieces that are all there."""
+    reader = FieldReader(document, "note of changes")
+    return FoundChanges(reader.number("rows", 0, 2**48), reader.number("pieces", 0, 2**32))
+
+
+def _up_to(rows: Iterator[Row], bytes_target: int) -> Iterator[Row]:
+    """Yield rows until they have so many bytes."""
+    size = 0
+    for key, value in rows:
+        size += len(key) + len(value or b"")
+        yield key, value
+        if size >= bytes_target:
+            return
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +119,33 @@ class DeltaWork:
                 count += len(step)
         self.store().put(self.piece(index), sink.getvalue())
         return count
+
+    def put_pieces(self, rows: Iterable[Row]) -> FoundChanges:
+        """Leave rows in as many pieces as it takes to hold one of them at a time, and a note that they are all there.
+
+        Raises:
+            StoreError: they can't be written.
+        """
+        following = iter(rows)
+        count = pieces = 0
+        while piece := list(_up_to(following, PIECE_BYTES_TARGET)):
+            count += self.put_piece(pieces, piece)
+            pieces += 1
+        found = FoundChanges(count, pieces)
+        self.store().put(self.note, json.dumps({"rows": count, "pieces": pieces}).encode())
+        return found
+
+    @property
+    def note(self) -> str:
+        """Return the name of the note that `put_pieces` leaves last."""
+        return f"{self.folder}/pieces.json"
+
+    def noted(self) -> FoundChanges | None:
+        """Return what `put_pieces` of an earlier run has left; None where it was not finished."""
+        try:
+            return read_note(read_object(self.store(), self.note, NOTE_BYTES_MAX), read_found_changes)
+        except (ObjectNotFoundError, ObjectMismatchError):
+            return None
 
     def read_piece(self, index: int) -> Iterator[Row]:
         """Yield the rows of a piece.
@@ -158,15 +220,16 @@ class CompareTriesTask:
     """What is taken of the base."""
     work: DeltaWork
 
-    def run(self) -> int:
-        """Leave one piece of changes; return how many were found now.
+    def run(self) -> FoundChanges:
+        """Leave the changes in pieces, or take those of an earlier run.
 
         Raises:
             MissingTrieValueError, ValueMismatchError: a node or value is not in the State column.
             SourceError, IntegrityError, StoreError: passed on.
         """
-        if self.work.store().info(self.work.piece(0)) is not None:
-            return 0
+        earlier = self.work.noted()
+        if earlier is not None:
+            return earlier
         column = self.place.open()
         with held_folder("changes") as folder:
             sort = ExternalSort(folder)
@@ -185,7 +248,7 @@ class CompareTriesTask:
                         payload = _REFERENCE + leaf.value_length.to_bytes(_LENGTH_BYTES, "little") + leaf.value_hash
                     sort.add(key, 0, payload)
             sort.flush()
-            return self.work.put_piece(0, self._rows(sort, column))
+            return self.work.put_pieces(self._rows(sort, column))
 
     def _rows(self, sort: ExternalSort, column: StateColumn) -> Iterator[Row]:
         for key, _, payload in sort.entries(b"", None):
@@ -202,6 +265,34 @@ class CompareTriesTask:
 
     def _is_taken(self, key: bytes) -> bool:
         return any(one.begin <= key and (one.end is None or key < one.end) for one in self.ranges)
+
+
+@dataclass(frozen=True, slots=True)
+class ComposeDeltasTask:
+    """Makes one delta of several that follow each other: the last word on each key.
+
+    A record that changed and changed back is a row all the same, for nothing here knows what it was at first.
+    """
+
+    steps: tuple[StoredDelta, ...]
+    """From the base to the target."""
+    work: DeltaWork
+
+    def run(self) -> FoundChanges:
+        """Leave the changes in pieces, or take those of an earlier run.
+
+        Raises:
+            ObjectNotFoundError, ObjectMismatchError: an object of a delta is missing or wrong; it is named.
+            StoreError: passed on.
+        """
+        earlier = self.work.noted()
+        return self.work.put_pieces(self._rows()) if earlier is None else earlier
+
+    def _rows(self) -> Iterator[Row]:
+        numbered = (((key, number, value) for key, value in step.rows()) for number, step in enumerate(self.steps))
+        for key, group in itertools.groupby(heapq.merge(*numbered, key=itemgetter(0, 1)), key=itemgetter(0)):
+            *_, (_, _, value) = group
+            yield key, value
 
 
 def _checked(value: bytes | None, value_hash: bytes, length: int, key: bytes, column: StateColumn) -> bytes:

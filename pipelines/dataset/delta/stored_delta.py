@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,7 +15,7 @@ from pipelines.near.node.flat_state_source import KeyRange
 from pipelines.stores.open_store import open_store
 from pipelines.stores.ranges import read_object
 from schemas.errors import ObjectMismatchError, ObjectNotFoundError
-from schemas.published.delta_object import decode_delta_object
+from schemas.published.delta_object import Row, decode_delta_object
 from schemas.published.delta_statement import DeltaObject, DeltaStatement
 from schemas.published.object_layout import EpochLayout
 
@@ -42,6 +43,16 @@ class StoredDelta:
     def object_name(self, index: int) -> str:
         """Return an object's name in the store."""
         return f"{self.layout.folder}/{self.statement.object_name(index)}"
+
+    def rows(self) -> Iterator[Row]:
+        """Yield all rows, an object at a time.
+
+        Raises:
+            As `changes`.
+        """
+        for index, listed in enumerate(self.statement.objects):
+            for batch in _read_object(self.store_url, self.object_name(index), listed):
+                yield from zip(batch["key"].to_pylist(), batch["value"].to_pylist(), strict=True)
 
     def changes(self, key_range: KeyRange) -> RecordChanges:
         """Read the changes of a key range.

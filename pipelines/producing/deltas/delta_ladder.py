@@ -50,7 +50,7 @@ class DeltaLadder:
             layout = publisher.layout(context)
             bases = ladder_bases(open_store(publisher.store_url), layout, self.every)
             older = tuple(dataset for base in bases for dataset in self._datasets_of(base))
-            inputs = DeltaInputs((*datasets, *older), self.node_home, self.read_limit_bytes_per_s)
+            inputs = DeltaInputs((*datasets, *older), self.node_home, self.read_limit_bytes_per_s, compose=True)
             return DeltaProduction(runner, publisher, inputs, self.kernel_name, self.work_url).run(layout, bases)
         except StatecastError as error:
             runner.progress.note(f"epoch {context.epoch_height} is published, but not all of its deltas are: {error}")

@@ -13,11 +13,12 @@ from pipelines.bucket.published_deltas import listed_deltas, read_delta_statemen
 from pipelines.bucket.published_epoch import read_manifest, read_statement
 from pipelines.dataset.arrow_dataset import ShardDataset
 from pipelines.dataset.delta.shard_records import RecordsInDataset, ShardRecords
+from pipelines.dataset.delta.stored_delta import StoredDelta
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.near.node.node_home import read_node_home
 from pipelines.near.node.state_column import StateColumnPlace
 from pipelines.near.trie.trie_walk_source import has_state_root
-from pipelines.producing.deltas.shard_delta import ComparedRecords, ComparedTries, ShardDelta, child_ranges
+from pipelines.producing.deltas.shard_delta import ComparedRecords, ComparedTries, ComposedDeltas, ShardDelta, Way, child_ranges
 from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.restoring.part_records import RecordsInParts
 from pipelines.stores.open_store import open_store
@@ -41,6 +42,8 @@ class DeltaInputs:
     node_home: str | None = None
     """A node that may have both tries."""
     read_limit_bytes_per_s: int | None = None
+    compose: bool = False
+    """Where neither tries nor datasets tell, make a delta of two that follow each other, before whole published parts are read for it."""
 
     def dataset_of(self, end: DeltaEnd) -> ShardDataset | None:
         """Return the dataset of a state; None where none is of it."""
@@ -71,16 +74,15 @@ class DeltaProduction:
         """
         manifest = self._manifest(target)
         made: list[ManifestDelta] = []
-        for layout in bases:
+        # The nearest first: others may be made of it.
+        for layout in sorted(bases, key=lambda one: -one.epoch_height):
             base = self._manifest(layout)
-            for shard in manifest.shards:
-                delta = self._shard(manifest, base, shard)
-                made += [] if delta is None else [delta]
+            made += [delta for shard in manifest.shards if (delta := self._shard(manifest, base, shard, made)) is not None]
         if made:
             self.publisher.list_deltas(target, made)
-        return tuple(made)
+        return tuple(sorted(made, key=lambda one: one.key))
 
-    def _shard(self, manifest: Manifest, base: Manifest, shard: ManifestShard) -> ManifestDelta | None:
+    def _shard(self, manifest: Manifest, base: Manifest, shard: ManifestShard, made: Sequence[ManifestDelta]) -> ManifestDelta | None:
         """Make one shard's delta; None where it is there, or where there is no way to it."""
         if self._is_there(manifest, base, shard.shard_id):
             return None
@@ -97,22 +99,53 @@ class DeltaProduction:
             work_url=self.work_url,
             store_url=self.publisher.store_url,
         )
-        for way in self._ways(delta, base, manifest):
+        for way in self._ways(delta, base, manifest, made):
             try:
                 return delta.publish(self.runner, way, self.publisher.signers)
             except (SourceError, IntegrityError, ObjectNotFoundError, ManifestError) as error:
                 self._note(shard, base, str(error))
         return None
 
-    def _ways(self, delta: ShardDelta, base: Manifest, manifest: Manifest) -> Sequence[ComparedRecords | ComparedTries]:
-        ways: list[ComparedRecords | ComparedTries] = []
+    def _ways(self, delta: ShardDelta, base: Manifest, manifest: Manifest, made: Sequence[ManifestDelta]) -> Sequence[Way]:
+        ways: list[Way] = []
         place = self._tries(delta)
         if place is not None:
             ways.append(ComparedTries(place))
+        composed = self._composed(delta, base, manifest, made)
+        if composed is not None and not all(self.inputs.dataset_of(end) for end in (delta.base, delta.target)):
+            ways.append(composed)
         older, newer = self._records(delta.base, base), self._records(delta.target, manifest)
         if older is not None and newer is not None:
             ways.append(ComparedRecords(older, newer))
         return ways
+
+    def _composed(self, delta: ShardDelta, base: Manifest, manifest: Manifest, made: Sequence[ManifestDelta]) -> ComposedDeltas | None:
+        """Return two deltas that lead from the base to the target by way of an epoch between; None where there are none.
+
+        Args:
+            made: by this run, to the target; not listed yet.
+        """
+        if not self.inputs.compose or delta.base.shard_uid != delta.target.shard_uid:
+            return None
+        store, shard_id = open_store(self.publisher.store_url), delta.target.shard_uid.shard_id
+        for last in (*listed_deltas(manifest, shard_id), *(one for one in made if one.shard_id == shard_id)):
+            between = EpochLayout(manifest.chain_id, last.base_epoch_height, last.base_epoch_id)
+            if last.base_epoch_height <= base.epoch_height:
+                continue
+            stored = read_manifest(store, between)
+            first = next(
+                (one for one in (() if stored is None else listed_deltas(stored.manifest, shard_id)) if one.base_epoch_id == base.epoch_id),
+                None,
+            )
+            if first is not None:
+                statements = (read_delta_statement(store, between, first)[0], read_delta_statement(store, layout_of(manifest), last)[0])
+                steps = tuple(StoredDelta(store.url, statement) for statement in statements)
+                # Its ends are what the delta's are to be, or a manifest lists what does not fit together.
+                if (steps[0].statement.base, steps[1].statement.target) == (delta.base, delta.target) and (
+                    steps[0].statement.target == steps[1].statement.base
+                ):
+                    return ComposedDeltas(steps)
+        return None
 
     def _tries(self, delta: ShardDelta) -> StateColumnPlace | None:
         """Return the node's State column where it has both roots."""

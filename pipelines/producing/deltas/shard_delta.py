@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from pipelines.dataset.delta.find_delta import CompareTriesTask, DeltaWork, compare_tasks
+from pipelines.dataset.delta.find_delta import CompareTriesTask, ComposeDeltasTask, DeltaWork, compare_tasks
 from pipelines.dataset.delta.shard_records import ShardRecords
+from pipelines.dataset.delta.stored_delta import StoredDelta
 from pipelines.dataset.delta.write_delta import WriteDeltaTask
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
@@ -56,12 +58,31 @@ class ComparedTries:
     on_node_disk: bool = True
 
     def find(self, runner: StageRunner, delta: ShardDelta) -> tuple[DeltaWork, int]:
-        """Leave the changes in one piece; return where."""
+        """Leave the changes in pieces; return where and how many."""
         work = DeltaWork.of(delta.work_url, delta.base, delta.target, delta.ranges, "tries")
         task = CompareTriesTask(self.place, delta.base.state_root, delta.target.state_root, delta.ranges, work)
         needs = TaskNeeds(FIND_TASK_MEMORY_BYTES, node_disk=self.on_node_disk)
-        runner.run("compare", delta.name, [task], needs, lambda count: Amount(records=count))
-        return work, 1
+        (found,) = runner.run("compare", delta.name, [task], needs, lambda one: Amount(records=one.rows))
+        return work, found.pieces
+
+
+@dataclass(frozen=True, slots=True)
+class ComposedDeltas:
+    """Published deltas that follow each other from the base to the target."""
+
+    steps: tuple[StoredDelta, ...]
+
+    def find(self, runner: StageRunner, delta: ShardDelta) -> tuple[DeltaWork, int]:
+        """Leave the changes in pieces; return where and how many."""
+        way = " ".join(step.statement.payload_sha256 for step in self.steps)
+        work = DeltaWork.of(delta.work_url, delta.base, delta.target, delta.ranges, f"deltas {way}")
+        task = ComposeDeltasTask(self.steps, work)
+        (found,) = runner.run("compose", delta.name, [task], TaskNeeds(FIND_TASK_MEMORY_BYTES), lambda one: Amount(records=one.rows))
+        return work, found.pieces
+
+
+Way: TypeAlias = "ComparedRecords | ComparedTries | ComposedDeltas"
+"""How the changes of a delta are found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +102,7 @@ class ShardDelta:
         """The shard, for people."""
         return str(self.target.shard_uid)
 
-    def publish(self, runner: StageRunner, way: ComparedRecords | ComparedTries, signers: Sequence[Signer]) -> ManifestDelta:
+    def publish(self, runner: StageRunner, way: Way, signers: Sequence[Signer]) -> ManifestDelta:
         """Find the changes, write the objects and then the statement; return what a manifest lists. A rerun goes on where a run ended.
 
         Raises:
