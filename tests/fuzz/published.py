@@ -19,6 +19,7 @@ from pipelines.bittorrent.magnet import magnet_link, parse_magnet
 from pipelines.bittorrent.published_torrent import PublishedTorrent, check_torrent, read_torrent
 from pipelines.bittorrent.torrents import build_torrent, recompose_torrent
 from pipelines.fetching.epoch_location import parse_epoch_url
+from pipelines.nearpeer.node_key_file import _parse as parse_node_key
 from pipelines.producing.publish.key_file import _parse as parse_key_file
 from pipelines.producing.publish.signing import sign_payload
 from pipelines.producing.watch.watch_decisions import EpochState, WatchedEpoch, WatchLedger
@@ -29,6 +30,7 @@ from pipelines.trust.signatures import TrustRule, agreed_signers
 from schemas.errors import IntegrityError
 from schemas.ids import CryptoHash, PartId, ShardUId, base58_encode
 from schemas.json_document import decode_base64, decode_json, encode_base64, encode_json
+from schemas.nearcore.key_file import read_key_file
 from schemas.nearcore.merkle import MerklePathItem
 from schemas.nearcore.shard_layout import ShardLayout
 from schemas.published.catalogue import Catalogue, CatalogueEpoch, PublishedListing
@@ -361,7 +363,13 @@ def decoders() -> tuple[Decoder, ...]:
             _JSON,
         ),
         Decoder("watch ledger", lambda data: WatchLedger.parse(data, "fuzz").to_bytes(), _ledgers, (WatchLedger.parse,), _JSON),
-        Decoder("key file", lambda data: parse_key_file(data, "fuzz"), lambda: [_key_file()], (parse_key_file,), _JSON),
+        Decoder(
+            "key file",
+            lambda data: (parse_node_key(data, "fuzz"), parse_key_file(data, "fuzz")),
+            lambda: [_key_file()],
+            (parse_key_file, parse_node_key, read_key_file),
+            _JSON,
+        ),
         Decoder("torrent", _torrent, _torrents, (read_torrent, check_torrent, recompose_torrent, PublishedTorrent.parameters)),
         Decoder("magnet link", lambda data: parse_magnet(_text(data)), _magnets, (parse_magnet,), mutate_text),
         Decoder("object name", _object_name, _object_names, (parse_object_name, parse_epoch_folder, parse_epoch_url), mutate_text),

@@ -68,7 +68,6 @@ NOT_FUZZED = {
     "pipelines.restoring.into_node.node_guard:lock_holder": "reads what the kernel of the system answers",
     "pipelines.restoring.merge_state:MergeStateTask._batch": _OWN,
     "pipelines.restoring.state_rows:_references": "what `check_state_rows`, which is in the table, does without native code",
-    "pipelines.nearpeer.node_key_file:_parse": "reads the secret key of a node's own home",
     "schemas.dataset.decoded_record:_numbers": _PART,
     "schemas.dataset.decoded_record:_one_hash": _PART,
     "schemas.dataset.tables_summary:_parse": _PART,

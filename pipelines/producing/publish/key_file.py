@@ -1,8 +1,7 @@
-"""Signing keys in files.
+"""Signing keys in files, as `schemas.nearcore.key_file` has them.
 
-A key file is JSON as NEAR's validator_key.json has it: ``public_key`` and ``secret_key`` (or ``private_key``, as near-cli writes), in
-the form ``ed25519:BASE58``; a secret key is 64 bytes, the seed and the public key. Other fields are ignored. The file is readable by
-its owner alone, or comes through standard input: then its owner may be another user than this process's, whose workers can't read it.
+A file is readable by its owner alone, or comes through standard input: then its owner may be another user than this process's, whose workers
+can't read it.
 """
 
 from __future__ import annotations
@@ -15,26 +14,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pipelines.producing.publish.process_memory import close_to_others
 from pipelines.producing.publish.signing import Signer
 from pipelines.stores.regular_file import open_regular
 from pipelines.trust.signatures import library_key
 from schemas.errors import InvalidInputError
-from schemas.ids import base58_decode, base58_encode
-from schemas.published.public_key import KeyScheme, PublicKey
+from schemas.nearcore.key_file import KEY_FILE_BYTES_MAX, SecretKey, halves_differ, read_key_file
+from schemas.published.public_key import PublicKey
 
 STANDARD_INPUT = "-"
 """Stands for standard input where a key file is named."""
-
-SEED_BYTES = 32
-KEY_FILE_BYTES_MAX = 1 << 16
-"""Largest key file that is read."""
-
-_PREFIX = "ed25519:"
-_SECRET_LENGTH_MAX = 90
-"""Longest base58 of 64 bytes is 88 characters."""
 
 
 def generate_key(path: Path) -> str:
@@ -44,10 +34,8 @@ def generate_key(path: Path) -> str:
         InvalidInputError: there is a file already, or it can't be written.
     """
     private_key = Ed25519PrivateKey.generate()
-    seed = private_key.private_bytes_raw()
-    public_key = PublicKey(private_key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
-    secret_key = _PREFIX + base58_encode(seed + public_key.data)
-    text = json.dumps({"public_key": str(public_key), "secret_key": secret_key}, indent=2) + "\n"
+    key = SecretKey(private_key.private_bytes_raw(), private_key.public_key().public_bytes_raw())
+    text = json.dumps(key.to_json(), indent=2) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -67,7 +55,7 @@ def generate_key(path: Path) -> str:
         with suppress(OSError):
             path.unlink()
         raise InvalidInputError(problem=f"the key file can't be written: {error.strerror}", where=str(path)) from error
-    return str(public_key)
+    return key.public_text
 
 
 def load_signer(path: Path) -> Signer:
@@ -111,39 +99,19 @@ def signer_from_standard_input() -> Signer:
 
 
 def _parse(data: bytes, where: str) -> Signer:
-    try:
-        document = json.loads(data) if len(data) <= KEY_FILE_BYTES_MAX else None
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise InvalidInputError(problem="this is no key file", where=where, remedy="It holds JSON with public_key and secret_key.")
-    secret = _decode_secret(document.get("secret_key", document.get("private_key")))
-    if secret is None:
-        raise InvalidInputError(problem="secret_key is not ed25519: and the base58 of 64 bytes", where=where)
-    signer = _signer_of(secret)
-    if signer is None or document.get("public_key") != str(signer.public_key):
-        raise InvalidInputError(problem="public_key and secret_key do not belong together", where=where)
+    key = read_key_file(data, where)
+    signer = _signer_of(key)
+    if signer is None:
+        raise halves_differ(where)
     return signer
 
 
-def _decode_secret(value: object) -> bytes | None:
-    if not isinstance(value, str) or not value.startswith(_PREFIX) or len(value) > len(_PREFIX) + _SECRET_LENGTH_MAX:
+def _signer_of(secret: SecretKey) -> Signer | None:
+    """Return the signer of a secret key; None when its public half is not its seed's."""
+    private_key = Ed25519PrivateKey.from_private_bytes(secret.seed)
+    if private_key.public_key().public_bytes_raw() != secret.public:
         return None
-    try:
-        secret = base58_decode(value.removeprefix(_PREFIX))
-    except InvalidInputError:
-        # The error would repeat a part of the secret.
-        return None
-    return secret if len(secret) == SEED_BYTES + KeyScheme.ED25519.key_bytes else None
-
-
-def _signer_of(secret: bytes) -> Signer | None:
-    """Return the signer of a 64-byte secret key; None when its public half is not its seed's."""
-    seed, public = secret[:SEED_BYTES], secret[SEED_BYTES:]
-    private_key = Ed25519PrivateKey.from_private_bytes(seed)
-    if private_key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw) != public:
-        return None
-    key = PublicKey(public)
+    key = PublicKey(secret.public)
 
     def sign(signed: bytes) -> bytes:
         # Imported here: the package loads every cloud's key service that is installed.
