@@ -61,6 +61,8 @@ class Figure:
     mb_per_s: float
     cpu_s_per_gb: float
     """Of the serving process, over all that is measured."""
+    asker_cpu_s_per_gb: float
+    """Of the asking process, while rates are measured."""
     times_mirror: float
     """Seconds of this to those of the mirror, for one asker."""
     wait_s: dict[int, tuple[float, float]]
@@ -88,12 +90,12 @@ def measure(parts: int, part_megabytes: int, rounds: int, folder: Path) -> tuple
     mirror = _mirror(bucket, [f"{layout.shard_folder(0)}/{file.name}" for file in files], rounds, size)
     peer = asyncio.run(_peer(files, rounds, size))
     seconds = {way: rounds * size / figures[1] / 1e6 for way, figures in (("mirror", mirror), ("peer", peer))}
-    figures = [Figure("HTTP mirror", *mirror[:3], 1.0, mirror[3])]
-    figures.append(Figure("peer of nearcore's network", *peer[:3], seconds["peer"] / seconds["mirror"], peer[3]))
+    figures = [Figure("HTTP mirror", *mirror[:4], 1.0, mirror[4])]
+    figures.append(Figure("peer of nearcore's network", *peer[:4], seconds["peer"] / seconds["mirror"], peer[4]))
     return rounds * size / floor_s / 1e6, figures
 
 
-_Measured = tuple[float, float, float, dict[int, tuple[float, float]]]
+_Measured = tuple[float, float, float, float, dict[int, tuple[float, float]]]
 
 
 def _mirror(bucket: Path, names: list[str], rounds: int, size: int) -> _Measured:
@@ -112,12 +114,14 @@ def _mirror(bucket: Path, names: list[str], rounds: int, size: int) -> _Measured
 
             get(names[0])
             before_s = _cpu_s(server)
+            asking_s = time.process_time()
             with ThreadPoolExecutor(AT_ONCE) as few:
                 seconds = seconds_of(lambda: list(few.map(get, names * rounds)))
+            asking_s = time.process_time() - asking_s
             waits = {askers: _waits(list(threads.map(get, [names[number % len(names)] for number in range(askers)]))) for askers in ASKERS}
             sent = rounds * size + sum(ASKERS) * size // len(names)
             cpu_s = (_cpu_s(server) - before_s) / sent * 1e9
-    return rounds * len(names) / seconds, rounds * size / seconds / 1e6, cpu_s, waits
+    return rounds * len(names) / seconds, rounds * size / seconds / 1e6, cpu_s, asking_s / (rounds * size) * 1e9, waits
 
 
 async def _peer(files: tuple[Path, ...], rounds: int, size: int) -> _Measured:
@@ -137,17 +141,17 @@ async def _peer(files: tuple[Path, ...], rounds: int, size: int) -> _Measured:
                 await get(clients[part_id % AT_ONCE], part_id)
 
         await get(clients[0], 0)
-        before_s, began_s = _cpu_s(server), time.perf_counter()
+        before_s, began_s, asking_s = _cpu_s(server), time.perf_counter(), time.process_time()
         for _ in range(rounds):
             await asyncio.gather(*map(get_in_turn, range(len(files))))
-        seconds = time.perf_counter() - began_s
+        seconds, asking_s = time.perf_counter() - began_s, time.process_time() - asking_s
         waits = {}
         for askers in ASKERS:
             waits[askers] = _waits(await asyncio.gather(*(get(clients[number], number % len(files)) for number in range(askers))))
         cpu_s = (_cpu_s(server) - before_s) / (rounds * size + sum(ASKERS) * size // len(files)) * 1e9
         for client in clients:
             await client.close()
-    return rounds * len(files) / seconds, rounds * size / seconds / 1e6, cpu_s, waits
+    return rounds * len(files) / seconds, rounds * size / seconds / 1e6, cpu_s, asking_s / (rounds * size) * 1e9, waits
 
 
 async def _client(url: PeerUrl) -> StateClient:
@@ -216,11 +220,19 @@ def main() -> None:
     title = f"{options.parts} parts of {options.part_megabytes} MB, {options.rounds} times; reading the files: {floor:.0f} MB/s"
     table = Table(title=title, title_justify="left")
     table.add_column("way")
-    for heading in ("parts/s", "MB/s", "times the mirror", "CPU s/GB", *(f"wait of {askers}: median, longest s" for askers in ASKERS)):
+    for heading in (
+        "parts/s",
+        "MB/s",
+        "times the mirror",
+        "CPU s/GB",
+        "asker's CPU s/GB",
+        *(f"wait of {askers}: median, longest s" for askers in ASKERS),
+    ):
         table.add_column(heading, justify="right")
     for figure in figures:
         waits = (f"{median:.3f}, {longest:.3f}" for median, longest in figure.wait_s.values())
-        row = (f"{figure.parts_per_s:.0f}", f"{figure.mb_per_s:.0f}", f"{figure.times_mirror:.2f}", f"{figure.cpu_s_per_gb:.2f}", *waits)
+        cpu = (f"{figure.cpu_s_per_gb:.2f}", f"{figure.asker_cpu_s_per_gb:.2f}")
+        row = (f"{figure.parts_per_s:.0f}", f"{figure.mb_per_s:.0f}", f"{figure.times_mirror:.2f}", *cpu, *waits)
         table.add_row(figure.way, *row)
     Console().print(table)
 
