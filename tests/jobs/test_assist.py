@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
+from contextlib import ExitStack
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -11,7 +15,7 @@ from pipelines.nearpeer.node_key_file import read_or_make_node_key
 from pipelines.seeding.node_config import add_peers, backup_of
 from schemas.ids import PartId
 from schemas.nearcore.block import decode_block_header
-from tests.support.commands import statecast
+from tests.support.commands import kill_tree, start_process, statecast, statecast_process
 from tests.support.fetches import parts_layout, parts_manifest, published_parts
 from tests.support.json_process import running_command
 from tests.support.peer_recordings import named_hash
@@ -152,3 +156,35 @@ def test_a_home_without_files_and_a_chain_that_is_not_published_are_said(tmp_pat
     node.write_home()
     outcome = statecast(*assistant(node, tmp_path / "data", "--plan"))
     assert (outcome.code, "the chain elsewhere is not published there" in outcome.stderr) == (11, True), outcome.stderr
+
+
+@pytest.mark.slow
+def test_a_helper_that_is_killed_at_random_moments_is_found_again_by_its_node(tmp_path: Path) -> None:
+    """The same folder, keys and ports: the node asks again for what was under way, and gets all."""
+    random, ports = Random(3), free_ports(2)
+    listen = (
+        "--listen",
+        ",".join(f"127.0.0.1:{port}" for port in ports),
+        "--near-genesis",
+        named_hash("genesis"),
+    )
+    with running_node(new_node(tmp_path / "home")) as node:
+        arguments = (*assistant(node, tmp_path / "data"), *listen)
+        for _ in range(20):
+            process = start_process(*arguments)
+            time.sleep(random.uniform(2, 7))
+            kill_tree(process.pid)
+            process.communicate()
+            if not node.is_syncing:
+                break
+        outcome = statecast_process(*arguments)
+        assert outcome.code == 0, outcome.stderr
+        assert {wanted: published_object(wanted) for wanted in node.wanted} == node.got
+        assert not node.is_syncing
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on now."""
+    with ExitStack() as stack:
+        opened = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in opened]

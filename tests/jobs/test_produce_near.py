@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from random import Random
 
 import pytest
 import zstandard
@@ -14,10 +17,10 @@ import zstandard
 from schemas.nearcore.block import decode_block_header
 from schemas.nearcore.peer.state_response import RESPONSE_V4
 from schemas.nearcore.state_part import Encoding, decode_state_part, encode_state_part
-from tests.support.commands import Outcome, epoch_folder, statecast
+from tests.support.commands import Outcome, epoch_folder, kill_tree, start_process, statecast
 from tests.support.fetches import layout_of, published_manifest
 from tests.support.native_wheel import needs_headers
-from tests.support.near_hosts import PublishedState, near_host
+from tests.support.near_hosts import GENEROUS, PublishedState, near_host
 from tests.support.nodes import localnet_home
 from tests.support.published import session_folder, signing_key
 from tests.support.rpc_server import RecordedChain, rpc_server
@@ -56,11 +59,16 @@ def endpoints(*chains: RecordedChain) -> Iterator[tuple[object, ...]]:
         yield ("--rpc-rate", 1000, *(option for url in urls for option in ("--rpc", url)))
 
 
-def produce(to: Path, peers: list[str], *options: object) -> Outcome:
-    """Produce the epoch from peers, as fast as they answer."""
+def arguments(to: Path, peers: list[str], *options: object) -> tuple[object, ...]:
+    """Return a command that produces the epoch from peers, as fast as they answer."""
     fixed = ("--epoch", EPOCH, "--signing-key", signing_key(), "--near-rate", 1000, "--work", to.with_name(f"{to.name}-work"), "--json")
     named = (option for url in peers for option in ("--from", url))
-    return statecast("produce", *named, "--to", to, *FORM, *fixed, "--shard-id", 0, "--shard-id", 2, *options)
+    return ("produce", *named, "--to", to, *FORM, *fixed, "--shard-id", 0, "--shard-id", 2, *options)
+
+
+def produce(to: Path, peers: list[str], *options: object) -> Outcome:
+    """Produce the epoch from peers."""
+    return statecast(*arguments(to, peers, *options))
 
 
 def objects(folder: Path) -> dict[str, bytes]:
@@ -187,3 +195,42 @@ def test_a_peer_that_is_not_there_is_told_by_name(tmp_path: Path, monkeypatch: p
         outcome = produce(tmp_path / "bucket", [peer], *rpc)
     assert (outcome.code, outcome.document["error"]["kind"]) == (31, "fetch")
     assert f"{peer}: can't connect" in outcome.error_line
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_twenty_random_moments_goes_on(tmp_path: Path) -> None:
+    """Or whose peer is: what is put stays, nothing has a name that is not right, and the end is as if nothing had been."""
+    random = Random(11)
+    to = tmp_path / "bucket"
+    slow = replace(GENEROUS, upload_bytes_per_s=40_000)
+    published = objects(by_the_node())
+    with endpoints(RecordedChain(), RecordedChain()) as rpc:
+        kept = 0
+        for number in range(20):
+            with near_host(state(tmp_path), slow) as url:
+                process = start_process(*arguments(to, [url], *rpc))
+                # What is killed on even turns is the run, on odd ones its peer, by the end of this block.
+                wait_until(lambda one=process: one.poll() is not None or any(to.rglob("*")), 300)  # type: ignore[misc]
+                time.sleep(random.uniform(0, 2.5))
+                if number % 2 == 0:
+                    kill_tree(process.pid)
+            if number % 2:
+                time.sleep(random.uniform(0, 0.5))
+                kill_tree(process.pid)
+            process.communicate()
+            parts = {file.name: file.read_bytes() for file in to.rglob("state_part_*") if "shard_id=0" in str(file)}
+            assert all(published[f"shard_id=0/{name}"] == data for name, data in parts.items()), "what has its name is right"
+            assert len(parts) >= kept, "what was right is kept"
+            kept = len(parts)
+        with near_host(state(tmp_path)) as url:
+            outcome = produce(to, [url], *rpc)
+    assert outcome.code == 0, outcome.stderr
+    assert objects(to) == published
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait for something that comes."""
+    deadline_s = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
