@@ -32,7 +32,7 @@ from pipelines.producing.epoch_input import EpochInput
 from pipelines.producing.preflight.look import RunPlace
 from pipelines.producing.produce_epoch import ProductionSettings
 from pipelines.producing.publish.signing import Signer
-from pipelines.stores.held_work_folder import held_work_folder
+from pipelines.stores.held_work_folder import held_work_folder, remove_dead_scratch
 from schemas.errors import InvalidInputError, PartialResultError, StatecastError
 from schemas.shown_text import shown_url
 
@@ -135,6 +135,7 @@ def backfill(
             f"backfilling epochs {epochs} from node at {home}, {executor.description}, with the {chosen_kernel.name} kernel; {beside}"
         )
         with held_work_folder(work_url, alone=False):
+            remove_dead_scratch(dataset_url(dataset) or ProductionSettings.in_folder(work_url).export.dataset_url)
             steps = assembled(executor, progress).run()
     _print_result(steps, as_json)
     if any(step.state is not StepState.PUBLISHED for step in steps):

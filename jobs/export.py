@@ -21,6 +21,7 @@ from pipelines.dataset.verify_dataset import verify_dataset
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.producing.shared_folders import require_shared
+from pipelines.stores.held_work_folder import remove_dead_scratch, scratch_folder
 from pipelines.stores.read_only import check_readable_again
 from schemas.errors import InvalidInputError
 from schemas.published.object_layout import EpochLayout
@@ -49,16 +50,18 @@ def export(
         raise InvalidInputError(problem="export reads a node, genesis or records, not a dataset", where=f"--from {found.describe()}")
     url = to.removeprefix(DATASET_SCHEME)
     check_readable_again(url, "--to")
+    remove_dead_scratch(url)
+    source = found.sorting_in(scratch_folder(url)).source or found.source
     if not no_preflight:
         require_room_for_dataset(url, workers_here(run, given.node_home), found, given.node_home)
     with closing(open_progress()) as progress, closing(open_executor(run, beside_node=given.node_home is not None)) as executor:
         runner = StageRunner(executor, progress)
         require_shared(executor, {"--to": url})
         progress.note(f"exporting from {found.describe()}, {executor.description}, {chosen_kernel.name} kernel{given.beside_node(run)}")
-        datasets = export_epoch(runner, found.source, found.context, ExportSettings(url, file_format))
+        datasets = export_epoch(runner, source, found.context, ExportSettings(url, file_format))
         exported_s = command_time.seconds()
         progress.note(f"every record and value is exported after {format_seconds(exported_s)}: the snapshot is no longer needed")
-        datasets = [verify_dataset(runner, chosen_kernel, dataset, found.source) for dataset in datasets]
+        datasets = [verify_dataset(runner, chosen_kernel, dataset, source) for dataset in datasets]
     where = f"{url}/{EpochLayout.of(found.context).folder}"
     if as_json:
         document = {

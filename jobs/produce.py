@@ -31,7 +31,7 @@ from pipelines.producing.epoch_input import EpochInput
 from pipelines.producing.preflight.look import RunPlace
 from pipelines.producing.produce_epoch import EpochProduction, EpochResult, ProductionSettings
 from pipelines.producing.shared_folders import require_readable
-from pipelines.stores.held_work_folder import held_work_folder
+from pipelines.stores.held_work_folder import held_work_folder, remove_dead_scratch, scratch_folder
 from pipelines.stores.open_store import open_store
 from schemas.errors import ClaimedError, EpochNotReadyError
 
@@ -145,6 +145,8 @@ def produce(
         settings = ProductionSettings.in_folder(
             work_url, exported_url, num_parts=publish.num_parts, write_dataset=place.write_dataset, keep_work=keep_work
         )
+        remove_dead_scratch(work_url)
+        found = found.sorting_in(scratch_folder(work_url))
         try:
             with (
                 closing(open_progress()) as progress,

@@ -8,7 +8,8 @@ from pathlib import Path
 from pipelines.dataset.arrow_dataset import DATASET_SCHEME, ShardDataset, list_shards, select_epoch
 from pipelines.near.epoch.epoch_context_finder import EpochContextFinder
 from pipelines.near.epoch.given_context import GivenContextSource
-from pipelines.near.files.records_file import records_context
+from pipelines.near.files.genesis_records import GenesisSource
+from pipelines.near.files.records_file import RecordsFileSource, records_context
 from pipelines.near.flat_state_from_url import source_from_url
 from pipelines.near.node.flat_state_source import FlatStateSource
 from pipelines.near.node.node_store import NodeSource
@@ -45,6 +46,13 @@ class EpochInput:
         """Shards of the epoch that are not worked on."""
         chosen = {shard.shard_uid for shard in self.context.shards}
         return tuple(shard_uid for shard_uid in self.epoch_shard_uids if shard_uid not in chosen)
+
+    def sorting_in(self, folder: Path | None) -> EpochInput:
+        """Return the same epoch, whose source makes its sorted copy, if it makes one, in a folder; None for where temporary files go."""
+        source = self.source
+        if folder is not None and isinstance(source, (GenesisSource, RecordsFileSource)):
+            return replace(self, source=replace(source, scratch=str(folder)))
+        return self
 
     def describe(self) -> str:
         """Return what is read, in one line for people."""

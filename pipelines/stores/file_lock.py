@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
+
+NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What a file system without locks says."""
 
 
 def take_lock(path: Path, *, shared: bool = False) -> BinaryIO:

@@ -1,7 +1,8 @@
 """Folders for what a process needs only while it lives: a killed one leaves them, and the next start of any of ours removes them.
 
 Their names say what they are for (`KINDS`). Each holds a lock for as long as its process lives, however that ends, so nobody removes what a living
-process has. They lie where temporary files go (``TMPDIR``).
+process has. Small ones lie where temporary files go (``TMPDIR``); what may be as large as a state lies in the folder that the run fills anyway
+(`pipelines.stores.held_work_folder`), and the next run there removes what a killed one left.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from pipelines.stores.file_lock import take_lock
+from pipelines.stores.file_lock import NO_LOCKS, take_lock
 from schemas.errors import InvalidInputError
 
 KINDS: Final = ("changes", "links", "options", "ray", "sort")
@@ -62,12 +63,14 @@ def make_held_folder(kind: str, parent: Path | None = None) -> HeldFolder:
 
     Args:
         kind: one of `KINDS`.
-        parent: where; None for where temporary files go.
+        parent: where; None for where temporary files go. It is made where it is not there.
     Raises:
         InvalidInputError: it can't be made there.
     """
     path: Path | None = None
     try:
+        if parent is not None:
+            parent.mkdir(parents=True, exist_ok=True)
         path = Path(tempfile.mkdtemp(prefix=held_folder_prefix(kind), dir=parent))
         # Locked before it has its name, so that nobody finds it free.
         lock = take_lock(path / f"{_LOCK}.new")
@@ -75,10 +78,15 @@ def make_held_folder(kind: str, parent: Path | None = None) -> HeldFolder:
     except OSError as error:
         if path is not None:
             shutil.rmtree(path, ignore_errors=True)
+        if parent is not None and error.errno in NO_LOCKS:
+            # Where nobody could tell who lives, it lies where temporary files go.
+            return make_held_folder(kind)
         raise InvalidInputError(
             problem=f"no temporary folder can be made there: {error.strerror}",
             where=str(parent or os.environ.get("TMPDIR") or "/tmp"),
-            remedy="Set TMPDIR to a folder that can be written and has room.",
+            remedy="Name a folder that can be written and has room."
+            if parent
+            else "Set TMPDIR to a folder that can be written and has room.",
         ) from error
     return HeldFolder(path, lock, os.getpid())
 
@@ -90,9 +98,9 @@ def held_folder_prefix(kind: str) -> str:
 
 
 @contextmanager
-def held_folder(kind: str) -> Iterator[Path]:
+def held_folder(kind: str, parent: Path | None = None) -> Iterator[Path]:
     """Make a folder for as long as the block runs; see `make_held_folder`."""
-    folder = make_held_folder(kind)
+    folder = make_held_folder(kind, parent)
     try:
         yield folder.path
     finally:

@@ -9,16 +9,31 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
-from pipelines.stores.file_lock import take_lock
+from pipelines.stores.file_lock import NO_LOCKS, take_lock
+from pipelines.stores.held_folder import remove_dead_folders
 from pipelines.stores.object_names import TEMPORARY_FOLDER
 from pipelines.stores.open_store import open_store
 from schemas.errors import InvalidInputError, StoreDeniedError, StoreError
 
 _LOCK: Final = "work.lock"
-_NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def scratch_folder(url: str) -> Path | None:
+    """Return where temporaries of runs that fill a local folder lie, which may be as large as a state; None for a bucket: where temporary files go."""
+    root = open_store(url).local_root()
+    return None if root is None else root / TEMPORARY_FOLDER
+
+
+def remove_dead_scratch(*urls: str) -> None:
+    """Remove what killed runs have left in the folders that a run is going to fill."""
+    for url in urls:
+        folder = scratch_folder(url)
+        if folder is not None:
+            remove_dead_folders(folder)
 
 
 @contextmanager
@@ -46,7 +61,7 @@ def held_work_folder(url: str, *, alone: bool) -> Iterator[None]:
             remedy="Give each a folder of its own with --work.",
         ) from None
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
             failure = StoreDeniedError if error.errno in _DENIED else StoreError
             raise failure(problem=f"the work folder can't be written: {error.strerror or error}", where=str(root)) from error
         lock = None

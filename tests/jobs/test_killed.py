@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.stores.held_folder import held_folder_prefix
+from pipelines.stores.object_names import TEMPORARY_FOLDER
 from tests.support.commands import epoch_folder, kill_when, lasting_objects_in, objects_in, start_process, statecast, statecast_process
 from tests.support.nodes import localnet_home, node_a
 from tests.support.published import produce, published_node_a, session_folder, signing_key
@@ -232,22 +233,23 @@ def has_more(look: Callable[[], set[Path]], before: set[Path]) -> bool:
 
 
 @pytest.mark.slow
-def test_nothing_of_a_killed_export_is_left_after_the_next_start(tmp_path: Path) -> None:
-    """A genesis file is sorted on disk: a whole copy of the state, which goes when the next command starts."""
-    temporary = tmp_path / "temporary"
+def test_nothing_of_a_killed_export_is_left_after_the_next_one(tmp_path: Path) -> None:
+    """A genesis file is sorted on disk: a whole copy of the state, which goes when the next run works in that folder."""
+    temporary, dataset = tmp_path / "temporary", tmp_path / "dataset"
     temporary.mkdir()
-    arguments = ("export", "--from", f"genesis://{localnet_home()}/genesis.json", "--in-process")
+    (dataset / TEMPORARY_FOLDER).mkdir(parents=True)
+    arguments = ("export", "--from", f"genesis://{localnet_home()}/genesis.json", "--in-process", "--to", f"dataset://{dataset}")
     environment = {"TMPDIR": str(temporary)}
 
     def sorting() -> set[Path]:
-        return {path for path in temporary.iterdir() if path.name.startswith(held_folder_prefix("sort"))}
+        return {path for path in (dataset / TEMPORARY_FOLDER).iterdir() if path.name.startswith(held_folder_prefix("sort"))}
 
     killed = 0
-    for attempt in range(8):
+    for _ in range(8):
         left = sorting()
-        process = start_process(*arguments, "--to", f"dataset://{tmp_path / str(attempt)}", environment=environment)
+        process = start_process(*arguments, environment=environment)
         killed += kill_when(process, partial(has_more, sorting, left))
         assert not sorting() & left, "those of before are gone"
     assert killed
-    assert statecast_process("inspect", tmp_path / "nothing", environment=environment).code == 2
-    assert not any(temporary.iterdir())
+    assert statecast_process(*arguments, environment=environment).code == 0
+    assert not sorting() and not any(temporary.iterdir())

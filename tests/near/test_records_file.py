@@ -153,7 +153,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None
         path.write_bytes(b"afterwards")
 
     with pytest.raises(SourceChangedError, match="changed while"):
-        sorted_file([path], change)
+        sorted_file([path], change, None)
 
 
 def test_sorting_leaves_no_folder_when_its_records_are_no_longer_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

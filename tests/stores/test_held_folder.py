@@ -95,5 +95,6 @@ def test_what_may_be_somebody_elses_stays(temporary: Path) -> None:
 
 def test_no_place_for_a_folder_is_said(temporary: Path) -> None:
     """With what to do about it."""
-    with pytest.raises(InvalidInputError, match=r"no temporary folder can be made there: No such file.*Set TMPDIR"):
-        make_held_folder("sort", temporary / "missing")
+    (temporary / "file").touch()
+    with pytest.raises(InvalidInputError, match=r"no temporary folder can be made there: Not a directory.*Name a folder"):
+        make_held_folder("sort", temporary / "file" / "below")

@@ -39,6 +39,7 @@ from pipelines.near.trie.changed_records import BlockChanges, KindFilter
 from pipelines.near.trie.walk_difference import trie_difference
 from pipelines.near.trie.walk_trie import Leaf
 from pipelines.stores.held_folder import held_folder
+from pipelines.stores.held_work_folder import scratch_folder
 from pipelines.stores.open_store import open_store
 from pipelines.stores.reuse import reuse_object
 from schemas.dataset.dataset_summary import DatasetSummary, RecordsFile, ValuesFile, schema_metadata, shard_folder
@@ -106,7 +107,7 @@ class CollectChangesTask:
         """
         shard = self.context.shards[0]
         home = read_node_home(self.node_home)
-        with held_folder("changes") as folder:
+        with held_folder("changes", scratch_folder(self.settings.dataset_url)) as folder:
             sort, spill = ExternalSort(folder), ValueSpill(folder)
             try:
                 column = StateColumn(home, shard.shard_uid, self.read_limit_bytes_per_s)

@@ -24,7 +24,7 @@ RUN_BYTES_MAX: Final = 48 << 20
 MERGED_RUNS_MAX: Final = 32
 """Runs that are read at once; when there are as many, they are merged into one."""
 
-_REMEDY: Final = "Set TMPDIR to a folder with room."
+_REMEDY: Final = "Give --work (of export: --to) a folder with room; where that is a bucket, set TMPDIR to one."
 
 BATCH_ROWS: Final = 512
 """Rows of a record batch of a run: what a merge holds of each run."""

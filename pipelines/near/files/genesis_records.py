@@ -110,6 +110,8 @@ class GenesisSource:
     records_path: str | None = None
     """A separate file with the records, a JSON array; None when they are in the genesis file."""
     on_node_disk: bool = False
+    scratch: str | None = None
+    """Folder in which a sorted copy is made; None for where temporary files go."""
 
     def describe(self) -> str:
         """Return what is read, for people."""
@@ -170,7 +172,7 @@ class GenesisSource:
 
     def _sorted(self, head: GenesisHead) -> SortedFile:
         records = (Path(self.path), "records.item") if self.records_path is None else (Path(self.records_path), "item")
-        return sorted_file(self._paths(), lambda target: _read_records(*records, head, target))
+        return sorted_file(self._paths(), lambda target: _read_records(*records, head, target), self.scratch)
 
 
 def genesis_context(path: str | Path) -> EpochContext:

@@ -34,6 +34,8 @@ class RecordsFileSource:
 
     path: str
     on_node_disk: bool = False
+    scratch: str | None = None
+    """Folder in which a sorted copy is made; None for where temporary files go."""
 
     def describe(self) -> str:
         """Return what is read, for people."""
@@ -87,7 +89,7 @@ class RecordsFileSource:
 
     def _sorted(self) -> SortedFile:
         path = Path(self.path)
-        return sorted_file([path], lambda target: _read_lines(path, target))
+        return sorted_file([path], lambda target: _read_lines(path, target), self.scratch)
 
 
 def records_context(shard_uid: ShardUId | None = None, chain_id: str = LOCAL_CHAIN_ID) -> EpochContext:

@@ -1,7 +1,7 @@
 """A file of unsorted records, sorted once a process and kept until it ends or other files are read.
 
 What is in the file and how it becomes entries is up to the reader that is given. Nothing is left behind: the runs lie in a temporary
-folder that goes with the process, or with the next start where it was killed (`pipelines.stores.held_folder`).
+folder that goes with the process, or with the next run there where it was killed (`pipelines.stores.held_folder`).
 """
 
 from __future__ import annotations
@@ -59,11 +59,12 @@ def inlined(value: bytes) -> bytes:
     return bytes([_INLINED]) + value
 
 
-def sorted_file(paths: Sequence[Path], read: Callable[[SortedFile], None]) -> SortedFile:
+def sorted_file(paths: Sequence[Path], read: Callable[[SortedFile], None], scratch: str | None) -> SortedFile:
     """Return the sorted entries of some files, sorting them at first use.
 
     Args:
         paths: what is read.
+        scratch: folder in which a copy of all is made; None for where temporary files go.
         read: adds all entries; called once.
     Raises:
         SourceError: from ``read``; SourceChangedError when a file changed meanwhile.
@@ -73,7 +74,7 @@ def sorted_file(paths: Sequence[Path], read: Callable[[SortedFile], None]) -> So
         name = (os.getpid(), *map(str, paths), *state)
         found = _cache.get(name)
         if found is None:
-            found = _new_sorted_file()
+            found = _new_sorted_file(None if scratch is None else Path(scratch))
             read(found)
             found.sort.flush()
             for path, before in zip(paths, state, strict=True):
@@ -126,8 +127,8 @@ def content_fingerprint(paths: Sequence[Path]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _new_sorted_file() -> SortedFile:
-    folder = make_held_folder("sort")
+def _new_sorted_file(scratch: Path | None) -> SortedFile:
+    folder = make_held_folder("sort", scratch)
     values = ValueSpill(folder.path)
     found = SortedFile(ExternalSort(folder.path), values)
     # The folder goes with the last reader of it, and at the latest with the process.
