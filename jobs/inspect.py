@@ -404,6 +404,9 @@ def _print_manifest(console: Console, document: dict[str, Any]) -> None:
         console.print(f"{name.replace('_', ' '):<17} {document[name]}", highlight=False)
     signed = ", ".join(document["signature_key_ids"]) or "none"
     console.print(f"{'signed by key id':<17} {signed}", highlight=False, soft_wrap=True)
+    if document["signature_key_ids"]:
+        words = "An envelope names its signers by key id alone; a publisher says which public key has it, and statecast keygen prints both."
+        console.print(f"{'':<17} {words}", highlight=False, soft_wrap=True)
     for shard in document["shards"]:
         if shard["parent_shard_uid"] is not None:
             console.print(f"shard {shard['shard_uid']} was made out of {shard['parent_shard_uid']} by a resharding", highlight=False)

@@ -85,7 +85,13 @@ def who_signed(envelopes: Sequence[Envelope], keys: Collection[PublicKey]) -> st
     told = []
     for key_id in sorted({signature.key_id for envelope in envelopes for signature in envelope.signatures}):
         key = pinned.get(key_id)
-        note = "another key, not pinned" if key is None else "pinned" if key in verified else "pinned, and its signature does not verify"
+        note = (
+            "another key, not pinned; its envelope has no more of it than this id"
+            if key is None
+            else "pinned"
+            if key in verified
+            else "pinned, and its signature does not verify"
+        )
         told.append(f"{'' if key is None else f'{key}, '}key id {key_id} ({note})")
     more = f" and {len(told) - SIGNERS_SHOWN_MAX} more" if len(told) > SIGNERS_SHOWN_MAX else ""
     signed = f"signed by {'; '.join(told[:SIGNERS_SHOWN_MAX])}{more}" if told else "nobody signed it"

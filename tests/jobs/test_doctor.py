@@ -14,10 +14,10 @@ from pipelines.near.epoch.node_context import epoch_context_from_node
 from pipelines.producing.preflight import disk_space
 from pipelines.producing.preflight.disk_space import FreeSpace
 from pipelines.producing.watch.watch_node import Watcher
-from pipelines.stores.memory_store import OPENERS, MemoryStore
-from pipelines.stores.store import Data, ObjectInfo
+from pipelines.stores.memory_store import OPENERS
 from schemas.ids import CryptoHash
 from tests.support.commands import Outcome, objects_in, statecast
+from tests.support.doctor_pictures import PICTURES, SITUATIONS, CarelessStore, drawn, verdicts
 from tests.support.nodes import copied, localnet_home, tree
 from tests.support.productions import new_store_url
 from tests.support.published import produce_localnet, signing_key
@@ -161,20 +161,25 @@ def test_a_plan_says_what_a_run_takes_and_what_is_published_takes_nothing(tmp_pa
     assert again.code == 0 and "nothing to do" in again.stdout
 
 
-class _CarelessStore(MemoryStore):
-    """Takes no notice of a put's condition."""
-
-    def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
-        return MemoryStore.put(self, name, data)
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_the_pictures_of_the_docs_show_what_is_printed(name: str) -> None:
+    """The same lines with the same verdicts, but for what a machine has; `python -m tests.support.doctor_pictures` draws them anew."""
+    shown, today = verdicts((PICTURES / f"{name}.svg").read_text()), verdicts(drawn(name))
+    of_machine = {"memory", "open files"}
+    assert list(shown) == list(today) and len(today) >= 8
+    assert {what: verdict for what, verdict in shown.items() if what not in of_machine} == {
+        what: verdict for what, verdict in today.items() if what not in of_machine
+    }
+    assert f"{name}.svg" in (PICTURES / "doctor.md").read_text()
 
 
 def test_a_store_without_conditions_is_refused_for_a_claim(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is left there; --ignore-claim, which asks for no claim, is warned."""
     url = new_store_url()
-    monkeypatch.setitem(OPENERS, url.removeprefix("memory://"), _CarelessStore)
+    monkeypatch.setitem(OPENERS, url.removeprefix("memory://"), CarelessStore)
     run = produce_localnet(url, "--shard-id", 0)
     assert run.code == 2 and "takes no notice of If-None-Match" in run.error_line and "--ignore-claim" in run.error_line
-    assert not list(_CarelessStore(url.removeprefix("memory://")).list())
+    assert not list(CarelessStore(url.removeprefix("memory://")).list())
     all_the_same = produce_localnet(url, "--shard-id", 0, "--ignore-claim")
     assert all_the_same.code == 0 and "takes no notice of If-None-Match" in all_the_same.stderr
 

@@ -51,5 +51,6 @@ def test_a_signature_that_is_missing_says_whose_is_there(tmp_path: Path) -> None
         outcome = statecast(command[0], published_localnet(), *command[1:], "--trust-key", made["public_key"])
         assert outcome.code in (20, 21) and made["public_key"] in outcome.error_line and made["key_id"] in outcome.error_line
         (signer,) = statecast("inspect", published_localnet(), "--json").document["signature_key_ids"]
-        assert signer in outcome.error_line
+        assert f"key id {signer} (another key, not pinned; its envelope has no more of it than this id)" in outcome.error_line
+    assert "a publisher says which public key has it" in statecast("inspect", published_localnet()).stdout
     assert statecast("check", published_localnet(), "--in-process", "--trust-key", public_key()).code == 0
