@@ -101,6 +101,11 @@ def _print(found: Catalogue) -> None:
     console.print(table)
 
 
+def _steps(epoch: CatalogueEpoch) -> str:
+    steps = "one delta" if len(epoch.steps) == 1 else f"{len(epoch.steps)} deltas"
+    return f"had from {epoch.steps[0][0]} by {steps}"
+
+
 def _row(epoch: CatalogueEpoch) -> tuple[str | Text, ...]:
     leaving = None if epoch.leaving_since is None else coloured((f"being deleted since {epoch.leaving_since:%Y-%m-%d %H:%M}", "yellow"))
     listing = epoch.listing
@@ -117,5 +122,5 @@ def _row(epoch: CatalogueEpoch) -> tuple[str | Text, ...]:
         f"{listing.protocol_version}",
         f"{listing.revision}",
         f"{listing.created:%Y-%m-%d %H:%M:%S}",
-        leaving or state,
+        leaving or (coloured((_steps(epoch), "cyan")) if epoch.steps else state),
     )

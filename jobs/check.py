@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Annotated
 
 import typer
@@ -12,11 +12,15 @@ from jobs.event_lines import fail
 from jobs.option_groups import Without
 from jobs.options import Json, PublishedShardIds, RunOptions, TrustOptions, open_executor
 from jobs.terminal import coloured, format_bytes, open_console, open_progress, print_json
+from pipelines.bucket.chain_catalogue import steps_to
 from pipelines.bucket.locate_epoch import locate_epoch
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.keeping.check_epoch import CheckResult, EpochCheck
 from pipelines.keeping.check_tables import CheckedTables
 from pipelines.kernel.choice import choose_kernel
+from pipelines.producing.rebuild.rebuilt_epoch import EpochRebuild
+from pipelines.stores.held_folder import held_folder
+from pipelines.stores.open_store import open_store
 from schemas.errors import ObjectMismatchError
 from schemas.ids import CryptoHash
 
@@ -43,17 +47,24 @@ def check(
     Decoded tables that the manifest names are read back too, and the state roots recomputed from their raw columns.
 
     Lists what is missing, wrong or foreign and then exits with 20. Without `--trust-key` nothing ties the manifest to a publisher,
-    without `--trusted-block` nothing ties the state roots to the chain.
+    without `--trusted-block` nothing ties the state roots to the chain. An epoch whose parts are kept as deltas is rebuilt in the
+    temporary folder first.
 
     Example: `statecast check gs://bucket/prefix/chain_id=mainnet/epoch_height=3000/epoch_id=… --trust-key ed25519:…`
     """
     rule, block = trust.rule(), trust.block()
     root, layout = locate_epoch(url)
     chosen_kernel = choose_kernel(run.kernel)
-    with closing(open_progress()) as progress, closing(open_executor(run)) as executor:
+    with closing(open_progress()) as progress, closing(open_executor(run)) as executor, ExitStack() as stack:
         progress.note(f"checking {root}/{layout.folder}, {executor.description}, with the {chosen_kernel.name} kernel")
         runner = StageRunner(executor, progress)
-        result = EpochCheck(runner, chosen_kernel.name, root, layout, tuple(shard_id or ()), rule, block, tables).run()
+        place, steps = root, steps_to(open_store(root), layout)
+        if steps:
+            progress.note(f"its parts are rebuilt here: from epoch {steps[0].epoch_height}, by {len(steps)} deltas")
+            folder = stack.enter_context(held_folder("rebuild"))
+            EpochRebuild(runner, chosen_kernel, root).run(layout, steps, folder)
+            place = str(folder)
+        result = EpochCheck(runner, chosen_kernel.name, place, layout, tuple(shard_id or ()), rule, block, tables).run()
     failure = None if result.is_good else _failure(result, root)
     if as_json:
         document = _result_json(result, f"{root}/{layout.folder}", block)

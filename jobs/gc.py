@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Annotated
 
 import structlog
@@ -9,10 +10,15 @@ import typer
 from rich.table import Table
 
 from jobs.chain_url import locate_chain
-from jobs.options import Json, Plan, parse_duration_s
+from jobs.options import Json, Plan, open_embedded_executor, parse_duration_s
 from jobs.terminal import coloured, format_bytes, open_console, print_json
+from pipelines.execution.machine_limits import machine_cores
+from pipelines.execution.progress import NotedProgress
+from pipelines.execution.stage_runner import StageRunner
 from pipelines.keeping.collect_epochs import CollectionResult, collect_epochs
 from pipelines.keeping.retention import Verdict
+from pipelines.kernel.choice import choose_kernel
+from pipelines.producing.rebuild.rebuilt_epoch import EpochRebuild
 from schemas.errors import InvalidInputError
 from schemas.shown_text import shown_url
 
@@ -26,6 +32,16 @@ def gc(
     keep_days: Annotated[
         float | None, typer.Option("--keep-days", min=0, help="Also keep whatever was published in so many days.", show_default="no more")
     ] = None,
+    full_every: Annotated[
+        int | None,
+        typer.Option(
+            "--full-every",
+            min=1,
+            help="Keep whole parts of epochs whose height is a multiple of this, and of the newest; of the others keep deltas, once their parts "
+            "were rebuilt of what stays. Default: whole parts of all.",
+            show_default=False,
+        ),
+    ] = None,
     orphans_after: Annotated[
         str, typer.Option("--orphans-after", help="When a folder without a manifest, in which nothing changes, is deleted.")
     ] = "2d",
@@ -36,7 +52,7 @@ def gc(
     """Delete the epochs of a chain that are no longer kept, and what killed runs left.
 
     Never deleted: the newest complete epoch, the one that the latest pointer names, one that is being read (a lease) or produced (a
-    claim), and objects that are not of this layout. A run that was killed is ended by the next one.
+    claim), what a kept epoch is rebuilt of, and objects that are not of this layout. A run that was killed is ended by the next one.
 
     Example: `statecast gc gs://bucket/prefix/chain_id=mainnet --keep-epochs 10 --keep-days 30 --plan`
     """
@@ -46,15 +62,21 @@ def gc(
             problem="a collection is of a chain, not of one epoch", where=shown_url(url), remedy="End the URL at the chain."
         )
     log = structlog.get_logger()
-    result = collect_epochs(
-        root,
-        chain,
-        keep_epochs,
-        keep_days,
-        plan,
-        orphans_after_s=parse_duration_s(orphans_after, "--orphans-after"),
-        on_note=log.info,
-    )
+    with ExitStack() as stack:
+        executor = open_embedded_executor(machine_cores() if full_every is not None and not plan else 1)
+        stack.callback(executor.close)
+        rebuild = EpochRebuild(StageRunner(executor, NotedProgress(log.info)), choose_kernel("auto"), root)
+        result = collect_epochs(
+            root,
+            chain,
+            keep_epochs,
+            keep_days,
+            plan,
+            orphans_after_s=parse_duration_s(orphans_after, "--orphans-after"),
+            full_every=full_every,
+            prove=rebuild.why_not,
+            on_note=log.info,
+        )
     if as_json:
         print_json({"message_type": "plan" if plan else "summary", "url": root, "chain_id": chain, **result.to_json()})
     else:
@@ -64,17 +86,20 @@ def gc(
 def _print(result: CollectionResult, chain_id: str) -> None:
     console = open_console()
     done = "would be deleted" if result.plan_only else "deleted"
-    title = f"{chain_id}: {len(result.collected)} of {len(result.epochs)} epochs {done}, {format_bytes(result.deleted_bytes)}"
+    thinned = sum(epoch.decision.verdict is Verdict.THIN for epoch in result.epochs)
+    parts = f", parts of {thinned}" if thinned else ""
+    title = f"{chain_id}: {len(result.collected)} of {len(result.epochs)} epochs{parts} {done}, {format_bytes(result.deleted_bytes)}"
     table = Table(title=title, title_justify="left")
     for name in ("height", "epoch id", "verdict", "objects", "bytes", "why"):
         table.add_column(name, justify="right" if name in ("height", "objects", "bytes") else "left", overflow="fold")
     for epoch in reversed(result.epochs):
         decision = epoch.decision
-        goes = decision.verdict is Verdict.COLLECT
+        goes = decision.verdict is not Verdict.KEEP
+        words = {Verdict.COLLECT: (done, "red"), Verdict.THIN: (f"parts {done}", "yellow"), Verdict.KEEP: ("kept", "green")}
         table.add_row(
             f"{decision.layout.epoch_height}",
             str(decision.layout.epoch_id),
-            coloured((done, "red")) if goes else coloured(("kept", "green")),
+            coloured(words[decision.verdict]),
             f"{epoch.deleted_objects:,}" if goes else "",
             format_bytes(epoch.deleted_bytes) if goes else "",
             decision.reason,

@@ -7,7 +7,7 @@ writer. Signatures are not judged here: the catalogue saves a listing, and reade
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from random import Random
@@ -17,7 +17,8 @@ from pipelines.bucket.published_epoch import read_manifest
 from pipelines.stores.compare_and_swap import swapped
 from pipelines.stores.store import ObjectInfo, Store
 from schemas.errors import InvalidInputError, ManifestError, ObjectNotFoundError, StatecastError
-from schemas.published.catalogue import CATALOGUE_BYTES_MAX, Catalogue, CatalogueEpoch, PublishedListing
+from schemas.ids import CryptoHash
+from schemas.published.catalogue import CATALOGUE_BYTES_MAX, Catalogue, CatalogueEpoch, EpochKey, PublishedListing
 from schemas.published.manifest import Manifest
 from schemas.published.object_layout import EpochLayout, ObjectKind, catalogue_name, chain_folder, parse_object_name
 
@@ -124,11 +125,37 @@ def read_catalogue(store: Store, chain_id: str) -> Catalogue | None:
     return catalogue
 
 
+def steps_to(store: Store, layout: EpochLayout) -> tuple[EpochLayout, ...]:
+    """Return by which steps an epoch is had whose parts are not there, as `CatalogueEpoch.steps`; nothing for a whole one, or where nobody knows.
+
+    Raises:
+        StoreError: the store can't be read.
+    """
+    return thin_epochs(store, layout.chain_id).get(layout, ())
+
+
+def thin_epochs(store: Store, chain_id: str) -> dict[EpochLayout, tuple[EpochLayout, ...]]:
+    """Return the epochs whose parts are not there, with the steps by which they are had; raises as `steps_to`."""
+    try:
+        catalogue = read_catalogue(store, chain_id)
+    except ManifestError:
+        return {}
+    epochs = () if catalogue is None else catalogue.epochs
+    return {EpochLayout(chain_id, one.epoch_height, one.epoch_id): _layouts(chain_id, one.steps) for one in epochs if one.steps}
+
+
+def _layouts(chain_id: str, keys: Iterable[EpochKey]) -> tuple[EpochLayout, ...]:
+    return tuple(EpochLayout(chain_id, height, CryptoHash.from_base58(epoch_id)) for height, epoch_id in keys)
+
+
 def _keep_marks(made: Catalogue, there: Catalogue | None) -> Catalogue:
-    """Return a catalogue rebuilt with the marks of the one in place: a killed deletion is known by its mark alone."""
+    """Return a catalogue rebuilt with what manifests don't say: a killed deletion is known by its mark alone, missing parts by the steps."""
     for epoch in () if there is None else there.epochs:
+        layout = EpochLayout(made.chain_id, epoch.epoch_height, epoch.epoch_id)
         if epoch.leaving_since is not None:
-            made = made.marked(EpochLayout(made.chain_id, epoch.epoch_height, epoch.epoch_id), epoch.leaving_since)
+            made = made.marked(layout, epoch.leaving_since)
+        if epoch.steps:
+            made = made.with_steps(layout, _layouts(made.chain_id, epoch.steps))
     return made
 
 

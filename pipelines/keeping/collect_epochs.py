@@ -9,20 +9,22 @@ Objects that are not of this layout are reported and left alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from pipelines.bucket.chain_catalogue import MARK_STALE_S, CatalogueWriter, read_catalogue, read_entry
 from pipelines.bucket.holders import Holders, find_holders, judge_holders
+from pipelines.bucket.published_epoch import read_manifest
 from pipelines.bucket.read_latest import read_latest
 from pipelines.keeping.retention import ORPHANS_AFTER_S, Decision, EpochPhase, RetentionRule, StoredEpoch, Verdict, plan_retention
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import ObjectInfo, Store
 from schemas.errors import ManifestError, StatecastError
+from schemas.ids import PartId
 from schemas.published.catalogue import Catalogue
 from schemas.published.object_layout import PROBE_FOLDER, EpochLayout, ObjectKind, chain_folder, parse_epoch_folder, parse_object_name
 
@@ -55,6 +57,7 @@ class CollectedEpoch:
             "phase": str(self.decision.phase),
             "verdict": str(self.decision.verdict),
             "reason": self.decision.reason,
+            "rebuilt_from": [step.epoch_height for step in self.decision.steps],
             "objects": self.deleted_objects,
             "size": self.deleted_bytes,
         }
@@ -103,6 +106,8 @@ def collect_epochs(
     plan_only: bool = False,
     *,
     orphans_after_s: float = ORPHANS_AFTER_S,
+    full_every: int | None = None,
+    prove: ProveSteps | None = None,
     on_note: Callable[[str], None] = lambda _: None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     deletions_at_once: int = DELETIONS_AT_ONCE,
@@ -114,6 +119,8 @@ def collect_epochs(
         keep_days: also keep what was published in so many days.
         plan_only: decide, delete nothing.
         orphans_after_s: age of the newest object of a folder without a manifest from which on it is deleted.
+        full_every: keep whole parts of epochs whose height is a multiple of it alone, where deltas lead to the others.
+        prove: rebuilds an epoch before its parts go; needed with ``full_every`` unless it is a plan.
         on_note: told what happens, a line at a time.
         now: the clock, in UTC.
         deletions_at_once: requests to the store that are under way at a time.
@@ -121,9 +128,12 @@ def collect_epochs(
         InvalidInputError: a rule that keeps nothing.
         StoreError: the store can't be read or written. What was begun is ended by the next run.
     """
-    rule = RetentionRule(keep_epochs, keep_days, orphans_after_s)
-    return _Collection(open_store(store_url), chain_id, rule, on_note, now, deletions_at_once).run(plan_only)
+    rule = RetentionRule(keep_epochs, keep_days, orphans_after_s, full_every)
+    return _Collection(open_store(store_url), chain_id, rule, prove, on_note, now, deletions_at_once).run(plan_only)
 
+
+ProveSteps: TypeAlias = Callable[[EpochLayout, Sequence[EpochLayout]], str]
+"""Rebuilds an epoch by some steps, into nothing that stays; returns why it can't be had so, or nothing. It may raise a StoreError."""
 
 PROBE_AGE_S_MAX = 3600.0
 """A probe older than that belongs to no run."""
@@ -151,6 +161,7 @@ class _Collection:
     store: Store
     chain_id: str
     rule: RetentionRule
+    prove: ProveSteps | None
     on_note: Callable[[str], None]
     now: Callable[[], datetime]
     deletions_at_once: int
@@ -174,7 +185,11 @@ class _Collection:
             for decision in decisions:
                 if decision.verdict is Verdict.KEEP or plan_only:
                     objects = [] if decision.verdict is Verdict.KEEP else (folders.get(decision.layout) or _Folder(decision.layout)).objects
+                    if decision.verdict is Verdict.THIN:
+                        objects = [(info, kind) for info, kind in objects if kind is ObjectKind.STATE_PART]
                     collected.append(CollectedEpoch(decision, len(objects), sum(info.size for info, _ in objects)))
+                elif decision.verdict is Verdict.THIN:
+                    collected.append(self._thin(decision))
                 else:
                     collected.append(self._collect(decision))
         except (Exception, KeyboardInterrupt):
@@ -183,7 +198,8 @@ class _Collection:
             raise
         self._forget_gone()
         if not plan_only:
-            kept = {epoch.decision.layout for epoch in collected if epoch.decision.verdict is Verdict.KEEP}
+            kept = {epoch.decision.layout for epoch in collected if epoch.decision.verdict is not Verdict.COLLECT}
+            self._note_steps([epoch.decision for epoch in collected if epoch.decision.verdict is not Verdict.COLLECT])
             self._delete([name for name in litter if _layout_of(name) in kept])
             self._mend_catalogue(catalogue, kept, folders)
             self._delete(self._dead_probes())
@@ -239,8 +255,80 @@ class _Collection:
             changed=folder.changed(),
             leaving_since=leaving_since,
             held_by=holders.description,
+            is_half_thin=entry is not None and bool(entry.steps) and any(kind is ObjectKind.STATE_PART for _, kind in folder.objects),
+            **self._parts_and_bases(folder, phase),
         )
         return epoch, holders
+
+    def _parts_and_bases(self, folder: _Folder, phase: EpochPhase) -> dict[str, Any]:
+        """Return whether all parts are there, and which epochs deltas of all shards lead from."""
+        stored = read_manifest(self.store, folder.layout) if phase is EpochPhase.PUBLISHED else None
+        if stored is None:
+            return {}
+        layout, manifest = folder.layout, stored.manifest
+        sizes = {info.name: info.size for info, _ in folder.objects}
+        parts = (
+            (layout.state_part(shard.shard_id, PartId(part.part_id, shard.num_parts)), part.size)
+            for shard in manifest.shards
+            for part in shard.parts
+        )
+        is_whole = all(sizes.get(name) == size for name, size in parts)
+        wanted = {shard.shard_id for shard in manifest.shards}
+        by_base: dict[EpochLayout, set[int]] = {}
+        for listed in manifest.deltas:
+            names = (layout.delta(listed.base_epoch_id, listed.shard_id, index) for index in range(listed.objects))
+            there = layout.delta_statement(listed.base_epoch_id, listed.shard_id) in sizes
+            if there and sum(sizes.get(name, 0) for name in names) == listed.size:
+                base = EpochLayout(self.chain_id, listed.base_epoch_height, listed.base_epoch_id)
+                by_base.setdefault(base, set()).add(listed.shard_id)
+        return {"is_whole": is_whole, "bases": frozenset(base for base, shards in by_base.items() if shards == wanted)}
+
+    def _thin(self, decision: Decision) -> CollectedEpoch:
+        """Let an epoch's parts go, once they were rebuilt of what stays."""
+        assert self.prove is not None, "no part goes unproved"
+        layout, writer = decision.layout, CatalogueWriter(self.store, self.chain_id)
+        problem = self.prove(layout, decision.steps)
+        if problem:
+            self._note(f"the parts of epoch {layout.epoch_height} stay: they can't be rebuilt of what would stay: {problem}")
+            return CollectedEpoch(Decision(layout, decision.phase, Verdict.KEEP, f"it can't be rebuilt: {problem}"))
+        marked = self.now().replace(microsecond=0)
+        writer.change(lambda catalogue: catalogue.marked(layout, marked))
+        kept = ""
+        try:
+            kept = self._kept_after_all(decision)
+            if not kept:
+                # Known before the first part goes: a kill must not leave an epoch that seems to be whole.
+                writer.change(lambda catalogue: catalogue.with_steps(layout, decision.steps))
+                objects = [
+                    info
+                    for info in self.store.list(layout.folder)
+                    if (found := parse_object_name(info.name)) is not None and found.kind is ObjectKind.STATE_PART
+                ]
+                self._delete([info.name for info in objects])
+        finally:
+            writer.change(lambda catalogue: self._unmarked(catalogue, layout))
+        if kept:
+            self._note(f"epoch {layout.epoch_height} ({layout.epoch_id}) stays whole after all: {kept}")
+            return CollectedEpoch(Decision(layout, decision.phase, Verdict.KEEP, kept))
+        size = sum(info.size for info in objects)
+        self._note(f"the parts of epoch {layout.epoch_height} ({layout.epoch_id}) are deleted: {len(objects)} objects, {size} bytes")
+        return CollectedEpoch(decision, len(objects), size)
+
+    def _note_steps(self, decisions: Sequence[Decision]) -> None:
+        """Bring the catalogue's steps up to date: an epoch whose parts are back is whole, another may be had by other steps now."""
+
+        def noted(catalogue: Catalogue) -> Catalogue:
+            for decision in decisions:
+                if decision.phase is EpochPhase.PUBLISHED:
+                    catalogue = catalogue.with_steps(decision.layout, decision.steps)
+            return catalogue
+
+        try:
+            there = read_catalogue(self.store, self.chain_id)
+        except ManifestError:
+            there = None
+        if there is not None and noted(there) != there:
+            CatalogueWriter(self.store, self.chain_id).change(noted)
 
     def _pointed_at(self) -> list[EpochLayout]:
         try:

@@ -6,12 +6,13 @@ a killed deletion left, a folder without a manifest, goes by rules of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from pipelines.keeping.ladder import find_steps
 from schemas.errors import InvalidInputError
 from schemas.published.object_layout import EpochLayout
 
@@ -29,6 +30,8 @@ class Verdict(StrEnum):
     """What is to be done about an epoch."""
 
     KEEP = "keep"
+    THIN = "thin"
+    """Its parts go: they are rebuilt of another epoch's parts and deltas when they are wanted."""
     COLLECT = "collect"
 
 
@@ -61,6 +64,12 @@ class StoredEpoch:
     """When a deletion began, by the catalogue."""
     held_by: str = ""
     """Holders of live leases or claims in words; empty for none."""
+    is_whole: bool = True
+    """Every part that its manifest lists is there."""
+    is_half_thin: bool = False
+    """A collection of its parts was not finished."""
+    bases: frozenset[EpochLayout] = frozenset()
+    """Epochs that deltas of all its shards lead from, whose objects are all there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +81,14 @@ class RetentionRule:
     keep_days: float | None = None
     """Also whatever was published in so many days."""
     orphans_after_s: float = ORPHANS_AFTER_S
+    full_every: int | None = None
+    """Whole parts stay of epochs whose height is a multiple of it, where deltas lead to the others; None: of all."""
 
     def __post_init__(self) -> None:
         if self.keep_epochs < 1:
             raise InvalidInputError(problem="at least one epoch is kept", where=f"--keep-epochs {self.keep_epochs}")
+        if self.full_every is not None and self.full_every < 1:
+            raise InvalidInputError(problem="at least every epoch is whole", where=f"--full-every {self.full_every}")
         if self.keep_days is not None and not 0 <= self.keep_days <= KEEP_DAYS_MAX:
             raise InvalidInputError(problem=f"a number of days is from 0 to {KEEP_DAYS_MAX}", where=f"--keep-days {self.keep_days}")
         if not 0 <= self.orphans_after_s <= KEEP_DAYS_MAX * SECONDS_A_DAY:
@@ -92,6 +105,8 @@ class Decision:
     phase: EpochPhase
     verdict: Verdict
     reason: str
+    steps: tuple[EpochLayout, ...] = ()
+    """Of an epoch without its parts, now or after this: a whole one, then those that each delta leads to, up to the one before."""
 
 
 def plan_retention(
@@ -111,7 +126,54 @@ def plan_retention(
         verdict, reason = _decide(epoch, rule, complete_above, epoch.layout in pointed_at, now)
         decisions.append(Decision(epoch.layout, epoch.phase, verdict, reason))
         complete_above += epoch.is_complete
-    return tuple(reversed(decisions))
+    return _with_ladder(tuple(reversed(decisions)), {epoch.layout: epoch for epoch in epochs}, rule, pointed_at)
+
+
+def _with_ladder(
+    decisions: Sequence[Decision], epochs: Mapping[EpochLayout, StoredEpoch], rule: RetentionRule, pointed_at: Sequence[EpochLayout]
+) -> tuple[Decision, ...]:
+    """Keep what epochs without parts are rebuilt of, and let parts go that can be rebuilt of what stays."""
+    found = {decision.layout: decision for decision in decisions}
+    bases = {layout: epoch.bases for layout, epoch in epochs.items()}
+    published = {layout for layout, epoch in epochs.items() if epoch.phase is EpochPhase.PUBLISHED}
+    whole = {layout for layout in published if epochs[layout].is_whole}
+    # The highest first: of two that could be had by each other, neither is; deltas lead up alone.
+    for layout in sorted(published - whole, key=lambda one: -one.epoch_height):
+        if found[layout].verdict is Verdict.COLLECT:
+            continue
+        steps = find_steps(layout, bases, whole)
+        if steps is None:
+            continue
+        if epochs[layout].is_half_thin and rule.full_every is not None and not epochs[layout].held_by:
+            reason = "an earlier collection of its parts was not finished"
+            found[layout] = replace(found[layout], verdict=Verdict.THIN, reason=reason, steps=steps)
+        else:
+            found[layout] = replace(found[layout], steps=steps)
+        for needed in steps:
+            if found[needed].verdict is Verdict.COLLECT:
+                found[needed] = replace(found[needed], verdict=Verdict.KEEP, reason=f"epoch {layout.epoch_height} is rebuilt of it")
+    if rule.full_every is None:
+        return tuple(found[decision.layout] for decision in decisions)
+    # What others are rebuilt of already stays whole: another way would have to be proved first.
+    staying = {step for decision in found.values() if decision.verdict is not Verdict.COLLECT for step in decision.steps[:1]}
+    newest = max((one for one in published if epochs[one].is_complete), key=lambda one: one.epoch_height, default=None)
+    kept_whole = {layout for layout in whole if found[layout].verdict is Verdict.KEEP}
+    candidates = {
+        layout
+        for layout in kept_whole - staying - {newest, *pointed_at}
+        if layout.epoch_height % rule.full_every and epochs[layout].is_complete and not epochs[layout].held_by
+    }
+    kept = {layout for layout in published if found[layout].verdict is not Verdict.COLLECT}
+    kept_bases = {layout: bases[layout] & kept for layout in kept}
+    full = kept_whole - candidates
+    for layout in sorted(candidates, key=lambda one: one.epoch_height):
+        steps = find_steps(layout, kept_bases, full)
+        if steps is None:
+            full.add(layout)
+        else:
+            reason = f"whole parts stay of every {rule.full_every}th epoch; this is had from epoch {steps[0].epoch_height} by {len(steps)} deltas"
+            found[layout] = replace(found[layout], verdict=Verdict.THIN, reason=reason, steps=steps)
+    return tuple(found[decision.layout] for decision in decisions)
 
 
 def _decide(epoch: StoredEpoch, rule: RetentionRule, complete_above: int, is_pointed_at: bool, now: datetime) -> tuple[Verdict, str]:

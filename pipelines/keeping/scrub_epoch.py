@@ -14,6 +14,7 @@ from typing import Final
 
 from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX, read_torrent
 from pipelines.bittorrent.torrents import recompose_torrent
+from pipelines.bucket.chain_catalogue import steps_to
 from pipelines.bucket.published_epoch import StoredManifest, read_manifest, read_manifest_revision, read_statement
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
@@ -66,6 +67,7 @@ class EpochScrub:
     trust: TrustRule | None
     findings: list[Finding] = field(default_factory=list)
     _told_about_torrents: bool = False
+    _is_thin: bool = False
 
     def run(self) -> ScrubbedEpoch:
         """Scrub the epoch; what is wrong with it is a result, not an error.
@@ -89,6 +91,8 @@ class EpochScrub:
             self._check_statement(store, shard, stored.manifest)
             self._check_header(store, shard)
             self._check_torrent(store, shard, stored.manifest)
+        # Parts that a collection let go, since they can be rebuilt, are not missing.
+        self._is_thin = bool(steps_to(store, self.layout))
         parts, checked = self._check_parts(stored.manifest, listed)
         self.findings += find_foreign(self.layout, stored.manifest, listed)
         findings = tuple(sorted(self.findings, key=lambda finding: finding.object_name))
@@ -191,7 +195,8 @@ class EpochScrub:
         for task in tasks:
             info = listed.get(task.object_name)
             if info is None:
-                self._find(FindingKind.MISSING, task.object_name, "it is missing")
+                if not self._is_thin:
+                    self._find(FindingKind.MISSING, task.object_name, "it is missing")
             elif info.size != task.stored.size:
                 self._find(FindingKind.WRONG, task.object_name, f"it has {info.size} bytes, the manifest says {task.stored.size}")
             elif _relative(task.object_name, self.layout) in chosen:

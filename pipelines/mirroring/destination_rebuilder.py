@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pipelines.bucket.chain_catalogue import thin_epochs
 from pipelines.bucket.published_deltas import listed_deltas
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.fetching.documents import DocumentReader
@@ -47,7 +48,8 @@ class DestinationRebuilder:
     def _rebuilder(self, layout: EpochLayout) -> BaseRebuilder:
         if layout not in self._rebuilders:
             store = open_store(self.store_url)
-            lower = [one for one in published_layouts(store, layout.chain_id) if one.epoch_height < layout.epoch_height]
+            thin = thin_epochs(store, layout.chain_id)
+            lower = [one for one in published_layouts(store, layout.chain_id) if one.epoch_height < layout.epoch_height and one not in thin]
             states = published_states(store, lower[-BASES_MAX:], self.kernel.name)
             self._rebuilders[layout] = BaseRebuilder(self.store_url, self.runner, self.kernel, states=tuple(states))
         return self._rebuilders[layout]

@@ -22,7 +22,7 @@ from typing import BinaryIO, Final
 from pipelines.stores.file_lock import NO_LOCKS, take_lock
 from schemas.errors import InvalidInputError
 
-KINDS: Final = ("changes", "links", "options", "ray", "sort")
+KINDS: Final = ("changes", "links", "options", "ray", "rebuild", "sort")
 """What they are for. Nothing of another name is ever removed."""
 
 UNLOCKED_S: Final = 86_400.0

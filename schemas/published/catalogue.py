@@ -7,7 +7,7 @@ that its manifest does not say, but for the mark that the epoch is about to go.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, TypeAlias
@@ -30,6 +30,9 @@ EPOCHS_MAX: Final = 50_000
 """Most epochs of a catalogue."""
 
 PROBLEM_LENGTH_MAX: Final = 300
+
+STEPS_MAX: Final = 1000
+"""Most steps by which an epoch is had."""
 
 # A shard is an object with eight fields and some 160 bytes, an epoch two objects, a list and fourteen fields.
 _LIMITS: Final = JsonLimits(CATALOGUE_BYTES_MAX, CATALOGUE_BYTES_MAX // 160 + 3 * EPOCHS_MAX, CATALOGUE_BYTES_MAX // 20 + 14 * EPOCHS_MAX)
@@ -113,7 +116,9 @@ class CatalogueEpoch:
     problem: str = ""
     """Why it can't; printable ASCII, at most `PROBLEM_LENGTH_MAX` characters."""
     leaving_since: datetime | None = None
-    """A collection has begun to delete the epoch; None else."""
+    """A collection has begun to delete the epoch, or its parts; None else."""
+    steps: tuple[EpochKey, ...] = ()
+    """Of an epoch whose parts are not there: a whole one, then those that each delta leads to, up to the one before. Empty for a whole one."""
 
     @property
     def key(self) -> EpochKey:
@@ -155,6 +160,9 @@ class Catalogue:
     def with_published(self, epoch: CatalogueEpoch) -> Catalogue:
         """Return the catalogue with what was just published: an entry of a later revision stays, a mark that the epoch goes does not."""
         there = self._at(epoch.key)[1]
+        if there is not None:
+            # Whether its parts are there is a collector's to see.
+            epoch = replace(epoch, steps=there.steps)
         if there is None or there.listing is None or epoch.listing is None or there.leaving_since is not None:
             return self.with_epoch(epoch)
         return self if there.listing.revision > epoch.listing.revision else self.with_epoch(epoch)
@@ -171,6 +179,12 @@ class Catalogue:
             return self
         entry = there or CatalogueEpoch.damaged(layout, "no manifest was read")
         return self.with_epoch(replace(entry, leaving_since=leaving_since))
+
+    def with_steps(self, layout: EpochLayout, steps: Sequence[EpochLayout]) -> Catalogue:
+        """Return the catalogue in which an epoch is had by some steps, or with none is whole; one that it lacks stays lacking."""
+        there = self.find(layout)
+        keys = tuple(map(epoch_key, steps))
+        return self if there is None or there.steps == keys else self.with_epoch(replace(there, steps=keys))
 
     def _at(self, key: EpochKey) -> tuple[int, CatalogueEpoch | None]:
         """Return an entry's place, and the entry if it is there: found in a few steps, since there may be as many lookups as entries."""
@@ -215,6 +229,11 @@ def _epoch_json(epoch: CatalogueEpoch) -> dict[str, Any]:
         "manifest": None if epoch.listing is None else _listing_json(epoch.listing),
         "problem": epoch.problem,
         "leaving_since": None if epoch.leaving_since is None else encode_time(epoch.leaving_since),
+        **(
+            {}
+            if not epoch.steps
+            else {"rebuilt_from": [{"epoch_height": height, "epoch_id": epoch_id} for height, epoch_id in epoch.steps]}
+        ),
     }
 
 
@@ -251,6 +270,10 @@ def _read_epoch(reader: FieldReader) -> CatalogueEpoch:
         listing=None if reader.is_null("manifest") else _read_listing(reader.inner("manifest")),
         problem=reader.text("problem", PROBLEM_LENGTH_MAX),
         leaving_since=None if reader.is_null("leaving_since") else reader.time("leaving_since"),
+        steps=tuple(
+            (entry.number("epoch_height", 0, 2**64 - 1), str(entry.hash("epoch_id")))
+            for entry in (reader.inners("rebuilt_from", STEPS_MAX) if "rebuilt_from" in reader.names() else ())
+        ),
     )
 
 

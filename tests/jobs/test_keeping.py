@@ -16,6 +16,7 @@ from schemas.published.object_layout import catalogue_name
 from tests.support.commands import Outcome, kill_when, objects_in, start_process, statecast
 from tests.support.fault_server import fault_server
 from tests.support.published import public_key, session_folder
+from tests.support.published_ladder import published_ladder
 from tests.support.stored_epochs import CHAIN_ID, NUM_PARTS, epoch_layout, publish_epoch
 
 
@@ -225,3 +226,26 @@ class TestScrub:
             document = json.loads(scrub(*arguments, "--json").stdout)
             assert [epoch["epoch_height"] for epoch in document["epochs"]] == [2]
         assert scrub(root, "--epoch", 9).code == 11
+
+
+def test_a_ladder_is_kept_looked_at_checked_and_fetched(tmp_path: Path) -> None:
+    """Of a real node's epochs 4, 5 and 6: the parts of 5 go, and come back as they were."""
+    bucket = shutil.copytree(published_ladder(), tmp_path / "bucket")
+    call = ("gc", bucket, "--keep-epochs", 3, "--full-every", 2, "--json")
+    planned = json.loads(statecast(*call, "--plan").stdout)
+    assert [epoch["verdict"] for epoch in planned["epochs"]] == ["keep", "thin", "keep"]
+    done = json.loads(statecast(*call).stdout)
+    assert [(epoch["verdict"], epoch["rebuilt_from"]) for epoch in done["epochs"]] == [("keep", []), ("thin", [4]), ("keep", [])]
+    assert done["deleted_bytes"] == planned["deleted_bytes"] > 0
+    (five,) = bucket.glob("chain_id=*/epoch_height=5/epoch_id=*")
+    assert not list(five.rglob("state_part_*"))
+    assert "had from 4 by one delta" in statecast("catalogue", bucket).stdout
+    checked = statecast("check", five, "--trust-key", public_key(), "--in-process")
+    assert checked.code == 0, checked.stderr
+    fetch = ("fetch", five, "--into", tmp_path / "into", "--trust-key", public_key(), "--verify-workers", 1, "--no-lease")
+    assert statecast(*fetch).code == 31
+    fetched = statecast(*fetch, "--base", bucket)
+    assert fetched.code == 0, fetched.stderr
+    published = next(published_ladder().glob("chain_id=*/epoch_height=5/epoch_id=*"))
+    for path in published.rglob("state_part_*"):
+        assert (tmp_path / "into" / path.relative_to(published_ladder())).read_bytes() == path.read_bytes()

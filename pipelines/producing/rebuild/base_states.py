@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from pipelines.producing.deltas.make_deltas import published_records
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
 from schemas.errors import InvalidInputError, ManifestError
+from schemas.ids import ZERO_HASH
 from schemas.published.delta_statement import DeltaEnd
 from schemas.published.object_layout import EpochLayout, ObjectKind, parse_object_name, split_chain_url
 from schemas.shown_text import shown_url
@@ -64,9 +66,16 @@ def _of_datasets(url: str) -> Sequence[BaseState]:
 def _of_parts(url: str, kernel_name: str) -> Sequence[BaseState]:
     root, prefix = split_chain_url(url)
     store = open_store(root)
-    names = (parse_object_name(info.name) for info in store.list(prefix))
+    names = [parse_object_name(info.name) for info in store.list(prefix)]
     layouts = {name.epoch for name in names if name is not None and name.kind is ObjectKind.MANIFEST and name.epoch is not None}
-    return published_states(store, sorted(layouts, key=lambda one: (one.epoch_height, one.folder)), kernel_name)
+    parts = Counter((name.epoch, name.shard_id) for name in names if name is not None and name.kind is ObjectKind.STATE_PART)
+    states = published_states(store, sorted(layouts, key=lambda one: (one.epoch_height, one.folder)), kernel_name)
+    # Of an epoch whose parts a collection let go nothing can be rebuilt.
+    return [one for one in states if parts[_layout(one), one.end.shard_uid.shard_id] or one.end.state_root == ZERO_HASH]
+
+
+def _layout(state: BaseState) -> EpochLayout:
+    return EpochLayout(state.chain_id, state.end.epoch_height, state.end.epoch_id)
 
 
 def published_states(store: Store, layouts: Iterable[EpochLayout], kernel_name: str) -> list[BaseState]:
