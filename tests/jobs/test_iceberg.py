@@ -11,9 +11,11 @@ from typing import Any
 
 import polars
 import pytest
+from pyiceberg.catalog import load_catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.expressions import And, EqualTo
 from pyiceberg.table import Table
+from pyiceberg.utils.config import Config
 
 import statecast as package
 from pipelines.dataset.tables import iceberg_files, iceberg_tables
@@ -21,6 +23,7 @@ from schemas.errors import StatecastError
 from tests.support.commands import Outcome, statecast
 from tests.support.exported import exported_genesis, exported_localnet
 from tests.support.nodes import localnet_home
+from tests.support.servers import aws_environment, make_s3_bucket, moto_server
 
 RECORDS = {"access_key": 862, "account": 423, "contract_code": 11, "contract_data": 641}
 NAMESPACE = "test_chain_klplt"
@@ -162,6 +165,25 @@ def test_a_shard_that_comes_later_takes_nothing_away(tmp_path: Path, opened: Any
     refused = write(exported_localnet(), folder, "--kind", "account")
     assert refused.code == 2
     assert "of another selection" in refused.document["error"]["problem"]
+
+
+def test_tables_in_a_bucket_are_in_the_catalogue_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of PyIceberg's configuration; PyIceberg reads the bucket by its own means."""
+    with aws_environment(), moto_server() as url:
+        make_s3_bucket(url, "lake")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        settings = {"TYPE": "sql", "URI": f"sqlite:///{tmp_path / 'prod.db'}", "S3__ENDPOINT": url, "S3__REGION": "us-east-1"}
+        for name, value in settings.items():
+            monkeypatch.setenv(f"PYICEBERG_CATALOG__PROD__{name}", value)
+        # PyIceberg reads its configuration when it is imported.
+        monkeypatch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())
+        command = ("tables", f"dataset://{genesis()}", "--to", "s3://lake/near", "--format", "iceberg", "--in-process", "--json")
+        made = statecast(*command, "--kind", "account", "--iceberg-catalog", "prod")
+        assert made.code == 0, made.stdout
+        with closing(load_catalog("prod")) as catalogue:
+            table = catalogue.load_table((NAMESPACE, "account"))
+            assert table.location() == "s3://lake/near/account"
+            assert table.scan().to_arrow().num_rows == RECORDS["account"]
 
 
 @pytest.mark.parametrize("to", ["memory://iceberg", "NONE"])
