@@ -15,7 +15,6 @@ _.show_envvar
 doctor
 assist
 gc
-import_parts
 keygen
 restore
 verify_proof_file

@@ -84,12 +84,6 @@ _COMMANDS: dict[str, tuple[_Listed, ...]] = {
         _Listed("fetch", "Fetch an epoch's state parts from many sources at once, verify each, and put it under its name."),
         _Listed("restore", "Apply every part, write the whole state, and prove the state root of what was written by reading it back."),
         _Listed(
-            "import",
-            "Hand verified parts over to a stopped node. Experimental: not yet seen to work on a real neard; restore is the supported way.",
-            "import_parts",
-            "import_parts",
-        ),
-        _Listed(
             "assist",
             "Give a new node on this machine its state: bring an epoch of a bucket here, and serve it to the node as one of its peers.",
         ),

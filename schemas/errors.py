@@ -41,7 +41,6 @@
     |   +-- RangeRefusedError
     |   +-- TransientStoreError             the only one that a retry wrapper retries
     +-- FetchError                    [31]  every source failed
-    +-- NodeError                     [32]  a node that parts are for: it runs, or its neard failed
 
 Every class says what is wrong (``problem``), at what place (``where``) and what to do about it (``remedy``). The numbers are
 the process exit codes. As text, an error is fit to be shown (`schemas.shown_text`). A broken invariant of our own is an ``AssertionError`` and is caught nowhere.
@@ -301,7 +300,3 @@ class FetchError(StatecastError, kind="fetch", exit_code=31):
     def __str__(self) -> str:
         tried = "; ".join(f"{source}: {', then '.join(problems)}" for source, problems in self.attempts.items())
         return f"{super().__str__()} Tried {shown_text(tried)}." if tried else super().__str__()
-
-
-class NodeError(StatecastError, kind="node", exit_code=32):
-    """A node that parts are meant for is running, or its neard can't do what is asked or failed at it."""

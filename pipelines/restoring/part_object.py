@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipelines.kernel.choice import choose_kernel
 from pipelines.stores.open_store import open_store
 from schemas.errors import IntegrityError, ObjectMismatchError, StatecastError
 from schemas.ids import CryptoHash, PartId
@@ -63,25 +62,3 @@ def located(error: StatecastError, where: str) -> StatecastError:
     """Return an error of the same class that names the object as its place."""
     problem = f"{error.problem} [{error.where}]" if error.where else error.problem
     return type(error)(problem=problem, where=where, remedy=error.remedy or "Fetch this part again.")
-
-
-@dataclass(frozen=True, slots=True)
-class ValidatePartTask:
-    """Judges one part as a node does, and leaves nothing behind."""
-
-    part: PartObject
-    kernel_name: str
-
-    def run(self) -> int:
-        """Return the decoded size.
-
-        Raises:
-            IntegrityError, StoreError: the part is not what it should be, or can't be read.
-        """
-        decoded = self.part.read()
-        try:
-            choose_kernel(self.kernel_name).validate(decoded, self.part.state_root, self.part.part_id)
-        except IntegrityError as error:
-            raise located(error, self.part.where) from None
-        size: int = decoded.size
-        return size

@@ -22,7 +22,6 @@ from pipelines.near.node import node_columns
 from pipelines.near.node.node_columns import FLAT_STATE, FLAT_STORAGE_STATUS, STATE, STATE_HEADERS
 from pipelines.restoring.merge_state import MergeStateTask
 from pipelines.restoring.part_folder import EpochParts, ShardParts
-from pipelines.restoring.part_object import ValidatePartTask
 from pipelines.restoring.parts_source import PartsSource
 from pipelines.restoring.restore_part import RestoredPart, RestorePartTask
 from pipelines.restoring.restore_work import RestoreWork, read_summary, shard_work, work_folder, write_summary
@@ -80,23 +79,6 @@ class RestoredDatabase:
     shards: tuple[RestoredShard, ...]
     was_there: bool
     """An earlier run had finished it."""
-
-
-def validate_parts(runner: StageRunner, kernel_name: str, epoch: EpochParts) -> int:
-    """Judge every part; return the decoded bytes of all.
-
-    Raises:
-        IntegrityError, StoreError: the first part that is not what it should be.
-    """
-    size = 0
-    for shard in epoch.shards:
-        tasks = [ValidatePartTask(part, kernel_name) for part in shard.parts]
-        size += sum(
-            runner.run(
-                "validate", str(shard.context.shard_uid), tasks, TaskNeeds(APPLY_TASK_MEMORY_BYTES), lambda one: Amount(size=one, parts=1)
-            )
-        )
-    return size
 
 
 def restore_dataset(runner: StageRunner, kernel: Kernel, epoch: EpochParts, settings: ExportSettings) -> list[ShardDataset]:

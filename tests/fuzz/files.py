@@ -39,9 +39,6 @@ from pipelines.producing.forecast.price_list import PriceList
 from pipelines.producing.forecast.stage_costs import stage_costs_from_benchmark
 from pipelines.producing.rebuild.rebuild_part import read_rebuilt
 from pipelines.proving.wanted_record import parse_bytes, parse_public_key
-from pipelines.restoring.into_node.external_storage import _parse as parse_node_config
-from pipelines.restoring.into_node.load_command import read_load_line
-from pipelines.restoring.into_node.load_journal import LoadJournal
 from pipelines.restoring.merge_state import _read_bucket
 from pipelines.restoring.restore_epoch import _read_result
 from pipelines.restoring.restore_part import _read_part
@@ -317,14 +314,6 @@ def _costs() -> list[bytes]:
     return [json.dumps({"memory_usage": 10**9, "scaling": [{"cores": 1, "stages": stages}]}).encode()]
 
 
-def _journal(data: bytes) -> object:
-    """Read a journal in the place where that of these facts lies."""
-    folder = file_of(b"").parent
-    path = LoadJournal.open(folder, folder, []).path
-    path.write_bytes(data)
-    return LoadJournal.open(folder, folder, []).left(0, 5)
-
-
 def _backfill_status(data: bytes) -> object:
     url = "memory://fuzz-status"
     open_store(url).put(STATUS_NAME, data)
@@ -545,23 +534,8 @@ def decoders() -> tuple[Decoder, ...]:
             (node_state,),
             _JSON,
         ),
-        Decoder(
-            "node's config.json",
-            lambda data: parse_node_config(data, Path("config.json")),
-            lambda: [b'{"store":{"path":"data"},"state_sync":{"sync":{"ExternalStorage":{"location":{"Filesystem":{"root_dir":"/x"}}}}}}'],
-            (parse_node_config,),
-            _JSON,
-        ),
         Decoder("price list", lambda data: PriceList.parse(data, "fuzz"), _prices, (PriceList.parse,), mutate_text),
         Decoder("measured costs", lambda data: _read_costs(file_of(data)), _costs, (_read_costs, stage_costs_from_benchmark), _JSON),
-        Decoder(
-            "neard's lines",
-            lambda data: read_load_line(data.decode("utf-8", "replace")),
-            lambda: [b"\x1b[2mINFO\x1b[0m state-parts: Loaded a state part. part_id=7", b"thread 'main' panicked at x"],
-            (read_load_line,),
-            mutate_text,
-        ),
-        Decoder("load journal", _journal, lambda: [b'{"loaded": {"0": [1, 2], "3": []}}'], (LoadJournal.open,), _JSON),
         Decoder(
             "backfill status",
             _backfill_status,

@@ -65,7 +65,6 @@ NOT_FUZZED = {
     "pipelines.producing.build.scan_structure:ScanRangeTask._earlier": "reads a note, whose reader is in the table",
     "pipelines.producing.deltas.state_diff:ShardDiff.tables": _OWN,
     "pipelines.producing.rebuild.rebuild_part:_earlier": "reads a note, whose reader is in the table",
-    "pipelines.restoring.into_node.node_guard:lock_holder": "reads what the kernel of the system answers",
     "pipelines.restoring.merge_state:MergeStateTask._batch": _OWN,
     "pipelines.restoring.state_rows:_references": "what `check_state_rows`, which is in the table, does without native code",
     "schemas.dataset.decoded_record:_numbers": _PART,

@@ -17,7 +17,6 @@ HOMES = {
     "export": ("--to", "dataset://NEW"),
     "header": ("--shard-id", "0"),
     "prove": ("--account", "near"),
-    "import": ("BUCKET", "--neard", "/bin/true"),
 }
 
 

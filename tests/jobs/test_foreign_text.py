@@ -97,18 +97,14 @@ def test_a_proof_is_shown_as_text(tmp_path: Path) -> None:
     "arguments",
     [("inspect", "PLACE"), ("fetch", "PLACE", "--insecure", "--into", "INTO"), ("catalogue", "gs://PLACE"), ("gc", "https://PLACE"),
      ("prove", "PLACE", "--account", "PLACE"), ("get", "PLACE", "--account", "PLACE", "--to", "PLACE.csv"),
-     ("verify-proof", "PLACE"), ("produce", "--from", "PLACE", "--to", "INTO"), ("PLACE",),
-     ("import", "EPOCH", "--node-home", "INTO", "--neard", "PROGRAM", "--in-process")],
+     ("verify-proof", "PLACE"), ("produce", "--from", "PLACE", "--to", "INTO"), ("PLACE",)],
     ids=lambda arguments: arguments[0].strip("PLACE") or "command",
 )  # fmt: skip
 @pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])
 @pytest.mark.parametrize("place", [TITLE, UNSEEN, MARKUP, "\udcff\ud800"], ids=["title", "unseen", "markup", "surrogates"])
 def test_an_error_is_shown_as_text(arguments: tuple[str, ...], form: tuple[str, ...], place: str, bucket: Path, tmp_path: Path) -> None:
     """Whatever it repeats; in one line, with the exit code of its kind."""
-    program = tmp_path / "neard"
-    program.write_bytes(f"#!/bin/sh\nprintf '%s' 'neard (release 3{place})'\n".encode(errors="replace"))
-    program.chmod(0o755)
-    places = {"EPOCH": str(bucket / epoch_layout(7).folder), "INTO": str(tmp_path / "into"), "PROGRAM": str(program)}
+    places = {"EPOCH": str(bucket / epoch_layout(7).folder), "INTO": str(tmp_path / "into")}
     outcome = statecast(*(places.get(word, word.replace("PLACE", place)) for word in arguments), *form)
     assert outcome.code not in (0, 1), outcome.stderr
     assert is_text(outcome), (outcome.stdout, outcome.stderr)

@@ -30,7 +30,6 @@ CALLS: dict[str, tuple[str, ...]] = {
     "keygen": ("NEW/key.json",),
     "fetch": ("BUCKET", "--into", "NEW/into", "--insecure", "--verify-workers", "1"),
     "restore": ("BUCKET", "--to", "dataset://NEW/dataset", "--insecure", "--in-process"),
-    "import": ("BUCKET", "--node-home", "HOME", "--neard", "NEW/neard", "--insecure", "--plan"),
     "seed": ("BUCKET", "--data", "NEW/data", "--listen", "127.0.0.1:0", "--insecure", "--once"),
     "inspect": ("BUCKET",),
     "export": ("--node-home", "HOME", "--to", "dataset://NEW/dataset", "--in-process"),

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from pipelines.near.epoch.node_context import (
-    check_context_against_node,
     epoch_context_from_node,
     list_epochs,
     open_node,
@@ -34,6 +33,7 @@ from tests.support.nodes import (
     LOCALNET_EPOCH_HEIGHT,
     LOCALNET_EPOCH_ID,
     change_rows,
+    check_context_against_node,
     context_file,
     copied,
     drop_column,

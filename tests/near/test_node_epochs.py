@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from pipelines.near.epoch.node_context import (
-    check_context_against_node,
     epoch_context_from_node,
     list_epochs,
     open_node,
@@ -19,7 +18,7 @@ from schemas.errors import EpochNotReadyError, IntegrityError
 from schemas.ids import CryptoHash
 from schemas.nearcore.borsh import BorshWriter
 from schemas.nearcore.epoch_context import EpochContext
-from tests.support.nodes import change_rows, copied, localnet_home
+from tests.support.nodes import change_rows, check_context_against_node, copied, localnet_home
 
 FUTURE_VERSION = b"\5" + (8).to_bytes(8, "little") + bytes(100)
 """A V6, of epoch 8 if its height stands where it always stood."""

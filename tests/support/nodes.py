@@ -14,6 +14,7 @@ from typing import Any
 
 from rocksdict import Options, Rdict
 
+from pipelines.near.epoch.node_context import open_node
 from schemas.nearcore.epoch_context import EpochContext, parse_epoch_context
 
 NODES = Path(__file__).resolve().parents[1] / "fixtures" / "nodes"
@@ -67,6 +68,12 @@ def localnet_home() -> Path:
 def context_file(home: Path, name: str = "context.json") -> EpochContext:
     """Read a context that comes with a fixture."""
     return parse_epoch_context((home / name).read_bytes(), name)
+
+
+def check_context_against_node(context: EpochContext, home: Path) -> None:
+    """Compare a given context with what a node knows of its epoch."""
+    with open_node(home) as node:
+        node.check(context, "the given context", of_given=True)
 
 
 def node_facts(home: Path) -> dict[str, Any]:

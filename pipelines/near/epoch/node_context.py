@@ -81,17 +81,6 @@ def epoch_context_from_node(node_home: str | Path, selector: str = LATEST, state
         return node.epoch_context(selector)
 
 
-def check_context_against_node(context: EpochContext, node_home: str | Path) -> None:
-    """Compare a given context with what the node knows of its epoch; a node that does not know it has no objection.
-
-    Raises:
-        InvalidInputError: the node's chain, epoch or state root is another; the field is named.
-        SourceError, IntegrityError: the database can't be read.
-    """
-    with open_node(node_home) as node:
-        node.check(context, "the given context", of_given=True)
-
-
 @contextmanager
 def open_node(node_home: str | Path, state_walk: StateWalk = StateWalk.NEVER) -> Iterator[OpenedNode]:
     """Open a node's database for as many contexts as are wanted: each sees it as it is now.

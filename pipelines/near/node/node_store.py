@@ -20,11 +20,11 @@ from pipelines.near.node.flat_state_location import FlatStateLocation, locate_fl
 from pipelines.near.node.flat_state_rows import decode_rows
 from pipelines.near.node.flat_state_source import FoundStateHeader, KeyRange
 from pipelines.near.node.key_split import ExistingKeys, split_keys
-from pipelines.near.node.node_columns import FLAT_STATE, STATE_HEADERS
+from pipelines.near.node.node_columns import FLAT_STATE
 from pipelines.near.node.node_home import IDENTITY_BYTES_MAX, NodeHome, read_node_home
 from pipelines.near.node.node_state_header import find_node_state_header, open_state_header
 from pipelines.near.node.read_limit import keep_read_limit, process_read_limit
-from pipelines.near.node.rocksdb_reader import READAHEAD_BYTES, Row, cached_reader, table_files
+from pipelines.near.node.rocksdb_reader import READAHEAD_BYTES, Row, table_files
 from pipelines.near.node.state_column import StateColumn, StateColumnPlace
 from pipelines.near.record_batches import bounded
 from pipelines.stores.pace import Pace
@@ -119,18 +119,6 @@ class NodeSource:
             ColumnMissingError, SourceError: the State column can't be read.
         """
         yield from bounded(self._value_rows(shard, value_hashes), record_batch_bytes_max)
-
-    def state_header_row(self, shard: ShardContext, sync_hash: bytes) -> bytes | None:
-        """Return the StateHeaders row of this shard as it is, not verified; None when the node has none.
-
-        Raises:
-            SourceError: the database can't be read.
-        """
-        try:
-            reader = cached_reader(self._home().data, (STATE_HEADERS,))
-        except ColumnMissingError:
-            return None
-        return reader.get(STATE_HEADERS, shard.shard_id.to_bytes(8, "little") + sync_hash)
 
     def state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
         """Return the shard's verified header: the StateHeaders row, else one computed; else say why there is none.
