@@ -40,8 +40,8 @@ REASONS: Final = {
     ("read", "rows of the database"): "scan, each referenced value once",
     ("hashed", "a referenced value"): "believed by its hash alone",
     ("copied", "into a record batch"): "RocksDB's bytes go with its cursor",
-    ("copied", "into a file's buffer"): "stored whole or not at all",
-    ("hashed", "a stored file"): "names what the dataset holds",
+    ("copied", "into a file's bytes"): "stored whole or not at all",
+    ("hashed", "a stored file"): "names what the dataset holds; as it is copied",
     ("written", "to a store"): "what the stage leaves",
     ("read", "from a store"): "interiors, own values, what is read back",
     ("read", "mapped record batches"): "keys and lengths to plan, all to build",
@@ -135,8 +135,7 @@ def _counting(ledger: Ledger) -> Iterator[None]:
         counting(RocksDbReader, "get_many", lambda rows, _: ledger.count(*many, sum(len(row or b"") for row in rows)))
         generating(node_store, "decode_rows", "copied", "into a record batch", lambda batch: batch.nbytes)
         hashing(state_column, "a referenced value")
-        counting(record_files, "_encode_file", lambda encoded, _: ledger.count("copied", "into a file's buffer", encoded[0].size))
-        hashing(record_files, "a stored file")
+        counting(record_files.FileBytes, "write", lambda size, _: _count_file(ledger, size))
         counting(FileStore, "put", lambda info, _: ledger.count("written", "to a store", info.size))
         counting(FileStore, "get", lambda data, _: ledger.count("read", "from a store", len(data)))
         counting(dataset_files.IpcBatches, "read", lambda batch, _: ledger.count("read", "mapped record batches", _used(ledger, batch)))
@@ -155,6 +154,11 @@ def _used(ledger: Ledger, batch: pa.RecordBatch) -> int:
     """Return what of a mapped batch is read: planning looks at keys and lengths alone."""
     columns = ("key", "value_length") if ledger.stage in ("structure", "boundaries") else batch.schema.names
     return sum(batch.column(name).nbytes for name in columns)
+
+
+def _count_file(ledger: Ledger, size: int) -> None:
+    ledger.count("copied", "into a file's bytes", size)
+    ledger.count("hashed", "a stored file", size)
 
 
 def _count_build(ledger: Ledger, build: Any) -> None:
