@@ -196,18 +196,19 @@ _RECORDS = NodeSource.records
 
 
 def test_what_is_damaged_or_gone_in_the_work_folder_is_made_again(tmp_path: Path) -> None:
-    """A range's note, an edge, a part."""
+    """A range's note, its charges or its index, an edge, a part."""
     context = context_file(node_a()).only((0,))
     first = direct(tmp_path, node_source(node_a(), context), context, num_parts=5)
     first.run()
     parts, statements = first.parts(), first.statements()
-    for pattern in ("published/**/state_part_000002_of_*", "work/**/edge-000003", "work/**/scanned-*.json"):
-        damaged = next(tmp_path.glob(pattern))
-        damaged.write_bytes(bytes(damaged.stat().st_size))
-    again = direct(tmp_path, node_source(node_a(), context), context, num_parts=5)
-    result = again.run()
-    assert [part.interval.part_id.idx for part in result.shards[0].parts if not part.reused] == [2]
-    assert (again.parts(), again.statements()) == (parts, statements)
+    for scanned in ("json", "charges.arrow", "index.arrow"):
+        for pattern in ("published/**/state_part_000002_of_*", "work/**/edge-000003", f"work/**/scanned-*.{scanned}"):
+            damaged = next(tmp_path.glob(pattern))
+            damaged.write_bytes(bytes(damaged.stat().st_size))
+        again = direct(tmp_path, node_source(node_a(), context), context, num_parts=5)
+        result = again.run()
+        assert [part.interval.part_id.idx for part in result.shards[0].parts if not part.reused] == [2]
+        assert (again.parts(), again.statements()) == (parts, statements)
 
 
 def test_each_way_takes_up_what_the_other_has_published(tmp_path: Path) -> None:
