@@ -26,7 +26,7 @@ from schemas.errors import (
     StateRootMismatchError,
 )
 from schemas.ids import PartId, ShardUId
-from schemas.published.delta_object import decode_delta_object
+from schemas.published.delta_object import decode_delta_object, encode_delta_object
 from schemas.published.delta_statement import BaseRange
 from tests.support.delta_epochs import DeltaEpochs
 from tests.support.records import Pairs, pairs_of
@@ -266,3 +266,30 @@ def _copy(epochs: DeltaEpochs, into: DeltaEpochs) -> None:
     source, target = open_store(epochs.store_url), open_store(into.store_url)
     for info in source.list():
         target.put(info.name, source.get(info.name, 0, 1 << 30))
+
+
+def test_a_delta_that_takes_a_parts_first_key_fails_that_part(epochs: DeltaEpochs) -> None:
+    """Edges of such ranges can't be merged: the part fails, and with it the rebuilding of whoever has no whole part."""
+    delta = epochs.delta(1, 2)
+    gone = epochs.rebuild(1, [delta], 2).target.statement.parts[2].key_begin
+    rows = {key: value for key, value in delta.rows() if key != gone} | {gone: None}
+    content = encode_delta_object([sorted(rows.items())], {})
+    rebuild = epochs.rebuild(1, [_with_object(epochs, delta, content, sealed=True)], 2)
+    failed = rebuild.build()
+    assert 2 in failed
+    assert "do not begin or end where" in failed[2].problem
+    with pytest.raises(IntegrityError, match="part"):
+        rebuild.finish({})
+
+
+def test_a_statement_of_other_parts_than_those_of_its_root_is_found_out(epochs: DeltaEpochs) -> None:
+    """The state root is right, and a digest is not: that part is not put."""
+    rebuild = epochs.rebuild(1, [epochs.delta(1, 2)], 2)
+    statement = rebuild.target.statement
+    wrong = replace(statement.parts[1], sha256="00" * 32)
+    rebuild.target = replace(rebuild.target, statement=replace(statement, parts=(statement.parts[0], wrong, *statement.parts[2:])))
+    with pytest.raises(ObjectMismatchError) as caught:
+        rebuild.run()
+    name = rebuild.target.layout.state_part(0, PartId(1, 5))
+    assert caught.value.where == name
+    assert name not in epochs.parts(2, rebuild.into_url)
