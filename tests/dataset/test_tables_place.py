@@ -34,9 +34,9 @@ from pipelines.stores.open_store import open_store
 from schemas.dataset.tables_selection import TablesSelection
 from schemas.dataset.tables_summary import TablesShard
 from schemas.errors import DatasetError, EpochNotReadyError, InvalidInputError, StoreFullError
-from schemas.ids import CryptoHash
+from schemas.ids import CryptoHash, ShardUId
 from schemas.nearcore.account import ACCOUNT_V1_BYTES
-from schemas.nearcore.epoch_context import EpochContext
+from schemas.nearcore.epoch_context import EpochContext, ShardContext
 from schemas.nearcore.trie_key import TrieKeyKind, access_key_key, account_key, contract_code_key, contract_data_key, parse_trie_key
 from tests.support.list_source import context_of, list_source
 from tests.support.records import Pairs
@@ -67,9 +67,12 @@ def pairs_of(accounts: int, changed: Sequence[int] = ()) -> Pairs:
     return sorted(records.items())
 
 
-def exported(pairs: Pairs, height: int = 7, cuts: Sequence[int] = (), chain_id: str = "test") -> tuple[EpochContext, ShardDataset]:
+def exported(
+    pairs: Pairs, height: int = 7, cuts: Sequence[int] = (), chain_id: str = "test", shard_id: int = 0
+) -> tuple[EpochContext, ShardDataset]:
     """Return a dataset in memory, of one range a cut, its root recomputed."""
-    context = replace(context_of(None), epoch_height=height, epoch_id=CryptoHash(bytes([height]) * 32), chain_id=chain_id)
+    shards = (ShardContext(ShardUId(0, shard_id), None),)
+    context = replace(context_of(None), epoch_height=height, epoch_id=CryptoHash(bytes([height]) * 32), chain_id=chain_id, shards=shards)
     source = list_source(pairs, cuts)
     (dataset,) = export_epoch(RUNNER, source, context, ExportSettings(f"memory://{uuid.uuid4().hex}"))
     return context, verify_dataset(RUNNER, KERNEL, dataset, source)
@@ -227,6 +230,28 @@ def test_an_epoch_whose_records_are_others_is_taken_out_until_it_is_finished_aga
     written(url, exported(pairs_of(5, changed=(2,))))
     assert seen == [0]
     assert open_tables(url).entry.records == 16
+
+
+def test_shards_of_an_epoch_may_come_one_by_one_and_one_may_be_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others stay; of one that was begun anew and not ended nothing is taken."""
+    url = new_url()
+    for shard_id in (0, 1, 2):
+        written(url, exported(pairs_of(5 + shard_id), shard_id=shard_id))
+    assert open_tables(url).entry.shard_ids == (0, 1, 2)
+    written(url, exported(pairs_of(5, changed=(2,))))
+    assert open_tables(url).entry.shard_ids == (0, 1, 2)
+
+    def full(*arguments: object) -> None:
+        raise StoreFullError(problem="no space is left")
+
+    monkeypatch.setattr("pipelines.dataset.tables.export_tables.finish_tables", full)
+    with pytest.raises(StoreFullError):
+        written(url, exported(pairs_of(6, changed=(3,)), shard_id=1))
+    monkeypatch.undo()
+    with pytest.raises(EpochNotReadyError, match="No epoch is finished yet"):
+        open_tables(url)
+    written(url, exported(pairs_of(7, changed=(1,)), shard_id=2))
+    assert open_tables(url).entry.shard_ids == (0, 2)
 
 
 def test_files_that_did_not_change_are_not_decoded_again(monkeypatch: pytest.MonkeyPatch) -> None:

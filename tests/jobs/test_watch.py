@@ -105,6 +105,24 @@ def test_epochs_are_published_as_they_come(tmp_path: Path) -> None:
     assert json.loads(next((to).glob("chain_id=*/latest.json")).read_text())["epoch_height"] == 6
 
 
+@pytest.mark.slow
+def test_each_epochs_tables_come_with_it(tmp_path: Path) -> None:
+    """Side by side in one place, each proved against its state roots and named by its manifest."""
+    to, tables = tmp_path / "out", tmp_path / "tables"
+    with (
+        GrowingNode(tmp_path / "node") as node,
+        watching(node.home, to, tmp_path / "work", "--in-process", "--tables", tables) as watcher,
+    ):
+        for height in HEIGHTS:
+            node.add(height)
+            watcher.event("epoch_published", epoch_height=height)
+    catalogue = json.loads((tables / "_catalogue.json").read_bytes())
+    assert [entry["epoch_height"] for entry in catalogue["epochs"]] == sorted(HEIGHTS)
+    for manifest in manifests(to).values():
+        outcome = statecast("check", manifest.parent, "--tables", tables, "--in-process", "--json")
+        assert outcome.code == 0 and outcome.document["tables"]["unproved"] == ""
+
+
 def test_a_watcher_waits_until_the_snapshot_is_complete(tmp_path: Path) -> None:
     """An epoch whose snapshot is there but not recorded by the node is seen and not begun."""
     to = tmp_path / "out"

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from pipelines.dataset.arrow_dataset import DATASET_SCHEME, ShardDataset, list_shards, select_epoch
-from pipelines.dataset.tables.decode_tables import earlier_tables, finish_tables, load_tables, plan_tables
+from pipelines.dataset.tables.decode_tables import earlier_tables, finish_tables, load_tables, plan_tables, shard_of
 from pipelines.dataset.tables.tables_place import TablesPlace
 from pipelines.dataset.verify_dataset import check_state_root, dataset_name, recompute_root
 from pipelines.execution.executor import TaskNeeds
@@ -78,7 +78,7 @@ class TablesExport:
         shard_id = dataset.summary.shard.shard_id
         left = load_tables(dataset, place.url)
         if left is not None and not _made_of(left, dataset):
-            place.withdraw(context.epoch_height)
+            place.withdraw(context.epoch_height, shard_id)
         earlier = earlier_tables(place.tables_before(context.epoch_height, shard_id))
         written = self.runner.run(
             "tables",
@@ -130,5 +130,7 @@ def require_recomputed(shards: Sequence[ShardDataset]) -> None:
 
 
 def _made_of(tables: TablesShard, dataset: ShardDataset) -> bool:
-    """Tell whether a shard's tables were made of a dataset's files."""
+    """Tell whether a shard's tables were made of a dataset's files, and say the block that it does."""
+    if tables.block != shard_of(dataset, tables.selection).block:
+        return False
     return [one.source_sha256 for one in tables.ranges] == [file.sha256 for file in dataset.summary.files]

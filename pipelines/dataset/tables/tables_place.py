@@ -24,6 +24,7 @@ from schemas.dataset.tables_summary import (
     CATALOGUE_NAME,
     LATEST_NAME,
     SQL_FOLDER,
+    TABLES_NAME,
     EpochEntry,
     ShardEntry,
     TableFile,
@@ -31,6 +32,7 @@ from schemas.dataset.tables_summary import (
     TablesEpoch,
     TablesShard,
     epoch_tables_name,
+    shard_side_folder,
 )
 from schemas.errors import DatasetError, EpochNotReadyError, InvalidInputError, ObjectNotFoundError
 from schemas.nearcore.epoch_context import EpochContext
@@ -105,8 +107,8 @@ class TablesPlace:
                 return read_shard_tables(store, entry.epoch_height, shard_id)
         return None
 
-    def withdraw(self, epoch_height: int) -> None:
-        """Take an epoch out of the catalogue: its tables are about to become others."""
+    def withdraw(self, epoch_height: int, shard_id: int) -> None:
+        """Take an epoch out of the catalogue: the tables of a shard are about to become others. Those of its other shards stay."""
         store = open_store(self.url)
 
         def without(info: ObjectInfo | None) -> tuple[bytes | None, None]:
@@ -117,7 +119,7 @@ class TablesPlace:
 
         swapped(store, CATALOGUE_NAME, without)
         _follow(store)
-        store.delete(epoch_tables_name(epoch_height))
+        store.delete(f"{shard_side_folder(epoch_height, shard_id)}/{TABLES_NAME}")
 
     def finish(self, context: EpochContext, shards: Sequence[TablesShard]) -> EpochEntry:
         """Enter an epoch in the catalogue, with its shards that earlier runs made; what follows the catalogue is made anew.
@@ -137,7 +139,12 @@ class TablesPlace:
 
         def listed(info: ObjectInfo | None) -> tuple[bytes | None, None]:
             earlier = None if info is None else _read_epoch(store, context.epoch_height)
-            entries = {entry.shard_uid.shard_id: entry for entry in (() if earlier is None else earlier.shards)} | own
+            others = () if earlier is None else earlier.shards
+            entries = {
+                entry.shard_uid.shard_id: entry
+                for entry in others
+                if entry.shard_uid.shard_id not in own and _is_as_it_was(store, context, entry)
+            } | own
             known = set() if layout is None else set(layout.shard_ids)
             missing = tuple(sorted(known - set(entries)))
             epoch = TablesEpoch(
@@ -320,6 +327,12 @@ def _follow(store: Store) -> None:
 
     for file in _SQL:
         swapped(store, f"{SQL_FOLDER}/{file}", partial(views, file))
+
+
+def _is_as_it_was(store: Store, context: EpochContext, entry: ShardEntry) -> bool:
+    """Tell whether a shard's tables are those that an epoch's summary names; not where a run began others and did not end."""
+    shard = read_shard_tables(store, context.epoch_height, entry.shard_uid.shard_id)
+    return shard is not None and ShardEntry.of(shard) == entry
 
 
 def _get(store: Store, name: str) -> bytes | None:

@@ -126,8 +126,7 @@ def verify_tables(runner: StageRunner, kernel: Kernel, url: str, shard: TablesSh
     """
     hashed = gives_state_root(shard)
     tasks = _tasks(kernel, url, shard, hashed)
-    amount = lambda read: Amount(records=read.records, size=read.size)  # noqa: E731
-    read = runner.run("check tables", str(shard.shard_uid), tasks, TaskNeeds(VERIFY_TABLES_TASK_MEMORY_BYTES), amount)
+    read = runner.run("check tables", str(shard.shard_uid), tasks, TaskNeeds(VERIFY_TABLES_TASK_MEMORY_BYTES), _amount)
     wrong = tuple(found for one in read for found in one.wrong)
     state_root = None
     if hashed and not wrong:
@@ -136,6 +135,10 @@ def verify_tables(runner: StageRunner, kernel: Kernel, url: str, shard: TablesSh
     return VerifiedTables(
         wrong, state_root, sum(one.files for one in read), sum(one.records for one in read), sum(one.size for one in read)
     )
+
+
+def _amount(read: ReadTables) -> Amount:
+    return Amount(records=read.records, size=read.size)
 
 
 def _tasks(kernel: Kernel, url: str, shard: TablesShard, hashed: bool) -> list[ReadTablesTask]:
