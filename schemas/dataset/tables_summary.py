@@ -561,7 +561,11 @@ def written_from_bytes(data: bytes, fingerprint: str, where: str) -> tuple[Table
 
 
 def _parse(data: bytes, where: str) -> dict[str, Any]:
-    document = parse_summary(data, where)
+    try:
+        document = parse_summary(data, where)
+    except DatasetError as error:
+        remedy = "Delete it and write the tables again: files that are whole are not made anew."
+        raise DatasetError(problem=error.problem, where=where, remedy=remedy) from None
     if document.get("format") != TABLES_FORMAT:
         raise DatasetError(
             problem=f"these are not tables of format {TABLES_FORMAT}",

@@ -384,6 +384,22 @@ def test_a_file_with_a_key_that_does_not_decode_does_not_claim_to_be_sorted_by_a
     assert pc.equal(pc.sort_indices(table, sort_keys=[("key", "ascending")]), pa.array(range(5), pa.uint64())).to_pylist() == [True] * 5
 
 
+def test_a_damaged_catalogue_is_made_again_by_a_rerun() -> None:
+    """As its error says; the files stay as they are."""
+    url = new_url()
+    epoch = exported(pairs_of(5), cuts=(5,))
+    written(url, epoch)
+    before, store = objects(url), open_store(url)
+    store.put("_catalogue.json", b"{")
+    with pytest.raises(DatasetError, match=r"is not JSON.*Delete it and write the tables again"):
+        open_tables(url)
+    with pytest.raises(DatasetError, match="is not JSON"):
+        written(url, epoch)
+    store.delete("_catalogue.json")
+    written(url, epoch)
+    assert objects(url) == before
+
+
 def test_nothing_but_parquet_lies_under_names_that_readers_take(tmp_path: Path) -> None:
     """Side files begin with an underscore."""
     url = str(tmp_path)
