@@ -24,6 +24,12 @@ from schemas.published.object_layout import part_file_name, shard_folder_name
 READS_MAX: Final = 8
 """Times that a piece is read and found not to be on the disk yet, although the library said so, before that is an error."""
 
+LIES_MAX: Final = 100
+"""Times that pieces of peers may stop a torrent, and it goes on; an honest one sends pieces between them."""
+
+_INCONSISTENT_HASHES: Final = 217
+"""Source: libtorrent 2.1, error_code.hpp (`torrent_inconsistent_hashes`)."""
+
 _WANTED, _UNWANTED = 4, 0
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -49,6 +55,7 @@ class Download:
         self._finished: set[int] = set()
         self._flushing: set[int] | None = None
         self._failed_reads: Counter[int] = Counter()
+        self._lies_left = LIES_MAX
         self._error: StatecastError | None = None
 
     def join(self, session: Any, folder: Path, web_seeds: Sequence[str], trackers: Sequence[str]) -> None:
@@ -103,6 +110,11 @@ class Download:
                 self._flushing = None
             elif isinstance(alert, lt.metadata_received_alert):
                 self._take_metadata()
+            elif isinstance(alert, lt.torrent_error_alert) and _is_of_peers(alert.error) and self._lies_left > 0:
+                # The library stops the torrent. Whoever sent it is found out by itself; the honest go on.
+                self._lies_left -= 1
+                self._handle.clear_error()
+                self._handle.resume()
             elif isinstance(alert, (lt.file_error_alert, lt.torrent_error_alert)):
                 self._error = _disk_error(alert.error, self.where)
         if self._flushing is None and self._finished:
@@ -155,6 +167,11 @@ class Download:
             return
         self._handle.prioritize_pieces([_UNWANTED] * self.torrent.num_pieces)
         self._handle.unset_flags(self._lt.torrent_flags.upload_mode)
+
+
+def _is_of_peers(error: Any) -> bool:
+    """Tell whether an error is of what peers sent: without a torrent file its hashes come from them as well, and a wrong piece contradicts them."""
+    return error.value() == _INCONSISTENT_HASHES and error.category().name() == "libtorrent"
 
 
 def _disk_error(error: Any, where: str) -> StoreError:

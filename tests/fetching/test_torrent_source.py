@@ -20,7 +20,7 @@ from pipelines.fetching.torrent_source import TorrentSettings, TorrentSource, ma
 from schemas.address import Address
 from schemas.errors import FetchError, InvalidInputError, ObjectNotFoundError, TransientStoreError
 from schemas.ids import PartId
-from tests.support.hostile_peer import hostile_peers
+from tests.support.hostile_peer import PEER_KINDS, hostile_peers
 from tests.support.json_process import WAIT_S, JsonProcess, running_client, running_mirror
 from tests.support.random_epochs import PART_SIZES, RandomEpoch, publish_random_epoch
 
@@ -102,9 +102,19 @@ def test_parts_come_from_a_peer(tmp_path: Path, epoch: RandomEpoch, peer: Addres
 
 
 @pytest.mark.slow
-def test_peers_that_lie_or_flood_keep_no_part_from_coming(tmp_path: Path, epoch: RandomEpoch, peer: Address) -> None:
-    """Wrong pieces, wrong metadata, floods: the one honest peer's bytes come, in bounded memory."""
-    with hostile_peers() as hostile, source_over(epoch, tmp_path, peers=(*hostile, peer)) as source:
+@pytest.mark.parametrize("with_torrent_file", [True, False])
+def test_peers_that_lie_or_flood_keep_no_part_from_coming(
+    tmp_path: Path, epoch: RandomEpoch, peer: Address, with_torrent_file: bool
+) -> None:
+    """Wrong pieces, wrong metadata, floods: the one honest peer's bytes come, in bounded memory.
+
+    Without a torrent file a wrong piece contradicts the hashes that peers sent, which stops the library's torrent: it goes on.
+    """
+    hostile_kinds = (*PEER_KINDS, "wrong-pieces", "wrong-pieces")
+    with (
+        hostile_peers(hostile_kinds) as hostile,
+        source_over(epoch, tmp_path, with_torrent_file=with_torrent_file, peers=(*hostile, peer)) as source,
+    ):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for part_id in range(NUM_PARTS):
             assert _read_again(source, wanted(epoch, part_id)) == part(epoch, part_id)
