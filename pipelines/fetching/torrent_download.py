@@ -171,7 +171,7 @@ class Download:
 
 def _is_of_peers(error: Any) -> bool:
     """Tell whether an error is of what peers sent: without a torrent file its hashes come from them as well, and a wrong piece contradicts them."""
-    return error.value() == _INCONSISTENT_HASHES and error.category().name() == "libtorrent"
+    return bool(error.value() == _INCONSISTENT_HASHES and error.category().name() == "libtorrent")
 
 
 def _disk_error(error: Any, where: str) -> StoreError:
