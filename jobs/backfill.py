@@ -21,6 +21,9 @@ from pipelines.dataset.arrow_dataset import DATASET_SCHEME, ShardDataset, list_s
 from pipelines.execution.executor import Executor
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import Progress, SilentProgress
+from pipelines.execution.stage_runner import StageRunner
+from pipelines.keeping.collect_epochs import collect_epochs
+from pipelines.keeping.retention import NEVER_S
 from pipelines.kernel.choice import choose_kernel
 from pipelines.near.node.read_limit import give_node_the_disk
 from pipelines.near.trie.trie_walk_source import StateWalk
@@ -32,8 +35,10 @@ from pipelines.producing.epoch_input import EpochInput
 from pipelines.producing.preflight.look import RunPlace
 from pipelines.producing.produce_epoch import ProductionSettings
 from pipelines.producing.publish.signing import Signer
+from pipelines.producing.rebuild.rebuilt_epoch import EpochRebuild
 from pipelines.stores.held_work_folder import held_work_folder, remove_dead_scratch
 from schemas.errors import InvalidInputError, PartialResultError, StatecastError
+from schemas.published.catalogue import EPOCHS_MAX
 from schemas.shown_text import shown_url
 
 
@@ -48,6 +53,16 @@ def backfill(
     ] = None,
     shard_id: ShardIds = None,
     rpc: RpcOptions,
+    full_every: Annotated[
+        int | None,
+        typer.Option(
+            "--full-every",
+            min=1,
+            help="In the end keep whole parts of epochs whose height is a multiple of this alone, and of the newest, as gc --full-every does; needs "
+            "--deltas. Default: whole parts of all.",
+            show_default=False,
+        ),
+    ] = None,
     parallel: Annotated[int, typer.Option("--parallel", min=1, max=PARALLEL_MAX, help="Epochs that are worked on at once.")] = 1,
     roll_forward: Annotated[
         bool,
@@ -79,6 +94,12 @@ def backfill(
 
     Example: `statecast backfill --node-home /archival --epochs 2900..2950 --to gs://bucket/prefix --parallel 4 --plan`
     """
+    if full_every is not None and publish.deltas is None:
+        raise InvalidInputError(
+            problem="--full-every needs --deltas",
+            where=f"--full-every {full_every}",
+            remedy=f"Add --deltas {full_every}: without deltas nothing leads from a whole epoch to the others.",
+        )
     heights = parse_epoch_range(epochs)
     chosen_kernel = choose_kernel(run.kernel)
     limit = run.read_limit_each(read_limit)
@@ -137,6 +158,18 @@ def backfill(
         with held_work_folder(work_url, alone=False):
             remove_dead_scratch(dataset_url(dataset) or ProductionSettings.in_folder(work_url).export.dataset_url)
             steps = assembled(executor, progress).run()
+            if full_every is not None:
+                rebuild = EpochRebuild(StageRunner(executor, progress), chosen_kernel, publish.to)
+                for chain_id in sorted({epoch.context.chain_id for epoch in wanted if epoch.context is not None}):
+                    collect_epochs(
+                        publish.to,
+                        chain_id,
+                        keep_epochs=EPOCHS_MAX,
+                        orphans_after_s=NEVER_S,
+                        full_every=full_every,
+                        prove=rebuild.why_not,
+                        on_note=progress.note,
+                    )
     _print_result(steps, as_json)
     if any(step.state is not StepState.PUBLISHED for step in steps):
         raise typer.Exit(PartialResultError.exit_code)

@@ -123,6 +123,10 @@ class EpochTarget(Protocol):
         """Return the earlier revisions of the manifest that it keeps beside the newest, and lacks."""
         ...
 
+    def lacks_tables_statement(self, epoch: BelievedEpoch) -> bool:
+        """Whether the manifest names a statement of tables, and the target keeps such and lacks it; raises StoreError."""
+        ...
+
     def missing_deltas(self, epoch: BelievedEpoch) -> Sequence[ManifestDelta]:
         """Return the deltas that the manifest lists, where the target keeps them, and of which it lacks something."""
         ...

@@ -53,9 +53,10 @@ from schemas.errors import (
     ObjectNotFoundError,
     SourceError,
 )
-from schemas.published.dsse import ENVELOPE_BYTES_MAX
+from schemas.published.catalogue import CATALOGUE_BYTES_MAX, Catalogue
+from schemas.published.dsse import ENVELOPE_BYTES_MAX, parse_envelope
 from schemas.published.latest_pointer import LatestPointer
-from schemas.published.object_layout import EpochLayout
+from schemas.published.object_layout import EpochLayout, catalogue_name
 
 
 @dataclass(slots=True)
@@ -154,6 +155,7 @@ class EpochFetch:
             stack.callback(verifier.close)
             shards = self._fetch_parts(epoch, target, verifier, keep_others=keep_others)
             self._bring_torrents(epoch, target)
+            self._bring_tables_statement(epoch, target)
             self._bring_revisions(epoch, target)
             target.publish(epoch)
             target.point_at(epoch, lambda there: self._is_newer(there, epoch, is_latest=is_latest), self._sources.warn)
@@ -217,18 +219,36 @@ class EpochFetch:
         for shard, way in self._ways(epoch, missing):
             self._rebuild(shard, way, target, fetch, done)
         in_place = {part.object_name for part in done.parts}
-        fetch.run([part for part in missing if part.object_name not in in_place], done.parts)
+        try:
+            fetch.run([part for part in missing if part.object_name not in in_place], done.parts)
+        except FetchError as error:
+            if settings.rebuilder is None and self._is_thin(epoch.layout):
+                raise error.at(
+                    error.where, "Its parts are kept as deltas alone: give --base, an earlier epoch or the bucket itself."
+                ) from None
+            raise
         made = {part.object_name for part in done.rebuilt}
         return tuple(FetchShard.of(shard, here, made, done.ways.get(shard.shard_id)) for shard in epoch.shards)
+
+    def _is_thin(self, layout: EpochLayout) -> bool:
+        """Tell whether by the sources' catalogue an epoch's parts are only had by deltas. Where it is wrong, that costs bytes alone."""
+        name = catalogue_name(layout.chain_id)
+        try:
+            _, catalogue = self._sources.reader.read_judged(name, CATALOGUE_BYTES_MAX, lambda data: Catalogue.parse(data, name))
+        except FetchError:
+            return False
+        entry = catalogue.find(layout)
+        return entry is not None and bool(entry.steps)
 
     def _ways(self, epoch: BelievedEpoch, missing: Sequence[FetchPart]) -> Iterator[tuple[WantedShard, RebuildWay]]:
         """Yield the shards whose missing parts are had for fewer bytes by rebuilding them."""
         rebuilder = self.settings.rebuilder
+        is_thin = rebuilder is not None and bool(missing) and self._is_thin(epoch.layout)
         for shard in epoch.shards if rebuilder is not None else ():
             parts = tuple(part for part in missing if part.shard_id == shard.shard_id)
             if not parts:
                 continue
-            wanted = WantedShard(epoch.layout, epoch.manifest.manifest, shard.statement.statement, parts)
+            wanted = WantedShard(epoch.layout, epoch.manifest.manifest, shard.statement.statement, parts, is_thin)
             assert rebuilder is not None
             way, problem = rebuilder.find_way(wanted, self._sources.reader)
             if way is not None:
@@ -340,6 +360,25 @@ class EpochFetch:
                 target.write(name, envelope.to_bytes())
                 facts = {"shard_id": listed.shard_id, "base_epoch_height": listed.base_epoch_height}
                 self.watcher.event("delta", {**facts, "objects": listed.objects, "bytes": listed.size})
+
+    def _bring_tables_statement(self, epoch: BelievedEpoch, target: EpochTarget) -> None:
+        """Put the statement of the epoch's tables in place, where the target keeps it; the tables stay where they are. A fault is a warning."""
+        named = epoch.manifest.manifest.tables
+        if named is None or not target.lacks_tables_statement(epoch):
+            return
+        name = epoch.layout.tables_statement
+
+        def judge(data: bytes) -> bytes:
+            if parse_envelope(data, name).payload_sha256 != named.statement_sha256:
+                raise ManifestError(problem="it is not the tables statement that the manifest names by its sha256", where=name)
+            return data
+
+        try:
+            _, data = self._sources.reader.read_judged(name, ENVELOPE_BYTES_MAX, judge)
+        except FetchError as error:
+            self._sources.warn(f"the statement of the epoch's tables is left out: {error.problem}")
+        else:
+            target.write(name, data)
 
     def _bring_revisions(self, epoch: BelievedEpoch, target: EpochTarget) -> None:
         """Put earlier revisions of the manifest in place, where the target keeps them; nothing rests on them, so a fault is a warning."""

@@ -123,6 +123,10 @@ class FetchFolder:
         """See `EpochTarget.missing_revisions`: the newest is enough."""
         return ()
 
+    def lacks_tables_statement(self, epoch: BelievedEpoch) -> bool:
+        """See `EpochTarget.lacks_tables_statement`: tables are read where they are."""
+        return False
+
     def missing_deltas(self, epoch: BelievedEpoch) -> Sequence[ManifestDelta]:
         """See `EpochTarget.missing_deltas`: whole parts are what a folder is for."""
         return ()

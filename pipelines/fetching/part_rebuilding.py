@@ -6,6 +6,7 @@ deltas, and lands what comes back. Nothing of it is believed: a part that is reb
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +29,13 @@ class WantedShard:
     statement: ShardStatement
     missing: tuple[FetchPart, ...]
     """Ascending; at least one."""
+    is_thin: bool = False
+    """By the sources' catalogue the parts are not there whole."""
 
     @property
     def missing_size(self) -> int:
-        """Stored bytes of the missing parts: what they cost whole."""
-        return sum(part.size for part in self.missing)
+        """Stored bytes of the missing parts: what they cost whole; more than anything where they can't be had so."""
+        return sys.maxsize if self.is_thin else sum(part.size for part in self.missing)
 
 
 @dataclass(frozen=True, slots=True)

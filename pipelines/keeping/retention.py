@@ -26,6 +26,10 @@ KEEP_DAYS_MAX: Final = 36_500
 """Longest age that can be asked for: times of day end not far beyond."""
 
 
+NEVER_S: Final = KEEP_DAYS_MAX * SECONDS_A_DAY
+"""An age that nothing reaches."""
+
+
 class Verdict(StrEnum):
     """What is to be done about an epoch."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -50,8 +50,9 @@ class DestinationRebuilder:
             store = open_store(self.store_url)
             thin = thin_epochs(store, layout.chain_id)
             lower = [one for one in published_layouts(store, layout.chain_id) if one.epoch_height < layout.epoch_height and one not in thin]
-            states = published_states(store, lower[-BASES_MAX:], self.kernel.name)
-            self._rebuilders[layout] = BaseRebuilder(self.store_url, self.runner, self.kernel, states=tuple(states))
+            # What counts is what the sources send: the destination is chosen to be near.
+            states = tuple(replace(one, remote_size=0) for one in published_states(store, lower[-BASES_MAX:], self.kernel.name))
+            self._rebuilders[layout] = BaseRebuilder(self.store_url, self.runner, self.kernel, states=states)
         return self._rebuilders[layout]
 
     def _with_destination(self, reader: DocumentReader) -> DocumentReader:

@@ -182,7 +182,7 @@ class StoreTarget:
         parsed = parse_object_name(name)
         if parsed is not None and parsed.kind is ObjectKind.SHARD_STATEMENT:
             self._statements[name] = data
-        elif parsed is not None and parsed.kind is ObjectKind.DELTA_STATEMENT:
+        elif parsed is not None and parsed.kind in (ObjectKind.DELTA_STATEMENT, ObjectKind.TABLES_STATEMENT):
             self._put_signed(name, parse_envelope(data, name))
         elif parsed is not None and parsed.kind is ObjectKind.MANIFEST_REVISION:
             self._store.put(name, data, create_only=True)
@@ -200,6 +200,12 @@ class StoreTarget:
             for revision in range(max(1, newest - REVISIONS_KEPT_MAX), newest)
             if epoch.layout.manifest_revision(revision) not in self._infos
         ]
+
+    def lacks_tables_statement(self, epoch: BelievedEpoch) -> bool:
+        """See `EpochTarget.lacks_tables_statement`."""
+        named = epoch.manifest.manifest.tables
+        found = None if named is None else self._envelope(epoch.layout.tables_statement)
+        return named is not None and (found is None or found.payload_sha256 != named.statement_sha256)
 
     def missing_deltas(self, epoch: BelievedEpoch) -> Sequence[ManifestDelta]:
         """See `EpochTarget.missing_deltas`: by names and sizes."""
@@ -265,6 +271,8 @@ class StoreTarget:
         ):
             return False
         if layout.manifest_revision(ours.manifest.revision) not in self._infos or self.missing_deltas(epoch):
+            return False
+        if self.lacks_tables_statement(epoch):
             return False
         if not all(map(self.has, epoch.parts)):
             return False

@@ -309,3 +309,22 @@ def test_a_killed_backfill_goes_on_where_it_was(tmp_path: Path, moment: str) -> 
     assert_as_dumped(tmp_path / "out")
     left = [path.name for path in (tmp_path / "out-work").rglob("*") if path.is_file() and ".statecast-tmp" not in path.parts]
     assert left == ["backfill.json"]
+
+
+def test_an_archive_keeps_whole_parts_sparsely_and_a_rerun_makes_nothing(tmp_path: Path) -> None:
+    """Deltas lead to the others; without deltas that is refused at once."""
+    call = (
+        *("backfill", "--node-home", localnet_home(), "--epochs", "4..6", "--to", tmp_path / "out", "--signing-key", signing_key()),
+        *("--work", f"file://{tmp_path / 'work'}", "--full-every", 2, "--in-process", "--json"),
+    )  # fmt: skip
+    refused = statecast(*call)
+    assert refused.code == 2 and "--deltas" in refused.stderr
+    made = statecast(*call, "--deltas", 2)
+    assert made.code == 0, made.stderr
+
+    def heights() -> set[str]:
+        return {path.parts[-4] for path in (tmp_path / "out").rglob("state_part_*")}
+
+    assert heights() == {"epoch_height=4", "epoch_height=6"}
+    assert statecast(*call, "--deltas", 2).code == 0
+    assert heights() == {"epoch_height=4", "epoch_height=6"}

@@ -243,7 +243,8 @@ def test_a_ladder_is_kept_looked_at_checked_and_fetched(tmp_path: Path) -> None:
     checked = statecast("check", five, "--trust-key", public_key(), "--in-process")
     assert checked.code == 0, checked.stderr
     fetch = ("fetch", five, "--into", tmp_path / "into", "--trust-key", public_key(), "--verify-workers", 1, "--no-lease")
-    assert statecast(*fetch).code == 31
+    without = statecast(*fetch)
+    assert without.code == 31 and "give --base" in without.stderr
     fetched = statecast(*fetch, "--base", bucket)
     assert fetched.code == 0, fetched.stderr
     published = next(published_ladder().glob("chain_id=*/epoch_height=5/epoch_id=*"))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from pipelines.fetching.fetch_epoch import EpochFetch
+from pipelines.keeping.collect_epochs import collect_epochs
+from pipelines.kernel.choice import choose_kernel
 from pipelines.mirroring.store_target import MirrorState
+from pipelines.producing.rebuild.fetched_rebuild import BaseRebuilder
+from pipelines.producing.rebuild.rebuilt_epoch import EpochRebuild
 from pipelines.stores.open_store import open_store
 from schemas.ids import PartId
 from tests.support.delta_epochs import DeltaEpochs
@@ -16,6 +22,7 @@ from tests.support.fetches import Recorder
 from tests.support.mirrors import contents, mirror, mirror_settings
 from tests.support.productions import inject, new_store_url
 from tests.support.records import Pairs
+from tests.support.stored_epochs import CHAIN_ID
 
 NUM_PARTS = 3
 
@@ -168,3 +175,33 @@ def test_twenty_kills_on_the_way_leave_the_same(source: DeltaEpochs, tmp_path: P
                 assert all(found.get(name) == data for name, data in wanted.items() if name.startswith(f"{folder}/"))
     assert kills >= 20
     assert contents(destination) == wanted
+
+
+def test_a_ladder_is_mirrored_by_whoever_has_its_whole_epochs(tmp_path: Path) -> None:
+    """Of an epoch whose parts the source let go the destination gets them rebuilt."""
+    epochs, destination = DeltaEpochs(), new_store_url()
+    for height in (1, 2, 3):
+        epochs.publish(height, pairs_of(height), NUM_PARTS)
+    epochs.make_delta(1, 2)
+    wanted = epochs.parts(2)
+    rebuild = EpochRebuild(epochs.runner, choose_kernel("auto"), epochs.store_url)
+    collect_epochs(epochs.store_url, CHAIN_ID, 3, full_every=3, prove=rebuild.why_not)
+    assert epochs.parts(1) and epochs.parts(3) and not epochs.parts(2)
+    outcomes = mirror(mirror_settings(epochs.store_url, destination, "1..3", tmp_path / "work"), rebuilds=True)
+    assert [(outcome.parts_copied, outcome.parts_rebuilt) for outcome in outcomes] == [(NUM_PARTS, 0), (0, NUM_PARTS), (NUM_PARTS, 0)]
+    assert epochs.parts(2, destination) == wanted
+
+
+def test_an_epoch_of_a_ladder_is_fetched_out_of_its_own_bucket(tmp_path: Path) -> None:
+    """Though that moves more bytes than its parts have: they are not there."""
+    epochs, into = DeltaEpochs(), tmp_path / "into"
+    for height in (1, 2, 3):
+        epochs.publish(height, pairs_of(height), NUM_PARTS)
+    epochs.make_delta(1, 2)
+    wanted = epochs.parts(2)
+    rebuild = EpochRebuild(epochs.runner, choose_kernel("auto"), epochs.store_url)
+    collect_epochs(epochs.store_url, CHAIN_ID, 3, full_every=3, prove=rebuild.why_not)
+    settings = mirror_settings(epochs.store_url, "", "2", into).fetch
+    rebuilder = BaseRebuilder(epochs.store_url, epochs.runner, choose_kernel("auto"))
+    EpochFetch(replace(settings, epoch="2", rebuilder=rebuilder), Recorder()).run()
+    assert epochs.parts(2, str(into)) == wanted

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import zstandard
 
-from pipelines.bucket.chain_catalogue import record_published
+from pipelines.bucket.chain_catalogue import record_published, steps_to
 from pipelines.bucket.published_epoch import (
     StoredManifest,
     read_manifest,
@@ -114,10 +114,11 @@ class EpochPublisher:
             listed = stored.manifest.shard(shard.shard_id)
             if listed is None or shard.state_root is None or len(listed.parts) != listed.num_parts:
                 return None
-            objects = [(layout.state_part(shard.shard_id, PartId(part.part_id, listed.num_parts)), part.size) for part in listed.parts]
-            if listed.header is not None:
-                objects.append((layout.state_header(shard.shard_id), listed.header.size))
-            if any(sizes.get(name) != size for name, size in objects):
+            if listed.header is not None and sizes.get(layout.state_header(shard.shard_id)) != listed.header.size:
+                return None
+            parts = ((layout.state_part(shard.shard_id, PartId(part.part_id, listed.num_parts)), part.size) for part in listed.parts)
+            # Parts that a collection let go, since they can be rebuilt, are not missing.
+            if any(sizes.get(name) != size for name, size in parts) and not steps_to(store, layout):
                 return None
             if listed.torrent is not None and layout.torrent(shard.shard_id) not in sizes:
                 return None
