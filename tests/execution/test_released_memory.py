@@ -82,6 +82,7 @@ def test_a_stage_finds_no_more_memory_taken_than_the_first_did() -> None:
     assert max(later) - first < LEFT_BYTES_MAX
 
 
+@pytest.mark.slow
 def test_a_stages_next_task_finds_what_the_one_before_freed() -> None:
     """It takes the same again, and to get it again from the system costs time; and else the other tests would show nothing."""
     first, second = _in_new_process(_bytes_in_one_stage)

@@ -77,6 +77,7 @@ def test_twenty_kills_leave_nothing_wrong(tmp_path: Path) -> None:
     kill_and_finish(tmp_path / "into", tmp_path / "log", kills=20, seed=2)
 
 
+@pytest.mark.slow
 def test_verifying_processes_end_with_a_killed_fetch(tmp_path: Path) -> None:
     """They get no signal; they poll."""
     with fault_server(published_parts(), tmp_path / "log") as server:
@@ -102,6 +103,7 @@ def is_verifying(process: psutil.Process) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_a_store_error_and_a_rerun_ends_well(tmp_path: Path) -> None:
     """On a file system of its own: nothing unverified has a final name, and with more space the fetch goes on."""
     into, out = tmp_path / "into", tmp_path / "out"

@@ -104,6 +104,7 @@ def test_an_epoch_on_s3(s3: str) -> None:
     assert not any(key.encode() in data for data in objects_at(f"{s3}/node-a").values() for key in (ACCESS_KEY, SECRET_KEY))
 
 
+@pytest.mark.slow
 def test_a_part_that_looks_like_a_multipart_boundary(s3: str, tmp_path: Path) -> None:
     """It is stored as it is."""
     check_boundary_bytes(f"{s3}/boundary", tmp_path)

@@ -138,6 +138,7 @@ def check_killed_workers(to: Path, kills: int, seed: int) -> int:
     return len(killed)
 
 
+@pytest.mark.slow
 def test_workers_that_are_killed_change_nothing(tmp_path: Path) -> None:
     """SIGKILL to workers in the middle of their tasks, in as many productions as it takes to meet one."""
     killed, runs = 0, 0

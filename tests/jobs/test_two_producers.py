@@ -11,7 +11,7 @@ from tests.support.nodes import node_a
 from tests.support.published import public_key, published_node_a, signing_key
 
 
-@pytest.mark.parametrize("levels", [(1, 1), (1, 9)], ids=["same bytes", "other bytes"])
+@pytest.mark.parametrize("levels", [pytest.param((1, 1), id="same bytes", marks=pytest.mark.slow), pytest.param((1, 9), id="other bytes")])
 def test_two_producers_at_once_agree(tmp_path: Path, levels: tuple[int, int]) -> None:
     """Both end well, also when their compression differs: one manifest that lists what is there, both signatures, no evidence."""
     home, to = node_a(), tmp_path / "out"

@@ -203,6 +203,7 @@ def test_every_epoch_is_published_once_across_many_kills(tmp_path: Path) -> None
         kill_and_rerun(folder, moments, kills=9, longest_s=4.0)
 
 
+@pytest.mark.slow
 def test_a_second_watcher_waits_and_takes_over(tmp_path: Path) -> None:
     """Two watchers of one bucket: the first publishes, and when it is killed the second goes on."""
     to = tmp_path / "out"
@@ -257,6 +258,7 @@ def test_watchers_of_other_shards_or_nodes_have_other_folders(tmp_path: Path, mo
     assert node == default_work_folder("out", "watch", "/a")
 
 
+@pytest.mark.slow
 def test_the_node_may_go_and_come_back(tmp_path: Path) -> None:
     """A database that is gone is reported once, not at each poll; the next epoch after its return is published."""
     to = tmp_path / "out"
@@ -369,6 +371,7 @@ def test_health_and_metrics_say_how_it_stands(tmp_path: Path) -> None:
     assert began < values["statecast_last_poll_timestamp_seconds"] < time.time()
 
 
+@pytest.mark.slow
 def test_old_epochs_are_deleted(tmp_path: Path) -> None:
     """After each epoch no more are kept than was said."""
     to = tmp_path / "out"
