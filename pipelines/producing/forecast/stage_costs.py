@@ -29,11 +29,11 @@ class StageCosts:
     boundary_nodes_s: float = 0.02
     """Core seconds a boundary: its path and left siblings read from the State column."""
 
-    scan_s: float = 2.8
+    scan_s: float = 2.3
     """Core seconds a GiB of memory usage to read keys and lengths from the node and compute their structure, where no dataset is written."""
-    read_s: float = 2.1
+    read_s: float = 2.6
     """Core seconds a GiB to read the parts' records and values from the node."""
-    hash_s: float = 1.35
+    hash_s: float = 1.4
     """Core seconds a GiB to hash the parts for their edges alone."""
 
     dataset_ratio: float = 0.69
