@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -33,7 +33,7 @@ from pipelines.stores.upload_limit import keep_upload_limit
 from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.policy import TrustPolicy
 from pipelines.trust.signatures import verified_signers
-from schemas.errors import ManifestError, ObjectMismatchError, ObjectNotFoundError
+from schemas.errors import ManifestError, ObjectExistsError, ObjectMismatchError, ObjectNotFoundError
 from schemas.published.dsse import ENVELOPE_BYTES_MAX, SIGNATURES_MAX, Envelope, parse_envelope
 from schemas.published.latest_pointer import LatestPointer
 from schemas.published.manifest import Manifest
@@ -185,7 +185,9 @@ class StoreTarget:
         elif parsed is not None and parsed.kind in (ObjectKind.DELTA_STATEMENT, ObjectKind.TABLES_STATEMENT):
             self._put_signed(name, parse_envelope(data, name))
         elif parsed is not None and parsed.kind is ObjectKind.MANIFEST_REVISION:
-            self._store.put(name, data, create_only=True)
+            # Another writer may have been faster; a revision never changes.
+            with suppress(ObjectExistsError):
+                self._store.put(name, data, create_only=True)
         else:
             self._put(name, data, hashlib.sha256(data).hexdigest())
 
@@ -387,8 +389,10 @@ class StoreTarget:
         name = epoch.layout.manifest_revision(revision)
         there = read_manifest_revision(self._store, epoch.layout, revision)
         if there is None:
-            self._store.put(name, ours.to_bytes(), create_only=True)
-        elif there.envelope.payload_sha256 != ours.payload_sha256:
+            with suppress(ObjectExistsError):
+                self._store.put(name, ours.to_bytes(), create_only=True)
+            there = read_manifest_revision(self._store, epoch.layout, revision)
+        if there is None or there.envelope.payload_sha256 != ours.payload_sha256:
             raise ManifestError(
                 problem=f"there is another manifest of revision {revision} at the destination",
                 where=f"{self._store.url}/{name}",

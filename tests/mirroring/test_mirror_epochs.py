@@ -257,6 +257,33 @@ def test_a_later_revision_at_the_destination_stays(work: Path) -> None:
     assert contents(destination) == before
 
 
+def test_a_later_revision_that_comes_up_meanwhile_stays(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A producer at the destination that takes no notice of claims is not set back either."""
+    source, destination = new_store_url(), new_store_url()
+    publish_epoch(source, 1, complete=False)
+    copied: dict[str, bytes] = {}
+
+    def publish() -> None:
+        open_store(destination).put(epoch_layout(1).manifest, stored_bytes(open_store(source), epoch_layout(1).manifest))
+        publish_epoch(destination, 1)
+        copied.update(contents(destination))
+
+    inject(monkeypatch, destination, meanwhile("info", epoch_layout(1).manifest, publish))
+    mirror(mirror_settings(source, destination, "1", work))
+    assert contents(destination)[epoch_layout(1).manifest] == copied[epoch_layout(1).manifest]
+
+
+def test_a_revision_of_somebody_else_that_comes_up_meanwhile_is_no_fault_of_the_store(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is another publication, and nothing of it is written over."""
+    source, destination = store_with(1), new_store_url()
+    theirs = store_with(2)
+    other = stored_bytes(open_store(theirs), epoch_layout(2).manifest)
+    name = epoch_layout(1).manifest_revision(1)
+    inject(monkeypatch, destination, meanwhile("put", name, lambda: open_store(destination).put(name, other)))
+    assert isinstance(failure(mirror(mirror_settings(source, destination, "1", work))), ManifestError)
+    assert not visible(destination) and contents(destination)[name] == other
+
+
 def test_another_publication_of_the_epoch_is_not_written_over(work: Path) -> None:
     """Its readers rely on it."""
     source, destination = store_with(1), new_store_url()
