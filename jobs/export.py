@@ -22,7 +22,7 @@ from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.producing.shared_folders import require_shared
 from pipelines.stores.held_work_folder import remove_dead_scratch, scratch_folder
-from pipelines.stores.read_only import check_readable_again
+from pipelines.stores.read_only import check_destination, check_readable_again
 from schemas.errors import InvalidInputError
 from schemas.published.object_layout import EpochLayout
 
@@ -49,6 +49,7 @@ def export(
     if found.source is None:
         raise InvalidInputError(problem="export reads a node, genesis or records, not a dataset", where=f"--from {found.describe()}")
     url = to.removeprefix(DATASET_SCHEME)
+    check_destination(url, "--to")
     check_readable_again(url, "--to")
     remove_dead_scratch(url)
     source = found.sorting_in(scratch_folder(url)).source or found.source
