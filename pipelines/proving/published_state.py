@@ -43,7 +43,7 @@ def believe_manifest(store: Store, layout: EpochLayout, policy: TrustPolicy) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class BelievedShard:
+class JudgedShard:
     """A shard's statement that the policy has judged."""
 
     statement: ShardStatement
@@ -65,7 +65,7 @@ class PublishedState:
     """Object names, in the order in which they were verified."""
     bytes_read: int = 0
     """Of parts, as they are stored."""
-    _shards: dict[ShardUId, BelievedShard] = field(default_factory=dict)
+    _shards: dict[ShardUId, JudgedShard] = field(default_factory=dict)
     _counting: Lock = field(default_factory=Lock)
 
     @classmethod
@@ -81,7 +81,7 @@ class PublishedState:
         """Return what the manifest says of one of its shards."""
         return next(shard for shard in self.believed.manifest.shards if shard.shard_uid == shard_uid)
 
-    def shard(self, shard_uid: ShardUId) -> BelievedShard:
+    def shard(self, shard_uid: ShardUId) -> JudgedShard:
         """Return a shard's statement, once the policy has judged it and the state header.
 
         Raises:
@@ -97,7 +97,7 @@ class PublishedState:
             if listed.header is not None:
                 header = self._object(header_name, listed.header.size, listed.header.sha256)
             check_state_header(self.believed.blocks, chosen.statement, header, header_name)
-            self._shards[shard_uid] = BelievedShard(chosen.statement, tuple(map(str, chosen.signers)), header)
+            self._shards[shard_uid] = JudgedShard(chosen.statement, tuple(map(str, chosen.signers)), header)
         return self._shards[shard_uid]
 
     def part_name(self, shard_uid: ShardUId, part_id: int) -> str:

@@ -66,7 +66,7 @@ class TablesPlace:
         store = open_store(url)
 
         def noted(info: ObjectInfo | None) -> tuple[bytes | None, TablesCatalogue]:
-            found = None if info is None else read_catalogue(store)
+            found = None if info is None else read_tables_catalogue(store)
             if found is None:
                 refuse_old_layout(store)
                 made = TablesCatalogue(chain_id, selection or TablesSelection())
@@ -84,7 +84,7 @@ class TablesPlace:
             DatasetError: another one is there.
         """
         store = open_store(self.url)
-        catalogue = read_catalogue(store)
+        catalogue = read_tables_catalogue(store)
         entries = () if catalogue is None else catalogue.epochs
         known = {entry.epoch_id for entry in entries if entry.epoch_height == context.epoch_height}
         for shard in context.shards:
@@ -101,7 +101,7 @@ class TablesPlace:
     def tables_before(self, epoch_height: int, shard_id: int) -> TablesShard | None:
         """Return a shard's tables of the newest finished epoch before a height; None where there are none."""
         store = open_store(self.url)
-        catalogue = read_catalogue(store)
+        catalogue = read_tables_catalogue(store)
         for entry in reversed(() if catalogue is None else catalogue.epochs):
             if entry.epoch_height < epoch_height and shard_id in entry.shard_ids:
                 return read_shard_tables(store, entry.epoch_height, shard_id)
@@ -112,7 +112,7 @@ class TablesPlace:
         store = open_store(self.url)
 
         def without(info: ObjectInfo | None) -> tuple[bytes | None, None]:
-            catalogue = read_catalogue(store)
+            catalogue = read_tables_catalogue(store)
             if catalogue is None or all(entry.epoch_height != epoch_height for entry in catalogue.epochs):
                 return None, None
             return catalogue.without_epoch(epoch_height).to_bytes(), None
@@ -154,7 +154,7 @@ class TablesPlace:
             return None if earlier is not None and earlier.to_bytes() == data else data, None
 
         def entered(info: ObjectInfo | None) -> tuple[bytes | None, EpochEntry]:
-            catalogue, epoch = read_catalogue(store), _read_epoch(store, context.epoch_height)
+            catalogue, epoch = read_tables_catalogue(store), _read_epoch(store, context.epoch_height)
             if catalogue is None or epoch is None:
                 raise DatasetError(problem="the place was emptied during the run", where=store.url, remedy="Run again.")
             entry = EpochEntry.of(epoch)
@@ -201,11 +201,11 @@ def open_tables(url: str, epoch: str = "latest") -> FinishedTables:
         StoreError: the place can't be read.
     """
     store = open_store(url)
-    catalogue = read_catalogue(store)
+    catalogue = read_tables_catalogue(store)
     if catalogue is None:
         refuse_old_layout(store)
         raise DatasetError(problem="no tables are there", where=store.url, remedy="statecast tables --to writes them.")
-    entry = find_epoch(catalogue, epoch, store.url)
+    entry = find_tables_epoch(catalogue, epoch, store.url)
     found = _read_epoch(store, entry.epoch_height)
     if found is None or hashlib.sha256(found.to_bytes()).hexdigest() != entry.sha256:
         raise DatasetError(
@@ -224,7 +224,7 @@ def open_tables(url: str, epoch: str = "latest") -> FinishedTables:
     return FinishedTables(url, catalogue, entry, tuple(shards))
 
 
-def find_epoch(catalogue: TablesCatalogue, selector: str, where: str) -> EpochEntry:
+def find_tables_epoch(catalogue: TablesCatalogue, selector: str, where: str) -> EpochEntry:
     """Return a finished epoch of a catalogue.
 
     Args:
@@ -247,7 +247,7 @@ def find_epoch(catalogue: TablesCatalogue, selector: str, where: str) -> EpochEn
     )
 
 
-def read_catalogue(store: Store) -> TablesCatalogue | None:
+def read_tables_catalogue(store: Store) -> TablesCatalogue | None:
     """Return the catalogue of a place; None where there is none.
 
     Raises:
@@ -311,7 +311,7 @@ def _follow(store: Store) -> None:
     """Bring the pointer to the latest epoch and the views to what the catalogue says."""
 
     def latest(info: ObjectInfo | None) -> tuple[bytes | None, bool]:
-        catalogue = read_catalogue(store)
+        catalogue = read_tables_catalogue(store)
         data = None if catalogue is None else catalogue.latest_to_bytes()
         return (None if info is not None and data == _get(store, LATEST_NAME) else data), data is None
 
@@ -321,7 +321,7 @@ def _follow(store: Store) -> None:
     url = store.url if root is None else str(root)
 
     def views(file: str, info: ObjectInfo | None) -> tuple[bytes | None, None]:
-        catalogue = read_catalogue(store)
+        catalogue = read_tables_catalogue(store)
         text = b"" if catalogue is None else _SQL[file](url, catalogue).encode()
         return (None if info is not None and text == _get(store, f"{SQL_FOLDER}/{file}") else text), None
 

@@ -39,7 +39,7 @@ from schemas.nearcore.state_part import Encoding, encode_state_part
 
 
 @dataclass(frozen=True, slots=True)
-class PartInterval:
+class WantedInterval:
     """Which records a part has."""
 
     part_id: PartId
@@ -51,7 +51,7 @@ class PartInterval:
 class RebuiltInterval:
     """What became of one part's records."""
 
-    interval: PartInterval
+    interval: WantedInterval
     records: int
     left_key: bytes | None = None
     """Last key before the interval; None at the left end of the shard, and of a part without records."""
@@ -68,7 +68,7 @@ class RebuildPartsTask:
     records: ShardRecords
     work: WorkFolder
     kernel_name: str
-    intervals: tuple[PartInterval, ...]
+    intervals: tuple[WantedInterval, ...]
 
     def run(self) -> tuple[RebuiltInterval, ...]:
         """Leave interior and edge of each part, or take those that an earlier run left.
@@ -92,7 +92,7 @@ class RebuildPartsTask:
             built.append(earlier)
         return tuple(built)
 
-    def _built(self, interval: PartInterval, before: RebuiltInterval | None) -> RebuiltInterval:
+    def _built(self, interval: WantedInterval, before: RebuiltInterval | None) -> RebuiltInterval:
         if interval.key_begin == interval.key_end:
             return RebuiltInterval(interval, 0)
         found = self.records.read(KeyRange(interval.key_begin, interval.key_end))
@@ -114,7 +114,7 @@ class BuiltOf:
     values: Sequence[pa.RecordBatch]
 
 
-def leave_built(work: WorkFolder, kernel_name: str, interval: PartInterval, given: BuiltOf) -> RebuiltInterval:
+def leave_built(work: WorkFolder, kernel_name: str, interval: WantedInterval, given: BuiltOf) -> RebuiltInterval:
     """Build a part's interior and leave it with its edge.
 
     Raises:
@@ -146,7 +146,7 @@ def leave_built(work: WorkFolder, kernel_name: str, interval: PartInterval, give
     return rebuilt
 
 
-def _earlier(work: WorkFolder, interval: PartInterval) -> RebuiltInterval | None:
+def _earlier(work: WorkFolder, interval: WantedInterval) -> RebuiltInterval | None:
     """Return what an earlier run left of a part, where it is whole."""
     store, part_id = work.store(), interval.part_id
     try:
@@ -166,7 +166,7 @@ def read_rebuilt(document: dict[str, Any]) -> tuple[RebuiltInterval, str, str]:
     """Read the note of a part that was rebuilt, of an interval that the caller knows, and the digests of interior and edge."""
     reader = FieldReader(document, "note of a rebuilt part")
     rebuilt = RebuiltInterval(
-        PartInterval(PartId(0, 1), b"", None),
+        WantedInterval(PartId(0, 1), b"", None),
         reader.number("records", 1, 2**48),
         None if reader.is_null("left_key") else reader.hex_bytes("left_key", KEY_BYTES_MAX),
         reader.hex_bytes("first_key", KEY_BYTES_MAX),

@@ -23,10 +23,10 @@ from pipelines.producing.build_shard import SEAL_TASK_MEMORY_BYTES
 from pipelines.producing.rebuild.rebuild_part import (
     BuiltOf,
     FinishPartTask,
-    PartInterval,
     RebuildPartsTask,
     RebuiltInterval,
     RebuiltPart,
+    WantedInterval,
     leave_built,
 )
 from pipelines.restoring.part_object import PartObject
@@ -69,10 +69,10 @@ class RebuildTarget:
         return cls(layout, statement, manifest.encoding, level, {part.part_id: part.sha256 for part in listed.parts})
 
     @property
-    def intervals(self) -> tuple[PartInterval, ...]:
+    def intervals(self) -> tuple[WantedInterval, ...]:
         """All parts' records."""
         total = self.statement.num_parts
-        return tuple(PartInterval(PartId(part.part_id, total), part.key_begin, part.key_end) for part in self.statement.parts)
+        return tuple(WantedInterval(PartId(part.part_id, total), part.key_begin, part.key_end) for part in self.statement.parts)
 
 
 @dataclass(slots=True)
@@ -171,7 +171,7 @@ class ShardRebuild:
         applied_part.cache_clear()
         self._note_gaps()
 
-    def _taken(self, interval: PartInterval, part: PartObject, left_key: bytes | None) -> RebuiltInterval:
+    def _taken(self, interval: WantedInterval, part: PartObject, left_key: bytes | None) -> RebuiltInterval:
         applied = applied_part(part, self.kernel.name)
         records = tuple(batch for batch in applied.records if batch.num_rows)
         if not records:
