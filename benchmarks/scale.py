@@ -178,9 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tries", action="store_true", help="with the shards' tries in the node's State column: parts go out before their roots"
     )
-    parser.add_argument(
-        "--check", action="store_true", help="check what is published: the smallest shard against its root, 5 %% of all parts"
-    )
+    parser.add_argument("--check", action="store_true", help="check what is published, with 5 %% of each shard's parts")
     parser.add_argument("--no-requests", dest="requests", action="store_false", help="leave out the runs that count requests")
     parser.add_argument(
         "--memory-alone", action="store_true", help="instead of all that, produce once with a new process for each stage of each shard"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from contextlib import ExitStack, closing
 from typing import Annotated
 
@@ -15,14 +16,16 @@ from jobs.terminal import coloured, format_bytes, open_console, open_progress, p
 from pipelines.bucket.chain_catalogue import steps_to
 from pipelines.bucket.locate_epoch import locate_epoch
 from pipelines.execution.stage_runner import StageRunner
-from pipelines.keeping.check_epoch import CheckResult, EpochCheck
+from pipelines.keeping.check_epoch import WHOLE_EPOCH, CheckResult, EpochCheck
 from pipelines.keeping.check_tables import CheckedTables
+from pipelines.keeping.scrub_sample import SampleWindow, parse_sample_ppm
 from pipelines.kernel.choice import choose_kernel
 from pipelines.producing.rebuild.rebuilt_epoch import EpochRebuild
 from pipelines.stores.held_folder import held_folder
 from pipelines.stores.open_store import open_store
-from schemas.errors import ObjectMismatchError
+from schemas.errors import InvalidInputError, ObjectMismatchError
 from schemas.ids import CryptoHash
+from schemas.published.scrub_state import SEED_MAX
 
 FINDINGS_SHOWN_MAX = 50
 """Most findings printed for people; ``--json`` has all."""
@@ -37,6 +40,17 @@ def check(
     tables: Annotated[
         str | None,
         typer.Option("--tables", help="Where the epoch's decoded tables are, if it has any. Default: where the manifest says."),
+    ] = None,
+    sample: Annotated[
+        str | None,
+        typer.Option(
+            "--sample",
+            help="Share of each shard's parts that are read and applied, e.g. 5%; the others are looked up by name and size, and tables "
+            "only with --tables. Default: all.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Which parts --sample reads; the result names it. Default: another one each time.")
     ] = None,
     trust: Annotated[TrustOptions, Without("insecure")],
     run: RunOptions,
@@ -53,6 +67,7 @@ def check(
     Example: `statecast check gs://bucket/prefix/chain_id=mainnet/epoch_height=3000/epoch_id=… --trust-key ed25519:…`
     """
     rule, block = trust.rule(), trust.block()
+    window = _window(sample, seed)
     root, layout = locate_epoch(url)
     chosen_kernel = choose_kernel(run.kernel)
     with closing(open_progress()) as progress, closing(open_executor(run)) as executor, ExitStack() as stack:
@@ -64,17 +79,26 @@ def check(
             folder = stack.enter_context(held_folder("rebuild"))
             EpochRebuild(runner, chosen_kernel, root).run(layout, steps, folder)
             place = str(folder)
-        result = EpochCheck(runner, chosen_kernel.name, place, layout, tuple(shard_id or ()), rule, block, tables).run()
+        result = EpochCheck(runner, chosen_kernel.name, place, layout, tuple(shard_id or ()), rule, block, tables, window).run()
     failure = None if result.is_good else _failure(result, root)
     if as_json:
-        document = _result_json(result, f"{root}/{layout.folder}", block)
+        document = _result_json(result, f"{root}/{layout.folder}", block, window)
         if failure is not None:
             fail(failure, facts=document, as_json=True)
         print_json(document)
         return
-    _print_result(result, block)
+    _print_result(result, block, window)
     if failure is not None:
         raise failure
+
+
+def _window(sample: str | None, seed: int | None) -> SampleWindow:
+    if sample is None:
+        if seed is not None:
+            raise InvalidInputError(problem="--seed chooses the parts of a --sample", where="--seed", remedy="Give --sample too.")
+        return WHOLE_EPOCH
+    # Nobody shall know beforehand which parts are read.
+    return SampleWindow(parse_sample_ppm(sample, "--sample"), seed=secrets.randbelow(SEED_MAX + 1) if seed is None else seed)
 
 
 def _failure(result: CheckResult, root: str) -> ObjectMismatchError:
@@ -88,7 +112,7 @@ def _failure(result: CheckResult, root: str) -> ObjectMismatchError:
     )
 
 
-def _result_json(result: CheckResult, epoch_url: str, trusted_block: CryptoHash | None) -> dict[str, object]:
+def _result_json(result: CheckResult, epoch_url: str, trusted_block: CryptoHash | None, window: SampleWindow) -> dict[str, object]:
     manifest = result.stored.manifest
     return {
         "message_type": "summary",
@@ -96,6 +120,7 @@ def _result_json(result: CheckResult, epoch_url: str, trusted_block: CryptoHash 
         "good": result.is_good,
         "manifest_revision": manifest.revision,
         "trusted_signers": list(result.signers),
+        "sample": None if window.is_full else {"length_ppm": window.length_ppm, "seed": window.seed},
         "tied_to_chain": trusted_block is not None and result.is_good,
         "shards": [
             {
@@ -103,6 +128,7 @@ def _result_json(result: CheckResult, epoch_url: str, trusted_block: CryptoHash 
                 "state_root": str(shard.listed.state_root),
                 "num_parts": shard.listed.num_parts,
                 "parts_right": shard.parts_right,
+                "parts_checked": shard.parts_checked,
                 "records": shard.records,
                 "stored_size": shard.size,
                 "state_header": shard.listed.header is not None,
@@ -138,7 +164,7 @@ def _tables_line(tables: CheckedTables) -> str:
     return f"{read}; {tables.unproved}" if tables.unproved else read
 
 
-def _print_result(result: CheckResult, trusted_block: CryptoHash | None) -> None:
+def _print_result(result: CheckResult, trusted_block: CryptoHash | None, window: SampleWindow) -> None:
     console = open_console()
     manifest = result.stored.manifest
     table = Table(
@@ -148,13 +174,17 @@ def _print_result(result: CheckResult, trusted_block: CryptoHash | None) -> None
         table.add_column(name, justify="left" if name in ("header", "state root") else "right", overflow="fold")
     for shard in result.shards:
         listed = shard.listed
-        right = f"{shard.parts_right:,} of {listed.num_parts:,}"
-        colour = "green" if shard.parts_right == listed.num_parts else "red"
+        wanted = listed.num_parts if window.is_full else shard.parts_checked
+        right = f"{shard.parts_right:,} of {wanted:,}"
+        colour = "green" if shard.parts_right == wanted else "red"
         header = "none" if listed.header is None else "yes"
         table.add_row(
             str(listed.shard_id), coloured((right, colour)), f"{shard.records:,}", format_bytes(shard.size), header, str(listed.state_root)
         )
     console.print(table)
+    if not window.is_full:
+        shares = f"{window.length_ppm / 10_000:g}% of each shard's parts were read, by seed {window.seed}"
+        console.print(f"{shares}; the others are there in their sizes, unless they are named below", highlight=False, soft_wrap=True)
     if result.tables is not None:
         console.print(_tables_line(result.tables), highlight=False, soft_wrap=True)
     for finding in result.findings[:FINDINGS_SHOWN_MAX]:

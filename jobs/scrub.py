@@ -19,7 +19,8 @@ from jobs.terminal import coloured, format_bytes, open_console, open_progress, p
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.keeping.check_epoch import Finding
 from pipelines.keeping.repair_epoch import Repair
-from pipelines.keeping.scrub_chain import ChainScrub, ScrubOutcome, ScrubResult, ScrubSettings, parse_sample_ppm, published_epochs
+from pipelines.keeping.scrub_chain import ChainScrub, ScrubOutcome, ScrubResult, ScrubSettings, published_epochs
+from pipelines.keeping.scrub_sample import parse_sample_ppm
 from pipelines.stores.open_store import open_store
 from schemas.errors import InvalidInputError, ObjectMismatchError, PartialResultError, StatecastError
 from schemas.published.scrub_state import WHOLE_PPM

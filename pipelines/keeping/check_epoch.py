@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX
 from pipelines.bittorrent.torrents import build_torrent
 from pipelines.bucket.published_epoch import StoredManifest, read_manifest, read_statement
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
-from pipelines.keeping.check_part import CheckedPart, part_tasks
+from pipelines.keeping.check_part import CheckedPart, CheckPartTask, part_tasks
 from pipelines.keeping.check_tables import CheckedTables, TablesCheck
+from pipelines.keeping.scrub_sample import SampleWindow
 from pipelines.kernel.choice import choose_kernel
 from pipelines.stores.open_store import open_store
 from pipelines.stores.ranges import read_object
@@ -36,7 +39,14 @@ from schemas.published.manifest import Manifest
 from schemas.published.manifest_shard import ManifestShard
 from schemas.published.object_layout import EpochLayout, ObjectKind, parse_object_name, part_file_name, shard_folder_name
 from schemas.published.public_key import PublicKey
+from schemas.published.scrub_state import WHOLE_PPM
 from schemas.published.shard_statement import ShardStatement
+
+WHOLE_EPOCH: Final = SampleWindow(WHOLE_PPM)
+"""Every part."""
+
+_LOOKUPS: Final = 8
+"""Parts that are looked up at once."""
 
 CHECK_TASK_MEMORY_BYTES = 500 << 20
 """Peak memory of checking one part: both forms of it and its records."""
@@ -82,6 +92,8 @@ class CheckedShard:
     listed: ManifestShard
     """What was checked."""
     parts_right: int
+    parts_checked: int
+    """Parts that were read, or found missing or of another size."""
     records: int
     size: int
     """Stored bytes that were read."""
@@ -122,6 +134,8 @@ class EpochCheck:
     """Hash of the sync block or of its parent, which ties the state roots to the chain."""
     tables_url: str | None = None
     """Where the epoch's decoded tables are; None for what the manifest says."""
+    window: SampleWindow = WHOLE_EPOCH
+    """Which of each shard's parts are read; the others are looked up by name and size, and tables only where ``tables_url`` is given."""
 
     def run(self) -> CheckResult:
         """Check the epoch.
@@ -166,6 +180,7 @@ class EpochCheck:
             url=self.tables_url,
             is_trusted=self.trust is not None,
             judge=judge,
+            left_out="" if self.window.is_full or self.tables_url is not None else "a sample of the parts was asked for",
         ).run()
         findings += [
             Finding(FindingKind.MISSING if wrong.missing else FindingKind.WRONG, wrong.name, wrong.problem)
@@ -212,7 +227,10 @@ class EpochCheck:
         self, store: Store, stored: StoredManifest, listed: ManifestShard, statement: ShardStatement, findings: list[Finding]
     ) -> CheckedShard:
         tasks = part_tasks(self.store_url, self.layout, stored.manifest, listed, statement=statement, kernel_name=self.kernel_name)
-        checked = self.runner.run("check", str(listed.shard_uid), tasks, TaskNeeds(CHECK_TASK_MEMORY_BYTES), _amount)
+        chosen = self.window.choose(task.object_name for task in tasks)
+        to_read = [task for task in tasks if task.object_name in chosen]
+        checked = self.runner.run("check", str(listed.shard_uid), to_read, TaskNeeds(CHECK_TASK_MEMORY_BYTES), _amount)
+        checked += self._look_up(store, [task for task in tasks if task.object_name not in chosen])
         for part in checked:
             if part.problem is not None:
                 findings.append(Finding(FindingKind.MISSING if part.missing else FindingKind.WRONG, part.object_name, part.problem))
@@ -220,9 +238,22 @@ class EpochCheck:
         return CheckedShard(
             listed=listed,
             parts_right=sum(part.problem is None for part in checked),
+            parts_checked=len(checked),
             records=sum(part.records for part in checked),
             size=sum(part.size for part in checked),
         )
+
+    def _look_up(self, store: Store, tasks: Sequence[CheckPartTask]) -> list[CheckedPart]:
+        """Return which of the parts that are not read are missing, or have another size."""
+        found = []
+        with ThreadPoolExecutor(_LOOKUPS) as pool:
+            for task, info in zip(tasks, pool.map(lambda task: store.info(task.object_name), tasks), strict=True):
+                if info is None:
+                    found.append(CheckedPart(task.object_name, 0, 0, missing=True, problem="it is missing", pieces=None))
+                elif info.size != task.stored.size:
+                    problem = f"it has {info.size} bytes, the manifest says {task.stored.size}"
+                    found.append(CheckedPart(task.object_name, 0, 0, missing=False, problem=problem, pieces=None))
+        return found
 
     def _check_header(
         self, store: Store, listed: ManifestShard, statement: ShardStatement, blocks: ProvenBlocks | None, findings: list[Finding]

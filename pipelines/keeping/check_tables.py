@@ -54,6 +54,8 @@ class TablesCheck:
     """Whether somebody who is trusted signed the manifest: else no place that it names is asked."""
     judge: Judge
     """Raises ManifestError where nobody who is trusted signed the statement."""
+    left_out: str = ""
+    """Why the tables themselves are not read; empty where they are."""
 
     def run(self) -> CheckedTables | None:
         """Check; None where the manifest names no tables.
@@ -70,6 +72,8 @@ class TablesCheck:
         url = self.url or (named.url if self.is_trusted else None)
         if statement is None:
             return CheckedTables(None, 0, 0, 0, (), "their statement is not right", tuple(found))
+        if self.left_out:
+            return CheckedTables(None, 0, 0, 0, (), self.left_out, tuple(found))
         if url is None:
             why = "the manifest does not say where they are" if named.url is None else "the manifest's word on where they are is nobody's"
             return CheckedTables(None, 0, 0, 0, (), f"{why}; --tables says it", ())

@@ -22,7 +22,7 @@ from pipelines.keeping.scrub_sample import SampleWindow
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
 from pipelines.trust.signatures import TrustRule
-from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, ObjectNotFoundError, SignatureError, StatecastError
+from schemas.errors import EpochNotReadyError, ManifestError, ObjectNotFoundError, SignatureError, StatecastError
 from schemas.published.object_layout import EpochLayout, ObjectKind, chain_folder, latest_name, parse_object_name
 from schemas.published.scrub_state import SCRUB_STATE_BYTES_MAX, WHOLE_PPM, ScrubState
 
@@ -196,19 +196,3 @@ def _latest(store: Store, chain_id: str) -> EpochLayout:
     if pointer is None:
         raise EpochNotReadyError(problem="no complete epoch is published there", where=f"{store.url}/{latest_name(chain_id)}")
     return pointer.layout
-
-
-def parse_sample_ppm(text: str, option: str) -> int:
-    """Parse a share such as ``5%`` or ``0.5%``.
-
-    Raises:
-        InvalidInputError: another form, nothing, or more than all.
-    """
-    number = text.strip().removesuffix("%")
-    try:
-        ppm = round(float(number) * 10_000) if text.strip().endswith("%") else 0
-    except (ValueError, OverflowError):
-        ppm = 0
-    if not 1 <= ppm <= WHOLE_PPM:
-        raise InvalidInputError(problem=f"{text!r} is no share of the parts", where=option, remedy="Write 5% or 0.5%.")
-    return ppm

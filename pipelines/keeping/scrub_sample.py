@@ -49,3 +49,19 @@ class SampleWindow:
 
     def _covers(self, position_ppm: int) -> bool:
         return (position_ppm - self.start_ppm) % WHOLE_PPM < self.length_ppm
+
+
+def parse_sample_ppm(text: str, option: str) -> int:
+    """Parse a share such as ``5%`` or ``0.5%``.
+
+    Raises:
+        InvalidInputError: another form, nothing, or more than all.
+    """
+    number = text.strip().removesuffix("%")
+    try:
+        ppm = round(float(number) * 10_000) if text.strip().endswith("%") else 0
+    except (ValueError, OverflowError):
+        ppm = 0
+    if not 1 <= ppm <= WHOLE_PPM:
+        raise InvalidInputError(problem=f"{text!r} is no share of the parts", where=option, remedy="Write 5% or 0.5%.")
+    return ppm

@@ -22,7 +22,7 @@ from pipelines.dataset.delta.find_delta import read_found_changes
 from pipelines.dataset.export.references import REFERENCE_SCHEMA
 from pipelines.dataset.record_files import FileDestination, FileFormat, write_record_files, write_values_files
 from pipelines.dataset.referenced_values import _checked
-from pipelines.keeping.scrub_chain import parse_sample_ppm
+from pipelines.keeping.scrub_sample import parse_sample_ppm
 from pipelines.near.epoch.given_context import read_context_file
 from pipelines.near.files.genesis_records import GenesisSource, _read_records, genesis_context, read_genesis_head
 from pipelines.near.files.records_file import RecordsFileSource, _record, records_context

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import pytest
 
+from pipelines.keeping.scrub_sample import SampleWindow
 from pipelines.stores.file_store import FileStore
 from schemas.errors import StoreDeniedError
 from tests.support.commands import Outcome, epoch_folder, lasting_objects_in, objects_in, part_names, statecast
@@ -34,6 +35,12 @@ def epoch(tmp_path: Path) -> Path:
     """A copy of the published localnet's epoch folder: headers and all."""
     shutil.copytree(published_localnet(), tmp_path / "out")
     return epoch_folder(tmp_path / "out")
+
+
+def parts_by_shard(epoch: Path) -> dict[str, list[str]]:
+    """Return the parts' names below the epoch, by their shard's folder."""
+    folders = sorted(epoch.glob("shard_id=*"))
+    return {folder.name: [f"{folder.name}/{part.name}" for part in sorted(folder.glob("state_part_*"))] for folder in folders}
 
 
 PART = "shard_id=1/state_part_000000_of_000001"
@@ -408,3 +415,43 @@ def test_a_bucket_that_can_be_read_and_not_listed_is_checked(tmp_path: Path, mon
     assert outcome.document["good"] and outcome.document["foreign_looked_for"] is False
     outcome = statecast("check", url, "--trust-key", public_key(), "--in-process")
     assert outcome.code == 0 and "was not looked for: the store refuses access" in outcome.stdout.replace("\n", " ")
+
+
+def test_a_sample_reads_some_parts_and_looks_the_others_up(tmp_path: Path) -> None:
+    """A byte is found where it was read, another size everywhere."""
+    shutil.copytree(published_node_a(), tmp_path / "out")
+    epoch = epoch_folder(tmp_path / "out")
+    names = {shard: {f"{epoch.relative_to(tmp_path / 'out')}/{name}" for name in parts} for shard, parts in parts_by_shard(epoch).items()}
+    window = SampleWindow(200_000, seed=3)
+    read = {name for parts in names.values() for name in window.choose(parts)}
+    outcome = check(epoch, "--sample", "20%", "--seed", "3")
+    assert outcome.code == 0 and outcome.document["sample"] == {"length_ppm": 200_000, "seed": 3}
+    assert sum(shard["parts_checked"] for shard in outcome.document["shards"]) == len(read) < sum(map(len, names.values()))
+    unread = sorted(set().union(*names.values()) - read)
+    flip_byte(tmp_path / "out" / unread[0])
+    assert check(epoch, "--sample", "20%", "--seed", "3").code == 0
+    flip_byte(tmp_path / "out" / min(read))
+    (tmp_path / "out" / unread[0]).write_bytes(b"another size")
+    (tmp_path / "out" / unread[1]).unlink()
+    found = check(epoch, "--sample", "20%", "--seed", "3")
+    assert found.code == 20
+    assert {(one["kind"], one["object"]) for one in found.document["findings"]} == {
+        ("wrong", min(read)),
+        ("wrong", unread[0]),
+        ("missing", unread[1]),
+    }
+
+
+def test_another_sample_each_time_is_named(tmp_path: Path) -> None:
+    """So that it can be taken again."""
+    epoch = epoch_folder(published_node_a())
+    outcomes = [check(epoch, "--sample", "20%") for _ in range(2)]
+    assert all(outcome.code == 0 for outcome in outcomes)
+    assert len({outcome.document["sample"]["seed"] for outcome in outcomes}) == 2
+    assert f"by seed {7}" in " ".join(statecast("check", epoch, "--in-process", "--sample", "20%", "--seed", "7").stdout.split())
+
+
+@pytest.mark.parametrize("options", [("--seed", "1"), ("--sample", "5"), ("--sample", "0%"), ("--sample", "101%")])
+def test_no_share_is_no_sample(options: tuple[str, ...]) -> None:
+    """A usage error."""
+    assert check(epoch_folder(published_node_a()), *options).code == 2

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.keeping.scrub_chain import parse_sample_ppm
-from pipelines.keeping.scrub_sample import SampleWindow
+from pipelines.keeping.scrub_sample import SampleWindow, parse_sample_ppm
 from schemas.errors import InvalidInputError
 from schemas.published.scrub_state import WHOLE_PPM
 
