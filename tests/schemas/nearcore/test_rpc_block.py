@@ -46,7 +46,14 @@ def test_the_bytes_are_those_of_the_nodes_database() -> None:
 
 
 def test_blocks_of_the_real_chain_hash(shared_fixtures: Path) -> None:
-    """Headers of V3, V4 and V5, with their chunks."""
+    """Of all versions, with their chunks; and those of whole epochs, whose first one is known by its epoch ids."""
+    check_blocks_with_chunks(shared_fixtures)
+    check_whole_epochs(shared_fixtures)
+    check_first_two_versions(shared_fixtures)
+
+
+def check_blocks_with_chunks(shared_fixtures: Path) -> None:
+    """Headers of V3, V4 and V5."""
     versions = set()
     for vector in json.loads((shared_fixtures / "real" / "blocks_with_chunks.json").read_text())["vectors"]:
         if "header" in vector:
@@ -57,7 +64,7 @@ def test_blocks_of_the_real_chain_hash(shared_fixtures: Path) -> None:
     assert versions == {3, 4, 5}
 
 
-def test_headers_of_whole_epochs_of_the_real_chain_hash(shared_fixtures: Path) -> None:
+def check_whole_epochs(shared_fixtures: Path) -> None:
     """And the first block of an epoch is known by its next_epoch_id, which is the hash of the block before it."""
     epochs = json.loads((shared_fixtures / "real" / "epochs_mainnet_2024_06.json").read_text())["epochs"]
     for epoch in epochs:
@@ -101,7 +108,7 @@ def first_block(shared_fixtures: Path) -> Json:
     }
 
 
-def test_headers_of_the_first_two_versions_hash(shared_fixtures: Path) -> None:
+def check_first_two_versions(shared_fixtures: Path) -> None:
     """That of mainnet's first block, of which no field that is hashed can be another; the second version is the first without chunks_included."""
     shown = first_block(shared_fixtures)
     header = read_rpc_header(RpcReader(shown, "genesis"))
