@@ -13,6 +13,7 @@ from jobs.chain_url import locate_chain
 from jobs.options import Json
 from jobs.terminal import coloured, format_bytes, open_console, print_json, say
 from pipelines.bucket.chain_catalogue import CatalogueWriter, read_catalogue
+from pipelines.bucket.published_deltas import deltas_in_words
 from pipelines.fetching.documents import DocumentReader
 from pipelines.fetching.epoch_location import parse_epoch_url
 from pipelines.fetching.limits import FetchLimits
@@ -102,8 +103,7 @@ def _print(found: Catalogue) -> None:
 
 
 def _steps(epoch: CatalogueEpoch) -> str:
-    steps = "one delta" if len(epoch.steps) == 1 else f"{len(epoch.steps)} deltas"
-    return f"had from {epoch.steps[0][0]} by {steps}"
+    return f"had from {epoch.steps[0][0]} by {deltas_in_words(len(epoch.steps))}"
 
 
 def _row(epoch: CatalogueEpoch) -> tuple[str | Text, ...]:

@@ -15,6 +15,7 @@ from jobs.options import Json, PublishedShardIds, RunOptions, TrustOptions, open
 from jobs.terminal import coloured, format_bytes, open_console, open_progress, print_json
 from pipelines.bucket.chain_catalogue import steps_to
 from pipelines.bucket.locate_epoch import locate_epoch
+from pipelines.bucket.published_deltas import deltas_in_words
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.keeping.check_epoch import WHOLE_EPOCH, CheckResult, EpochCheck
 from pipelines.keeping.check_tables import CheckedTables
@@ -75,7 +76,7 @@ def check(
         runner = StageRunner(executor, progress)
         place, steps = root, steps_to(open_store(root), layout)
         if steps:
-            progress.note(f"its parts are rebuilt here: from epoch {steps[0].epoch_height}, by {len(steps)} deltas")
+            progress.note(f"its parts are rebuilt here: from epoch {steps[0].epoch_height}, by {deltas_in_words(len(steps))}")
             folder = stack.enter_context(held_folder("rebuild"))
             EpochRebuild(runner, chosen_kernel, root).run(layout, steps, folder)
             place = str(folder)

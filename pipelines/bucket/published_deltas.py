@@ -54,3 +54,8 @@ def judged_delta_statement(data: bytes, layout: EpochLayout, listed: ManifestDel
     if (len(statement.objects), statement.size) != (listed.objects, listed.size):
         raise ManifestError(problem="the delta statement has other objects than the manifest says", where=where)
     return statement, envelope
+
+
+def deltas_in_words(count: int) -> str:
+    """Return how many deltas there are, for people."""
+    return "one delta" if count == 1 else f"{count:,} deltas"

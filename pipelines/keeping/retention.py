@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from pipelines.bucket.published_deltas import deltas_in_words
 from pipelines.keeping.ladder import find_steps
 from schemas.errors import InvalidInputError
 from schemas.published.object_layout import EpochLayout
@@ -175,7 +176,8 @@ def _with_ladder(
         if steps is None:
             full.add(layout)
         else:
-            reason = f"whole parts stay of every {rule.full_every}th epoch; this is had from epoch {steps[0].epoch_height} by {len(steps)} deltas"
+            had = f"had from epoch {steps[0].epoch_height} by {deltas_in_words(len(steps))}"
+            reason = f"whole parts stay of heights that {rule.full_every} divides; this is {had}"
             found[layout] = replace(found[layout], verdict=Verdict.THIN, reason=reason, steps=steps)
     return tuple(found[decision.layout] for decision in decisions)
 
