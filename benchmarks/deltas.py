@@ -173,7 +173,7 @@ def _rebuild(base: EpochContext, context: EpochContext, delta: StoredDelta, buck
 
 
 def _verify(manifest: Manifest, bucket: str) -> float:
-    layout, shard = EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id), manifest.shards[0]
+    layout, shard = manifest.layout, manifest.shards[0]
     found = read_statement(open_store(bucket), layout, shard.shard_id)
     assert found is not None
     parts = [

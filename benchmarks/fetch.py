@@ -213,7 +213,7 @@ def _tasks(root: Path) -> list[VerifyPartTask]:
 def _manifest(root: Path) -> tuple[Manifest, EpochLayout]:
     (path,) = root.glob("chain_id=*/epoch_height=*/epoch_id=*/manifest.json")
     manifest = Manifest.from_payload(parse_envelope(path.read_bytes(), "benchmark").payload, "benchmark")
-    return manifest, EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id)
+    return manifest, manifest.layout
 
 
 if __name__ == "__main__":

@@ -195,7 +195,7 @@ def _delta(url: str, manifest: Manifest | None, older: BaseState, shard_id: int)
             where=shown_url(url),
             remedy="Leave --by-delta out: then the parts are compared.",
         )
-    layout = EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id)
+    layout = manifest.layout
     return StoredDelta(store.url, read_delta_statement(store, layout, listed)[0])
 
 

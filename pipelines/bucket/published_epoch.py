@@ -54,7 +54,7 @@ def _parse_manifest(store: Store, layout: EpochLayout, name: str, judge: Judge |
     if judge is not None:
         judge(envelope)
     manifest = Manifest.from_payload(envelope.payload, where)
-    if EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id) != layout:
+    if manifest.layout != layout:
         raise ManifestError(
             problem=f"the manifest is of epoch {manifest.epoch_height} ({manifest.epoch_id}) of {manifest.chain_id}", where=where
         )

@@ -22,7 +22,7 @@ def judge_past_revision(policy: TrustPolicy, data: bytes, layout: EpochLayout, r
     if policy.keys is not None and not verified_signers(envelope, policy.keys.keys):
         raise SignatureError(problem="none of the pinned keys has signed it", where=where)
     manifest = Manifest.from_payload(envelope.payload, where)
-    if EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id) != layout or manifest.revision != revision:
+    if manifest.layout != layout or manifest.revision != revision:
         raise ManifestError(problem="it is the manifest of another epoch or another revision", where=where)
     if policy.trusted_block is not None:
         prove_blocks(policy.trusted_block, manifest, where)

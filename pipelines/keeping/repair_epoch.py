@@ -173,7 +173,7 @@ class EpochRepair:
         if not verified_signers(envelope, self.trust.keys):
             raise ManifestError(problem="no trusted key has signed it")
         manifest = Manifest.from_payload(envelope.payload, "offer")
-        if EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id) != layout:
+        if manifest.layout != layout:
             raise ManifestError(problem="it is the manifest of another epoch")
         if manifest.revision not in revisions:
             raise ManifestError(problem=f"it is revision {manifest.revision}")

@@ -19,7 +19,6 @@ from pipelines.restoring.part_object import PartObject, located
 from schemas.errors import IntegrityError, ValueMismatchError
 from schemas.ids import PartId
 from schemas.published.manifest import Manifest
-from schemas.published.object_layout import EpochLayout
 from schemas.published.shard_statement import ShardStatement
 
 
@@ -36,7 +35,7 @@ class RecordsInParts:
     @classmethod
     def of_shard(cls, store_url: str, manifest: Manifest, statement: ShardStatement, kernel_name: str) -> RecordsInParts:
         """Return the records of a published shard; whether its parts are there shows when they are read."""
-        layout = EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id)
+        layout = manifest.layout
         listed = manifest.shard(statement.shard_id)
         assert listed is not None, "the statement is of a listed shard"
         stored = {part.part_id: part.sha256 for part in listed.parts}

@@ -285,7 +285,7 @@ def _parse_manifests(
 
 def _parse_manifest(envelope: Envelope, source_id: str, layout: EpochLayout) -> Manifest:
     manifest = Manifest.from_payload(envelope.payload, source_id)
-    if EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id) != layout:
+    if manifest.layout != layout:
         raise ManifestError(
             problem=f"the manifest is of epoch {manifest.epoch_height} ({manifest.epoch_id}) of {manifest.chain_id}", where=source_id
         )

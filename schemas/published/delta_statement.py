@@ -25,7 +25,7 @@ from schemas.nearcore.flat_state_limits import KEY_BYTES_MAX
 from schemas.published.delta_object import DELTA_OBJECT_BYTES_MAX
 from schemas.published.dsse import PAYLOAD_BYTES_MAX
 from schemas.published.in_toto import decode_in_toto, encode_in_toto
-from schemas.published.object_layout import DELTA_OBJECTS_MAX, delta_object_name, shard_folder_name
+from schemas.published.object_layout import DELTA_OBJECTS_MAX, EpochLayout, delta_object_name, shard_folder_name
 
 DELTA_STATEMENT_TYPE: Final = "urn:statecast:delta-statement:v1"
 """Predicate type; a change that readers must know of gets a new one."""
@@ -112,6 +112,11 @@ class DeltaStatement:
     def shard_id(self) -> int:
         """The target's shard id."""
         return self.target.shard_uid.shard_id
+
+    @property
+    def layout(self) -> EpochLayout:
+        """The names of the target's objects, in whose folder the delta's are."""
+        return EpochLayout(self.chain_id, self.target.epoch_height, self.target.epoch_id)
 
     @property
     def records(self) -> int:

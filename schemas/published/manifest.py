@@ -32,7 +32,7 @@ from schemas.published.in_toto import decode_in_toto, encode_in_toto
 from schemas.published.manifest_delta import MANIFEST_DELTAS_MAX, ManifestDelta
 from schemas.published.manifest_shard import MANIFEST_PARTS_MAX, ManifestShard
 from schemas.published.manifest_tables import ManifestTables
-from schemas.published.object_layout import REVISION_MAX
+from schemas.published.object_layout import REVISION_MAX, EpochLayout
 from schemas.shown_text import shown_url
 
 MANIFEST_TYPE = "urn:statecast:manifest:v1"
@@ -139,6 +139,11 @@ class Manifest:
     def missing_shard_ids(self) -> frozenset[int]:
         """Shards of the epoch that are not listed, as far as the publisher knows them."""
         return frozenset(found.shard_id for found in self.missing if found.kind is MissingKind.SHARD and found.shard_id is not None)
+
+    @property
+    def layout(self) -> EpochLayout:
+        """The names of the epoch's objects."""
+        return EpochLayout(self.chain_id, self.epoch_height, self.epoch_id)
 
     def shard(self, shard_id: int) -> ManifestShard | None:
         """Return one shard; None when it is not listed."""

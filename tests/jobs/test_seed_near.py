@@ -16,7 +16,6 @@ from schemas.ids import PartId
 from schemas.nearcore.block import decode_block_header
 from schemas.nearcore.peer.peer_message import GenesisId
 from schemas.nearcore.peer.snapshot_host import SnapshotHost
-from schemas.published.object_layout import EpochLayout
 from tests.jobs.test_seed import running_seeder
 from tests.support.commands import statecast
 from tests.support.fetches import parts_manifest, published_parts
@@ -32,7 +31,7 @@ NEAR = ("--near-listen", "127.0.0.1:0,127.0.0.1:0", "--near-genesis", GENESIS, "
 def test_a_seeder_is_a_snapshot_host_of_nearcore_s_network(tmp_path: Path) -> None:
     """It announces the whole epoch with one of its two keys, and gives headers and parts as they are published; a fetch takes parts from it."""
     manifest = parts_manifest()
-    layout = EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id)
+    layout = manifest.layout
     with running_seeder(published_parts(), tmp_path / "data", *NEAR) as seeder:
         urls = [PeerUrl.parse(f"near://{url}") for url in seeder.event("near_listening")["urls"]]
         announced = seeder.event("epoch_announced")

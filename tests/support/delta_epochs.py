@@ -14,7 +14,7 @@ from pipelines.dataset.delta.stored_delta import StoredDelta
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
-from pipelines.producing.deltas.make_deltas import DeltaInputs, DeltaProduction, layout_of, published_records
+from pipelines.producing.deltas.make_deltas import DeltaInputs, DeltaProduction, published_records
 from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.producing.publish.shard_publisher import ProducedShard
 from pipelines.producing.rebuild.rebuild_shard import RebuildTarget, ShardRebuild
@@ -99,7 +99,7 @@ class DeltaEpochs:
         """Return a listed delta."""
         manifest = self.manifest(target)
         (listed,) = [found for found in listed_deltas(manifest, 0) if found.base_epoch_height == base]
-        statement, _ = read_delta_statement(open_store(self.store_url), layout_of(manifest), listed)
+        statement, _ = read_delta_statement(open_store(self.store_url), manifest.layout, listed)
         return StoredDelta(self.store_url, statement)
 
     def applied(self, base: int, steps: Sequence[StoredDelta]) -> AppliedRecords:

@@ -73,7 +73,7 @@ def published_manifest(root: Path) -> Manifest:
 
 def layout_of(manifest: Manifest) -> EpochLayout:
     """Return the names of a manifest's epoch."""
-    return EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id)
+    return manifest.layout
 
 
 @dataclass

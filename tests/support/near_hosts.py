@@ -18,7 +18,6 @@ from schemas.nearcore.peer.peer_message import GenesisId
 from schemas.nearcore.peer.state_response import RESPONSE_V3, RESPONSE_V4
 from schemas.nearcore.state_part import Encoding
 from schemas.published.manifest import Manifest
-from schemas.published.object_layout import EpochLayout
 from tests.support.peer_recordings import named_hash, named_key
 
 GENEROUS = HostSettings(RequestLimits(private_addresses=True, under_way_max=1000, per_s_max=1000))
@@ -37,7 +36,7 @@ class PublishedState:
     def find(self, epoch: HostedEpoch, shard_id: int, part_id: int | None) -> StateObject | None:
         """Find a part or a header."""
         listed = {shard.shard_uid.shard_id: shard for shard in self.manifest.shards}
-        layout = EpochLayout(self.manifest.chain_id, self.manifest.epoch_height, self.manifest.epoch_id)
+        layout = self.manifest.layout
         if part_id is None:
             header = self.folder / layout.state_header(shard_id)
             return StateObject(header, header.stat().st_size - 1, 1, RESPONSE_V4)

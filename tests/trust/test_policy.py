@@ -26,14 +26,13 @@ from schemas.nearcore.flat_state_limits import KEY_BYTES_MAX
 from schemas.published.dsse import Envelope
 from schemas.published.in_toto import PAYLOAD_TYPE
 from schemas.published.manifest import Manifest, MissingKind, MissingObject
-from schemas.published.object_layout import EpochLayout
 from schemas.published.shard_statement import ShardStatement
 from tests.support.published_values import make_manifest, make_manifest_shard, make_statement
 
 MANIFEST = make_manifest()
 LISTED = MANIFEST.shards[0]
 STATEMENT = make_statement()
-LAYOUT = EpochLayout(MANIFEST.chain_id, MANIFEST.epoch_height, MANIFEST.epoch_id)
+LAYOUT = MANIFEST.layout
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 INSECURE = TrustPolicy(insecure=True)
 

@@ -32,7 +32,7 @@ class StoredDelta:
     @property
     def layout(self) -> EpochLayout:
         """The target's, in whose folder the objects are."""
-        return EpochLayout(self.statement.chain_id, self.statement.target.epoch_height, self.statement.target.epoch_id)
+        return self.statement.layout
 
     @property
     def where(self) -> str:

@@ -138,7 +138,7 @@ class DeltaProduction:
                 None,
             )
             if first is not None:
-                statements = (read_delta_statement(store, between, first)[0], read_delta_statement(store, layout_of(manifest), last)[0])
+                statements = (read_delta_statement(store, between, first)[0], read_delta_statement(store, manifest.layout, last)[0])
                 steps = tuple(StoredDelta(store.url, statement) for statement in statements)
                 # Its ends are what the delta's are to be, or a manifest lists what does not fit together.
                 if (steps[0].statement.base, steps[1].statement.target) == (delta.base, delta.target) and (
@@ -169,7 +169,7 @@ class DeltaProduction:
         listed = next((found for found in listed_deltas(manifest, shard_id) if found.base_epoch_id == base.epoch_id), None)
         if listed is None:
             return False
-        store, layout = open_store(self.publisher.store_url), layout_of(manifest)
+        store, layout = open_store(self.publisher.store_url), manifest.layout
         try:
             statement, _ = read_delta_statement(store, layout, listed)
         except (ManifestError, ObjectNotFoundError):
@@ -197,12 +197,7 @@ def published_records(store: Store, manifest: Manifest, shard_id: int, kernel_na
     listed = manifest.shard(shard_id)
     if listed is None or len(listed.parts) != listed.num_parts:
         return None
-    found = read_statement(store, layout_of(manifest), shard_id)
+    found = read_statement(store, manifest.layout, shard_id)
     if found is None or found[1].payload_sha256 != listed.statement_sha256:
         return None
     return RecordsInParts.of_shard(store.url, manifest, found[0], kernel_name)
-
-
-def layout_of(manifest: Manifest) -> EpochLayout:
-    """Return the names of a manifest's epoch."""
-    return EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id)

@@ -184,7 +184,7 @@ class BaseRebuilder:
 
 def _parsed(data: bytes, layout: EpochLayout) -> Manifest:
     manifest = Manifest.from_payload(parse_envelope(data, layout.manifest).payload, layout.manifest)
-    if EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id) != layout:
+    if manifest.layout != layout:
         raise ManifestError(problem="the manifest is of another epoch", where=layout.manifest)
     return manifest
 

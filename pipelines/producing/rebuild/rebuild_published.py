@@ -12,7 +12,7 @@ from pipelines.dataset.delta.applied_records import AppliedRecords
 from pipelines.dataset.delta.stored_delta import StoredDelta
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.trie_kernel import Kernel
-from pipelines.producing.deltas.make_deltas import layout_of, published_records
+from pipelines.producing.deltas.make_deltas import published_records
 from pipelines.producing.rebuild.rebuild_part import RebuiltPart
 from pipelines.producing.rebuild.rebuild_shard import RebuildTarget, ShardRebuild
 from pipelines.stores.open_store import open_store
@@ -46,11 +46,11 @@ class PublishedRebuild:
         steps = self._steps(epochs, shard_id)
         first, last = steps[0].statement.base, steps[-1].statement.target
         base = published_records(store, epochs[0], first.shard_uid.shard_id, self.kernel.name)
-        found = read_statement(store, layout_of(target), shard_id)
+        found = read_statement(store, target.layout, shard_id)
         if base is None or found is None:
             raise EpochNotReadyError(
                 problem=f"not all parts of shard {first.shard_uid} of epoch {epochs[0].epoch_height} are published, or no statement of it",
-                where=f"{store.url}/{layout_of(epochs[0]).folder}",
+                where=f"{store.url}/{epochs[0].layout.folder}",
             )
         records = AppliedRecords.of(base, shard_end(epochs[0], first.shard_uid.shard_id), steps, last, target.chain_id)
         rebuilding = RebuildTarget.of(target, found[0])
@@ -64,9 +64,9 @@ class PublishedRebuild:
             if listed is None:
                 raise EpochNotReadyError(
                     problem=f"epoch {target.epoch_height} lists no delta of shard {shard_id} from epoch {base.epoch_height}",
-                    where=f"{store.url}/{layout_of(target).manifest}",
+                    where=f"{store.url}/{target.layout.manifest}",
                 )
-            statement, _ = read_delta_statement(store, layout_of(target), listed)
+            statement, _ = read_delta_statement(store, target.layout, listed)
             steps.append(StoredDelta(self.store_url, statement))
             # Before a resharding the shard was another.
             shard_id = statement.base.shard_uid.shard_id
@@ -77,5 +77,5 @@ def shard_end(manifest: Manifest, shard_id: int) -> DeltaEnd:
     """Return the state of a listed shard as one end of a delta."""
     listed = manifest.shard(shard_id)
     if listed is None:
-        raise EpochNotReadyError(problem=f"epoch {manifest.epoch_height} lists no shard {shard_id}", where=layout_of(manifest).folder)
+        raise EpochNotReadyError(problem=f"epoch {manifest.epoch_height} lists no shard {shard_id}", where=manifest.layout.folder)
     return DeltaEnd(manifest.epoch_height, manifest.epoch_id, listed.shard_uid, listed.state_root)

@@ -64,7 +64,7 @@ class RebuildTarget:
         """Return a shard that a manifest lists."""
         listed = manifest.shard(statement.shard_id)
         assert listed is not None, "the statement is of a listed shard"
-        layout = EpochLayout(manifest.chain_id, manifest.epoch_height, manifest.epoch_id)
+        layout = manifest.layout
         level = ZSTD_LEVEL_DEFAULT if manifest.zstd is None else manifest.zstd.level
         return cls(layout, statement, manifest.encoding, level, {part.part_id: part.sha256 for part in listed.parts})
 
