@@ -29,7 +29,7 @@ from pipelines.bucket.published_epoch import read_manifest, read_statement
 from pipelines.dataset.arrow_dataset import ShardDataset
 from pipelines.dataset.delta.applied_records import AppliedRecords
 from pipelines.dataset.delta.stored_delta import StoredDelta
-from pipelines.fetching.fetch_part import FetchPart
+from pipelines.fetching.fetch_part import parts_to_fetch
 from pipelines.fetching.verifier import VerifyPartTask
 from pipelines.kernel.native import NativeKernel, is_available
 from pipelines.near.node.node_store import NodeSource
@@ -40,7 +40,7 @@ from pipelines.producing.produce_epoch import EpochProduction, ProductionSetting
 from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.producing.rebuild.rebuild_shard import RebuildTarget, ShardRebuild
 from pipelines.stores.open_store import open_store
-from schemas.ids import CryptoHash, PartId
+from schemas.ids import CryptoHash
 from schemas.nearcore.epoch_context import EpochContext
 from schemas.nearcore.state_part import Encoding
 from schemas.published.manifest import Manifest
@@ -173,23 +173,10 @@ def _rebuild(base: EpochContext, context: EpochContext, delta: StoredDelta, buck
 
 
 def _verify(manifest: Manifest, bucket: str) -> float:
-    layout, shard = manifest.layout, manifest.shards[0]
-    found = read_statement(open_store(bucket), layout, shard.shard_id)
+    shard = manifest.shards[0]
+    found = read_statement(open_store(bucket), manifest.layout, shard.shard_id)
     assert found is not None
-    parts = [
-        FetchPart(
-            object_name=layout.state_part(shard.shard_id, PartId(part.part_id, shard.num_parts)),
-            shard_id=shard.shard_id,
-            part_id=PartId(part.part_id, shard.num_parts),
-            encoding=manifest.encoding,
-            size=part.size,
-            sha256=part.sha256,
-            state_root=shard.state_root,
-            decoded_size=found[0].parts[part.part_id].decoded_size,
-            decoded_sha256=found[0].parts[part.part_id].sha256,
-        )
-        for part in shard.parts
-    ]
+    parts = parts_to_fetch(manifest, shard, found[0])
     return seconds_of(
         lambda: [VerifyPartTask(Path(bucket, part.object_name), part, "native", check_stored=True).run() for part in parts], CPU
     )

@@ -26,7 +26,7 @@ from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.fetching.fetch_epoch import EpochFetch
-from pipelines.fetching.fetch_part import FetchPart
+from pipelines.fetching.fetch_part import parts_to_fetch
 from pipelines.fetching.fetch_progress import FetchProgress
 from pipelines.fetching.fetch_settings import FetchSettings
 from pipelines.fetching.limits import FetchLimits
@@ -36,7 +36,6 @@ from pipelines.near.node.node_store import NodeSource
 from pipelines.producing.produce_epoch import EpochProduction, ProductionSettings
 from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.trust.policy import TrustPolicy
-from schemas.ids import PartId
 from schemas.nearcore.state_part import ZSTD_LEVEL_DEFAULT, Encoding, decode_state_part
 from schemas.published.dsse import parse_envelope
 from schemas.published.manifest import Manifest
@@ -188,26 +187,9 @@ def _tasks(root: Path) -> list[VerifyPartTask]:
     statement = ShardStatement.from_payload(
         parse_envelope((root / layout.shard_statement(shard.shard_id)).read_bytes(), "benchmark").payload, "benchmark"
     )
-    step = max(1, len(shard.parts) // PARTS_VERIFIED_MAX)
-    return [
-        VerifyPartTask(
-            held=root / layout.state_part(shard.shard_id, PartId(part.part_id, shard.num_parts)),
-            part=FetchPart(
-                object_name=layout.state_part(shard.shard_id, PartId(part.part_id, shard.num_parts)),
-                shard_id=shard.shard_id,
-                part_id=PartId(part.part_id, shard.num_parts),
-                encoding=manifest.encoding,
-                size=part.size,
-                sha256=part.sha256,
-                state_root=shard.state_root,
-                decoded_size=statement.parts[part.part_id].decoded_size,
-                decoded_sha256=statement.parts[part.part_id].sha256,
-            ),
-            kernel_name="auto",
-            check_stored=True,
-        )
-        for part in shard.parts[::step]
-    ]
+    parts = parts_to_fetch(manifest, shard, statement)
+    chosen = parts[:: max(1, len(parts) // PARTS_VERIFIED_MAX)]
+    return [VerifyPartTask(held=root / part.object_name, part=part, kernel_name="auto", check_stored=True) for part in chosen]
 
 
 def _manifest(root: Path) -> tuple[Manifest, EpochLayout]:

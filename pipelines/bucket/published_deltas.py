@@ -5,7 +5,8 @@ from __future__ import annotations
 from pipelines.stores.store import Store
 from schemas.errors import ManifestError, ObjectNotFoundError
 from schemas.published.delta_statement import DeltaStatement
-from schemas.published.dsse import ENVELOPE_BYTES_MAX, Envelope, parse_envelope
+from schemas.published.dsse import ENVELOPE_BYTES_MAX, Envelope
+from schemas.published.in_toto import parse_statement_envelope
 from schemas.published.manifest import Manifest
 from schemas.published.manifest_delta import ManifestDelta
 from schemas.published.object_layout import EpochLayout
@@ -40,7 +41,7 @@ def judged_delta_statement(data: bytes, layout: EpochLayout, listed: ManifestDel
     Raises:
         ManifestError: as `read_delta_statement`.
     """
-    envelope = parse_envelope(data, where)
+    envelope = parse_statement_envelope(data, where)
     if envelope.payload_sha256 != listed.statement_sha256:
         raise ManifestError(problem="it is not the delta statement that the manifest names by its sha256", where=where)
     statement = DeltaStatement.from_payload(envelope.payload, where)

@@ -14,7 +14,7 @@ from random import Random
 from pipelines.fetching.documents import DocumentReader
 from pipelines.fetching.epoch_location import EpochUrl, find_published_epochs, listed_chains, parse_epoch_url
 from pipelines.fetching.epoch_target import EpochTarget
-from pipelines.fetching.fetch_part import FetchPart
+from pipelines.fetching.fetch_part import FetchPart, parts_to_fetch
 from pipelines.fetching.fetch_progress import FetchWatcher
 from pipelines.fetching.fetch_settings import FetchSettings
 from pipelines.fetching.limits import SOURCES_MAX
@@ -29,7 +29,7 @@ from pipelines.stores.pace import Pace
 from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.policy import BelievedManifest, BelievedStatement, acceptable_manifests, check_state_header, choose_statement
 from schemas.errors import EpochNotReadyError, EquivocationError, FetchError, InvalidInputError, ManifestError, StatecastError
-from schemas.ids import CryptoHash, PartId
+from schemas.ids import CryptoHash
 from schemas.published.dsse import ENVELOPE_BYTES_MAX
 from schemas.published.latest_pointer import LatestPointer
 from schemas.published.manifest import Manifest
@@ -356,21 +356,7 @@ class EpochBeliever:
             statement = choose_statement(self.settings.policy, offers, manifest, listed)
         header = self._header(manifest, layout, listed, liars)
         check_state_header(believed.blocks, statement.statement, header, layout.state_header(listed.shard_id))
-        parts = tuple(
-            FetchPart(
-                object_name=layout.state_part(listed.shard_id, PartId(part.part_id, listed.num_parts)),
-                shard_id=listed.shard_id,
-                part_id=PartId(part.part_id, listed.num_parts),
-                encoding=manifest.encoding,
-                size=part.size,
-                sha256=part.sha256,
-                state_root=listed.state_root,
-                decoded_size=statement.statement.parts[part.part_id].decoded_size,
-                decoded_sha256=statement.statement.parts[part.part_id].sha256,
-            )
-            for part in listed.parts
-        )
-        return BelievedShard(listed, statement, header, parts)
+        return BelievedShard(listed, statement, header, parts_to_fetch(manifest, listed, statement.statement))
 
     def _tell_doubts(self, shard: BelievedShard) -> None:
         """Tell what other statements of a shard sources have."""

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pipelines.fetching.source import WantedObject
 from schemas.ids import CryptoHash, PartId
 from schemas.nearcore.state_part import Encoding
-from schemas.published.manifest_shard import STORED_BYTES_MAX
+from schemas.published.manifest import Manifest
+from schemas.published.manifest_shard import STORED_BYTES_MAX, ManifestShard
+from schemas.published.shard_statement import ShardStatement
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +35,25 @@ class FetchPart:
     def wanted(self) -> WantedObject:
         """Return what a source is asked for."""
         return WantedObject(self.object_name, self.size, self.size, self.shard_id, self.part_id)
+
+
+def parts_to_fetch(manifest: Manifest, listed: ManifestShard, statement: ShardStatement) -> tuple[FetchPart, ...]:
+    """Return the parts of a shard that a manifest lists, in its order.
+
+    Args:
+        statement: the one that the manifest names.
+    """
+    return tuple(
+        FetchPart(
+            object_name=manifest.layout.state_part(listed.shard_id, PartId(part.part_id, listed.num_parts)),
+            shard_id=listed.shard_id,
+            part_id=PartId(part.part_id, listed.num_parts),
+            encoding=manifest.encoding,
+            size=part.size,
+            sha256=part.sha256,
+            state_root=listed.state_root,
+            decoded_size=statement.parts[part.part_id].decoded_size,
+            decoded_sha256=statement.parts[part.part_id].sha256,
+        )
+        for part in listed.parts
+    )

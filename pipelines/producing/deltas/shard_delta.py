@@ -13,16 +13,12 @@ from pipelines.dataset.delta.write_delta import WriteDeltaTask
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.near.node.state_column import StateColumnPlace
-from pipelines.producing.publish.signing import Signer, add_signatures, sign_payload
-from pipelines.stores.compare_and_swap import swapped
+from pipelines.producing.publish.put_statement import put_statement
+from pipelines.producing.publish.signing import Signer
 from pipelines.stores.open_store import open_store
-from pipelines.stores.store import ObjectInfo, Store
-from schemas.errors import ManifestError, ObjectNotFoundError
 from schemas.nearcore.shard_layout import ShardLayout
 from schemas.published.delta_statement import WHOLE_BASE, BaseRange, DeltaEnd, DeltaStatement
-from schemas.published.dsse import ENVELOPE_BYTES_MAX, parse_envelope
 from schemas.published.manifest_delta import ManifestDelta
-from schemas.published.object_layout import EpochLayout
 
 FIND_TASK_MEMORY_BYTES = 800 << 20
 """Most memory of a process that compares: two pieces of each state, decoded, or a run of the external sort."""
@@ -113,7 +109,8 @@ class ShardDelta:
         task = WriteDeltaTask(self.chain_id, self.base, self.target, self.ranges, work, pieces, self.store_url)
         needs = TaskNeeds(WRITE_TASK_MEMORY_BYTES)
         (statement,) = runner.run("delta", self.name, [task], needs, lambda one: Amount(records=one.records, size=one.size))
-        put_delta_statement(open_store(self.store_url), statement, signers)
+        name = statement.layout.delta_statement(statement.base.epoch_id, statement.shard_id)
+        put_statement(open_store(self.store_url), name, statement.to_payload(), signers)
         work.remove()
         return listing_of(statement)
 
@@ -128,28 +125,6 @@ def listing_of(statement: DeltaStatement) -> ManifestDelta:
         objects=len(statement.objects),
         size=statement.size,
     )
-
-
-def put_delta_statement(store: Store, statement: DeltaStatement, signers: Sequence[Signer]) -> None:
-    """Store a delta's statement; signatures of others over the same payload stay.
-
-    Raises:
-        ObjectExistsError: other producers replaced it each time.
-        SignatureError: a key can't be used now.
-    """
-    layout = EpochLayout(statement.chain_id, statement.target.epoch_height, statement.target.epoch_id)
-    name = layout.delta_statement(statement.base.epoch_id, statement.shard_id)
-
-    def signed(info: ObjectInfo | None) -> tuple[bytes, None]:
-        try:
-            there = None if info is None else parse_envelope(store.get(name, 0, ENVELOPE_BYTES_MAX + 1), name)
-        except (ManifestError, ObjectNotFoundError):
-            there = None
-        if there is not None and there.payload == statement.to_payload():
-            return add_signatures(there, signers, name).to_bytes(), None
-        return sign_payload(statement.to_payload(), signers).to_bytes(), None
-
-    swapped(store, name, signed, read_back=True)
 
 
 def child_ranges(layout: ShardLayout | None, shard_id: int) -> tuple[BaseRange, ...]:

@@ -22,6 +22,7 @@ from pipelines.bucket.published_epoch import (
     readable_statement,
 )
 from pipelines.bucket.read_latest import read_latest
+from pipelines.producing.publish.put_statement import put_statement
 from pipelines.producing.publish.shard_publisher import ProducedShard, PublishedShard, ShardPublisher, refuse_unlisting
 from pipelines.producing.publish.signing import Signer, add_signatures, sign_payload
 from pipelines.stores.compare_and_swap import swapped
@@ -173,15 +174,7 @@ class EpochPublisher:
             ObjectExistsError: other producers replaced it each time.
         """
         assert self.tables_url is not None, "there are tables"
-        store, layout = open_store(self.store_url), self.layout(context)
-
-        def signed(info: ObjectInfo | None) -> tuple[bytes, None]:
-            envelope = _tables_envelope(store, layout) if info is not None else None
-            if envelope is not None and envelope.payload == statement.to_payload():
-                return add_signatures(envelope, self._signers(), layout.tables_statement).to_bytes(), None
-            return sign_payload(statement.to_payload(), self._signers()).to_bytes(), None
-
-        swapped(store, layout.tables_statement, signed, read_back=True)
+        put_statement(open_store(self.store_url), self.layout(context).tables_statement, statement.to_payload(), self._signers())
         return ManifestTables.at(statement.payload_sha256, open_store(self.tables_url).url)
 
     def finish(

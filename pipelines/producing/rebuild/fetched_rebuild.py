@@ -30,7 +30,8 @@ from pipelines.stores.pace import Pace
 from schemas.errors import FetchError, ManifestError
 from schemas.ids import PartId, ShardUId
 from schemas.published.delta_statement import DeltaEnd, DeltaStatement
-from schemas.published.dsse import ENVELOPE_BYTES_MAX, parse_envelope
+from schemas.published.dsse import ENVELOPE_BYTES_MAX
+from schemas.published.in_toto import parse_statement_envelope
 from schemas.published.manifest import Manifest
 from schemas.published.manifest_delta import ManifestDelta
 from schemas.published.object_layout import EpochLayout
@@ -183,7 +184,7 @@ class BaseRebuilder:
 
 
 def _parsed(data: bytes, layout: EpochLayout) -> Manifest:
-    manifest = Manifest.from_payload(parse_envelope(data, layout.manifest).payload, layout.manifest)
+    manifest = Manifest.from_payload(parse_statement_envelope(data, layout.manifest).payload, layout.manifest)
     if manifest.layout != layout:
         raise ManifestError(problem="the manifest is of another epoch", where=layout.manifest)
     return manifest
