@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from jobs.options import ContextFile, Epoch, Json, RpcOptions, epoch_selector, node_home_folder
+from jobs.output_file import write_output
 from jobs.terminal import coloured, format_bytes, open_console, print_json
 from pipelines.near.node.native_state_header import VerifiedStateHeader
 from pipelines.near.node.node_state_header import NodeStateHeader, open_state_header
-from schemas.errors import IntegrityError, InvalidInputError
+from schemas.errors import IntegrityError
 from schemas.nearcore.epoch_context import EpochContext
 from schemas.nearcore.state_header import HeaderOrigin
 
@@ -46,7 +45,7 @@ def header(
         verified = state_header.verify(data)
         is_cached = state_header.cached() is not None
     if out is not None:
-        _write(out, data)
+        write_output(out, data)
     document = _document(context, shard_id, data, origin, is_cached, verified)
     if as_json:
         print_json({**document, "out": None if out is None else str(out), "base64": None if out else _text(data)})
@@ -109,19 +108,3 @@ def _document(
 
 def _text(data: bytes) -> str:
     return base64.b64encode(data).decode()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        InvalidInputError: the file can't be written.
-    """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(data)
-        os.replace(unfinished, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-        raise InvalidInputError(problem=f"the file can't be written: {error.strerror or error}", where=f"--out {path}") from None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +10,7 @@ import typer
 
 from jobs.option_groups import Without
 from jobs.options import Epoch, Json, KernelName, NodeHome, TrustOptions, node_home_folder
+from jobs.output_file import write_output
 from jobs.proof_display import print_proof, proof_document
 from jobs.terminal import format_bytes, open_console, print_json
 from pipelines.bucket.locate_epoch import locate_epoch
@@ -135,7 +134,7 @@ def _finish(verified: VerifiedProof, published: PublishedProof | None, out: Path
     """Write the proof and say what it says."""
     data = verified.proof.to_bytes()
     if out is not None:
-        _write(out.expanduser(), data)
+        write_output(out, data)
     if as_json:
         document: dict[str, Any] = {"message_type": "summary", **proof_document(verified), "file": None if out is None else str(out)}
         if published is not None:
@@ -158,19 +157,3 @@ def _finish(verified: VerifiedProof, published: PublishedProof | None, out: Path
             console.print(f"the shard is that of the manifest's shard layout, {word}", highlight=False, soft_wrap=True)
     written = f"written to {out}" if out is not None else "--out FILE writes the proof"
     console.print(f"{written} ({format_bytes(len(data))})", highlight=False, soft_wrap=True)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        InvalidInputError: it can't be written.
-    """
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        unfinished.write_bytes(data)
-        os.replace(unfinished, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-        raise InvalidInputError(problem=f"the proof can't be written: {error.strerror}", where=str(path)) from None
