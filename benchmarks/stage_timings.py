@@ -42,7 +42,7 @@ from pipelines.producing.build.assemble import assemble_part
 from pipelines.producing.build.plan_parts import PartPlan
 from pipelines.producing.build.work_folder import work_folder_for
 from pipelines.producing.build_shard import BuiltShard, build_planned, plan_shard
-from pipelines.producing.publish.publish_part import PublishPartTask
+from pipelines.producing.publish.publish_part import PartPlace, PublishPartTask
 from pipelines.restoring.part_object import PartObject
 from pipelines.restoring.restore_part import RestorePartTask
 from pipelines.restoring.restore_work import RestoreWork
@@ -212,17 +212,16 @@ def _time_parts(built: BuiltShard, folder: Path, repeats: int) -> tuple[list[Sta
             work=planned.work,
             plan=plan,
             state_root=built.state_root,
-            store_url=f"file://{folder}/published",
-            object_name=f"{plan.part_id.idx}",
+            place=PartPlace(f"file://{folder}/published", f"{plan.part_id.idx}"),
             encoding=Encoding.V1,
             zstd_level=ZSTD_LEVEL_DEFAULT,
             kernel_name=kernel.name,
             piece_length=planned.piece_length,
         )
-        stored = folder / "published" / task.object_name
+        stored = folder / "published" / task.place.object_name
         task.run()
         data = stored.read_bytes()
-        object_ = PartObject(task.store_url, task.object_name, plan.part_id, built.state_root, Encoding.V1)
+        object_ = PartObject(task.place.store_url, task.place.object_name, plan.part_id, built.state_root, Encoding.V1)
         restore = RestorePartTask(object_, shard_uid, RestoreWork(str(folder / "restored"), 4), kernel.name)
         rows = list(flat_state_rows(kernel.apply(part, built.state_root, plan.part_id).records, shard_uid.to_bytes()))
         largest = max(largest, part.size)

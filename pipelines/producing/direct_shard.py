@@ -93,7 +93,7 @@ def publish_again(runner: StageRunner, kernel: Kernel, planned: PlannedShard, pu
     Raises:
         SourceError, IntegrityError, StoreError: passed on from the tasks.
     """
-    return [one.part for one in produce_parts(runner, kernel, planned, publishing)]
+    return [part for part, _ in produce_parts(runner, kernel, planned, publishing)]
 
 
 def verified_source_header(

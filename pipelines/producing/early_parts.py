@@ -13,9 +13,9 @@ from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.near.node.flat_state_source import FlatStateSource, TrieSource
 from pipelines.producing.build.boundary_nodes import boundary_nodes_tasks
-from pipelines.producing.build.build_part import BuildPartTask
+from pipelines.producing.build.build_part import BuildPartTask, BuildSummary
 from pipelines.producing.build_shard import BUILD_TASK_MEMORY_BYTES, BuiltShard, PlannedShard, explain_parts, seal_shard
-from pipelines.producing.publish.publish_part import ProducedPart, ProducePartTask, PublishedPart, PublishPartTask
+from pipelines.producing.publish.publish_part import ProducePartTask, PublishedPart, PublishPartTask
 from schemas.errors import IntegrityError, SourceError, StateRootMismatchError
 from schemas.ids import ZERO_HASH
 
@@ -77,17 +77,19 @@ def produce_early(
         produced = produce_parts(runner, kernel, planned, publishing)
     except StateRootMismatchError as error:
         raise _explained(error, kernel, planned, source) from None
-    builds = [one.build for one in produced if one.build is not None]
+    builds = [build for _, build in produced if build is not None]
     try:
         built = seal_shard(runner, kernel, planned, source, builds, leave_boundary_nodes=False)
     except StateRootMismatchError as error:
         remedy = "A record is changed, in a part that was published before and was not made again. No statement of this shard was written."
         raise error.at(error.where, remedy) from None
-    return built, [one.part for one in produced]
+    return built, [part for part, _ in produced]
 
 
-def produce_parts(runner: StageRunner, kernel: Kernel, planned: PlannedShard, publishing: Sequence[PublishPartTask]) -> list[ProducedPart]:
-    """Build and publish every part of a shard whose boundary nodes are in the work folder.
+def produce_parts(
+    runner: StageRunner, kernel: Kernel, planned: PlannedShard, publishing: Sequence[PublishPartTask]
+) -> list[tuple[PublishedPart, BuildSummary | None]]:
+    """Build and publish every part of a shard whose boundary nodes are in the work folder; return each with its build, ascending.
 
     Args:
         publishing: a task a part, in order.
@@ -98,7 +100,7 @@ def produce_parts(runner: StageRunner, kernel: Kernel, planned: PlannedShard, pu
     building = {plan.part_id.idx: BuildPartTask(planned.records, planned.work, kernel.name, plan) for plan in planned.with_records}
     tasks = [ProducePartTask(task, building.get(task.plan.part_id.idx)) for task in publishing]
     needs = TaskNeeds(PRODUCE_TASK_MEMORY_BYTES, node_disk=planned.records.on_node_disk)
-    return runner.run("publish", planned.name, tasks, needs, _produced)
+    return runner.run("publish", planned.name, tasks, needs, lambda made: made[0].amount)
 
 
 def _explained(error: StateRootMismatchError, kernel: Kernel, planned: PlannedShard, source: FlatStateSource) -> StateRootMismatchError:
@@ -108,7 +110,3 @@ def _explained(error: StateRootMismatchError, kernel: Kernel, planned: PlannedSh
         error = error.at(error.where + explanation.difference(planned.shard))
     planned.origin.discard()
     return error
-
-
-def _produced(one: ProducedPart) -> Amount:
-    return Amount(records=one.part.interval.records, size=one.part.digests.stored_size, parts=1)

@@ -112,14 +112,10 @@ class PartContent:
     """Of its records; None for a part without records."""
     kinds: Kinds
 
-
-@dataclass(frozen=True, slots=True)
-class TakenPart:
-    """One part as it lies in the store."""
-
-    content: PartContent
-    published: PublishedPart
-    """With an interval that `_with_intervals` corrects: it depends on the part after it."""
+    @property
+    def records(self) -> int:
+        """Records of all kinds."""
+        return sum(count for _, count, _ in self.kinds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +133,8 @@ class TakePartTask:
     zstd_level: int
     kernel_name: str
 
-    def run(self) -> TakenPart:
-        """Take the part.
+    def run(self) -> tuple[PartContent, bool]:
+        """Take the part; return what is in it, and whether it was in the store already.
 
         Raises:
             FetchError: no peer gives it.
@@ -158,10 +154,7 @@ class TakePartTask:
             return self._content(kernel, data, decoded, kernel.validate_sorted(decoded, self.state_root, self.part_id))
 
         question = (self.shard_id, self.sync_hash, self.part_id.idx)
-        content, reused = self.place.put(lambda: self.hosts.get(question, judge)[1], judge_stored)
-        records = sum(count for _, count, _ in content.kinds)
-        interval = PartInterval(self.part_id, content.first_key or b"", None, records)
-        return TakenPart(content, PublishedPart(interval, content.digests, content.pieces, reused))
+        return self.place.put(lambda: self.hosts.get(question, judge)[1], judge_stored)
 
     def _content(self, kernel: Kernel, data: bytes, decoded: pa.Buffer, decoded_sha256: bytes) -> PartContent:
         stored_sha256, pieces = kernel.digest_object(data, self.piece_length)
@@ -206,8 +199,14 @@ class NetworkProduction:
         )
         self.publisher.refuse_other_shard(context, shard.shard_uid, shard.state_root, state.num_parts)
         tasks = [self._task(shard, state, PartId(idx, state.num_parts)) for idx in range(state.num_parts)]
-        taken = self.runner.run("take", str(shard.shard_uid), tasks, TaskNeeds(TAKE_TASK_MEMORY_BYTES), _amount)
-        kinds = add_kinds(part.content.kinds for part in taken)
+        taken = self.runner.run(
+            "take",
+            str(shard.shard_uid),
+            tasks,
+            TaskNeeds(TAKE_TASK_MEMORY_BYTES),
+            lambda taken: Amount(taken[0].records, taken[0].digests.stored_size, 1),
+        )
+        kinds = add_kinds(content.kinds for content, _ in taken)
 
         def verify(data: bytes) -> None:
             self.network.verify_header(data, context.sync_hash, shard.shard_id)
@@ -216,10 +215,9 @@ class NetworkProduction:
 
     def _task(self, shard: ShardContext, state: ShardState, part_id: PartId) -> TakePartTask:
         publisher = self.publisher
-        name = publisher.layout(self.context).state_part(shard.shard_id, part_id)
         return TakePartTask(
             hosts=self.network.hosts,
-            place=PartPlace(publisher.store_url, name, publisher.upload_limit_bytes_per_s),
+            place=publisher.part_place(self.context, shard.shard_id, part_id),
             piece_length=state.piece_length,
             sync_hash=self.context.sync_hash,
             shard_id=shard.shard_id,
@@ -231,20 +229,14 @@ class NetworkProduction:
         )
 
 
-def _with_intervals(taken: Sequence[TakenPart]) -> tuple[PublishedPart, ...]:
+def _with_intervals(taken: Sequence[tuple[PartContent, bool]]) -> tuple[PublishedPart, ...]:
     """Say which keys the parts hold: each begins at its first key, one without records where the next begins, the first at the empty key."""
     parts: list[PublishedPart] = []
     end: bytes | None = None
-    for part in reversed(taken):
-        published, first = part.published, part.content.first_key
-        begin = end if first is None else first
-        part_id = published.interval.part_id
-        assert begin is not None or part_id.idx == 0, "the last part has the shard's last record"
-        interval = PartInterval(part_id, (begin if part_id.idx else b"") or b"", end, published.interval.records)
-        parts.append(PublishedPart(interval, published.digests, published.pieces, published.reused))
+    for idx, (content, reused) in reversed(list(enumerate(taken))):
+        begin = end if content.first_key is None else content.first_key
+        assert begin is not None or idx == 0, "the last part has the shard's last record"
+        interval = PartInterval(PartId(idx, len(taken)), (begin if idx else b"") or b"", end, content.records)
+        parts.append(PublishedPart(interval, content.digests, content.pieces, reused))
         end = begin
     return tuple(reversed(parts))
-
-
-def _amount(part: TakenPart) -> Amount:
-    return Amount(records=part.published.interval.records, size=part.content.digests.stored_size, parts=1)

@@ -14,7 +14,7 @@ from pipelines.dataset.export.export_order import export_steps
 from pipelines.dataset.export.export_records import ExportSettings, discard_export
 from pipelines.dataset.tables.tables_place import TablesPlace
 from pipelines.execution.executor import TaskNeeds
-from pipelines.execution.stage_runner import Amount, KeepGoing, StageRunner, go_on
+from pipelines.execution.stage_runner import KeepGoing, StageRunner, go_on
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.near.node.flat_state_source import FlatStateSource, FoundStateHeader, StateHeaderVerifier
 from pipelines.producing.build.shard_origin import DirectOrigin
@@ -25,7 +25,7 @@ from pipelines.producing.direct_shard import build_edges, plan_direct, publish_a
 from pipelines.producing.early_parts import has_boundary_nodes, produce_early
 from pipelines.producing.network_parts import NetworkParts, NetworkProduction
 from pipelines.producing.publish.epoch_publisher import EpochPublisher, PublishedEpoch
-from pipelines.producing.publish.publish_part import PublishedPart, PublishPartTask
+from pipelines.producing.publish.publish_part import PublishPartTask
 from pipelines.producing.publish.shard_publisher import ProducedShard, PublishedShard
 from pipelines.producing.publish_tables import EpochTables
 from pipelines.producing.shared_folders import require_shared
@@ -307,7 +307,7 @@ class EpochProduction:
         else:
             built = build_planned(self.runner, self.kernel, planned, source)
             tasks = self._publish_tasks(planned, built.state_root)
-            parts = self.runner.run("publish", planned.name, tasks, TaskNeeds(PUBLISH_TASK_MEMORY_BYTES), _published)
+            parts = self.runner.run("publish", planned.name, tasks, TaskNeeds(PUBLISH_TASK_MEMORY_BYTES), lambda part: part.amount)
         return self.publisher.put_shard(self.context, ProducedShard(built.state, tuple(parts), header, verify_header))
 
     def _header_verifier(self, shard: ShardContext) -> VerifyStateHeader | None:
@@ -324,15 +324,13 @@ class EpochProduction:
             PublishPartTask(
                 work=planned.work,
                 plan=plan,
+                place=publisher.part_place(self.context, shard.shard_id, plan.part_id),
                 state_root=state_root,
-                store_url=publisher.store_url,
-                object_name=publisher.layout(self.context).state_part(shard.shard_id, plan.part_id),
                 encoding=publisher.encoding,
                 zstd_level=publisher.zstd_level,
                 kernel_name=self.kernel.name,
                 piece_length=planned.piece_length,
                 validate=self.settings.validate,
-                upload_limit_bytes_per_s=publisher.upload_limit_bytes_per_s,
             )
             for plan in planned.plans
         ]
@@ -354,7 +352,3 @@ class _Made:
         began = time.monotonic()
         self.published[shard.shard_uid] = work()
         self.seconds[shard.shard_uid] = time.monotonic() - began
-
-
-def _published(part: PublishedPart) -> Amount:
-    return Amount(records=part.interval.records, size=part.digests.stored_size, parts=1)

@@ -24,8 +24,8 @@ def check_of(published: PublishedPart, task: PublishPartTask) -> CheckPartTask:
     """Return the check of a part as its own producer describes it."""
     plan, digests = published.interval, published.digests
     return CheckPartTask(
-        store_url=task.store_url,
-        object_name=task.object_name,
+        store_url=task.place.store_url,
+        object_name=task.place.object_name,
         stored=ManifestPart(plan.part_id.idx, digests.stored_size, digests.stored_sha256, published.pieces.v2_root.hex()),
         stated=StatementPart(plan.part_id.idx, plan.key_begin, plan.key_end, digests.decoded_size, digests.decoded_sha256),
         part_id=plan.part_id,

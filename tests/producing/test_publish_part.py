@@ -43,7 +43,7 @@ def task(module_tasks: list[PublishPartTask], store_url: str) -> PublishPartTask
 
 def publish_tasks_at(tasks: list[PublishPartTask], store_url: str) -> list[PublishPartTask]:
     """Return the same tasks for another store."""
-    return [replace(task, store_url=store_url) for task in tasks]
+    return [replace(task, place=replace(task.place, store_url=store_url)) for task in tasks]
 
 
 def test_every_part_has_the_kernels_bytes(module_tasks: list[PublishPartTask], store_url: str) -> None:
@@ -51,7 +51,7 @@ def test_every_part_has_the_kernels_bytes(module_tasks: list[PublishPartTask], s
     expected = parts_of(choose_kernel("reference"), PAIRS, 3)
     for task, part in zip(publish_tasks_at(module_tasks, store_url), expected.parts, strict=True):
         published = task.run()
-        data = stored_bytes(open_store(store_url), task.object_name)
+        data = stored_bytes(open_store(store_url), task.place.object_name)
         assert not published.reused
         assert bytes(decode_state_part(data, Encoding.V1)) == bytes(part)
         assert published.digests.stored_sha256 == sha256(data).hexdigest()
@@ -62,11 +62,11 @@ def test_every_part_has_the_kernels_bytes(module_tasks: list[PublishPartTask], s
 def test_a_right_object_is_kept(task: PublishPartTask, store_url: str) -> None:
     """The second run writes nothing, and returns the same digests and pieces."""
     first = task.run()
-    info = open_store(store_url).info(task.object_name)
+    info = open_store(store_url).info(task.place.object_name)
     second = task.run()
     assert second.reused
     assert (second.digests, second.pieces) == (first.digests, first.pieces)
-    assert open_store(store_url).info(task.object_name) == info
+    assert open_store(store_url).info(task.place.object_name) == info
 
 
 def test_parts_are_put_at_the_upload_limit(module_tasks: list[PublishPartTask], store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +76,9 @@ def test_parts_are_put_at_the_upload_limit(module_tasks: list[PublishPartTask], 
     # A clock that stands: the machine's speed does not count.
     monkeypatch.setattr(upload_limit, "process_upload_limit", cache(lambda rate: Pace(rate, clock=lambda: 0.0)))
     limit = 10_000
-    limited = [replace(task, upload_limit_bytes_per_s=limit) for task in publish_tasks_at(module_tasks, store_url)]
+    limited = [
+        replace(task, place=replace(task.place, upload_limit_bytes_per_s=limit)) for task in publish_tasks_at(module_tasks, store_url)
+    ]
     sizes = [task.run().digests.stored_size for task in limited]
     assert waits_s == pytest.approx([sizes[0] / limit, (sizes[0] + sizes[1]) / limit])
     assert all(task.run().reused for task in limited)
@@ -88,9 +90,9 @@ def test_parts_are_put_at_the_upload_limit(module_tasks: list[PublishPartTask], 
 def reordered(task: PublishPartTask) -> bytes:
     """Return the part with its entries in another order: nearcore takes it, but it is not what producers agree on."""
     task.run()
-    store = open_store(task.store_url)
-    entries = decode_partial_state(decode_state_part(stored_bytes(store, task.object_name), Encoding.V1))
-    store.delete(task.object_name)
+    store = open_store(task.place.store_url)
+    entries = decode_partial_state(decode_state_part(stored_bytes(store, task.place.object_name), Encoding.V1))
+    store.delete(task.place.object_name)
     return encode_state_part(partial_state_bytes(entries[::-1]), Encoding.V1)
 
 
@@ -101,22 +103,22 @@ def test_a_wrong_object_is_replaced(module_tasks: list[PublishPartTask], store_u
     store = open_store(store_url)
     if wrong == "another part":
         other.run()
-        wrong = stored_bytes(store, other.object_name)
+        wrong = stored_bytes(store, other.place.object_name)
     elif wrong == "another order":
         wrong = reordered(task)
     assert isinstance(wrong, bytes)
-    store.put(task.object_name, wrong)
+    store.put(task.place.object_name, wrong)
     assert not task.run().reused
-    assert stored_bytes(store, task.object_name) != wrong
+    assert stored_bytes(store, task.place.object_name) != wrong
     assert task.run().reused
 
 
 def other_bytes(task: PublishPartTask) -> bytes:
     """Return the same part, compressed by another encoder: right, but other bytes."""
     task.run()
-    store = open_store(task.store_url)
-    decoded = decode_state_part(stored_bytes(store, task.object_name), Encoding.V1)
-    store.delete(task.object_name)
+    store = open_store(task.place.store_url)
+    decoded = decode_state_part(stored_bytes(store, task.place.object_name), Encoding.V1)
+    store.delete(task.place.object_name)
     return encode_state_part(decoded, Encoding.V1, 19)
 
 
@@ -124,17 +126,17 @@ def test_a_faster_producers_right_object_stays(task: PublishPartTask, store_url:
     """It comes between the look and the put: its bytes are kept, and its digests are returned."""
     theirs = other_bytes(task)
     store = open_store(store_url)
-    inject(monkeypatch, store_url, meanwhile("put", "state_part", lambda: store.put(task.object_name, theirs)))
+    inject(monkeypatch, store_url, meanwhile("put", "state_part", lambda: store.put(task.place.object_name, theirs)))
     published = task.run()
     assert published.reused
     assert published.digests.stored_sha256 == sha256(theirs).hexdigest()
-    assert stored_bytes(store, task.object_name) == theirs
+    assert stored_bytes(store, task.place.object_name) == theirs
 
 
 def test_a_faster_producers_wrong_object_is_replaced(task: PublishPartTask, store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Being first does not make it right."""
     store = open_store(store_url)
-    inject(monkeypatch, store_url, meanwhile("put", "state_part", lambda: store.put(task.object_name, b"rubbish")))
+    inject(monkeypatch, store_url, meanwhile("put", "state_part", lambda: store.put(task.place.object_name, b"rubbish")))
     assert not task.run().reused
     assert task.run().reused
 
@@ -143,18 +145,18 @@ def test_a_wrong_object_that_another_producer_mends_is_kept(task: PublishPartTas
     """A replacement is decided by the store: the faster producer with the right bytes wins."""
     theirs = other_bytes(task)
     store = open_store(store_url)
-    store.put(task.object_name, b"rubbish")
-    inject(monkeypatch, store_url, meanwhile("swap", "state_part", lambda: store.put(task.object_name, theirs)))
+    store.put(task.place.object_name, b"rubbish")
+    inject(monkeypatch, store_url, meanwhile("swap", "state_part", lambda: store.put(task.place.object_name, theirs)))
     assert task.run().reused
-    assert stored_bytes(store, task.object_name) == theirs
+    assert stored_bytes(store, task.place.object_name) == theirs
 
 
 def test_who_is_always_too_late_gives_up(task: PublishPartTask, store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a bounded number of attempts, with an error that says so."""
     store = open_store(store_url)
-    spoil = meanwhile("swap", "state_part", lambda: store.put(task.object_name, bytes([len(spoiled)]) + b"rubbish"), times=100)
+    spoil = meanwhile("swap", "state_part", lambda: store.put(task.place.object_name, bytes([len(spoiled)]) + b"rubbish"), times=100)
     spoiled: list[int] = []
-    store.put(task.object_name, b"rubbish")
+    store.put(task.place.object_name, b"rubbish")
 
     def schedule(method: str, name: str, number: int) -> Fault | None:
         spoiled.append(number)
@@ -201,5 +203,5 @@ def test_an_empty_shards_parts_are_empty(store_url: str) -> None:
     built = small_shard([], 2)
     for task in publish_tasks(built, store_url, Encoding.V0):
         published = task.run()
-        assert stored_bytes(open_store(store_url), task.object_name) == bytes(5)
+        assert stored_bytes(open_store(store_url), task.place.object_name) == bytes(5)
         assert published.digests.decoded_size == 5

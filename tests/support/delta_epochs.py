@@ -71,9 +71,7 @@ class DeltaEpochs:
         for shard, one in zip(shards, built.values(), strict=True):
             # Built as a shard of its own, published as one of the epoch's.
             state = replace(one.state, shard_uid=shard.shard_uid)
-            names = EpochLayout.of(context)
-            tasks = publish_tasks(one, self.store_url)
-            parts = tuple(replace(task, object_name=names.state_part(shard.shard_id, task.plan.part_id)).run() for task in tasks)
+            parts = tuple(task.run() for task in publish_tasks(one, self.store_url, of_epoch=context, shard_id=shard.shard_id))
             published.append(self.publisher.put_shard(context, ProducedShard(state, parts, header_of(None))))
         self.publisher.finish(context, published, layout.shard_ids)
         return self.manifest(epoch_height)

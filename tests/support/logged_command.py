@@ -21,7 +21,7 @@ import jobs.produce
 from jobs.cli import main
 from jobs.options import open_executor
 from pipelines.execution.executor import Executor, Task, TaskNeeds
-from pipelines.producing.publish.publish_part import ProducedPart, ProducePartTask
+from pipelines.producing.publish.publish_part import ProducePartTask
 from tests.support.ray_cluster import MACHINE_VARIABLE
 
 R = TypeVar("R")
@@ -42,13 +42,13 @@ class LoggedTask:
         """Run the task between two marks."""
         kind, name = type(self.task).__name__, "-"
         if isinstance(self.task, ProducePartTask):
-            name = self.task.publishing.object_name.replace("/", "|")
+            name = self.task.publishing.place.object_name.replace("/", "|")
         begun = Path(self.log) / f"{kind} {name} {os.environ.get(MACHINE_VARIABLE, 'none')} {os.getpid()}-{time.monotonic_ns()} begun"
         begun.touch()
         if isinstance(self.task, ProducePartTask):
             wait_for_room(Path(self.log))
         result = self.task.run()
-        reused = isinstance(result, ProducedPart) and result.part.reused
+        reused = isinstance(self.task, ProducePartTask) and result[0].reused
         begun.rename(begun.with_name(begun.name.removesuffix("begun") + ("reused" if reused else "ended")))
         return result
 

@@ -20,7 +20,7 @@ from pipelines.producing.build.work_folder import work_folder_for
 from pipelines.producing.build_shard import BuiltShard, build_planned, plan_shard
 from pipelines.producing.publish.epoch_publisher import EpochPublisher, PublishedEpoch
 from pipelines.producing.publish.key_file import load_signer
-from pipelines.producing.publish.publish_part import PublishPartTask
+from pipelines.producing.publish.publish_part import PartPlace, PublishPartTask
 from pipelines.producing.publish.shard_publisher import ProducedShard, PublishedShard
 from pipelines.producing.publish.signing import Signer
 from pipelines.stores.memory_store import OPENERS, MemoryStore
@@ -53,16 +53,23 @@ def context(built: BuiltShard) -> EpochContext:
     return context_of(built.state_root)
 
 
-def publish_tasks(built: BuiltShard, store_url: str, encoding: Encoding = Encoding.V1, zstd_level: int = 1) -> list[PublishPartTask]:
-    """Return the tasks that publish a shard's parts."""
-    layout = EpochLayout.of(context(built))
+def publish_tasks(
+    built: BuiltShard,
+    store_url: str,
+    encoding: Encoding = Encoding.V1,
+    zstd_level: int = 1,
+    *,
+    of_epoch: EpochContext | None = None,
+    shard_id: int = 0,
+) -> list[PublishPartTask]:
+    """Return the tasks that publish a shard's parts, as parts of the epoch that it alone makes up or of another one."""
+    layout = EpochLayout.of(of_epoch or context(built))
     return [
         PublishPartTask(
             work=built.planned.work,
             plan=plan,
             state_root=built.state_root,
-            store_url=store_url,
-            object_name=layout.state_part(0, plan.part_id),
+            place=PartPlace(store_url, layout.state_part(shard_id, plan.part_id)),
             encoding=encoding,
             zstd_level=zstd_level,
             kernel_name="auto",

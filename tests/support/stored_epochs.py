@@ -52,9 +52,7 @@ def publish_epoch(
     built, of_epoch = _built(), epoch_context(epoch_height)
     if complete:
         of_epoch = replace(of_epoch, shard_layout=SINGLE_SHARD)
-    layout = EpochLayout.of(of_epoch)
-    tasks = publish_tasks(built, store_url)
-    parts = tuple(replace(task, object_name=layout.state_part(0, task.plan.part_id)).run() for task in tasks)
+    parts = tuple(task.run() for task in publish_tasks(built, store_url, of_epoch=of_epoch))
     publisher = EpochPublisher(store_url, None if key is None else signer(key), Encoding.V1, 1, web_seeds)
     produced = ProducedShard(built.state, parts, header_of(fitting_header(built)))
     return publisher.finish(of_epoch, [publisher.put_shard(of_epoch, produced)], [0] if complete else [0, 1])

@@ -22,6 +22,7 @@ from pipelines.bucket.published_epoch import (
     readable_statement,
 )
 from pipelines.bucket.read_latest import read_latest
+from pipelines.producing.publish.publish_part import PartPlace
 from pipelines.producing.publish.put_statement import put_statement
 from pipelines.producing.publish.shard_publisher import ProducedShard, PublishedShard, ShardPublisher, refuse_unlisting
 from pipelines.producing.publish.signing import Signer, add_signatures, sign_payload
@@ -79,6 +80,10 @@ class EpochPublisher:
     def layout(self, context: EpochContext) -> EpochLayout:
         """Return the names of the epoch's objects."""
         return EpochLayout.of(context)
+
+    def part_place(self, context: EpochContext, shard_id: int, part_id: PartId) -> PartPlace:
+        """Return where a part goes."""
+        return PartPlace(self.store_url, self.layout(context).state_part(shard_id, part_id), self.upload_limit_bytes_per_s)
 
     def epoch_url(self, context: EpochContext) -> str:
         """Return the epoch's folder, for people."""

@@ -11,8 +11,9 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
+from pipelines.execution.stage_runner import Amount
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.part_check import PartDigests, verify_part
 from pipelines.kernel.trie_kernel import Kernel
@@ -41,6 +42,11 @@ class PublishedPart:
     pieces: PartPieces
     reused: bool
     """The object was already there, whole and right."""
+
+    @property
+    def amount(self) -> Amount:
+        """What a stage shows of it."""
+        return Amount(records=self.interval.records, size=self.digests.stored_size, parts=1)
 
 
 Judged = TypeVar("Judged")
@@ -99,18 +105,10 @@ class PartPlace:
             return None
 
 
-@dataclass(frozen=True, slots=True)
-class MadePart:
-    """A part that is to be put."""
+PartFacts: TypeAlias = tuple[PartDigests, PartPieces, BuildSummary | None]
+"""What is known of a part's object; with the summary of its build where it was built for that."""
 
-    data: bytes
-    digests: PartDigests
-    pieces: PartPieces
-    build: BuildSummary | None = None
-    """Of the part's build, where it was built for that."""
-
-
-MakePart = Callable[[Kernel], MadePart]
+MakePart: TypeAlias = Callable[[Kernel], tuple[bytes, PartFacts]]
 """Makes a part's object."""
 
 
@@ -120,17 +118,14 @@ class PublishPartTask:
 
     work: WorkFolder
     plan: PartPlan
+    place: PartPlace
     state_root: CryptoHash
-    store_url: str
-    object_name: str
     encoding: Encoding
     zstd_level: int
     kernel_name: str
     piece_length: int
     validate: bool = True
     """Validate the trie before the part is put; what is read back is compared always."""
-    upload_limit_bytes_per_s: int | None = None
-    """Most bytes a second that this process puts; None for no limit."""
 
     def run(self) -> PublishedPart:
         """Publish the part.
@@ -151,26 +146,17 @@ class PublishPartTask:
             As `run`.
         """
         kernel = choose_kernel(self.kernel_name)
-
-        def made() -> tuple[bytes, tuple[PartDigests, PartPieces, BuildSummary | None]]:
-            one = make(kernel)
-            return one.data, (one.digests, one.pieces, one.build)
-
-        def judge(data: bytes) -> tuple[PartDigests, PartPieces, BuildSummary | None]:
-            return *self._verified(kernel, data), None
-
-        place = PartPlace(self.store_url, self.object_name, self.upload_limit_bytes_per_s)
-        (digests, pieces, build), reused = place.put(made, judge)
+        (digests, pieces, build), reused = self.place.put(lambda: make(kernel), lambda data: (*self._verified(kernel, data), None))
         return PublishedPart(self.plan.interval, digests, pieces, reused), build
 
-    def _make(self, kernel: Kernel) -> MadePart:
+    def _make(self, kernel: Kernel) -> tuple[bytes, PartFacts]:
         """Assemble, encode and validate the part. What is put was validated, and what is read back is compared with it byte by byte."""
         if not self.validate:
             partial_state = assemble_part(kernel, self.work, self.plan)
             data = encode_state_part(partial_state, self.encoding, self.zstd_level)
             stored_sha256, pieces = kernel.digest_object(data, self.piece_length)
             decoded_sha256 = hashlib.sha256(partial_state).hexdigest()
-            return MadePart(data, PartDigests(len(data), stored_sha256.hex(), partial_state.size, decoded_sha256), pieces)
+            return data, (PartDigests(len(data), stored_sha256.hex(), partial_state.size, decoded_sha256), pieces, None)
         data = encode_state_part(assemble_part(kernel, self.work, self.plan), self.encoding, self.zstd_level)
         try:
             return self.validated(kernel, data)
@@ -182,25 +168,16 @@ class PublishPartTask:
                 "What an earlier stage left in that folder is damaged: delete it and run again. Nothing of this part was put.",
             ) from None
 
-    def validated(self, kernel: Kernel, data: bytes, build: BuildSummary | None = None) -> MadePart:
-        """Validate what an object decodes to.
+    def validated(self, kernel: Kernel, data: bytes, build: BuildSummary | None = None) -> tuple[bytes, PartFacts]:
+        """Validate what an object decodes to; return both.
 
         Raises:
             IntegrityError: the bytes are not this part of the state root.
         """
-        return MadePart(data, *self._verified(kernel, data), build)
+        return data, (*self._verified(kernel, data), build)
 
     def _verified(self, kernel: Kernel, data: bytes) -> tuple[PartDigests, PartPieces]:
         return verify_part(kernel, data, self.encoding, self.state_root, self.plan.part_id, piece_length=self.piece_length)
-
-
-@dataclass(frozen=True, slots=True)
-class ProducedPart:
-    """One part that was built and published in one go."""
-
-    part: PublishedPart
-    build: BuildSummary | None
-    """None for a part without records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,19 +191,19 @@ class ProducePartTask:
     build: BuildPartTask | None
     """None for a part without records."""
 
-    def run(self) -> ProducedPart:
+    def run(self) -> tuple[PublishedPart, BuildSummary | None]:
         """Build and publish the part; one that is there and validates is kept, and only its edge made where that is not left.
 
+        Returns:
+            The part, and its build; None for a part without records.
         Raises:
             StateRootMismatchError: the part does not validate: its records are not those of the trusted state root. Nothing is put.
             DatasetError, IntegrityError, StoreError: as `BuildPartTask` and `PublishPartTask`.
         """
         part, summary = self.publishing.publish(self._make)
-        if self.build is None:
-            return ProducedPart(part, None)
-        return ProducedPart(part, summary or self.build.edge())
+        return part, None if self.build is None else summary or self.build.edge()
 
-    def _make(self, kernel: Kernel) -> MadePart:
+    def _make(self, kernel: Kernel) -> tuple[bytes, PartFacts]:
         data, summary = self._encoded(kernel)
         try:
             return self.publishing.validated(kernel, data, summary)
@@ -247,7 +224,7 @@ class ProducePartTask:
         end = "the last" if plan.key_end is None else f"before {plan.key_end.hex()}"
         return StateRootMismatchError(
             problem=f"the records of part {plan.part_id} contradict state root {self.publishing.state_root}: {error.problem}",
-            where=f"{self.publishing.object_name}, keys {begin} to {end}",
+            where=f"{self.publishing.place.object_name}, keys {begin} to {end}",
             remedy="The source does not hold this epoch's state: a record is changed, missing or too many. Nothing of this part was put; "
             "parts that were put have validated against the state root, each alone.",
             expected=str(self.publishing.state_root),
