@@ -9,8 +9,6 @@ follow the changes, and the files that they touch, not the state.
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,10 +17,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command_line import BenchmarkParser, listed, number_from, print_as_json, require_native_kernel
 from benchmarks.folder import benchmark_folder
 from benchmarks.measure import CPU, interleaved_medians, seconds_of
-from benchmarks.synthetic_records import RECORDS_MIN
-from benchmarks.synthetic_state import SEED_DEFAULT, synthetic_state
+from benchmarks.synthetic_state import synthetic_state
 from benchmarks.synthetic_trie import TRIE_RECORDS_MAX, TrieState, trie_state
 from pipelines.dataset.arrow_dataset import ShardDataset
 from pipelines.dataset.export.export_epoch import export_epoch
@@ -31,7 +29,6 @@ from pipelines.dataset.roll_forward.roll_forward_shard import roll_forward_shard
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress
 from pipelines.execution.stage_runner import StageRunner
-from pipelines.kernel.native import is_available
 from pipelines.near.node.node_store import NodeSource
 from pipelines.near.node.rocksdb_reader import forget_readers
 from pipelines.near.trie.trie_walk_source import StateWalkSource
@@ -168,35 +165,23 @@ def print_figures(figures: BackfillFigures) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.backfill", description="Time State walk and roll forward beside flat state."
-    )
-    parser.add_argument("--records", type=_counts, default=[50_000, 200_000], help="sizes of states, as 50000,200000")
+    parser = BenchmarkParser("backfill", "Time State walk and roll forward beside flat state.")
+    parser.add_state([50_000, 200_000], TRIE_RECORDS_MAX)
+    parser.add_repeats()
     parser.add_argument(
-        "--changes", type=_counts, default=[100, 1_000, 10_000], help="changed records, as 100,1000; up to a tenth of a state"
+        "--changes",
+        type=listed(number_from(1)),
+        default=[100, 1_000, 10_000],
+        help="changed records, as 100,1000; up to a tenth of a state",
     )
-    parser.add_argument("--seed", type=int, default=SEED_DEFAULT)
-    parser.add_argument("--repeats", type=int, default=3, help="how often each figure is taken; the median counts; default %(default)s")
-    parser.add_argument("--folder", type=Path, help="where synthetic states are kept for the next run; default a folder that is removed")
-    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
     options = parser.parse_args(arguments)
-    if not all(RECORDS_MIN <= count <= TRIE_RECORDS_MAX for count in options.records):
-        parser.error(f"--records goes from {RECORDS_MIN} to {TRIE_RECORDS_MAX}")
-    if not is_available():
-        raise SystemExit("The benchmark builds its tries with the native kernel, which is not installed.")
+    require_native_kernel()
     with benchmark_folder(options.folder) as folder:
         figures = run_benchmark(folder, options.records, options.changes, options.seed, options.repeats)
     if options.json:
-        print(json.dumps(asdict(figures), indent=1))
+        print_as_json(asdict(figures))
     else:
         print_figures(figures)
-
-
-def _counts(text: str) -> list[int]:
-    counts = [int(count) for count in text.split(",")]
-    if any(count < 1 for count in counts):
-        raise argparse.ArgumentTypeError("at least one")
-    return counts
 
 
 if __name__ == "__main__":

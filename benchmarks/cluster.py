@@ -9,12 +9,9 @@ servers are no part of any machine, so there is none here that would take a core
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import shutil
 import statistics
-import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,9 +21,10 @@ from typing import Final
 
 import psutil
 
+from benchmarks.command_line import BenchmarkParser, listed, number_from, print_as_json
+from benchmarks.folder import benchmark_folder
 from benchmarks.pinned_cluster import MisplacedProcessError, hash_on, pinned_cluster, run_pinned
 from benchmarks.scaling import WarmUpTask
-from benchmarks.synthetic_records import RECORDS_MAX, RECORDS_MIN
 from benchmarks.synthetic_state import SyntheticState, synthetic_state
 from benchmarks.whole_run import run_whole
 from pipelines.execution.executor import TaskNeeds
@@ -196,35 +194,30 @@ def print_figures(figures: Sequence[ClusterFigure], driver: DriverFigure) -> Non
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.cluster", description="A Ray cluster of single-core machines, all on this one, a core each."
+    parser = BenchmarkParser("cluster", "A Ray cluster of single-core machines, all on this one, a core each.")
+    parser.add_state(500_000)
+    parser.add_argument(
+        "--machines", type=listed(number_from(1)), default=[1, 2], help="numbers of machines; the first is what others are compared with"
     )
-    parser.add_argument("--records", type=int, default=500_000, help=f"{RECORDS_MIN} to {RECORDS_MAX}; default %(default)s")
-    parser.add_argument("--machines", default="1,2", help="numbers of machines; the first is what others are compared with")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is run, in turns; the median counts; default %(default)s")
-    parser.add_argument("--tasks", type=int, default=10_000, help="tiny tasks for the driver's memory, at least 10; default %(default)s")
-    parser.add_argument("--folder", type=Path, help="where the state is kept; default: nowhere")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--rounds", type=number_from(1), default=3, help="how often each is run, in turns; the median counts; default %(default)s"
+    )
+    parser.add_argument(
+        "--tasks", type=number_from(SAMPLES), default=10_000, help="tiny tasks for the driver's memory; default %(default)s"
+    )
     options = parser.parse_args(arguments)
-    machines, cores = [int(count) for count in options.machines.split(",")], sorted(os.sched_getaffinity(0))
-    if not RECORDS_MIN <= options.records <= RECORDS_MAX:
-        parser.error(f"--records goes from {RECORDS_MIN} to {RECORDS_MAX}")
-    if options.tasks < SAMPLES:
-        parser.error(f"--tasks is at least {SAMPLES}")
-    if options.rounds < 1:
-        parser.error("--rounds is at least 1")
-    if not 1 <= min(machines) <= max(machines) <= len(cores):
+    cores = sorted(os.sched_getaffinity(0))
+    if max(options.machines) > len(cores):
         parser.error(f"--machines goes from 1 to {len(cores)}: each has a core of its own")
-    with tempfile.TemporaryDirectory(prefix="cluster-") as temporary:
-        folder = options.folder or Path(temporary)
-        state = synthetic_state(folder, options.records)
+    with benchmark_folder(options.folder) as folder:
+        state = synthetic_state(folder, options.records, options.seed)
         try:
-            figures = measure_rounds(state, folder / "run", machines, options.rounds, cores)
+            figures = measure_rounds(state, folder / "run", options.machines, options.rounds, cores)
         except MisplacedProcessError as error:
             raise SystemExit(f"No figure is right: {error}.") from None
         driver = measure_driver(options.tasks, cores[0])
     if options.json:
-        print(json.dumps({"runs": [asdict(figure) for figure in figures], "driver": asdict(driver)}))
+        print_as_json({"runs": [asdict(figure) for figure in figures], "driver": asdict(driver)})
     else:
         print_figures(figures, driver)
 

@@ -9,8 +9,6 @@ that what else the machine does hardly counts.
 
 from __future__ import annotations
 
-import argparse
-import json
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -27,10 +25,11 @@ from rich.console import Console
 from rich.table import Table
 
 import statecast
+from benchmarks.command_line import BenchmarkParser, number_from, print_as_json
 from benchmarks.counting_store import count_calls, counted_calls, requests, stop_counting, transferred
 from benchmarks.folder import benchmark_folder
 from benchmarks.measure import CPU, seconds_of
-from benchmarks.synthetic_records import synthetic_records
+from benchmarks.synthetic_records import RECORDS_MIN, synthetic_records
 from pipelines.dataset.arrow_dataset import ShardDataset
 from pipelines.dataset.export.export_records import store_summary
 from pipelines.dataset.record_files import FileDestination, FileFormat, write_record_files
@@ -233,15 +232,13 @@ def _print(figures: TablesFigures) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", type=int, default=RECORDS_DEFAULT)
-    parser.add_argument("--folder", type=Path, help="keeps the state; by default a temporary one")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    given = parser.parse_args(arguments)
-    with benchmark_folder(given.folder) as folder:
-        figures = measure(folder, given.records)
-    if given.json:
-        print(json.dumps(asdict(figures)))
+    parser = BenchmarkParser("decoded_tables", "Time decoding, sizes and look-ups of tables.")
+    parser.add_argument("--records", type=number_from(RECORDS_MIN), default=RECORDS_DEFAULT)
+    options = parser.parse_args(arguments)
+    with benchmark_folder(options.folder) as folder:
+        figures = measure(folder, options.records)
+    if options.json:
+        print_as_json(asdict(figures))
     else:
         _print(figures)
 

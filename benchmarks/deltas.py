@@ -9,7 +9,6 @@ delta should cost what changed, whatever the state's size; a rebuilding at most 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.backfill import _export, _runner
+from benchmarks.command_line import BenchmarkParser, listed, print_as_json, require_native_kernel
 from benchmarks.folder import benchmark_folder
 from benchmarks.measure import CPU, seconds_of
-from benchmarks.synthetic_records import RECORDS_MIN
-from benchmarks.synthetic_state import SEED_DEFAULT, synthetic_state
+from benchmarks.synthetic_state import synthetic_state
 from benchmarks.synthetic_trie import TRIE_RECORDS_MAX, TrieState, trie_state
 from pipelines.bucket.published_deltas import read_delta_statement
 from pipelines.bucket.published_epoch import read_manifest, read_statement
@@ -31,7 +30,7 @@ from pipelines.dataset.delta.applied_records import AppliedRecords
 from pipelines.dataset.delta.stored_delta import StoredDelta
 from pipelines.fetching.fetch_part import parts_to_fetch
 from pipelines.fetching.verifier import VerifyPartTask
-from pipelines.kernel.native import NativeKernel, is_available
+from pipelines.kernel.native import NativeKernel
 from pipelines.near.node.node_store import NodeSource
 from pipelines.near.node.rocksdb_reader import forget_readers
 from pipelines.near.trie.trie_walk_source import StateWalkSource
@@ -220,35 +219,25 @@ def print_figures(figures: Sequence[DeltaFigure]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.deltas", description="Time deltas beside whole parts.")
-    parser.add_argument("--records", type=_counts, default=[20_000, 200_000], help="sizes of states, as 20000,200000")
-    parser.add_argument("--shares", type=_shares, default=[0.01, 0.05, 0.3], help="shares of records that change, as 0.01,0.3")
+    parser = BenchmarkParser("deltas", "Time deltas beside whole parts.")
+    parser.add_state([20_000, 200_000], TRIE_RECORDS_MAX)
+    parser.add_argument("--shares", type=listed(_share), default=[0.01, 0.05, 0.3], help="shares of records that change, as 0.01,0.3")
     parser.add_argument("--num-parts", type=int, help="parts of a state; default as nearcore computes it")
-    parser.add_argument("--seed", type=int, default=SEED_DEFAULT)
-    parser.add_argument("--folder", type=Path, help="where synthetic states are kept for the next run; default a folder that is removed")
-    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
     options = parser.parse_args(arguments)
-    if not all(RECORDS_MIN <= count <= TRIE_RECORDS_MAX for count in options.records):
-        parser.error(f"--records goes from {RECORDS_MIN} to {TRIE_RECORDS_MAX}")
-    if not is_available():
-        raise SystemExit("The benchmark builds its tries with the native kernel, which is not installed.")
+    require_native_kernel()
     with benchmark_folder(options.folder) as folder:
         figures = run_benchmark(folder, options.records, options.shares, options.seed, options.num_parts)
     if options.json:
-        print(json.dumps([asdict(figure) for figure in figures], indent=1))
+        print_as_json([asdict(figure) for figure in figures])
     else:
         print_figures(figures)
 
 
-def _counts(text: str) -> list[int]:
-    return [int(count) for count in text.split(",")]
-
-
-def _shares(text: str) -> list[float]:
-    shares = [float(share) for share in text.split(",")]
-    if any(not 0 < share <= 0.5 for share in shares):
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 < share <= 0.5:
         raise argparse.ArgumentTypeError("above 0 and at most 0.5")
-    return shares
+    return share
 
 
 if __name__ == "__main__":

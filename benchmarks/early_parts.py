@@ -8,9 +8,7 @@ nodes for themselves. The two ways' parts are compared byte for byte.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 import shutil
 import statistics
 import time
@@ -21,9 +19,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command_line import BenchmarkParser, number_from, print_as_json, require_native_kernel
 from benchmarks.folder import benchmark_folder
-from benchmarks.synthetic_records import RECORDS_MIN
-from benchmarks.synthetic_state import SEED_DEFAULT, SyntheticState, synthetic_state
+from benchmarks.synthetic_state import SyntheticState, synthetic_state
 from benchmarks.synthetic_trie import TRIE_RECORDS_MAX, trie_state
 from benchmarks.whole_run import run_whole
 from pipelines.dataset.arrow_dataset import load_shard
@@ -31,7 +29,7 @@ from pipelines.dataset.export.export_records import RANGE_BYTES_TARGET
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress, StageProgress
 from pipelines.execution.stage_runner import StageRunner
-from pipelines.kernel.native import NativeKernel, is_available
+from pipelines.kernel.native import NativeKernel
 from pipelines.near.node.node_store import NodeSource
 from pipelines.near.node.rocksdb_reader import forget_readers
 from pipelines.near.trie.walk_to_boundaries import walk_to_boundaries
@@ -199,24 +197,16 @@ def print_figures(figures: EarlyFigures) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.early_parts", description="Time first and last part, published both ways.")
-    parser.add_argument("--records", type=int, default=500_000, help=f"{RECORDS_MIN} to {TRIE_RECORDS_MAX}; default %(default)s")
-    parser.add_argument("--num-parts", type=int, help="parts of the shard, at least 2; default as many as nearcore makes")
-    parser.add_argument("--seed", type=int, default=SEED_DEFAULT)
-    parser.add_argument("--repeats", type=int, default=3, help="how often each way is run; the median counts; default %(default)s")
-    parser.add_argument("--folder", type=Path, help="where the synthetic state is kept for the next run; default a folder that is removed")
-    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
+    parser = BenchmarkParser("early_parts", "Time first and last part, published both ways.")
+    parser.add_state(500_000, TRIE_RECORDS_MAX)
+    parser.add_repeats()
+    parser.add_argument("--num-parts", type=number_from(2), help="parts of the shard, at least 2; default as many as nearcore makes")
     options = parser.parse_args(arguments)
-    if not RECORDS_MIN <= options.records <= TRIE_RECORDS_MAX:
-        parser.error(f"--records goes from {RECORDS_MIN} to {TRIE_RECORDS_MAX}")
-    if options.num_parts is not None and options.num_parts < 2:
-        parser.error("--num-parts goes from 2")
-    if not is_available():
-        raise SystemExit("The benchmark builds its tries with the native kernel, which is not installed.")
+    require_native_kernel()
     with benchmark_folder(options.folder) as folder:
         figures = run_benchmark(folder, options.records, options.num_parts, options.seed, options.repeats)
     if options.json:
-        print(json.dumps(asdict(figures), indent=1))
+        print_as_json(asdict(figures))
     else:
         print_figures(figures)
 

@@ -8,7 +8,6 @@ allocators keep what they like. Judges nothing.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -23,15 +22,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
+from benchmarks.command_line import BenchmarkParser, require_native_kernel
 from benchmarks.measure import anonymous_bytes, forget_peak_memory, peak_memory_bytes
-from benchmarks.synthetic_records import RECORDS_MAX, RECORDS_MIN
-from benchmarks.synthetic_state import SEED_DEFAULT, SyntheticState, synthetic_state
+from benchmarks.synthetic_state import SyntheticState, synthetic_state
 from benchmarks.whole_run import run_whole
 from benchmarks.worker_memory import load_and_measure_idle
 from pipelines.dataset.export.export_records import RANGE_BYTES_TARGET
 from pipelines.execution.executor import Task, TaskNeeds
 from pipelines.execution.released_memory import release_memory
-from pipelines.kernel.native import is_available
 
 R = TypeVar("R")
 
@@ -205,21 +203,14 @@ def _mib(size: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.long_lived_worker", description="Measure a worker's memory.")
-    parser.add_argument("--records", default="300000,3000000", help=f"of each state, {RECORDS_MIN} to {RECORDS_MAX}; default %(default)s")
-    parser.add_argument("--seed", type=int, default=SEED_DEFAULT)
-    parser.add_argument("--folder", type=Path, help="where states are kept for the next run; default a folder that is removed")
-    parser.add_argument("--json", action="store_true", help="print a line of JSON a stage instead of tables")
+    parser = BenchmarkParser("long_lived_worker", "Measure a worker's memory.")
+    parser.add_state([300_000, 3_000_000])
     options = parser.parse_args(arguments)
-    sizes = sorted(int(count) for count in options.records.split(","))
-    if not all(RECORDS_MIN <= records <= RECORDS_MAX for records in sizes):
-        parser.error(f"--records goes from {RECORDS_MIN} to {RECORDS_MAX}")
-    if not is_available():
-        raise SystemExit("The benchmark measures the native kernel, which is not installed; `make setup` builds it where cargo is.")
+    require_native_kernel()
     folder = (options.folder or Path(tempfile.mkdtemp(prefix="statecast-bench-"))).absolute()
     figures: list[StageMemory] = []
     try:
-        for records in sizes:
+        for records in sorted(options.records):
             state = synthetic_state(folder, records, options.seed)
             for released in (False, True):
                 print(f"producing {records:,} records, memory {'given back' if released else 'kept'}", file=sys.stderr, flush=True)

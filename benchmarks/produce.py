@@ -7,24 +7,22 @@ Measures; judges nothing but the named targets, and a missed target is reported,
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.command_line import BenchmarkParser, listed, number_from, print_as_json, require_native_kernel
 from benchmarks.folder import benchmark_folder
 from benchmarks.ledger import measure_ledger
 from benchmarks.measure import usable_cores
 from benchmarks.scaling import measure_scaling
 from benchmarks.stage_results import Results, ScalingFigure
 from benchmarks.stage_timings import time_stages
-from benchmarks.synthetic_records import RECORDS_MAX, RECORDS_MIN
-from benchmarks.synthetic_state import RECORDS_DEFAULT, SEED_DEFAULT, SyntheticState, synthetic_state
+from benchmarks.synthetic_records import RECORDS_MIN
+from benchmarks.synthetic_state import RECORDS_DEFAULT, SyntheticState, synthetic_state
 from benchmarks.tables import judge, print_results
 from benchmarks.worker_memory import measure_memory
 from pipelines.dataset.export.export_records import RANGE_BYTES_TARGET
-from pipelines.kernel.native import is_available
 
 SMALLER_STATE = 5
 """Memory is measured on the state and on one of this fraction of its records."""
@@ -35,15 +33,21 @@ RANGES_PER_CORE = 4
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
-    options = _parser().parse_args(arguments)
-    if not RECORDS_MIN <= options.records <= RECORDS_MAX:
-        _parser().error(f"--records goes from {RECORDS_MIN} to {RECORDS_MAX}")
-    if not is_available():
-        raise SystemExit("The benchmark times the native kernel, which is not installed; `make setup` builds it where cargo is.")
+    parser = BenchmarkParser("produce", "Time every stage of a run against its floor.")
+    parser.add_state(RECORDS_DEFAULT)
+    parser.add_repeats()
+    parser.add_argument(
+        "--cores",
+        type=lambda text: [] if text == "none" else listed(number_from(1))(text),
+        default=sorted({1, usable_cores()}),
+        help="for the runs on Ray, as 1,2; default one and all; none for no runs",
+    )
+    options = parser.parse_args(arguments)
+    require_native_kernel()
     with benchmark_folder(options.folder) as folder:
         results = run_benchmark(folder, options.records, options.seed, options.cores, options.repeats)
     if options.json:
-        print(json.dumps(results.to_json(), indent=1))
+        print_as_json(results.to_json())
     else:
         print_results(results)
 
@@ -79,29 +83,6 @@ def _range_bytes(state: SyntheticState, cores: int) -> int:
     """Return a size of key ranges that gives every core some, as those of a real shard do; the real size at most."""
     stored = sum(file.stat().st_size for file in (state.home / "data").glob("*.sst"))
     return min(RANGE_BYTES_TARGET, max(stored // (RANGES_PER_CORE * cores), 1))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.produce", description="Time every stage of a run against its floor.")
-    parser.add_argument("--records", type=int, default=RECORDS_DEFAULT, help=f"{RECORDS_MIN} to {RECORDS_MAX}; default %(default)s")
-    parser.add_argument("--seed", type=int, default=SEED_DEFAULT, help="another seed is another state of the same mix; default %(default)s")
-    parser.add_argument(
-        "--cores",
-        type=_cores,
-        default=sorted({1, usable_cores()}),
-        help="for the runs on Ray, as 1,2; default one and all; none for no runs",
-    )
-    parser.add_argument("--repeats", type=int, default=3, help="how often each figure is taken; the median counts; default %(default)s")
-    parser.add_argument("--folder", type=Path, help="where states are kept for the next run; default a folder that is removed")
-    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
-    return parser
-
-
-def _cores(text: str) -> list[int]:
-    counts = [] if text == "none" else [int(count) for count in text.split(",")]
-    if any(count < 1 for count in counts):
-        raise argparse.ArgumentTypeError("a run has at least one core")
-    return counts
 
 
 if __name__ == "__main__":

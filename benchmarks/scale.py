@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.command_line import BenchmarkParser, listed, number_from, require_native_kernel
 from benchmarks.folder import benchmark_folder
 from benchmarks.measure import usable_cores
 from benchmarks.scale_model import compare_amounts, compare_processor, compare_seconds, compare_sizes, costs_of
@@ -34,12 +35,10 @@ from benchmarks.scale_tables import (
 )
 from benchmarks.schedule import print_forecasts
 from benchmarks.stage_results import MemoryFigure
-from benchmarks.synthetic_records import RECORDS_MAX
-from benchmarks.synthetic_state import RECORDS_PER_SHARD_MIN, SEED_DEFAULT, SHARDS_MAX, find_state, synthetic_state
+from benchmarks.synthetic_state import RECORDS_PER_SHARD_MIN, SHARDS_MAX, find_state, synthetic_state
 from benchmarks.synthetic_trie import has_tries, state_with_tries
 from benchmarks.worker_memory import measure_memory
 from pipelines.dataset.export.export_records import RANGE_BYTES_TARGET
-from pipelines.kernel.native import is_available
 from pipelines.producing.forecast.stage_costs import GIB, StageCosts
 
 WITH_DATASET, DIRECT = "dataset", "direct"
@@ -61,17 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if not 1 <= options.shards <= SHARDS_MAX:
-        parser.error(f"--shards goes from 1 to {SHARDS_MAX}")
-    if not all(options.shards * RECORDS_PER_SHARD_MIN <= records <= RECORDS_MAX for records in options.records):
-        parser.error(f"--records goes from {RECORDS_PER_SHARD_MIN} a shard to {RECORDS_MAX}")
+    if min(options.records) < options.shards * RECORDS_PER_SHARD_MIN:
+        parser.error(f"--records goes from {RECORDS_PER_SHARD_MIN} a shard")
     if options.figures is not None:
         documents = [json.loads(line) for line in options.figures.read_text().splitlines()]
         alone = [MemoryFigure(**document) for document in documents if "bytes_above_idle" in document]
         print_all([figure_from_json(document) for document in documents if "seconds" in document], alone)
         return
-    if not is_available():
-        raise SystemExit("The benchmark measures the native kernel, which is not installed; `make setup` builds it where cargo is.")
+    require_native_kernel()
     with benchmark_folder(options.folder) as folder:
         figures, alone = run_benchmark(folder, options)
     if not options.json:
@@ -168,12 +164,13 @@ def _tell(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description="Show what grows with the state, and what does not.")
-    parser.add_argument("--records", type=_counts, default=[2_000_000, 20_000_000], help="of each state; default 2000000,20000000")
-    parser.add_argument("--shards", type=int, default=8, help=f"1 to {SHARDS_MAX}; default %(default)s")
-    parser.add_argument("--cores", type=_counts, default=sorted({1, usable_cores()}), help="of each run; default one and all")
-    parser.add_argument("--seed", type=int, default=SEED_DEFAULT)
+def _parser() -> BenchmarkParser:
+    parser = BenchmarkParser("scale", "Show what grows with the state, and what does not.")
+    parser.add_state([2_000_000, 20_000_000])
+    parser.add_argument("--shards", type=number_from(1, SHARDS_MAX), default=8, help=f"1 to {SHARDS_MAX}; default %(default)s")
+    parser.add_argument(
+        "--cores", type=listed(number_from(1)), default=sorted({1, usable_cores()}), help="of each run; default one and all"
+    )
     parser.add_argument("--way", choices=(WITH_DATASET, DIRECT), default=WITH_DATASET, help="direct: write no dataset; default %(default)s")
     parser.add_argument(
         "--tries", action="store_true", help="with the shards' tries in the node's State column: parts go out before their roots"
@@ -184,17 +181,8 @@ def _parser() -> argparse.ArgumentParser:
         "--memory-alone", action="store_true", help="instead of all that, produce once with a new process for each stage of each shard"
     )
     parser.add_argument("--keep-free-gib", type=float, default=25, help="of the disk, at all times; default %(default)s")
-    parser.add_argument("--folder", type=Path, help="where states are kept for the next run; default a folder that is removed")
-    parser.add_argument("--json", action="store_true", help="print each run's figures as a line of JSON instead of tables")
     parser.add_argument("--figures", type=Path, help="lines of JSON of earlier runs: print their tables and measure nothing")
     return parser
-
-
-def _counts(text: str) -> list[int]:
-    counts = [int(count) for count in text.split(",")]
-    if any(count < 1 for count in counts):
-        raise argparse.ArgumentTypeError("counts go from 1")
-    return counts
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@ With ``--driver-parts`` the shard is also produced in so many parts on Ray: what
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 import shutil
 import statistics
 from collections import defaultdict
@@ -25,12 +23,12 @@ from typing import TypeVar
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command_line import BenchmarkParser, print_as_json, require_native_kernel
 from benchmarks.floors import compress_once, hash_all, hashed_strings, part_entries, scan_node
 from benchmarks.folder import benchmark_folder
 from benchmarks.measure import CPU, seconds_of, usable_cores
 from benchmarks.scale_run import RunForm, ScaleFigure, measure_run
-from benchmarks.synthetic_records import RECORDS_MAX, RECORDS_MIN
-from benchmarks.synthetic_state import RECORDS_DEFAULT, SEED_DEFAULT, SyntheticState, synthetic_state
+from benchmarks.synthetic_state import RECORDS_DEFAULT, SyntheticState, synthetic_state
 from benchmarks.synthetic_trie import state_with_tries
 from benchmarks.whole_run import run_whole
 from pipelines.dataset.export.export_records import RANGE_BYTES_TARGET
@@ -38,7 +36,7 @@ from pipelines.execution.executor import Task, TaskNeeds
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress
 from pipelines.execution.stage_runner import StageRunner
-from pipelines.kernel.native import NativeKernel, is_available
+from pipelines.kernel.native import NativeKernel
 from pipelines.near.node.node_store import NodeSource
 from pipelines.near.node.rocksdb_reader import forget_readers
 from pipelines.producing.build.assemble import assemble_with
@@ -279,25 +277,19 @@ def _us(seconds: float | None, records: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.whole", description="Whole productions against the sum of their floors.")
-    parser.add_argument("--records", type=int, default=RECORDS_DEFAULT, help=f"{RECORDS_MIN} to {RECORDS_MAX}; default %(default)s")
-    parser.add_argument("--seed", type=int, default=SEED_DEFAULT)
-    parser.add_argument("--repeats", type=int, default=3, help="how often each way is run; the median counts; default %(default)s")
+    parser = BenchmarkParser("whole", "Whole productions against the sum of their floors.")
+    parser.add_state(RECORDS_DEFAULT)
+    parser.add_repeats()
     parser.add_argument("--driver-parts", type=int, help="also produce in so many parts on Ray, for the driver's share")
     parser.add_argument("--cores", type=int, default=usable_cores(), help="of that run; default all")
-    parser.add_argument("--folder", type=Path, help="where the synthetic state is kept for the next run; default a folder that is removed")
-    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
     options = parser.parse_args(arguments)
-    if not RECORDS_MIN <= options.records <= RECORDS_MAX:
-        parser.error(f"--records goes from {RECORDS_MIN} to {RECORDS_MAX}")
-    if not is_available():
-        raise SystemExit("The benchmark times the native kernel, which is not installed; `make setup` builds it where cargo is.")
+    require_native_kernel()
     with benchmark_folder(options.folder) as folder:
         figures = run_benchmark(
             folder, options.records, options.seed, options.repeats, driver_parts=options.driver_parts, cores=options.cores
         )
     if options.json:
-        print(json.dumps(asdict(figures), indent=1))
+        print_as_json(asdict(figures))
     else:
         print_figures(figures)
 
