@@ -15,6 +15,7 @@ _.show_envvar
 doctor
 assist
 gc
+get_answers
 keygen
 restore
 verify_proof_file

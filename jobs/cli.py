@@ -105,7 +105,9 @@ _COMMANDS: dict[str, tuple[_Listed, ...]] = {
             "prove", "Prove what the state says of an account, access key, contract entry or contract code; also that it is not there."
         ),
         _Listed(
-            "get", "Look many accounts, access keys or contract entries up in many published epochs, and write a table of the answers."
+            "get",
+            "Look many accounts, access keys or contract entries up in many published epochs, and write a table of the answers.",
+            function="get_answers",
         ),
         _Listed(
             "verify-proof",

@@ -32,7 +32,7 @@ _WHAT = "What is looked up"
 LATEST = "latest"
 
 
-def get(
+def get_answers(
     *,
     url: Annotated[str, typer.Argument(help="A bucket's folder, a chain's in it (…/chain_id=…), or an epoch's.")],
     account: Annotated[list[str] | None, typer.Option("--account", help="An account id; may be repeated.", rich_help_panel=_WHAT)] = None,

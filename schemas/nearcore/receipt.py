@@ -130,19 +130,18 @@ def skip_receipt(reader: BorshReader) -> None:
         reader.fail(str(error))
 
 
-def decode_receipt(value: bytes | memoryview, where: str = "", *, may_be_stored: bool = False) -> Receipt:
+def decode_receipt(value: bytes | memoryview, *, may_be_stored: bool) -> Receipt:
     """Decode a receipt that is a record's value.
 
     Args:
         value: the whole value of the record.
-        where: for errors, the record's place.
         may_be_stored: whether the form with the figures of congestion may stand here: in delayed and buffered receipts.
     Returns:
         The receipt; of kind ``LATER`` where some of it is of a kind that is not known here, with what stands before that.
     Raises:
         MalformedValueError: no receipt, or bytes follow the end.
     """
-    reader = BorshReader(value, where, MalformedValueError)
+    reader = BorshReader(value, "", MalformedValueError)
     first = bytes(value[:2])
     tail_bytes = 0
     if may_be_stored and first == _STORED_TAG:

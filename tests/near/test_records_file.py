@@ -18,7 +18,7 @@ from pipelines.near.files.records_file import LINE_BYTES_MAX, RecordsFileSource,
 from pipelines.near.files.sorted_file import SortedFile, sorted_file
 from pipelines.near.node.flat_state_source import KeyRange
 from schemas.errors import SourceChangedError, SourceError, ValueMismatchError
-from schemas.ids import ZERO_HASH, ShardUId
+from schemas.ids import ZERO_HASH
 from schemas.nearcore.flat_state_limits import KEY_BYTES_MAX
 from tests.support.records import Pairs, pairs_of, record_sets
 from tests.support.vectors import COMMITTED_VECTORS, pairs_of_case, read_vectors
@@ -178,4 +178,3 @@ def test_records_come_with_a_context_of_their_own() -> None:
     context = records_context()
     assert (context.chain_id, context.epoch_height, context.epoch_id, context.sync_hash) == ("local", 0, ZERO_HASH, ZERO_HASH)
     assert [str(shard.shard_uid) for shard in context.shards] == ["s0.v0"]
-    assert records_context(ShardUId(version=3, shard_id=5)).shards[0].shard_id == 5

@@ -92,14 +92,10 @@ class RecordsFileSource:
         return sorted_file([path], lambda target: _read_lines(path, target), self.scratch)
 
 
-def records_context(shard_uid: ShardUId | None = None, chain_id: str = LOCAL_CHAIN_ID) -> EpochContext:
-    """Return the context of records that come without one: epoch height 0, epoch id and sync hash of zero bytes, one shard.
-
-    Args:
-        shard_uid: s0.v0 when None.
-    """
-    shard = ShardContext(shard_uid=shard_uid or ShardUId(version=0, shard_id=0), state_root=None)
-    return EpochContext(chain_id=chain_id, epoch_height=0, epoch_id=ZERO_HASH, sync_hash=ZERO_HASH, protocol_version=0, shards=(shard,))
+def records_context() -> EpochContext:
+    """Return the context of records that come without one: epoch height 0, epoch id and sync hash of zero bytes, shard s0.v0."""
+    shard = ShardContext(shard_uid=ShardUId(version=0, shard_id=0), state_root=None)
+    return EpochContext(LOCAL_CHAIN_ID, epoch_height=0, epoch_id=ZERO_HASH, sync_hash=ZERO_HASH, protocol_version=0, shards=(shard,))
 
 
 def _read_lines(path: Path, target: SortedFile) -> None:
