@@ -27,6 +27,29 @@ class StoredManifest:
     envelope: Envelope
 
 
+def read_envelope(store: Store, name: str, judge: Judge | None = None) -> Envelope | None:
+    """Return the envelope of a statement; None where none was written.
+
+    Raises:
+        ManifestError: it is judged so, is of another type, or can't be parsed.
+    """
+    try:
+        envelope = parse_statement_envelope(store.get(name, 0, ENVELOPE_BYTES_MAX + 1), f"{store.url}/{name}")
+    except ObjectNotFoundError:
+        return None
+    if judge is not None:
+        judge(envelope)
+    return envelope
+
+
+def readable_envelope(store: Store, name: str) -> Envelope | None:
+    """Return the envelope of a statement in place; None where there is none, or one that is damaged and says nothing: it is made again."""
+    try:
+        return read_envelope(store, name)
+    except ManifestError:
+        return None
+
+
 def read_manifest(store: Store, layout: EpochLayout, judge: Judge | None = None) -> StoredManifest | None:
     """Return an epoch's newest manifest; None where none was written. Of signatures nothing is asked but by ``judge``.
 
@@ -46,19 +69,8 @@ def read_manifest_revision(store: Store, layout: EpochLayout, revision: int, jud
 
 
 def _parse_manifest(store: Store, layout: EpochLayout, name: str, judge: Judge | None) -> StoredManifest | None:
-    where = f"{store.url}/{name}"
-    try:
-        envelope = parse_statement_envelope(store.get(name, 0, ENVELOPE_BYTES_MAX + 1), where)
-    except ObjectNotFoundError:
-        return None
-    if judge is not None:
-        judge(envelope)
-    manifest = Manifest.from_payload(envelope.payload, where)
-    if manifest.layout != layout:
-        raise ManifestError(
-            problem=f"the manifest is of epoch {manifest.epoch_height} ({manifest.epoch_id}) of {manifest.chain_id}", where=where
-        )
-    return StoredManifest(manifest, envelope)
+    envelope = read_envelope(store, name, judge)
+    return None if envelope is None else StoredManifest(Manifest.of_epoch(layout, envelope.payload, f"{store.url}/{name}"), envelope)
 
 
 def read_statement(store: Store, layout: EpochLayout, shard_id: int, judge: Judge | None = None) -> tuple[ShardStatement, Envelope] | None:
@@ -68,14 +80,8 @@ def read_statement(store: Store, layout: EpochLayout, shard_id: int, judge: Judg
         ManifestError: it is judged so, is of another type, or can't be parsed.
     """
     name = layout.shard_statement(shard_id)
-    where = f"{store.url}/{name}"
-    try:
-        envelope = parse_statement_envelope(store.get(name, 0, ENVELOPE_BYTES_MAX + 1), where)
-    except ObjectNotFoundError:
-        return None
-    if judge is not None:
-        judge(envelope)
-    return ShardStatement.from_payload(envelope.payload, where), envelope
+    envelope = read_envelope(store, name, judge)
+    return None if envelope is None else (ShardStatement.from_payload(envelope.payload, f"{store.url}/{name}"), envelope)
 
 
 def read_tables_statement(store: Store, layout: EpochLayout, judge: Judge | None = None) -> tuple[TablesStatement, Envelope] | None:
@@ -84,14 +90,9 @@ def read_tables_statement(store: Store, layout: EpochLayout, judge: Judge | None
     Raises:
         ManifestError: it is judged so, or can't be parsed.
     """
-    where = f"{store.url}/{layout.tables_statement}"
-    try:
-        envelope = parse_statement_envelope(store.get(layout.tables_statement, 0, ENVELOPE_BYTES_MAX + 1), where)
-    except ObjectNotFoundError:
-        return None
-    if judge is not None:
-        judge(envelope)
-    return TablesStatement.from_payload(envelope.payload, where), envelope
+    name = layout.tables_statement
+    envelope = read_envelope(store, name, judge)
+    return None if envelope is None else (TablesStatement.from_payload(envelope.payload, f"{store.url}/{name}"), envelope)
 
 
 def readable_statement(store: Store, layout: EpochLayout, shard_id: int) -> tuple[ShardStatement, Envelope] | None:

@@ -21,9 +21,9 @@ def judge_past_revision(policy: TrustPolicy, data: bytes, layout: EpochLayout, r
     envelope = parse_envelope(data, where)
     if policy.keys is not None and not verified_signers(envelope, policy.keys.keys):
         raise SignatureError(problem="none of the pinned keys has signed it", where=where)
-    manifest = Manifest.from_payload(envelope.payload, where)
-    if manifest.layout != layout or manifest.revision != revision:
-        raise ManifestError(problem="it is the manifest of another epoch or another revision", where=where)
+    manifest = Manifest.of_epoch(layout, envelope.payload, where)
+    if manifest.revision != revision:
+        raise ManifestError(problem=f"it is revision {manifest.revision}", where=where)
     if policy.trusted_block is not None:
         prove_blocks(policy.trusted_block, manifest, where)
     return envelope.to_bytes()

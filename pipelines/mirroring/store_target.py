@@ -18,7 +18,13 @@ from typing import Final
 import pyarrow as pa
 
 from pipelines.bucket.chain_catalogue import record_published
-from pipelines.bucket.published_epoch import StoredManifest, read_manifest, read_manifest_revision, readable_statement
+from pipelines.bucket.published_epoch import (
+    StoredManifest,
+    read_manifest,
+    read_manifest_revision,
+    readable_envelope,
+    readable_statement,
+)
 from pipelines.fetching.believed_epoch import BelievedEpoch
 from pipelines.fetching.epoch_target import HeldPart, Landed, StoredObject
 from pipelines.fetching.fetch_folder import FetchFolder
@@ -34,7 +40,7 @@ from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.policy import TrustPolicy
 from pipelines.trust.signatures import verified_signers
 from schemas.errors import ManifestError, ObjectExistsError, ObjectMismatchError, ObjectNotFoundError
-from schemas.published.dsse import ENVELOPE_BYTES_MAX, SIGNATURES_MAX, Envelope, parse_envelope
+from schemas.published.dsse import SIGNATURES_MAX, Envelope, parse_envelope
 from schemas.published.latest_pointer import LatestPointer
 from schemas.published.manifest import Manifest
 from schemas.published.manifest_delta import ManifestDelta
@@ -206,7 +212,7 @@ class StoreTarget:
     def lacks_tables_statement(self, epoch: BelievedEpoch) -> bool:
         """See `EpochTarget.lacks_tables_statement`."""
         named = epoch.manifest.manifest.tables
-        found = None if named is None else self._envelope(epoch.layout.tables_statement)
+        found = None if named is None else readable_envelope(self._store, epoch.layout.tables_statement)
         return named is not None and (found is None or found.payload_sha256 != named.statement_sha256)
 
     def missing_deltas(self, epoch: BelievedEpoch) -> Sequence[ManifestDelta]:
@@ -368,20 +374,13 @@ class StoreTarget:
         """Put a statement; signatures of others over the same payload stay."""
 
         def replaced(info: ObjectInfo | None) -> tuple[bytes | None, None]:
-            found = None if info is None else self._envelope(name)
+            found = None if info is None else readable_envelope(self._store, name)
             if found is None or found.payload_sha256 != ours.payload_sha256:
                 return ours.to_bytes(), None
             merged = self._merged(found, ours)
             return None if merged == found else merged.to_bytes(), None
 
         swapped(self._store, name, replaced, read_back=True)
-
-    def _envelope(self, name: str) -> Envelope | None:
-        """Return an envelope that is there and can be read."""
-        try:
-            return parse_envelope(self._store.get(name, 0, ENVELOPE_BYTES_MAX + 1), name)
-        except (ObjectNotFoundError, ManifestError):
-            return None
 
     def _put_revision(self, epoch: BelievedEpoch) -> None:
         """Store the manifest under its revision; what is there of it stays, for a revision never changes."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from pipelines.bucket.published_epoch import read_manifest
+from pipelines.bucket.published_epoch import read_envelope, read_manifest
 from pipelines.restoring.part_object import PartObject
 from pipelines.stores.open_store import open_store
 from pipelines.stores.ranges import read_object
@@ -31,7 +31,6 @@ from schemas.nearcore.epoch_context import EpochContext, ShardContext
 from schemas.nearcore.flat_storage import FlatBlock
 from schemas.nearcore.state_header import STATE_HEADER_BYTES_MAX, decode_state_header, prove_state_root
 from schemas.nearcore.state_part import Encoding, default_encoding
-from schemas.published.dsse import ENVELOPE_BYTES_MAX, parse_envelope
 from schemas.published.manifest import Manifest
 from schemas.published.manifest_shard import ManifestShard
 from schemas.published.object_layout import EpochLayout, ObjectKind, parse_epoch_folder, parse_object_name, split_chain_url
@@ -284,11 +283,9 @@ class _ShardReader:
         """Read the shard's statement where it is there: a folder without one is judged by the manifest's digests and the trie."""
         name = self.layout.shard_statement(listed.shard_id)
         where = f"{self.store.url}/{name}"
-        try:
-            data = self.store.get(name, 0, ENVELOPE_BYTES_MAX + 1)
-        except ObjectNotFoundError:
+        envelope = read_envelope(self.store, name)
+        if envelope is None:
             return None
-        envelope = parse_envelope(data, where)
         statement = None if envelope.payload_sha256 != listed.statement_sha256 else ShardStatement.from_payload(envelope.payload, where)
         if statement is None or statement.state_root != listed.state_root:
             raise ManifestError(problem="it is not the statement that the manifest names", where=where)

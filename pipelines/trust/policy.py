@@ -262,7 +262,7 @@ def _parse_manifests(
                 # A payload is parsed and held once, whoever else has it.
                 found[sha256][1].append((offer.source_id, replace(envelope, payload=found[sha256][1][0][1].payload)))
             elif policy.keys is None or verified_signers(envelope, policy.keys.keys):
-                found[sha256] = (_parse_manifest(envelope, offer.source_id, layout), [(offer.source_id, envelope)])
+                found[sha256] = (Manifest.of_epoch(layout, envelope.payload, offer.source_id), [(offer.source_id, envelope)])
             else:
                 unsigned.append((offer.source_id, sha256, replace(envelope, payload=b"")))
         except ManifestError as error:
@@ -281,15 +281,6 @@ def _parse_manifests(
         source_ids, envelopes = (tuple(column) for column in zip(*offering, strict=True))
         offered.append(_OfferedManifest(manifest, sha256, source_ids, envelopes, _signers(envelopes, _pinned(policy))))
     return sorted(offered, key=lambda one: order.index(one.source_ids[0])), refusals, order
-
-
-def _parse_manifest(envelope: Envelope, source_id: str, layout: EpochLayout) -> Manifest:
-    manifest = Manifest.from_payload(envelope.payload, source_id)
-    if manifest.layout != layout:
-        raise ManifestError(
-            problem=f"the manifest is of epoch {manifest.epoch_height} ({manifest.epoch_id}) of {manifest.chain_id}", where=source_id
-        )
-    return manifest
 
 
 def _standing_behind(

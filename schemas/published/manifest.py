@@ -184,6 +184,20 @@ class Manifest:
         return payload
 
     @classmethod
+    def of_epoch(cls, layout: EpochLayout, payload: bytes, where: str) -> Manifest:
+        """Parse the payload of an epoch's manifest.
+
+        Raises:
+            ManifestError: not a manifest, one that contradicts itself, or another epoch's.
+        """
+        manifest = cls.from_payload(payload, where)
+        if manifest.layout != layout:
+            raise ManifestError(
+                problem=f"the manifest is of epoch {manifest.epoch_height} ({manifest.epoch_id}) of {manifest.chain_id}", where=where
+            )
+        return manifest
+
+    @classmethod
     def from_payload(cls, payload: bytes, where: str) -> Manifest:
         """Parse a payload.
 

@@ -27,7 +27,7 @@ from pipelines.producing.rebuild.rebuild_shard import RebuildTarget, ShardRebuil
 from pipelines.restoring.part_object import PartObject
 from pipelines.stores.open_store import open_store
 from pipelines.stores.pace import Pace
-from schemas.errors import FetchError, ManifestError
+from schemas.errors import FetchError
 from schemas.ids import PartId, ShardUId
 from schemas.published.delta_statement import DeltaEnd, DeltaStatement
 from schemas.published.dsse import ENVELOPE_BYTES_MAX
@@ -175,19 +175,15 @@ class BaseRebuilder:
 
     def _manifest(self, layout: EpochLayout, reader: DocumentReader) -> Manifest | None:
         """Return an epoch's manifest as the first source has it; None where none has one."""
+        name = layout.manifest
         if layout not in self._manifests:
             try:
-                _, self._manifests[layout] = reader.read_judged(layout.manifest, ENVELOPE_BYTES_MAX, lambda data: _parsed(data, layout))
+                _, self._manifests[layout] = reader.read_judged(
+                    name, ENVELOPE_BYTES_MAX, lambda data: Manifest.of_epoch(layout, parse_statement_envelope(data, name).payload, name)
+                )
             except FetchError:
                 self._manifests[layout] = None
         return self._manifests[layout]
-
-
-def _parsed(data: bytes, layout: EpochLayout) -> Manifest:
-    manifest = Manifest.from_payload(parse_statement_envelope(data, layout.manifest).payload, layout.manifest)
-    if manifest.layout != layout:
-        raise ManifestError(problem="the manifest is of another epoch", where=layout.manifest)
-    return manifest
 
 
 @dataclass(frozen=True, slots=True)
