@@ -97,6 +97,8 @@ def decode_delta_object(data: bytes, where: str) -> list[pa.RecordBatch]:
         raise ObjectMismatchError(problem="this is no object of a delta", where=where)
     try:
         batches = _read_batches(pa.py_buffer(data).slice(len(_MAGIC)), where)
+    except StopIteration:
+        raise ObjectMismatchError(problem="it ends before it says its columns", where=where) from None
     except (pa.ArrowException, OSError, ValueError, EOFError, struct.error, MemoryError, TypeError) as error:
         raise ObjectMismatchError(problem=f"it can't be read as Arrow: {str(error)[:200]}", where=where) from None
     last_key: bytes | None = None
@@ -155,15 +157,27 @@ def _decompressed_bytes(message: pa.ipc.Message) -> int:
     found += _offset(metadata, found)
     is_compressed = _field(metadata, record_batch, _BATCH_COMPRESSION) is not None
     total = 0
-    for index in range(_offset(metadata, found)):
+    # One that nothing is read from could count for anything.
+    count = _offset(metadata, found)
+    if count > _BUFFERS_MAX:
+        raise ValueError(f"a record batch of {count} buffers, not {_BUFFERS_MAX}")
+    for index in range(count):
         begin, length = struct.unpack_from("<qq", metadata, found + 4 + 16 * index)
+        if begin < 0 or length < 0:
+            raise ValueError("a buffer of a negative length or place")
+        size = _STORED_AS_IT_IS
         if length and is_compressed:
             (size,) = struct.unpack_from("<q", body, begin)
-            total += length if size < 0 else size
-        else:
-            total += length
+            if size < _STORED_AS_IT_IS:
+                raise ValueError("a buffer of a negative length when decompressed")
+        total += length if size == _STORED_AS_IT_IS else size
     return total
 
+
+_BUFFERS_MAX: Final = 6
+"""Of the two columns, each: which values are there, where they begin, and their bytes."""
+
+_STORED_AS_IT_IS: Final = -1
 
 _MESSAGE_HEADER: Final = 2
 _BATCH_BUFFERS: Final = 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from itertools import chain
 
 import pyarrow as pa
@@ -49,6 +50,8 @@ WRONG = {
     "nothing": b"",
     "no Arrow": b"ARROW1\0\0" + b"x" * 100,
     "cut": _object(ROWS)[:5000],
+    "an end before the columns": b"ARROW1\0\0" + b"\xff\xff\xff\xff" + bytes(4),
+    "the beginning alone": b"ARROW1\0\0",
     "keys that do not ascend": _object(ROWS[1::-1]),
     "a key twice": _object(ROWS[:1], ROWS[:1]),
     "a long key": _object([(b"x" * 2305, None)]),
@@ -83,3 +86,52 @@ def test_what_would_fill_the_memory_is_refused_before_it_is_decompressed() -> No
     data[place : place + 8] = (1 << 40).to_bytes(8, "little")
     with pytest.raises(ObjectMismatchError, match="decompresses to more"):
         decode_delta_object(bytes(data), "test")
+
+
+def _field(metadata: bytes, table: int, number: int) -> int:
+    vtable = table - struct.unpack_from("<i", metadata, table)[0]
+    return int(table + struct.unpack_from("<H", metadata, vtable + 4 + 2 * number)[0])
+
+
+def _followed(metadata: bytes, place: int) -> int:
+    return int(place + struct.unpack_from("<I", metadata, place)[0])
+
+
+def _with_one_more_buffer(data: bytes, begin: int, length: int) -> bytes:
+    """Return an object of one record batch that names a buffer more than its columns have: Arrow itself never looks at it."""
+    reader = pa.ipc.MessageReader.open_stream(pa.py_buffer(data).slice(8))
+    reader.read_next_message()
+    message = reader.read_next_message()
+    before = bytes(message.metadata)
+    record_batch = _followed(before, _field(before, _followed(before, 0), 2))
+    place = _field(before, record_batch, 2)
+    buffers = _followed(before, place)
+    (count,) = struct.unpack_from("<I", before, buffers)
+    grown = bytearray(before.ljust(-(len(before) + 4) % 8 + len(before), b"\0"))
+    struct.pack_into("<I", grown, place, len(grown) - place)
+    grown += struct.pack("<I", count + 1) + before[buffers + 4 : buffers + 4 + 16 * count] + struct.pack("<qq", begin, length)
+    head = data[: data.index(before) - 8]
+    return head + struct.pack("<II", 2**32 - 1, len(grown)) + bytes(grown) + bytes(message.body) + struct.pack("<II", 2**32 - 1, 0)
+
+
+@pytest.mark.parametrize(("begin", "length"), [(None, -(1 << 40)), (-8, 8), (0, 0)])
+def test_a_buffer_that_no_column_has_takes_nothing_off_the_count(begin: int | None, length: int) -> None:
+    """A negative length would make room for a bomb beside it."""
+    data = _object([(bytes([9, number]), bytes([number]) * 700) for number in range(99)])
+    if begin is None:
+        # Where eight bytes of the body read as a negative number.
+        reader = pa.ipc.MessageReader.open_stream(pa.py_buffer(data).slice(8))
+        reader.read_next_message()
+        body = bytes(reader.read_next_message().body)
+        begin = next(place for place in range(len(body) - 8) if body[place + 7] & 0x80)
+    assert len(decode_delta_object(data, "test")) == 1
+    with pytest.raises(ObjectMismatchError, match="buffers"):
+        decode_delta_object(_with_one_more_buffer(data, begin, length), "test")
+
+
+def test_a_negative_length_of_a_buffer_is_refused() -> None:
+    """Neither of what is stored, nor of what it says to be when decompressed."""
+    data = _object(ROWS[:99])
+    place = data.index(sum(len(key) for key, _ in ROWS[:99]).to_bytes(8, "little"))
+    with pytest.raises(ObjectMismatchError, match="negative"):
+        decode_delta_object(data[:place] + (-(1 << 40)).to_bytes(8, "little", signed=True) + data[place + 8 :], "test")
