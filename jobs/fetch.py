@@ -101,7 +101,7 @@ def _rebuilder(base: str, settings: FetchSettings, display: FetchDisplay, stack:
     executor = open_embedded_executor(settings.verify_workers)
     stack.callback(executor.close)
     runner = StageRunner(executor, NotedProgress(lambda text: display.event("note", {"text": text})))
-    return BaseRebuilder(base, runner, kernel, settings.limits.bytes_per_s)
+    return BaseRebuilder(base, runner, kernel, settings.policy, settings.limits.bytes_per_s)
 
 
 def _shard_json(shard: FetchShard) -> dict[str, object]:

@@ -217,7 +217,10 @@ class EpochFetch:
                 )
         done = _Rebuilt(reused)
         for shard, way in self._ways(epoch, missing):
-            self._rebuild(shard, way, target, fetch, done)
+            other: RebuildWay | None = way
+            while other is not None and not self._rebuild(shard, other, target, fetch, done):
+                assert settings.rebuilder is not None, "who knows ways"
+                other = settings.rebuilder.find_other_way(shard, sources.reader)
         in_place = {part.object_name for part in done.parts}
         try:
             fetch.run([part for part in missing if part.object_name not in in_place], done.parts)
@@ -256,11 +259,13 @@ class EpochFetch:
             elif problem:
                 self._sources.warn(problem)
 
-    def _rebuild(self, wanted: WantedShard, way: RebuildWay, target: EpochTarget, fetch: PartFetch, done: _Rebuilt) -> None:
+    def _rebuild(self, wanted: WantedShard, way: RebuildWay, target: EpochTarget, fetch: PartFetch, done: _Rebuilt) -> bool:
         """Rebuild a shard's missing parts, and fetch whole those that can't be; where nothing can, a warning says why.
 
         Args:
             done: takes up what is in place then.
+        Returns:
+            Whether the way led there.
         """
         assert self.settings.rebuilder is not None, "who knows ways"
         shard_id = wanted.statement.shard_id
@@ -269,7 +274,8 @@ class EpochFetch:
         try:
             rebuilding = self.settings.rebuilder.open(wanted, self._sources.reader, target.scratch)
             failed = rebuilding.build()
-            whole = [by_id[idx] for idx in failed if idx in by_id]
+            in_place = {part.object_name for part in done.fetched}
+            whole = [by_id[idx] for idx in failed if idx in by_id and by_id[idx].object_name not in in_place]
             if whole:
                 fetch.run(whole, done.parts)
                 done.fetched += whole
@@ -284,7 +290,7 @@ class EpochFetch:
             ObjectNotFoundError,
         ) as error:
             self._sources.warn(f"shard {shard_id} can't be rebuilt, and its parts are fetched whole: {error}")
-            return
+            return False
         landed: SimpleQueue[BaseException | None] = SimpleQueue()
         for idx, path in files.items():
             target.land_part(path, by_id[idx], landed.put)
@@ -297,6 +303,7 @@ class EpochFetch:
         done.ways[shard_id] = way
         facts = {"parts": len(made), "bytes": sum(part.size for part in made), "delta_bytes": way.size}
         self.watcher.event("rebuilt", {"shard_id": shard_id, **facts})
+        return True
 
     def _bring_torrents(self, epoch: BelievedEpoch, target: EpochTarget) -> None:
         """Also put the shards' torrents in place, so that they can be seeded; parts do not need them, so a fault is a warning."""

@@ -6,11 +6,10 @@ deltas, and lands what comes back. Nothing of it is believed: a part that is reb
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from pipelines.fetching.documents import DocumentReader
 from pipelines.fetching.epoch_target import HeldPart
@@ -18,6 +17,9 @@ from pipelines.fetching.fetch_part import FetchPart
 from schemas.published.manifest import Manifest
 from schemas.published.object_layout import EpochLayout
 from schemas.published.shard_statement import ShardStatement
+
+THIN_BYTES_RATIO: Final = 16
+"""Where whole parts are not there, base and deltas may cost this many times their bytes. That they are not there is nobody's signed word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,8 @@ class WantedShard:
 
     @property
     def missing_size(self) -> int:
-        """Stored bytes of the missing parts: what they cost whole; more than anything where they can't be had so."""
-        return sys.maxsize if self.is_thin else sum(part.size for part in self.missing)
+        """Stored bytes of the missing parts: what they cost whole; many times that where they can't be had so."""
+        return sum(part.size for part in self.missing) * (THIN_BYTES_RATIO if self.is_thin else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,10 @@ class PartRebuilder(Protocol):
 
     def find_way(self, wanted: WantedShard, reader: DocumentReader) -> tuple[RebuildWay | None, str]:
         """Return the cheapest way to a shard's missing parts, and what there is to be told: why there is none, or nothing."""
+        ...
+
+    def find_other_way(self, wanted: WantedShard, reader: DocumentReader) -> RebuildWay | None:
+        """Return the next way, once the one that was found has led nowhere and nobody who is trusted had said it; None where there is none."""
         ...
 
     def open(self, wanted: WantedShard, reader: DocumentReader, scratch: Path) -> RebuildingShard:

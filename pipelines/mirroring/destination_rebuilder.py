@@ -19,6 +19,7 @@ from pipelines.producing.deltas.ladder import published_layouts
 from pipelines.producing.rebuild.base_states import published_states
 from pipelines.producing.rebuild.fetched_rebuild import BaseRebuilder
 from pipelines.stores.open_store import open_store
+from pipelines.trust.policy import TrustPolicy
 from schemas.published.object_layout import EpochLayout
 
 BASES_MAX: Final = 16
@@ -32,6 +33,8 @@ class DestinationRebuilder:
     store_url: str
     runner: StageRunner
     kernel: Kernel
+    policy: TrustPolicy
+    """Of the mirror."""
     _rebuilders: dict[EpochLayout, BaseRebuilder] = field(default_factory=dict)
 
     def find_way(self, wanted: WantedShard, reader: DocumentReader) -> tuple[RebuildWay | None, str]:
@@ -40,6 +43,10 @@ class DestinationRebuilder:
             return None, ""
         rebuilder = self._rebuilder(wanted.layout)
         return rebuilder.find_way(wanted, self._with_destination(reader)) if rebuilder.states else (None, "")
+
+    def find_other_way(self, wanted: WantedShard, reader: DocumentReader) -> RebuildWay | None:
+        """See `PartRebuilder.find_other_way`."""
+        return self._rebuilder(wanted.layout).find_other_way(wanted, self._with_destination(reader))
 
     def open(self, wanted: WantedShard, reader: DocumentReader, scratch: Path) -> RebuildingShard:
         """See `PartRebuilder.open`."""
@@ -52,7 +59,7 @@ class DestinationRebuilder:
             lower = [one for one in published_layouts(store, layout.chain_id) if one.epoch_height < layout.epoch_height and one not in thin]
             # What counts is what the sources send: the destination is chosen to be near.
             states = tuple(replace(one, remote_size=0) for one in published_states(store, lower[-BASES_MAX:], self.kernel.name))
-            self._rebuilders[layout] = BaseRebuilder(self.store_url, self.runner, self.kernel, states=states)
+            self._rebuilders[layout] = BaseRebuilder(self.store_url, self.runner, self.kernel, self.policy, states=states)
         return self._rebuilders[layout]
 
     def _with_destination(self, reader: DocumentReader) -> DocumentReader:

@@ -257,7 +257,7 @@ class MirrorRun:
         fetch, runner = self._without_banned(), self.runner
         if runner is not None:
             kernel = choose_kernel(fetch.kernel_name)
-            fetch = replace(fetch, rebuilder=DestinationRebuilder(open_store(self.settings.destination).url, runner, kernel))
+            fetch = replace(fetch, rebuilder=DestinationRebuilder(open_store(self.settings.destination).url, runner, kernel, fetch.policy))
         if name == LATEST:
             # The one case in which an older epoch than was accepted before is refused.
             return replace(fetch, epoch=LATEST)

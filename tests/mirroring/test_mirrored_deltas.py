@@ -202,6 +202,6 @@ def test_an_epoch_of_a_ladder_is_fetched_out_of_its_own_bucket(tmp_path: Path) -
     rebuild = EpochRebuild(epochs.runner, choose_kernel("auto"), epochs.store_url)
     collect_epochs(epochs.store_url, CHAIN_ID, 3, full_every=3, prove=rebuild.why_not)
     settings = mirror_settings(epochs.store_url, "", "2", into).fetch
-    rebuilder = BaseRebuilder(epochs.store_url, epochs.runner, choose_kernel("auto"))
+    rebuilder = BaseRebuilder(epochs.store_url, epochs.runner, choose_kernel("auto"), settings.policy)
     EpochFetch(replace(settings, epoch="2", rebuilder=rebuilder), Recorder()).run()
     assert epochs.parts(2, str(into)) == wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +16,9 @@ from pipelines.dataset.roll_forward.merge_changes import merge_records
 from pipelines.near.node.flat_state_source import KeyRange
 from schemas.errors import EpochNotReadyError, InvalidInputError, StateRootMismatchError
 from schemas.published.delta_statement import WHOLE_BASE, DeltaEnd
+
+CHANGES_BYTES_MAX: Final = 512 << 20
+"""Most bytes of one delta within one part's keys: nobody vouches for a delta before its shard is rebuilt. A part has some 30 MB, or one subtree more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +49,14 @@ class AppliedRecords:
         return self.base.begins()
 
     def read(self, key_range: KeyRange) -> RangeRecords:
-        """See `ShardRecords.read`."""
+        """See `ShardRecords.read`: of at most a part's keys, which is what a rebuilding asks for."""
         found = self.base.read(key_range)
         records = [batch.replace_schema_metadata(None) for batch in found.records]
         values: list[pa.RecordBatch] = []
         for step in self.steps:
             if step.statement.base_ranges != WHOLE_BASE:
                 records = within_ranges(records, step.statement.base_ranges)
-            changes = step.changes(key_range)
+            changes = step.changes(key_range, CHANGES_BYTES_MAX)
             if changes.records:
                 records = merge_records(records, changes.records)
             values += (batch for batch in changes.values if batch.num_rows)

@@ -54,17 +54,29 @@ class StoredDelta:
             for batch in _read_object(self.store_url, self.object_name(index), listed):
                 yield from zip(batch["key"].to_pylist(), batch["value"].to_pylist(), strict=True)
 
-    def changes(self, key_range: KeyRange) -> RecordChanges:
+    def changes(self, key_range: KeyRange, bytes_max: int | None = None) -> RecordChanges:
         """Read the changes of a key range.
 
+        Args:
+            bytes_max: most bytes that they may have.
         Raises:
-            ObjectNotFoundError, ObjectMismatchError: an object is missing, cut or another than the statement says; it is named.
+            ObjectNotFoundError, ObjectMismatchError: an object is missing, cut or another than the statement says, or there are more
+                changes; it is named.
             StoreError: it can't be read.
         """
         found: list[pa.RecordBatch] = []
+        size = 0
         for index, listed in enumerate(self.statement.objects):
             if listed.last_key >= key_range.begin and (key_range.end is None or listed.first_key < key_range.end):
-                found += (cut_to_range(batch, "key", key_range) for batch in _read_object(self.store_url, self.object_name(index), listed))
+                cut = [cut_to_range(batch, "key", key_range) for batch in _read_object(self.store_url, self.object_name(index), listed)]
+                size += sum(batch.nbytes for batch in cut)
+                if bytes_max is not None and size > bytes_max:
+                    raise ObjectMismatchError(
+                        problem=f"more than {bytes_max} bytes have changed within one part: no part has so much",
+                        where=f"{self.store_url}/{self.object_name(index)}",
+                        remedy=_REMEDY,
+                    )
+                found += cut
         return changes_of([batch for batch in found if batch.num_rows])
 
 

@@ -1,18 +1,21 @@
 """Rebuilds the missing parts of a fetch: finds the cheapest ladder of deltas from a base, brings it, and builds.
 
-The manifests of the epochs between are read from the fetch's sources and believed no more than anything else of a delta: what they lead to
-is compared with the wanted epoch's own statement.
+The manifests of the epochs between are read from the fetch's sources. Where keys are pinned, one that none of them signed is not looked
+into; else what several sources say is tried, one way after the other. Either way what they lead to is compared with the wanted epoch's own
+statement.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from pipelines.bucket.published_deltas import judged_delta_statement, listed_deltas
+from pipelines.bucket.published_deltas import judged_delta_statement
 from pipelines.dataset.delta.applied_records import AppliedRecords
 from pipelines.dataset.delta.stored_delta import StoredDelta
 from pipelines.execution.stage_runner import StageRunner
@@ -27,7 +30,9 @@ from pipelines.producing.rebuild.rebuild_shard import RebuildTarget, ShardRebuil
 from pipelines.restoring.part_object import PartObject
 from pipelines.stores.open_store import open_store
 from pipelines.stores.pace import Pace
-from schemas.errors import FetchError
+from pipelines.trust.policy import TrustPolicy
+from pipelines.trust.signatures import verified_signers
+from schemas.errors import FetchError, ManifestError, SignatureError
 from schemas.ids import PartId, ShardUId
 from schemas.published.delta_statement import DeltaEnd, DeltaStatement
 from schemas.published.dsse import ENVELOPE_BYTES_MAX
@@ -37,7 +42,16 @@ from schemas.published.manifest_delta import ManifestDelta
 from schemas.published.object_layout import EpochLayout
 
 MANIFESTS_READ_MAX: Final = 64
-"""Most manifests of epochs between that are read on the way to a base."""
+"""Most epochs between whose manifests are read on the way to a base."""
+
+UNSIGNED_MANIFESTS_MAX: Final = 4
+"""Most manifests of one epoch between that are looked into where no keys are pinned: what different sources say."""
+
+DELTAS_OF_SHARD_MAX: Final = 64
+"""Most deltas to one shard that are taken of a manifest, those of fewest bytes."""
+
+WAYS_MAX: Final = 4
+"""Most ways to one shard that are tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +60,25 @@ class _Rung:
 
     layout: EpochLayout
     listed: ManifestDelta
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """What a manifest says of the ways to its shards."""
+
+    deltas: Mapping[int, tuple[ManifestDelta, ...]]
+    """By shard id."""
+    parents: Mapping[int, ShardUId | None]
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> _Listing:
+        by_shard: dict[int, list[ManifestDelta]] = {}
+        for listed in sorted(manifest.deltas, key=lambda one: one.size):
+            of_shard = by_shard.setdefault(listed.shard_id, [])
+            if len(of_shard) < DELTAS_OF_SHARD_MAX:
+                of_shard.append(listed)
+        deltas = {shard_id: tuple(sorted(found, key=lambda one: one.key)) for shard_id, found in by_shard.items()}
+        return cls(deltas, {shard.shard_id: shard.parent_shard_uid for shard in manifest.shards})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +100,17 @@ class BaseRebuilder:
     base_url: str
     runner: StageRunner
     kernel: Kernel
+    policy: TrustPolicy
+    """Of the fetch."""
     bytes_per_s: float | None = None
     """Most bytes of deltas a second; None for no limit."""
     states: tuple[BaseState, ...] | None = None
     """Those of the base; None where they are still to be found in it."""
-    _manifests: dict[EpochLayout, Manifest | None] = field(default_factory=dict)
+    _listings: dict[EpochLayout, tuple[_Listing, ...]] = field(default_factory=dict)
     _ladders: dict[tuple[EpochLayout, ShardUId], _Ladder] = field(default_factory=dict)
+    _misleading: set[_Rung] = field(default_factory=set)
+    """Nobody's signed word, and of a way that led nowhere."""
+    _tried: Counter[tuple[EpochLayout, ShardUId]] = field(default_factory=Counter)
 
     def find_way(self, wanted: WantedShard, reader: DocumentReader) -> tuple[RebuildWay | None, str]:
         """See `PartRebuilder.find_way`."""
@@ -87,6 +125,16 @@ class BaseRebuilder:
             return None, f"no deltas of fewer bytes than whole parts lead from the base (epoch {heights}) to {what}"
         self._ladders[wanted.layout, target.shard_uid] = ladder
         return ladder.way, ""
+
+    def find_other_way(self, wanted: WantedShard, reader: DocumentReader) -> RebuildWay | None:
+        """See `PartRebuilder.find_other_way`."""
+        place = wanted.layout, wanted.statement.shard_uid
+        self._tried[place] += 1
+        doubtful = {rung for rung in self._ladders[place].rungs if rung.layout != wanted.layout}
+        if self.policy.keys is not None or not doubtful or self._tried[place] >= WAYS_MAX:
+            return None
+        self._misleading |= doubtful
+        return self.find_way(wanted, reader)[0]
 
     def open(self, wanted: WantedShard, reader: DocumentReader, scratch: Path) -> FetchedRebuild:
         """See `PartRebuilder.open`."""
@@ -140,7 +188,7 @@ class BaseRebuilder:
         """
         at_hand = {(base.end.epoch_id, base.end.shard_uid): base for base in bases}
         lowest = min(base.end.epoch_height for base in bases)
-        self._manifests[wanted.layout] = wanted.manifest
+        self._listings[wanted.layout] = (_Listing.of(wanted.manifest),)
         # By cost: bytes, steps, a number that decides between equals, epoch, shard, and the way from there.
         waiting: list[tuple[int, int, int, EpochLayout, ShardUId, tuple[_Rung, ...]]] = [
             (0, 0, 0, wanted.layout, wanted.statement.shard_uid, ())
@@ -159,31 +207,45 @@ class BaseRebuilder:
                 return _Ladder(base, rungs)
             if layout.epoch_height <= lowest:
                 continue
-            read += layout not in self._manifests
-            manifest = self._manifest(layout, reader)
-            shard = None if manifest is None else manifest.shard(shard_uid.shard_id)
-            if manifest is None or shard is None:
-                continue
-            for listed in listed_deltas(manifest, shard_uid.shard_id):
-                before = EpochLayout(layout.chain_id, listed.base_epoch_height, listed.base_epoch_id)
-                for uid in (shard_uid, shard.parent_shard_uid):
-                    if uid is not None and listed.base_epoch_height >= lowest:
-                        number += 1
-                        rung = _Rung(layout, listed)
-                        heapq.heappush(waiting, (size + listed.size, count + 1, number, before, uid, (rung, *rungs)))
+            read += layout not in self._listings
+            for listing in self._listings_of(layout, reader):
+                for listed in listing.deltas.get(shard_uid.shard_id, ()) if shard_uid.shard_id in listing.parents else ():
+                    before = EpochLayout(layout.chain_id, listed.base_epoch_height, listed.base_epoch_id)
+                    rung = _Rung(layout, listed)
+                    for uid in (shard_uid, listing.parents[shard_uid.shard_id]):
+                        if uid is not None and listed.base_epoch_height >= lowest and rung not in self._misleading:
+                            number += 1
+                            heapq.heappush(waiting, (size + listed.size, count + 1, number, before, uid, (rung, *rungs)))
         return None
 
-    def _manifest(self, layout: EpochLayout, reader: DocumentReader) -> Manifest | None:
-        """Return an epoch's manifest as the first source has it; None where none has one."""
-        name = layout.manifest
-        if layout not in self._manifests:
+    def _listings_of(self, layout: EpochLayout, reader: DocumentReader) -> tuple[_Listing, ...]:
+        """Return what is believed of an epoch's deltas, or what sources say where nobody's word counts; nothing where no source has it."""
+        if layout not in self._listings:
             try:
-                _, self._manifests[layout] = reader.read_judged(
-                    name, ENVELOPE_BYTES_MAX, lambda data: Manifest.of_epoch(layout, parse_statement_envelope(data, name).payload, name)
-                )
+                self._listings[layout] = self._read_listings(layout, reader)
             except FetchError:
-                self._manifests[layout] = None
-        return self._manifests[layout]
+                self._listings[layout] = ()
+        return self._listings[layout]
+
+    def _read_listings(self, layout: EpochLayout, reader: DocumentReader) -> tuple[_Listing, ...]:
+        if self.policy.keys is not None:
+            return (reader.read_judged(layout.manifest, ENVELOPE_BYTES_MAX, lambda data: self._judged(data, layout))[1],)
+        found: dict[str, _Listing] = {}
+        with closing(reader.read_all(layout.manifest, ENVELOPE_BYTES_MAX)) as offers:
+            for offer in offers:
+                with suppress(ManifestError):
+                    sha256 = parse_statement_envelope(offer.data, layout.manifest).payload_sha256
+                    if sha256 not in found:
+                        found[sha256] = self._judged(offer.data, layout)
+                if len(found) >= UNSIGNED_MANIFESTS_MAX:
+                    break
+        return tuple(found.values())
+
+    def _judged(self, data: bytes, layout: EpochLayout) -> _Listing:
+        envelope = parse_statement_envelope(data, layout.manifest)
+        if self.policy.keys is not None and not verified_signers(envelope, self.policy.keys.keys):
+            raise SignatureError(problem="none of the pinned keys has signed it", where=layout.manifest)
+        return _Listing.of(Manifest.of_epoch(layout, envelope.payload, layout.manifest))
 
 
 @dataclass(frozen=True, slots=True)
