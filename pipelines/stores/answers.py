@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime
 from typing import Final
 
+from schemas.errors import RangeRefusedError
 from schemas.shown_text import shown_text
 
 RETRY_AFTER_S_MAX: Final = 30.0
@@ -32,6 +33,23 @@ def retry_after_s(text: str | None, longest_s: float = RETRY_AFTER_S_MAX) -> flo
         return min(float(text), longest_s)
     asked = http_date(text)
     return 0.0 if asked is None else min(max((asked - datetime.now(UTC)).total_seconds(), 0.0), longest_s)
+
+
+def check_range_start(start: int, content_range: str | None, where: str, *, is_partial: bool = False) -> None:
+    """Assert that the body of an answer is the object from ``start``: as its Content-Range says, and without one it is all of the object.
+
+    Args:
+        is_partial: the answer is said to be a part (206), so that without a Content-Range nobody knows which.
+    Raises:
+        RangeRefusedError: it is not, also where the server took no notice of the range that it was asked for.
+    """
+    if not content_range:
+        if start or is_partial:
+            raise RangeRefusedError(problem="the server takes no notice of ranges", where=where)
+        return
+    found = re.match(r"bytes ([0-9]{1,18})-", content_range)
+    if found is None or int(found[1]) != start:
+        raise RangeRefusedError(problem="the answer is another range than was asked for", where=where)
 
 
 def http_date(text: str) -> datetime | None:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.stores.answers import ERROR_TEXT_CHARACTERS_MAX, is_passing, retry_after_s
+from pipelines.stores.answers import ERROR_TEXT_CHARACTERS_MAX, check_range_start, is_passing, retry_after_s
 from pipelines.stores.azure_credentials import find_account
 from pipelines.stores.bucket_folder import BucketFolder
 from pipelines.stores.object_names import check_range
@@ -30,6 +30,7 @@ from schemas.errors import (
     ObjectExistsError,
     ObjectMismatchError,
     ObjectNotFoundError,
+    RangeRefusedError,
     StatecastError,
     StoreDeniedError,
     StoreError,
@@ -92,7 +93,8 @@ class AzureStore(RemoteStore):
             return b""
         try:
             with self._mapped(name):
-                return checked_length(blob.download_blob(offset=start, length=stop - start).readall(), stop - start, self._where(name))
+                stream = blob.download_blob(offset=start, length=stop - start, raw_response_hook=_range_hook(start, self._where(name)))
+                return checked_length(stream.readall(), stop - start, self._where(name))
         except StoreError as error:
             if getattr(error.__cause__, "status_code", 0) == 416:
                 return b""
@@ -274,6 +276,23 @@ def _pause(response: Any) -> None:
     """Wait as long as a throttling answer asks for."""
     if response.http_response.status_code in (429, 503):
         time.sleep(retry_after_s(response.http_response.headers.get("Retry-After")))
+
+
+def _range_hook(start: int, where: str) -> Callable[[Any], None]:
+    """Return what looks at an answer to a range, in the place of `_pause`: the client asks for its size alone, not for where it begins."""
+
+    def look(response: Any) -> None:
+        _pause(response)
+        answer = response.http_response
+        if answer.status_code in (200, 206):
+            try:
+                check_range_start(start, answer.headers.get("Content-Range"), where, is_partial=True)
+            except RangeRefusedError:
+                # Its body, which may be long, is not read.
+                answer.internal_response.close()
+                raise
+
+    return look
 
 
 def _store_error(error: Exception, where: str) -> StoreError:

@@ -19,7 +19,7 @@ from typing import Any
 
 import google_crc32c
 
-from pipelines.stores.answers import is_passing, retry_after_s, shown
+from pipelines.stores.answers import check_range_start, is_passing, retry_after_s, shown
 from pipelines.stores.bucket_folder import BucketFolder
 from pipelines.stores.client_environment import (
     GCS_ANONYMOUS_VARIABLE,
@@ -108,7 +108,10 @@ class GcsStore(RemoteStore):
             return b""
         try:
             with self._mapped(name):
-                return checked_length(self._fs().cat_file(path, start=start, end=stop), stop - start, self._where(name))
+                # `cat_file` does not look at where the answer begins.
+                headers, data = self._fs().call("GET", self._fs().url(path), headers={"Range": f"bytes={start}-{stop - 1}"})
+                check_range_start(start, headers.get("Content-Range"), self._where(name))
+                return checked_length(data, stop - start, self._where(name))
         except StoreError as error:
             if _code(error.__cause__) == 416 or "not satisfiable" in error.problem:
                 return b""

@@ -8,7 +8,6 @@ object are what counts. Certificates are verified as the system does.
 from __future__ import annotations
 
 import http.client
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
@@ -17,7 +16,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 import urllib3
 from urllib3.exceptions import HTTPError, LocationParseError, SSLError
 
-from pipelines.stores.answers import is_passing, retry_after_s
+from pipelines.stores.answers import check_range_start, is_passing, retry_after_s
 from pipelines.stores.http_client import HttpClient
 from schemas.errors import (
     InvalidInputError,
@@ -135,10 +134,7 @@ def check_reply(reply: urllib3.BaseHTTPResponse, start: int, where: str) -> None
         )
     if status not in (200, 206):
         raise StoreError(problem=f"the server answers {problem}", where=where)
-    if start or status == 206:
-        found = re.match(r"bytes ([0-9]{1,18})-", reply.headers.get("Content-Range", ""))
-        if found is None or int(found[1]) != start:
-            raise RangeRefusedError(problem="the answer is another range than was asked for", where=where)
+    check_range_start(start, reply.headers.get("Content-Range") if status == 206 else None, where, is_partial=status == 206)
     if reply.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
         raise StoreError(problem=f"the server compresses objects ({reply.headers['Content-Encoding'][:40]})", where=where)
 

@@ -15,7 +15,7 @@ from pipelines.stores import azure_store, s3_store
 from pipelines.stores.open_store import open_store
 from pipelines.stores.retrying import RetryPolicy
 from pipelines.stores.store import Store
-from schemas.errors import ObjectExistsError, ObjectMismatchError, StoreDeniedError, StoreError, TransientStoreError
+from schemas.errors import ObjectExistsError, ObjectMismatchError, RangeRefusedError, StoreDeniedError, StoreError, TransientStoreError
 from tests.support.servers import (
     AZURITE_ACCOUNT,
     aws_environment,
@@ -220,6 +220,22 @@ def test_a_whole_object_is_one_request(faulted: Faulted, request: pytest.Fixture
     faulted.proxy.quiet()
     assert stored_bytes(store, "object") == data
     assert [asked.method for asked in faulted.proxy.requests] == ["GET"]
+
+
+@pytest.mark.parametrize("stop", [8, 30, 1 << 20])
+@pytest.mark.parametrize(("status", "told", "problem"), [(200, None, "no notice of ranges"), (206, "bytes 0-19/20", "another range")])
+def test_an_answer_from_elsewhere_is_found_out(
+    faulted: Faulted, request: pytest.FixtureRequest, status: int, told: str | None, problem: str, stop: int
+) -> None:
+    """Whether the object is longer than the range or shorter: no byte of its beginning is taken for one of its middle."""
+    store = faulted.store(_folder(request))
+    store.put("object", bytes(range(20)))
+    headers = (("ETag", '"0x8D"'), ("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT"), *((("Content-Range", told),) if told else ()))
+    faulted.proxy.fail_once(Answer(status, bytes(range(20)), headers), lambda request: request.method == "GET", times=9)
+    with pytest.raises(RangeRefusedError, match=problem):
+        store.get("object", 5, stop)
+    faulted.proxy.quiet()
+    assert store.get("object", 5, stop) == bytes(range(5, min(stop, 20)))
 
 
 def test_a_changed_upload_is_found_out(faulted: Faulted, request: pytest.FixtureRequest) -> None:
