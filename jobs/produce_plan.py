@@ -73,6 +73,7 @@ def print_plan(found: EpochInput, publish: PublishOptions, run: PlannedRun, as_j
         )
     layout = EpochLayout.of(found.context)
     published = None if run.repair else _published(found, publish)
+    copy = found.sorted_size()
     document = {
         "message_type": "plan",
         "source": found.describe(),
@@ -84,6 +85,7 @@ def print_plan(found: EpochInput, publish: PublishOptions, run: PlannedRun, as_j
         "nothing_to_do": published is not None,
         "workers": run.workers,
         "takes": _takes(run_size(found, publish.encoding), run) if found.network is None else None,
+        **({} if copy is None else {"sorted_copy_bytes": [copy.least, copy.most]}),
         **({"peers": [peer_json(peer) for peer in peers]} if peers else {}),
     }
     if as_json:
@@ -178,6 +180,9 @@ def _print(found: EpochInput, document: dict[str, Any]) -> None:
         return
     if takes is None:
         console.print("what it takes is known after reading: the source does not tell the shards' sizes")
+        if "sorted_copy_bytes" in document:
+            least, most = map(format_bytes, document["sorted_copy_bytes"])
+            console.print(f"a sorted copy of it takes {least} to {most} meanwhile, of each process that reads it", highlight=False)
         return
     console.print(
         f"about {format_bytes(takes['bytes'])} in {takes['objects']:,} objects, {format_seconds(takes['seconds'])} with {document['workers']} "

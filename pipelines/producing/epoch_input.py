@@ -10,6 +10,7 @@ from pipelines.near.epoch.epoch_context_finder import EpochContextFinder
 from pipelines.near.epoch.given_context import GivenContextSource
 from pipelines.near.files.genesis_records import GenesisSource
 from pipelines.near.files.records_file import RecordsFileSource, records_context
+from pipelines.near.files.sorted_file import SortedSize
 from pipelines.near.flat_state_from_url import source_from_url
 from pipelines.near.node.flat_state_source import FlatStateSource
 from pipelines.near.node.node_store import NodeSource
@@ -53,6 +54,15 @@ class EpochInput:
         if folder is not None and isinstance(source, (GenesisSource, RecordsFileSource)):
             return replace(self, source=replace(source, scratch=str(folder)))
         return self
+
+    def sorted_size(self) -> SortedSize | None:
+        """Return what the sorted copy takes that the source makes; None where it makes none.
+
+        Raises:
+            SourceError: a file can't be read.
+        """
+        source = self.source
+        return source.sorted_size() if isinstance(source, (GenesisSource, RecordsFileSource)) else None
 
     def describe(self) -> str:
         """Return what is read, in one line for people."""

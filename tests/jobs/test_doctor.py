@@ -104,6 +104,26 @@ def test_a_full_disk_is_found_before_anything_is_read(tmp_path: Path, monkeypatc
     assert not (tmp_path / "out").exists()
 
 
+def test_a_sorted_copy_must_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a source that is a file, in the folder that the run fills or, where that is a bucket, among temporary files; the plan names its size."""
+    records = tmp_path / "records.jsonl"
+    records.write_text("".join(f'{{"key": "{index:08x}", "value": "{"00" * 4000}"}}\n' for index in range(500)))
+    given, out = ("--from", f"records://{records}"), tmp_path / "out"
+    planned = statecast("produce", *given, "--to", out, "--allow-unsigned", "--plan", "--in-process")
+    assert "a sorted copy of it takes 1.7 MiB to 6.1 MiB" in planned.stdout
+    _no_space(monkeypatch)
+    for arguments in (
+        ("produce", *given, "--to", out, "--allow-unsigned", "--work", tmp_path / "work"),
+        ("produce", *given, "--to", new_store_url(), "--allow-unsigned", "--work", new_store_url()),
+        ("export", *given, "--to", f"dataset://{out}"),
+        ("export", *given, "--to", f"dataset://{new_store_url()}"),
+    ):
+        run = statecast(*arguments, "--in-process")
+        assert run.code == 2 and "the run puts about 1.7 MiB there, and what is known after reading" in run.error_line, (arguments, run)
+        assert ("TMPDIR" in run.error_line) is any("memory://" in str(argument) for argument in arguments)
+    assert not out.exists()
+
+
 def test_an_export_can_be_begun_without_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the runs that publish."""
     _no_space(monkeypatch)

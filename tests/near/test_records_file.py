@@ -54,6 +54,18 @@ def test_records_come_out_sorted_from_any_order(pairs: list[tuple[bytes, bytes]]
             assert read(path, KeyRange(b"", middle)) + read(path, KeyRange(middle, None)) == pairs
 
 
+@pytest.mark.parametrize("value_bytes", [10, 300, 5000])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_what_a_sorted_copy_takes_is_told_before_it_is_made(tmp_path: Path, value_bytes: int, compressed: bool) -> None:
+    """By the file's length, also of one that is compressed."""
+    content = lines([(index.to_bytes(40, "big"), bytes([index % 251]) * value_bytes + index.to_bytes(2, "big")) for index in range(1000)])
+    source = RecordsFileSource(str(write(tmp_path, gzip.compress(content) if compressed else content)), scratch=str(tmp_path / "scratch"))
+    told = source.sorted_size()
+    list(source.records(SHARD, WHOLE, 2000))
+    taken = sum(path.stat().st_size for path in (tmp_path / "scratch").rglob("*") if path.is_file())
+    assert told.least <= taken <= told.most < 4 * taken
+
+
 def write(tmp_path: Path, content: bytes) -> Path:
     """Write a file of some content."""
     path = tmp_path / "records.jsonl"

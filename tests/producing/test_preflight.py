@@ -18,6 +18,7 @@ from pipelines.producing.preflight import disk_space
 from pipelines.producing.preflight.destination import probe_destination, probe_findings
 from pipelines.producing.preflight.disk_space import FolderNeed, FreeSpace, space_findings
 from pipelines.producing.preflight.finding import PreflightFinding, PreflightVerdict, require_no_failure
+from pipelines.producing.preflight.look import RunPlace, RunSize, folder_findings
 from pipelines.producing.preflight.machine import memory_finding, open_files_finding, settings_finding, table_count
 from pipelines.producing.preflight.node import snapshots_finding
 from pipelines.producing.preflight.run_needs import WORKER_MEMORY_BYTES_MAX, RunNeeds, run_forecast
@@ -26,6 +27,7 @@ from pipelines.stores.memory_store import MemoryStore
 from pipelines.stores.store import Data, ObjectInfo
 from schemas.errors import InvalidInputError, ObjectMismatchError, StoreDeniedError
 from schemas.published.object_layout import PROBE_FOLDER
+from tests.support.productions import new_store_url
 
 MIB = 1 << 20
 
@@ -89,6 +91,24 @@ def test_where_nothing_is_free_nothing_is_begun(tmp_path: Path, monkeypatch: pyt
     with _free(monkeypatch, 0):
         (finding,) = space_findings([FolderNeed("--to", tmp_path, 0, 0)])
     assert finding.verdict is PreflightVerdict.FAIL
+
+
+def test_records_that_are_rolled_forward_lie_beside_those_of_the_epoch_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So does what changed; in each lane. In a folder of datasets that stay, what changed alone comes on top."""
+    size = RunSize(EpochShape((GIB,)), early=True, exported=False, compressed=True)
+    place = RunPlace(None, str(tmp_path), epochs=4, lanes=2)
+    rolled = replace(place, rolls_forward=True)
+    with _free(monkeypatch, 2 * (size.needs.dataset_bytes + size.needs.interiors_bytes) + 65 * MIB):
+        assert folder_findings(place, None, size)[0].verdict is PreflightVerdict.OK
+        (tight,) = folder_findings(rolled, None, size)
+    assert tight.verdict is PreflightVerdict.WARN and tight.found.startswith("3.2 GiB free")
+    with _free(monkeypatch, size.needs.dataset_bytes + size.needs.changes_bytes):
+        assert folder_findings(rolled, None, size)[0].verdict is PreflightVerdict.FAIL
+        assert folder_findings(place, None, size)[0].verdict is PreflightVerdict.WARN
+    with _free(monkeypatch, 4 * size.needs.dataset_bytes + 65 * MIB, device=2):
+        kept = replace(place, work_url=new_store_url(), dataset_url=str(tmp_path))
+        findings = folder_findings(kept, None, size), folder_findings(replace(kept, rolls_forward=True), None, size)
+    assert [finding.verdict for (finding,) in findings] == [PreflightVerdict.OK, PreflightVerdict.WARN]
 
 
 def test_memory_is_judged_by_the_workers_that_fit() -> None:

@@ -30,10 +30,12 @@ import pyarrow as pa
 from pipelines.near.files.external_sort import Entry
 from pipelines.near.files.sorted_file import (
     SortedFile,
+    SortedSize,
     content_fingerprint,
     encode_records,
     inlined,
     sorted_file,
+    sorted_size,
     value_batches,
 )
 from pipelines.near.node.bounded_json import BoundedJson
@@ -166,6 +168,14 @@ class GenesisSource:
     def root_memory_usage(self, shard: ShardContext) -> int | None:
         """Return None: a genesis has no nodes."""
         return None
+
+    def sorted_size(self) -> SortedSize:
+        """Return what the sorted copy takes, about.
+
+        Raises:
+            SourceError: a file can't be read.
+        """
+        return sorted_size(self._paths())
 
     def _paths(self) -> list[Path]:
         return [Path(self.path)] if self.records_path is None else [Path(self.path), Path(self.records_path)]

@@ -13,7 +13,15 @@ from typing import Final
 
 import pyarrow as pa
 
-from pipelines.near.files.sorted_file import SortedFile, content_fingerprint, encode_records, sorted_file, value_batches
+from pipelines.near.files.sorted_file import (
+    SortedFile,
+    SortedSize,
+    content_fingerprint,
+    encode_records,
+    sorted_file,
+    sorted_size,
+    value_batches,
+)
 from pipelines.near.node.flat_state_source import NO_STATE_HEADER, FoundStateHeader, KeyRange
 from pipelines.near.node.genesis_head import READ_ERRORS, open_maybe_gzip
 from schemas.errors import SourceError
@@ -86,6 +94,14 @@ class RecordsFileSource:
     def root_memory_usage(self, shard: ShardContext) -> int | None:
         """Return None: a records file has no nodes."""
         return None
+
+    def sorted_size(self) -> SortedSize:
+        """Return what the sorted copy takes, about.
+
+        Raises:
+            SourceError: the file can't be read.
+        """
+        return sorted_size([Path(self.path)])
 
     def _sorted(self) -> SortedFile:
         path = Path(self.path)

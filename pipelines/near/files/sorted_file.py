@@ -20,6 +20,7 @@ from typing import Final
 import pyarrow as pa
 
 from pipelines.near.files.external_sort import ExternalSort, ValueSpill
+from pipelines.near.node.genesis_head import plain_size
 from pipelines.near.record_batches import bounded
 from pipelines.stores.held_folder import HeldFolder, make_held_folder
 from pipelines.stores.regular_file import open_regular
@@ -29,6 +30,10 @@ from schemas.nearcore.flat_state_limits import INLINED_VALUE_BYTES_MAX
 
 SORTED_FILES_MAX: Final = 2
 """Sorted files that a process keeps."""
+
+COPY_RATIO_LEAST: Final = 0.45
+COPY_RATIO_MOST: Final = 0.8
+"""Bytes of a sorted copy a byte of the files, as JSON: 0.48 for a genesis of accounts and keys, 0.5 for lines of hex, 0.75 for long data in base64."""
 
 _INLINED: Final = 1
 _REF: Final = 0
@@ -52,6 +57,25 @@ class SortedFile:
         if len(value) <= INLINED_VALUE_BYTES_MAX:
             return inlined(value)
         return struct.pack("<BI", _REF, len(value)) + self.values.put(value)
+
+
+@dataclass(frozen=True, slots=True)
+class SortedSize:
+    """What a sorted copy takes on disk, about, in bytes."""
+
+    least: int
+    most: int
+    """While runs are merged, both they and what they become are there."""
+
+
+def sorted_size(paths: Sequence[Path]) -> SortedSize:
+    """Return what the sorted copy of some files will take, by their lengths: a record's bytes in hex or base64 and a few words around them.
+
+    Raises:
+        SourceError: a file can't be read.
+    """
+    plain = sum(map(plain_size, paths))
+    return SortedSize(int(plain * COPY_RATIO_LEAST), int(plain * COPY_RATIO_MOST * 2))
 
 
 def inlined(value: bytes) -> bytes:

@@ -6,6 +6,7 @@ Only the fields that are asked for are built; nothing here looks at a record.
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from collections.abc import Collection
 from decimal import Decimal
@@ -23,6 +24,7 @@ READ_ERRORS: Final = (OSError, EOFError, zlib.error)
 """What reading a file of `open_maybe_gzip` raises where it is cut off or damaged."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_LENGTH_BYTES = 4
 
 
 def open_maybe_gzip(path: Path) -> IO[bytes]:
@@ -37,6 +39,27 @@ def open_maybe_gzip(path: Path) -> IO[bytes]:
         return cast(IO[bytes], gzip.open(path)) if is_gzip else path.open("rb")
     except OSError as error:
         raise SourceError(problem=f"the file can't be read: {error.strerror}", where=str(path)) from None
+
+
+def plain_size(path: Path) -> int:
+    """Return how long a file of `open_maybe_gzip` is when it is read; of one that is compressed the least that its length allows.
+
+    A gzip file ends in its content's length modulo 2**32 (RFC 1952), and content is hardly ever longer compressed than not.
+
+    Raises:
+        SourceError: it can't be read.
+    """
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if file.read(len(_GZIP_MAGIC)) != _GZIP_MAGIC or size < _GZIP_LENGTH_BYTES:
+                return size
+            file.seek(size - _GZIP_LENGTH_BYTES)
+            length = int.from_bytes(file.read(_GZIP_LENGTH_BYTES), "little")
+    except OSError as error:
+        raise SourceError(problem=f"the file can't be read: {error.strerror}", where=str(path)) from None
+    wraps = max(0, size - length) >> (8 * _GZIP_LENGTH_BYTES)
+    return length + (wraps << (8 * _GZIP_LENGTH_BYTES))
 
 
 def read_genesis_fields(path: Path, names: Collection[str]) -> dict[str, Any]:

@@ -44,6 +44,8 @@ class StageCosts:
     """Bytes of decoded parts a byte of memory usage; in larger states more, since several parts hold the same contract code."""
     edges_ratio: float = 0.005
     """Bytes of charges, indexes, edges and boundary nodes a byte of memory usage, where no dataset is written."""
+    changes_ratio: float = 0.02
+    """Bytes of what changes in an epoch a byte of memory usage: a percent or two of a chain's state (docs/operations/deltas.md)."""
     stored_ratio: float = 0.49
     """Bytes of stored parts, encoding v1, a byte of memory usage."""
 

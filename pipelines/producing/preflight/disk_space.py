@@ -29,6 +29,8 @@ class FolderNeed:
     files: int = 0
     there: tuple[Path, ...] = ()
     """Folders in it that hold what an earlier run has left for this one: it counts as done."""
+    and_more: bool = False
+    """More comes there, of which nothing is known before the source is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +89,14 @@ def space_findings(needs: Sequence[FolderNeed]) -> tuple[PreflightFinding, ...]:
 
 
 def _judged(group: Sequence[tuple[FolderNeed, FreeSpace]]) -> PreflightFinding:
-    options = " and ".join(need.option for need, _ in group)
+    options = " and ".join(dict.fromkeys(need.option for need, _ in group))
     where, space = ", ".join(dict.fromkeys(str(need.folder) for need, _ in group)), group[0][1]
     done = sum(_size(folder) for need, _ in group for folder in need.there)
     least = max(0, sum(need.bytes_least for need, _ in group) - done)
     most = max(0, sum(need.bytes_most for need, _ in group) - done)
     name, files = f"space {options}", sum(need.files for need, _ in group)
-    puts = f"the run puts about {shown_size(least)} there" if most else "what the run puts there is not known yet"
+    more = ", and what is known after reading" if any(need.and_more for need, _ in group) else ""
+    puts = f"the run puts about {shown_size(least)} there{more}" if most else "what the run puts there is not known yet"
     found = f"{shown_size(space.size)} free, {puts}"
     remedy = f"Free {shown_size(max(0, most + SPARE_BYTES - space.size))} there, or name another place with {options}."
     if space.size <= least:

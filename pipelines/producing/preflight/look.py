@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +47,10 @@ class RunPlace:
     """Of the parts; None for what the epoch's protocol version writes."""
     epochs: int = 1
     """How many epochs it may make."""
+    lanes: int = 1
+    """How many of them at once."""
+    rolls_forward: bool = False
+    """Records are made out of those of the epoch before, which stay meanwhile, and of what changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,17 +132,17 @@ def look_before_export(url: str, workers: int | None, found: EpochInput, home: N
     size = run_size(found)
     dataset = 0 if size is None else size.needs.dataset_bytes
     folder = open_store(url).local_root()
+    copies = _sorted_needs("--to", folder, found, workers)
     if folder is None:
-        return (*machine_findings(workers, size, home), *destination_findings(url, for_claim=False))
+        return (*space_findings(copies), *machine_findings(workers, size, home), *destination_findings(url, for_claim=False))
     # Of a folder it is enough to know that it may be written.
     need = FolderNeed("--to", folder, dataset, dataset, there=(folder / EpochLayout.of(found.context).folder,))
-    return (*space_findings((need,)), *machine_findings(workers, size, home))
+    return (*space_findings((need, *copies)), *machine_findings(workers, size, home))
 
 
 def folder_findings(place: RunPlace, found: EpochInput | None, size: RunSize | None) -> tuple[PreflightFinding, ...]:
     """Judge the space of the folders of this machine that a run fills."""
-    layout = None if found is None else EpochLayout.of(found.context)
-    return space_findings(tuple(_folder_needs(place, size, layout)))
+    return space_findings(tuple(_folder_needs(place, found, size)))
 
 
 def disk_holds_dataset(place: RunPlace, found: EpochInput, size: RunSize | None) -> bool:
@@ -150,7 +155,7 @@ def disk_holds_dataset(place: RunPlace, found: EpochInput, size: RunSize | None)
     """
     if size is None or size.exported or place.dataset_url is not None:
         return True
-    needs = _folder_needs(replace(place, write_dataset=True), size, EpochLayout.of(found.context))
+    needs = _folder_needs(replace(place, write_dataset=True), found, size)
     roomy = tuple(replace(need, bytes_least=int(need.bytes_least * DATASET_MARGIN)) for need in needs)
     return all(finding.verdict is not PreflightVerdict.FAIL for finding in space_findings(roomy))
 
@@ -195,13 +200,28 @@ def node_databases(home: NodeHome) -> tuple[Path, ...]:
     return (*home.databases, *sorted(home.snapshots.glob("*/data")))
 
 
-def _folder_needs(place: RunPlace, size: RunSize | None, layout: EpochLayout | None) -> Iterator[FolderNeed]:
+def _sorted_needs(option: str, folder: Path | None, found: EpochInput | None, workers: int | None) -> tuple[FolderNeed, ...]:
+    """Return what the sorted copies of a source take that makes some: each process that reads it makes one of its own."""
+    try:
+        size = None if found is None else found.sorted_size()
+    except StatecastError:
+        # Its error is the run's own to raise.
+        return ()
+    if size is None:
+        return ()
+    option, place = ("TMPDIR", Path(tempfile.gettempdir())) if folder is None else (option, folder)
+    return (FolderNeed(option, place, size.least, size.most * (workers or 1), and_more=True),)
+
+
+def _folder_needs(place: RunPlace, found: EpochInput | None, size: RunSize | None) -> Iterator[FolderNeed]:
+    layout = None if found is None else EpochLayout.of(found.context)
     needs = None if size is None else size.needs
     direct = not place.write_dataset and size is not None and not size.exported
     dataset = 0 if needs is None or direct else needs.dataset_bytes
     interiors = 0 if needs is None or direct else needs.interiors_bytes
     interiors_least = 0 if size is not None and size.early else interiors
     edges = needs.edges_bytes if needs is not None and direct else 0
+    changes = needs.changes_bytes if needs is not None and dataset and place.rolls_forward else 0
     in_work = place.dataset_url is None
     work = open_store(place.work_url).local_root()
     # What another epoch has left is no part of this one.
@@ -209,10 +229,13 @@ def _folder_needs(place: RunPlace, size: RunSize | None, layout: EpochLayout | N
     if work is not None:
         kept = dataset if in_work else edges
         there = tuple(work / name / own for name in (("build",) if direct else ("build", "dataset")))
-        yield FolderNeed("--work", work, kept + interiors_least, kept + interiors, there=there)
+        changed = changes if in_work else 0
+        older = dataset if changed else 0
+        yield FolderNeed("--work", work, kept + interiors_least + changed, place.lanes * (kept + interiors + changed + older), there=there)
+    yield from _sorted_needs("--work", work, found, place.workers)
     if place.write_dataset and place.dataset_url is not None and (folder := open_store(place.dataset_url).local_root()) is not None:
         there = () if layout is None else (folder / layout.folder,)
-        yield FolderNeed("--dataset", folder, dataset, dataset * place.epochs, there=there)
+        yield FolderNeed("--dataset", folder, dataset + changes, dataset * place.epochs + changes * place.lanes, there=there)
     if place.to is not None and (to := open_store(place.to).local_root()) is not None:
         stored, objects = (0, 0) if needs is None else (needs.destination_bytes, needs.destination_objects)
         yield FolderNeed("--to", to, stored, stored * place.epochs, objects, () if layout is None else (to / layout.folder,))

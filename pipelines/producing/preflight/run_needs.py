@@ -39,6 +39,8 @@ class RunNeeds:
     """What stages leave each other where parts wait for their shard's root."""
     edges_bytes: int
     """What stages leave each other where no dataset is written: neither a dataset nor interiors."""
+    changes_bytes: int
+    """What changed since the epoch before, where records are rolled forward from it: once sorted and once as files."""
     destination_bytes: int
     """All stored objects."""
     destination_objects: int
@@ -58,6 +60,7 @@ class RunNeeds:
             dataset_bytes=0 if exported else int(total * costs.dataset_ratio),
             interiors_bytes=int(total * costs.decoded_ratio),
             edges_bytes=int(total * costs.edges_ratio),
+            changes_bytes=2 * int(total * costs.changes_ratio),
             destination_bytes=int(total * (costs.stored_ratio if compressed else costs.decoded_ratio)),
             destination_objects=published_objects(shape, headers=True),
             worker_memory_bytes=min(WORKER_MEMORY_BYTES_MAX, WORKER_MEMORY_BYTES_MIN + WORK_BYTES_PER_SIZE * largest),
