@@ -1,16 +1,21 @@
 """Times deltas: making one of two tries, and rebuilding parts of a base and one, beside a production and a fetch of the same parts.
 
     python -m benchmarks.deltas --records 20000,200000 --shares 0.01,0.05,0.3
+    python -m benchmarks.deltas --records 20000,200000,2000000 --changes 1500
 
 Everything runs in this process on one core and is timed in processor seconds. Bytes are those of stored objects: what a reader moves. A
-delta should cost what changed, whatever the state's size; a rebuilding at most 1.3 times a production from a dataset.
+delta should cost what changed, whatever the state's size: at most 1.5 times as much for as many changes in ten times the state, in which
+a trie's paths are longer by what the rows say. A rebuilding should cost at most 1.3 times a production from a dataset; every rebuilt
+part has the published one's bytes, or the run ends with an error.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.backfill import _export, _runner
-from benchmarks.command_line import BenchmarkParser, listed, print_as_json, require_native_kernel
+from benchmarks.command_line import BenchmarkParser, listed, number_from, print_as_json, require_native_kernel
 from benchmarks.folder import benchmark_folder
 from benchmarks.measure import CPU, seconds_of
 from benchmarks.synthetic_state import synthetic_state
@@ -30,10 +35,15 @@ from pipelines.dataset.delta.applied_records import AppliedRecords
 from pipelines.dataset.delta.stored_delta import StoredDelta
 from pipelines.fetching.fetch_part import parts_to_fetch
 from pipelines.fetching.verifier import VerifyPartTask
+from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.native import NativeKernel
+from pipelines.kernel.trie_kernel import Kernel
+from pipelines.near.node.node_home import read_node_home
 from pipelines.near.node.node_store import NodeSource
 from pipelines.near.node.rocksdb_reader import forget_readers
+from pipelines.near.node.state_column import StateColumn
 from pipelines.near.trie.trie_walk_source import StateWalkSource
+from pipelines.near.trie.walk_difference import trie_difference
 from pipelines.producing.deltas.make_deltas import DeltaInputs, DeltaProduction, published_records
 from pipelines.producing.produce_epoch import EpochProduction, ProductionSettings
 from pipelines.producing.publish.epoch_publisher import EpochPublisher
@@ -58,6 +68,8 @@ class DeltaFigure:
     delta_bytes: int
     whole_bytes: int
     """Of the later state's parts."""
+    rows_read: int
+    """Nodes of both tries and values that the delta was made of."""
     make_s: float
     """Out of the two tries."""
     rebuild_s: float
@@ -68,29 +80,47 @@ class DeltaFigure:
     """Verifying the same parts, as a fetch of them whole does."""
 
 
-def run_benchmark(folder: Path, sizes: Sequence[int], shares: Sequence[float], seed: int, num_parts: int | None) -> list[DeltaFigure]:
+@dataclass(frozen=True, slots=True)
+class DeltaRuns:
+    """What figures are to be taken of."""
+
+    sizes: tuple[int, ...]
+    """Records of the states."""
+    shares: tuple[float, ...]
+    """Of their records, how many change."""
+    changes: tuple[int, ...]
+    """Further numbers of changes, the same for each size."""
+    seed: int
+    num_parts: int | None
+    kernel: Kernel
+    """What rebuilds."""
+
+    def changes_of(self, records: int) -> list[int]:
+        """Return how many records of a state are to change."""
+        return [*(max(1, round(records * share)) for share in self.shares), *self.changes]
+
+
+def run_benchmark(folder: Path, runs: DeltaRuns) -> Iterator[DeltaFigure]:
     """Make the states and take all figures; what is made beside the synthetic states is removed."""
-    figures: list[DeltaFigure] = []
-    for records in sizes:
-        state = synthetic_state(folder, records, seed)
+    for records in runs.sizes:
+        state = synthetic_state(folder, records, runs.seed)
         work = folder / f"deltas-{records}"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         try:
-            counts = [(max(1, round(records * share)), spread) for share in shares for spread in (False, True)]
+            counts = [(changes, spread) for changes in runs.changes_of(records) for spread in (False, True)]
             tries = trie_state(state, work / "home", counts)
-            figures += _figures(tries, work, num_parts)
+            yield from _figures(tries, work, runs)
         finally:
             forget_readers()
             shutil.rmtree(work, ignore_errors=True)
-    return figures
 
 
-def _figures(tries: TrieState, work: Path, num_parts: int | None) -> list[DeltaFigure]:
-    bucket = str(work / "bucket")
+def _figures(tries: TrieState, work: Path, runs: DeltaRuns) -> Iterator[DeltaFigure]:
+    bucket, num_parts = str(work / "bucket"), runs.num_parts
     base = _epoch(tries.context, 1)
     _produce(base, _export(NodeSource(str(tries.home), base), base, work / "base"), bucket, work, num_parts)
-    figures = []
+    shutil.rmtree(work / "base")
     for number, changed in enumerate(tries.changed):
         context = _epoch(changed.context, number + 2)
         walk = StateWalkSource.of(NodeSource(str(tries.home), context), (context.shards[0].shard_uid,))
@@ -99,26 +129,25 @@ def _figures(tries: TrieState, work: Path, num_parts: int | None) -> list[DeltaF
         forget_readers()
         made: list[StoredDelta] = []
         make_s = seconds_of(lambda: made.append(_make(tries, base, context, bucket, work)), CPU)  # noqa: B023 - called at once
-        rebuild = _rebuild(base, context, made[0], bucket, work)
+        rebuild = _rebuild(base, context, made[0], work, runs.kernel)
         rebuild_s = seconds_of(rebuild.run, CPU)
         manifest = _manifest(bucket, context)
-        figures.append(
-            DeltaFigure(
-                records=tries.records,
-                changes=changed.changes,
-                share=changed.changes / tries.records,
-                spread=changed.spread,
-                parts=manifest.shards[0].num_parts,
-                delta_bytes=made[0].statement.size,
-                whole_bytes=sum(part.size for part in manifest.shards[0].parts),
-                make_s=make_s,
-                rebuild_s=rebuild_s,
-                produce_s=produce_s,
-                verify_s=_verify(manifest, bucket),
-            )
+        yield DeltaFigure(
+            records=tries.records,
+            changes=changed.changes,
+            share=changed.changes / tries.records,
+            spread=changed.spread,
+            parts=manifest.shards[0].num_parts,
+            delta_bytes=made[0].statement.size,
+            whole_bytes=sum(part.size for part in manifest.shards[0].parts),
+            rows_read=_rows_read(tries, base, context),
+            make_s=make_s,
+            rebuild_s=rebuild_s,
+            produce_s=produce_s,
+            verify_s=_verify(manifest, bucket),
         )
         shutil.rmtree(work / f"target-{number}")
-    return figures
+        open_store(bucket).delete_folder(EpochLayout.of(context).folder)
 
 
 def _epoch(context: EpochContext, height: int) -> EpochContext:
@@ -158,17 +187,38 @@ def _manifest(bucket: str, context: EpochContext) -> Manifest:
     return stored.manifest
 
 
-def _rebuild(base: EpochContext, context: EpochContext, delta: StoredDelta, bucket: str, work: Path) -> ShardRebuild:
+class _CountingColumn(StateColumn):
+    """Counts the rows that are asked for."""
+
+    rows = 0
+
+    def read(self, hashes: Sequence[bytes]) -> list[bytes | None]:
+        """Count and read."""
+        self.rows += len(hashes)
+        return StateColumn.read(self, hashes)
+
+
+def _rows_read(tries: TrieState, base: EpochContext, context: EpochContext) -> int:
+    """Return how many nodes of both tries and values of the later one a delta takes."""
+    column = _CountingColumn(read_node_home(str(tries.home)), base.shards[0].shard_uid)
+    roots = [epoch.shards[0].state_root for epoch in (base, context)]
+    assert roots[0] is not None, "the base's trie was made"
+    assert roots[1] is not None, "the target's trie was made"
+    return sum(leaf is not None for _, leaf in trie_difference(column, roots[0], roots[1], lambda _: True)) + column.rows
+
+
+def _rebuild(base: EpochContext, context: EpochContext, delta: StoredDelta, work: Path, kernel: Kernel) -> ShardRebuild:
+    bucket = str(work / "bucket")
     store = open_store(bucket)
     shard_id = context.shards[0].shard_id
-    records = published_records(store, _manifest(bucket, base), shard_id, "native")
+    records = published_records(store, _manifest(bucket, base), shard_id, kernel.name)
     found = read_statement(store, EpochLayout.of(context), shard_id)
     assert records is not None
     assert found is not None
     shutil.rmtree(work / "rebuilt", ignore_errors=True)
     target = RebuildTarget.of(_manifest(bucket, context), found[0])
     applied = AppliedRecords(records, (delta,))
-    return ShardRebuild(_runner(), NativeKernel(), target, applied, str(work / "rebuild"), str(work / "rebuilt"))
+    return ShardRebuild(_runner(), kernel, target, applied, str(work / "rebuild"), str(work / "rebuilt"))
 
 
 def _verify(manifest: Manifest, bucket: str) -> float:
@@ -192,7 +242,9 @@ def print_figures(figures: Sequence[DeltaFigure]) -> None:
         "delta",
         "whole",
         "of whole",
+        "rows read",
         "make",
+        "a row, us",
         "rebuild",
         "verify",
         "produce",
@@ -203,12 +255,14 @@ def print_figures(figures: Sequence[DeltaFigure]) -> None:
         table.add_row(
             f"{one.records:,}",
             str(one.parts),
-            f"{one.share:.0%}",
+            f"{one.share:.2%}",
             "spread" if one.spread else "together",
             f"{one.delta_bytes / 1e6:.1f} MB",
             f"{one.whole_bytes / 1e6:.1f} MB",
             f"{one.delta_bytes / one.whole_bytes:.1%}",
+            f"{one.rows_read:,}",
             f"{one.make_s:.2f}",
+            f"{one.make_s / one.rows_read * 1e6:.1f}",
             f"{one.rebuild_s:.2f}",
             f"{one.verify_s:.2f}",
             f"{one.produce_s:.2f}",
@@ -221,12 +275,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     parser = BenchmarkParser("deltas", "Time deltas beside whole parts.")
     parser.add_state([20_000, 200_000], TRIE_RECORDS_MAX)
-    parser.add_argument("--shares", type=listed(_share), default=[0.01, 0.05, 0.3], help="shares of records that change, as 0.01,0.3")
+    parser.add_argument(
+        "--shares", type=listed(_share), help="shares of records that change; default 0.01,0.05,0.3 where no --changes are given"
+    )
+    parser.add_argument(
+        "--changes", type=listed(number_from(1)), default=[], help="numbers of records that change, the same for each size, as 1500"
+    )
+    parser.add_argument("--kernel", choices=["native", "reference"], default="native", help="what rebuilds")
     parser.add_argument("--num-parts", type=int, help="parts of a state; default as nearcore computes it")
     options = parser.parse_args(arguments)
     require_native_kernel()
+    shares = options.shares if options.shares or options.changes else [0.01, 0.05, 0.3]
+    runs = DeltaRuns(
+        sizes=tuple(options.records),
+        shares=tuple(shares or ()),
+        changes=tuple(options.changes),
+        seed=options.seed,
+        num_parts=options.num_parts,
+        kernel=choose_kernel(options.kernel),
+    )
+    figures = []
     with benchmark_folder(options.folder) as folder:
-        figures = run_benchmark(folder, options.records, options.shares, options.seed, options.num_parts)
+        for figure in run_benchmark(folder, runs):
+            figures.append(figure)
+            # A run of a million records takes an hour: what it has is there if it is stopped.
+            print(json.dumps(asdict(figure)), file=sys.stderr, flush=True)
     if options.json:
         print_as_json([asdict(figure) for figure in figures])
     else:

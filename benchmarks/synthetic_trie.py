@@ -1,7 +1,7 @@
 """A synthetic state with its tries: the State column of a node that keeps several states of one shard.
 
 `state_with_tries` adds the tries of all shards to a home of any size, part by part. `trie_state` makes a home whose shard was in several states:
-their tries are computed in one piece, so such a state has a few hundred thousand records at most. Further states are the same with some
+their tries are computed in one piece, in some 2 GiB of memory a million records. Further states are the same with some
 records changed; only the nodes that they don't share are added.
 """
 
@@ -39,7 +39,7 @@ from schemas.ids import CryptoHash
 from schemas.nearcore.epoch_context import EpochContext, ShardContext, parse_epoch_context
 from schemas.nearcore.state_part import decode_partial_state
 
-TRIE_RECORDS_MAX: Final = 600_000
+TRIE_RECORDS_MAX: Final = 2_000_000
 """Most records of a state whose whole trie is put together in memory."""
 
 TRIES_CONTEXT: Final = "tries.json"

@@ -42,6 +42,7 @@ BRANCH_CHILDREN = 16
 _LEAF_FLAG = 0x20
 _ODD_FLAG = 0x10
 _NIBBLE_OF_HEX_DIGIT = bytes.maketrans(b"0123456789abcdef", bytes(range(16)))
+_HEX_DIGIT_OF_NIBBLE = bytes.maketrans(bytes(range(16)), b"0123456789abcdef")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ def nibbles_to_key(nibbles: bytes) -> bytes:
     """
     if len(nibbles) % 2:
         raise MalformedNodeError(problem="a trie key ends in the middle of a byte", where=nibbles.hex()[1:80:2])
-    return bytes(high << 4 | low for high, low in zip(nibbles[::2], nibbles[1::2], strict=True))
+    return bytes.fromhex(nibbles.translate(_HEX_DIGIT_OF_NIBBLE).decode())
 
 
 def common_prefix_length(left: bytes, right: bytes) -> int:

@@ -23,7 +23,7 @@ from pipelines.dataset.delta.shard_records import ShardRecords, pieces_of
 from pipelines.dataset.delta.stored_delta import StoredDelta
 from pipelines.near.files.external_sort import ExternalSort
 from pipelines.near.node.flat_state_source import KeyRange
-from pipelines.near.node.state_column import READ_ROWS, StateColumn, StateColumnPlace
+from pipelines.near.node.state_column import READ_ROWS_MAX, StateColumn, StateColumnPlace
 from pipelines.near.trie.walk_difference import trie_difference
 from pipelines.stores.held_folder import held_folder
 from pipelines.stores.open_store import open_store
@@ -234,7 +234,7 @@ class CompareTriesTask:
         with held_folder("changes") as folder:
             sort = ExternalSort(folder)
             found = trie_difference(column, self.base_root, self.target_root, lambda _: True)
-            while step := list(itertools.islice(found, READ_ROWS)):
+            while step := list(itertools.islice(found, READ_ROWS_MAX)):
                 short = [leaf for _, leaf in step if leaf is not None and leaf.value_length <= INLINED_VALUE_BYTES_MAX]
                 values = dict(zip([leaf.key for leaf in short], column.read([leaf.value_hash for leaf in short]), strict=True))
                 for key, leaf in step:

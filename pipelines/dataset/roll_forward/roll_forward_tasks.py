@@ -33,7 +33,7 @@ from pipelines.dataset.roll_forward.merge_changes import (
 from pipelines.near.files.external_sort import ExternalSort, ValueSpill
 from pipelines.near.node.flat_state_source import FoundStateHeader
 from pipelines.near.node.node_home import NodeHome, read_node_home
-from pipelines.near.node.state_column import READ_ROWS, StateColumn
+from pipelines.near.node.state_column import READ_ROWS_MAX, StateColumn
 from pipelines.near.record_batches import bounded
 from pipelines.near.trie.changed_records import BlockChanges, KindFilter
 from pipelines.near.trie.walk_difference import trie_difference
@@ -144,7 +144,7 @@ class CollectChangesTask:
             raise InvalidInputError(problem=f"the state root of shard {shard.shard_uid} is not known at both ends of the way")
         kinds = _ALL_KINDS if self.layout is None else _ALL_KINDS - RECORDED_KINDS
         found = trie_difference(column, old_root, new_root, KindFilter(kinds))
-        while step := list(itertools.islice(found, READ_ROWS)):
+        while step := list(itertools.islice(found, READ_ROWS_MAX)):
             short = [leaf for _, leaf in step if leaf is not None and leaf.value_length <= INLINED_VALUE_BYTES_MAX]
             values = dict(zip([leaf.key for leaf in short], column.read([leaf.value_hash for leaf in short]), strict=True))
             for key, leaf in step:

@@ -21,8 +21,12 @@ from pipelines.near.node.rocksdb_reader import MERGE_DELIMITER, RocksDbReader, c
 from schemas.errors import ColumnMissingError
 from schemas.ids import ShardUId
 
+READ_ROWS_MAX: Final = 8192
+"""Most rows that one read asks for. A node has at most 2 KiB and an inlined value 4000 bytes, so a read stays below 32 MiB, and is mostly
+some 2 MiB."""
+
 READ_ROWS: Final = 512
-"""Rows that one read asks for at once. A node has at most 2 KiB and an inlined value 4000 bytes, so a read stays below 2 MiB."""
+"""Rows that a walk in key order asks for at once: it holds as many pending nodes a level of the trie."""
 
 _COUNT_BYTES: Final = 8
 
@@ -90,13 +94,14 @@ class StateColumn:
         """Return what hashes to each hash, in their order; None where no row does.
 
         Args:
-            hashes: at most ``READ_ROWS``; one may stand there several times.
+            hashes: at most ``READ_ROWS_MAX``; one may stand there several times.
         Raises:
             SourceError: a database is damaged.
         """
-        assert len(hashes) <= READ_ROWS, "the caller splits its reads"
+        assert len(hashes) <= READ_ROWS_MAX, "the caller splits its reads"
         found: list[bytes | None] = [None] * len(hashes)
-        missing = list(range(len(hashes)))
+        # In the order of their keys, so that rows of one block are found while it is at hand.
+        missing = sorted(range(len(hashes)), key=hashes.__getitem__)
         for reader, prefix in self._places():
             rows = reader.get_many(STATE, [prefix + hashes[index] for index in missing])
             for index, row in zip(missing, rows, strict=True):

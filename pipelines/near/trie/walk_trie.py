@@ -16,9 +16,9 @@ from typing import Final, NamedTuple, Never
 
 from pipelines.near.node.flat_state_source import KeyRange
 from pipelines.near.node.key_split import RANGES_MAX
-from pipelines.near.node.state_column import READ_ROWS, StateColumn
+from pipelines.near.node.state_column import READ_ROWS, READ_ROWS_MAX, StateColumn
 from schemas.errors import MalformedNodeError, MissingTrieValueError, PartLimitError
-from schemas.ids import ZERO_HASH, CryptoHash
+from schemas.ids import HASH_BYTES, ZERO_HASH, CryptoHash
 from schemas.nearcore.flat_state_limits import KEY_BYTES_MAX
 from schemas.nearcore.trie_node import bitmap_children, decode_nibbles, decode_trie_node, key_to_nibbles, nibbles_to_key
 
@@ -27,6 +27,8 @@ WINDOW_ITEMS_MAX: Final = 4 * READ_ROWS
 
 _NODE: Final = -1
 _MEMORY_USAGE_BYTES: Final = 8
+_AFTER_KEY: Final = {0: 4 + HASH_BYTES + _MEMORY_USAGE_BYTES, 3: HASH_BYTES + _MEMORY_USAGE_BYTES}
+"""Bytes behind a leaf's or an extension's key, by tag."""
 _NIBBLES: Final = tuple(bytes([nibble]) for nibble in range(16))
 
 _HEX_DIGITS: Final = bytes.maketrans(bytes(range(16)), b"0123456789abcdef")
@@ -77,7 +79,7 @@ def walk_leaves(column: StateColumn, state_root: bytes, wanted: Wanted) -> Itera
                 expanded.append(item)
         done = next((index for index, item in enumerate(expanded) if item.length == _NODE), len(expanded))
         if done:
-            yield [Leaf(_key(item.prefix), item.length, item.hash) for item in expanded[:done]]
+            yield [Leaf(nibbles_to_key(item.prefix), item.length, item.hash) for item in expanded[:done]]
         stack.extend(reversed(expanded[done:]))
 
 
@@ -99,8 +101,8 @@ def read_nodes(column: StateColumn, items: Sequence[Item]) -> list[bytes]:
         MissingTrieValueError: one is not there, or its row is damaged.
     """
     payloads: list[bytes] = []
-    for begin in range(0, len(items), READ_ROWS):
-        step = items[begin : begin + READ_ROWS]
+    for begin in range(0, len(items), READ_ROWS_MAX):
+        step = items[begin : begin + READ_ROWS_MAX]
         for item, payload in zip(step, column.read([item.hash for item in step]), strict=True):
             if payload is None:
                 raise MissingTrieValueError(
@@ -124,20 +126,37 @@ def expand(column: StateColumn, item: Item, node: bytes) -> list[Item]:
         raise PartLimitError(problem=f"a trie key is longer than {KEY_BYTES_MAX} bytes", where=f"{show_prefix(prefix)}, {column.where}")
     tag = node[0] if node else None
     if tag in (1, 2):
-        bitmap_at = 1 if tag == 1 else 37
-        indices = _children(int.from_bytes(node[bitmap_at : bitmap_at + 2], "little"))
-        first = bitmap_at + 2
-        if len(node) != first + 32 * len(indices) + _MEMORY_USAGE_BYTES:
+        branch = branch_children(node)
+        if branch is None:
             _refuse(column, item, node)
+        indices, first = branch
         children = [Item(prefix + _NIBBLES[child], node[first + 32 * n : first + 32 * n + 32], _NODE) for n, child in enumerate(indices)]
         return children if tag == 1 else [Item(prefix, node[5:37], int.from_bytes(node[1:5], "little")), *children]
-    key_end = 5 + int.from_bytes(node[1:5], "little")
-    if tag == 0 and len(node) == key_end + 36 + _MEMORY_USAGE_BYTES and key_end > 5:
-        key = prefix + decode_nibbles(node[5:key_end])
-        return [Item(key, node[key_end + 4 : key_end + 36], int.from_bytes(node[key_end : key_end + 4], "little"))]
-    if tag == 3 and len(node) == key_end + 32 + _MEMORY_USAGE_BYTES and key_end > 5:
-        return [Item(prefix + decode_nibbles(node[5:key_end]), node[key_end : key_end + 32], _NODE)]
-    _refuse(column, item, node)
+    end = key_end(node)
+    if end is None:
+        _refuse(column, item, node)
+    key = prefix + decode_nibbles(node[5:end])
+    if tag == 0:
+        return [Item(key, node[end + 4 : end + 36], int.from_bytes(node[end : end + 4], "little"))]
+    return [Item(key, node[end : end + 32], _NODE)]
+
+
+def branch_children(node: bytes) -> tuple[tuple[int, ...], int] | None:
+    """Return the nibbles of a branch's children, ascending, and where the first one's hash begins; None where the bytes are no branch."""
+    tag = node[0] if node else None
+    if tag not in (1, 2):
+        return None
+    bitmap_at = 1 if tag == 1 else 37
+    indices = _children(int.from_bytes(node[bitmap_at : bitmap_at + 2], "little"))
+    first = bitmap_at + 2
+    return (indices, first) if len(node) == first + HASH_BYTES * len(indices) + _MEMORY_USAGE_BYTES else None
+
+
+def key_end(node: bytes) -> int | None:
+    """Return where the encoded key of a leaf or extension ends, which begins at 5; None where the bytes are neither."""
+    after = _AFTER_KEY.get(node[0]) if node else None
+    end = 5 + int.from_bytes(node[1:5], "little")
+    return end if after is not None and len(node) == end + after and end > 5 else None
 
 
 @lru_cache(maxsize=1 << 16)
@@ -162,11 +181,6 @@ def show_prefix(prefix: bytes) -> str:
 def is_record(item: Item) -> bool:
     """Tell a record from a node that is still to be read."""
     return item.length != _NODE
-
-
-def _key(nibbles: bytes) -> bytes:
-    # The same as nibbles_to_key, which refuses an odd number, but several times as fast.
-    return nibbles_to_key(nibbles) if len(nibbles) % 2 else bytes.fromhex(nibbles.translate(_HEX_DIGITS).decode())
 
 
 def root_item(state_root: bytes) -> Item:

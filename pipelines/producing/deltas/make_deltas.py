@@ -6,7 +6,7 @@ without a way is left out and said so; the epoch is published all the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pipelines.bucket.published_deltas import listed_deltas, read_delta_statement
@@ -106,18 +106,17 @@ class DeltaProduction:
                 self._note(shard, base, str(error))
         return None
 
-    def _ways(self, delta: ShardDelta, base: Manifest, manifest: Manifest, made: Sequence[ManifestDelta]) -> Sequence[Way]:
-        ways: list[Way] = []
+    def _ways(self, delta: ShardDelta, base: Manifest, manifest: Manifest, made: Sequence[ManifestDelta]) -> Iterator[Way]:
+        """Yield the ways to a delta, the cheapest first; what one is made of is looked up when it is its turn."""
         place = self._tries(delta)
         if place is not None:
-            ways.append(ComparedTries(place))
+            yield ComparedTries(place)
         composed = self._composed(delta, base, manifest, made)
         if composed is not None and not all(self.inputs.dataset_of(end) for end in (delta.base, delta.target)):
-            ways.append(composed)
+            yield composed
         older, newer = self._records(delta.base, base), self._records(delta.target, manifest)
         if older is not None and newer is not None:
-            ways.append(ComparedRecords(older, newer))
-        return ways
+            yield ComparedRecords(older, newer)
 
     def _composed(self, delta: ShardDelta, base: Manifest, manifest: Manifest, made: Sequence[ManifestDelta]) -> ComposedDeltas | None:
         """Return two deltas that lead from the base to the target by way of an epoch between; None where there are none.
