@@ -16,7 +16,7 @@ from typing import Final, cast
 
 import numpy as np
 
-from pipelines.nearpeer.handshake import Connected, DialerHandshake, ListenerHandshake, Outcome, TryAgain
+from pipelines.nearpeer.handshake import Connected, DialerHandshake, HandshakeMachine, Outcome, TryAgain
 from schemas.errors import PeerProtocolError, TransientStoreError
 from schemas.nearcore.peer.identity import PeerAddress
 from schemas.nearcore.peer.peer_message import PeerMessage, Piece, read_message, write_message
@@ -72,8 +72,8 @@ class Connection:
         Args:
             timeout_s: for its first byte; None for as long as it takes.
         Raises:
-            PeerProtocolError: a frame over the limit, or cut.
-            TransientStoreError: nothing came in time.
+            PeerProtocolError: a frame over the limit, cut, or not whole in time.
+            TransientStoreError: nothing came in time; another frame may be waited for.
         """
         try:
             async with asyncio.timeout(timeout_s):
@@ -83,14 +83,14 @@ class Connection:
                 raise PeerProtocolError(problem=f"a frame of {size} bytes is over the limit of {bytes_max}", where=str(self.address))
             if not size:
                 return b""
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                # What lies in the reader's buffer, or comes next: the whole of a small frame.
-                begin = await self._reader.read(size)
-                frame: bytes | memoryview = begin
-                if 0 < len(begin) < size:
-                    frame = await _Body(self._writer.transport, begin, size).rest()
-                if len(frame) < size:
-                    raise PeerProtocolError(problem="the connection ends within a frame", where=str(self.address))
+            try:
+                async with asyncio.timeout(BODY_TIMEOUT_S):
+                    frame = await self._read_body(size)
+            except TimeoutError:
+                # What is there of it is lost, so the connection is of no more use.
+                raise PeerProtocolError(problem=f"a frame is not whole after {BODY_TIMEOUT_S:g} s", where=str(self.address)) from None
+            if len(frame) < size:
+                raise PeerProtocolError(problem="the connection ends within a frame", where=str(self.address))
         except asyncio.IncompleteReadError as error:
             if error.partial:
                 raise PeerProtocolError(problem="the connection ends within a frame", where=str(self.address)) from None
@@ -100,6 +100,13 @@ class Connection:
         except OSError:
             return None
         return frame
+
+    async def _read_body(self, size: int) -> bytes | memoryview:
+        # What lies in the reader's buffer, or comes next: the whole of a small frame.
+        begin = await self._reader.read(size)
+        if 0 < len(begin) < size:
+            return await _Body(self._writer.transport, begin, size).rest()
+        return begin
 
     async def read_message(self, bytes_max: int, timeout_s: float | None = None) -> PeerMessage | None:
         """Return the next frame that is a message; None where the other side has closed. What is no message is ignored, as nearcore does.
@@ -272,7 +279,7 @@ async def dial(address: PeerAddress, handshake: DialerHandshake, clock: Callable
         raise
 
 
-async def accept(connection: Connection, handshake: ListenerHandshake, clock: Callable[[], float]) -> Connected:
+async def accept(connection: Connection, handshake: HandshakeMachine, clock: Callable[[], float]) -> Connected:
     """Shake hands with a peer that has connected; its answer is sent.
 
     Raises:
@@ -284,7 +291,7 @@ async def accept(connection: Connection, handshake: ListenerHandshake, clock: Ca
     return connected
 
 
-async def _shake(connection: Connection, handshake: DialerHandshake | ListenerHandshake, clock: Callable[[], float]) -> Connected:
+async def _shake(connection: Connection, handshake: HandshakeMachine, clock: Callable[[], float]) -> Connected:
     try:
         async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
             for _ in range(FRAMES_BEFORE_HANDSHAKE_MAX):

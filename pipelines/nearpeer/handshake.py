@@ -7,7 +7,7 @@ handshake of the same tier and nonce, signed by itself, or says why not on a con
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Protocol
 
 from pipelines.nearpeer.node_key import NodeKey, edge_holds, holds
 from schemas.errors import PeerProtocolError
@@ -83,6 +83,14 @@ class TryAgain:
 
 
 Outcome = Connected | TryAgain | None
+
+
+class HandshakeMachine(Protocol):
+    """One side of a handshake."""
+
+    def receive(self, message: PeerMessage, now_s: int) -> Outcome:
+        """Take what the other side says; None for what does not belong here and is ignored."""
+        ...
 
 
 @dataclass(slots=True)

@@ -15,8 +15,9 @@ from pipelines.nearpeer.announcing import host_holds
 from pipelines.nearpeer.connection import STATE_BYTES_MAX, Connection, dial
 from pipelines.nearpeer.edge_keeper import EdgeKeeper
 from pipelines.nearpeer.handshake import Connected, DialerHandshake, OwnSide
+from pipelines.nearpeer.routing import Fate, Router
 from pipelines.nearpeer.state_requester import ANSWER_TIMEOUT_S, Question, StateRequester
-from schemas.errors import ObjectNotFoundError, StatecastError, TransientStoreError
+from schemas.errors import ObjectNotFoundError, PeerProtocolError, StatecastError, TransientStoreError
 from schemas.ids import CryptoHash
 from schemas.nearcore.peer.identity import PeerAddress, PeerId, PeerInfo
 from schemas.nearcore.peer.peer_message import (
@@ -24,11 +25,13 @@ from schemas.nearcore.peer.peer_message import (
     PeerMessage,
     PeersRequest,
     PeersResponse,
+    Routed,
     RoutingTableUpdate,
     SyncSnapshotHosts,
     Tier,
     UpdateNonceRequest,
 )
+from schemas.nearcore.peer.routed_message import RoutedMessage, StateRequestAck, read_routed_body
 from schemas.nearcore.peer.snapshot_host import SnapshotHost
 from schemas.nearcore.peer.state_response import StateResponse
 
@@ -42,12 +45,18 @@ class StateClient:
 
     def __init__(self, connection: Connection, connected: Connected, own: OwnSide, clock: Callable[[], float]) -> None:
         self._connection, self._clock = connection, clock
-        self.connected = connected
+        self.connected, self.own = connected, own
+        self.router = Router(own.key)
+        """Of the key of this connection, which is its only one: nothing is passed on."""
         self.hosts: dict[PeerId, SnapshotHost] = {}
         """Announcements that the host passed on, its own among them, by peer; each is signed by whom it names."""
         self.peers: dict[PeerId, PeerInfo] = {}
         """Peers that the host named."""
         self.requester = StateRequester(str(connected.peer_id))
+        self.on_other_answer: Callable[[Question, StateResponse], None] = lambda _question, _response: None
+        """Gets an answer to a question that was asked another way than here, but of the same requester."""
+        self.on_ack: Callable[[PeerId, StateRequestAck], None] = lambda _host, _ack: None
+        """Gets what a host that was asked by a routed message says of it; the host has signed it."""
         self._keeper = EdgeKeeper(own.key, connected.peer_id, connected.edge, dialled=True, asked_at_s=int(clock()))
         self._waiting: dict[Question, asyncio.Future[StateResponse]] = {}
         self._heard_hosts = asyncio.Event()
@@ -63,8 +72,9 @@ class StateClient:
             PeerProtocolError: it refuses, or does not keep to the protocol.
             TransientStoreError: nobody answers in time.
         """
-        connection, connected = await dial(address, DialerHandshake(own, Tier.T2, target, int(clock()) | 1), clock)
-        return cls(connection, connected, own, clock)
+        handshake = DialerHandshake(own, Tier.T2, target, int(clock()) | 1)
+        connection, connected = await dial(address, handshake, clock)
+        return cls(connection, connected, handshake.own, clock)
 
     @property
     def is_open(self) -> bool:
@@ -114,6 +124,14 @@ class StateClient:
             self.requester.forget(key)
             self._waiting.pop(key, None)
 
+    async def send(self, message: PeerMessage) -> None:
+        """Send a message.
+
+        Raises:
+            TransientStoreError: the host is gone.
+        """
+        await self._connection.send(message)
+
     async def close(self) -> None:
         """Say good-bye and close."""
         self._reading.cancel()
@@ -149,7 +167,7 @@ class StateClient:
                 self._answered(message)
             case SyncSnapshotHosts():
                 for host in message.hosts:
-                    if len(self.hosts) < HOSTS_MAX and host_holds(host):
+                    if self._is_newer(host) and host_holds(host):
                         self.hosts[host.peer_id] = host
                 self._heard_hosts.set()
             case PeersResponse():
@@ -164,13 +182,29 @@ class StateClient:
                 await self._connection.send(self._keeper.answer(message, int(self._clock())))
             case RoutingTableUpdate():
                 self._keeper.learn(message)
+            case Routed():
+                self._routed(message.message)
             case _:
                 pass
 
+    def _is_newer(self, host: SnapshotHost) -> bool:
+        known = self.hosts.get(host.peer_id)
+        return len(self.hosts) < HOSTS_MAX if known is None else host.epoch_height > known.epoch_height
+
+    def _routed(self, message: RoutedMessage) -> None:
+        fate = self.router.receive(message, self.connected.peer_id, self._clock())
+        if fate is Fate.FORGED:
+            raise PeerProtocolError(problem="a routed message's signature does not hold", where=self.requester.where)
+        if fate is Fate.FOR_US and isinstance(ack := read_routed_body(message.body), StateRequestAck):
+            self.on_ack(message.author, ack)
+
     def _answered(self, response: StateResponse) -> None:
         question = self.requester.answer(response)
-        waiting = None if question is None else self._waiting.get(question)
+        if question is None:
+            return
+        waiting = self._waiting.get(question)
         if waiting is None or waiting.done():
+            self.on_other_answer(question, response)
             return
         if response.header is None and response.part is None:
             waiting.set_exception(ObjectNotFoundError(problem="the host can't make it", where=self.requester.where))

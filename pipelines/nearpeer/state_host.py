@@ -18,6 +18,8 @@ from pipelines.nearpeer.announcing import Announcements, HostedEpoch
 from pipelines.nearpeer.connection import REQUEST_BYTES_MAX, T2_BYTES_MAX, Connection, FilePiece, accept, dial
 from pipelines.nearpeer.edge_keeper import EdgeKeeper
 from pipelines.nearpeer.handshake import Connected, DialerHandshake, ListenerHandshake, OwnSide
+from pipelines.nearpeer.handshake_room import HANDSHAKES_PER_ADDRESS_PER_MINUTE_MAX, HandshakeRoom
+from pipelines.nearpeer.peer_graph import PeerGraph
 from pipelines.nearpeer.request_policy import Refused, RequestLimits, RequestPolicy, Wanted
 from pipelines.nearpeer.routing import CHECKED_PER_S_MAX, Fate, Rate, Router
 from pipelines.stores.pace import Pace
@@ -36,14 +38,12 @@ from schemas.nearcore.peer.peer_message import (
     SyncSnapshotHosts,
     Tier,
     UpdateNonceRequest,
+    read_message,
     state_frame_head,
 )
 from schemas.nearcore.peer.routed_message import AckKind, Pong, RoutedMessage, StateRequest, StateRequestAck, read_ping, read_routed_body
 from schemas.nearcore.peer.state_response import StateResponse
 
-HANDSHAKES_MAX: Final = 64
-"""Connections that have not shaken hands, at once."""
-HANDSHAKES_PER_IP_MAX: Final = 4
 NEIGHBOURS_MAX: Final = 400
 """Connections of tier 2, at once."""
 PEERS_INTERVAL_S: Final = 60.0
@@ -57,6 +57,15 @@ WAITING_BYTES_MAX: Final = 4 << 20
 """Bytes of messages that wait for a neighbour to read; more are dropped, so that it holds up no other."""
 MESSAGES_PER_S_MAX: Final = 200
 """Messages of a neighbour that are looked at a second; more are waited for."""
+LARGE_FRAME_BYTES: Final = 64 << 10
+"""Above which a frame is decoded in a thread, one at a time: a whole routing table takes a second of a core."""
+LARGE_BYTES_PER_S_MAX: Final = 1 << 20
+"""Of large frames, all neighbours together; more are waited for."""
+LARGE_BURST_S: Final = 30.0
+EDGES_INTERVAL_S: Final = 1.0
+"""How often neighbours are told of new connections, all at once."""
+EDGES_SLICE: Final = 500
+"""Edges that are taken up before others have their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,7 @@ class HostSettings:
     """To one asker."""
     peers: tuple[tuple[PeerId, PeerAddress], ...] = ()
     """Nodes that are dialled, and dialled again when they are gone."""
+    handshakes_per_address_per_minute_max: int = HANDSHAKES_PER_ADDRESS_PER_MINUTE_MAX
 
 
 @dataclass(slots=True, eq=False)
@@ -148,7 +158,12 @@ class StateHost:
         self._neighbours: dict[tuple[PeerId, PeerId], _Neighbour] = {}
         self._last_edges: dict[PeerId, dict[PeerId, PeerEdge]] = {side.key.peer_id: {} for side in sides}
         self._links: dict[tuple[PeerId, PeerId], _AnswerLink] = {}
-        self._handshaking: Counter[str] = Counter()
+        self._graphs = {side.key.peer_id: PeerGraph() for side in sides}
+        self._untold: dict[PeerId, list[PeerEdge]] = {side.key.peer_id: [] for side in sides}
+        """Edges of each key that its neighbours have not heard of."""
+        self._handshaking = HandshakeRoom(settings.handshakes_per_address_per_minute_max)
+        self._large_frame = asyncio.Lock()
+        self._large_pace = Pace(LARGE_BYTES_PER_S_MAX, burst_s=LARGE_BURST_S)
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -174,6 +189,7 @@ class StateHost:
             for peer_id, address in self._settings.peers:
                 self._spawn(self._keep_dialled(side, peer_id, address))
         self._spawn(self._forget_idle())
+        self._spawn(self._keep_telling_edges())
         return ports
 
     async def close(self) -> None:
@@ -214,24 +230,19 @@ class StateHost:
         except (StatecastError, TypeError, ValueError):
             writer.transport.abort()
             return
-        ip = str(connection.address.ip)
-        if self._handshaking.total() >= HANDSHAKES_MAX or self._handshaking[ip] >= HANDSHAKES_PER_IP_MAX:
-            self.messages["connection refused: too many handshakes"] += 1
-            connection.abort()
-            return
-        self._handshaking[ip] += 1
-        try:
-            connected = await accept(connection, ListenerHandshake(side, self._last_edges[side.key.peer_id]), self._clock)
-        except StatecastError as error:
-            self._failed(connection, "handshake", error)
-            return
-        except asyncio.CancelledError:
-            connection.abort()
-            raise
-        finally:
-            self._handshaking[ip] -= 1
-            if not self._handshaking[ip]:
-                del self._handshaking[ip]
+        with self._handshaking.place(connection.address.ip, self._clock(), connection.abort) as is_free:
+            if not is_free:
+                self.messages["connection refused: too many handshakes"] += 1
+                connection.abort()
+                return
+            try:
+                connected = await accept(connection, ListenerHandshake(side, self._last_edges[side.key.peer_id]), self._clock)
+            except StatecastError as error:
+                self._failed(connection, "handshake", error)
+                return
+            except asyncio.CancelledError:
+                connection.abort()
+                raise
         await self._serve(side, connection, connected, dialled=False)
 
     async def _keep_dialled(self, side: OwnSide, peer_id: PeerId, address: PeerAddress) -> None:
@@ -263,16 +274,11 @@ class StateHost:
         self.messages["neighbours connected"] += 1
         alive = self._spawn(self._keep_alive(neighbour))
         try:
-            if said := self._announcements.of_key(side.key):
-                await connection.send(SyncSnapshotHosts(said))
-            rate = Rate(MESSAGES_PER_S_MAX)
-            while (message := await connection.read_message(T2_BYTES_MAX)) is not None:
-                if isinstance(message, Disconnect):
-                    break
-                while not rate.takes(self._clock()):
-                    # Its own queue fills up, and then it waits.
-                    await asyncio.sleep(0.1)
-                await self._heard(neighbour, message)
+            # Said although it be nothing, as nodes do: who waits for it goes on.
+            await connection.send(SyncSnapshotHosts(self._announcements.of_key(side.key)))
+            await connection.send(RoutingTableUpdate(self._own_edges(side.key.peer_id)))
+            self._untold[side.key.peer_id].append(keeper.edge)
+            await self._listen(neighbour)
         except StatecastError as error:
             self._failed(connection, str(connected.peer_id), error)
         finally:
@@ -281,6 +287,56 @@ class StateHost:
             self._remember_edge(side.key.peer_id, connected.peer_id, keeper.edge)
             self._routers[side.key.peer_id].forget(connected.peer_id)
             connection.abort()
+
+    async def _listen(self, neighbour: _Neighbour) -> None:
+        rate, connection = Rate(MESSAGES_PER_S_MAX), neighbour.connection
+        while (frame := await connection.read_frame(T2_BYTES_MAX)) is not None:
+            while not rate.takes(self._clock()):
+                # Its own queue fills up, and then it waits.
+                await asyncio.sleep(0.1)
+            try:
+                message = read_message(frame) if len(frame) <= LARGE_FRAME_BYTES else await self._read_large(frame)
+            except PeerProtocolError:
+                # nearcore passes over what it can't read: a newer node may have more to say.
+                self.messages["frames that are no message"] += 1
+                continue
+            if isinstance(message, Disconnect):
+                return
+            await self._heard(neighbour, message)
+
+    async def _read_large(self, frame: bytes | memoryview) -> PeerMessage:
+        """Decode a routing table, or what is made to look like one, so that nobody else waits for it."""
+        async with self._large_frame:
+            await asyncio.sleep(self._large_pace.book(len(frame)))
+            return await asyncio.to_thread(read_message, frame)
+
+    def _own_edges(self, own: PeerId) -> tuple[PeerEdge, ...]:
+        return tuple(neighbour.keeper.edge for (key, _), neighbour in self._neighbours.items() if key == own)
+
+    async def _keep_telling_edges(self) -> None:
+        while True:
+            await asyncio.sleep(EDGES_INTERVAL_S)
+            for own in self._untold:
+                self._tell_edges(own)
+
+    def _tell_edges(self, own: PeerId) -> None:
+        """Tell neighbours of new connections with others: nodes tell so too, other hosts would not."""
+        told, self._untold[own] = RoutingTableUpdate(tuple(self._untold[own])), []
+        for neighbour in [one for one in self._neighbours.values() if told.edges and one.own.key.peer_id == own]:
+            self._send_soon(neighbour, told)
+
+    async def _learn_edges(self, neighbour: _Neighbour, update: RoutingTableUpdate) -> None:
+        before = neighbour.keeper.edge
+        neighbour.keeper.learn(update)
+        self._note_renewal(neighbour, before)
+        graph = self._graphs[neighbour.own.key.peer_id]
+        for start in range(0, len(update.edges), EDGES_SLICE):
+            graph.learn(update.edges[start : start + EDGES_SLICE], self._clock())
+            await asyncio.sleep(0)
+
+    def _note_renewal(self, neighbour: _Neighbour, before: PeerEdge) -> None:
+        if neighbour.keeper.edge is not before:
+            self._untold[neighbour.own.key.peer_id].append(neighbour.keeper.edge)
 
     def _remember_edge(self, own: PeerId, peer_id: PeerId, edge: PeerEdge) -> None:
         edges = self._last_edges[own]
@@ -305,9 +361,11 @@ class StateHost:
                 asker = PeerInfo(neighbour.peer_id, PeerAddress(neighbour.connection.address.ip, neighbour.listen_port))
                 await neighbour.connection.send(PeersResponse((), (asker,)))
             case UpdateNonceRequest():
+                before = neighbour.keeper.edge
                 await neighbour.connection.send(neighbour.keeper.answer(message, int(self._clock())))
+                self._note_renewal(neighbour, before)
             case RoutingTableUpdate():
-                neighbour.keeper.learn(message)
+                await self._learn_edges(neighbour, message)
             case DirectStateRequest():
                 wanted = Wanted(neighbour.peer_id, message.shard_id, message.part_id, None)
                 self._answer(neighbour, wanted, message.sync_hash, None)
@@ -320,7 +378,11 @@ class StateHost:
         router = self._routers[neighbour.own.key.peer_id]
         match router.receive(message, neighbour.peer_id, self._clock()):
             case Fate.FOR_US:
-                await self._routed_to_us(neighbour, message)
+                try:
+                    await self._routed_to_us(neighbour, message)
+                except PeerProtocolError:
+                    # Its author has written it so: whoever passed it on did right.
+                    self.messages["routed messages that can't be read"] += 1
             case Fate.PASS_ON:
                 self._pass_on(neighbour, message)
             case Fate.FORGED:
@@ -346,11 +408,18 @@ class StateHost:
             back = self._routers[own].way_back(target, self._clock())
             next_hop = None if back is None else self._neighbours.get((own, back))
         else:
-            next_hop = self._neighbours.get((own, target))
+            next_hop = self._neighbours.get((own, target)) or self._towards(own, target)
         if next_hop is None or next_hop is neighbour:
             self.messages["routed messages without a way"] += 1
             return
+        # Before it: whoever gets it may want to know its author.
+        self._tell_edges(own)
         self._send_soon(next_hop, Routed(message.one_hop_on()))
+
+    def _towards(self, own: PeerId, target: PeerId) -> _Neighbour | None:
+        connected = [peer for key, peer in self._neighbours if key == own]
+        hop = self._graphs[own].next_hop(target, connected, self._clock())
+        return None if hop is None else self._neighbours.get((own, hop))
 
     def _send_soon(self, neighbour: _Neighbour, message: PeerMessage) -> None:
         """Send a message without waiting for the neighbour, or drop it where too much waits already."""
@@ -401,6 +470,9 @@ class StateHost:
                 await self._send_to_author(neighbour, wanted, wanted.reply_to, pieces)
         except (StatecastError, OSError) as error:
             self.messages["answers failed"] += 1
+            if wanted.reply_to is not None:
+                # It asks another host at once, and does not wait for what will not come.
+                self._acknowledge(neighbour, wanted, sync_hash, AckKind.ERROR)
             self._note("an answer failed", {**facts, "problem": getattr(error, "problem", str(error))})
         else:
             self.messages["parts sent" if wanted.part_id is not None else "headers sent"] += 1
@@ -435,7 +507,7 @@ class StateHost:
             link.closing.cancel()
             link.closing = None
         if link.connection is None:
-            known = direct is not None or wanted.asker in self._last_edges[own]
+            known = direct is not None or wanted.asker in self._last_edges[own] or self._graphs[own].knows(wanted.asker, self._clock())
             refused = self.policy.may_dial(wanted.asker, address, known=known, now_s=self._clock())
             if refused is None:
                 try:

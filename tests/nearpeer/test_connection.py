@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.nearpeer import connection as module
 from pipelines.nearpeer.connection import STATE_BYTES_MAX, Connection
-from schemas.errors import PeerProtocolError, TransientStoreError
+from schemas.errors import PeerProtocolError
 
 
 @asynccontextmanager
@@ -87,7 +87,7 @@ def test_a_frame_that_never_ends_is_waited_for_no_longer_than_said(monkeypatch: 
         async with heard([frame(bytes(120_000_000))[:1_000_000]], stays=True) as connection:
             await connection.read_frame(STATE_BYTES_MAX, 30)
 
-    with pytest.raises(TransientStoreError, match="nothing came in time"):
+    with pytest.raises(PeerProtocolError, match="not whole after"):
         asyncio.run(read())
 
 

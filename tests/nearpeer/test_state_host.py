@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,17 @@ from pipelines.nearpeer.state_client import StateClient
 from pipelines.nearpeer.state_host import HostSettings, StateHost, StateObject
 from schemas.errors import PeerProtocolError, TransientStoreError
 from schemas.nearcore.peer.identity import PeerAddress
-from schemas.nearcore.peer.peer_message import GenesisId, PeerMessage, Routed, Tier
-from schemas.nearcore.peer.routed_message import AckKind, StateRequest, StateRequestAck, read_routed_body
+from schemas.nearcore.peer.peer_message import GenesisId, PeerMessage, Routed, RoutingTableUpdate, Tier, read_message
+from schemas.nearcore.peer.routed_message import (
+    BODY_PING,
+    BODY_PONG,
+    AckKind,
+    Pong,
+    RoutedMessage,
+    StateRequest,
+    StateRequestAck,
+    read_routed_body,
+)
 from schemas.nearcore.peer.state_response import RESPONSE_V3, RESPONSE_V4, StateResponse
 from tests.support.peer_recordings import named_hash, named_key
 
@@ -84,11 +94,13 @@ class Hosting:
 
 
 @asynccontextmanager
-async def hosting(folder: Path, settings: HostSettings | None = None, version: int = RESPONSE_V4) -> AsyncIterator[Hosting]:
+async def hosting(
+    folder: Path, settings: HostSettings | None = None, version: int = RESPONSE_V4, *, name: str = "host"
+) -> AsyncIterator[Hosting]:
     """Run a host that has announced the epoch."""
     notes: list[str] = []
     files = Files(folder, version)
-    host = StateHost([side("host")], files, settings or HostSettings(), lambda what, _: notes.append(what))
+    host = StateHost([side(name)], files, settings or HostSettings(), lambda what, _: notes.append(what))
     (port,) = await host.start([(LOOPBACK, 0)])
     assert await host.announce(EPOCH)
     try:
@@ -172,17 +184,18 @@ class Requester:
         self.router = Router(self.own.key)
         self.acks: list[StateRequestAck] = []
         self.answers: asyncio.Queue[tuple[str, StateResponse]] = asyncio.Queue()
+        self.pongs: asyncio.Queue[RoutedMessage] = asyncio.Queue()
         self.dialled = 0
         self.answering: list[Connection] = []
 
-    async def connect(self, to: Hosting) -> None:
+    async def connect(self, to: Hosting, name: str = "host") -> None:
         """Listen for tier 3, and connect on tier 2."""
         self.server = await asyncio.start_server(self._accepted, LOOPBACK, 0)
         self.reply_to = PeerAddress.of(LOOPBACK, self.server.sockets[0].getsockname()[1])
         if not self.listens:
             self.server.close()
             await self.server.wait_closed()
-        handshake = DialerHandshake(self.own, Tier.T2, named_key("host").peer_id, int(time.time()) | 1)
+        handshake = DialerHandshake(self.own, Tier.T2, named_key(name).peer_id, int(time.time()) | 1)
         self.connection, _ = await dial(to.address, handshake, time.time)
         self.reading = asyncio.create_task(self._read(self.connection, "tier 2"))
 
@@ -219,6 +232,8 @@ class Requester:
                 await self.answers.put((where, message))
             elif isinstance(message, Routed) and isinstance(ack := read_routed_body(message.message.body), StateRequestAck):
                 self.acks.append(ack)
+            elif isinstance(message, Routed) and message.message.body[0] == BODY_PONG:
+                await self.pongs.put(message.message)
 
 
 OPEN = HostSettings(RequestLimits(private_addresses=True))
@@ -344,6 +359,76 @@ def test_wrong_frames_end_their_connection_and_nothing_else(tmp_path: Path) -> N
             assert one.host.neighbours == 1
             await good.close()
             await bad.close()
+
+    run(work)
+
+
+def test_what_its_author_wrote_wrong_is_not_the_fault_of_who_passes_it_on(tmp_path: Path) -> None:
+    """A request, an ack and a ping that are cut, signed by somebody else; a frame that is no message."""
+
+    async def work() -> None:
+        async with hosting(tmp_path) as one:
+            client = await one.client()
+            for kind in (14, 27, 32, 34):
+                await client.send(Routed(Router(named_key("author")).make(named_key("host").peer_id, bytes([kind, 0]), time.time())))
+            await client._connection.send_pieces((b"\x22\x05cut",))
+            assert bytes((await client.ask(3, SYNC_HASH, 0)).part or b"") == one.files.expected(0)
+            assert one.host.messages["routed messages that can't be read"] == 4
+            assert one.host.messages["frames that are no message"] == 1
+            await client.close()
+
+    run(work)
+
+
+def test_messages_go_on_over_hops_and_their_answers_come_back(tmp_path: Path) -> None:
+    """By the edges that neighbours tell; a peer that nobody knows of has no way."""
+
+    async def work() -> None:
+        async with AsyncExitStack() as stack:
+            far = await stack.enter_async_context(hosting(tmp_path))
+            middle = await stack.enter_async_context(hosting(tmp_path, dialling(far, "host"), name="middle"))
+            near = await stack.enter_async_context(hosting(tmp_path, dialling(middle, "middle"), name="near"))
+            async with asyncio.timeout(WAIT_S):
+                while not len(near.host._graphs[named_key("near").peer_id]):
+                    await asyncio.sleep(0.01)
+            node = Requester("node")
+            await node.connect(near, "near")
+            ping = bytes([BODY_PING]) + (77).to_bytes(8, "little") + node.own.key.peer_id.to_bytes()
+            for target in ("nobody", "host"):
+                await node.connection.send(Routed(node.router.make(named_key(target).peer_id, ping, time.time())))
+            async with asyncio.timeout(WAIT_S):
+                pong = await node.pongs.get()
+            assert (pong.author, pong.hops) == (named_key("host").peer_id, 2)
+            assert pong.body == Pong(77, named_key("host").peer_id).to_bytes()
+            assert near.host.messages["routed messages without a way"] == 1
+            await node.close()
+
+    def dialling(to: Hosting, name: str) -> HostSettings:
+        return HostSettings(peers=((named_key(name).peer_id, to.address),))
+
+    run(work)
+
+
+def test_a_large_frame_is_decoded_where_nobody_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole routing table takes a second; what comes in small frames is decoded at once."""
+    threads: dict[str, int] = {}
+
+    def note(frame: bytes | memoryview) -> PeerMessage:
+        message = read_message(frame)
+        threads[type(message).__name__] = threading.get_ident()
+        return message
+
+    monkeypatch.setattr("pipelines.nearpeer.state_host.read_message", note)
+
+    async def work() -> None:
+        async with hosting(tmp_path) as one:
+            client = await one.client()
+            edge = named_key("a").edge_with(named_key("b").peer_id, 1, named_key("b").sign_edge(named_key("a").peer_id, 1))
+            await client.send(RoutingTableUpdate((edge,) * 1_000))
+            await client.ask(3, SYNC_HASH, 0)
+            own = threading.get_ident()
+            assert threads["RoutingTableUpdate"] != own and threads["DirectStateRequest"] == own
+            await client.close()
 
     run(work)
 
