@@ -8,14 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from jobs.epoch_input import InputOptions
+from jobs.near_listening import NearAddress, NearListen, near_listening
 from jobs.options import SOURCE_PANEL, RunOptions
 from pipelines.execution.in_threads import ThreadExecutor
 from pipelines.execution.machine_limits import machine_cores
 from pipelines.near.epoch.rpc_state_header import RpcStateHeaders
 from pipelines.near.trie.trie_walk_source import StateWalk
 from pipelines.nearpeer.genesis import KNOWN_GENESIS
-from pipelines.nearpeer.handshake import UNUSED_PORT, OwnSide
-from pipelines.nearpeer.node_key import NodeKey
 from pipelines.nearpeer.peer_url import PeerUrl
 from pipelines.nearpeer.state_hosts import AskingPace, HostReport, StateHosts
 from pipelines.nearpeer.state_requester import OUTSTANDING_MAX, REQUESTS_PER_S
@@ -49,6 +48,8 @@ class NetworkOptions:
             rich_help_panel=SOURCE_PANEL,
         ),
     ] = REQUESTS_PER_S
+    near_listen: NearListen = None
+    near_address: NearAddress = None
 
     def refuse_without_network(self) -> None:
         """Refuse options that have nothing to say.
@@ -58,6 +59,7 @@ class NetworkOptions:
         """
         if self.trusted_block is not None:
             raise InvalidInputError(problem="--trusted-block is for --from near://…")
+        near_listening(self.near_listen, self.near_address, has_peers=False, peers_option="--from")
 
     def open(self, given: InputOptions, run: RunOptions, dataset: str | None, *, deltas: bool, tables: bool) -> EpochInput:
         """Find the epoch, and make ready to ask the peers, none of which is connected yet.
@@ -79,13 +81,13 @@ class NetworkOptions:
             if is_given:
                 raise InvalidInputError(problem=f"{option} and --from near://… exclude each other", where=option)
         urls = [PeerUrl.parse(url) for url in given.source or ()]
+        listening = near_listening(self.near_listen, self.near_address, has_peers=bool(urls), peers_option="--from")
         contexts = given.rpc.contexts(given.context)
         block = None if self.trusted_block is None else CryptoHash.from_base58(self.trusted_block)
         context, shard_uids = network_context(contexts, given.selector, tuple(given.shard_id or ()), block)
         genesis = GenesisId(context.chain_id, KNOWN_GENESIS.get(context.chain_id, ZERO_HASH))
         parent = decode_block_header(context.block_headers[1], "block header of the sync block's parent")
-        own = OwnSide(NodeKey.generate(), genesis, UNUSED_PORT)
-        hosts = StateHosts(urls, own, parent.prev_hash, AskingPace(self.near_rate))
+        hosts = StateHosts(urls, genesis, parent.prev_hash, AskingPace(self.near_rate), listening)
         headers = RpcStateHeaders([endpoint.client for endpoint in contexts.endpoints], context.chain_id)
         return EpochInput(context, shard_uids, None, network=NetworkParts(hosts, headers.verify))
 

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
+from jobs.near_listening import NearAddress, NearListen, near_listening
 from jobs.options import parse_rate
 from pipelines.fetching.fetch_settings import FetchSettings
 from pipelines.fetching.limits import FetchLimits
@@ -56,6 +57,8 @@ class SourceOptions:
         list[str] | None,
         typer.Option("--peer", help="HOST:PORT of a BitTorrent peer, for --source torrent; may be repeated.", rich_help_panel=FROM),
     ] = None
+    near_listen: NearListen = None
+    near_address: NearAddress = None
     mirrors: Annotated[
         bool, typer.Option("--mirrors/--no-mirrors", help="Also use the mirrors that the manifest names.", rich_help_panel=FROM)
     ] = True
@@ -108,15 +111,17 @@ class SourceOptions:
         """Return the settings of a fetch of an epoch.
 
         Raises:
-            InvalidInputError: as `limits`, or a URL of a node that is none.
+            InvalidInputError: as `limits` and `near_listening`, or a URL of a node that is none.
         """
         url, limits = wanted.url, self.limits()
         named = tuple(self.source or ())
+        near_peers = tuple(PeerUrl.parse(one) for one in dict.fromkeys(named) if one.startswith(SCHEME))
         magnets = tuple(one for one in named if one.startswith("magnet:"))
         return FetchSettings(
             url=url,
             source_urls=tuple(dict.fromkeys(TORRENT if one.startswith("magnet:") else one for one in named if not one.startswith(SCHEME))),
-            near_peers=tuple(PeerUrl.parse(one) for one in dict.fromkeys(named) if one.startswith(SCHEME)),
+            near_peers=near_peers,
+            near_listening=near_listening(self.near_listen, self.near_address, has_peers=bool(near_peers), peers_option="--source"),
             chain_id=wanted.chain_id,
             epoch=wanted.epoch,
             shard_ids=wanted.shard_ids,

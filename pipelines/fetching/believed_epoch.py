@@ -386,11 +386,11 @@ class EpochBeliever:
 
     def _header_from_peers(self, manifest: Manifest, listed: ManifestShard, missed: FetchError) -> bytes:
         """Ask nodes for a header that no source of documents has."""
-        peers, limits = self.settings.near_peers, self.settings.limits
+        peers, rate = self.settings.near_peers, self.settings.limits.requests_per_s_per_source
         if not peers:
             raise missed
         try:
-            return header_from_peers(peers, manifest, listed, near_peer_settings(manifest.chain_id, limits.requests_per_s_per_source))
+            return header_from_peers(peers, manifest, listed, near_peer_settings(manifest.chain_id, rate, self.settings.near_listening))
         except FetchError as error:
             missed.attempts |= error.attempts
             raise missed from None

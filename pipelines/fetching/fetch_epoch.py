@@ -32,7 +32,7 @@ from pipelines.fetching.fetch_result import (
     report_source,
 )
 from pipelines.fetching.fetch_settings import FetchSettings
-from pipelines.fetching.near_peer_source import NearPeerSource, near_peer_settings
+from pipelines.fetching.near_peer_source import near_peer_settings, open_near_sources
 from pipelines.fetching.part_fetch import PartFetch
 from pipelines.fetching.part_rebuilding import RebuildWay, WantedShard
 from pipelines.fetching.past_revision import judge_past_revision
@@ -211,10 +211,11 @@ class EpochFetch:
                 assert settings.open_torrent is not None
                 sources.add(settings.open_torrent(offer))
             wanted = {part.object_name: part for part in missing}
-            for url in settings.near_peers:
-                sources.add(
-                    NearPeerSource(url, offer, wanted, near_peer_settings(epoch.layout.chain_id, settings.limits.requests_per_s_per_source))
-                )
+            if settings.near_peers:
+                rate = settings.limits.requests_per_s_per_source
+                asking = near_peer_settings(epoch.layout.chain_id, rate, settings.near_listening)
+                for source in open_near_sources(settings.near_peers, offer, wanted, asking):
+                    sources.add(source)
         done = _Rebuilt(reused)
         for shard, way in self._ways(epoch, missing):
             other: RebuildWay | None = way

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipelines.fetching.limits import FetchLimits
 from pipelines.fetching.part_rebuilding import PartRebuilder
 from pipelines.fetching.source import EpochOnOffer, Source
+from pipelines.nearpeer.peer_network import Listening
 from pipelines.nearpeer.peer_url import PeerUrl
 from pipelines.trust.policy import TrustPolicy
 
@@ -38,6 +39,8 @@ class FetchSettings:
     """Write a lease of the epoch into the stores among the URLs, where they can be written."""
     near_peers: tuple[PeerUrl, ...] = ()
     """Nodes of nearcore's own network that are asked for parts too."""
+    near_listening: Listening | None = None
+    """Where such nodes dial back; then hosts are asked too that are reached through these alone."""
     open_torrent: Callable[[EpochOnOffer], Source] | None = None
     """Opens the torrent source; needed with `TORRENT`."""
     rebuilder: PartRebuilder | None = None

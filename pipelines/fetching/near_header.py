@@ -8,7 +8,6 @@ from contextlib import closing
 from typing import Final
 
 from pipelines.fetching.near_peer_source import NearPeerSettings
-from pipelines.nearpeer.handshake import UNUSED_PORT, OwnSide
 from pipelines.nearpeer.peer_url import PeerUrl
 from pipelines.nearpeer.state_hosts import AskingPace, StateHosts
 from schemas.errors import IntegrityError
@@ -31,10 +30,9 @@ def header_from_peers(peers: Sequence[PeerUrl], manifest: Manifest, listed: Mani
     """
     wanted = listed.header
     assert wanted is not None, "the manifest lists one"
-    own = OwnSide(settings.key, settings.genesis, UNUSED_PORT)
     pace = AskingPace(settings.requests_per_s, failures_max=FAILURES_MAX)
     announced_hash = decode_block_header(manifest.block_headers[1], "parent").prev_hash if manifest.block_headers else ZERO_HASH
-    with closing(StateHosts(peers, own, announced_hash, pace)) as hosts:
+    with closing(StateHosts(peers, settings.genesis, announced_hash, pace, settings.listening)) as hosts:
         question = (listed.shard_id, manifest.sync_hash, None)
         return hosts.get(question, lambda response, where: _as_published(response, wanted, where))[1]
 

@@ -1,30 +1,31 @@
-"""A source in nearcore's own network: a stock node, or a seeding peer of ours, asked for state parts over one connection.
+"""A source in nearcore's own network: a stock node, or a seeding peer of ours, asked for state parts.
 
-No port is listened on, so it works behind NAT. What comes is encoded as that node encodes, which need not be how the publisher did: the
-decoded bytes are judged by the statement's digest, and handed out encoded as the manifest says.
+Directly no port is listened on, so it works behind NAT. Where one is, nodes are asked too that are heard of and not connected, through those
+that are. What comes is encoded as that node encodes, which need not be how the publisher did: the decoded bytes are judged by the statement's
+digest, and handed out encoded as the manifest says.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as NotYetError
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from pipelines.fetching.fetch_part import FetchPart
 from pipelines.fetching.source import BUFFER_BYTES_MAX, Buffer, Cancellation, EpochOnOffer, SourceTraits, WantedObject
 from pipelines.nearpeer.genesis import KNOWN_GENESIS
-from pipelines.nearpeer.handshake import UNUSED_PORT, OwnSide
 from pipelines.nearpeer.loop_thread import LoopThread
-from pipelines.nearpeer.node_key import NodeKey
+from pipelines.nearpeer.peer_network import AskedHost, Listening, PeerNetwork
 from pipelines.nearpeer.peer_url import PeerUrl
 from pipelines.nearpeer.state_answer import decode_answered_part
-from pipelines.nearpeer.state_client import StateClient
 from pipelines.nearpeer.state_requester import OUTSTANDING_MAX, REQUESTS_PER_S
 from schemas.errors import IntegrityError, ObjectNotFoundError, StatecastError, StoreError, TransientStoreError
 from schemas.ids import ZERO_HASH
+from schemas.nearcore.block import decode_block_header
 from schemas.nearcore.peer.peer_message import GenesisId
 from schemas.nearcore.peer.state_response import StateResponse
 from schemas.nearcore.state_part import encode_state_part
@@ -35,42 +36,81 @@ _TICK_S: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class NearPeerSettings:
-    """How a node is asked."""
+    """How nodes are asked."""
 
-    key: NodeKey
-    """Who asks: a key of this process alone."""
     genesis: GenesisId
     """With the hash zero where it is not known: the node says it then."""
     requests_per_s: float = REQUESTS_PER_S
+    listening: Listening | None = None
+    """Where nodes dial back; None to ask over the connections to them alone."""
 
 
-def near_peer_settings(chain_id: str, requests_per_s: float | None) -> NearPeerSettings:
-    """Return how nodes of a chain are asked: by a key that nobody saw before, and where nothing is said, half as often as they answer."""
+def near_peer_settings(chain_id: str, requests_per_s: float | None, listening: Listening | None) -> NearPeerSettings:
+    """Return how nodes of a chain are asked; where nothing is said, half as often as they answer."""
     genesis = GenesisId(chain_id, KNOWN_GENESIS.get(chain_id, ZERO_HASH))
-    return NearPeerSettings(NodeKey.generate(), genesis, REQUESTS_PER_S if requests_per_s is None else requests_per_s)
+    return NearPeerSettings(genesis, REQUESTS_PER_S if requests_per_s is None else requests_per_s, listening)
+
+
+def open_near_sources(
+    urls: Sequence[PeerUrl], offer: EpochOnOffer, parts: Mapping[str, FetchPart], settings: NearPeerSettings
+) -> list[NearPeerSource]:
+    """Return a source for each node: the named ones, and where a port is listened on those that these announce as hosts of the epoch.
+
+    Connects to nobody but for that.
+
+    Args:
+        parts: what each object must be, by name.
+    Raises:
+        InvalidInputError: the address can't be listened on.
+    """
+    network = _SharedNetwork(PeerNetwork(settings.genesis, requests_per_s=settings.requests_per_s, listening=settings.listening))
+    hosts = [network.peers.named(url) for url in dict.fromkeys(urls)]
+    try:
+        network.loop.finish(network.peers.start())
+        if settings.listening is not None and offer.manifest.block_headers:
+            hosts += network.loop.finish(_heard(network.peers, hosts, offer))
+    except BaseException:
+        network.stop()
+        raise
+    network.users = len(hosts)
+    return [NearPeerSource(network, host, offer, parts) for host in hosts]
+
+
+async def _heard(peers: PeerNetwork, named: Sequence[AskedHost], offer: EpochOnOffer) -> list[AskedHost]:
+    await asyncio.gather(*map(peers.connect, named), return_exceptions=True)
+    return peers.heard(decode_block_header(offer.manifest.block_headers[1], "parent").prev_hash)
+
+
+@dataclass(slots=True)
+class _SharedNetwork:
+    """Closed by the last source that uses it."""
+
+    peers: PeerNetwork
+    users: int = 0
+    loop: LoopThread = field(default_factory=LoopThread)
+
+    def leave(self) -> None:
+        self.users -= 1
+        if not self.users:
+            self.stop()
+
+    def stop(self) -> None:
+        self.loop.finish(self.peers.close())
+        self.loop.close()
 
 
 class NearPeerSource:
     """See `pipelines.fetching.source.Source`."""
 
-    def __init__(self, url: PeerUrl, offer: EpochOnOffer, parts: Mapping[str, FetchPart], settings: NearPeerSettings) -> None:
-        """Open no connection yet.
-
-        Args:
-            parts: what each object must be, by name.
-        """
-        self._url, self._offer, self._parts = url, offer, parts
-        self._own = OwnSide(settings.key, settings.genesis, UNUSED_PORT)
-        self._requests_per_s = settings.requests_per_s
-        self._loop = LoopThread()
-        self._client: StateClient | None = None
-        self._connecting = asyncio.Lock()
+    def __init__(self, network: _SharedNetwork, host: AskedHost, offer: EpochOnOffer, parts: Mapping[str, FetchPart]) -> None:
+        self._network, self._host, self._offer, self._parts = network, host, offer, parts
+        self._asking: set[Future[Any]] = set()
         self._closed = False
 
     @property
     def source_id(self) -> str:
         """The URL."""
-        return str(self._url)
+        return str(self._host)
 
     @property
     def traits(self) -> SourceTraits:
@@ -82,7 +122,10 @@ class NearPeerSource:
         part = self._parts.get(wanted.name)
         if part is None:
             raise ObjectNotFoundError(problem="a node of the network has state parts alone", where=wanted.name)
-        asked = self._loop.submit(self._ask(part))
+        if self._closed:
+            raise TransientStoreError(problem="the node is asked no more", where=self.source_id)
+        asked = self._network.loop.submit(self._ask(part))
+        self._asking.add(asked)
         try:
             while not cancelled.is_cancelled:
                 try:
@@ -90,20 +133,24 @@ class NearPeerSource:
                 except NotYetError:
                     yield b""
                     continue
+                except CancelledError:
+                    raise TransientStoreError(problem="the node is asked no more", where=self.source_id) from None
                 encoded = memoryview(self._as_published(response, part))
                 for offset in range(0, encoded.nbytes, BUFFER_BYTES_MAX):
                     yield encoded[offset : offset + BUFFER_BYTES_MAX]
                 return
         finally:
             asked.cancel()
+            self._asking.discard(asked)
 
     def close(self) -> None:
         """See `Source.close`."""
         if self._closed:
             return
         self._closed = True
-        self._loop.finish(self._leave())
-        self._loop.close()
+        for asked in list(self._asking):
+            asked.cancel()
+        self._network.leave()
 
     def _as_published(self, response: StateResponse, part: FetchPart) -> bytes | memoryview:
         """Judge a part by what it decodes to, and encode it as it was published.
@@ -129,28 +176,13 @@ class NearPeerSource:
         return encoded
 
     async def _ask(self, part: FetchPart) -> StateResponse:
-        client = await self._connected()
+        question = (part.shard_id, self._offer.manifest.sync_hash, part.part_id.idx)
         try:
-            return await client.ask(part.shard_id, self._offer.manifest.sync_hash, part.part_id.idx)
+            return await self._network.peers.ask(self._host, question)
         except ObjectNotFoundError:
             raise
         except StatecastError as error:
             raise _transient(error, self.source_id) from None
-
-    async def _connected(self) -> StateClient:
-        async with self._connecting:
-            if self._client is None or not self._client.is_open:
-                if self._client is not None:
-                    await self._client.close()
-                    self._client = None
-                address = await self._url.resolve()
-                self._client = await StateClient.open(self._own, self._url.peer_id, address)
-                self._client.requester.per_s = self._requests_per_s
-            return self._client
-
-    async def _leave(self) -> None:
-        if self._client is not None:
-            await self._client.close()
 
 
 def _transient(error: StatecastError, where: str) -> StoreError:

@@ -1,8 +1,8 @@
 """Several hosts that are asked for an epoch's headers and parts: who is asked next, and who is not asked any more.
 
-One connection a host, from one key: each takes a place among the host's peers. Hosts that announce a shard are asked for it; others, which may
+One connection a host: each takes a place among the host's peers. Hosts that announce a shard are asked for it; others, which may
 have it all the same after a restart, only where none does. Who sends what is judged wrong is not asked again; who is silent is asked again
-after pauses, and given up after a few silences in a row.
+after pauses, and given up after a few silences in a row. Where a port is listened on, hosts that nobody named are asked too.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from pipelines.nearpeer.handshake import OwnSide
 from pipelines.nearpeer.loop_thread import LoopThread
+from pipelines.nearpeer.peer_network import AskedHost, Listening, PeerNetwork
 from pipelines.nearpeer.peer_url import PeerUrl
-from pipelines.nearpeer.state_client import StateClient
-from pipelines.nearpeer.state_requester import ANSWER_TIMEOUT_S, PAUSE_S, REQUESTS_PER_S, Question
+from pipelines.nearpeer.state_requester import ANSWER_TIMEOUT_S, PAUSE_S, REQUESTS_PER_S, Question, shown_question
 from schemas.errors import FetchError, IntegrityError, ObjectNotFoundError, StatecastError, TransientStoreError
 from schemas.ids import CryptoHash
+from schemas.nearcore.peer.peer_message import GenesisId
 from schemas.nearcore.peer.snapshot_host import SnapshotHost
 from schemas.nearcore.peer.state_response import StateResponse
 
 FAILURES_MAX: Final = 5
 """Failures in a row, with nothing between them that came, after which a host is given up: some minutes of silence."""
 _LOOK_S: Final = 0.05
+HEARD_FAILURES_MAX: Final = 2
+"""The same of a host that nobody named: announcements outlive their peers."""
 _RETRY_FIRST_S: Final = 1.0
-HOSTS_WAIT_S: Final = 3.0
-"""How long a host may take to say what it announces, which it does unasked after the handshake."""
 
 Judged = TypeVar("Judged")
 
@@ -64,32 +64,26 @@ class HostReport:
 
 @dataclass(slots=True, eq=False)
 class _Host:
-    url: PeerUrl
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    client: StateClient | None = None
+    asked: AskedHost
+    failures_max: int
     banned: bool = False
     failures: int = 0
     """In a row."""
     not_before_s: float = 0.0
-    """No connection is tried earlier."""
+    """It is not asked earlier."""
     answers: int = 0
     size: int = 0
     lacks: set[Question] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
-    _said: SnapshotHost | None = None
 
     @property
-    def announced(self) -> SnapshotHost | None:
-        """What it says of itself, or said when it was last connected."""
-        if self.client is not None:
-            self._said = self.client.hosts.get(self.url.peer_id, self._said)
-        return self._said
+    def is_asked(self) -> bool:
+        """Whether it is asked at all."""
+        return not self.banned and self.failures < self.failures_max
 
     def wait_s(self) -> float:
         """Return how long to wait before it may be asked."""
-        if self.client is not None and self.client.is_open:
-            return self.client.requester.wait_s(time.time())
-        return max(0.0, self.not_before_s - time.monotonic())
+        return max(0.0, self.asked.requester.wait_s(time.time()), self.not_before_s - time.monotonic())
 
     def failed(self, problem: str) -> None:
         if problem not in self.problems:
@@ -101,20 +95,36 @@ class _Host:
 class StateHosts:
     """Hosts of one chain, asked by callers in threads."""
 
-    def __init__(self, urls: Sequence[PeerUrl], own: OwnSide, announced_hash: CryptoHash, pace: AskingPace = AskingPace()) -> None:
+    def __init__(
+        self,
+        urls: Sequence[PeerUrl],
+        genesis: GenesisId,
+        announced_hash: CryptoHash,
+        pace: AskingPace = AskingPace(),
+        listening: Listening | None = None,
+    ) -> None:
         """Open no connection yet.
 
         Args:
-            own: who asks: a key of this process alone.
+            genesis: with the hash zero where it is not known.
             announced_hash: by which hosts announce the epoch: the block two before its sync block.
+            listening: where hosts dial back; None to ask the named ones alone, over the connections to them.
+        Raises:
+            InvalidInputError: the address can't be listened on.
         """
-        self._own, self._announced_hash, self._pace = own, announced_hash, pace
+        self._announced_hash, self._pace = announced_hash, pace
         self._first_look = asyncio.Lock()
         self._looked = False
-        self._hosts = [_Host(url) for url in dict.fromkeys(urls)]
+        self._network = PeerNetwork(genesis, requests_per_s=pace.requests_per_s, pause_s=pace.pause_s, listening=listening)
+        self._hosts = [_Host(self._network.named(url), pace.failures_max) for url in dict.fromkeys(urls)]
         self._loop = LoopThread()
         self._asking: set[Future[Any]] = set()
         self._closed = False
+        try:
+            self._loop.finish(self._network.start())
+        except BaseException:
+            self._loop.close()
+            raise
 
     @property
     def count(self) -> int:
@@ -140,17 +150,16 @@ class StateHosts:
         while True:
             host, response = self._finish(self._answered(question, without))
             try:
-                verdict = judge(response, str(host.url))
+                verdict = judge(response, str(host.asked))
             except IntegrityError as error:
-                host.problems.append(f"{_shown(question)}: {error.problem}")
+                host.problems.append(f"{shown_question(question)}: {error.problem}")
                 host.banned = True
-                if host.client is not None:
-                    self._finish(host.client.close())
+                self._finish(self._network.leave(host.asked))
                 continue
             host.answers += 1
             data = response.header if response.header is not None else response.part
             host.size += 0 if data is None else len(data)
-            return str(host.url), verdict
+            return str(host.asked), verdict
 
     def look(self) -> tuple[HostReport, ...]:
         """Connect to all hosts, wait until they tell what they announce, but not for long, and report."""
@@ -161,11 +170,11 @@ class StateHosts:
         """Return what became of asking each host."""
         return tuple(
             HostReport(
-                str(host.url),
+                str(host.asked),
                 host.answers,
                 host.size,
                 host.problems[-1] if host.problems else "",
-                host.announced,
+                self._network.announced(host.asked),
             )
             for host in self._hosts
         )
@@ -177,7 +186,7 @@ class StateHosts:
         self._closed = True
         for asked in list(self._asking):
             asked.cancel()
-        self._loop.finish(self._leave())
+        self._loop.finish(self._network.close())
         self._loop.close()
 
     def _finish(self, work: Any) -> Any:
@@ -197,24 +206,20 @@ class StateHosts:
         await self._look_first()
         while True:
             usable = self._usable(question, without)
-            host = min(usable, key=lambda one: (one.wait_s(), one.answers))
+            host = min(usable, key=lambda one: (one.wait_s(), one.failures, one.answers))
             if (wait_s := host.wait_s()) > 0:
                 await asyncio.sleep(min(wait_s, _LOOK_S))
                 continue
             try:
-                client = await self._connected(host)
-                response = await client.ask(*question, self._pace.answer_timeout_s)
+                response = await self._network.ask(host.asked, question, self._pace.answer_timeout_s)
             except ObjectNotFoundError as error:
                 host.lacks.add(question)
-                host.problems.append(f"{_shown(question)}: {error.problem}")
+                host.problems.append(f"{shown_question(question)}: {error.problem}")
             except StatecastError as error:
                 host.failed(error.problem)
             else:
                 host.failures = 0
                 return host, response
-
-    def _is_asked(self, host: _Host) -> bool:
-        return not host.banned and host.failures < self._pace.failures_max
 
     def _usable(self, question: Question, without: frozenset[str]) -> list[_Host]:
         """Return the hosts that may be asked a question: those that announce its shard, or where none does, those that don't.
@@ -222,10 +227,10 @@ class StateHosts:
         Raises:
             FetchError: none is left.
         """
-        usable = [host for host in self._hosts if self._is_asked(host) and question not in host.lacks and str(host.url) not in without]
+        usable = [host for host in self._hosts if host.is_asked and question not in host.lacks and str(host.asked) not in without]
         announcing = []
         for host in list(usable):
-            said = host.announced
+            said = self._network.announced(host.asked)
             if said is None or said.announced_hash != self._announced_hash:
                 continue
             if question[0] in said.shards:
@@ -237,45 +242,25 @@ class StateHosts:
             raise self._nobody(question)
         return announcing or usable
 
-    async def _connected(self, host: _Host) -> StateClient:
-        async with host.lock:
-            if host.client is not None and host.client.is_open:
-                return host.client
-            if host.client is not None:
-                await host.client.close()
-                host.client = None
-            client = await StateClient.open(self._own, host.url.peer_id, await host.url.resolve())
-            client.requester.per_s, client.requester.pause_s = self._pace.requests_per_s, self._pace.pause_s
-            host.client = client
-            await client.heard_hosts(HOSTS_WAIT_S)
-            return client
-
     async def _look_first(self) -> None:
         async def look(host: _Host) -> None:
             try:
-                await self._connected(host)
+                await self._network.connect(host.asked)
             except StatecastError as error:
                 host.failed(error.problem)
 
         async with self._first_look:
             if not self._looked:
                 await asyncio.gather(*map(look, self._hosts))
+                heard = self._network.heard(self._announced_hash)
+                self._hosts += [_Host(host, min(HEARD_FAILURES_MAX, self._pace.failures_max)) for host in heard]
                 self._looked = True
-
-    async def _leave(self) -> None:
-        await asyncio.gather(*(host.client.close() for host in self._hosts if host.client is not None))
 
     def _nobody(self, question: Question) -> FetchError:
         return FetchError(
-            problem=f"no peer gives {_shown(question)}",
+            problem=f"no peer gives {shown_question(question)}",
             where="nearcore's network",
             remedy="Run again later, or name more peers: what is published already is kept. Nodes have an epoch's state until "
             "their next snapshot; `statecast inspect near://…` shows what a peer announces.",
-            attempts={str(host.url): host.problems[-3:] or ["it does not announce the shard"] for host in self._hosts},
+            attempts={str(host.asked): host.problems[-3:] or ["it does not announce the shard"] for host in self._hosts},
         )
-
-
-def _shown(question: Question) -> str:
-    shard_id, sync_hash, part_id = question
-    what = "the header" if part_id is None else f"part {part_id}"
-    return f"{what} of shard {shard_id}, sync hash {CryptoHash(sync_hash)}"

@@ -29,6 +29,13 @@ Question = tuple[int, CryptoHash, int | None]
 """Shard, sync hash and part; None for the header."""
 
 
+def shown_question(question: Question) -> str:
+    """Return a question in words."""
+    shard_id, sync_hash, part_id = question
+    what = "the header" if part_id is None else f"part {part_id}"
+    return f"{what} of shard {shard_id}, sync hash {CryptoHash(sync_hash)}"
+
+
 @dataclass(slots=True)
 class StateRequester:
     """Questions to one host."""
@@ -80,9 +87,16 @@ class StateRequester:
         """Close a question that stayed without an answer; return what is said of it."""
         self._open.pop(key, None)
         self._paused_until_s = now_s + self.pause_s
-        error = TransientStoreError(
-            problem=f"no answer in {waited_s:g} s: the host is asked too much, or does not have it", where=self.where
-        )
+        return self._later(f"no answer in {waited_s:g} s: the host is asked too much, or does not have it")
+
+    def told_busy(self, key: Question, now_s: float) -> TransientStoreError:
+        """Close a question that the host says it will not answer; return what is said of it."""
+        self._open.pop(key, None)
+        self._paused_until_s = now_s + self.pause_s
+        return self._later("the host says that it is busy")
+
+    def _later(self, problem: str) -> TransientStoreError:
+        error = TransientStoreError(problem=problem, where=self.where)
         error.retry_after_s = self.pause_s
         return error
 

@@ -17,7 +17,7 @@ from schemas.nearcore.state_part import Encoding, decode_state_part, encode_stat
 from tests.support.commands import Outcome, statecast
 from tests.support.fetches import parts_manifest, published_parts
 from tests.support.native_wheel import needs_headers
-from tests.support.near_hosts import PublishedState, near_host
+from tests.support.near_hosts import PublishedState, host_behind_transit, near_host
 from tests.support.published import public_key
 
 
@@ -108,6 +108,40 @@ def test_a_node_that_sends_a_wrong_part_is_not_asked_again(documents: Path, tmp_
             outcome = fetch(documents, tmp_path / "into", "--source", bad, "--source", good)
     assert outcome.code == 0, outcome.stderr
     assert state_parts(tmp_path / "into") == state_parts(published_parts())
+
+
+@needs_headers
+def test_a_host_that_can_t_be_dialled_gives_parts_and_a_header_through_another(documents: Path, tmp_path: Path) -> None:
+    """It dials back to the port that is listened on; without one it gives nothing."""
+    name = f"headers{os.sep}shard_id=0{os.sep}header"
+    (header,) = [file for file in documents.rglob("header") if name in str(file)]
+    published = header.read_bytes()
+    header.unlink()
+    with host_behind_transit(PublishedState(published_parts(), parts_manifest(), tmp_path)) as (host, transit):
+        outcome = fetch(documents, tmp_path / "into", "--source", host, "--source", transit, "--near-listen", "127.0.0.1:0", "--json")
+    assert outcome.code == 0, outcome.stderr
+    assert state_parts(tmp_path / "into") == state_parts(published_parts())
+    (got,) = [file for file in (tmp_path / "into").rglob("header") if name in str(file)]
+    assert got.read_bytes() == published
+    gave = {source["source_id"]: source["parts"] for source in outcome.document["sources"]}
+    assert gave[host] == len(state_parts(published_parts())) and gave[transit] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--near-listen", "127.0.0.1:0"), "needs --source near://"),
+        (("--near-address", "192.0.2.1:24567"), "needs --near-listen"),
+        (("--near-listen", "nowhere", "--source", "near"), "is no address"),
+        (("--near-listen", "127.0.0.1:0", "--near-address", "host.example:1", "--source", "near"), "no IP address"),
+        (("--near-listen", "192.0.2.1:24567", "--source", "near"), "can't listen"),
+    ],
+)
+def test_where_to_listen_is_refused_as_a_usage_error(documents: Path, tmp_path: Path, options: tuple[str, ...], said: str) -> None:
+    """Where it is no address, or one that is not this machine's, or there is nobody to ask through."""
+    peer = "near://ed25519:8fdYhNJ9LeSHXySxCfFd5M5A6BDyUyqNvThvt7TtTgrP@127.0.0.1:9"
+    outcome = fetch(documents, tmp_path / "into", *(peer if option == "near" else option for option in options))
+    assert (outcome.code, said in outcome.stderr) == (2, True), outcome.stderr
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from schemas.nearcore.state_part import Encoding, decode_state_part, encode_stat
 from tests.support.commands import Outcome, epoch_folder, kill_tree, start_process, statecast
 from tests.support.fetches import layout_of, published_manifest
 from tests.support.native_wheel import needs_headers
-from tests.support.near_hosts import GENEROUS, PublishedState, near_host
+from tests.support.near_hosts import GENEROUS, PublishedState, host_behind_transit, near_host
 from tests.support.nodes import localnet_home
 from tests.support.published import session_folder, signing_key
 from tests.support.rpc_server import RecordedChain, rpc_server
@@ -112,6 +112,19 @@ def test_an_epoch_out_of_the_network_is_the_one_that_a_node_gives(tmp_path: Path
     assert [(shard["parts_reused"], shard["root_verified"]) for shard in document["shards"]] == [(0, True)] * 2
     assert sum(peer["answers"] for peer in document["peers"]) == 12, "a header and five parts of each shard, each asked for once"
     assert again.document["nothing_to_do"] is True
+
+
+def test_an_epoch_is_taken_from_a_peer_that_only_another_one_reaches(tmp_path: Path) -> None:
+    """It dials back to the port that is listened on."""
+    to = tmp_path / "bucket"
+    listen = ("--near-listen", "127.0.0.1:0")
+    with endpoints(RecordedChain(), RecordedChain()) as rpc, host_behind_transit(state(tmp_path)) as (host, transit):
+        outcome = produce(to, [host, transit], *rpc, *listen)
+        assert outcome.code == 0, outcome.stderr
+    assert objects(to) == objects(by_the_node())
+    assert {peer["url"]: peer["answers"] for peer in outcome.document["peers"]} == {host: 12, transit: 0}
+    without = produce(tmp_path / "other", [], "--node-home", localnet_home(), *listen)
+    assert (without.code, "needs --from near://" in without.error_line) == (2, True), without.stderr
 
 
 def test_a_peer_that_sends_a_wrong_part_is_not_asked_again(tmp_path: Path) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelines.nearpeer.announcing import HostedEpoch
 from pipelines.nearpeer.handshake import OwnSide
 from pipelines.nearpeer.loop_thread import LoopThread
+from pipelines.nearpeer.peer_url import PeerUrl
 from pipelines.nearpeer.request_policy import RequestLimits
 from pipelines.nearpeer.state_host import HostSettings, StateHost, StateObject
 from schemas.ids import PartId
 from schemas.nearcore.block import decode_block_header
+from schemas.nearcore.peer.identity import PeerAddress
 from schemas.nearcore.peer.peer_message import GenesisId
 from schemas.nearcore.peer.state_response import RESPONSE_V3, RESPONSE_V4
 from schemas.nearcore.state_part import Encoding
@@ -52,8 +54,25 @@ class PublishedState:
 
 
 @contextmanager
-def near_host(state: PublishedState, settings: HostSettings = GENEROUS, name: str = "host", shards: tuple[int, ...] = ()) -> Iterator[str]:
-    """Run a host that has announced some or all shards of the published epoch; give its URL."""
+def host_behind_transit(state: PublishedState) -> Iterator[tuple[str, str]]:
+    """Run a host and one that passes messages on to it; give the host's URL with a port where nobody listens, and the other's URL."""
+    with near_host(state, name="transit", announces=False) as transit:
+        peer = PeerUrl.parse(transit)
+        dials = replace(GENEROUS, peers=((peer.peer_id, PeerAddress.of(peer.address.host, peer.address.port)),))
+        with near_host(state, dials) as url:
+            yield f"{url.rpartition(':')[0]}:9", transit
+
+
+@contextmanager
+def near_host(
+    state: PublishedState,
+    settings: HostSettings = GENEROUS,
+    name: str = "host",
+    shards: tuple[int, ...] = (),
+    *,
+    announces: bool = True,
+) -> Iterator[str]:
+    """Run a host that has announced some or all shards of the published epoch, or nothing; give its URL."""
     manifest = state.manifest
     chain = GenesisId(manifest.chain_id, named_hash("genesis"))
     shards = shards or tuple(sorted(shard.shard_uid.shard_id for shard in manifest.shards))
@@ -65,7 +84,8 @@ def near_host(state: PublishedState, settings: HostSettings = GENEROUS, name: st
     async def start() -> tuple[StateHost, int]:
         host = StateHost([OwnSide(key, chain, 24567)], state, settings, lambda *_: None)
         (port,) = await host.start([("127.0.0.1", 0)])
-        await host.announce(epoch)
+        if announces:
+            await host.announce(epoch)
         return host, port
 
     host, port = loop.finish(start())
