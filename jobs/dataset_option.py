@@ -38,7 +38,10 @@ def refuse_tables_without_dataset(dataset: str | None, tables: str | None) -> No
     """
     if dataset == NO_DATASET and tables is not None:
         raise InvalidInputError(
-            problem="tables are made of a dataset", where=f"--tables, --dataset {NO_DATASET}", remedy="Leave one of them out."
+            problem="tables are made of a dataset",
+            where=f"--tables, --dataset {NO_DATASET}",
+            remedy="Leave --dataset out; or publish without --tables, and make them later of the "
+            "published epoch: statecast fetch, restore --to dataset://…, tables.",
         )
 
 

@@ -16,7 +16,8 @@ from pipelines.execution.machine_limits import machine_cores
 from pipelines.execution.progress import NotedProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.keeping.collect_epochs import CollectionResult, collect_epochs
-from pipelines.keeping.retention import Verdict
+from pipelines.keeping.collect_tables import collect_tables
+from pipelines.keeping.retention import RetentionRule, Verdict
 from pipelines.kernel.choice import choose_kernel
 from pipelines.producing.rebuild.rebuilt_epoch import EpochRebuild
 from schemas.errors import InvalidInputError
@@ -27,7 +28,11 @@ FOREIGN_SHOWN_MAX = 20
 
 
 def gc(
-    url: Annotated[str, typer.Argument(help="A bucket's folder, or a chain's in it (…/chain_id=…).")],
+    url: Annotated[
+        str | None,
+        typer.Argument(help="A bucket's folder, or a chain's in it (…/chain_id=…). Left out: with --tables, of the tables alone."),
+    ] = None,
+    *,
     keep_epochs: Annotated[int, typer.Option("--keep-epochs", min=1, help="How many complete epochs to keep, the newest.")],
     keep_days: Annotated[
         float | None, typer.Option("--keep-days", min=0, help="Also keep whatever was published in so many days.", show_default="no more")
@@ -45,6 +50,14 @@ def gc(
     orphans_after: Annotated[
         str, typer.Option("--orphans-after", help="When a folder without a manifest, in which nothing changes, is deleted.")
     ] = "2d",
+    tables: Annotated[
+        str | None,
+        typer.Option(
+            "--tables",
+            help="A place of decoded tables: of it too, the newest complete epochs are kept, and views and pointer follow. Default: tables stay.",
+            show_default=False,
+        ),
+    ] = None,
     chain_id: Annotated[str | None, typer.Option("--chain-id", help="The chain, where the URL does not name it.")] = None,
     plan: Plan = False,
     as_json: Json = False,
@@ -54,8 +67,35 @@ def gc(
     Never deleted: the newest complete epoch, the one that the latest pointer names, one that is being read (a lease) or produced (a
     claim), what a kept epoch is rebuilt of, and objects that are not of this layout. A run that was killed is ended by the next one.
 
-    Example: `statecast gc gs://bucket/prefix/chain_id=mainnet --keep-epochs 10 --keep-days 30 --plan`
+    Examples:
+
+    `statecast gc gs://bucket/prefix/chain_id=mainnet --keep-epochs 10 --keep-days 30 --plan`
+
+    `statecast gc --tables gs://bucket/tables --keep-epochs 100`
     """
+    if url is None and tables is None:
+        raise InvalidInputError(problem="nothing says where epochs are deleted", remedy="Give a bucket's URL, or --tables, or both.")
+    rule = RetentionRule(keep_epochs, keep_days, parse_duration_s(orphans_after, "--orphans-after"), full_every)
+    of_parts = None if url is None else _collect(url, chain_id, rule, plan)
+    # What a manifest names goes after the manifest.
+    of_tables = None if tables is None else collect_tables(tables, rule, plan, on_note=structlog.get_logger().info)
+    if as_json:
+        document: dict[str, object] = {"message_type": "plan" if plan else "summary"}
+        if of_parts is not None:
+            root, chain, result = of_parts
+            document |= {"url": root, "chain_id": chain, **result.to_json()}
+        if of_tables is not None:
+            document["tables"] = {"url": tables, "chain_id": of_tables[0], **of_tables[1].to_json()}
+        print_json(document)
+        return
+    if of_parts is not None:
+        _print(of_parts[2], of_parts[1])
+    if of_tables is not None:
+        _print(of_tables[1], f"tables of {of_tables[0]}")
+
+
+def _collect(url: str, chain_id: str | None, rule: RetentionRule, plan: bool) -> tuple[str, str, CollectionResult]:
+    """Collect a bucket's epochs; return its URL, the chain and what became of each."""
     root, chain, layout = locate_chain(url, chain_id)
     if layout is not None:
         raise InvalidInputError(
@@ -63,32 +103,29 @@ def gc(
         )
     log = structlog.get_logger()
     with ExitStack() as stack:
-        executor = open_embedded_executor(machine_cores() if full_every is not None and not plan else 1)
+        executor = open_embedded_executor(machine_cores() if rule.full_every is not None and not plan else 1)
         stack.callback(executor.close)
         rebuild = EpochRebuild(StageRunner(executor, NotedProgress(log.info)), choose_kernel("auto"), root)
         result = collect_epochs(
             root,
             chain,
-            keep_epochs,
-            keep_days,
+            rule.keep_epochs,
+            rule.keep_days,
             plan,
-            orphans_after_s=parse_duration_s(orphans_after, "--orphans-after"),
-            full_every=full_every,
+            orphans_after_s=rule.orphans_after_s,
+            full_every=rule.full_every,
             prove=rebuild.why_not,
             on_note=log.info,
         )
-    if as_json:
-        print_json({"message_type": "plan" if plan else "summary", "url": root, "chain_id": chain, **result.to_json()})
-    else:
-        _print(result, chain)
+    return root, chain, result
 
 
-def _print(result: CollectionResult, chain_id: str) -> None:
+def _print(result: CollectionResult, what: str) -> None:
     console = open_console()
     done = "would be deleted" if result.plan_only else "deleted"
     thinned = sum(epoch.decision.verdict is Verdict.THIN for epoch in result.epochs)
     parts = f", parts of {thinned}" if thinned else ""
-    title = f"{chain_id}: {len(result.collected)} of {len(result.epochs)} epochs{parts} {done}, {format_bytes(result.deleted_bytes)}"
+    title = f"{what}: {len(result.collected)} of {len(result.epochs)} epochs{parts} {done}, {format_bytes(result.deleted_bytes)}"
     table = Table(title=title, title_justify="left")
     for name in ("height", "epoch id", "verdict", "objects", "bytes", "why"):
         table.add_column(name, justify="right" if name in ("height", "objects", "bytes") else "left", overflow="fold")

@@ -66,6 +66,16 @@ def watch(
             "--keep-epochs", min=1, help="After each epoch, delete all but so many, as statecast gc does.", rich_help_panel=_WATCH
         ),
     ] = None,
+    keep_tables: Annotated[
+        int | None,
+        typer.Option(
+            "--keep-tables",
+            min=1,
+            help="With --tables: after each epoch, delete all tables but those of so many epochs, as statecast gc --tables does. Default: tables stay.",
+            rich_help_panel=_WATCH,
+            show_default=False,
+        ),
+    ] = None,
     claim_ttl: Annotated[
         str,
         typer.Option("--claim-ttl", help="How long a claim outlives a producer that is gone: 1s to 1h.", rich_help_panel=_WATCH),
@@ -119,6 +129,8 @@ def watch(
     if node_home is None:
         raise InvalidInputError(problem="name the node to watch", remedy="Give --node-home HOME.")
     refuse_tables_without_dataset(dataset, publish.tables)
+    if keep_tables is not None and publish.tables is None:
+        raise InvalidInputError(problem="there are no tables to keep", where="--keep-tables", remedy="Say with --tables where they are.")
     if dataset not in (None, NO_DATASET):
         raise InvalidInputError(problem="a watcher keeps no dataset", where=f"--dataset {dataset}", remedy="Give none, or leave it out.")
     settings = WatchSettings(
@@ -162,6 +174,8 @@ def watch(
         open_executor=lambda: open_executor(run, beside_node=True),
         terms=terms,
         keep_epochs=keep_epochs,
+        tables_url=publish.tables,
+        keep_tables=keep_tables,
         before_production=look,
         ladder=publish.ladder(work_url, choose_kernel(run.kernel), home, None, limit),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from pipelines.bucket.published_epoch import Judge, StoredManifest, read_tables_statement
 from pipelines.dataset.tables.decode_tables import read_shard_tables
+from pipelines.dataset.tables.tables_place import read_tables_catalogue
 from pipelines.dataset.tables.verify_tables import WrongFile, verify_tables
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.trie_kernel import Kernel
@@ -78,6 +79,9 @@ class TablesCheck:
             why = "the manifest does not say where they are" if named.url is None else "the manifest's word on where they are is nobody's"
             return CheckedTables(None, 0, 0, 0, (), f"{why}; --tables says it", ())
         tables = open_store(url)
+        gone = _why_gone(tables, statement)
+        if gone:
+            return CheckedTables(tables.url, 0, 0, 0, (), gone, ())
         files = records = size = 0
         proved, unproved = [], ""
         for stated in statement.shards:
@@ -144,6 +148,17 @@ class TablesCheck:
             wrong.append(WrongFile(where, False, "the summary of its tables lists other files than the statement"))
             return None
         return shard
+
+
+def _why_gone(tables: Store, statement: TablesStatement) -> str:
+    """Return that a place keeps newer epochs alone, as after a collection; empty where the epoch's tables should be there."""
+    try:
+        catalogue = read_tables_catalogue(tables)
+    except DatasetError:
+        return ""
+    if catalogue is None or not catalogue.epochs or statement.epoch_height >= catalogue.epochs[0].epoch_height:
+        return ""
+    return f"the place keeps tables from epoch {catalogue.epochs[0].epoch_height} on"
 
 
 def _why_unproved(stated: StatedShard, statement: TablesStatement) -> str:

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -37,8 +38,9 @@ TABLES_NAME: Final = "tables.json"
 CATALOGUE_NAME: Final = "_catalogue.json"
 LATEST_NAME: Final = "_latest.json"
 SQL_FOLDER: Final = "_sql"
+EPOCHS_FOLDER: Final = "_epochs"
 
-_EPOCHS_FOLDER: Final = "_epochs"
+_OF_EPOCH: Final = re.compile(r"(?:kind=[^/]+/chain_id=[^/]+|_epochs)/epoch_height=(\d{1,20})/.+")
 _MICROSECOND: Final = timedelta(microseconds=1)
 _UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -50,12 +52,23 @@ def table_folder(kind: str, chain_id: str, epoch_height: int, shard_id: int) -> 
 
 def epoch_tables_name(epoch_height: int) -> str:
     """Return the name of an epoch's summary."""
-    return f"{_EPOCHS_FOLDER}/epoch_height={epoch_height}/{TABLES_NAME}"
+    return f"{epoch_side_folder(epoch_height)}/{TABLES_NAME}"
+
+
+def epoch_side_folder(epoch_height: int) -> str:
+    """Return the folder of an epoch's side files."""
+    return f"{EPOCHS_FOLDER}/epoch_height={epoch_height}"
+
+
+def tables_height(name: str) -> int | None:
+    """Return the height of the epoch that an object of a place belongs to; None where it belongs to none."""
+    found = _OF_EPOCH.fullmatch(name)
+    return None if found is None else int(found[1])
 
 
 def shard_side_folder(epoch_height: int, shard_id: int) -> str:
     """Return the folder of a shard's side files."""
-    return f"{_EPOCHS_FOLDER}/epoch_height={epoch_height}/shard_id={shard_id}"
+    return f"{epoch_side_folder(epoch_height)}/shard_id={shard_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,6 +447,8 @@ class TablesCatalogue:
     selection: TablesSelection
     epochs: tuple[EpochEntry, ...] = ()
     """Finished ones, ascending by height."""
+    leaving: tuple[int, ...] = ()
+    """Heights whose files a collection is deleting, ascending; none of them is finished."""
 
     @property
     def latest(self) -> EpochEntry | None:
@@ -455,8 +470,18 @@ class TablesCatalogue:
         """Return the catalogue without the entry of a height."""
         return self._with_epochs([one for one in self.epochs if one.epoch_height != epoch_height])
 
+    def marked(self, epoch_heights: Iterable[int]) -> TablesCatalogue:
+        """Return the catalogue without the entries of some heights, whose files are about to be deleted."""
+        heights = {*epoch_heights}
+        kept = self._with_epochs([one for one in self.epochs if one.epoch_height not in heights])
+        return replace(kept, leaving=tuple(sorted({*self.leaving} | heights)))
+
+    def unmarked(self, epoch_heights: Iterable[int]) -> TablesCatalogue:
+        """Return the catalogue after the files of some heights were deleted."""
+        return replace(self, leaving=tuple(sorted({*self.leaving} - {*epoch_heights})))
+
     def _with_epochs(self, epochs: Sequence[EpochEntry]) -> TablesCatalogue:
-        return TablesCatalogue(self.chain_id, self.selection, tuple(sorted(epochs, key=lambda one: one.epoch_height)))
+        return replace(self, epochs=tuple(sorted(epochs, key=lambda one: one.epoch_height)))
 
     def to_bytes(self) -> bytes:
         """Encode as JSON, the same bytes for the same content."""
@@ -466,6 +491,7 @@ class TablesCatalogue:
             "selection": self.selection.to_json(),
             "columns": self.columns(),
             "epochs": [entry.to_json() for entry in self.epochs],
+            **({"leaving": list(self.leaving)} if self.leaving else {}),
         }
         return json.dumps(document, indent=1).encode()
 
@@ -482,6 +508,7 @@ class TablesCatalogue:
                 chain_id=str(document["chain_id"]),
                 selection=TablesSelection.from_json(document["selection"]),
                 epochs=tuple(EpochEntry.from_json(entry) for entry in document["epochs"]),
+                leaving=tuple(int(height) for height in document.get("leaving", ())),
             )
             same = document["columns"] == catalogue.columns()
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
-import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -17,65 +15,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.dataset.arrow_dataset import ShardDataset
-from pipelines.dataset.export.export_epoch import export_epoch
-from pipelines.dataset.export.export_records import ExportSettings, store_summary
+from pipelines.dataset.export.export_records import store_summary
 from pipelines.dataset.tables import decode_tables
 from pipelines.dataset.tables.decode_tables import plan_tables
 from pipelines.dataset.tables.decoded_span import DecodedSpan
-from pipelines.dataset.tables.export_tables import export_tables
 from pipelines.dataset.tables.table_writer import ROW_GROUP_BYTES_MAX
-from pipelines.dataset.tables.tables_place import FinishedTables, TablesPlace, open_tables
-from pipelines.dataset.verify_dataset import verify_dataset
-from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.progress import SilentProgress
-from pipelines.execution.stage_runner import StageRunner
-from pipelines.kernel.choice import choose_kernel
+from pipelines.dataset.tables.tables_place import FinishedTables, open_tables
 from pipelines.stores.open_store import open_store
 from schemas.dataset.tables_selection import TablesSelection
-from schemas.dataset.tables_summary import TablesShard
 from schemas.errors import DatasetError, EpochNotReadyError, InvalidInputError, StoreFullError
-from schemas.ids import CryptoHash, ShardUId
-from schemas.nearcore.account import ACCOUNT_V1_BYTES
-from schemas.nearcore.epoch_context import EpochContext, ShardContext
-from schemas.nearcore.trie_key import TrieKeyKind, access_key_key, account_key, contract_code_key, contract_data_key, parse_trie_key
-from tests.support.list_source import context_of, list_source
+from schemas.ids import CryptoHash
+from schemas.nearcore.trie_key import TrieKeyKind, contract_data_key, parse_trie_key
 from tests.support.records import Pairs
+from tests.support.small_tables import exported, new_url, objects, pairs_of, written
 from tests.support.state_records import state_records
-
-RUNNER = StageRunner(InProcessExecutor(), SilentProgress())
-KERNEL = choose_kernel("auto")
-EVERYTHING = TablesSelection()
-
-
-def account_value(amount: int) -> bytes:
-    """Return an account of version 1 without a contract."""
-    value = amount.to_bytes(16, "little") + bytes(16) + bytes(32) + (182).to_bytes(8, "little")
-    assert len(value) == ACCOUNT_V1_BYTES
-    return value
-
-
-def pairs_of(accounts: int, changed: Sequence[int] = ()) -> Pairs:
-    """Return accounts, each with a key and an entry; those that are changed have another amount."""
-    records: dict[bytes, bytes] = {}
-    for number in range(accounts):
-        name = f"user{number:05d}.near"
-        records[account_key(name)] = account_value(10**24 + number + (number in changed) * 10**24)
-        public_key = b"\0" + hashlib.sha256(name.encode()).digest()
-        records[access_key_key(name, public_key)] = number.to_bytes(8, "little") + b"\1"
-        records[contract_data_key(name, b"STATE")] = name.encode() * 3
-    records[contract_code_key("user00001.near")] = b"code" * 2000
-    return sorted(records.items())
-
-
-def exported(
-    pairs: Pairs, height: int = 7, cuts: Sequence[int] = (), chain_id: str = "test", shard_id: int = 0
-) -> tuple[EpochContext, ShardDataset]:
-    """Return a dataset in memory, of one range a cut, its root recomputed."""
-    shards = (ShardContext(ShardUId(0, shard_id), None),)
-    context = replace(context_of(None), epoch_height=height, epoch_id=CryptoHash(bytes([height]) * 32), chain_id=chain_id, shards=shards)
-    source = list_source(pairs, cuts)
-    (dataset,) = export_epoch(RUNNER, source, context, ExportSettings(f"memory://{uuid.uuid4().hex}"))
-    return context, verify_dataset(RUNNER, KERNEL, dataset, source)
 
 
 def rolled_forward(older: ShardDataset, newer: ShardDataset, places: Sequence[int]) -> ShardDataset:
@@ -89,30 +42,10 @@ def rolled_forward(older: ShardDataset, newer: ShardDataset, places: Sequence[in
     return store_summary(newer.url, replace(summary, files=tuple(files)))
 
 
-def new_url() -> str:
-    """Return a place in memory."""
-    return f"memory://{uuid.uuid4().hex}"
-
-
-def written(
-    url: str, epoch: tuple[EpochContext, ShardDataset], selection: TablesSelection | None = EVERYTHING, strict: bool = False
-) -> TablesShard:
-    """Write an epoch's tables."""
-    context, dataset = epoch
-    (tables,) = export_tables(RUNNER, context, [dataset], TablesPlace.take(url, context.chain_id, selection), strict)
-    return tables
-
-
 def rows_of(tables: FinishedTables, kind: str | None = None) -> list[dict[str, object]]:
     """Return the rows of an epoch's files."""
     store = open_store(tables.url)
     return [row for _, file in tables.files(kind) for row in pq.ParquetFile(store.open(file.name)).read().to_pylist()]
-
-
-def objects(url: str) -> dict[str, bytes]:
-    """Return what is stored."""
-    store = open_store(url)
-    return {info.name: store.get(info.name, 0, info.size) for info in store.list()}
 
 
 def of_height(url: str, height: int) -> dict[str, bytes]:
@@ -398,6 +331,27 @@ def test_a_damaged_catalogue_is_made_again_by_a_rerun() -> None:
     store.delete("_catalogue.json")
     written(url, epoch)
     assert objects(url) == before
+
+
+def test_a_catalogue_that_is_gone_is_made_again_with_all_that_was_finished() -> None:
+    """By any run there, out of the summaries; not with an epoch that was begun anew, nor one of which a file is gone."""
+    url = new_url()
+    for height in (5, 6, 7, 8):
+        written(url, exported(pairs_of(height), height))
+    store = open_store(url)
+    before = {name: data for name, data in objects(url).items() if "_sql/" not in name}
+    store.delete("_catalogue.json")
+    with pytest.raises(DatasetError, match="of chain test, not other"):
+        written(url, exported(pairs_of(3), 8, chain_id="other"))
+    written(url, exported(pairs_of(8), 8))
+    assert {name: data for name, data in objects(url).items() if "_sql/" not in name} == before
+    store.delete("_catalogue.json")
+    store.delete("_epochs/epoch_height=5/shard_id=0/tables.json")
+    store.delete("kind=account/chain_id=test/epoch_height=6/shard_id=0/range-000000-0000.parquet")
+    store.put("_epochs/epoch_height=7/tables.json", b"{")
+    written(url, exported(pairs_of(8), 8))
+    with pytest.raises(EpochNotReadyError, match=r"Finished are 8 \([1-9A-Za-z]+\)\."):
+        open_tables(url, "6")
 
 
 def test_nothing_but_parquet_lies_under_names_that_readers_take(tmp_path: Path) -> None:

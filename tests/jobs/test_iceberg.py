@@ -100,6 +100,20 @@ def test_one_query_gives_an_account_in_all_epochs(lake: Path, opened: Any, monke
     assert int(frame.item()) == sum(int(amount) for amount in scan.values())
 
 
+def test_an_old_epoch_goes_by_one_commit_of_whole_files(tmp_path: Path, opened: Any) -> None:
+    """As the documents show it; the snapshot before still has it, and a rerun gives it back."""
+    for dataset in (genesis(), exported_localnet()):
+        assert write(dataset, tmp_path, "--kind", "account").code == 0
+    account = opened(tmp_path, "account")
+    before = account.current_snapshot()
+    account.delete("epoch_height < 6")
+    assert account.current_snapshot().summary.operation.value == "delete"
+    assert account.scan().to_arrow().column("epoch_height").unique().to_pylist() == [6]
+    assert account.scan(snapshot_id=before.snapshot_id).to_arrow().num_rows == 2 * RECORDS["account"]
+    assert write(genesis(), tmp_path, "--kind", "account").document["iceberg"][0]["new"]
+    assert opened(tmp_path, "account").scan().to_arrow().num_rows == 2 * RECORDS["account"]
+
+
 def snapshots(folder: Path) -> int:
     """Return how many snapshots all tables have."""
     with closing(SqlCatalog("statecast", uri=f"sqlite:///{folder / 'iceberg.db'}")) as catalogue:

@@ -22,7 +22,8 @@ from pipelines.execution.progress import SilentProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.stores.open_store import open_store
-from schemas.dataset.tables_summary import TablesShard
+from schemas.dataset.tables_summary import TablesCatalogue, TablesShard
+from schemas.ids import CryptoHash
 from schemas.published.dsse import parse_envelope
 from schemas.published.manifest import Manifest
 from tests.support.commands import Outcome, epoch_folder, objects_in, statecast
@@ -201,6 +202,38 @@ def test_tables_of_another_chain_are_refused_before_anything_is_published(tmp_pa
     outcome = produce_localnet(tmp_path / "out", "--tables", tmp_path / "tables", "--json")
     assert outcome.code == 10 and "of chain mainnet, not test-chain-klplt" in outcome.document["error"]["problem"]
     assert not list((tmp_path / "out").rglob("state_part_*"))
+
+
+def test_tables_that_a_collection_took_are_no_finding_of_the_check(epoch: Path) -> None:
+    """It says from which epoch on the place keeps tables; one that should be there is missed all the same."""
+    store, tables = open_store(str(epoch / "tables")), epoch / "tables"
+    catalogue = TablesCatalogue.from_bytes((tables / "_catalogue.json").read_bytes(), "test")
+    newer = replace(catalogue.epochs[0], epoch_height=7, epoch_id=CryptoHash(bytes(32)))
+    store.put("_catalogue.json", catalogue.with_epoch(newer).to_bytes())
+    planned = statecast("gc", "--tables", tables, "--keep-epochs", 1, "--plan", "--json")
+    collected = statecast("gc", epoch / "out", "--tables", tables, "--keep-epochs", 1, "--json")
+    assert planned.code == collected.code == 0, collected.stderr
+    assert planned.document.keys() == {"message_type", "tables"}
+    assert planned.document["tables"]["deleted_objects"] == collected.document["tables"]["deleted_objects"] == 16 + 9
+    assert collected.document["collected"] == 0 and collected.document["tables"]["collected"] == 1
+    outcome = check(epoch)
+    assert outcome.code == 0 and outcome.document["tables"]["unproved"] == "the place keeps tables from epoch 7 on"
+    store.put("_catalogue.json", catalogue.to_bytes())
+    assert check(epoch).code == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("gc", "--keep-epochs", "1"), "nothing says where epochs are deleted"),
+        (("gc", "--tables", "PLACE", "--keep-epochs", "1"), "no tables are there"),
+        (("watch", "--node-home", "PLACE", "--to", "PLACE", "--keep-tables", "1"), "there are no tables to keep"),
+    ],
+)
+def test_a_collection_of_tables_needs_a_place_of_tables(arguments: tuple[str, ...], problem: str, tmp_path: Path) -> None:
+    """Said before anything is done."""
+    outcome = statecast(*(str(tmp_path) if word == "PLACE" else word for word in arguments))
+    assert outcome.code in (2, 10) and problem in outcome.stderr
 
 
 @pytest.mark.parametrize("command", ["produce", "watch", "backfill"])

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from pipelines.dataset.tables.decode_tables import read_shard_tables
+from pipelines.dataset.tables.survey_tables import survey_tables
 from pipelines.stores.compare_and_swap import swapped
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import ObjectInfo, Store
@@ -22,6 +24,7 @@ from schemas.dataset.tables_selection import TablesSelection
 from schemas.dataset.tables_sql import athena_ddl, bigquery_ddl, duckdb_views
 from schemas.dataset.tables_summary import (
     CATALOGUE_NAME,
+    EPOCHS_FOLDER,
     LATEST_NAME,
     SQL_FOLDER,
     TABLES_NAME,
@@ -34,7 +37,7 @@ from schemas.dataset.tables_summary import (
     epoch_tables_name,
     shard_side_folder,
 )
-from schemas.errors import DatasetError, EpochNotReadyError, InvalidInputError, ObjectNotFoundError
+from schemas.errors import ClaimedError, DatasetError, EpochNotReadyError, InvalidInputError, ObjectNotFoundError, StatecastError
 from schemas.nearcore.epoch_context import EpochContext
 
 _OLD_LAYOUT: Final = re.compile(r"chain_id=[^/]+/epoch_height=[^/]+/epoch_id=[^/]+/shard_uid=[^/]+/(kind=.*|tables\.json|written/.*)")
@@ -56,6 +59,8 @@ class TablesPlace:
     def take(cls, url: str, chain_id: str, selection: TablesSelection | None = None) -> TablesPlace:
         """Note what the place is for, or find that it is for that already. Nothing else is written.
 
+        A catalogue that is gone is made again out of the summaries.
+
         Args:
             selection: None for what the place has, or everything where it has nothing yet.
         Raises:
@@ -69,7 +74,8 @@ class TablesPlace:
             found = None if info is None else read_tables_catalogue(store)
             if found is None:
                 refuse_old_layout(store)
-                made = TablesCatalogue(chain_id, selection or TablesSelection())
+                made = survey_tables(store) or TablesCatalogue(chain_id, selection or TablesSelection())
+                _check_same(store.url, made, chain_id, selection)
                 return made.to_bytes(), made
             return None, found
 
@@ -78,13 +84,15 @@ class TablesPlace:
         return cls(url, chain_id, found.selection)
 
     def refuse_other_epoch(self, context: EpochContext) -> None:
-        """Refuse an epoch where another of the same height is, finished or begun.
+        """Refuse an epoch where another of the same height is, finished or begun, or where one is being deleted.
 
         Raises:
             DatasetError: another one is there.
+            ClaimedError: a collection is deleting the epoch's tables.
         """
         store = open_store(self.url)
         catalogue = read_tables_catalogue(store)
+        _refuse_leaving(store, catalogue, context.epoch_height)
         entries = () if catalogue is None else catalogue.epochs
         known = {entry.epoch_id for entry in entries if entry.epoch_height == context.epoch_height}
         for shard in context.shards:
@@ -108,17 +116,22 @@ class TablesPlace:
         return None
 
     def withdraw(self, epoch_height: int, shard_id: int) -> None:
-        """Take an epoch out of the catalogue: the tables of a shard are about to become others. Those of its other shards stay."""
+        """Take an epoch out of the catalogue: the tables of a shard are about to become others. Those of its other shards stay.
+
+        Raises:
+            ClaimedError: a collection is deleting the epoch's tables.
+        """
         store = open_store(self.url)
 
         def without(info: ObjectInfo | None) -> tuple[bytes | None, None]:
             catalogue = read_tables_catalogue(store)
+            _refuse_leaving(store, catalogue, epoch_height)
             if catalogue is None or all(entry.epoch_height != epoch_height for entry in catalogue.epochs):
                 return None, None
             return catalogue.without_epoch(epoch_height).to_bytes(), None
 
         swapped(store, CATALOGUE_NAME, without)
-        _follow(store)
+        follow_catalogue(store)
         store.delete(f"{shard_side_folder(epoch_height, shard_id)}/{TABLES_NAME}")
 
     def finish(self, context: EpochContext, shards: Sequence[TablesShard]) -> EpochEntry:
@@ -129,6 +142,7 @@ class TablesPlace:
             shards: the finished shards of this run.
         Raises:
             DatasetError: another epoch of the height is there.
+            ClaimedError: a collection is deleting the epoch's tables.
             StoreError: the place can't be written.
         """
         self.refuse_other_epoch(context)
@@ -155,6 +169,7 @@ class TablesPlace:
 
         def entered(info: ObjectInfo | None) -> tuple[bytes | None, EpochEntry]:
             catalogue, epoch = read_tables_catalogue(store), _read_epoch(store, context.epoch_height)
+            _refuse_leaving(store, catalogue, context.epoch_height)
             if catalogue is None or epoch is None:
                 raise DatasetError(problem="the place was emptied during the run", where=store.url, remedy="Run again.")
             entry = EpochEntry.of(epoch)
@@ -163,7 +178,7 @@ class TablesPlace:
 
         swapped(store, name, listed)
         entry = swapped(store, CATALOGUE_NAME, entered)
-        _follow(store)
+        follow_catalogue(store)
         return entry
 
 
@@ -204,7 +219,7 @@ def open_tables(url: str, epoch: str = "latest") -> FinishedTables:
     catalogue = read_tables_catalogue(store)
     if catalogue is None:
         refuse_old_layout(store)
-        raise DatasetError(problem="no tables are there", where=store.url, remedy="statecast tables --to writes them.")
+        raise no_tables(store)
     entry = find_tables_epoch(catalogue, epoch, store.url)
     found = _read_epoch(store, entry.epoch_height)
     if found is None or hashlib.sha256(found.to_bytes()).hexdigest() != entry.sha256:
@@ -275,6 +290,25 @@ def refuse_old_layout(store: Store) -> None:
         )
 
 
+def no_tables(store: Store) -> DatasetError:
+    """Return the error of a place without a catalogue: no tables are there, or what says which are is gone."""
+    # A place on the web can't be listed.
+    with suppress(StatecastError):
+        if next(store.list(EPOCHS_FOLDER), None) is not None:
+            remedy = "Write an epoch's tables there again, or run statecast gc --tables: both make it anew out of the summaries."
+            return DatasetError(problem="the catalogue of the tables is not there", where=f"{store.url}/{CATALOGUE_NAME}", remedy=remedy)
+    return DatasetError(problem="no tables are there", where=store.url, remedy="statecast tables --to writes them.")
+
+
+def _refuse_leaving(store: Store, catalogue: TablesCatalogue | None, epoch_height: int) -> None:
+    if catalogue is not None and epoch_height in catalogue.leaving:
+        raise ClaimedError(
+            problem=f"the tables of epoch {epoch_height} are being deleted, or that was begun and not ended",
+            where=store.url,
+            remedy="Run statecast gc --tables to its end first, and keep more epochs to keep this one.",
+        )
+
+
 def _check_same(where: str, found: TablesCatalogue, chain_id: str, selection: TablesSelection | None) -> None:
     if found.chain_id != chain_id:
         raise DatasetError(
@@ -307,7 +341,7 @@ def _read_epoch(store: Store, epoch_height: int) -> TablesEpoch | None:
     return TablesEpoch.from_bytes(data, f"{store.url}/{name}")
 
 
-def _follow(store: Store) -> None:
+def follow_catalogue(store: Store) -> None:
     """Bring the pointer to the latest epoch and the views to what the catalogue says."""
 
     def latest(info: ObjectInfo | None) -> tuple[bytes | None, bool]:

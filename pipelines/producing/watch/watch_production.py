@@ -13,6 +13,8 @@ from pipelines.execution.executor import Executor
 from pipelines.execution.progress import Progress, SilentProgress
 from pipelines.execution.stage_runner import KeepGoing, StageRunner
 from pipelines.keeping.collect_epochs import collect_epochs
+from pipelines.keeping.collect_tables import collect_tables
+from pipelines.keeping.retention import RetentionRule
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.near.node.node_store import NodeSource
 from pipelines.near.node.rocksdb_reader import forget_readers
@@ -93,6 +95,10 @@ class WatchProduction:
     terms: ClaimTerms
     keep_epochs: int | None = None
     """None to delete nothing."""
+    tables_url: str | None = None
+    """Where decoded tables go; None for none."""
+    keep_tables: int | None = None
+    """Epochs whose tables are kept; None to delete none."""
     before_production: Callable[[EpochInput], None] = lambda _epoch: None
     """Given each epoch before it is claimed and read; what it raises ends the attempt."""
     ladder: DeltaLadder | None = None
@@ -173,9 +179,12 @@ class WatchProduction:
 
     def collect(self) -> int:
         """See `EpochWork.collect`."""
-        if self.keep_epochs is None:
-            return 0
-        return len(collect_epochs(self.store_url, read_chain_id(self.node_home), self.keep_epochs).collected)
+        collected = 0
+        if self.keep_epochs is not None:
+            collected = len(collect_epochs(self.store_url, read_chain_id(self.node_home), self.keep_epochs).collected)
+        if self.keep_tables is not None and self.tables_url is not None:
+            collect_tables(self.tables_url, RetentionRule(self.keep_tables))
+        return collected
 
     def _context(self, epoch_id: CryptoHash) -> EpochContext:
         found = self._contexts.get(epoch_id)
