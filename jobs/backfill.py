@@ -150,6 +150,7 @@ def backfill(
             epochs=len(missing),
             lanes=min(parallel, len(missing)),
             rolls_forward=node.roll_forward and (len(missing) > 1 or bool(older)),
+            tables=publish.tables,
         )
         require_fit(place, _one_epoch(missing, node), home)
     with closing(open_progress()) as progress, closing(open_executor(run, beside_node=True)) as executor:

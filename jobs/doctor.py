@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from jobs.dataset_option import dataset_url, writes_dataset
+from jobs.dataset_option import dataset_url, refuse_tables_without_dataset, writes_dataset
 from jobs.epoch_input import InputOptions
 from jobs.keygen import DEFAULT_SIGNING_KEY
 from jobs.options import Json, RunOptions
@@ -21,7 +21,16 @@ from pipelines.execution.machine_limits import available_memory_bytes, machine_c
 from pipelines.near.node.node_home import NodeHome, read_node_home
 from pipelines.producing.epoch_input import EpochInput
 from pipelines.producing.preflight.finding import PreflightFinding, PreflightVerdict, failure
-from pipelines.producing.preflight.look import RunPlace, RunSize, destination_findings, folder_findings, machine_findings, run_size
+from pipelines.producing.preflight.look import (
+    TABLES,
+    RunPlace,
+    RunSize,
+    destination_findings,
+    folder_findings,
+    machine_findings,
+    run_size,
+    tables_findings,
+)
 from pipelines.producing.preflight.machine import settings_finding
 from pipelines.producing.preflight.node import epoch_finding, shards_findings, snapshots_finding
 from pipelines.producing.preflight.run_needs import WORKER_MEMORY_BYTES_MAX
@@ -36,6 +45,9 @@ def doctor(
     to: Annotated[
         str | None, typer.Option("--to", help="Where objects would go. A small object is put there, read back and deleted again.")
     ] = None,
+    tables: Annotated[
+        str | None, typer.Option("--tables", help="Where decoded tables would go, as of produce. It is tried as the destination is.")
+    ] = None,
     signing_key: Annotated[
         str | None, typer.Option("--signing-key", metavar="FILE|-|kms://…", help="As of produce.", show_default=False)
     ] = None,
@@ -45,9 +57,9 @@ def doctor(
     run: RunOptions,
     as_json: Json = False,
 ) -> None:
-    """Look at all that a run needs before it is begun: node, snapshots, key, space, memory, open files, clock, destination.
+    """Look at all that a run needs before it is begun: node, snapshots, key, space, memory, open files, clock, destination, tables.
 
-    Give it the options that `produce` or `watch` will get. It writes one small object under the destination, below statecast-probe/,
+    Give it the options that `produce` or `watch` will get. It writes one small object under each destination, below statecast-probe/,
     and deletes it again; nothing else. Exit code 2 where something must be mended.
 
     Example: `statecast doctor --node-home ~/.near --to gs://bucket/prefix`
@@ -66,12 +78,15 @@ def doctor(
         work_url=work or (default_work_folder(to) if to else cache_folder()),
         dataset_url=dataset_url(dataset),
         workers=workers_here(run, given.node_home),
+        tables=tables,
     )
+    refuse_tables_without_dataset(dataset, tables)
     if found is not None:
-        place = replace(place, write_dataset=writes_dataset(dataset, place, found))
+        place = replace(place, write_dataset=writes_dataset(dataset, place, found, tables))
     findings += _attempted("space", lambda: folder_findings(place, found, size))
     findings += machine_findings(place.workers, size, home)
     findings += _attempted("destination", lambda: destination_findings(to, for_claim=place.claims))
+    findings += _attempted(TABLES, lambda: tables_findings(tables, found))
     if place.workers is not None:
         worker = WORKER_MEMORY_BYTES_MAX if size is None else size.needs.worker_memory_bytes
         findings.append(settings_finding(machine_cores(), available_memory_bytes(), worker, beside_node=given.node_home is not None))

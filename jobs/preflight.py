@@ -30,7 +30,8 @@ def require_fit(place: RunPlace, found: EpochInput | None, node_home: Path | Non
 
     Raises:
         InvalidInputError: something must be mended first.
-        StoreError: the destination can't be written or read.
+        DatasetError: tables can't go where they are to.
+        StoreError: the destination, or the place of the tables, can't be written or read.
     """
     _require(look_before_run(place, found, _home(node_home)))
 

@@ -113,6 +113,7 @@ def produce(
             workers=workers_here(run, given.node_home),
             claims=not ignore_claim,
             encoding=publish.encoding,
+            tables=publish.tables,
         )
         place = replace(place, write_dataset=writes_dataset(dataset, place, found, publish.tables))
         if plan:
@@ -122,7 +123,15 @@ def produce(
             print_plan(
                 found,
                 publish,
-                PlannedRun(chosen_kernel.name, processes, read_bytes_per_s, upload_bytes_per_s, repair, place.write_dataset),
+                PlannedRun(
+                    chosen_kernel.name,
+                    processes,
+                    read_bytes_per_s,
+                    upload_bytes_per_s,
+                    repair,
+                    place.write_dataset,
+                    publish.tables is not None,
+                ),
                 as_json,
             )
             return

@@ -12,6 +12,7 @@ from jobs.network_input import peer_json, peer_line
 from jobs.publish_options import PublishOptions
 from jobs.terminal import format_bytes, format_seconds, open_console, print_json
 from pipelines.bucket.published_epoch import StoredManifest
+from pipelines.dataset.tables.tables_place import look_at_place
 from pipelines.producing.build.plan_parts import decide_num_parts
 from pipelines.producing.epoch_input import EpochInput
 from pipelines.producing.forecast.epoch_shape import EpochShape
@@ -44,6 +45,8 @@ class PlannedRun:
     repair: bool
     write_dataset: bool
     """The records are exported first."""
+    has_tables: bool = False
+    """Decoded tables are made too."""
 
 
 def print_plan(found: EpochInput, publish: PublishOptions, run: PlannedRun, as_json: bool) -> None:
@@ -72,6 +75,10 @@ def print_plan(found: EpochInput, publish: PublishOptions, run: PlannedRun, as_j
             }
         )
     layout = EpochLayout.of(found.context)
+    if publish.tables is not None:
+        # A place that can't be asked is the run's own to complain of; one of another chain is no place for these.
+        with suppress(StoreError):
+            look_at_place(publish.tables, found.context.chain_id)
     published = None if run.repair else _published(found, publish)
     copy = found.sorted_size()
     document = {
@@ -86,6 +93,7 @@ def print_plan(found: EpochInput, publish: PublishOptions, run: PlannedRun, as_j
         "workers": run.workers,
         "takes": _takes(run_size(found, publish.encoding), run) if found.network is None else None,
         **({} if copy is None else {"sorted_copy_bytes": [copy.least, copy.most]}),
+        "tables": None if publish.tables is None else open_store(publish.tables).url,
         **({"peers": [peer_json(peer) for peer in peers]} if peers else {}),
     }
     if as_json:
@@ -133,6 +141,7 @@ def _takes(size: RunSize | None, run: PlannedRun) -> dict[str, Any] | None:
         "seconds": ways[way]["seconds"],
         "bytes": needs.destination_bytes,
         "objects": needs.destination_objects,
+        "tables_bytes": needs.tables_bytes if run.has_tables else 0,
         "way": way,
         "ways": ways,
     }
@@ -190,6 +199,9 @@ def _print(found: EpochInput, document: dict[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if document["tables"] is not None:
+        text = f"decoded tables: up to about {format_bytes(takes['tables_bytes'])} to {document['tables']}"
+        console.print(text, highlight=False, soft_wrap=True, markup=False)
     if DIRECT not in takes["ways"]:
         return
     for way, name in ((WITH_DATASET, "with a dataset"), (DIRECT, "without (--dataset none)")):

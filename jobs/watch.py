@@ -153,7 +153,15 @@ def watch(
     # A watcher works alone in its folder: the default is neither a producer's nor that of a watcher of another node or other shards.
     work_url = work or default_work_folder(publish.to, "watch", str(home), *map(str, sorted(set(shard_id or ()))))
     metrics, stop = WatchMetrics(), threading.Event()
-    place = RunPlace(publish.to, work_url, None, workers=workers_here(run, home), claims=not ignore_claim, encoding=publish.encoding)
+    place = RunPlace(
+        publish.to,
+        work_url,
+        None,
+        workers=workers_here(run, home),
+        claims=not ignore_claim,
+        encoding=publish.encoding,
+        tables=publish.tables,
+    )
 
     def look(epoch: EpochInput) -> None:
         # What was room for one epoch may be none for the next, which is larger and finds a fuller disk.

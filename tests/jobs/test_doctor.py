@@ -50,6 +50,29 @@ def test_a_node_that_can_be_published_has_nothing_to_be_mended(tmp_path: Path) -
     assert tree(localnet_home()) == before and not objects_in(tmp_path)
 
 
+def test_the_place_of_the_tables_is_looked_at_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By doctor, by a plan and before a run: whether it can be written, what is there, and whether there is room."""
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    options = ("--node-home", localnet_home(), "--to", tmp_path / "out", "--tables", tables)
+    key = ("--signing-key", signing_key())
+    outcome = _doctor(*options, *key)
+    assert outcome.code == 0 and _verdicts(outcome)["tables"] == "ok" and not objects_in(tables)
+    (space,) = [one for one in outcome.document["findings"] if one["name"].startswith("space")]
+    assert "--tables" in space["name"] and str(tables) in space["where"]
+    planned = statecast("produce", *options, *key, "--plan", "--json")
+    assert planned.document["tables"] == f"file://{tables}"
+    assert planned.document["takes"]["tables_bytes"] == outcome.document["needs"]["tables_bytes"] > 100_000
+    careless = new_store_url()
+    monkeypatch.setitem(OPENERS, careless.removeprefix("memory://"), CarelessStore)
+    assert _verdicts(_doctor(*options[:-1], careless, *key))["tables"] == "warn"
+    (tables / "_catalogue.json").write_text("{")
+    for command, code in (("doctor", 2), ("produce", 10)):
+        refused = statecast(command, *options, *key, "--in-process", "--json")
+        assert refused.code == code and "is not JSON" in refused.stdout, refused.stdout
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_person_sees_a_table(tmp_path: Path) -> None:
     """With what was found, and what to do."""
     outcome = statecast("doctor", "--to", tmp_path, "--allow-unsigned", "--signing-key", tmp_path / "none")

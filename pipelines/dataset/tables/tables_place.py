@@ -239,6 +239,25 @@ def open_tables(url: str, epoch: str = "latest") -> FinishedTables:
     return FinishedTables(url, catalogue, entry, tuple(shards))
 
 
+def look_at_place(url: str, chain_id: str | None) -> TablesCatalogue | None:
+    """Return what a place has, before anything is written there; None where it has no tables yet.
+
+    Args:
+        chain_id: of what would be written; None where that is not known yet.
+    Raises:
+        DatasetError: tables of another chain or of another layout are there, or the catalogue is damaged.
+        StoreError: the place can't be read.
+    """
+    store = open_store(url)
+    found = read_tables_catalogue(store)
+    if found is None:
+        refuse_old_layout(store)
+        found = survey_tables(store)
+    if found is not None and chain_id is not None:
+        _check_same(store.url, found, chain_id, None)
+    return found
+
+
 def find_tables_epoch(catalogue: TablesCatalogue, selector: str, where: str) -> EpochEntry:
     """Return a finished epoch of a catalogue.
 

@@ -48,6 +48,8 @@ class StageCosts:
     """Bytes of what changes in an epoch a byte of memory usage: a percent or two of a chain's state (docs/operations/deltas.md)."""
     stored_ratio: float = 0.49
     """Bytes of stored parts, encoding v1, a byte of memory usage."""
+    tables_ratio: float = 0.4
+    """Bytes of decoded tables with all columns a byte of memory usage: their values compress as those of parts do, and they have no trie nodes."""
 
     @property
     def core_s(self) -> float:

@@ -23,6 +23,9 @@ from schemas.published.object_layout import PROBE_FOLDER, probe_name
 DELETE_ATTEMPTS_MAX: Final = 3
 """How often the probe is deleted, beyond what the store itself tries: it is nothing that may stay."""
 
+NOT_DELETED: Final = "delete"
+"""Name of what is found of a probe that stays."""
+
 CLOCK_WARN_S: Final = 30.0
 """So far apart two clocks may be without a word; beyond `CLOCK_SKEW_S` leases are not judged right."""
 
@@ -96,7 +99,7 @@ def probe_findings(probe: Probe, *, for_claim: bool) -> tuple[PreflightFinding, 
     if probe.not_deleted:
         found = f"{probe.name} is left there, for it could not be deleted: {probe.not_deleted}"
         remedy = "Let the producer delete its claims and leases (docs/operations/stores.md), and delete the object."
-        findings.append(PreflightFinding("delete", PreflightVerdict.WARN, found, remedy, probe.url))
+        findings.append(PreflightFinding(NOT_DELETED, PreflightVerdict.WARN, found, remedy, probe.url))
     return tuple(findings)
 
 

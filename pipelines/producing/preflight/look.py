@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from pipelines.dataset.tables.tables_place import look_at_place, read_tables_catalogue
 from pipelines.execution.machine_limits import available_memory_bytes
 from pipelines.near.node.flat_state_source import TrieSource
 from pipelines.near.node.node_home import NodeHome
 from pipelines.producing.epoch_input import EpochInput
 from pipelines.producing.forecast.epoch_shape import EpochShape
 from pipelines.producing.forecast.stage_costs import StageCosts
-from pipelines.producing.preflight.destination import probe_destination, probe_findings
+from pipelines.producing.preflight.destination import NOT_DELETED, probe_destination, probe_findings
 from pipelines.producing.preflight.disk_space import FolderNeed, space_findings
 from pipelines.producing.preflight.finding import PreflightFinding, PreflightVerdict
 from pipelines.producing.preflight.machine import memory_finding, open_files_finding, table_count
@@ -23,6 +25,12 @@ from pipelines.stores.open_store import open_store
 from schemas.errors import StatecastError
 from schemas.nearcore.state_part import Encoding, default_encoding
 from schemas.published.object_layout import EpochLayout
+
+TABLES: Final = "tables"
+"""Name of what is found of the place of the tables."""
+
+TABLES_LEAST_SHARE: Final = 0.3
+"""So much of their forecast size tables take at least, as the real chain's of the tests do."""
 
 DATASET_MARGIN: Final = 1.2
 """A dataset is written where so many times its forecast size is free: sizes are forecast from the root's memory usage alone."""
@@ -51,6 +59,8 @@ class RunPlace:
     """How many of them at once."""
     rolls_forward: bool = False
     """Records are made out of those of the epoch before, which stay meanwhile, and of what changed."""
+    tables: str | None = None
+    """Where decoded tables go; None for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +107,20 @@ def run_size(found: EpochInput, encoding: Encoding | None = None) -> RunSize | N
 
 
 def look_before_run(place: RunPlace, found: EpochInput | None, home: NodeHome | None) -> tuple[PreflightFinding, ...]:
-    """Take the cheap looks: folders, memory, open files, destination.
+    """Take the cheap looks: folders, memory, open files, destination, and where tables go.
 
     Args:
         found: the epoch to make; None where that is not known yet.
         home: of the node that is read.
     Raises:
-        StoreError: the destination can't be written or read.
+        DatasetError: tables can't go where they are to.
+        StoreError: the destination, or the place of the tables, can't be written or read.
     """
-    return (*look_at_room(place, found, home), *destination_findings(place.to, for_claim=place.claims))
+    return (
+        *look_at_room(place, found, home),
+        *destination_findings(place.to, for_claim=place.claims),
+        *tables_findings(place.tables, found),
+    )
 
 
 def look_at_room(place: RunPlace, found: EpochInput | None, home: NodeHome | None) -> tuple[PreflightFinding, ...]:
@@ -195,6 +210,31 @@ def destination_findings(url: str | None, *, for_claim: bool) -> tuple[Preflight
     return probe_findings(probe, for_claim=for_claim)
 
 
+def tables_findings(url: str | None, found: EpochInput | None) -> tuple[PreflightFinding, ...]:
+    """Try the place of the tables, where there is one: what is there, and whether it can be written.
+
+    Args:
+        found: the epoch to make; None where that is not known yet.
+    Raises:
+        DatasetError: tables of another chain or of another layout are there, or their catalogue is damaged.
+        StoreError: it can't be written or read.
+    """
+    if url is None:
+        return ()
+    store = open_store(url)
+    there = look_at_place(url, None if found is None else found.context.chain_id)
+    has = "no tables yet" if there is None else f"tables of {len(there.epochs)} epochs of {there.chain_id}"
+    probe = probe_destination(store)
+    if probe is None:
+        return (PreflightFinding(TABLES, PreflightVerdict.OK, "the folder is not there yet, and will be made", "", url),)
+    if probe.exclusive and probe.conditional is not False:
+        judged = PreflightFinding(TABLES, PreflightVerdict.OK, f"{has}; written, created exclusively and read back", "", probe.url)
+    else:
+        problem = "the store takes no notice of If-None-Match or If-Match, so of two that finish epochs at once one may be lost from the catalogue"
+        judged = PreflightFinding(TABLES, PreflightVerdict.WARN, problem, "Make sure that one at a time writes there.", probe.url)
+    return (judged, *(finding for finding in probe_findings(probe, for_claim=False) if finding.name == NOT_DELETED))
+
+
 def node_databases(home: NodeHome) -> tuple[Path, ...]:
     """Return the folders of a node's databases and of its state snapshots."""
     return (*home.databases, *sorted(home.snapshots.glob("*/data")))
@@ -239,3 +279,17 @@ def _folder_needs(place: RunPlace, found: EpochInput | None, size: RunSize | Non
     if place.to is not None and (to := open_store(place.to).local_root()) is not None:
         stored, objects = (0, 0) if needs is None else (needs.destination_bytes, needs.destination_objects)
         yield FolderNeed("--to", to, stored, stored * place.epochs, objects, () if layout is None else (to / layout.folder,))
+    if place.tables is not None and (tables := open_store(place.tables).local_root()) is not None:
+        size_most = 0 if needs is None else needs.tables_bytes
+        own_folders = () if layout is None else tuple(tables.glob(f"kind=*/*/epoch_height={layout.epoch_height}"))
+        # What is left out of the tables there is not known to the forecast; and values compress by anything from two to eight times.
+        size_least = int(size_most * TABLES_LEAST_SHARE) if _takes_everything(place.tables) else 0
+        yield FolderNeed("--tables", tables, size_least, size_most * place.epochs, there=own_folders)
+
+
+def _takes_everything(url: str) -> bool:
+    """Tell whether tables that are written to a place have all columns of all records."""
+    with suppress(StatecastError):
+        catalogue = read_tables_catalogue(open_store(url))
+        return catalogue is None or catalogue.selection.is_whole
+    return False

@@ -44,6 +44,8 @@ class RunNeeds:
     destination_bytes: int
     """All stored objects."""
     destination_objects: int
+    tables_bytes: int
+    """Decoded tables with all columns, where there are to be any."""
     worker_memory_bytes: int
     """Most of one worker's process."""
 
@@ -63,6 +65,7 @@ class RunNeeds:
             changes_bytes=2 * int(total * costs.changes_ratio),
             destination_bytes=int(total * (costs.stored_ratio if compressed else costs.decoded_ratio)),
             destination_objects=published_objects(shape, headers=True),
+            tables_bytes=int(total * costs.tables_ratio),
             worker_memory_bytes=min(WORKER_MEMORY_BYTES_MAX, WORKER_MEMORY_BYTES_MIN + WORK_BYTES_PER_SIZE * largest),
         )
 
