@@ -17,7 +17,7 @@ TOOLS := $(VENV)/tools
 # At most so many, since a container may have less of the machine than it sees.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
-.PHONY: help setup demo check check-python check-native test test-all fuzz coverage bench lock audit sbom docs wheels infra-check image-steps clean
+.PHONY: help setup demo check check-python check-native schedulers test test-all fuzz coverage bench lock audit sbom docs wheels infra-check image-steps clean
 
 help:  ## say what the targets are
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -46,8 +46,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt $(shell find native -name '*.rs' 
 demo: setup  ## produce, publish and check an epoch out of the bundled node database
 	$(BIN)/python examples/demo.py
 
-# Side by side: the one waits for one core, the other compiles on all.
-check: setup  ## formatting, lint, types, import directions, dependencies, dead code; Rust too where cargo is there
+# Side by side: the one waits for downloads and for one core, the other compiles on all.
+check:  ## formatting, lint, types, import directions, dependencies, dead code; Rust too where cargo is there
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target check-python check-native
 
 check-python: setup
@@ -58,19 +58,22 @@ check-python: setup
 	$(BIN)/vulture
 	@if $(BIN)/python -c 'import statecast_kernel' 2>/dev/null; then $(BIN)/stubtest statecast_kernel --concise --ignore-unused-allowlist --mypy-config-file pyproject.toml --allowlist native/binding/stubtest_allowlist.txt; fi
 
-check-native: setup
-	@unset MAKEFLAGS MFLAGS; if command -v cargo >/dev/null; then cd native && cargo fmt --check && cargo clippy --quiet --workspace --all-targets -- -D warnings && cargo test --quiet --workspace; fi
+check-native:
+	@unset MAKEFLAGS MFLAGS; if command -v cargo >/dev/null; then cd native && cargo fmt --check && { $(call again,cargo fetch --quiet --locked); } && cargo clippy --quiet --workspace --all-targets -- -D warnings && cargo test --quiet --workspace; fi
 
 # The schedulers that the examples are for need other versions of libraries than we do.
+schedulers: $(VENV)/schedulers/.ready
+
 $(VENV)/schedulers/.ready: $(VENV)/.ready examples/constraints.txt
 	test -x $(VENV)/schedulers/bin/python || $(PYTHON) -m venv $(VENV)/schedulers
 	$(call again,$(INSTALL) --python $(VENV)/schedulers/bin/python --requirement examples/constraints.txt)
 	touch $@
 
-test: check $(VENV)/schedulers/.ready  ## the checks and all tests but the long ones
+test:  ## the checks and all tests but the long ones
+	@$(MAKE) --no-print-directory --jobs 3 --output-sync=target check-python check-native schedulers
 	$(PYTEST) -m 'not slow'
 
-test-all: check $(VENV)/schedulers/.ready  ## the long tests too: chaos, many kills, servers that must be built first
+test-all: check schedulers  ## the long tests too: chaos, many kills, servers that must be built first
 	$(call again,$(SET_UP) --extra cluster)
 	STATECAST_BUILD_SERVERS=1 $(PYTEST)
 

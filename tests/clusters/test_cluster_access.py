@@ -116,7 +116,8 @@ def test_an_open_cluster_gets_a_warning(capsys: pytest.CaptureFixture[str]) -> N
     assert f"everyone who reaches the Ray cluster at {cluster.address} runs code" in line and "RAY_AUTH_MODE=token" in line
 
 
-@pytest.mark.parametrize("named", ["option", pytest.param("environment", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("named", ["option", "environment"])
 def test_a_ray_that_is_started_here_by_name_is_as_closed_as_any(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """``local`` is Ray's word for it; the environment's settings for clusters and tokens don't apply to it."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")

@@ -298,7 +298,9 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment", [pytest.param(moment, marks=[] if moment == "a shard is rolled forward" else [pytest.mark.slow]) for moment in MOMENTS]
+)
 def test_a_killed_backfill_goes_on_where_it_was(tmp_path: Path, moment: str) -> None:
     """Whatever the moment, the same command ends with neard's bytes."""
     process = start_process(*arguments(tmp_path / "out"))

@@ -95,8 +95,18 @@ MOMENTS = {
 }
 """What has just happened when the producer is killed, and the file that shows it."""
 
+AT_ONCE = {
+    "a key range is exported",
+    "boundary nodes are read",
+    "a part is built",
+    "a part is put",
+    "a torrent is put",
+    "the manifest is put",
+}
+"""One of each kind of object; the others are among the long tests."""
 
-@pytest.mark.parametrize("moment", MOMENTS)
+
+@pytest.mark.parametrize("moment", [pytest.param(moment, marks=[] if moment in AT_ONCE else [pytest.mark.slow]) for moment in MOMENTS])
 def test_a_producer_that_is_killed_loses_nothing(tmp_path: Path, moment: str) -> None:
     """SIGKILL as soon as a step has left its object, then the same command again."""
     to, work = tmp_path / "out", tmp_path / "work"
@@ -118,7 +128,9 @@ LATE_MOMENTS = {
 """The same for parts that wait for their shard's root."""
 
 
-@pytest.mark.parametrize("moment", LATE_MOMENTS)
+@pytest.mark.parametrize(
+    "moment", [pytest.param(moment, marks=[] if moment == "an interior is left" else [pytest.mark.slow]) for moment in LATE_MOMENTS]
+)
 def test_a_producer_from_a_dataset_that_is_killed_loses_nothing(tmp_path: Path, moment: str) -> None:
     """No part is out before the shard's boundary nodes are left, and the same command ends the same."""
     to, work = tmp_path / "out", tmp_path / "work"
