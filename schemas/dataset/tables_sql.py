@@ -114,31 +114,37 @@ def _duckdb_type(found: pa.DataType) -> str:
 
 
 def bigquery_ddl(url: str, catalogue: TablesCatalogue) -> str:
-    """Return BigQuery's external tables, views and table functions, in the default data set.
+    """Return BigQuery's external tables, views and table functions, in a data set that is called ``DATASET`` and to be replaced.
+
+    A view's body must name the data set, and takes no notice of a default one
+    (https://docs.cloud.google.com/bigquery/docs/views).
 
     Args:
         url: gs://bucket/prefix.
     """
     heights = _heights(catalogue)
-    text = _head(catalogue, "--", "bq query --use_legacy_sql=false --dataset_id=DATASET < bigquery.sql")
+    text = _head(catalogue, "--", "sed 's/DATASET[.]/near./' bigquery.sql | bq query --use_legacy_sql=false")
     for kind in catalogue.selection.written_kinds:
         if not any(kind in entry.records_by_kind for entry in catalogue.epochs):
             text += f"-- {kind}: no finished epoch has such records.\n"
             continue
         prefix = f"{url}/kind={kind}"
         text += (
-            f"create or replace external table {kind}_files\n"
+            f"create or replace external table DATASET.{kind}_files\n"
             "with partition columns (chain_id string, epoch_height int64, shard_id int64)\n"
             f"options (format = 'PARQUET', uris = [{_quoted(f'{prefix}/*')}], hive_partition_uri_prefix = {_quoted(prefix)},\n"
             "  decimal_target_types = ['BIGNUMERIC'], enable_list_inference = true);\n"
-            f"create or replace view {kind} as select * from {kind}_files\n"
+            f"create or replace view DATASET.{kind} as\n"
+            f"  select * from DATASET.{kind}_files\n"
             f"  where chain_id = {_quoted(catalogue.chain_id)} and epoch_height in ({heights});\n"
-            f"create or replace table function {kind}_at(epoch int64) as select * from {kind}\n"
+            f"create or replace table function DATASET.{kind}_at(epoch int64) as\n"
+            f"  select * from DATASET.{kind}\n"
             f"  where epoch_height = if(epoch in ({heights}), epoch, error(concat('epoch ', cast(epoch as string), "
             f"' is not finished here; finished are {heights}')));\n"
         )
         if catalogue.latest is not None:
-            text += f"create or replace view {kind}_latest as select * from {kind} where epoch_height = {catalogue.latest.epoch_height};\n"
+            text += f"create or replace view DATASET.{kind}_latest as\n"
+            text += f"  select * from DATASET.{kind} where epoch_height = {catalogue.latest.epoch_height};\n"
     return text
 
 
