@@ -13,19 +13,25 @@ from jobs.event_lines import fail
 from jobs.option_groups import Without
 from jobs.options import Json, PublishedShardIds, RunOptions, TrustOptions, open_executor
 from jobs.terminal import coloured, format_bytes, open_console, open_progress, print_json
-from pipelines.bucket.chain_catalogue import steps_to
 from pipelines.bucket.locate_epoch import locate_epoch
 from pipelines.bucket.published_deltas import deltas_in_words
+from pipelines.bucket.published_epoch import read_manifest
 from pipelines.execution.stage_runner import StageRunner
+from pipelines.keeping.check_deltas import CheckedDeltas
 from pipelines.keeping.check_epoch import WHOLE_EPOCH, CheckResult, EpochCheck
 from pipelines.keeping.check_tables import CheckedTables
 from pipelines.keeping.scrub_sample import SampleWindow, parse_sample_ppm
+from pipelines.keeping.stored_ladder import thin_steps
 from pipelines.kernel.choice import choose_kernel
+from pipelines.producing.rebuild.delta_trial import PublishedTrial
 from pipelines.producing.rebuild.rebuilt_epoch import EpochRebuild
 from pipelines.stores.held_folder import held_folder
 from pipelines.stores.open_store import open_store
-from schemas.errors import InvalidInputError, ObjectMismatchError
+from pipelines.trust.signatures import TrustRule, agreed_signers
+from schemas.errors import InvalidInputError, ManifestError, ObjectMismatchError
 from schemas.ids import CryptoHash
+from schemas.published.dsse import Envelope
+from schemas.published.object_layout import EpochLayout
 from schemas.published.scrub_state import SEED_MAX
 
 FINDINGS_SHOWN_MAX = 50
@@ -59,7 +65,8 @@ def check(
 ) -> None:
     """Verify every object of a published epoch: digests, tries against the state roots, key intervals, torrents, signatures.
 
-    Decoded tables that the manifest names are read back too, and the state roots recomputed from their raw columns.
+    Deltas are read back and applied to what they lead from. Decoded tables that the manifest names are read back too, and the state roots
+    recomputed from their raw columns.
 
     Lists what is missing, wrong or foreign and then exits with 20. Without `--trust-key` nothing ties the manifest to a publisher,
     without `--trusted-block` nothing ties the state roots to the chain. An epoch whose parts are kept as deltas is rebuilt in the
@@ -74,13 +81,25 @@ def check(
     with closing(open_progress()) as progress, closing(open_executor(run)) as executor, ExitStack() as stack:
         progress.note(f"checking {root}/{layout.folder}, {executor.description}, with the {chosen_kernel.name} kernel")
         runner = StageRunner(executor, progress)
-        place, steps = root, steps_to(open_store(root), layout)
+        place, steps = root, _steps(root, layout, rule)
         if steps:
             progress.note(f"its parts are rebuilt here: from epoch {steps[0].epoch_height}, by {deltas_in_words(len(steps))}")
             folder = stack.enter_context(held_folder("rebuild"))
             EpochRebuild(runner, chosen_kernel, root).run(layout, steps, folder)
             place = str(folder)
-        result = EpochCheck(runner, chosen_kernel.name, place, layout, tuple(shard_id or ()), rule, block, tables, window).run()
+        result = EpochCheck(
+            runner=runner,
+            kernel_name=chosen_kernel.name,
+            store_url=place,
+            layout=layout,
+            shard_ids=tuple(shard_id or ()),
+            trust=rule,
+            trusted_block=block,
+            tables_url=tables,
+            window=window,
+            trial=PublishedTrial(runner, chosen_kernel, root, place),
+            remnants_url=root if steps else None,
+        ).run()
     failure = None if result.is_good else _failure(result, root)
     if as_json:
         document = _result_json(result, f"{root}/{layout.folder}", block, window)
@@ -91,6 +110,21 @@ def check(
     _print_result(result, block, window)
     if failure is not None:
         raise failure
+
+
+def _steps(root: str, layout: EpochLayout, rule: TrustRule | None) -> tuple[EpochLayout, ...]:
+    """Return by which steps the epoch is had; nothing where its parts are there, or its manifest can't be read, which the check finds out."""
+
+    def judge(envelope: Envelope) -> None:
+        if rule is not None:
+            agreed_signers([envelope], TrustRule(rule.keys), layout.manifest)
+
+    store = open_store(root)
+    try:
+        stored = read_manifest(store, layout, judge)
+    except ManifestError:
+        return ()
+    return () if stored is None else thin_steps(store, stored.manifest, judge)
 
 
 def _window(sample: str | None, seed: int | None) -> SampleWindow:
@@ -109,7 +143,8 @@ def _failure(result: CheckResult, root: str) -> ObjectMismatchError:
     return ObjectMismatchError(
         problem=f"{count} not as published{'' if len(harmful) == 1 else ', the first'}: {first.kind}, {first.problem}",
         where=first.object_name if "://" in first.object_name else f"{root}/{first.object_name}",
-        remedy="statecast produce --repair to the same place makes again what is missing or wrong; delete what is foreign.",
+        remedy="statecast produce --repair to the same place makes again what is missing or wrong, statecast scrub --repair parts and deltas "
+        "out of what stays; delete what is foreign.",
     )
 
 
@@ -146,6 +181,16 @@ def _result_json(result: CheckResult, epoch_url: str, trusted_block: CryptoHash 
             "shards_proved": list(result.tables.shards_proved),
             "unproved": result.tables.unproved,
         },
+        "deltas": None
+        if result.deltas is None
+        else {
+            "listed": result.deltas.listed,
+            "objects": result.deltas.objects,
+            "objects_read": result.deltas.objects_read,
+            "size": result.deltas.size,
+            "applied": result.deltas.applied,
+            "untried": list(result.deltas.untried),
+        },
         "foreign_looked_for": not result.unlisted,
         "not_published": [
             {"kind": found.kind, "shard_id": found.shard_id, "part_id": found.part_id, "reason": found.reason} for found in manifest.missing
@@ -163,6 +208,12 @@ def _tables_line(tables: CheckedTables) -> str:
     proved = f"the state root of {len(tables.shards_proved)} shards recomputed from them"
     read = f"tables {tables.url}: {tables.records:,} rows in {tables.files:,} files, {format_bytes(tables.size)}; {proved}"
     return f"{read}; {tables.unproved}" if tables.unproved else read
+
+
+def _deltas_line(deltas: CheckedDeltas) -> str:
+    applied = f"{deltas.applied:,} of them give the parts' records when they are applied"
+    line = f"{deltas.listed:,} deltas: {deltas.objects_read:,} of {deltas.objects:,} objects read, {format_bytes(deltas.size)}; {applied}"
+    return "; ".join((line, *(f"not applied: {why}" for why in deltas.untried)))
 
 
 def _print_result(result: CheckResult, trusted_block: CryptoHash | None, window: SampleWindow) -> None:
@@ -188,6 +239,8 @@ def _print_result(result: CheckResult, trusted_block: CryptoHash | None, window:
         console.print(f"{shares}; the others are there in their sizes, unless they are named below", highlight=False, soft_wrap=True)
     if result.tables is not None:
         console.print(_tables_line(result.tables), highlight=False, soft_wrap=True)
+    if result.deltas is not None:
+        console.print(_deltas_line(result.deltas), highlight=False, soft_wrap=True)
     for finding in result.findings[:FINDINGS_SHOWN_MAX]:
         console.print(coloured((finding.kind, "red"), f" {finding.object_name}: {finding.problem}"), highlight=False, soft_wrap=True)
     if len(result.findings) > FINDINGS_SHOWN_MAX:

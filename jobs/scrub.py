@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,11 +16,17 @@ from jobs.event_lines import fail
 from jobs.option_groups import Without
 from jobs.options import Json, RunOptions, TrustOptions, check_epoch_selector, open_executor
 from jobs.terminal import coloured, format_bytes, open_console, open_progress, print_json
+from pipelines.bucket.published_deltas import deltas_in_words
+from pipelines.dataset.arrow_dataset import DATASET_SCHEME
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.keeping.check_epoch import Finding
 from pipelines.keeping.repair_epoch import Repair
 from pipelines.keeping.scrub_chain import ChainScrub, ScrubOutcome, ScrubResult, ScrubSettings, published_epochs
 from pipelines.keeping.scrub_sample import parse_sample_ppm
+from pipelines.kernel.choice import choose_kernel
+from pipelines.producing.rebuild.base_states import find_base_states
+from pipelines.producing.rebuild.remaker import PublishedRemaker
+from pipelines.stores.held_folder import held_folder
 from pipelines.stores.open_store import open_store
 from schemas.errors import InvalidInputError, ObjectMismatchError, PartialResultError, StatecastError
 from schemas.published.scrub_state import WHOLE_PPM
@@ -49,7 +55,10 @@ def scrub(
     repair: Annotated[
         bool,
         typer.Option(
-            "--repair", help="Put right what the store itself can tell: manifest, torrents, pointer, catalogue.", rich_help_panel=_REPAIR
+            "--repair",
+            help="Put right what the store itself can tell: manifest, torrents, pointer, catalogue; parts rebuilt of earlier epochs' parts and "
+            "deltas, and deltas made again.",
+            rich_help_panel=_REPAIR,
         ),
     ] = False,
     repair_from: Annotated[
@@ -64,14 +73,26 @@ def scrub(
         list[Path] | None,
         typer.Option("--repair-from-folder", help="A seeder's --data folder, or a fetch's --into.", rich_help_panel=_REPAIR),
     ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dataset",
+            help="A dataset of a damaged epoch or of an earlier one that lost parts may be made of; may be repeated.",
+            rich_help_panel=_REPAIR,
+        ),
+    ] = None,
+    tables: Annotated[
+        str | None,
+        typer.Option("--tables", help="Where the epochs' decoded tables are, if they have any. Default: where the manifests say."),
+    ] = None,
     trust: Annotated[TrustOptions, Without("trusted_block"), Without("insecure")],
     run: Annotated[RunOptions, Without("kernel")],
     as_json: Json = False,
 ) -> None:
     """Read back what is stored and compare it with the signed manifests: documents all, parts by sample.
 
-    Every part is looked up by name and size; those of the sample are read and digested. A repair puts only bytes that the manifest
-    vouches for. Without `--trust-key` a manifest that can't be read may come back as an older revision: the store's newest that can be
+    Every part, delta and file of decoded tables is looked up by name and size; those of the sample are read and digested. A repair puts only
+    bytes that the manifest vouches for, of mirrors first, else made again of what the bucket has. Without `--trust-key` a manifest that can't be read may come back as an older revision: the store's newest that can be
     read, without a look at mirrors. Foreign objects are reported, never deleted. Exits with 0 when all is well or repaired, 3 when some
     is repaired, 20 when nothing is.
 
@@ -91,12 +112,21 @@ def scrub(
         sample_ppm=WHOLE_PPM if full else parse_sample_ppm(sample or SAMPLE_DEFAULT, "--sample"),
         trust=rule,
         seed=seed,
-        repair=repair,
+        repair=repair or bool(dataset),
+        tables_url=tables,
         chain_id=chain if layout is None else None,
         mirror_urls=(*(repair_from or ()), *map(_folder_url, repair_from_folder or ())),
     )
-    with closing(open_progress()) as progress, closing(open_executor(run)) as executor:
-        result = ChainScrub(StageRunner(executor, progress), settings).run()
+    kernel = choose_kernel("auto")
+    states = tuple(
+        state for url in dataset or () for state in find_base_states(f"{DATASET_SCHEME}{url.removeprefix(DATASET_SCHEME)}", kernel.name)
+    )
+    with closing(open_progress()) as progress, closing(open_executor(run)) as executor, ExitStack() as stack:
+        runner = StageRunner(executor, progress)
+        remaker = None
+        if settings.repair or settings.mirror_urls:
+            remaker = PublishedRemaker(runner, kernel, open_store(root).url, stack.enter_context(held_folder("rebuild")), states)
+        result = ChainScrub(runner, settings, remaker=remaker).run()
     failure = _failure(result, root)
     if as_json:
         document = {"message_type": "summary", "url": root, "chain_id": chain, "good": failure is None, **_result_json(result)}
@@ -125,7 +155,8 @@ def _failure(result: ScrubResult, root: str) -> StatecastError | None:
     problem = f"{objects} not as published{'' if len(left) == 1 else ', the first'}: {first.kind}, {first.problem}"
     where = f"{root}/{first.object_name}"
     remedy = (
-        "Name a mirror with --repair-from, or a seeder's folder with --repair-from-folder; statecast produce --repair to the same place makes "
+        "Name a mirror with --repair-from, or a seeder's folder with --repair-from-folder; --repair makes parts and deltas again of what else is "
+        "there; statecast produce --repair to the same place makes "
         "parts, statements and torrents again from a node; delete what is foreign."
     )
     if result.repaired:
@@ -171,6 +202,19 @@ def _epoch_json(outcome: ScrubOutcome) -> dict[str, Any]:
         "parts": scrubbed.parts,
         "parts_read": scrubbed.parts_read,
         "bytes_read": scrubbed.bytes_read,
+        "rebuilt_from": [step.epoch_height for step in scrubbed.steps],
+        "delta_objects": scrubbed.delta_objects,
+        "delta_objects_read": scrubbed.delta_objects_read,
+        "delta_bytes_read": scrubbed.delta_bytes_read,
+        "tables": None
+        if scrubbed.tables is None
+        else {
+            "url": scrubbed.tables.url,
+            "files": scrubbed.tables.files,
+            "files_read": scrubbed.tables.files_read,
+            "bytes_read": scrubbed.tables.bytes_read,
+            "unread": scrubbed.tables.unread,
+        },
         "findings": _findings_json(scrubbed.findings, outcome.repairs),
     }
 
@@ -178,7 +222,7 @@ def _epoch_json(outcome: ScrubOutcome) -> dict[str, Any]:
 def _print(result: ScrubResult, chain_id: str) -> None:
     console = open_console()
     table = Table(title=f"{chain_id}: {len(result.epochs)} epochs scrubbed", title_justify="left")
-    for name in ("height", "epoch id", "sample", "parts read", "bytes read", "wrong", "repaired"):
+    for name in ("height", "epoch id", "sample", "parts read", "bytes read", "delta objects read", "wrong", "repaired"):
         table.add_column(name, justify="left" if name in ("epoch id", "sample") else "right", overflow="fold")
     for outcome in result.epochs:
         scrubbed = outcome.scrubbed
@@ -186,13 +230,19 @@ def _print(result: ScrubResult, chain_id: str) -> None:
             f"{scrubbed.layout.epoch_height}",
             str(scrubbed.layout.epoch_id),
             scrubbed.window.description,
-            f"{scrubbed.parts_read:,} of {scrubbed.parts:,}",
+            f"{scrubbed.parts_read:,} of {scrubbed.parts:,}" if not scrubbed.steps else f"had by {deltas_in_words(len(scrubbed.steps))}",
             format_bytes(scrubbed.bytes_read),
+            f"{scrubbed.delta_objects_read:,} of {scrubbed.delta_objects:,}" if scrubbed.delta_objects else "none",
             coloured((f"{len(scrubbed.harmful)}", "red")) if scrubbed.harmful else "0",
             f"{outcome.repaired}" if outcome.repairs else "",
         )
     console.print(table)
     lines = _lines(result.pointers, result.pointer_repairs)
+    lines += [
+        coloured(f"tables of epoch {scrubbed.layout.epoch_height}: not looked at, {scrubbed.tables.unread}")
+        for scrubbed in (outcome.scrubbed for outcome in result.epochs)
+        if scrubbed.tables is not None and scrubbed.tables.unread
+    ]
     lines += [line for outcome in result.epochs for line in _lines(outcome.scrubbed.findings, outcome.repairs)]
     for line in lines[:FINDINGS_SHOWN_MAX]:
         console.print(line, highlight=False, soft_wrap=True)

@@ -218,36 +218,51 @@ class EpochFetch:
                     sources.add(source)
         done = _Rebuilt(reused)
         for shard, way in self._ways(epoch, missing):
-            other: RebuildWay | None = way
-            while other is not None and not self._rebuild(shard, other, target, fetch, done):
-                assert settings.rebuilder is not None, "who knows ways"
-                other = settings.rebuilder.find_other_way(shard, sources.reader)
-        in_place = {part.object_name for part in done.parts}
+            self._rebuild(shard, way, target, fetch, done)
         try:
-            fetch.run([part for part in missing if part.object_name not in in_place], done.parts)
+            fetch.run(done.left_of(missing), done.parts)
         except FetchError as error:
-            if settings.rebuilder is None and self._is_thin(epoch.layout):
-                raise error.at(
-                    error.where, "Its parts are kept as deltas alone: give --base, an earlier epoch or the bucket itself."
-                ) from None
-            raise
+            if settings.rebuilder is None:
+                if self._is_thin(epoch, missing):
+                    remedy = "Its parts are kept as deltas alone: give --base, an earlier epoch or the bucket itself."
+                    raise error.at(error.where, remedy) from None
+                raise
+            # What no source has whole is rebuilt whatever that costs, also where no catalogue has said so.
+            done.fetched += fetch.reuse(done.left_of(missing), keep_others=keep_others)
+            ways = list(self._ways(epoch, done.left_of(missing), at_any_cost=True))
+            if not ways:
+                raise
+            self._sources.warn(f"not all parts can be had whole, and are rebuilt: {error.problem}")
+            for shard, way in ways:
+                self._rebuild(shard, way, target, fetch, done)
+            fetch.run(done.left_of(missing), done.parts)
         made = {part.object_name for part in done.rebuilt}
         return tuple(FetchShard.of(shard, here, made, done.ways.get(shard.shard_id)) for shard in epoch.shards)
 
-    def _is_thin(self, layout: EpochLayout) -> bool:
-        """Tell whether by the sources' catalogue an epoch's parts are only had by deltas. Where it is wrong, that costs bytes alone."""
+    def _is_thin(self, epoch: BelievedEpoch, missing: Sequence[FetchPart]) -> bool:
+        """Tell whether an epoch's parts are only had by deltas: the sources' catalogue says so, which nobody signs, and no source has the smallest."""
+        layout = epoch.layout
         name = catalogue_name(layout.chain_id)
         try:
             _, catalogue = self._sources.reader.read_judged(name, CATALOGUE_BYTES_MAX, lambda data: Catalogue.parse(data, name))
         except FetchError:
             return False
         entry = catalogue.find(layout)
-        return entry is not None and bool(entry.steps)
+        if entry is None or not entry.steps or not missing:
+            return False
+        smallest = min(missing, key=lambda part: part.size)
+        try:
+            self._sources.reader.read_verified(smallest.object_name, smallest.size, smallest.sha256)
+        except FetchError:
+            return True
+        return False
 
-    def _ways(self, epoch: BelievedEpoch, missing: Sequence[FetchPart]) -> Iterator[tuple[WantedShard, RebuildWay]]:
-        """Yield the shards whose missing parts are had for fewer bytes by rebuilding them."""
+    def _ways(
+        self, epoch: BelievedEpoch, missing: Sequence[FetchPart], *, at_any_cost: bool = False
+    ) -> Iterator[tuple[WantedShard, RebuildWay]]:
+        """Yield the shards whose missing parts are had for fewer bytes by rebuilding them; or at any cost, where they can't be had else."""
         rebuilder = self.settings.rebuilder
-        is_thin = rebuilder is not None and bool(missing) and self._is_thin(epoch.layout)
+        is_thin = at_any_cost or (rebuilder is not None and self._is_thin(epoch, missing))
         for shard in epoch.shards if rebuilder is not None else ():
             parts = tuple(part for part in missing if part.shard_id == shard.shard_id)
             if not parts:
@@ -260,7 +275,14 @@ class EpochFetch:
             elif problem:
                 self._sources.warn(problem)
 
-    def _rebuild(self, wanted: WantedShard, way: RebuildWay, target: EpochTarget, fetch: PartFetch, done: _Rebuilt) -> bool:
+    def _rebuild(self, wanted: WantedShard, way: RebuildWay, target: EpochTarget, fetch: PartFetch, done: _Rebuilt) -> None:
+        """Rebuild a shard's missing parts by the first way that leads there."""
+        other: RebuildWay | None = way
+        while other is not None and not self._rebuild_by(other, wanted, target, fetch, done):
+            assert self.settings.rebuilder is not None, "who knows ways"
+            other = self.settings.rebuilder.find_other_way(wanted, self._sources.reader)
+
+    def _rebuild_by(self, way: RebuildWay, wanted: WantedShard, target: EpochTarget, fetch: PartFetch, done: _Rebuilt) -> bool:
         """Rebuild a shard's missing parts, and fetch whole those that can't be; where nothing can, a warning says why.
 
         Args:
@@ -466,6 +488,11 @@ class _Rebuilt:
     def parts(self) -> list[FetchPart]:
         """All that is in place."""
         return [*self.reused, *self.rebuilt, *self.fetched]
+
+    def left_of(self, parts: Sequence[FetchPart]) -> list[FetchPart]:
+        """Return those of some parts that are not in place."""
+        in_place = {part.object_name for part in self.parts}
+        return [part for part in parts if part.object_name not in in_place]
 
 
 def _planned_shard(shard: BelievedShard, here: set[str], way: RebuildWay | None) -> FetchShard:

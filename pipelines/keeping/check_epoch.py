@@ -14,9 +14,11 @@ from pipelines.bittorrent.torrents import build_torrent
 from pipelines.bucket.published_epoch import StoredManifest, read_manifest, read_statement
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
+from pipelines.keeping.check_deltas import CheckedDeltas, DeltaReading, DeltasCheck, DeltaTrial
 from pipelines.keeping.check_part import CheckedPart, CheckPartTask, part_tasks
 from pipelines.keeping.check_tables import CheckedTables, TablesCheck
 from pipelines.keeping.scrub_sample import SampleWindow
+from pipelines.keeping.stored_ladder import sizes_in
 from pipelines.kernel.choice import choose_kernel
 from pipelines.stores.open_store import open_store
 from pipelines.stores.ranges import read_object
@@ -97,6 +99,8 @@ class CheckedShard:
     records: int
     size: int
     """Stored bytes that were read."""
+    read_right: tuple[int, ...]
+    """Ids of parts that were read and are right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,8 @@ class CheckResult:
     """Trusted keys that signed the manifest or a statement; none without a trust rule."""
     tables: CheckedTables | None = None
     """None where the manifest names no tables."""
+    deltas: CheckedDeltas | None = None
+    """None where the manifest lists no deltas."""
     unlisted: str = ""
     """Why what does not belong there was not looked for; empty where it was."""
 
@@ -136,6 +142,10 @@ class EpochCheck:
     """Where the epoch's decoded tables are; None for what the manifest says."""
     window: SampleWindow = WHOLE_EPOCH
     """Which of each shard's parts are read; the others are looked up by name and size, and tables only where ``tables_url`` is given."""
+    trial: DeltaTrial | None = None
+    """Applies deltas to their bases; None to read them back alone."""
+    remnants_url: str | None = None
+    """Where parts lie that a collection has not let go yet, of an epoch that was rebuilt in ``store_url``: they are read too."""
 
     def run(self) -> CheckResult:
         """Check the epoch.
@@ -174,7 +184,6 @@ class EpochCheck:
             runner=self.runner,
             kernel=choose_kernel(self.kernel_name),
             store=store,
-            layout=self.layout,
             stored=stored,
             shard_ids=[listed.shard_id for listed in self._chosen(stored)],
             url=self.tables_url,
@@ -186,13 +195,20 @@ class EpochCheck:
             Finding(FindingKind.MISSING if wrong.missing else FindingKind.WRONG, wrong.name, wrong.problem)
             for wrong in (() if tables is None else tables.wrong)
         ]
+        reading = DeltaReading(self.runner, store, self.layout, self.window, judge, sizes_in(store, self.layout))
+        compared = {shard.listed.shard_id: shard.read_right for shard in shards}
+        deltas = DeltasCheck(reading, stored.manifest, self.trial, compared).run()
+        findings += [
+            Finding(FindingKind.MISSING if wrong.missing else FindingKind.WRONG, wrong.name, wrong.problem)
+            for wrong in (() if deltas is None else deltas.wrong)
+        ]
         # What is not listed is not looked for; that is no fault of the epoch.
         unlisted = ""
         try:
             findings += find_foreign(self.layout, stored.manifest, (info.name for info in store.list(self.layout.folder)))
         except (StoreNotListedError, StoreDeniedError) as error:
             unlisted = error.problem
-        return CheckResult(stored, tuple(shards), tuple(findings), tuple(sorted(map(str, signers or ()))), tables, unlisted)
+        return CheckResult(stored, tuple(shards), tuple(findings), tuple(sorted(map(str, signers or ()))), tables, deltas, unlisted)
 
     def _chosen(self, stored: StoredManifest) -> Sequence[ManifestShard]:
         for shard_id in self.shard_ids:
@@ -230,7 +246,9 @@ class EpochCheck:
         chosen = self.window.choose(task.object_name for task in tasks)
         to_read = [task for task in tasks if task.object_name in chosen]
         checked = self.runner.run("check", str(listed.shard_uid), to_read, TaskNeeds(CHECK_TASK_MEMORY_BYTES), _amount)
+        read_right = tuple(task.part_id.idx for task, part in zip(to_read, checked, strict=True) if part.problem is None)
         checked += self._look_up(store, [task for task in tasks if task.object_name not in chosen])
+        checked += self._read_remnants(stored, listed)
         for part in checked:
             if part.problem is not None:
                 findings.append(Finding(FindingKind.MISSING if part.missing else FindingKind.WRONG, part.object_name, part.problem))
@@ -241,7 +259,17 @@ class EpochCheck:
             parts_checked=len(checked),
             records=sum(part.records for part in checked),
             size=sum(part.size for part in checked),
+            read_right=read_right,
         )
+
+    def _read_remnants(self, stored: StoredManifest, listed: ManifestShard) -> list[CheckedPart]:
+        """Return which parts are wrong of those that lie where an epoch is published that is kept as deltas."""
+        if self.remnants_url is None:
+            return []
+        there = {info.name for info in open_store(self.remnants_url).list(self.layout.shard_folder(listed.shard_id))}
+        tasks = [task for task in part_tasks(self.remnants_url, self.layout, stored.manifest, listed) if task.object_name in there]
+        checked = self.runner.run("check", str(listed.shard_uid), tasks, TaskNeeds(CHECK_TASK_MEMORY_BYTES), _amount)
+        return [part for part in checked if part.problem is not None]
 
     def _look_up(self, store: Store, tasks: Sequence[CheckPartTask]) -> list[CheckedPart]:
         """Return which of the parts that are not read are missing, or have another size."""

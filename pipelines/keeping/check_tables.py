@@ -16,7 +16,7 @@ from pipelines.stores.store import Store
 from schemas.dataset.tables_summary import TABLES_NAME, TablesShard, shard_side_folder
 from schemas.errors import DatasetError, ManifestError
 from schemas.published.dsse import Envelope
-from schemas.published.object_layout import EpochLayout
+from schemas.published.manifest import Manifest
 from schemas.published.tables_statement import StatedFile, StatedShard, TablesStatement
 
 
@@ -45,7 +45,6 @@ class TablesCheck:
     kernel: Kernel
     store: Store
     """Of the published epoch."""
-    layout: EpochLayout
     stored: StoredManifest
     shard_ids: Sequence[int]
     """Shards to check."""
@@ -69,7 +68,10 @@ class TablesCheck:
         if named is None:
             return None
         found: list[WrongFile] = []
-        statement = self._statement(named.statement_sha256, found)
+        read = read_stated_tables(self.store, self.stored.manifest, found)
+        if read is not None:
+            self.judge(read[1])
+        statement = None if read is None else read[0]
         url = self.url or (named.url if self.is_trusted else None)
         if statement is None:
             return CheckedTables(None, 0, 0, 0, (), "their statement is not right", tuple(found))
@@ -103,36 +105,6 @@ class TablesCheck:
                 proved.append(stated.shard_id)
         return CheckedTables(tables.url, files, records, size, tuple(proved), unproved, tuple(found))
 
-    def _statement(self, sha256: str, wrong: list[WrongFile]) -> TablesStatement | None:
-        """Read the statement that the manifest names, and compare it with the manifest."""
-        name, manifest = self.layout.tables_statement, self.stored.manifest
-
-        def named(envelope: Envelope) -> None:
-            if envelope.payload_sha256 != sha256:
-                raise ManifestError(problem="it is not the statement that the manifest names by its sha256")
-
-        try:
-            found = read_tables_statement(self.store, self.layout, named)
-        except ManifestError as error:
-            wrong.append(WrongFile(name, False, str(error)))
-            return None
-        if found is None:
-            wrong.append(WrongFile(name, True, "it is missing"))
-            return None
-        statement, envelope = found
-        self.judge(envelope)
-        same = (statement.chain_id, statement.epoch_height, statement.epoch_id, statement.sync_hash) == (
-            manifest.chain_id,
-            manifest.epoch_height,
-            manifest.epoch_id,
-            manifest.sync_hash,
-        )
-        roots = {shard.shard_uid: shard.state_root for shard in manifest.shards}
-        if not same or any(roots.get(shard.shard_uid) != shard.state_root for shard in statement.shards):
-            wrong.append(WrongFile(name, False, "it is of another epoch, shard or state root than the manifest"))
-            return None
-        return statement
-
     def _summary(self, tables: Store, stated: StatedShard, epoch_height: int, wrong: list[WrongFile]) -> TablesShard | None:
         """Read a shard's summary, which lists what the statement does."""
         where = _where(tables, epoch_height, stated)
@@ -159,6 +131,42 @@ def _why_gone(tables: Store, statement: TablesStatement) -> str:
     if catalogue is None or not catalogue.epochs or statement.epoch_height >= catalogue.epochs[0].epoch_height:
         return ""
     return f"the place keeps tables from epoch {catalogue.epochs[0].epoch_height} on"
+
+
+def read_stated_tables(store: Store, manifest: Manifest, wrong: list[WrongFile]) -> tuple[TablesStatement, Envelope] | None:
+    """Read the statement of the tables that a manifest names, and compare it with the manifest; None where it is not right, which is noted.
+
+    Raises:
+        StoreError: the store can't be read.
+    """
+    layout, named = manifest.layout, manifest.tables
+    assert named is not None, "the manifest names tables"
+    name = layout.tables_statement
+
+    def judge(envelope: Envelope) -> None:
+        if envelope.payload_sha256 != named.statement_sha256:
+            raise ManifestError(problem="it is not the statement that the manifest names by its sha256")
+
+    try:
+        found = read_tables_statement(store, layout, judge)
+    except ManifestError as error:
+        wrong.append(WrongFile(name, False, str(error)))
+        return None
+    if found is None:
+        wrong.append(WrongFile(name, True, "it is missing"))
+        return None
+    statement, envelope = found
+    same = (statement.chain_id, statement.epoch_height, statement.epoch_id, statement.sync_hash) == (
+        manifest.chain_id,
+        manifest.epoch_height,
+        manifest.epoch_id,
+        manifest.sync_hash,
+    )
+    roots = {shard.shard_uid: shard.state_root for shard in manifest.shards}
+    if not same or any(roots.get(shard.shard_uid) != shard.state_root for shard in statement.shards):
+        wrong.append(WrongFile(name, False, "it is of another epoch, shard or state root than the manifest"))
+        return None
+    return statement, envelope
 
 
 def _why_unproved(stated: StatedShard, statement: TablesStatement) -> str:

@@ -21,11 +21,11 @@ from pipelines.bucket.holders import Holders, find_holders, judge_holders
 from pipelines.bucket.published_epoch import read_manifest
 from pipelines.bucket.read_latest import read_latest
 from pipelines.keeping.retention import ORPHANS_AFTER_S, Decision, EpochPhase, RetentionRule, StoredEpoch, Verdict, plan_retention
+from pipelines.keeping.stored_ladder import StoredLadder, bases_there, has_all_parts, part_sizes, sizes_in
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import ObjectInfo, Store
 from schemas.errors import ManifestError, StatecastError
-from schemas.ids import PartId
-from schemas.published.catalogue import Catalogue
+from schemas.published.catalogue import Catalogue, epoch_key
 from schemas.published.object_layout import PROBE_FOLDER, EpochLayout, ObjectKind, chain_folder, parse_epoch_folder, parse_object_name
 
 DELETIONS_AT_ONCE: Final = 8
@@ -132,6 +132,29 @@ def collect_epochs(
     return _Collection(open_store(store_url), chain_id, rule, prove, on_note, now, deletions_at_once).run(plan_only)
 
 
+def thin_epoch(
+    store_url: str,
+    layout: EpochLayout,
+    full_every: int,
+    prove: ProveSteps,
+    on_note: Callable[[str], None] = lambda _: None,
+    *,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> bool:
+    """Let one epoch's parts go, as `collect_epochs` with ``full_every`` would, and look at no other epoch than those that lead to it.
+
+    For whoever publishes many epochs one after the other: lowest first, and each only when nothing will be made of its parts any more.
+
+    Returns:
+        Whether they went; they stay where the height is a multiple of ``full_every``, where no deltas lead to the epoch, or something needs them.
+    Raises:
+        StoreError: as `collect_epochs`.
+    """
+    rule = RetentionRule(keep_epochs=1, full_every=full_every)
+    collection = _Collection(open_store(store_url), layout.chain_id, rule, prove, on_note, now, DELETIONS_AT_ONCE)
+    return collection.thin_one(layout)
+
+
 ProveSteps: TypeAlias = Callable[[EpochLayout, Sequence[EpochLayout]], str]
 """Rebuilds an epoch by some steps, into nothing that stays; returns why it can't be had so, or nothing. It may raise a StoreError."""
 
@@ -206,6 +229,28 @@ class _Collection:
         foreign = tuple(name for folder in folders.values() for name in folder.foreign)
         return CollectionResult(tuple(collected), foreign, tuple(self.notes), plan_only)
 
+    def thin_one(self, layout: EpochLayout) -> bool:
+        """See `thin_epoch`."""
+        assert self.rule.full_every is not None
+        if layout.epoch_height % self.rule.full_every == 0 or layout in self._pointed_at():
+            return False
+        if find_holders(self.store, layout, self.now()).live:
+            return False
+        stored = read_manifest(self.store, layout)
+        if stored is None or not stored.manifest.is_complete:
+            return False
+        size_of = sizes_in(self.store, layout)
+        if all(size_of(name) is None for name, _ in part_sizes(stored.manifest)):
+            return False
+        # What others are rebuilt of stays whole: another way would have to be proved first.
+        if any(entry.steps[:1] == (epoch_key(layout),) for entry in self._catalogue().epochs):
+            return False
+        steps = StoredLadder(self.store).steps_to(layout)
+        if steps is None:
+            return False
+        decision = Decision(layout, EpochPhase.PUBLISHED, Verdict.THIN, "", steps)
+        return self._thin(decision).decision.verdict is Verdict.THIN
+
     def _list(self) -> dict[EpochLayout, _Folder]:
         folders: dict[EpochLayout, _Folder] = {}
         for info in self.store.list(chain_folder(self.chain_id)):
@@ -265,23 +310,8 @@ class _Collection:
         stored = read_manifest(self.store, folder.layout) if phase is EpochPhase.PUBLISHED else None
         if stored is None:
             return {}
-        layout, manifest = folder.layout, stored.manifest
         sizes = {info.name: info.size for info, _ in folder.objects}
-        parts = (
-            (layout.state_part(shard.shard_id, PartId(part.part_id, shard.num_parts)), part.size)
-            for shard in manifest.shards
-            for part in shard.parts
-        )
-        is_whole = all(sizes.get(name) == size for name, size in parts)
-        wanted = {shard.shard_id for shard in manifest.shards}
-        by_base: dict[EpochLayout, set[int]] = {}
-        for listed in manifest.deltas:
-            names = (layout.delta(listed.base_epoch_id, listed.shard_id, index) for index in range(listed.objects))
-            there = layout.delta_statement(listed.base_epoch_id, listed.shard_id) in sizes
-            if there and sum(sizes.get(name, 0) for name in names) == listed.size:
-                base = EpochLayout(self.chain_id, listed.base_epoch_height, listed.base_epoch_id)
-                by_base.setdefault(base, set()).add(listed.shard_id)
-        return {"is_whole": is_whole, "bases": frozenset(base for base, shards in by_base.items() if shards == wanted)}
+        return {"is_whole": has_all_parts(stored.manifest, sizes.get), "bases": bases_there(stored.manifest, sizes.get)}
 
     def _thin(self, decision: Decision) -> CollectedEpoch:
         """Let an epoch's parts go, once they were rebuilt of what stays."""

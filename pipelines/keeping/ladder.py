@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection
 
+from schemas.published.catalogue import STEPS_MAX
 from schemas.published.object_layout import EpochLayout
 
 
 def find_steps(
-    target: EpochLayout, bases: Mapping[EpochLayout, Collection[EpochLayout]], whole: Collection[EpochLayout]
+    target: EpochLayout, bases_of: Callable[[EpochLayout], Collection[EpochLayout]], is_whole: Callable[[EpochLayout], bool]
 ) -> tuple[EpochLayout, ...] | None:
     """Return the fewest steps to an epoch: a whole epoch, then those that each delta leads to, without the epoch itself; None where none lead there.
 
     Args:
-        bases: by epoch, those that deltas of all its shards lead from.
-        whole: epochs of which all parts are there. The nearest in steps is taken, of several the highest.
+        bases_of: returns the epochs that deltas of all shards of an epoch lead from.
+        is_whole: tells whether all parts of an epoch are there. The nearest in steps is taken, of several the highest. More than `STEPS_MAX`
+            steps are none.
     """
-    waiting: deque[tuple[EpochLayout, ...]] = deque([(target,)])
+    waiting: deque[tuple[EpochLayout, int]] = deque([(target, 0)])
+    after: dict[EpochLayout, EpochLayout] = {}
     seen = {target}
     while waiting:
-        way = waiting.popleft()
-        for base in sorted(bases.get(way[0], ()), key=lambda one: (one.epoch_height, str(one.epoch_id)), reverse=True):
+        epoch, count = waiting.popleft()
+        if count == STEPS_MAX:
+            return None
+        for base in sorted(bases_of(epoch), key=lambda one: (one.epoch_height, str(one.epoch_id)), reverse=True):
             if base in seen:
                 continue
             seen.add(base)
-            longer = (base, *way)
-            if base in whole:
-                return longer[:-1]
-            waiting.append(longer)
+            after[base] = epoch
+            if is_whole(base):
+                return _way(base, target, after)
+            waiting.append((base, count + 1))
     return None
+
+
+def _way(base: EpochLayout, target: EpochLayout, after: dict[EpochLayout, EpochLayout]) -> tuple[EpochLayout, ...]:
+    way = []
+    while base != target:
+        way.append(base)
+        base = after[base]
+    return tuple(way)

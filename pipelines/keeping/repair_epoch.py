@@ -1,4 +1,4 @@
-"""Puts right what a scrub found wrong or missing, with bytes from mirrors and from the store itself.
+"""Puts right what a scrub found wrong or missing, with bytes from mirrors, from the store itself, and made again out of what else it has.
 
 Only bytes that the signed manifest vouches for are put: by their digest, a torrent by its info hashes, a revision by a trusted key's
 signature. Each is read back. What a mirror says otherwise is refused, and the mirror is asked for the next object anyway: it may
@@ -15,6 +15,7 @@ from typing import Final
 
 from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX
 from pipelines.bittorrent.torrents import build_torrent, recompose_torrent
+from pipelines.bucket.published_deltas import judged_delta_statement, read_delta_statement
 from pipelines.bucket.published_epoch import StoredManifest
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
@@ -24,15 +25,27 @@ from pipelines.fetching.source import Source
 from pipelines.fetching.source_account import open_account
 from pipelines.keeping.check_epoch import CHECK_TASK_MEMORY_BYTES, Finding, FindingKind, check_named, statement_problem
 from pipelines.keeping.check_part import part_tasks
+from pipelines.keeping.remaking import Remade, Remaker
 from pipelines.keeping.scrub_epoch import ScrubbedEpoch, torrent_problem
 from pipelines.stores.open_store import open_store
+from pipelines.stores.ranges import read_object
 from pipelines.stores.store import Store
 from pipelines.trust.signatures import TrustRule, agreed_signers, verified_signers
-from schemas.errors import FetchError, InvalidInputError, ManifestError, ObjectExistsError, ObjectMismatchError
+from schemas.errors import (
+    FetchError,
+    InvalidInputError,
+    ManifestError,
+    ObjectExistsError,
+    ObjectMismatchError,
+    ObjectNotFoundError,
+    StatecastError,
+)
 from schemas.ids import PartId
+from schemas.published.delta_statement import DeltaObject
 from schemas.published.dsse import ENVELOPE_BYTES_MAX, parse_envelope
 from schemas.published.manifest import Manifest
-from schemas.published.manifest_shard import ManifestShard
+from schemas.published.manifest_delta import ManifestDelta
+from schemas.published.manifest_shard import ManifestPart, ManifestShard
 from schemas.published.object_layout import (
     REVISION_MAX,
     EpochLayout,
@@ -45,6 +58,9 @@ from schemas.published.object_layout import (
 from schemas.published.shard_statement import ShardStatement
 
 OWN_STORE: Final = "the store itself"
+
+_ORDER: Final[dict[ObjectKind | None, int]] = {ObjectKind.STATE_PART: 1, ObjectKind.DELTA: 2, ObjectKind.TORRENT: 3}
+"""Documents come first, which say what the others must be; deltas and torrents may be made of parts that were repaired before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +90,11 @@ class EpochRepair:
     """Mirrors, in the order in which they are asked."""
     limits: FetchLimits = field(default_factory=FetchLimits)
     random: Random = field(default_factory=Random)
+    remaker: Remaker | None = None
+    """Makes parts and deltas again that no mirror has; None to leave them."""
+    _lost: dict[int, set[int]] = field(default_factory=dict)
+    """By shard id, the parts that are missing or wrong, as far as the scrub has found."""
+    _remade: dict[tuple[str, int], Remade | StatecastError] = field(default_factory=dict)
 
     def run(self, scrubbed: ScrubbedEpoch) -> tuple[Repair, ...]:
         """Repair what can be repaired; return what became of each harmful finding.
@@ -82,8 +103,13 @@ class EpochRepair:
             StoreError: the store can't be written.
         """
         store = open_store(self.store_url)
-        # Torrents last: they may be made of parts that were repaired before.
-        ordered = sorted(scrubbed.harmful, key=lambda finding: _kind(finding) is ObjectKind.TORRENT)
+        self._remade.clear()
+        self._lost.clear()
+        names = [parse_object_name(finding.object_name) for finding in scrubbed.harmful]
+        for name in names:
+            if name is not None and name.kind is ObjectKind.STATE_PART and name.shard_id is not None and name.part_id is not None:
+                self._lost.setdefault(name.shard_id, set()).add(name.part_id.idx)
+        ordered = sorted(scrubbed.harmful, key=lambda finding: _ORDER.get(_kind(finding), 0))
         repairs = []
         for finding in ordered:
             repair = self._repair(store, scrubbed.layout, scrubbed.stored, finding)
@@ -94,13 +120,15 @@ class EpochRepair:
 
     def _repair(self, store: Store, layout: EpochLayout, stored: StoredManifest | None, finding: Finding) -> Repair:
         name = parse_object_name(finding.object_name)
-        if finding.kind is FindingKind.FOREIGN or name is None:
+        if finding.kind is FindingKind.FOREIGN:
             return Repair(finding, problem="it does not belong here; delete it by hand")
+        if name is None:
+            return Repair(finding, problem="tables are not repaired here; statecast produce --tables --repair makes them again")
         try:
             source_id, data = self._right_bytes(store, layout, stored, name, finding.object_name)
         except FetchError as error:
             return Repair(finding, problem=_attempts(error))
-        except (ManifestError, InvalidInputError) as error:
+        except (ManifestError, InvalidInputError, ObjectNotFoundError) as error:
             return Repair(finding, problem=error.problem)
         if name.kind is ObjectKind.MANIFEST:
             try:
@@ -135,10 +163,80 @@ class EpochRepair:
             case ObjectKind.STATE_HEADER:
                 assert shard is not None and shard.header is not None
                 return self._verified(object_name, shard.header.size, shard.header.sha256)
+            case ObjectKind.TABLES_STATEMENT:
+                assert manifest.tables is not None
+                return self._asked(object_name, ENVELOPE_BYTES_MAX, _with_payload(manifest.tables.statement_sha256))
+            case ObjectKind.DELTA_STATEMENT:
+                listed, where = _listed_delta(manifest, name), object_name
+                return self._asked(where, ENVELOPE_BYTES_MAX, lambda data: self._delta_statement(data, layout, listed))
+            case ObjectKind.DELTA:
+                return self._delta(store, manifest, name, object_name)
         assert shard is not None and name.part_id is not None
         part = shard.part(name.part_id.idx)
         assert part is not None
-        return self._verified(object_name, part.size, part.sha256)
+        try:
+            return self._verified(object_name, part.size, part.sha256)
+        except FetchError as error:
+            return self._made_again(
+                error,
+                object_name,
+                part,
+                ("parts", shard.shard_id),
+                lambda remaker: remaker.remake_parts(manifest, shard.shard_id, self._lost[shard.shard_id]),
+            )
+
+    def _delta(self, store: Store, manifest: Manifest, name: ObjectName, object_name: str) -> tuple[str, bytes]:
+        listed = _listed_delta(manifest, name)
+        statement, _ = read_delta_statement(store, manifest.layout, listed)
+        assert name.delta_index is not None
+        one = statement.objects[name.delta_index]
+        try:
+            return self._verified(object_name, one.size, one.sha256)
+        except FetchError as error:
+            key = (str(listed.base_epoch_id), listed.shard_id)
+            return self._made_again(error, object_name, one, key, lambda remaker: remaker.remake_delta(manifest, listed))
+
+    def _made_again(
+        self,
+        refused: FetchError,
+        name: str,
+        wanted: ManifestPart | DeltaObject,
+        key: tuple[str, int],
+        remake: Callable[[Remaker], Remade],
+    ) -> tuple[str, bytes]:
+        """Return an object that no mirror has, made again.
+
+        Args:
+            key: of what is made at once.
+        Raises:
+            FetchError: it can't be made, or comes out otherwise.
+        """
+        if self.remaker is None:
+            raise refused
+        if key not in self._remade:
+            try:
+                self._remade[key] = remake(self.remaker)
+            except StatecastError as error:
+                self._remade[key] = error
+        remade = self._remade[key]
+        if isinstance(remade, StatecastError):
+            raise FetchError(
+                problem=f"{refused.problem}, and it can't be made again: {remade}", where=name, attempts=refused.attempts
+            ) from remade
+        try:
+            data = read_object(open_store(remade.store_url), name, wanted.size)
+        except (ObjectNotFoundError, ObjectMismatchError):
+            data = b""
+        if len(data) != wanted.size or hashlib.sha256(data).hexdigest() != wanted.sha256:
+            problem = f"{refused.problem}, and made again of {remade.source} it has other bytes or none"
+            raise FetchError(problem=problem, where=name, attempts=refused.attempts)
+        return remade.source, data
+
+    def _delta_statement(self, data: bytes, layout: EpochLayout, listed: ManifestDelta) -> bytes:
+        _, envelope = judged_delta_statement(data, layout, listed, "offer")
+        if self.trust is not None:
+            agreed_signers([envelope], TrustRule(self.trust.keys), "offer")
+        return envelope.to_bytes()
 
     def _verified(self, name: str, size: int, sha256: str) -> tuple[str, bytes]:
         def judge(data: bytes) -> bytes:
@@ -238,6 +336,20 @@ class EpochRepair:
             return DocumentReader(self.sources, accounts, self.limits, self.random).read_judged(name, bytes_max, judge)
         except FetchError as error:
             raise FetchError(problem="no mirror has it", where=name, attempts=error.attempts) from None
+
+
+def _listed_delta(manifest: Manifest, name: ObjectName) -> ManifestDelta:
+    return next(one for one in manifest.deltas if (one.shard_id, one.base_epoch_id) == (name.shard_id, name.base_epoch_id))
+
+
+def _with_payload(sha256: str) -> Callable[[bytes], bytes]:
+    def judge(data: bytes) -> bytes:
+        envelope = parse_envelope(data, "offer")
+        if envelope.payload_sha256 != sha256:
+            raise ManifestError(problem="it is not the statement that the manifest names by its sha256")
+        return envelope.to_bytes()
+
+    return judge
 
 
 def _kind(finding: Finding) -> ObjectKind | None:

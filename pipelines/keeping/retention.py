@@ -146,7 +146,7 @@ def _with_ladder(
     for layout in sorted(published - whole, key=lambda one: -one.epoch_height):
         if found[layout].verdict is Verdict.COLLECT:
             continue
-        steps = find_steps(layout, bases, whole)
+        steps = find_steps(layout, lambda one: bases.get(one, frozenset()), whole.__contains__)
         if steps is None:
             continue
         if epochs[layout].is_half_thin and rule.full_every is not None and not epochs[layout].held_by:
@@ -172,7 +172,7 @@ def _with_ladder(
     kept_bases = {layout: bases[layout] & kept for layout in kept}
     full = kept_whole - candidates
     for layout in sorted(candidates, key=lambda one: one.epoch_height):
-        steps = find_steps(layout, kept_bases, full)
+        steps = find_steps(layout, lambda one: kept_bases.get(one, frozenset()), full.__contains__)
         if steps is None:
             full.add(layout)
         else:

@@ -15,6 +15,7 @@ from pipelines.fetching.source import Source
 from pipelines.fetching.source_from_url import open_source, unique_urls
 from pipelines.fetching.throttle import Throttle
 from pipelines.keeping.check_epoch import Finding, FindingKind
+from pipelines.keeping.remaking import Remaker
 from pipelines.keeping.repair_epoch import EpochRepair, Repair
 from pipelines.keeping.scrub_epoch import EpochScrub, ScrubbedEpoch
 from pipelines.keeping.scrub_pointers import repair_pointers, scrub_pointers
@@ -41,6 +42,8 @@ class ScrubSettings:
     """Put right what can be put right from the store itself and from mirrors."""
     mirror_urls: tuple[str, ...] = ()
     """Folders that hold the chain's folder, in the order in which they are asked; with any of them ``repair`` is meant."""
+    tables_url: str | None = None
+    """Where the epochs' decoded tables are; None for what the manifests say."""
     chain_id: str | None = None
     """Also look at this chain's latest pointer and catalogue."""
 
@@ -91,6 +94,8 @@ class ChainScrub:
     runner: StageRunner
     settings: ScrubSettings
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
+    remaker: Remaker | None = None
+    """Makes parts and deltas again that no mirror has, in a repair; None to leave them."""
     _refusal: SignatureError | None = None
 
     def run(self) -> ScrubResult:
@@ -124,7 +129,7 @@ class ChainScrub:
         with held_epoch([EpochLease(store, layout, "scrub")]):
             self.runner.progress.note(f"epoch {layout.epoch_height} ({layout.epoch_id}): reading {window.description}")
             try:
-                scrubbed = EpochScrub(self.runner, settings.store_url, layout, window, settings.trust).run()
+                scrubbed = EpochScrub(self.runner, settings.store_url, layout, window, settings.trust, settings.tables_url).run()
             except SignatureError as error:
                 self._refusal = self._refusal or error
                 finding = Finding(FindingKind.WRONG, layout.manifest, error.problem)
@@ -136,7 +141,8 @@ class ChainScrub:
                 return None
             repairs: tuple[Repair, ...] = ()
             if settings.repair or sources:
-                repairs = EpochRepair(self.runner, settings.store_url, settings.trust, sources).run(scrubbed)
+                repair = EpochRepair(self.runner, settings.store_url, settings.trust, sources, remaker=self.remaker)
+                repairs = repair.run(scrubbed)
             self._remember(store, layout, window)
         return ScrubOutcome(scrubbed, repairs)
 

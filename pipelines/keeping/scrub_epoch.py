@@ -1,4 +1,4 @@
-"""Reads back what is stored of an epoch and compares it with the manifest: documents all, parts by sample or all.
+"""Reads back what is stored of an epoch and compares it with the manifest: documents all, parts, deltas and decoded tables by sample or all.
 
 Parts are compared by size and digest; what they decode to was judged before they were published, and is `check_epoch`'s to judge
 again. Nothing is written here.
@@ -14,13 +14,15 @@ from typing import Final
 
 from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX, read_torrent
 from pipelines.bittorrent.torrents import recompose_torrent
-from pipelines.bucket.chain_catalogue import steps_to
 from pipelines.bucket.published_epoch import StoredManifest, read_manifest, read_manifest_revision, read_statement
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
+from pipelines.keeping.check_deltas import DeltaReading
 from pipelines.keeping.check_epoch import CHECK_TASK_MEMORY_BYTES, Finding, FindingKind, check_named, find_foreign, statement_problem
 from pipelines.keeping.check_part import CheckedPart, part_tasks
 from pipelines.keeping.scrub_sample import SampleWindow
+from pipelines.keeping.scrub_tables import ScrubbedTables, TablesScrub
+from pipelines.keeping.stored_ladder import thin_steps
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import ObjectInfo, Store
 from pipelines.trust.signatures import TrustRule, agreed_signers, verified_signers
@@ -49,6 +51,14 @@ class ScrubbedEpoch:
     """Of parts."""
     findings: tuple[Finding, ...]
     """By name."""
+    steps: tuple[EpochLayout, ...] = ()
+    """By which an epoch is had that is kept as deltas: its parts are not missed."""
+    delta_objects: int = 0
+    """Of the deltas that the manifest lists; each was looked up by name and size."""
+    delta_objects_read: int = 0
+    delta_bytes_read: int = 0
+    tables: ScrubbedTables | None = None
+    """None where the manifest names no tables."""
 
     @property
     def harmful(self) -> tuple[Finding, ...]:
@@ -65,9 +75,10 @@ class EpochScrub:
     layout: EpochLayout
     window: SampleWindow
     trust: TrustRule | None
+    tables_url: str | None = None
+    """Where the epoch's decoded tables are; None for what the manifest says."""
     findings: list[Finding] = field(default_factory=list)
     _told_about_torrents: bool = False
-    _is_thin: bool = False
 
     def run(self) -> ScrubbedEpoch:
         """Scrub the epoch; what is wrong with it is a result, not an error.
@@ -92,11 +103,36 @@ class EpochScrub:
             self._check_header(store, shard)
             self._check_torrent(store, shard, stored.manifest)
         # Parts that a collection let go, since they can be rebuilt, are not missing.
-        self._is_thin = bool(steps_to(store, self.layout))
-        parts, checked = self._check_parts(stored.manifest, listed)
+        steps = thin_steps(store, stored.manifest, self._judge)
+        parts, checked = self._check_parts(stored.manifest, listed, is_thin=bool(steps))
+        sizes = {info.name: info.size for info in listed.values()}
+        deltas = DeltaReading(self.runner, store, self.layout, self.window, self._judge, sizes.get).read(stored.manifest.deltas, "scrub")
+        tables = TablesScrub(
+            runner=self.runner,
+            store=store,
+            stored=stored,
+            url=self.tables_url,
+            is_trusted=self.trust is not None,
+            judge=self._judge,
+            window=self.window,
+        ).run()
+        for wrong in (*deltas.wrong, *(() if tables is None else tables.wrong)):
+            self._find(FindingKind.MISSING if wrong.missing else FindingKind.WRONG, wrong.name, wrong.problem)
         self.findings += find_foreign(self.layout, stored.manifest, listed)
-        findings = tuple(sorted(self.findings, key=lambda finding: finding.object_name))
-        return ScrubbedEpoch(self.layout, self.window, stored, parts, len(checked), sum(part.size for part in checked), findings)
+        return ScrubbedEpoch(
+            layout=self.layout,
+            window=self.window,
+            stored=stored,
+            parts=parts,
+            parts_read=len(checked),
+            bytes_read=sum(part.size for part in checked),
+            findings=tuple(sorted(self.findings, key=lambda finding: finding.object_name)),
+            steps=steps,
+            delta_objects=deltas.objects,
+            delta_objects_read=deltas.objects_read,
+            delta_bytes_read=deltas.size,
+            tables=tables,
+        )
 
     def _manifest(self, store: Store, listed: dict[str, ObjectInfo]) -> StoredManifest | None:
         """Return the manifest to compare with: the newest, or where that is damaged the newest revision that can be believed."""
@@ -187,7 +223,7 @@ class EpochScrub:
         if problem is not None:
             self._find(FindingKind.WRONG, name, problem)
 
-    def _check_parts(self, manifest: Manifest, listed: dict[str, ObjectInfo]) -> tuple[int, list[CheckedPart]]:
+    def _check_parts(self, manifest: Manifest, listed: dict[str, ObjectInfo], *, is_thin: bool) -> tuple[int, list[CheckedPart]]:
         """Look every part up by name and size; read those of the sample that are there with the right size."""
         tasks = [task for shard in manifest.shards for task in part_tasks(self.store_url, self.layout, manifest, shard)]
         chosen = self.window.choose(_relative(task.object_name, self.layout) for task in tasks)
@@ -195,7 +231,7 @@ class EpochScrub:
         for task in tasks:
             info = listed.get(task.object_name)
             if info is None:
-                if not self._is_thin:
+                if not is_thin:
                     self._find(FindingKind.MISSING, task.object_name, "it is missing")
             elif info.size != task.stored.size:
                 self._find(FindingKind.WRONG, task.object_name, f"it has {info.size} bytes, the manifest says {task.stored.size}")

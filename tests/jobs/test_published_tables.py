@@ -269,3 +269,35 @@ def test_a_backfill_leaves_the_tables_of_each_epoch(tmp_path: Path) -> None:
     for folder in (tmp_path / "out" / "chain_id=test-chain-klplt").glob("epoch_height=*/epoch_id=*"):
         checked = statecast("check", folder, "--tables", tmp_path / "tables", "--in-process", "--json")
         assert checked.code == 0 and checked.document["tables"]["shards_proved"] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("damage", ["a file is gone", "a file is cut", "a bit is flipped", "a summary is gone", "the statement is gone"])
+def test_a_scrub_names_what_is_not_as_stated(damage: str, epoch: Path) -> None:
+    """Files by name and size, those of the sample by their bytes; nothing is repaired, and nothing else is wrong."""
+    file = next((epoch / "tables").glob("kind=account/**/*.parquet"))
+    summary = next((epoch / "tables").glob("_epochs/*/shard_id=*/tables.json"))
+    statement = epoch_folder(epoch / "out") / "statements" / "tables.json"
+    named = statement if "statement" in damage else summary if "summary" in damage else file
+    if damage.endswith("gone"):
+        named.unlink()
+    else:
+        data = named.read_bytes()
+        named.write_bytes(data[:-1] if damage.endswith("cut") else data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    call = ("scrub", epoch_folder(epoch / "out"), "--tables", epoch / "tables", "--in-process", "--json")
+    outcome = statecast(*call, "--full", "--repair")
+    assert outcome.code == 20
+    (found,) = outcome.document["epochs"][0]["findings"]
+    assert found["object"].endswith(str(named.relative_to(epoch / "tables" if named is not statement else epoch / "out")))
+    assert found["not_repaired"]
+    if damage == "a bit is flipped":
+        samples = [statecast(*call, "--sample", "50%").document["epochs"][0] for _ in range(2)]
+        assert sorted(len(one["findings"]) for one in samples) == [0, 1]
+        assert sum(one["tables"]["files_read"] for one in samples) == samples[0]["tables"]["files"]
+
+
+def test_a_scrub_of_tables_that_can_not_be_looked_at_says_so(epoch: Path, tmp_path: Path) -> None:
+    """Without --tables nothing that only the manifest names is asked; the epoch is scrubbed all the same."""
+    outcome = statecast("scrub", epoch_folder(epoch / "out"), "--full", "--in-process", "--json")
+    assert outcome.code == 0, outcome.stderr
+    assert "--tables" in outcome.document["epochs"][0]["tables"]["unread"]
+    assert "not looked at" in statecast("scrub", epoch_folder(epoch / "out"), "--in-process").stdout

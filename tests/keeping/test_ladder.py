@@ -12,13 +12,15 @@ from pipelines.bucket.lease_keeper import EpochLease
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress
 from pipelines.execution.stage_runner import StageRunner
-from pipelines.keeping.collect_epochs import CollectionResult, collect_epochs
+from pipelines.keeping.collect_epochs import CollectionResult, collect_epochs, thin_epoch
 from pipelines.keeping.ladder import find_steps
 from pipelines.keeping.retention import Verdict
 from pipelines.keeping.scrub_chain import ChainScrub, ScrubSettings
+from pipelines.keeping.stored_ladder import thin_steps
 from pipelines.kernel.choice import choose_kernel
 from pipelines.producing.rebuild.rebuilt_epoch import EpochRebuild
 from pipelines.stores.open_store import open_store
+from schemas.published.object_layout import EpochLayout
 from schemas.published.scrub_state import WHOLE_PPM
 from tests.support.delta_epochs import DeltaEpochs
 from tests.support.productions import inject
@@ -182,11 +184,75 @@ def test_an_epoch_whose_parts_are_back_is_whole(epochs: DeltaEpochs) -> None:
     assert steps_of(epochs) == {9: [8], 11: [10], 13: [12]}
 
 
+def thin_one(epochs: DeltaEpochs, height: int, full_every: int = 4) -> bool:
+    """Let one epoch's parts go, once they were rebuilt."""
+    prove = EpochRebuild(epochs.runner, choose_kernel("auto"), epochs.store_url).why_not
+    return thin_epoch(epochs.store_url, epochs.layout(height), full_every, prove)
+
+
+def test_parts_go_as_epochs_come() -> None:
+    """Never more than the whole ones and two at a time; in the end it is what a collection would leave."""
+    epochs, peak = DeltaEpochs(), 0
+    for height in HEIGHTS:
+        epochs.publish(height, pairs_of(height))
+        if height > HEIGHTS.start:
+            epochs.make_delta(height - 1, height)
+            assert thin_one(epochs, height - 1) == bool((height - 1) % 4)
+        whole = [one for one in HEIGHTS if one <= height and epochs.parts(one)]
+        peak = max(peak, len([one for one in whole if one % 4]))
+    assert peak == 1
+    assert steps_of(epochs) == {9: [8], 10: [8, 9], 11: [8, 9, 10], 13: [12]}
+    assert verdicts(collect(epochs)) == thin()
+
+
+def test_what_is_needed_stays_whole(epochs: DeltaEpochs) -> None:
+    """What is read, what others are rebuilt of, what no delta leads to, what can't be rebuilt, and what the pointer names."""
+    lease = EpochLease(open_store(epochs.store_url), epochs.layout(9), "fetch")
+    lease.renew()
+    assert not thin_one(epochs, 9)
+    assert thin_one(epochs, 10)
+    lease.release()
+    assert not thin_one(epochs, 9), "10 is rebuilt of it"
+    assert not thin_one(epochs, 14), "the pointer names it"
+    open_store(epochs.store_url).delete(epochs.delta(12, 13).object_name(0))
+    assert not thin_one(epochs, 13)
+    name, store = epochs.delta(10, 11).object_name(0), open_store(epochs.store_url)
+    data = store.get(name, 0, 1 << 20)
+    store.put(name, data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    assert not thin_one(epochs, 11)
+    assert [height for height in HEIGHTS if epochs.parts(height)] == [8, 9, 11, 12, 13, 14]
+
+
+def test_parts_that_go_one_epoch_at_a_time_can_be_killed_at_any_deletion(epochs: DeltaEpochs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every epoch is whole or has its way; the same call ends it."""
+    kills = 0
+    while True:
+        left = [1]
+
+        def kill(method: str, name: str, _number: int, left: list[int] = left) -> None:
+            if method in ("delete", "swap") and ("state_part" in name or "catalogue" in name):
+                left[0] -= 1
+                if left[0] < 0:
+                    raise Killed
+
+        with monkeypatch.context() as patch:
+            inject(patch, epochs.store_url, kill)
+            try:
+                thin_one(epochs, 9)
+                break
+            except Killed:
+                kills += 1
+        assert len(epochs.parts(9)) == 3 or thin_steps(open_store(epochs.store_url), epochs.manifest(9)) == (epochs.layout(8),)
+        assert kills < 20
+    assert kills >= 2
+    assert steps_of(epochs) == {9: [8]} and not epochs.parts(9)
+
+
 def test_the_fewest_steps_are_taken(epochs: DeltaEpochs) -> None:
     """From any whole epoch that deltas lead from."""
     eight, nine, ten, eleven = (epochs.layout(height) for height in (8, 9, 10, 11))
-    bases = {eleven: {ten, eight}, ten: {nine}, nine: {eight}}
-    assert find_steps(eleven, bases, {eight}) == (eight,)
-    assert find_steps(ten, bases, {eight}) == (eight, nine)
-    assert find_steps(ten, bases, {eleven}) is None
-    assert find_steps(eleven, {eleven: {eleven}}, {eight}) is None
+    bases = {eleven: {ten, eight}, ten: {nine}, nine: {eight}, eight: set[EpochLayout]()}
+    assert find_steps(eleven, bases.__getitem__, {eight}.__contains__) == (eight,)
+    assert find_steps(ten, bases.__getitem__, {eight}.__contains__) == (eight, nine)
+    assert find_steps(ten, bases.__getitem__, {eleven}.__contains__) is None
+    assert find_steps(eleven, {eleven: {eleven}}.__getitem__, {eight}.__contains__) is None

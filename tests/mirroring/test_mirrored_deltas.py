@@ -8,10 +8,12 @@ from random import Random
 
 import pytest
 
+from pipelines.bucket.chain_catalogue import CatalogueWriter
 from pipelines.fetching.fetch_epoch import EpochFetch
 from pipelines.keeping.collect_epochs import collect_epochs
 from pipelines.kernel.choice import choose_kernel
 from pipelines.mirroring.store_target import MirrorState
+from pipelines.producing.rebuild.base_states import find_base_states
 from pipelines.producing.rebuild.fetched_rebuild import BaseRebuilder
 from pipelines.producing.rebuild.rebuilt_epoch import EpochRebuild
 from pipelines.stores.open_store import open_store
@@ -205,3 +207,28 @@ def test_an_epoch_of_a_ladder_is_fetched_out_of_its_own_bucket(tmp_path: Path) -
     rebuilder = BaseRebuilder(epochs.store_url, epochs.runner, choose_kernel("auto"), settings.policy)
     EpochFetch(replace(settings, epoch="2", rebuilder=rebuilder), Recorder()).run()
     assert epochs.parts(2, str(into)) == wanted
+
+
+@pytest.mark.parametrize("hint", ["parts are there", "nothing is said", "a way that is none"])
+def test_a_catalogue_that_lies_costs_no_part_and_few_bytes(hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says that parts are gone that are there: they are taken whole, for that is less. It says nothing, or a wrong way: the right one is found."""
+    epochs, into, calls = DeltaEpochs(), tmp_path / "into", list[str]()
+    for height in (1, 2):
+        epochs.publish(height, pairs_of(height), NUM_PARTS)
+    epochs.make_delta(1, 2)
+    wanted, store = epochs.parts(2), open_store(epochs.store_url)
+    if hint != "parts are there":
+        for name in wanted:
+            store.delete(name)
+    if hint != "nothing is said":
+        steps = (epochs.layout(1),) if hint == "parts are there" else (epochs.layout(3), epochs.layout(2))
+        CatalogueWriter(store, CHAIN_ID).change(lambda catalogue: catalogue.with_steps(epochs.layout(2), steps))
+    settings = mirror_settings(epochs.store_url, "", "2", into).fetch
+    # Its base is as far away as the epoch itself: whole parts are less, where they are there.
+    states = tuple(replace(state, remote_size=1 << 30) for state in find_base_states(epochs.store_url, "auto"))
+    rebuilder = BaseRebuilder(epochs.store_url, epochs.runner, choose_kernel("auto"), states=states)
+    inject(monkeypatch, epochs.store_url, counted(calls))
+    result = EpochFetch(replace(settings, epoch="2", rebuilder=rebuilder), Recorder()).run()
+    assert epochs.parts(2, str(into)) == wanted
+    (shard,) = result.shards
+    assert (len(shard.fetched), len(shard.rebuilt)) == ((NUM_PARTS, 0) if hint == "parts are there" else (0, NUM_PARTS))

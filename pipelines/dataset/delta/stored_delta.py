@@ -80,9 +80,13 @@ class StoredDelta:
         return changes_of([batch for batch in found if batch.num_rows])
 
 
-@lru_cache(maxsize=4)
-def _read_object(store_url: str, name: str, listed: DeltaObject) -> tuple[pa.RecordBatch, ...]:
-    """Read an object; adjacent key ranges, which a process works on one after another, mostly lie in the same one."""
+def read_delta_object(store_url: str, name: str, listed: DeltaObject) -> tuple[pa.RecordBatch, ...]:
+    """Read an object of a delta.
+
+    Raises:
+        ObjectNotFoundError, ObjectMismatchError: it is missing, cut or another than the statement says.
+        StoreError: it can't be read.
+    """
     where = f"{store_url}/{name}"
     try:
         data = read_object(open_store(store_url), name, listed.size)
@@ -97,3 +101,7 @@ def _read_object(store_url: str, name: str, listed: DeltaObject) -> tuple[pa.Rec
     if (rows, deleted, ends) != (listed.records, listed.deleted, (listed.first_key, listed.last_key)):
         raise ObjectMismatchError(problem="it has other keys than the delta's statement says", where=where, remedy=_REMEDY)
     return batches
+
+
+_read_object = lru_cache(maxsize=4)(read_delta_object)
+"""Adjacent key ranges, which a process works on one after another, mostly lie in the same object."""

@@ -105,14 +105,28 @@ class ShardDelta:
             SourceError, StoreError, IntegrityError: passed on from the tasks.
             SignatureError: a key can't be used now.
         """
-        work, pieces = way.find(runner, self)
-        task = WriteDeltaTask(self.chain_id, self.base, self.target, self.ranges, work, pieces, self.store_url)
-        needs = TaskNeeds(WRITE_TASK_MEMORY_BYTES)
-        (statement,) = runner.run("delta", self.name, [task], needs, lambda one: Amount(records=one.records, size=one.size))
+        statement, work = self._written(runner, way)
         name = statement.layout.delta_statement(statement.base.epoch_id, statement.shard_id)
         put_statement(open_store(self.store_url), name, statement.to_payload(), signers)
         work.remove()
         return listing_of(statement)
+
+    def write(self, runner: StageRunner, way: Way) -> DeltaStatement:
+        """Find the changes and write the objects alone; return what a statement would say.
+
+        Raises:
+            SourceError, StoreError, IntegrityError: passed on from the tasks.
+        """
+        statement, work = self._written(runner, way)
+        work.remove()
+        return statement
+
+    def _written(self, runner: StageRunner, way: Way) -> tuple[DeltaStatement, DeltaWork]:
+        work, pieces = way.find(runner, self)
+        task = WriteDeltaTask(self.chain_id, self.base, self.target, self.ranges, work, pieces, self.store_url)
+        needs = TaskNeeds(WRITE_TASK_MEMORY_BYTES)
+        (statement,) = runner.run("delta", self.name, [task], needs, lambda one: Amount(records=one.records, size=one.size))
+        return statement, work
 
 
 def listing_of(statement: DeltaStatement) -> ManifestDelta:

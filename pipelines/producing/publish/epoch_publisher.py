@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import zstandard
 
-from pipelines.bucket.chain_catalogue import record_published, steps_to
+from pipelines.bucket.chain_catalogue import record_published
 from pipelines.bucket.published_epoch import (
     StoredManifest,
     read_manifest,
@@ -22,6 +22,7 @@ from pipelines.bucket.published_epoch import (
     readable_statement,
 )
 from pipelines.bucket.read_latest import read_latest
+from pipelines.keeping.stored_ladder import thin_steps
 from pipelines.producing.publish.publish_part import PartPlace
 from pipelines.producing.publish.put_statement import put_statement
 from pipelines.producing.publish.shard_publisher import ProducedShard, PublishedShard, ShardPublisher, refuse_unlisting
@@ -124,7 +125,7 @@ class EpochPublisher:
                 return None
             parts = ((layout.state_part(shard.shard_id, PartId(part.part_id, listed.num_parts)), part.size) for part in listed.parts)
             # Parts that a collection let go, since they can be rebuilt, are not missing.
-            if any(sizes.get(name) != size for name, size in parts) and not steps_to(store, layout):
+            if any(sizes.get(name) != size for name, size in parts) and not thin_steps(store, stored.manifest):
                 return None
             if listed.torrent is not None and layout.torrent(shard.shard_id) not in sizes:
                 return None

@@ -43,7 +43,7 @@ class PublishedRebuild:
             StateRootMismatchError, IntegrityError, ManifestError, StoreError: a delta or a part is not right, or missing. Nothing was put.
         """
         store, target = open_store(self.store_url), epochs[-1]
-        steps = self._steps(epochs, shard_id)
+        steps = published_steps(self.store_url, epochs, shard_id)
         first, last = steps[0].statement.base, steps[-1].statement.target
         base = published_records(store, epochs[0], first.shard_uid.shard_id, self.kernel.name)
         found = read_statement(store, target.layout, shard_id)
@@ -56,21 +56,28 @@ class PublishedRebuild:
         rebuilding = RebuildTarget.of(target, found[0])
         return ShardRebuild(self.runner, self.kernel, rebuilding, records, self.work_url, self.into_url, self.put_reencoded).run()
 
-    def _steps(self, epochs: Sequence[Manifest], shard_id: int) -> list[StoredDelta]:
-        store = open_store(self.store_url)
-        steps: list[StoredDelta] = []
-        for base, target in reversed(list(pairwise(epochs))):
-            listed = next((one for one in listed_deltas(target, shard_id) if one.base_epoch_id == base.epoch_id), None)
-            if listed is None:
-                raise EpochNotReadyError(
-                    problem=f"epoch {target.epoch_height} lists no delta of shard {shard_id} from epoch {base.epoch_height}",
-                    where=f"{store.url}/{target.layout.manifest}",
-                )
-            statement, _ = read_delta_statement(store, target.layout, listed)
-            steps.append(StoredDelta(self.store_url, statement))
-            # Before a resharding the shard was another.
-            shard_id = statement.base.shard_uid.shard_id
-        return steps[::-1]
+
+def published_steps(store_url: str, epochs: Sequence[Manifest], shard_id: int) -> list[StoredDelta]:
+    """Return the deltas of a shard of the last epoch that lead from each epoch to the next.
+
+    Raises:
+        EpochNotReadyError: a rung is missing: an epoch lists no delta of the shard from the one before.
+        ManifestError, StoreError: a statement is not right, or missing.
+    """
+    store = open_store(store_url)
+    steps: list[StoredDelta] = []
+    for base, target in reversed(list(pairwise(epochs))):
+        listed = next((one for one in listed_deltas(target, shard_id) if one.base_epoch_id == base.epoch_id), None)
+        if listed is None:
+            raise EpochNotReadyError(
+                problem=f"epoch {target.epoch_height} lists no delta of shard {shard_id} from epoch {base.epoch_height}",
+                where=f"{store.url}/{target.layout.manifest}",
+            )
+        statement, _ = read_delta_statement(store, target.layout, listed)
+        steps.append(StoredDelta(store_url, statement))
+        # Before a resharding the shard was another.
+        shard_id = statement.base.shard_uid.shard_id
+    return steps[::-1]
 
 
 def shard_end(manifest: Manifest, shard_id: int) -> DeltaEnd:
