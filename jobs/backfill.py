@@ -22,7 +22,7 @@ from pipelines.execution.executor import Executor
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import Progress, SilentProgress
 from pipelines.execution.stage_runner import StageRunner
-from pipelines.keeping.collect_epochs import collect_epochs
+from pipelines.keeping.collect_epochs import collect_epochs, thin_epoch
 from pipelines.keeping.retention import NEVER_S
 from pipelines.kernel.choice import choose_kernel
 from pipelines.near.node.read_limit import give_node_the_disk
@@ -39,6 +39,7 @@ from pipelines.producing.rebuild.rebuilt_epoch import EpochRebuild
 from pipelines.stores.held_work_folder import held_work_folder, remove_dead_scratch
 from schemas.errors import InvalidInputError, PartialResultError, StatecastError
 from schemas.published.catalogue import EPOCHS_MAX
+from schemas.published.object_layout import EpochLayout
 from schemas.shown_text import shown_url
 
 
@@ -58,8 +59,8 @@ def backfill(
         typer.Option(
             "--full-every",
             min=1,
-            help="In the end keep whole parts of epochs whose height is a multiple of this alone, and of the newest, as gc --full-every does; needs "
-            "--deltas. Default: whole parts of all.",
+            help="Keep whole parts of epochs whose height is a multiple of this alone, and of the newest, as gc --full-every does: those of an epoch "
+            "go when the next one is there. Needs --deltas. Default: whole parts of all.",
             show_default=False,
         ),
     ] = None,
@@ -133,7 +134,12 @@ def backfill(
             parallel=parallel,
             status=BackfillStatus(work_url),
             ladder=publish.ladder(work_url, chosen_kernel, home, dataset_url(dataset) or f"{work_url}/dataset", limit),
+            thin=None if full_every is None else thin,
         )
+
+    def thin(runner: StageRunner, layout: EpochLayout) -> None:
+        assert full_every is not None
+        thin_epoch(publish.to, layout, full_every, EpochRebuild(runner, chosen_kernel, publish.to).why_not, runner.progress.note)
 
     if plan:
         _print_plan(plan_backfill(assembled(InProcessExecutor(), SilentProgress())), publish.to, run.processes_beside_node, as_json)
@@ -151,6 +157,7 @@ def backfill(
             lanes=min(parallel, len(missing)),
             rolls_forward=node.roll_forward and (len(missing) > 1 or bool(older)),
             tables=publish.tables,
+            whole_epochs=None if full_every is None else _whole_at_once(missing, full_every, parallel),
         )
         require_fit(place, _one_epoch(missing, node), home)
     with closing(open_progress()) as progress, closing(open_executor(run, beside_node=True)) as executor:
@@ -176,6 +183,11 @@ def backfill(
     _print_result(steps, as_json)
     if any(step.state is not StepState.PUBLISHED for step in steps):
         raise typer.Exit(PartialResultError.exit_code)
+
+
+def _whole_at_once(wanted: Sequence[WantedEpoch], full_every: int, parallel: int) -> int:
+    """Return of how many epochs all parts may be there at a time: those that stay, and of each lane its first and two that are worked on."""
+    return min(len(wanted), sum(epoch.epoch_height % full_every == 0 for epoch in wanted) + 3 * parallel)
 
 
 def _missing(wanted: Sequence[WantedEpoch], publish: PublishOptions, signer: Signer | None) -> list[WantedEpoch]:

@@ -328,5 +328,6 @@ def test_an_archive_keeps_whole_parts_sparsely_and_a_rerun_makes_nothing(tmp_pat
         return {path.parts[-4] for path in (tmp_path / "out").rglob("state_part_*")}
 
     assert heights() == {"epoch_height=4", "epoch_height=6"}
+    assert "epoch 6: the parts of epoch 5" in made.stderr, "as soon as the next one is there"
     assert statecast(*call, "--deltas", 2).code == 0
     assert heights() == {"epoch_height=4", "epoch_height=6"}

@@ -40,6 +40,7 @@ from pipelines.stores.open_store import open_store
 from schemas.errors import IntegrityError, SnapshotMismatchError, SourceError, StatecastError, StateRootMismatchError
 from schemas.ids import ShardUId
 from schemas.nearcore.epoch_context import EpochContext, ShardContext
+from schemas.published.object_layout import EpochLayout
 
 PARALLEL_MAX = 64
 """Most epochs that are worked on at once."""
@@ -83,6 +84,9 @@ class Backfill:
     status: BackfillStatus
     ladder: DeltaLadder | None = None
     """Makes each epoch's deltas; None for none. Where lanes are worked on side by side, those that lead over their ends come last."""
+    thin: Callable[[StageRunner, EpochLayout], None] | None = None
+    """Lets the parts of an epoch go that deltas lead to, once the epoch after it in its lane is there with its own: so that not all of them are there at
+    any time. None to leave them."""
 
     def lanes(self) -> list[tuple[WantedEpoch, ...]]:
         """Return the adjacent runs of epochs that are worked on side by side."""
@@ -174,6 +178,8 @@ class _Lane:
     """Set when the lanes are to end."""
     _made: list[ShardDataset] = field(default_factory=list)
     """Datasets of this lane that are still there."""
+    _whole: list[EpochContext] = field(default_factory=list)
+    """Published in this lane, whose parts may have to go."""
 
     def run(self) -> None:
         base: Datasets = {dataset.summary.shard.shard_uid: dataset for dataset in self._older()}
@@ -189,10 +195,25 @@ class _Lane:
                 # What is exported of it stays for the next run.
                 self._made = [dataset for dataset in self._made if dataset.summary.context.epoch_id != epoch.context.epoch_id]
                 continue
+            self._whole.append(epoch.context)
             if made:
                 base = made
                 self._discard_all_but(base)
+            self._thin()
         self._discard_all_but({})
+
+    def _thin(self) -> None:
+        """Let the parts of what was published before the last epoch go; of the last one the next epoch's deltas may be made."""
+        backfill = self.backfill
+        *waiting, last = self._whole
+        self._whole = [last]
+        for context in waiting if backfill.thin is not None else ():
+            assert backfill.thin is not None
+            runner = StageRunner(backfill.executor, self.progress, self._keep_going)
+            try:
+                backfill.thin(runner, backfill.publisher_for(context).layout(context))
+            except StatecastError as error:
+                self.progress.note(f"the parts of epoch {context.epoch_height} stay for now: {' '.join(str(error).split())}")
 
     def _older(self) -> tuple[ShardDataset, ...]:
         first = self.epochs[0].epoch_height

@@ -61,6 +61,8 @@ class RunPlace:
     """Records are made out of those of the epoch before, which stay meanwhile, and of what changed."""
     tables: str | None = None
     """Where decoded tables go; None for none."""
+    whole_epochs: int | None = None
+    """Of how many of them all parts may be at the destination at a time; None for all of them. What deltas take is not known before they are made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +280,9 @@ def _folder_needs(place: RunPlace, found: EpochInput | None, size: RunSize | Non
         yield FolderNeed("--dataset", folder, dataset + changes, dataset * place.epochs + changes * place.lanes, there=there)
     if place.to is not None and (to := open_store(place.to).local_root()) is not None:
         stored, objects = (0, 0) if needs is None else (needs.destination_bytes, needs.destination_objects)
-        yield FolderNeed("--to", to, stored, stored * place.epochs, objects, () if layout is None else (to / layout.folder,))
+        yield FolderNeed(
+            "--to", to, stored, stored * (place.whole_epochs or place.epochs), objects, () if layout is None else (to / layout.folder,)
+        )
     if place.tables is not None and (tables := open_store(place.tables).local_root()) is not None:
         size_most = 0 if needs is None else needs.tables_bytes
         own_folders = () if layout is None else tuple(tables.glob(f"kind=*/*/epoch_height={layout.epoch_height}"))
