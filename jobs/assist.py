@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from jobs.option_groups import Without
 from jobs.options import Json, Plan, ShardIds, TrustOptions
 from jobs.produce import default_work_folder
 from jobs.seed_display import SeedEventDisplay, SeedLineDisplay
+from jobs.seed_rebuilding import open_rebuilder, planning_rebuilder
 from jobs.terminal import LINE_INTERVAL_S, format_bytes, print_json, say
 from pipelines.execution.stop_signals import stopping
 from pipelines.nearpeer.genesis import KNOWN_GENESIS
@@ -29,6 +31,8 @@ from pipelines.seeding.data_folder import DataFolder, open_data_folder
 from pipelines.seeding.epoch_feed import EpochFeed, EpochToSeed
 from pipelines.seeding.node_config import add_peers, backup_of, check_config, restore_config
 from pipelines.seeding.peer_service import PeerServiceSettings
+from pipelines.seeding.rebuilt_parts import PartBringing
+from pipelines.seeding.seed_plan import PlannedShard, plan_epoch
 from pipelines.seeding.seeder import Seeder, SeedSettings, near_key_files
 from pipelines.seeding.status import SeedEvent, SeedStatus
 from pipelines.stores.open_store import open_store
@@ -114,7 +118,12 @@ def assist(
     shards = tuple(dict.fromkeys(shard_id or node.shard_ids))
     genesis = KNOWN_GENESIS.get(chain_id) if near_genesis is None else CryptoHash.from_base58(near_genesis)
     if plan:
-        _print_plan(node, _newest(store, chain_id, policy), shards, folder, addresses, write_config=write_config, as_json=as_json)
+        newest = _newest(store, chain_id, policy)
+        data_folder = DataFolder(folder.absolute())
+        rebuilder = planning_rebuilder(folder) if folder.is_dir() else None
+        bringing = PartBringing(store, data_folder, rebuilder, lambda problem: say(f"warning: {problem}"))
+        planned = plan_epoch(bringing, newest, shards)
+        _print_plan(node, newest, planned, shards, folder, addresses, write_config=write_config, as_json=as_json)
         return
     with opened_events(events, as_json=as_json) as lines:
         with ExitStack() as stack:
@@ -145,9 +154,15 @@ def assist(
                 poll_interval_s=poll_interval,
                 near=PeerServiceSettings(genesis, addresses, (node.url,), limits=_only_for(node)),
                 newest_alone_at_first=True,
+                rebuilder=open_rebuilder(stack, folder, stopped, lambda text: display.event(SeedEvent("note", text, {}))),
             )
             seeder = Seeder(store, held, settings, display.event)
-            stack.enter_context(stopping(lambda _name: seeder.stop(), ends_well=False))
+
+            def stop(_name: str) -> None:
+                stopped.set()
+                seeder.stop()
+
+            stack.enter_context(stopping(stop, ends_well=False))
             run = _Run(node, watch, seeder, display)
             display.event(SeedEvent("near_listening", " and ".join(seeder.near_urls()), {"urls": seeder.near_urls()}))
             if write_config:
@@ -275,6 +290,7 @@ def _restore(node: AssistedNode, folder: Path, as_json: bool) -> None:
 def _print_plan(
     node: AssistedNode,
     epoch: EpochToSeed,
+    planned: Sequence[PlannedShard],
     shard_ids: tuple[int, ...],
     folder: Path,
     addresses: tuple[Address, ...],
@@ -304,6 +320,8 @@ def _print_plan(
         "shards": [shard.shard_id for shard in shards],
         "parts": sum(shard.num_parts for shard in shards),
         "bytes": sum(part.size for shard in shards for part in shard.parts),
+        "bytes_to_fetch": sum(one.bringing.size for one in planned),
+        "bringing": [one.to_json() for one in planned],
         "data": str(folder),
         "listen": [str(address) for address in addresses],
         "config_changes": [f"{node.config_file}: network.boot_nodes, network.experimental.tier3_public_addr"] if write_config else [],
@@ -317,6 +335,10 @@ def _print_plan(
     numbers = ", ".join(str(shard.shard_id) for shard in shards)
     say(f"epoch: {manifest.epoch_height}, sync hash {manifest.sync_hash}, shards {numbers}")
     say(f"brought to {folder}: {document['parts']} parts, {format_bytes(float(str(document['bytes'])))}")
+    rebuilt = [one for one in planned if one.bringing.way is not None]
+    say(
+        f"to be moved: {format_bytes(float(str(document['bytes_to_fetch'])))}, {len(rebuilt)} shards rebuilt out of an older epoch here and deltas"
+    )
     say(f"served on: {', '.join(map(str, addresses))}, to this node alone")
     for change in document["config_changes"] if isinstance(document["config_changes"], list) else ():
         say(f"would change {change}")

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
+from rich.table import Table
 
 from jobs.event_lines import EventLines, Events, fail, opened_events, write_result
 from jobs.option_groups import Without
-from jobs.options import Json, PublishedShardIds, TrustOptions, parse_rate
+from jobs.options import Json, Plan, PublishedShardIds, TrustOptions, parse_rate
 from jobs.seed_display import open_seed_display
+from jobs.seed_rebuilding import open_rebuilder, planning_rebuilder
+from jobs.terminal import format_bytes, open_console, print_json
 from pipelines.bittorrent.session import SessionSettings
+from pipelines.bucket.published_deltas import deltas_in_words
 from pipelines.execution.status_server import Health, status_server
 from pipelines.execution.stop_signals import stopping
 from pipelines.nearpeer.genesis import KNOWN_GENESIS
 from pipelines.nearpeer.peer_url import PeerUrl
 from pipelines.nearpeer.request_policy import RequestLimits
 from pipelines.seeding.data_folder import DataFolder, open_data_folder
-from pipelines.seeding.epoch_feed import find_chain
+from pipelines.seeding.epoch_feed import EpochFeed, find_chain
 from pipelines.seeding.peer_service import PeerServiceSettings
+from pipelines.seeding.rebuilt_parts import PartBringing
 from pipelines.seeding.seed_metrics import STUCK_S, SeedMetrics
+from pipelines.seeding.seed_plan import PlannedShard, plan_epoch
 from pipelines.seeding.seeder import Seeder, SeedSettings
 from pipelines.seeding.status import SeedEvent, SeedStatus
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
+from pipelines.trust.freshness import AcceptedManifests
 from schemas.address import Address, parse_address
-from schemas.errors import InvalidInputError, PartialResultError
+from schemas.errors import EpochNotReadyError, InvalidInputError, PartialResultError
 from schemas.ids import CryptoHash
 from schemas.published.object_layout import split_chain_url
 from schemas.shown_text import shown_url
@@ -71,6 +81,14 @@ def seed(
     ] = None,
     connections: Annotated[int, typer.Option("--connections", help="Most peers at once.", rich_help_panel=_NETWORK)] = 200,
     downloads: Annotated[int, typer.Option("--downloads", help="Parts to download at once.", rich_help_panel=_NETWORK)] = 4,
+    rebuild: Annotated[
+        bool,
+        typer.Option(
+            "--rebuild/--no-rebuild",
+            help="Where deltas from an older epoch in the data folder are fewer bytes than whole parts, rebuild the parts here and compare.",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = True,
     near_listen: Annotated[
         str | None,
         typer.Option(
@@ -109,13 +127,15 @@ def seed(
         bool, typer.Option("--lease/--no-lease", help="Tell a bucket that can be written that parts are being brought, so that gc waits.")
     ] = True,
     once: Annotated[bool, typer.Option("--once", help="End as soon as everything is here and verified.")] = False,
+    plan: Plan = False,
     events: Events = None,
     as_json: Json = False,
 ) -> None:
     """Seed the newest epochs of a bucket over BitTorrent until SIGTERM, SIGINT or SIGHUP.
 
     Parts come from the bucket and get their names when their digests are right. The epoch before stays until the new one is here.
-    A restart goes on where it was. The bucket may be away for a while.
+    A restart goes on where it was. The bucket may be away for a while. Where the bucket has deltas from an older epoch that is here, and they
+    are fewer bytes than whole parts, the parts are rebuilt of that; what can't be comes whole.
 
     Example: `statecast seed gs://bucket/prefix --epochs 2 --data /data/seed --upload-limit 200MB/s --trust-key ed25519:…`
     """
@@ -138,6 +158,14 @@ def seed(
     )
     near_peers = tuple(PeerUrl.parse(text) for text in dict.fromkeys(near_peer or ()))
     metrics_address = None if metrics is None else parse_address(metrics, "--metrics", every_host=True, any_port=True)
+    download_bytes_per_s = None if download_limit is None else parse_rate(download_limit, "--download-limit")
+    if plan:
+        folder = DataFolder(data.absolute())
+        chain = chain_id or named or _only_chain(store, folder)
+        _print_plan(
+            _planned(store, folder, EpochFeed(store, chain, epochs, policy, AcceptedManifests(chain)), shard_id, local, rebuild), as_json
+        )
+        return
     with ExitStack() as stack:
         lines = stack.enter_context(opened_events(events, as_json=as_json))
         folder = stack.enter_context(open_data_folder(data))
@@ -152,15 +180,24 @@ def seed(
             peers=peers,
             trackers=tuple(dict.fromkeys(tracker or ())),
             downloads=downloads,
-            download_bytes_per_s=None if download_limit is None else parse_rate(download_limit, "--download-limit"),
+            download_bytes_per_s=download_bytes_per_s,
             poll_interval_s=poll_interval,
             near=_near_settings(chain, near_addresses, near_peers, near_genesis, near_private, session.upload_bytes_per_s),
             hold_lease=lease,
         )
         display = open_seed_display(lines)
         stack.callback(display.close)
+        stopped = threading.Event()
+        if rebuild:
+            rebuilder = open_rebuilder(stack, data, stopped, lambda text: display.event(SeedEvent("note", text, {})), download_bytes_per_s)
+            settings = replace(settings, rebuilder=rebuilder)
         seeder = Seeder(store, folder, settings, display.event)
-        stack.enter_context(stopping(lambda _name: seeder.stop()))
+
+        def stop(_name: str) -> None:
+            stopped.set()
+            seeder.stop()
+
+        stack.enter_context(stopping(stop))
         metrics_port = None
         if metrics_address is not None:
             metrics_port = stack.enter_context(
@@ -175,6 +212,40 @@ def seed(
             )
         status = seeder.run(display.status, once=once)
         _finish(status, once, lines, as_json)
+
+
+def _planned(
+    store: Store, folder: DataFolder, feed: EpochFeed, shard_ids: list[int] | None, local: Path | None, rebuild: bool
+) -> list[PlannedShard]:
+    """Return what would be brought, newest epoch first.
+
+    Raises:
+        EpochNotReadyError, ManifestError: no epoch is there that is believed.
+    """
+    look = feed.look()
+    if not look.epochs:
+        for _, refusal in look.refused:
+            raise refusal
+        raise EpochNotReadyError(problem="no epoch is published there", where=store.url)
+    rebuilder = planning_rebuilder(folder.root) if rebuild and folder.root.is_dir() else None
+    bringing = PartBringing(store, folder, rebuilder, structlog.get_logger().warning)
+    return [one for epoch in look.epochs for one in plan_epoch(bringing, epoch, shard_ids or (), local)]
+
+
+def _print_plan(planned: list[PlannedShard], as_json: bool) -> None:
+    size = sum(one.bringing.size for one in planned)
+    if as_json:
+        print_json({"message_type": "plan", "shards": [one.to_json() for one in planned], "bytes": size})
+        return
+    table = Table(title=f"would bring {format_bytes(size)}", title_justify="left")
+    for name in ("epoch", "shard", "parts", "here", "bytes", "how"):
+        table.add_column(name, justify="left" if name == "how" else "right", overflow="fold")
+    for one in planned:
+        way, missing = one.bringing.way, len(one.bringing.missing)
+        how = "" if not missing else "whole parts" if way is None else f"rebuilt out of {deltas_in_words(len(way.steps))}"
+        row = (str(one.key.epoch_height), str(one.key.shard_id), f"{one.parts:,}", f"{one.parts - missing:,}")
+        table.add_row(*row, format_bytes(one.bringing.size), how)
+    open_console().print(table)
 
 
 def _near_settings(

@@ -35,6 +35,8 @@ class DestinationRebuilder:
     kernel: Kernel
     policy: TrustPolicy
     """Of the mirror."""
+    bytes_per_s: float | None = None
+    """Most bytes of deltas a second; None for no limit."""
     _rebuilders: dict[EpochLayout, BaseRebuilder] = field(default_factory=dict)
 
     def find_way(self, wanted: WantedShard, reader: DocumentReader) -> tuple[RebuildWay | None, str]:
@@ -59,7 +61,8 @@ class DestinationRebuilder:
             lower = [one for one in published_layouts(store, layout.chain_id) if one.epoch_height < layout.epoch_height and one not in thin]
             # What counts is what the sources send: the destination is chosen to be near.
             states = tuple(replace(one, remote_size=0) for one in published_states(store, lower[-BASES_MAX:], self.kernel.name))
-            self._rebuilders[layout] = BaseRebuilder(self.store_url, self.runner, self.kernel, self.policy, states=states)
+            # Of one epoch at a time: who follows a chain has them for as long as it runs.
+            self._rebuilders = {layout: BaseRebuilder(self.store_url, self.runner, self.kernel, self.policy, self.bytes_per_s, states)}
         return self._rebuilders[layout]
 
     def _with_destination(self, reader: DocumentReader) -> DocumentReader:

@@ -21,12 +21,15 @@ from pipelines.bittorrent.magnet import magnet_link
 from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX, PublishedTorrent, named_torrent, read_torrent
 from pipelines.bittorrent.session import SessionSettings
 from pipelines.bucket.lease_keeper import EpochLease, held_epoch
+from pipelines.bucket.published_deltas import deltas_in_words
+from pipelines.fetching.part_rebuilding import PartRebuilder
 from pipelines.nearpeer.node_key_file import read_or_make_node_key
 from pipelines.nearpeer.peer_url import SCHEME, PeerUrl
 from pipelines.seeding.data_folder import DataFolder
 from pipelines.seeding.epoch_feed import EpochFeed, EpochToSeed
 from pipelines.seeding.kept_epochs import HeldEpoch, epochs_to_drop
 from pipelines.seeding.peer_service import PeerService, PeerServiceSettings
+from pipelines.seeding.rebuilt_parts import PartBringing
 from pipelines.seeding.shard_parts import ShardFiles
 from pipelines.seeding.status import OnEvent, SeedEvent, SeedStatus, ShardKey, ShardPhase, ShardStatus
 from pipelines.seeding.swarm import Damage, Swarm, Traffic
@@ -82,6 +85,8 @@ class SeedSettings:
     """How the epochs are served in nearcore's own network; None for not at all."""
     newest_alone_at_first: bool = False
     """Leave epochs alone that are older than the newest of the first look; those that come later are kept as `epochs` says."""
+    rebuilder: PartRebuilder | None = None
+    """Rebuilds parts out of an older epoch in the data folder and deltas, where that is fewer bytes; None for whole parts alone."""
     hold_lease: bool = True
     """Write a lease of an epoch into the bucket while parts of it are brought from there, where it can be written."""
 
@@ -324,6 +329,7 @@ class Seeder:
             self._change(key, phase=ShardPhase.DOWNLOADING)
             leases = [EpochLease(self._store, key.layout, "seed")] if self._settings.hold_lease else []
             with held_epoch(leases):
+                self._rebuild(key, epoch, parts, executor)
                 folder = parts.bring(
                     self._store, executor, lambda size, downloaded: self._count_part(key, size, downloaded), self._download_pace
                 )
@@ -341,6 +347,24 @@ class Seeder:
             magnet=None if torrent is None else self._magnet(torrent),
         )
         self._host(key, epoch, shard, folder)
+
+    def _rebuild(self, key: ShardKey, epoch: EpochToSeed, parts: ShardFiles, executor: ThreadPoolExecutor) -> None:
+        """Put in place what is had for fewer bytes out of an older epoch here and deltas; whatever is left comes whole."""
+        bringing = PartBringing(
+            self._store,
+            self._data,
+            self._settings.rebuilder,
+            lambda problem: self._tell("rebuild_failed", key, f"parts come whole: {problem}"),
+        )
+        planned = bringing.plan(epoch.manifest, self._shard(key), parts.missing() if bringing.rebuilder is not None else ())
+        if planned.way is None:
+            return
+        rebuilt = bringing.rebuild(planned, parts, executor, lambda _, downloaded: self._count_bytes(key, downloaded), self._download_pace)
+        self._count_bytes(key, planned.way.size)
+        if rebuilt:
+            saved = planned.whole_size - planned.way.size
+            facts = {"parts": rebuilt, "delta_bytes": planned.way.size, "bytes_saved": saved}
+            self._tell("shard_rebuilt", key, f"{rebuilt} parts out of {deltas_in_words(len(planned.way.steps))}", **facts)
 
     def _host(self, key: ShardKey, epoch: EpochToSeed, shard: ManifestShard, folder: Path) -> None:
         """Serve a shard in nearcore's network too, and announce its epoch once all of it is here; a fault there leaves the torrent alone."""
@@ -452,6 +476,11 @@ class Seeder:
                 bytes_complete=shard.bytes_complete + size,
                 bytes_downloaded=shard.bytes_downloaded + downloaded,
             )
+
+    def _count_bytes(self, key: ShardKey, downloaded: int) -> None:
+        with self._lock:
+            shard = self._shards[key]
+            self._shards[key] = replace(shard, bytes_downloaded=shard.bytes_downloaded + downloaded)
 
     def _change(self, key: ShardKey, **changes: Any) -> None:
         with self._lock:

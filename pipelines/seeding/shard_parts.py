@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -79,7 +79,42 @@ class ShardFiles:
             StoreError: the bucket can't be read, the disk can't be written.
         """
         self._check_room()
-        futures = [executor.submit(self._bring_part, store, part, on_part, pace) for part in self._shard.parts]
+        self._bring_parts(self._shard.parts, store, executor, on_part, pace)
+        return self._data.path(self._key.layout.folder)
+
+    def missing(self) -> list[ManifestPart]:
+        """Return the parts that are not in the seeder's folder, or not right there."""
+        return [part for part in self._shard.parts if not self._is_verified(self._data.path(self._name(part)), part)]
+
+    def bring_some(
+        self, part_ids: Collection[int], store: Store, executor: ThreadPoolExecutor, on_part: OnPart, pace: Pace | None = None
+    ) -> dict[int, Path]:
+        """Make sure that some parts are in the seeder's folder; return their files by part id. Else as `bring`."""
+        wanted = [part for part in self._shard.parts if part.part_id in part_ids]
+        self._bring_parts(wanted, store, executor, on_part, pace)
+        return {part.part_id: self._data.path(self._name(part)) for part in wanted}
+
+    def take(self, path: Path, part: ManifestPart) -> None:
+        """Give a file of the same disk, which is to be a part, the part's name.
+
+        Raises:
+            ObjectMismatchError: it has other bytes than the manifest says.
+            StoreError: the disk can't be written.
+        """
+        name = self._name(part)
+        with disk_errors(path, WHEN_FULL):
+            data = path.read_bytes()
+        if len(data) != part.size or hashlib.sha256(data).hexdigest() != part.sha256:
+            raise ObjectMismatchError(problem="a rebuilt part has other bytes than the manifest says", where=name)
+        self._data.write(self._data.path(name), data)
+        with disk_errors(path, WHEN_FULL):
+            path.unlink()
+        self._remember(self._data.path(name), part)
+
+    def _bring_parts(
+        self, parts: Sequence[ManifestPart], store: Store, executor: ThreadPoolExecutor, on_part: OnPart, pace: Pace | None
+    ) -> None:
+        futures = [executor.submit(self._bring_part, store, part, on_part, pace) for part in parts]
         failure: StatecastError | None = None
         for future in futures:
             if failure is not None:
@@ -92,7 +127,6 @@ class ShardFiles:
         self._save_ledger()
         if failure is not None:
             raise failure
-        return self._data.path(self._key.layout.folder)
 
     def forget(self) -> None:
         """Forget what was verified: the next look reads every part."""

@@ -46,7 +46,7 @@ class ShardStatus:
     """Verified and under their names."""
     bytes_complete: int = 0
     bytes_downloaded: int = 0
-    """Of parts, from the bucket, since this process began."""
+    """Of parts and deltas, from the bucket, since this process began."""
     peers: int = 0
     upload_bytes_per_s: int = 0
     bytes_uploaded: int = 0
