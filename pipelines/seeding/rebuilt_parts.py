@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 
+from pipelines.bucket.published_epoch import read_manifest, read_statement, readable_statement
 from pipelines.fetching.documents import DocumentReader
 from pipelines.fetching.fetch_part import parts_to_fetch
 from pipelines.fetching.limits import FetchLimits
@@ -22,12 +23,10 @@ from pipelines.fetching.source_account import open_account
 from pipelines.fetching.throttle import Throttle
 from pipelines.seeding.data_folder import DataFolder
 from pipelines.seeding.shard_parts import OnPart, ShardFiles
+from pipelines.stores.open_store import open_store
 from pipelines.stores.pace import Pace
-from pipelines.stores.regular_file import read_regular
 from pipelines.stores.store import Store
 from schemas.errors import ManifestError, StatecastError
-from schemas.published.dsse import ENVELOPE_BYTES_MAX
-from schemas.published.in_toto import parse_statement_envelope
 from schemas.published.manifest import Manifest
 from schemas.published.manifest_shard import ManifestPart, ManifestShard
 from schemas.published.object_layout import EpochLayout
@@ -122,15 +121,17 @@ class PartBringing:
             ManifestError: it is not the one that the manifest names.
             StoreError: the bucket can't be read.
         """
-        name = manifest.layout.shard_statement(shard.shard_id)
-        path = self.data.path(name)
-        with suppress(OSError, ManifestError):
-            return _judged(read_regular(path, ENVELOPE_BYTES_MAX), shard, str(path))
-        data = self.store.get(name, 0, ENVELOPE_BYTES_MAX + 1)
-        statement = _judged(data, shard, f"{self.store.url}/{name}")
+        layout = manifest.layout
+        here = readable_statement(open_store(str(self.data.root)), layout, shard.shard_id)
+        if here is not None and here[1].payload_sha256 == shard.statement_sha256:
+            return here[0]
+        found = read_statement(self.store, layout, shard.shard_id)
+        where = layout.shard_statement(shard.shard_id)
+        if found is None or found[1].payload_sha256 != shard.statement_sha256:
+            raise ManifestError(problem="the bucket has not the statement that the manifest names by its sha256", where=where)
         if keep:
-            self.data.write(path, data)
-        return statement
+            self.data.write(self.data.path(where), found[1].to_bytes())
+        return found[0]
 
     def _keep_older_statements(self, layout: EpochLayout, shard: ManifestShard) -> None:
         """Bring the statements of older epochs that are here: an epoch may have been brought before anything was rebuilt of it."""
@@ -138,22 +139,14 @@ class PartBringing:
         for older in self.data.epochs():
             if older.chain_id != layout.chain_id or older.epoch_height >= layout.epoch_height:
                 continue
-            with suppress(StatecastError, OSError):
-                path = self.data.path(older.manifest)
-                manifest = Manifest.from_payload(
-                    parse_statement_envelope(read_regular(path, ENVELOPE_BYTES_MAX), str(path)).payload, str(path)
-                )
-                for listed in manifest.shards:
+            with suppress(StatecastError):
+                stored = read_manifest(open_store(str(self.data.root)), older)
+                if stored is None:
+                    continue
+                for listed in stored.manifest.shards:
                     if listed.shard_uid in uids:
-                        self._statement(manifest, listed)
+                        self._statement(stored.manifest, listed)
 
     def _reader(self) -> DocumentReader:
         source, limits = ObjectStoreSource(self.store, Throttle([])), FetchLimits()
         return DocumentReader([source], {source.source_id: open_account(source.source_id, source.traits, limits)}, limits, Random())
-
-
-def _judged(data: bytes, shard: ManifestShard, where: str) -> ShardStatement:
-    envelope = parse_statement_envelope(data, where)
-    if envelope.payload_sha256 != shard.statement_sha256:
-        raise ManifestError(problem="it is not the statement that the manifest names by its sha256", where=where)
-    return ShardStatement.from_payload(envelope.payload, where)
