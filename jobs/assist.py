@@ -120,7 +120,7 @@ def assist(
     if plan:
         newest = _newest(store, chain_id, policy)
         data_folder = DataFolder(folder.absolute())
-        rebuilder = planning_rebuilder(folder) if folder.is_dir() else None
+        rebuilder = planning_rebuilder(folder, policy) if folder.is_dir() else None
         bringing = PartBringing(store, data_folder, rebuilder, lambda problem: say(f"warning: {problem}"))
         planned = plan_epoch(bringing, newest, shards)
         _print_plan(node, newest, planned, shards, folder, addresses, write_config=write_config, as_json=as_json)
@@ -154,7 +154,7 @@ def assist(
                 poll_interval_s=poll_interval,
                 near=PeerServiceSettings(genesis, addresses, (node.url,), limits=_only_for(node)),
                 newest_alone_at_first=True,
-                rebuilder=open_rebuilder(stack, folder, stopped, lambda text: display.event(SeedEvent("note", text, {}))),
+                rebuilder=open_rebuilder(stack, folder, policy, stopped, lambda text: display.event(SeedEvent("note", text, {}))),
             )
             seeder = Seeder(store, held, settings, display.event)
 

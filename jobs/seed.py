@@ -36,6 +36,7 @@ from pipelines.seeding.status import SeedEvent, SeedStatus
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
 from pipelines.trust.freshness import AcceptedManifests
+from pipelines.trust.policy import TrustPolicy
 from schemas.address import Address, parse_address
 from schemas.errors import EpochNotReadyError, InvalidInputError, PartialResultError
 from schemas.ids import CryptoHash
@@ -163,7 +164,8 @@ def seed(
         folder = DataFolder(data.absolute())
         chain = chain_id or named or _only_chain(store, folder)
         _print_plan(
-            _planned(store, folder, EpochFeed(store, chain, epochs, policy, AcceptedManifests(chain)), shard_id, local, rebuild), as_json
+            _planned(store, folder, EpochFeed(store, chain, epochs, policy, AcceptedManifests(chain)), policy, shard_id, local, rebuild),
+            as_json,
         )
         return
     with ExitStack() as stack:
@@ -189,7 +191,9 @@ def seed(
         stack.callback(display.close)
         stopped = threading.Event()
         if rebuild:
-            rebuilder = open_rebuilder(stack, data, stopped, lambda text: display.event(SeedEvent("note", text, {})), download_bytes_per_s)
+            rebuilder = open_rebuilder(
+                stack, data, policy, stopped, lambda text: display.event(SeedEvent("note", text, {})), download_bytes_per_s
+            )
             settings = replace(settings, rebuilder=rebuilder)
         seeder = Seeder(store, folder, settings, display.event)
 
@@ -215,7 +219,7 @@ def seed(
 
 
 def _planned(
-    store: Store, folder: DataFolder, feed: EpochFeed, shard_ids: list[int] | None, local: Path | None, rebuild: bool
+    store: Store, folder: DataFolder, feed: EpochFeed, policy: TrustPolicy, shard_ids: list[int] | None, local: Path | None, rebuild: bool
 ) -> list[PlannedShard]:
     """Return what would be brought, newest epoch first.
 
@@ -227,7 +231,7 @@ def _planned(
         for _, refusal in look.refused:
             raise refusal
         raise EpochNotReadyError(problem="no epoch is published there", where=store.url)
-    rebuilder = planning_rebuilder(folder.root) if rebuild and folder.root.is_dir() else None
+    rebuilder = planning_rebuilder(folder.root, policy) if rebuild and folder.root.is_dir() else None
     bringing = PartBringing(store, folder, rebuilder, structlog.get_logger().warning)
     return [one for epoch in look.epochs for one in plan_epoch(bringing, epoch, shard_ids or (), local)]
 

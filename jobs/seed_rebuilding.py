@@ -15,16 +15,23 @@ from pipelines.execution.stage_runner import StageRunner
 from pipelines.fetching.part_rebuilding import PartRebuilder
 from pipelines.kernel.choice import choose_kernel
 from pipelines.mirroring.destination_rebuilder import DestinationRebuilder
+from pipelines.trust.policy import TrustPolicy
 from schemas.errors import TransientStoreError
 
 
 def open_rebuilder(
-    stack: ExitStack, folder: Path, stopped: threading.Event, on_note: Callable[[str], None], bytes_per_s: float | None = None
+    stack: ExitStack,
+    folder: Path,
+    policy: TrustPolicy,
+    stopped: threading.Event,
+    on_note: Callable[[str], None],
+    bytes_per_s: float | None = None,
 ) -> PartRebuilder:
     """Return what rebuilds parts out of a data folder's older epochs.
 
     Args:
         stack: closes what runs the work.
+        policy: of the seeder.
         stopped: ends what is under way.
         bytes_per_s: most bytes of deltas a second; None for no limit.
     """
@@ -36,10 +43,10 @@ def open_rebuilder(
             raise TransientStoreError(problem="stopped", where=str(folder))
 
     runner = StageRunner(executor, NotedProgress(on_note), keep_going)
-    return DestinationRebuilder(str(folder.absolute()), runner, choose_kernel("auto"), bytes_per_s)
+    return DestinationRebuilder(str(folder.absolute()), runner, choose_kernel("auto"), policy, bytes_per_s)
 
 
-def planning_rebuilder(folder: Path) -> PartRebuilder:
+def planning_rebuilder(folder: Path, policy: TrustPolicy) -> PartRebuilder:
     """Return what finds the ways and rebuilds nothing."""
     runner = StageRunner(InProcessExecutor(), SilentProgress())
-    return DestinationRebuilder(str(folder.absolute()), runner, choose_kernel("auto"))
+    return DestinationRebuilder(str(folder.absolute()), runner, choose_kernel("auto"), policy)

@@ -19,7 +19,7 @@ from schemas.published.object_layout import EpochLayout
 from schemas.published.shard_statement import ShardStatement
 
 THIN_BYTES_RATIO: Final = 16
-"""Where whole parts are not there, base and deltas may cost this many times their bytes. That they are not there is nobody's signed word."""
+"""Where whole parts are not there, base and deltas may cost this many times the shard. That they are not there is nobody's signed word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,10 @@ class WantedShard:
 
     @property
     def missing_size(self) -> int:
-        """Stored bytes of the missing parts: what they cost whole; many times that where they can't be had so."""
-        return sum(part.size for part in self.missing) * (THIN_BYTES_RATIO if self.is_thin else 1)
+        """Stored bytes of the missing parts: what they cost whole; many times the shard's bytes where they can't be had so."""
+        if self.is_thin:
+            return THIN_BYTES_RATIO * sum(part.decoded_size for part in self.statement.parts)
+        return sum(part.size for part in self.missing)
 
 
 @dataclass(frozen=True, slots=True)

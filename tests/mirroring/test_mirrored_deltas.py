@@ -224,9 +224,10 @@ def test_a_catalogue_that_lies_costs_no_part_and_few_bytes(hint: str, tmp_path: 
         steps = (epochs.layout(1),) if hint == "parts are there" else (epochs.layout(3), epochs.layout(2))
         CatalogueWriter(store, CHAIN_ID).change(lambda catalogue: catalogue.with_steps(epochs.layout(2), steps))
     settings = mirror_settings(epochs.store_url, "", "2", into).fetch
-    # Its base is as far away as the epoch itself: whole parts are less, where they are there.
-    states = tuple(replace(state, remote_size=1 << 30) for state in find_base_states(epochs.store_url, "auto"))
-    rebuilder = BaseRebuilder(epochs.store_url, epochs.runner, choose_kernel("auto"), states=states)
+    # Its base is farther away than the epoch itself: whole parts are less, where they are there.
+    far = 2 * sum(map(len, wanted.values()))
+    states = tuple(replace(state, remote_size=far) for state in find_base_states(epochs.store_url, "auto"))
+    rebuilder = BaseRebuilder(epochs.store_url, epochs.runner, choose_kernel("auto"), settings.policy, states=states)
     inject(monkeypatch, epochs.store_url, counted(calls))
     result = EpochFetch(replace(settings, epoch="2", rebuilder=rebuilder), Recorder()).run()
     assert epochs.parts(2, str(into)) == wanted

@@ -54,7 +54,7 @@ class Seeded:
 
     def seed(self, *, rebuild: bool = True) -> int:
         """Let a seeder look once; return the bytes that it says it has brought."""
-        rebuilder = DestinationRebuilder(str(self.data), self.epochs.runner, choose_kernel("auto")) if rebuild else None
+        rebuilder = DestinationRebuilder(str(self.data), self.epochs.runner, choose_kernel("auto"), ANYBODY) if rebuild else None
         settings = SeedSettings(CHAIN_ID, 2, ANYBODY, None, rebuilder=rebuilder)
 
         def count(method: str, name: str, _number: int) -> Fault | None:
@@ -78,7 +78,7 @@ class Seeded:
     def plan(self) -> Sequence[PlannedShard]:
         """Return what would be brought of the newest epoch."""
         store, folder = open_store(self.epochs.store_url), DataFolder(self.data)
-        rebuilder = DestinationRebuilder(str(self.data), self.epochs.runner, choose_kernel("auto"))
+        rebuilder = DestinationRebuilder(str(self.data), self.epochs.runner, choose_kernel("auto"), ANYBODY)
         (epoch, *_) = EpochFeed(store, CHAIN_ID, 1, ANYBODY, AcceptedManifests(CHAIN_ID)).look().epochs
         return plan_epoch(PartBringing(store, folder, rebuilder, lambda _: None), epoch, ())
 

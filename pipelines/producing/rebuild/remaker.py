@@ -33,6 +33,7 @@ from pipelines.producing.rebuild.fetched_rebuild import BaseRebuilder
 from pipelines.producing.rebuild.rebuild_published import published_steps
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
+from pipelines.trust.policy import TrustPolicy
 from schemas.errors import EpochNotReadyError, IntegrityError, ManifestError, ObjectNotFoundError, StatecastError
 from schemas.ids import PartId
 from schemas.published.delta_statement import DeltaEnd, DeltaStatement
@@ -40,6 +41,9 @@ from schemas.published.manifest import Manifest
 from schemas.published.manifest_delta import ManifestDelta
 from schemas.published.object_layout import EpochLayout
 from schemas.published.shard_statement import ShardStatement
+
+ANYBODY: Final = TrustPolicy(insecure=True)
+"""What is made has the digests that the epoch's own statement says, whoever named the ways to it."""
 
 BASES_MAX: Final = 64
 """Most epochs below a damaged one that are looked at as bases."""
@@ -72,7 +76,7 @@ class PublishedRemaker:
         for number in range(WAYS_MAX):
             # Of what is at hand no byte has to be moved first, and no way is too long.
             known = tuple(replace(state, remote_size=0) for state in states)
-            rebuilder = BaseRebuilder(store.url, self.runner, self.kernel, states=known)
+            rebuilder = BaseRebuilder(store.url, self.runner, self.kernel, ANYBODY, states=known)
             wanted = WantedShard(manifest.layout, replace(manifest, deltas=deltas), statement, parts, is_thin=True)
             way, why = rebuilder.find_way(wanted, reader)
             if way is None:
