@@ -5,6 +5,7 @@ A command's module, and the libraries behind it, are imported when that command 
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -30,7 +31,7 @@ from jobs.option_groups import with_options_of_fields
 from pipelines.execution.process_exit import leave, say_farewell
 from pipelines.execution.stop_signals import handled_signals, interrupted_by
 from pipelines.stores.held_folder import remove_dead_folders
-from schemas.errors import EXIT_CODES, StatecastError
+from schemas.errors import EXIT_CODES, InvalidInputError, StatecastError
 from schemas.shown_text import shown_text
 
 INTERRUPTED = "interrupted; run the same command again: nothing is lost, it goes on where this one ended"
@@ -275,6 +276,9 @@ def _main(
     remove_dead_folders()
 
 
+_NO_WAY = frozenset({errno.ENAMETOOLONG, errno.EACCES, errno.ENOTDIR, errno.ELOOP})
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run the command with arguments; return its exit code. Prints expected errors in one line, without a traceback."""
     command_time.begin()
@@ -295,7 +299,8 @@ def _run(arguments: Sequence[str]) -> int:
         # Who is asked to stop need not say what else fails meanwhile: Ray's processes may be asked at the same time, and be gone first.
         if interrupted_by() is not None:
             return _interrupted(arguments)
-        return _report(error, arguments) if isinstance(error, StatecastError) else _unforeseen(error, arguments)
+        known = error if isinstance(error, StatecastError) else _path_error(error)
+        return _unforeseen(error, arguments) if known is None else _report(known, arguments)
     # Typer makes that of an interrupt, and no command returns it.
     if result == 128 + signal.SIGINT:
         return _interrupted(arguments)
@@ -326,6 +331,13 @@ def _report(error: StatecastError, arguments: Sequence[str]) -> int:
     _print_error_json(arguments, {**error.to_json(), "message": message})
     _say(f"error: {message}")
     return error.exit_code
+
+
+def _path_error(error: Exception) -> StatecastError | None:
+    """Return what the system says of a path before anything is done there; None where this is something else."""
+    if isinstance(error, OSError) and error.errno in _NO_WAY and error.filename is not None:
+        return InvalidInputError(problem=f"nothing can be looked for there: {error.strerror}", where=os.fsdecode(error.filename)[:200])
+    return None
 
 
 def _unforeseen(error: Exception, arguments: Sequence[str]) -> int:

@@ -121,6 +121,8 @@ def _value(value: Any, parameter: Any, where: str) -> Any:
     values = value if isinstance(value, list) else [value]
     if not all(isinstance(one, (str, int, float)) for one in values) or (isinstance(value, list) and not parameter.multiple):
         raise InvalidInputError(problem="this is no value of the option", where=where)
+    if any(isinstance(one, str) and "\0" in one for one in values):
+        raise InvalidInputError(problem="no value of an option has a NUL character", where=where)
     if isinstance(value, bool) != bool(getattr(parameter, "is_flag", False)):
         raise InvalidInputError(problem="true or false is for options without a value, and they have nothing else", where=where)
     return values if parameter.multiple else value

@@ -8,6 +8,8 @@ import typer
 
 from pipelines.producing.epoch_input import EpochInput
 from pipelines.producing.preflight.look import RunPlace, disk_holds_dataset, run_size
+from pipelines.stores.open_store import open_store
+from pipelines.stores.read_only import check_destination
 from schemas.errors import InvalidInputError
 
 NO_DATASET: Final = "none"
@@ -26,8 +28,16 @@ Dataset = Annotated[
 
 
 def dataset_url(dataset: str | None) -> str | None:
-    """Return where the option says that the dataset goes; None for the work folder, or nowhere."""
-    return None if dataset == NO_DATASET else dataset
+    """Return where the option says that the dataset goes; None for the work folder, or nowhere.
+
+    Raises:
+        InvalidInputError: it is no store's URL, or of one that is only read.
+    """
+    if dataset is None or dataset == NO_DATASET:
+        return None
+    check_destination(dataset, "--dataset")
+    open_store(dataset)
+    return dataset
 
 
 def refuse_tables_without_dataset(dataset: str | None, tables: str | None) -> None:

@@ -17,6 +17,7 @@ from pipelines.producing.publish.key_file import STANDARD_INPUT, load_signer, si
 from pipelines.producing.publish.kms_key import SCHEME as KMS_SCHEME
 from pipelines.producing.publish.kms_key import open_kms_signer
 from pipelines.producing.publish.signing import Signer
+from pipelines.stores.open_store import open_store
 from pipelines.stores.read_only import check_destination, check_readable_again
 from schemas.errors import InvalidInputError
 from schemas.nearcore.epoch_context import EpochContext
@@ -34,6 +35,7 @@ def _destination(url: str) -> str:
 def _tables_destination(url: str | None) -> str | None:
     if url is not None:
         check_destination(url, "--tables")
+        open_store(url)
     return url
 
 

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, quote
 
 from schemas.address import Address, parse_address
 from schemas.errors import InvalidInputError
+from schemas.shown_text import shown_url
 
 LINK_LENGTH_MAX: Final = 16_384
 
@@ -39,16 +40,16 @@ def parse_magnet(text: str) -> MagnetLink:
         InvalidInputError: another form, or no info hash.
     """
     if len(text) > LINK_LENGTH_MAX or not text.startswith("magnet:?"):
-        raise InvalidInputError(problem="this is no magnet link", where=text[:80])
+        raise InvalidInputError(problem="this is no magnet link", where=shown_url(text))
     try:
         fields = parse_qsl(text.removeprefix("magnet:?"), max_num_fields=LINK_FIELDS_MAX)
     except ValueError as error:
-        raise InvalidInputError(problem=f"this magnet link can't be read: {error}", where=text[:80]) from error
+        raise InvalidInputError(problem=f"this magnet link can't be read: {error}", where=shown_url(text)) from error
     topics = [value for name, value in fields if name.partition(".")[0] == "xt"]
     v1 = next((topic.removeprefix(_V1).lower() for topic in topics if topic.startswith(_V1)), None)
     v2 = next((topic.removeprefix(_V2).lower() for topic in topics if topic.startswith(_V2)), None)
     if (v1 is None and v2 is None) or not _is_hex(v1, 40) or not _is_hex(v2, 64):
-        raise InvalidInputError(problem="the magnet link has no info hash in hexadecimal", where=text[:80])
+        raise InvalidInputError(problem="the magnet link has no info hash in hexadecimal", where=shown_url(text))
     peers = tuple(parse_address(value, "x.pe of the magnet link") for name, value in fields if name == "x.pe")
     return MagnetLink(v1, v2, peers, tuple(value for name, value in fields if name.partition(".")[0] == "tr"))
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pipelines.bucket.read_latest import read_latest
 from pipelines.stores.open_store import open_store
 from schemas.errors import EpochNotReadyError, InvalidInputError
-from schemas.published.object_layout import EpochLayout, ObjectKind, parse_epoch_folder, parse_object_name, split_chain_url
+from schemas.published.object_layout import (
+    EpochLayout,
+    ObjectKind,
+    parse_epoch_folder,
+    parse_object_name,
+    split_chain_url,
+    without_manifest_name,
+)
 from schemas.shown_text import shown_url
 
 
@@ -16,8 +23,7 @@ def locate_epoch(url: str) -> tuple[str, EpochLayout]:
         InvalidInputError: not an epoch's folder, or several chains to choose from.
         EpochNotReadyError: no latest epoch is there.
     """
-    cleaned = url.rstrip("/").removesuffix("/manifest.json")
-    root, tail = split_chain_url(cleaned or url)
+    root, tail = split_chain_url(without_manifest_name(url))
     if "/" in tail:
         layout = parse_epoch_folder(tail)
         if layout is None:

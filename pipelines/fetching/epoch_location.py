@@ -13,7 +13,14 @@ from pipelines.fetching.transfer import failure_of
 from schemas.errors import EpochNotReadyError, FetchError, InvalidInputError, ManifestError
 from schemas.published.catalogue import CATALOGUE_BYTES_MAX, Catalogue
 from schemas.published.latest_pointer import POINTER_BYTES_MAX, LatestPointer
-from schemas.published.object_layout import EpochLayout, catalogue_name, latest_name, parse_epoch_folder, split_chain_url
+from schemas.published.object_layout import (
+    EpochLayout,
+    catalogue_name,
+    latest_name,
+    parse_epoch_folder,
+    split_chain_url,
+    without_manifest_name,
+)
 from schemas.shown_text import shown_url
 
 HEIGHTS_LISTED_MAX: Final = 16
@@ -57,7 +64,7 @@ def parse_epoch_url(url: str) -> EpochUrl:
     Raises:
         InvalidInputError: something follows ``chain_id=`` that is no epoch's folder.
     """
-    root, tail = split_chain_url(url.rstrip("/").removesuffix("/manifest.json") or url)
+    root, tail = split_chain_url(without_manifest_name(url))
     if "/" not in tail:
         return EpochUrl(root, tail.removeprefix("chain_id=") if tail else None, None)
     layout = parse_epoch_folder(tail)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import fsspec
 
@@ -28,6 +29,7 @@ from schemas.errors import (
     StoreError,
     TransientStoreError,
 )
+from schemas.shown_text import shown_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,10 @@ class FsspecStore(ReadOnlyStore):
             )
         try:
             for part in url.split("::"):
+                urlsplit(part)
                 fsspec.get_filesystem_class(url_scheme(part) if "://" in part else "file" if part.startswith("/") else part)
+        except ValueError:
+            raise InvalidInputError(problem="this is no URL: its host or port makes no sense", where=shown_url(url)) from None
         except ImportError as error:
             raise InvalidInputError(
                 problem=f"the scheme {scheme[:40]!r} needs a package that is not installed: {shown(error)}", where=f"{scheme[:40]}://..."

@@ -28,7 +28,7 @@ from schemas.errors import (
     TransientStoreError,
 )
 from schemas.shown_text import shown_url
-from schemas.url import split_url
+from schemas.url import split_web_url
 
 REDIRECTS_MAX: Final = 5
 
@@ -51,7 +51,7 @@ class HttpFolder:
     """
 
     def __init__(self, url: str, timeout_s: float, connections_max: int, *, is_named: bool = True) -> None:
-        parts = split_url(url)
+        parts = split_web_url(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment:
             raise InvalidInputError(problem="this is not an HTTP URL of a folder", where=shown_url(url))
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname

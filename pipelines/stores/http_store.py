@@ -17,7 +17,7 @@ from pipelines.stores.per_process import PerProcess
 from pipelines.stores.read_only import ReadOnlyStore
 from pipelines.stores.store import ObjectInfo
 from schemas.errors import InvalidInputError, ObjectNotFoundError, StoreError, StoreNotListedError
-from schemas.url import split_url
+from schemas.url import split_web_url
 
 TIMEOUT_S: Final = 30.0
 """Longest wait for an answer or for bytes."""
@@ -39,7 +39,7 @@ class HttpStore(ReadOnlyStore):
         Raises:
             InvalidInputError: not one, or with credentials or a query.
         """
-        parts = split_url(url)
+        parts = split_web_url(url)
         if parts.query or "@" in parts.netloc:
             # It is shown, logged and sent to workers.
             raise InvalidInputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Final
 from urllib.parse import unquote
 
 import fsspec
@@ -20,6 +21,10 @@ from pipelines.stores.s3_store import S3Store, import_s3fs
 from pipelines.stores.store import Store
 from schemas.errors import InvalidInputError
 from schemas.shown_text import shown_url
+
+PATH_BYTES_MAX: Final = 4096
+NAME_BYTES_MAX: Final = 255
+"""Linux's PATH_MAX, its last byte included, and NAME_MAX."""
 
 
 def open_store(
@@ -75,7 +80,7 @@ def open_store(
 
 def _local_path(url: str) -> str:
     if "://" not in url:
-        return os.path.abspath(url)
+        return _possible(os.path.abspath(url))
     host, slash, path = url.partition("://")[2].partition("/")
     if host not in ("", "localhost") or not slash:
         raise InvalidInputError(
@@ -87,4 +92,16 @@ def _local_path(url: str) -> str:
             where=url[:200],
             remedy="Write %3F and %23, or the path alone.",
         )
-    return os.path.abspath(unquote(f"/{path}"))
+    return _possible(os.path.abspath(unquote(f"/{path}")))
+
+
+def _possible(path: str) -> str:
+    """Return a path that Linux's file systems can have.
+
+    Raises:
+        InvalidInputError: it, or a name in it, is too long, or it has a character that no path has.
+    """
+    encoded = os.fsencode(path)
+    if len(encoded) >= PATH_BYTES_MAX or any(len(name) > NAME_BYTES_MAX for name in encoded.split(b"/")) or b"\0" in encoded:
+        raise InvalidInputError(problem="no file system takes such a path: it, or a name in it, is too long", where=path[:200])
+    return path

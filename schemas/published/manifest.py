@@ -34,6 +34,7 @@ from schemas.published.manifest_shard import MANIFEST_PARTS_MAX, ManifestShard
 from schemas.published.manifest_tables import ManifestTables
 from schemas.published.object_layout import REVISION_MAX, EpochLayout
 from schemas.shown_text import shown_url
+from schemas.url import split_web_url
 
 MANIFEST_TYPE = "urn:statecast:manifest:v1"
 """Predicate type; a change that readers must know of gets a new one."""
@@ -314,6 +315,7 @@ def check_urls(mirrors: Sequence[str] = (), web_seeds: Sequence[str] = (), track
         ("tracker", trackers, _TRACKER_PATTERN, "an http(s) or udp URL without credentials"),
     ):
         for url in urls:
+            split_web_url(url)
             if len(urls) > URLS_MAX or len(url) > URL_LENGTH_MAX or re.fullmatch(pattern, url) is None:
                 raise InvalidInputError(problem=f"a {option} is {form}, and there are at most {URLS_MAX}", where=shown_url(url))
 

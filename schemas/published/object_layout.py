@@ -272,6 +272,12 @@ def parse_epoch_folder(folder: str) -> EpochLayout | None:
     return found.epoch if found is not None and found.kind is ObjectKind.MANIFEST else None
 
 
+def without_manifest_name(url: str) -> str:
+    """Return the URL of the folder that a manifest's URL is in; every other URL as it is."""
+    folder = url.rstrip("/").removesuffix("/manifest.json")
+    return folder if folder and folder != url.rstrip("/") else url
+
+
 def split_chain_url(url: str) -> tuple[str, str]:
     """Cut a URL or a path into the store's or dataset's, and what it names in there: ``chain_id=…`` and what follows; empty where nothing.
 

@@ -169,6 +169,58 @@ def test_a_destination_that_is_none_is_a_usage_error(url: str) -> None:
     assert outcome.document["error"]["kind"] == "invalid_input"
 
 
+@pytest.mark.parametrize("url", ["gs://", "s3://", "az:///", "http://ex ample/x", "http://\u00b2/", "http://[::1/x", "ftp://[", "x" * 300])
+@pytest.mark.parametrize("command", ["fetch", "check", "gc", "catalogue", "inspect"])
+def test_a_place_to_read_that_is_none_is_a_usage_error(url: str, command: str, tmp_path: Path) -> None:
+    """Not an epoch that is not there, nor a fault of a server; nothing is looked for in a folder named gs:."""
+    options = {
+        "fetch": ("--chain-id", "testnet", "--into", tmp_path / "into", "--insecure"),
+        "gc": ("--keep-epochs", 2, "--plan"),
+        "catalogue": ("--chain-id", "testnet"),
+    }
+    outcome = statecast(command, url, *options.get(command, ()))
+    assert outcome.code == 2, outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "place"),
+    [
+        ("--dataset", "http://h/x"),
+        ("--dataset", "s3://"),
+        ("--dataset", "x" * 300),
+        ("--tables", "gs://"),
+        ("--web-seed", "http://h:port/"),
+        ("--tracker", "http://[::1/x"),
+        ("--rpc", "http://ex ample/x"),
+    ],
+)
+def test_a_plan_refuses_what_the_run_would_refuse(option: str, place: str, to: Path) -> None:
+    """Before anything is read."""
+    home = node_a()
+    given = ("--node-home", home, "--context", home / "context.json", "--to", to, "--allow-unsigned")
+    outcome = statecast("produce", *given, option, place, "--plan")
+    assert outcome.code == 2, outcome.stderr
+
+
+LONG = "x" * 5000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("inspect", LONG),
+        ("produce", "--from", f"genesis://{LONG}", "--to", "out", "--plan", "--allow-unsigned"),
+        ("serve", LONG, "--listen", "127.0.0.1:0"),
+        ("seed", "out", "--data", LONG, "--insecure", "--once"),
+    ],
+)
+def test_a_path_that_can_be_none_is_a_usage_error(arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the system says when it is looked at."""
+    monkeypatch.chdir(tmp_path)
+    outcome = statecast(*arguments)
+    assert outcome.code == 2 and "File name too long" in outcome.error_line, outcome.stderr
+
+
 # Keys
 
 

@@ -179,7 +179,20 @@ def test_a_proxy_that_is_none_is_a_fault_of_the_configuration(proxy: str, monkey
         open_store("http://far.example/bucket")
 
 
-@pytest.mark.parametrize("url", ["http://[::1/x", "http://h:99999/x", "http://h:port/x", "s3://[::1/x", "gs://[x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[::1/x",
+        "http://h:99999/x",
+        "http://h:port/x",
+        "s3://[::1/x",
+        "gs://[x",
+        "http://a b/",
+        "ftp://[",
+        f"/{'x' * 256}",
+        "/x" * 3000,
+    ],
+)
 def test_a_url_that_is_none_is_a_fault_of_whoever_gave_it(url: str) -> None:
     """Not of a server."""
     with pytest.raises(InvalidInputError):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlunsplit
 
 import stamina
 import urllib3
@@ -24,6 +24,7 @@ from pipelines.stores.http_client import READ_BYTES, HttpClient
 from pipelines.stores.pace import Pace
 from schemas.errors import InvalidInputError, SourceError
 from schemas.json_limits import JsonLimits
+from schemas.url import split_web_url
 
 REQUESTS_PER_S: Final = 10.0
 """Most requests a second, unless said otherwise: public endpoints refuse more."""
@@ -88,10 +89,10 @@ class RpcClient:
         self._clock = clock
         self._headers = {"Accept-Encoding": "identity", "Content-Type": "application/json", "User-Agent": "statecast"}
         try:
-            parts = urlsplit(url)
+            parts = split_web_url(url)
             host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
             netloc = f"{host}:{parts.port}" if parts.port is not None else str(host)
-        except ValueError:
+        except InvalidInputError:
             host = None
         if host is None or parts.scheme not in ("http", "https") or parts.fragment:
             # The text may hold a key, so it is not repeated.
