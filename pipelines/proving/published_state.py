@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from threading import Lock
 
+from pipelines.bucket.chain_catalogue import steps_to
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.part_check import digest_part
 from pipelines.stores.store import Store
@@ -109,7 +110,7 @@ class PublishedState:
         """Read a part whole, check its bytes and its trie, and return its nodes and values.
 
         Raises:
-            EpochNotReadyError: it is not published.
+            EpochNotReadyError: it is not published, or the epoch is kept as deltas alone.
             ObjectMismatchError, IntegrityError: it is not what was published, or no part of the state root.
             StoreError: the store can't be read.
         """
@@ -117,7 +118,18 @@ class PublishedState:
         stored = listed.part(stated.part_id)
         if stored is None:
             raise EpochNotReadyError(problem="the part that is needed is not published", where=f"{self.store.url}/{name}")
-        data = self._object(name, stored.size, stored.sha256)
+        try:
+            data = self._object(name, stored.size, stored.sha256)
+        except ObjectNotFoundError:
+            steps = steps_to(self.store, self.layout)
+            if not steps:
+                raise
+            raise EpochNotReadyError(
+                problem=f"epoch {self.layout.epoch_height} is kept there as deltas alone, and a part of it is needed",
+                where=f"{self.store.url}/{name}",
+                remedy=f"It is rebuilt of epoch {steps[0].epoch_height}: statecast fetch {self.store.url}/{self.layout.folder} "
+                f"--base {self.store.url} --into FOLDER; then ask the folder.",
+            ) from None
         digests, decoded = digest_part(data, self.believed.manifest.encoding)
         if (digests.decoded_size, digests.decoded_sha256) != (stated.decoded_size, stated.sha256):
             raise ObjectMismatchError(problem="a part does not decode to its statement's size and sha256", where=f"{self.store.url}/{name}")

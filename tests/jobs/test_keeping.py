@@ -245,8 +245,19 @@ def test_a_ladder_is_kept_looked_at_checked_and_fetched(tmp_path: Path) -> None:
     fetch = ("fetch", five, "--into", tmp_path / "into", "--trust-key", public_key(), "--verify-workers", 1, "--no-lease")
     without = statecast(*fetch)
     assert without.code == 31 and "give --base" in without.stderr
+    proof = statecast("prove", five, "--account", "near", "--out", tmp_path / "proof.json")
+    assert (
+        proof.code == 11
+        and "epoch 5 is kept there as deltas alone" in proof.stderr
+        and "It is rebuilt of epoch 4: statecast fetch" in proof.stderr
+    )
+    get = ("get", "--account", "near", "--epochs", "4..6", "--to", tmp_path / "near.csv", "--json")
+    several = statecast(*get, bucket)
+    assert several.code == 11 and "epochs 5 are kept there as deltas alone" in several.document["error"]["problem"]
+    assert statecast(*get, bucket, "--skip-missing").document["missing_epochs"] == [5]
     fetched = statecast(*fetch, "--base", bucket)
     assert fetched.code == 0, fetched.stderr
+    assert statecast(*get, tmp_path / "into", "--skip-missing").document["rows"] == 1
     published = next(published_ladder().glob("chain_id=*/epoch_height=5/epoch_id=*"))
     for path in published.rglob("state_part_*"):
         assert (tmp_path / "into" / path.relative_to(published_ladder())).read_bytes() == path.read_bytes()
