@@ -81,11 +81,14 @@ class Dataset:
 
     @property
     def total_supply(self) -> int | None:
-        """YoctoNEAR that there are, by the header of the block whose chunks name this state; None where the dataset has no headers.
+        """YoctoNEAR that there are, by the header of the block whose chunks name this state, or by the genesis; None where the dataset has neither.
 
         Accounts, gas keys, receipts in the state and receipts between shards add up to it.
         """
-        return committed_supply(self._shards[0].summary.context.block_headers, self._shards[0].url)
+        summary = self._shards[0].summary
+        if summary.shard.genesis_block is not None:
+            return summary.shard.genesis_block.total_supply
+        return committed_supply(summary.context.block_headers, self._shards[0].url)
 
     def verify(self) -> None:
         """Read all files, recompute each shard's state root in this process, and compare it with the chain's.

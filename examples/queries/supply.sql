@@ -1,6 +1,6 @@
 -- What the newest complete epoch adds up to, against the supply that the block header names; all in yoctoNEAR, exact.
 -- DuckDB, after `.read <tables>/_sql/views.sql`. not_in_state is what is on its way between shards, and the gas that was bought for the
--- actions of receipts: docs/spec/decoded-tables.md has the equation. A genesis has no header: total_supply is null, and in_state is the supply.
+-- actions of receipts: docs/spec/decoded-tables.md has the equation. Of a genesis total_supply is what its file says, and not_in_state is 0.
 with
     accounts as (select coalesce(sum(amount), 0) as amount, coalesce(sum(locked), 0) as locked from account_latest),
     gas_keys as (select coalesce(sum(gas_key_balance), 0) as on_gas_keys from access_key_latest),

@@ -27,7 +27,7 @@ from typing import Any
 from schemas.errors import DatasetError, StatecastError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.json_limits import JsonLimits
-from schemas.nearcore.epoch_context import EpochContext, ShardContext, epoch_context_from_json
+from schemas.nearcore.epoch_context import EpochContext, GenesisBlock, ShardContext, epoch_context_from_json
 from schemas.nearcore.epoch_folder import epoch_folder
 from schemas.nearcore.state_header import HeaderOrigin
 
@@ -244,6 +244,7 @@ class DatasetSummary:
             "state_header_reason": self.state_header_reason,
             "verified_state_header_sha256": self.verified_state_header_sha256,
             "block_headers": [header.hex() for header in self.context.block_headers],
+            **({"genesis_block": self.shard.genesis_block.to_json()} if self.shard.genesis_block is not None else {}),
             **({"flat_head_header": self.shard.flat_head_header.hex()} if self.shard.flat_head_header else {}),
         }
 
@@ -263,10 +264,16 @@ class DatasetSummary:
             )
         try:
             context = epoch_context_from_json(document["context"], where)
+            genesis = document.get("genesis_block")
+            shard = replace(
+                context.shards[0],
+                flat_head_header=bytes.fromhex(document.get("flat_head_header", "")),
+                genesis_block=None if genesis is None else GenesisBlock.from_json(genesis),
+            )
             return cls(
                 context=replace(
                     context,
-                    shards=(replace(context.shards[0], flat_head_header=bytes.fromhex(document.get("flat_head_header", ""))),),
+                    shards=(shard,),
                     block_headers=tuple(bytes.fromhex(header) for header in document.get("block_headers", ())),
                 ),
                 source=str(document["source"]),

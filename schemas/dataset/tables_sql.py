@@ -13,7 +13,7 @@ from typing import Final
 import pyarrow as pa
 
 from schemas.dataset.tables_selection import TablesSelection
-from schemas.dataset.tables_summary import TablesCatalogue
+from schemas.dataset.tables_summary import StateBlock, TablesCatalogue
 from schemas.nearcore.trie_key import TrieKeyKind
 
 _DUCKDB_TYPES: Final = {
@@ -56,7 +56,7 @@ def duckdb_views(url: str, catalogue: TablesCatalogue) -> str:
         + (
             "null, null, null"
             if entry.block is None
-            else f"{entry.block.height}, {_quoted(entry.block.time.replace(tzinfo=None).isoformat(' '))}, {_number(entry.block.total_supply)}"
+            else f"{entry.block.height}, {_time(entry.block)}, {_number(entry.block.total_supply)}"
         )
         + f", {entry.complete}, {entry.records})"
         for entry in catalogue.epochs
@@ -71,6 +71,10 @@ def duckdb_views(url: str, catalogue: TablesCatalogue) -> str:
     for kind in catalogue.selection.written_kinds:
         text += "".join(_duckdb_kind(_glob_escaped(url), catalogue, kind, heights))
     return text
+
+
+def _time(block: StateBlock) -> str:
+    return "null" if block.time is None else _quoted(block.time.replace(tzinfo=None).isoformat(" "))
 
 
 def _number(number: int | None) -> str:

@@ -76,19 +76,19 @@ class StateBlock:
     """The block that a state is after."""
 
     height: int
-    timestamp_us: int
-    """Since 1970, in UTC; nearcore's nanoseconds cut off."""
+    timestamp_us: int | None
+    """Since 1970, in UTC; nearcore's nanoseconds cut off. None where the height alone is known, by the header of the block after it."""
     total_supply: int | None = None
     """YoctoNEAR after it, by the header of the block whose chunks commit to the epoch's state; None where that is not known."""
 
     @property
-    def time(self) -> datetime:
+    def time(self) -> datetime | None:
         """The timestamp as a time."""
-        return _UNIX_EPOCH + self.timestamp_us * _MICROSECOND
+        return None if self.timestamp_us is None else _UNIX_EPOCH + self.timestamp_us * _MICROSECOND
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        time = self.time.isoformat().replace("+00:00", "Z")
+        time = None if self.time is None else self.time.isoformat().replace("+00:00", "Z")
         supply = None if self.total_supply is None else str(self.total_supply)
         return {"block_height": self.height, "block_timestamp": time, "total_supply": supply}
 
@@ -102,11 +102,13 @@ def state_block_from_json(document: dict[str, Any]) -> StateBlock | None:
     """Build from decoded JSON values; raises KeyError, TypeError, ValueError or OverflowError on another shape."""
     if document["block_height"] is None:
         return None
-    time = datetime.fromisoformat(str(document["block_timestamp"]))
-    if time.tzinfo is None:
-        raise ValueError("block_timestamp has no time zone")
-    supply = document["total_supply"]
-    return StateBlock(int(document["block_height"]), (time - _UNIX_EPOCH) // _MICROSECOND, None if supply is None else int(supply))
+    supply, timestamp_us = document["total_supply"], None
+    if document["block_timestamp"] is not None:
+        time = datetime.fromisoformat(str(document["block_timestamp"]))
+        if time.tzinfo is None:
+            raise ValueError("block_timestamp has no time zone")
+        timestamp_us = (time - _UNIX_EPOCH) // _MICROSECOND
+    return StateBlock(int(document["block_height"]), timestamp_us, None if supply is None else int(supply))
 
 
 @dataclass(frozen=True, slots=True)
@@ -553,7 +555,7 @@ def table_metadata(shard: TablesShard, kind: str) -> dict[bytes, bytes]:
         "kind": kind,
         "shard_id": str(shard.shard_uid.shard_id),
         "block_height": "" if shard.block is None else str(shard.block.height),
-        "block_timestamp": "" if shard.block is None else str(shard.block.to_json()["block_timestamp"]),
+        "block_timestamp": "" if shard.block is None or shard.block.time is None else str(shard.block.to_json()["block_timestamp"]),
     }
     return schema_metadata(context, context.shards[0], None) | {
         METADATA_PREFIX + name.encode(): text.encode() for name, text in facts.items()

@@ -35,6 +35,7 @@ _SIGNATURE_BYTES: Final = {0: 64, 1: 65}
 _PUBLIC_KEY_BYTES: Final = {0: 32, 1: 64}
 # Headers of V4 and later have block_body_hash before the other roots.
 _FIRST_VERSION_WITH_BODY_HASH: Final = 4
+_FIRST_VERSION_WITH_PREV_HEIGHT: Final = 3
 # By version, how many: those after V5 have no challenges any more.
 _CHALLENGES_ROOT: Final = {1: 1, 2: 1, 3: 1, 4: 1, 5: 1, 6: 0, 7: 0, 8: 0}
 
@@ -138,8 +139,34 @@ def header_total_supply(header: BlockHeader) -> int | None:
     Raises:
         IntegrityError: malformed.
     """
-    if header.version not in _CHALLENGES_ROOT:
+    return None if header.version not in _CHALLENGES_ROOT else _reader_at_supply(header).u128()
+
+
+def header_prev_height(header: BlockHeader) -> int | None:
+    """Return the height of the block before, by a block header.
+
+    Source: nearcore core/primitives/src/block_header.rs, BlockHeaderInnerRestV3 … V6.
+    Returns:
+        None in versions 1 and 2, which do not say it, and in one that is not known here.
+    Raises:
+        IntegrityError: malformed.
+    """
+    if header.version not in _CHALLENGES_ROOT or header.version < _FIRST_VERSION_WITH_PREV_HEIGHT:
         return None
+    reader = _reader_at_supply(header)
+    reader.u128()
+    if _CHALLENGES_ROOT[header.version]:
+        # challenges' result: account id, whether it signed twice
+        for _ in range(reader.count(4 + 1)):
+            reader.byte_vec_view()
+            reader.u8()
+    # last final block, last one with doomslug finality, ordinal
+    reader.fixed_view(32 + 32 + 8)
+    return reader.u64()
+
+
+def _reader_at_supply(header: BlockHeader) -> BorshReader:
+    """Return a reader that stands before a header's total supply."""
     reader = BorshReader(header.encoded, f"header of block {header.hash}", IntegrityError)
     # version, previous hash, what light clients read
     reader.fixed_view(1 + 32 + _INNER_LITE_BYTES)
@@ -156,7 +183,7 @@ def header_total_supply(header: BlockHeader) -> int | None:
         skip_validator_stake(reader, has_tag=header.version >= 3)
     # chunk mask, next gas price
     reader.fixed_view(reader.count(1) + 16)
-    return reader.u128()
+    return reader
 
 
 def committed_supply(block_headers: Sequence[bytes], where: str) -> int | None:

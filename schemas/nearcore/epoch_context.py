@@ -33,6 +33,26 @@ SHARD_UID_LENGTH_MAX = 32
 
 
 @dataclass(frozen=True, slots=True)
+class GenesisBlock:
+    """The block that a genesis' state is after, by the genesis file: no header of another block names that state."""
+
+    height: int
+    timestamp_us: int
+    """Since 1970, in UTC; nearcore's nanoseconds cut off."""
+    total_supply: int
+    """YoctoNEAR."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {"height": self.height, "timestamp_us": self.timestamp_us, "total_supply": str(self.total_supply)}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> GenesisBlock:
+        """Build from decoded JSON values; raises KeyError, TypeError or ValueError on another shape."""
+        return cls(*(int(document[name]) for name in ("height", "timestamp_us", "total_supply")))
+
+
+@dataclass(frozen=True, slots=True)
 class ShardContext:
     """One shard of the epoch."""
 
@@ -46,6 +66,8 @@ class ShardContext:
     flat_head_header: bytes = field(default=b"", repr=False, compare=False)
     """Borsh header of the block of ``flat_head_target``, which it hashes to; empty where the source does not have it. It says when and at
     which height the state was."""
+    genesis_block: GenesisBlock | None = field(default=None, repr=False, compare=False)
+    """Of a shard of a genesis file alone."""
 
     @property
     def shard_id(self) -> int:

@@ -37,6 +37,7 @@ from schemas.nearcore.account import Account, AccountContract, AccountVersion, C
 from schemas.nearcore.block import (
     decode_block_chunks,
     decode_block_header,
+    header_prev_height,
     header_total_supply,
     read_chunk_header,
     read_chunk_header_v1,
@@ -108,6 +109,7 @@ def chunk_headers() -> list[bytes]:
 def _block_header(data: bytes) -> object:
     header = decode_block_header(data, "fuzz")
     header_total_supply(header)
+    header_prev_height(header)
     return header
 
 
@@ -531,7 +533,7 @@ def decoders() -> tuple[Decoder, ...]:
     """Return the table."""
     native = (Decoder("state header, verified in Rust", _verified_state_header, lambda: _state_headers()[:1], (verify_state_header,)),)
     return (
-        Decoder("block header", _block_header, localnet_headers, (decode_block_header, header_total_supply)),
+        Decoder("block header", _block_header, localnet_headers, (decode_block_header, header_total_supply, header_prev_height)),
         Decoder("block", _block, lambda: list(_rows()[1]), (decode_block_chunks, evidence_from_block, read_chunk_header)),
         Decoder(
             "state header",

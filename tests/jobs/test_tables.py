@@ -16,20 +16,22 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
+import statecast as package
 from pipelines.dataset.arrow_dataset import ShardDataset
 from pipelines.dataset.tables.decoded_records import decode_batch
 from pipelines.dataset.tables.export_tables import chosen_shards
+from pipelines.near.files.genesis_records import read_genesis_head
 from schemas.dataset.dataset_summary import shard_folder
 from schemas.dataset.tables_selection import TablesSelection
 from schemas.dataset.tables_summary import TablesShard
-from schemas.errors import DatasetError
+from schemas.errors import DatasetError, SourceError
 from schemas.nearcore.access_key import AccessKey, decode_access_key
 from schemas.nearcore.account import Account, decode_account
 from schemas.nearcore.trie_key import TrieKeyKind
 from tests.support.commands import Outcome, objects_in, statecast
 from tests.support.exported import exported_genesis, exported_localnet
 from tests.support.nodes import localnet_home
-from tests.support.published import session_folder
+from tests.support.published import published_localnet, session_folder
 
 RECORDS = {"access_key": 862, "account": 423, "contract_code": 11, "contract_data": 641}
 MAINNET_GENESIS = Path(__file__).resolve().parents[3] / "shared" / "fixtures" / "real" / "mainnet_genesis.json"
@@ -175,6 +177,44 @@ def test_a_genesis_has_the_amounts_that_its_file_says(which: str, tmp_path: Path
     rows = query(f"select account_id, amount + locked from read_parquet('{files_of(tmp_path / 'tables', 'account')}')")
     assert {account_id: int(total) for account_id, total in rows} == genesis_balances(path)
     assert sum(total for _, total in rows) == Decimal(json.loads(path.read_bytes())["total_supply"])
+
+
+def test_a_restored_dataset_knows_its_blocks_height_and_the_supply(tmp_path: Path) -> None:
+    """By the header of the block after it, which the manifest has; not the time."""
+    restored = statecast("restore", published_localnet(), "--to", f"dataset://{tmp_path / 'restored'}", "--in-process")
+    assert restored.code == 0, restored.stderr
+    write_tables(tmp_path / "restored", tmp_path / "tables", "--kind", "account")
+    (entry,) = json.loads((tmp_path / "tables" / "_catalogue.json").read_bytes())["epochs"]
+    (known,) = json.loads((localnet_tables() / "_catalogue.json").read_bytes())["epochs"]
+    assert (entry["block_height"], entry["total_supply"]) == (known["block_height"], known["total_supply"]) == (242, known["total_supply"])
+    assert entry["block_timestamp"] is None and known["block_timestamp"] is not None
+    assert query(f"select distinct block_height, block_timestamp from read_parquet('{files_of(tmp_path / 'tables', 'account')}')") == [
+        (242, None)
+    ]
+    views = (tmp_path / "tables" / "_sql" / "views.sql").read_text()
+    with duckdb.connect() as connection:
+        connection.execute(views)
+        assert connection.execute("select block_height, block_timestamp from epochs").fetchall() == [(242, None)]
+    assert package.scan(str(tmp_path / "tables"), kind="account").block_timestamp is None
+
+
+def test_a_genesis_says_its_height_time_and_supply() -> None:
+    """As its file does."""
+    path = localnet_home() / "genesis.json"
+    genesis = json.loads(path.read_bytes())
+    dataset = package.open_dataset(str(exported_genesis(path)))
+    assert dataset.total_supply == int(genesis["total_supply"])
+    head = read_genesis_head(path)
+    assert head.block is not None and head.block.height == genesis["genesis_height"]
+
+
+@pytest.mark.parametrize("time", ["yesterday", "2020-07-21T16:55:51.591948", "0001-01-01T00:00:00+23:59"])
+def test_a_genesis_whose_time_is_none_is_refused(time: str, tmp_path: Path) -> None:
+    """With the field's name."""
+    genesis = json.loads((localnet_home() / "genesis.json").read_bytes()) | {"genesis_time": time, "records": []}
+    (tmp_path / "genesis.json").write_text(json.dumps(genesis), encoding="utf-8")
+    with pytest.raises(SourceError, match="field genesis_time"):
+        read_genesis_head(tmp_path / "genesis.json")
 
 
 def test_a_rerun_writes_nothing_anew_and_mends_what_is_gone(tmp_path: Path) -> None:

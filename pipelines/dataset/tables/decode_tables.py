@@ -35,7 +35,7 @@ from schemas.dataset.tables_summary import (
     written_to_bytes,
 )
 from schemas.errors import DatasetError, ObjectMismatchError, ObjectNotFoundError
-from schemas.nearcore.block import committed_supply, decode_block_header
+from schemas.nearcore.block import committed_supply, decode_block_header, header_prev_height
 from schemas.nearcore.epoch_context import EpochContext, ShardContext
 from schemas.nearcore.trie_key import TrieKeyKind
 
@@ -123,16 +123,24 @@ def shard_of(dataset: ShardDataset, selection: TablesSelection) -> TablesShard:
 
 
 def _state_block(context: EpochContext, shard: ShardContext) -> StateBlock | None:
-    """Return the block that a shard's state is after, out of its header; None where the source had none.
+    """Return the block that a shard's state is after, out of its header, or the genesis; its height alone where it is the one before the
+    sync block's parent and that block's header is there, as in restored datasets; else None.
 
     Raises:
-        IntegrityError: the header does not hash to the block.
+        IntegrityError: a header does not hash to its block.
     """
-    if not shard.flat_head_header:
-        return None
+    if shard.genesis_block is not None:
+        return StateBlock(shard.genesis_block.height, shard.genesis_block.timestamp_us, shard.genesis_block.total_supply)
     where = f"header of the block of shard {shard.shard_uid}"
-    header = decode_block_header(shard.flat_head_header, where, shard.flat_head_target)
-    return StateBlock(header.height, header.timestamp_ns // 1000, committed_supply(context.block_headers, where))
+    if shard.flat_head_header:
+        header = decode_block_header(shard.flat_head_header, where, shard.flat_head_target)
+        return StateBlock(header.height, header.timestamp_ns // 1000, committed_supply(context.block_headers, where))
+    if shard.flat_head_target is None or len(context.block_headers) < 2:
+        return None
+    sync_block = decode_block_header(context.block_headers[0], where, context.sync_hash)
+    parent = decode_block_header(context.block_headers[1], where, sync_block.prev_hash)
+    height = header_prev_height(parent) if parent.prev_hash == shard.flat_head_target else None
+    return None if height is None else StateBlock(height, None, committed_supply(context.block_headers, where))
 
 
 def plan_tables(

@@ -20,6 +20,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -45,7 +46,7 @@ from schemas.errors import InvalidInputError, SourceError
 from schemas.ids import ZERO_HASH, ShardUId
 from schemas.nearcore.account import Account, AccountVersion, ContractKind, decode_account
 from schemas.nearcore.borsh import BorshWriter
-from schemas.nearcore.epoch_context import CHAIN_ID_PATTERN, EpochContext, ShardContext
+from schemas.nearcore.epoch_context import CHAIN_ID_PATTERN, EpochContext, GenesisBlock, ShardContext
 from schemas.nearcore.flat_state_limits import KEY_BYTES_MAX, VALUE_BYTES_MAX
 from schemas.nearcore.genesis import (
     GenesisReceipt,
@@ -84,7 +85,9 @@ VALIDATORS_MAX: Final = 1 << 20
 POSTPONED_RECEIPTS_MAX: Final = 1 << 20
 """Most postponed receipts, and most received data; both are held in memory."""
 
-_HEAD_FIELDS: Final = ("chain_id", "protocol_version", "shard_layout", "validators")
+_HEAD_FIELDS: Final = ("chain_id", "protocol_version", "shard_layout", "validators", "genesis_height", "genesis_time", "total_supply")
+
+_UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 # First byte of an entry's payload.
 _VALUE: Final = b"v"
@@ -102,6 +105,8 @@ class GenesisHead:
     layout: ShardLayout
     stakes: dict[str, int]
     """Stake by account id of the validators."""
+    block: GenesisBlock | None = None
+    """None where the file does not say height, time and supply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +204,8 @@ def genesis_context(path: str | Path) -> EpochContext:
         sync_hash=ZERO_HASH,
         protocol_version=head.protocol_version,
         shards=tuple(
-            ShardContext(shard_uid=shard_uid, state_root=None) for shard_uid in sorted(head.layout.shard_uids, key=lambda uid: uid.shard_id)
+            ShardContext(shard_uid=shard_uid, state_root=None, genesis_block=head.block)
+            for shard_uid in sorted(head.layout.shard_uids, key=lambda uid: uid.shard_id)
         ),
         shard_layout=head.layout.assignment,
     )
@@ -227,7 +233,22 @@ def read_genesis_head(path: Path) -> GenesisHead:
         protocol_version=fields.number("protocol_version", 32),
         layout=SINGLE_SHARD if layout is None else shard_layout_from_json(layout, str(path)),
         stakes=stakes,
+        block=_genesis_block(fields),
     )
+
+
+def _genesis_block(fields: JsonFields) -> GenesisBlock | None:
+    if not all(fields.has(name) for name in ("genesis_height", "genesis_time", "total_supply")):
+        return None
+    text = fields.text("genesis_time")
+    try:
+        time = datetime.fromisoformat(text)
+        timestamp_us = (time - _UNIX_EPOCH) // timedelta(microseconds=1)
+    except (ValueError, TypeError, OverflowError):
+        timestamp_us = -1
+    if timestamp_us < 0:
+        fields.fail(f"field genesis_time: {text[:64]!r} is no time with a time zone, since 1970")
+    return GenesisBlock(fields.number("genesis_height", 63), timestamp_us, fields.number("total_supply", 128))
 
 
 def _shard_index(head: GenesisHead, shard_uid: ShardUId) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,14 @@ from pipelines.near.node.node_columns import BLOCK, BLOCK_HEADER, CHUNKS
 from pipelines.near.node.rocksdb_reader import RocksDbReader
 from schemas.errors import IntegrityError
 from schemas.ids import CryptoHash
-from schemas.nearcore.block import BlockHeader, chunk_headers_root, decode_block_chunks, decode_block_header, read_chunk_header
+from schemas.nearcore.block import (
+    BlockHeader,
+    chunk_headers_root,
+    decode_block_chunks,
+    decode_block_header,
+    header_prev_height,
+    read_chunk_header,
+)
 from schemas.nearcore.borsh import BorshReader, BorshWriter
 from tests.support.blocks import encode_block_header, encode_chunk_header, hash_of
 from tests.support.nodes import localnet_home
@@ -88,6 +96,15 @@ def test_all_headers_of_a_real_database_hash_to_their_key(localnet_headers: dict
     assert len(localnet_headers) == 246
     for key, row in localnet_headers.items():
         assert decode_block_header(row, "localnet").hash == key
+
+
+def test_all_headers_of_a_real_database_say_their_parents_height(localnet_headers: dict[bytes, bytes]) -> None:
+    """Those whose parent is there too; a header of a version that does not say it, or is not known, says none."""
+    headers = {key: decode_block_header(row, "row") for key, row in localnet_headers.items()}
+    heights = [(header_prev_height(header), headers[header.prev_hash].height) for header in headers.values() if header.prev_hash in headers]
+    assert len(heights) > 100 and all(said == height for said, height in heights)
+    some = next(iter(headers.values()))
+    assert [header_prev_height(replace(some, version=version)) for version in (1, 2, 99)] == [None] * 3
 
 
 def test_all_chunk_headers_of_a_real_database_are_in_its_chunks_column(localnet_headers: dict[bytes, bytes]) -> None:
