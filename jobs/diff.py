@@ -28,7 +28,7 @@ from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.producing.deltas.shard_delta import child_ranges
 from pipelines.producing.deltas.state_diff import ShardDiff, ShardStates, diff_shard
-from pipelines.producing.rebuild.base_states import BaseState, find_base_states
+from pipelines.producing.rebuild.base_states import BaseState, find_base_states, with_thin_states
 from pipelines.stores.durable_file import disk_errors, give_name
 from pipelines.stores.held_work_folder import held_work_folder
 from pipelines.stores.open_store import open_store
@@ -71,7 +71,8 @@ def diff(
     """Tell what changed between two epochs: each record before and after, decoded, and the sums of each shard.
 
     Of parts only those are read that the wanted kinds can lie in, each validated against its manifest's state root; no signature is
-    judged. A shard that was split off in between is compared with the accounts that it has of its parent.
+    judged. An epoch that is kept as deltas is read out of the one that it is rebuilt of, and those. A shard that was split off in between
+    is compared with the accounts that it has of its parent.
 
     Example: `statecast diff gs://bucket/prefix --from 2949 --to 2950 --kind account --to changes.parquet`
     """
@@ -79,6 +80,8 @@ def diff(
     kinds = _kinds(kind)
     kernel = choose_kernel(run.kernel)
     states = find_base_states(url, kernel.name)
+    if not url.startswith(DATASET_SCHEME):
+        states = with_thin_states(states, url, (older, newer), kernel.name)
     before, after = _epoch(states, older, url), _epoch(states, newer, url)
     if before[0].end.epoch_id == after[0].end.epoch_id:
         raise InvalidInputError(problem="both are the same epoch", where=f"--from {older} --to {newer}")

@@ -242,6 +242,10 @@ def test_a_ladder_is_kept_looked_at_checked_and_fetched(tmp_path: Path) -> None:
     assert "had from 4 by one delta" in statecast("catalogue", bucket).stdout
     checked = statecast("check", five, "--trust-key", public_key(), "--in-process")
     assert checked.code == 0, checked.stderr
+    diffs = [statecast("diff", place, "--from", 4, "--to", 5, "--in-process", "--json") for place in (bucket, published_ladder())]
+    assert diffs[0].code == 0, diffs[0].stderr
+    kept, whole = (diff.document | {"seconds": 0} for diff in diffs)
+    assert kept == whole
     fetch = ("fetch", five, "--into", tmp_path / "into", "--trust-key", public_key(), "--verify-workers", 1, "--no-lease")
     without = statecast(*fetch)
     assert without.code == 31 and "give --base" in without.stderr

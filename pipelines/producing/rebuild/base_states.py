@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pipelines.bucket.published_epoch import read_manifest
 from pipelines.dataset.arrow_dataset import DATASET_SCHEME, list_shards
 from pipelines.dataset.delta.shard_records import RecordsInDataset, ShardRecords
+from pipelines.keeping.stored_ladder import thin_steps
 from pipelines.producing.deltas.make_deltas import published_records
+from pipelines.producing.rebuild.rebuild_published import published_state
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
 from schemas.errors import InvalidInputError, ManifestError
@@ -72,6 +74,33 @@ def _of_parts(url: str, kernel_name: str) -> Sequence[BaseState]:
     states = published_states(store, sorted(layouts, key=lambda one: (one.epoch_height, one.folder)), kernel_name)
     # Of an epoch whose parts a collection let go nothing can be rebuilt.
     return [one for one in states if parts[_layout(one), one.end.shard_uid.shard_id] or one.end.state_root == ZERO_HASH]
+
+
+def with_thin_states(states: Sequence[BaseState], url: str, selectors: Iterable[str], kernel_name: str) -> tuple[BaseState, ...]:
+    """Return some states, and those of wanted epochs in the same place that are kept as deltas: read out of an earlier epoch's parts and those.
+
+    Args:
+        selectors: heights or ids of the wanted epochs.
+    Raises:
+        EpochNotReadyError, IntegrityError, ManifestError, StoreError: a way to one of them is not right.
+    """
+    root, prefix = split_chain_url(url)
+    store, wanted = open_store(root), set(selectors)
+    known = {(_layout(state), state.end.shard_uid) for state in states}
+    names = (parse_object_name(info.name) for info in store.list(prefix))
+    layouts = {name.epoch for name in names if name is not None and name.kind is ObjectKind.MANIFEST and name.epoch is not None}
+    found = list(states)
+    for layout in sorted(layouts, key=lambda one: one.folder):
+        stored = read_manifest(store, layout) if wanted & {str(layout.epoch_height), str(layout.epoch_id)} else None
+        if stored is None or not thin_steps(store, stored.manifest):
+            continue
+        for shard in stored.manifest.shards:
+            if (layout, shard.shard_uid) not in known:
+                end = DeltaEnd(layout.epoch_height, layout.epoch_id, shard.shard_uid, shard.state_root)
+                records = published_state(store, stored.manifest, shard.shard_id, kernel_name)
+                where = f"{store.url}/{layout.shard_folder(shard.shard_id)}"
+                found.append(BaseState(layout.chain_id, end, records, where, sum(part.size for part in shard.parts)))
+    return tuple(found)
 
 
 def _layout(state: BaseState) -> EpochLayout:

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pipelines.bucket.published_epoch import read_manifest, read_statement
 from pipelines.dataset.delta.applied_records import AppliedRecords
 from pipelines.dataset.delta.record_changes import find_changes
+from pipelines.dataset.delta.stored_delta import StoredDelta
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.keeping.check_deltas import TriedDelta
-from pipelines.keeping.stored_ladder import thin_steps
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.near.node.flat_state_source import KeyRange
-from pipelines.producing.deltas.make_deltas import published_records
-from pipelines.producing.rebuild.rebuild_published import published_steps, shard_end
+from pipelines.producing.rebuild.rebuild_published import published_state, shard_end
 from pipelines.producing.rebuild.rebuild_shard import PARTS_PER_TASK
 from pipelines.restoring.part_records import RecordsInParts, applied_part
 from pipelines.stores.open_store import open_store
@@ -97,18 +96,9 @@ class PublishedTrial:
 
     def _applied(self, base: Manifest, statement: DeltaStatement, target: Manifest) -> AppliedRecords:
         """Return what the delta makes of its base, which may itself be kept as deltas."""
-        store = open_store(self.store_url)
-        found = [read_manifest(store, layout) for layout in thin_steps(store, base)]
-        epochs = [*(one.manifest for one in found if one is not None), base, target]
-        steps = published_steps(self.store_url, epochs, statement.shard_id)
-        first = steps[0].statement.base
-        records = published_records(store, epochs[0], first.shard_uid.shard_id, self.kernel.name)
-        if records is None:
-            raise EpochNotReadyError(
-                problem=f"not all parts of shard {first.shard_uid} of epoch {first.epoch_height} are published",
-                where=epochs[0].layout.folder,
-            )
-        return AppliedRecords.of(records, first, steps, statement.target, statement.chain_id)
+        records = published_state(open_store(self.store_url), base, statement.base.shard_uid.shard_id, self.kernel.name)
+        delta = StoredDelta(open_store(self.target_url).url, statement)
+        return AppliedRecords.of(records, statement.base, (delta,), statement.target, target.chain_id)
 
     def _compared(self, applied: AppliedRecords, target: Manifest, shard_id: int, part_ids: Collection[int]) -> TriedDelta:
         found = read_statement(open_store(self.target_url), target.layout, shard_id)

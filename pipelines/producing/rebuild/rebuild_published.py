@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from pipelines.bucket.published_deltas import listed_deltas, read_delta_statement
-from pipelines.bucket.published_epoch import read_statement
+from pipelines.bucket.published_epoch import read_manifest, read_statement
 from pipelines.dataset.delta.applied_records import AppliedRecords
+from pipelines.dataset.delta.shard_records import ShardRecords
 from pipelines.dataset.delta.stored_delta import StoredDelta
 from pipelines.execution.stage_runner import StageRunner
+from pipelines.keeping.stored_ladder import thin_steps
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.producing.deltas.make_deltas import published_records
 from pipelines.producing.rebuild.rebuild_part import RebuiltPart
 from pipelines.producing.rebuild.rebuild_shard import RebuildTarget, ShardRebuild
 from pipelines.stores.open_store import open_store
+from pipelines.stores.store import Store
 from schemas.errors import EpochNotReadyError
 from schemas.published.delta_statement import DeltaEnd
 from schemas.published.manifest import Manifest
@@ -55,6 +58,27 @@ class PublishedRebuild:
         records = AppliedRecords.of(base, shard_end(epochs[0], first.shard_uid.shard_id), steps, last, target.chain_id)
         rebuilding = RebuildTarget.of(target, found[0])
         return ShardRebuild(self.runner, self.kernel, rebuilding, records, self.work_url, self.into_url, self.put_reencoded).run()
+
+
+def published_state(store: Store, manifest: Manifest, shard_id: int, kernel_name: str) -> ShardRecords:
+    """Return a published shard's records: out of its parts, or where the epoch is kept as deltas out of an earlier epoch's parts and those.
+
+    Raises:
+        EpochNotReadyError: not all parts are listed, of the epoch or of the one that it is rebuilt of.
+        ManifestError, IntegrityError, StoreError: a statement is not right, or missing.
+    """
+    found = [read_manifest(store, layout) for layout in thin_steps(store, manifest)]
+    epochs = [*(one.manifest for one in found if one is not None), manifest]
+    end = shard_end(manifest, shard_id)
+    steps = published_steps(store.url, epochs, shard_id) if len(epochs) > 1 else []
+    first = steps[0].statement.base if steps else end
+    records = published_records(store, epochs[0], first.shard_uid.shard_id, kernel_name)
+    if records is None:
+        raise EpochNotReadyError(
+            problem=f"not all parts of shard {first.shard_uid} of epoch {first.epoch_height} are published, or no statement of it",
+            where=f"{store.url}/{epochs[0].layout.folder}",
+        )
+    return AppliedRecords.of(records, first, steps, end, manifest.chain_id) if steps else records
 
 
 def published_steps(store_url: str, epochs: Sequence[Manifest], shard_id: int) -> list[StoredDelta]:

@@ -11,9 +11,7 @@ from typing import Final
 
 from pipelines.bucket.published_deltas import deltas_in_words, listed_deltas, read_delta_statement
 from pipelines.bucket.published_epoch import read_manifest, read_statement
-from pipelines.dataset.delta.applied_records import AppliedRecords
 from pipelines.dataset.delta.shard_records import ShardRecords
-from pipelines.dataset.delta.stored_delta import StoredDelta
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.fetching.documents import DocumentReader
 from pipelines.fetching.epoch_target import StoredObject
@@ -24,13 +22,11 @@ from pipelines.fetching.part_rebuilding import RebuildWay, WantedShard
 from pipelines.fetching.source_account import open_account
 from pipelines.fetching.throttle import Throttle
 from pipelines.keeping.remaking import Remade
-from pipelines.keeping.stored_ladder import thin_steps
 from pipelines.kernel.trie_kernel import Kernel
-from pipelines.producing.deltas.make_deltas import published_records
 from pipelines.producing.deltas.shard_delta import ComparedRecords, ComposedDeltas, ShardDelta, Way
 from pipelines.producing.rebuild.base_states import BaseState, published_states
 from pipelines.producing.rebuild.fetched_rebuild import BaseRebuilder
-from pipelines.producing.rebuild.rebuild_published import published_steps
+from pipelines.producing.rebuild.rebuild_published import published_state, published_steps
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
 from pipelines.trust.policy import TrustPolicy
@@ -160,14 +156,7 @@ class PublishedRemaker:
         stored = read_manifest(store, layout)
         if stored is None:
             raise EpochNotReadyError(problem=f"epoch {layout.epoch_height} is not there any more", where=layout.manifest)
-        found = [read_manifest(store, one) for one in thin_steps(store, stored.manifest)]
-        epochs = [*(one.manifest for one in found if one is not None), stored.manifest]
-        steps: list[StoredDelta] = published_steps(store.url, epochs, end.shard_uid.shard_id) if len(epochs) > 1 else []
-        first = steps[0].statement.base if steps else end
-        records = published_records(store, epochs[0], first.shard_uid.shard_id, self.kernel.name)
-        if records is None:
-            raise EpochNotReadyError(problem=f"not all parts of epoch {epochs[0].epoch_height} are listed", where=epochs[0].layout.folder)
-        return AppliedRecords.of(records, first, steps, end, layout.chain_id) if steps else records
+        return published_state(store, stored.manifest, end.shard_uid.shard_id, self.kernel.name)
 
     def _states_below(self, store: Store, manifest: Manifest) -> list[BaseState]:
         """Return the states of epochs that deltas lead from, over whatever epochs between, of which some part is there."""
