@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from random import Random
 
 from pipelines.fetching.documents import DocumentReader
+from pipelines.fetching.enough_offers import EnoughForManifest, EnoughForStatement
 from pipelines.fetching.epoch_location import EpochUrl, find_published_epochs, listed_chains, parse_epoch_url
 from pipelines.fetching.epoch_target import EpochTarget
 from pipelines.fetching.fetch_part import FetchPart, parts_to_fetch
@@ -250,7 +251,8 @@ class EpochBeliever:
         """Return the manifests of an epoch that may be followed; none, and why, where there are none."""
         policy = self.settings.policy
         try:
-            with closing(self.sources.reader.read_all(layout.manifest, ENVELOPE_BYTES_MAX)) as offers:
+            is_enough = EnoughForManifest(policy, layout)
+            with closing(self.sources.reader.read_all(layout.manifest, ENVELOPE_BYTES_MAX, is_enough)) as offers:
                 found = acceptable_manifests(policy, offers, layout, datetime.now(UTC), accepted, must_be_newest=must_be_newest)
         except ManifestError as error:
             problems.append(error)
@@ -352,7 +354,8 @@ class EpochBeliever:
             liars: takes up the sources that lie if this manifest is right, with what is wrong.
         """
         manifest = believed.manifest
-        with closing(self.sources.reader.read_all(layout.shard_statement(listed.shard_id), ENVELOPE_BYTES_MAX)) as offers:
+        name = layout.shard_statement(listed.shard_id)
+        with closing(self.sources.reader.read_all(name, ENVELOPE_BYTES_MAX, EnoughForStatement(self.settings.policy, listed))) as offers:
             statement = choose_statement(self.settings.policy, offers, manifest, listed)
         header = self._header(manifest, layout, listed, liars)
         check_state_header(believed.blocks, statement.statement, header, layout.state_header(listed.shard_id))

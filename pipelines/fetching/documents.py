@@ -1,9 +1,10 @@
 """Reads the small objects of an epoch, pointer, manifest, statements, headers, from whatever sources have them. Believes nothing.
 
 A document without a digest is read from all sources at once, since only what all of them say shows who stands behind what; how long the
-others are waited for once one has answered is bounded, and one that was late before is not waited for again. What they say waits on the disk,
-so that who judges it holds one offer at a time. A document that can be judged
-by itself is raced: one source is asked, then more of them every `NEXT_SOURCE_AFTER_S`, until one has it right.
+others are waited for once one has answered is bounded. One that was late before is not waited for again, nor one that has failed and is asked
+again, where what the others say is known to be enough. What they say waits on the disk, so that who judges it holds one offer at a time. A document that can be
+judged by itself is raced: one source is asked, then more of them every `NEXT_SOURCE_AFTER_S`, sooner while not a byte comes, until
+one has it right.
 
 Every exception out of a source is a fault of that source.
 """
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from tempfile import SpooledTemporaryFile, gettempdir
@@ -43,11 +45,17 @@ NEXT_SOURCE_AFTER_S: Final = 1.0
 """A race goes on without an answer for so long, then as many sources more are asked as are being asked."""
 
 RACED_MAX: Final = 8
-"""Most sources that a race asks at once; above it the one that was asked first is left."""
+"""Most sources that a race asks at once; above it the one that was asked first is left, once it had `NEXT_SOURCE_AFTER_S`."""
+
+SILENT_RACED_MAX: Final = 32
+"""The same while not a byte has come."""
 
 EXCHANGE_GRACE_S: Final = 30.0
 EXCHANGE_BYTES_PER_S_MIN: Final = 64 << 10
 """An attempt may take the first, and a second more for so many bytes."""
+
+LOOK_AGAIN_S: Final = 0.1
+"""How often it is looked whether there is still somebody to wait for."""
 
 DOCUMENT_ATTEMPTS_MAX: Final = 4
 """Attempts at one document from one source."""
@@ -96,11 +104,14 @@ class DocumentReader:
     limits: FetchLimits
     random: Random
 
-    def read_all(self, name: str, bytes_max: int) -> Offers:
+    def read_all(self, name: str, bytes_max: int, is_enough: Callable[[bytes], bool] | None = None) -> Offers:
         """Return a document as each source has it, in the order of the sources; those that lack it, or are late, are left out.
 
         Whoever gets it closes it.
 
+        Args:
+            is_enough: told each document as it comes; whether those so far are enough. Until they are, sources that were late before are
+                waited for too, and from then on nobody who has to be asked again. None where only all of them are, but for who is late.
         Raises:
             FetchError: no source has it.
         """
@@ -113,18 +124,30 @@ class DocumentReader:
         began_s = time.monotonic()
         deadline_s = began_s + DOCUMENT_TIMEOUT_S
         straggling_s = STRAGGLER_TIMEOUT_S
-        while race.running and not (found and all(self.accounts[source_id].is_late for source_id in race.running)):
-            answered = race.wait(deadline_s - time.monotonic())
+        enough = False
+
+        def is_waited_for(source_id: str) -> bool:
+            account = self.accounts[source_id]
+            if is_enough is None:
+                return not (found and account.is_late)
+            return not (enough and (account.is_late or account.is_failing))
+
+        while any(map(is_waited_for, list(race.running))):
+            # Who fails and is asked again tells nobody.
+            answered = race.wait(min(deadline_s - time.monotonic(), LOOK_AGAIN_S))
             if answered is None:
-                break
+                if time.monotonic() >= deadline_s:
+                    break
+                continue
             source_id, answer = answered
             if isinstance(answer, str):
                 problems[source_id] = [answer]
                 continue
-            self.accounts[source_id].is_late = False
+            self.accounts[source_id].is_late = self.accounts[source_id].is_failing = False
             if not found:
                 straggling_s = min(STRAGGLER_TIMEOUT_S, max(HTTP_STRAGGLER_S, 3 * (time.monotonic() - began_s)))
             found[source_id] = answer
+            enough = enough or (is_enough is not None and is_enough(_content(answer)))
             starting = any(source.traits.has_client_start for source in asked if source.source_id in race.running)
             deadline_s = min(deadline_s, time.monotonic() + (STRAGGLER_TIMEOUT_S if starting else straggling_s))
         for source_id in race.leave():
@@ -150,17 +173,21 @@ class DocumentReader:
         self.accounts[source_id].bytes_received += size
         return VerifiedObject(data, other_bytes)
 
-    def read_judged(self, name: str, bytes_max: int, judge: Callable[[bytes], T]) -> tuple[str, T]:
+    def read_judged(self, name: str, bytes_max: int, judge: Callable[[bytes], T], *, is_needed: bool = True) -> tuple[str, T]:
         """Return what a judge makes of the first object that it takes, and whose it is.
 
         Args:
             judge: raises where the bytes are not right, and then the next source counts. It is called in this thread.
+            is_needed: False where the caller goes on without it: once one source has said that it has it not, or has it wrong, the
+                others are not waited for any longer than where all are asked.
         Raises:
             FetchError: no source has it.
         """
-        return self._first_right(WantedObject(name, None, bytes_max), judge, {})
+        return self._first_right(WantedObject(name, None, bytes_max), judge, {}, is_needed=is_needed)
 
-    def _first_right(self, wanted: WantedObject, judge: Callable[[bytes], T], refused: dict[str, str]) -> tuple[str, T]:
+    def _first_right(
+        self, wanted: WantedObject, judge: Callable[[bytes], T], refused: dict[str, str], *, is_needed: bool = True
+    ) -> tuple[str, T]:
         """Race for an object; take up in ``refused`` whose bytes the judge did not take, and why."""
         waiting = sorted((source for source in self.sources if self._is_usable(source)), key=self._doubts)
         waiting.reverse()
@@ -169,14 +196,24 @@ class DocumentReader:
         deadline_s = time.monotonic() + DOCUMENT_TIMEOUT_S
         more = 1
         while waiting or race.running:
+            if not is_needed and problems:
+                asked = [*waiting, *(source for source in self.sources if source.source_id in race.running)]
+                if all(self.accounts[source.source_id].is_late for source in asked):
+                    break
+                starting = any(source.traits.has_client_start for source in asked)
+                deadline_s = min(deadline_s, time.monotonic() + (STRAGGLER_TIMEOUT_S if starting else HTTP_STRAGGLER_S))
             for _ in range(min(more, len(waiting))):
-                if len(race.running) >= RACED_MAX:
-                    problems[race.leave_first()] = [LATE]
+                if len(race.running) >= (RACED_MAX if race.is_sending else SILENT_RACED_MAX):
+                    left = race.leave_first(NEXT_SOURCE_AFTER_S)
+                    if left is None:
+                        break
+                    problems[left] = [LATE]
                 race.ask(waiting.pop())
             left_s = deadline_s - time.monotonic()
-            answered = race.wait(min(left_s, NEXT_SOURCE_AFTER_S) if waiting else left_s)
+            next_after_s = NEXT_SOURCE_AFTER_S if race.is_sending else self.limits.silent_after_s
+            answered = race.wait(min(left_s, next_after_s) if waiting else left_s)
             if answered is None:
-                if left_s <= NEXT_SOURCE_AFTER_S:
+                if left_s <= next_after_s:
                     break
                 more = len(race.running)
                 continue
@@ -204,13 +241,16 @@ class DocumentReader:
     def _doubts(self, source: Source) -> tuple[bool, int]:
         """Return what is held against a source, for whom to ask first."""
         account = self.accounts[source.source_id]
-        return account.is_late, account.errors
+        return account.is_late, account.errors + account.races_lost
 
-    def attempts(self, source: Source, wanted: WantedObject, cancellation: Cancellation, held_bytes_max: int) -> _Document | str:
+    def attempts(
+        self, source: Source, wanted: WantedObject, cancellation: Cancellation, held_bytes_max: int, sends: Callable[[], None]
+    ) -> _Document | str:
         """Return the document, of a known size unless there is more, or what went wrong last. Called in a thread of its own.
 
         Args:
             held_bytes_max: length from which on it lies on the disk; 0 for never.
+            sends: called when a byte has come.
         """
         account = self.accounts[source.source_id]
         problem = "not asked"
@@ -219,10 +259,11 @@ class DocumentReader:
             document: _Document = SpooledTemporaryFile(held_bytes_max)  # noqa: SIM115 - closed below unless it is returned
             is_kept = False
             try:
-                size = _read(source, wanted, cancellation, document)
+                size = _read(source, wanted, cancellation, document, sends)
                 is_kept = size <= wanted.bytes_max if wanted.size is None else size >= wanted.size
                 if is_kept:
                     return document
+                account.is_failing = True
                 if wanted.size is None:
                     problem = f"more than the {wanted.bytes_max} bytes that it can have"
                     account.note(problem)
@@ -236,6 +277,7 @@ class DocumentReader:
                 if kind is not FailureKind.TRANSIENT:
                     if not isinstance(error, ObjectNotFoundError):
                         account.note(problem)
+                        account.is_failing = True
                     return problem
             finally:
                 if not is_kept:
@@ -243,6 +285,7 @@ class DocumentReader:
             if cancellation.is_cancelled:
                 break
             account.note(problem)
+            account.is_failing = True
             pause_s = self.limits.backoff_first_s * 2.0**attempt * self.random.uniform(0.5, 1.0)
             if cancellation.wait(max(pause_s, min(retry_after_s, self.limits.retry_after_max_s))):
                 break
@@ -261,6 +304,12 @@ class _Race:
         self._handing_over = threading.Lock()
         self.running: dict[str, Cancellation] = {}
         """By source, in the order in which they were asked."""
+        self._sending: set[str] = set()
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether anybody who is asked has sent a byte."""
+        return any(source_id in self._sending for source_id in self.running)
 
     def ask(self, source: Source) -> None:
         """Ask one more."""
@@ -270,7 +319,8 @@ class _Race:
         def run() -> None:
             answer: _Document | str
             try:
-                answer = self._reader.attempts(source, self._wanted, cancellation, self._held_bytes_max)
+                sends = partial(self._sending.add, source.source_id)
+                answer = self._reader.attempts(source, self._wanted, cancellation, self._held_bytes_max, sends)
             except BaseException as error:
                 # Nobody would hear of it in this thread.
                 answer = f"unexpected {type(error).__name__}"
@@ -297,9 +347,11 @@ class _Race:
                 answer.close()
         return None
 
-    def leave_first(self) -> str:
-        """Wait no longer for the one that was asked first; return who that is."""
+    def leave_first(self, asked_for_s: float) -> str | None:
+        """Wait no longer for the one that was asked first, where that is so long ago; return who that is."""
         source_id = next(iter(self.running))
+        if time.monotonic() - self._asked_s[source_id] < asked_for_s:
+            return None
         self._leave(source_id, late=True)
         return source_id
 
@@ -322,13 +374,14 @@ class _Race:
     def _leave(self, source_id: str, *, late: bool) -> None:
         with self._handing_over:
             self.running.pop(source_id).cancel()
+        account = self._reader.accounts[source_id]
+        account.races_lost += 1
         if late:
-            account = self._reader.accounts[source_id]
             account.is_late = True
             account.note(f"{LATE}: {self._wanted.name.rpartition('/')[2]}")
 
 
-def _read(source: Source, wanted: WantedObject, cancellation: Cancellation, document: _Document) -> int:
+def _read(source: Source, wanted: WantedObject, cancellation: Cancellation, document: _Document, sends: Callable[[], None]) -> int:
     """Write a document's bytes, or one more than it can have; return how many.
 
     Raises:
@@ -340,6 +393,8 @@ def _read(source: Source, wanted: WantedObject, cancellation: Cancellation, docu
         taken = memoryview(buffer)[: wanted.bytes_max + 1 - size]
         with disk_errors(Path(gettempdir())):
             document.write(taken)
+        if taken and not size:
+            sends()
         size += len(taken)
         if size > wanted.bytes_max:
             break

@@ -244,7 +244,9 @@ class EpochFetch:
         layout = epoch.layout
         name = catalogue_name(layout.chain_id)
         try:
-            _, catalogue = self._sources.reader.read_judged(name, CATALOGUE_BYTES_MAX, lambda data: Catalogue.parse(data, name))
+            _, catalogue = self._sources.reader.read_judged(
+                name, CATALOGUE_BYTES_MAX, lambda data: Catalogue.parse(data, name), is_needed=False
+            )
         except FetchError:
             return False
         entry = catalogue.find(layout)
@@ -357,7 +359,7 @@ class EpochFetch:
                 read_torrent(data, listed_by_name[name], name)
                 return data
 
-            return self._sources.reader.read_judged(name, bytes_max, judge)[1]
+            return self._sources.reader.read_judged(name, bytes_max, judge, is_needed=False)[1]
 
         return read
 
@@ -372,6 +374,7 @@ class EpochFetch:
                     name,
                     ENVELOPE_BYTES_MAX,
                     lambda data, listed=listed, name=name: judged_delta_statement(data, layout, listed, name),  # type: ignore[misc]
+                    is_needed=False,
                 )
                 for index, one in enumerate(statement.objects):
                     object_name = layout.delta(listed.base_epoch_id, listed.shard_id, index)
@@ -404,7 +407,7 @@ class EpochFetch:
             return data
 
         try:
-            _, data = self._sources.reader.read_judged(name, ENVELOPE_BYTES_MAX, judge)
+            _, data = self._sources.reader.read_judged(name, ENVELOPE_BYTES_MAX, judge, is_needed=False)
         except FetchError as error:
             self._sources.warn(f"the statement of the epoch's tables is left out: {error.problem}")
         else:
@@ -420,6 +423,7 @@ class EpochFetch:
                     name,
                     ENVELOPE_BYTES_MAX,
                     lambda data, revision=revision: judge_past_revision(policy, data, epoch.layout, revision),  # type: ignore[misc]
+                    is_needed=False,
                 )
             except FetchError as error:
                 self._sources.warn(f"revision {revision} of the manifest is left out: {error.problem}")

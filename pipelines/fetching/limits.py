@@ -50,12 +50,16 @@ class FetchLimits:
     lease_end_wait_s: float = END_WAIT_S
     """How long the end of a fetch waits for its leases to be removed."""
 
+    silent_after_s: float = 0.25
+    """A race for a document in which not a byte has come yet is entered by more sources after so long: to ask them costs nothing then."""
     stall_s: float = 8.0
     """A transfer that brought nothing for so long is hedged."""
     hedge_after_s: float = 2.0
     """No transfer younger than this is hedged for being slow."""
     unproven_after_s: float = 1.0
     """A transfer of this age, from a source that has brought no part yet, waits in nobody's way while it is slow."""
+    unproven_after_min_s: float = 0.2
+    """The same where other sources bring a part in much less time: four times that, but not less than this."""
     hedge_gain_min: float = 2.0
     """A slow transfer is hedged when another source should be done with the whole part this many times sooner."""
 

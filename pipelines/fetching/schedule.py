@@ -33,6 +33,9 @@ RATE_SAMPLE_S: Final = 1.0
 WAITING_LOOKED_AT_MAX: Final = 1000
 """Most waiting parts that are looked at in one go for one that a free source may have."""
 
+UNPROVEN_PATIENCE: Final = 4
+"""An unproven source may take as many times what a proven one takes for a part before others are asked too."""
+
 TRANSFERS_PER_PART_MAX: Final = 2
 """The transfer of a part and its hedge."""
 
@@ -199,7 +202,7 @@ class Schedule:
         for overtaken in (self._running[other_id] for other_id in part.running):
             if self._crawls(overtaken, now_s):
                 self._accounts[overtaken.transfer.source_id].note(
-                    f"it had sent {overtaken.received} of {part.wanted.size} bytes after {now_s - overtaken.began_s:.0f} s, when another"
+                    f"it had sent {overtaken.received} of {part.wanted.size} bytes after {now_s - overtaken.began_s:.1f} s, when another"
                     " source brought the part"
                 )
         return self._cancel(set(part.running))
@@ -343,9 +346,12 @@ class Schedule:
         """Tell whether an unproven source's transfer is so slow that others are not to wait for it."""
         limits, age_s = self._limits, now_s - running.began_s
         size = self._parts[running.transfer.part].wanted.size
-        if self._accounts[running.transfer.source_id].parts or size is None or age_s < limits.unproven_after_s:
-            return False
         rate = self._fastest
+        patience_s = limits.unproven_after_s
+        if rate and size is not None and not limits.has_rates:
+            patience_s = min(patience_s, max(limits.unproven_after_min_s, UNPROVEN_PATIENCE * size / rate))
+        if self._accounts[running.transfer.source_id].parts or size is None or age_s < patience_s:
+            return False
         if not rate:
             # While nobody has brought anything, all are asked. Where rates are limited, nothing is known of what is slow.
             return not limits.has_rates

@@ -49,6 +49,10 @@ class SourceAccount:
     denials: int = 0
     is_late: bool = False
     """It had not answered for a document when all others had, and is not waited for again."""
+    is_failing: bool = False
+    """It failed when it was last asked for a document."""
+    races_lost: int = 0
+    """Documents that another brought while it was asked: no fault, and others are asked first."""
     rests_until_s: float = 0.0
     banned: str | None = None
     """Why: it served a wrong byte."""

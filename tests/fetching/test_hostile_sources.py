@@ -18,6 +18,7 @@ from pipelines.fetching.source_from_url import open_source
 from pipelines.fetching.throttle import Throttle
 from pipelines.fetching.transfer import failure_of
 from schemas.errors import FetchError, StoreError, TransientStoreError
+from tests.support.commands import statecast_process
 from tests.support.fetches import (
     fetch,
     missing_names,
@@ -28,10 +29,21 @@ from tests.support.fetches import (
     wrong_final_names,
 )
 from tests.support.hostile_server import KINDS, WHERES, HostileServer, hostile_server
+from tests.support.published import public_key
 
 IMPATIENT = FetchLimits(
-    backoff_first_s=0.05, backoff_max_s=0.4, retry_after_max_s=0.3, source_timeout_s=5.0, stall_s=4.0, unproven_after_s=0.5
+    backoff_first_s=0.05,
+    backoff_max_s=0.4,
+    retry_after_max_s=0.3,
+    source_timeout_s=5.0,
+    stall_s=4.0,
+    unproven_after_s=0.5,
+    unproven_after_min_s=0.5,
+    silent_after_s=0.3,
 )
+SMALL_FETCH_WAIT_S = 4.0
+"""Most that a fetch of hardly any bytes waits, beside what the machine needs for 64 sources."""
+
 HARMLESS = ("bad-length", "absent")
 """What HTTP has a meaning for that keeps the bytes right, and what is no fault: a source need not have everything."""
 
@@ -134,11 +146,33 @@ def test_sixty_three_hostile_sources_cost_at_most_as_much_again(server: HostileS
     began_s = time.monotonic()
     result = fetch(settings_for(tmp_path / "into", hostile[0], *hostile[1:40], alone, *hostile[40:], limits=limits))
     seconds = time.monotonic() - began_s
+    print(f"a fetch of {alone_s:.1f} s takes {seconds:.1f} s beside 63 hostile sources, {seconds / alone_s:.2f} times as long ({where})")
     assert wrong_final_names(tmp_path / "into", published_parts()) == [] and missing_names(tmp_path / "into", published_parts()) == []
     assert seconds <= 2 * alone_s, (seconds, alone_s)
     if where == "all":
         reports = _reports(result)
         assert [url for url in hostile if not reports[url].errors and not any(kind in url for kind in HARMLESS)] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", list(WHERES))
+def test_a_small_fetch_waits_little_for_hostile_sources(server: HostileServer, where: str, tmp_path: Path) -> None:
+    """As a command, whose start is most of it alone: what is waited for is the pointer, of which nobody can tell which is the newest."""
+    trust = ("--trust-key", public_key(), "--chain-id", parts_manifest().chain_id, "--no-lease", "--verify-workers", 1, "--json")
+    seconds = {}
+    hostile = [server.url(KINDS[number % len(KINDS)], where, number) for number in range(63)]
+    for name, urls in {"alone": [server.url("honest")], "beside": [*hostile[:40], server.url("honest"), *hostile[40:]]}.items():
+        more = [word for url in urls[1:] for word in ("--source", url)]
+        began_s = time.monotonic()
+        outcome = statecast_process("fetch", urls[0], *more, "--into", tmp_path / name, *trust)
+        seconds[name] = time.monotonic() - began_s
+        assert outcome.code == 0, outcome.stderr
+        assert missing_names(tmp_path / name, published_parts()) == []
+    ratio = seconds["beside"] / seconds["alone"]
+    print(
+        f"a command of {seconds['alone']:.1f} s takes {seconds['beside']:.1f} s beside 63 hostile sources, {ratio:.2f} times as long ({where})"
+    )
+    assert seconds["beside"] < 2 * seconds["alone"] + SMALL_FETCH_WAIT_S
 
 
 @pytest.mark.usefixtures("impatient")

@@ -18,7 +18,14 @@ from schemas.ids import PartId
 
 SIZE = 1000
 LIMITS = FetchLimits(
-    connections=4, connections_per_source=2, parts_in_flight=8, attempts_max=2, backoff_first_s=1.0, stall_s=5.0, unproven_after_s=1e9
+    connections=4,
+    connections_per_source=2,
+    parts_in_flight=8,
+    attempts_max=2,
+    backoff_first_s=1.0,
+    stall_s=5.0,
+    unproven_after_s=1e9,
+    unproven_after_min_s=1e9,
 )
 
 
@@ -213,6 +220,17 @@ def test_sources_that_send_next_to_nothing_keep_nobody_from_sending() -> None:
     assert not plan.failed_parts and sources[0].parts == 20
     named = [source for source in sources[1:] if any("when another source brought the part" in problem for problem in source.problems)]
     assert len(named) >= 8 and not any(source.is_out for source in sources)
+
+
+def test_who_is_much_slower_than_a_proven_source_is_overtaken_soon() -> None:
+    """After four times what the other takes for a part, where that is less than the patience with a source of which nothing is known."""
+    limits = replace(LIMITS, connections_per_source=1, unproven_after_s=1.0, unproven_after_min_s=0.05)
+    plan = schedule(2, accounts("quick", "crawls", limits=limits), limits)
+    by_source = {transfer.source_id: transfer for transfer in plan.start(0.0)}
+    finish(plan, by_source["quick"], 0.1)
+    assert plan.start(0.39) == []
+    (hedge,) = plan.start(0.41)
+    assert (hedge.part, hedge.source_id) == (by_source["crawls"].part, "quick")
 
 
 def test_one_part_that_crawls_is_asked_of_ever_more_sources() -> None:

@@ -39,6 +39,8 @@ QUICK = FetchLimits(
     stall_s=PATIENCE_S,
     hedge_after_s=PATIENCE_S,
     unproven_after_s=PATIENCE_S,
+    unproven_after_min_s=PATIENCE_S,
+    silent_after_s=1.0,
     source_timeout_s=PATIENCE_S,
     lease_end_wait_s=PATIENCE_S,
 )

@@ -229,7 +229,7 @@ class BaseRebuilder:
 
     def _read_listings(self, layout: EpochLayout, reader: DocumentReader) -> tuple[_Listing, ...]:
         if self.policy.keys is not None:
-            return (reader.read_judged(layout.manifest, ENVELOPE_BYTES_MAX, lambda data: self._judged(data, layout))[1],)
+            return (reader.read_judged(layout.manifest, ENVELOPE_BYTES_MAX, lambda data: self._judged(data, layout), is_needed=False)[1],)
         found: dict[str, _Listing] = {}
         with closing(reader.read_all(layout.manifest, ENVELOPE_BYTES_MAX)) as offers:
             for offer in offers:
