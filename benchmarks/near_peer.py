@@ -2,8 +2,9 @@
 
     python -m benchmarks.near_peer --parts 8 --part-megabytes 5
 
-Peer and mirror are processes of their own, one after the other, and the askers of both are in this one: what they cost is in the seconds of
-either. The floor, in the same run, reads the files in one process. The peer's limits for strangers are off.
+Peer and mirror are processes of their own, asked in turn, and the askers of both are in this one: what they cost is in the seconds of
+either. The floor, in the same run, reads the files in one process. The peer's limits for strangers are off. What is compared is the median of
+the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,11 +61,11 @@ class Figure:
     parts_per_s: float
     mb_per_s: float
     cpu_s_per_gb: float
-    """Of the serving process, over all that is measured."""
+    """Of the serving process, while rates are measured."""
     asker_cpu_s_per_gb: float
     """Of the asking process, while rates are measured."""
     times_mirror: float
-    """Seconds of this to those of the mirror, for one asker."""
+    """Seconds of this to those of the mirror in the same round, the median of all rounds; parts are asked for a few at once."""
     wait_s: dict[int, tuple[float, float]]
     """By the number of askers of one part each: seconds from the question to the last byte, median and longest."""
 
@@ -87,71 +88,125 @@ def measure(parts: int, part_megabytes: int, rounds: int, folder: Path) -> tuple
     files = tuple(sorted((bucket / layout.shard_folder(0)).iterdir()))
     size = sum(file.stat().st_size for file in files)
     floor_s = seconds_of(lambda: [file.read_bytes() for _ in range(rounds) for file in files])
-    mirror = _mirror(bucket, [f"{layout.shard_folder(0)}/{file.name}" for file in files], rounds, size)
-    peer = asyncio.run(_peer(files, rounds, size))
-    seconds = {way: rounds * size / figures[1] / 1e6 for way, figures in (("mirror", mirror), ("peer", peer))}
-    figures = [Figure("HTTP mirror", *mirror[:4], 1.0, mirror[4])]
-    figures.append(Figure("peer of nearcore's network", *peer[:4], seconds["peer"] / seconds["mirror"], peer[4]))
+    with _mirror(bucket, [f"{layout.shard_folder(0)}/{file.name}" for file in files]) as mirror, _peer(files) as peer:
+        ways = (mirror, peer)
+        for _ in range(rounds):
+            # One after the other, so that what else the machine does is in both.
+            for way in ways:
+                way.take_round()
+        for askers in ASKERS:
+            for way in ways:
+                way.waits[askers] = _waits(way.ask_once(askers))
+        figures = [_figure(way, mirror, size, len(files)) for way in ways]
     return rounds * size / floor_s / 1e6, figures
 
 
-_Measured = tuple[float, float, float, float, dict[int, tuple[float, float]]]
+@dataclass(slots=True)
+class _Way:
+    """A way of serving that runs, and what it took so far."""
+
+    name: str
+    server: subprocess.Popen[str]
+    take_all: Callable[[], None]
+    """Gets all parts, a few at once."""
+    ask_once: Callable[[int], list[float]]
+    """Lets so many askers get a part each; returns what each waited."""
+    seconds: list[float] = field(default_factory=list)
+    served_cpu_s: float = 0.0
+    asked_cpu_s: float = 0.0
+    waits: dict[int, tuple[float, float]] = field(default_factory=dict)
+
+    def take_round(self) -> None:
+        """Get all parts once."""
+        served_s, asked_s = _cpu_s(self.server), time.process_time()
+        self.seconds.append(seconds_of(self.take_all))
+        self.served_cpu_s += _cpu_s(self.server) - served_s
+        self.asked_cpu_s += time.process_time() - asked_s
 
 
-def _mirror(bucket: Path, names: list[str], rounds: int, size: int) -> _Measured:
+def _figure(way: _Way, mirror: _Way, size: int, parts: int) -> Figure:
+    rounds = len(way.seconds)
+    seconds = statistics.median(way.seconds)
+    return Figure(
+        way=way.name,
+        parts_per_s=parts / seconds,
+        mb_per_s=size / seconds / 1e6,
+        cpu_s_per_gb=way.served_cpu_s / (rounds * size) * 1e9,
+        asker_cpu_s_per_gb=way.asked_cpu_s / (rounds * size) * 1e9,
+        times_mirror=statistics.median(own / other for own, other in zip(way.seconds, mirror.seconds, strict=True)),
+        wait_s=way.waits,
+    )
+
+
+@contextmanager
+def _mirror(bucket: Path, names: list[str]) -> Iterator[_Way]:
     limits = ("--requests-per-client", 1000, "--connections", 1000)
     with _process(
         "-c", "from jobs.cli import main; main()", "serve", bucket, "--listen", "127.0.0.1:0", "--events", "-", *limits
     ) as server:
         url = f"http://127.0.0.1:{_line(server, lambda line: line.get('event') == 'listening')['port']}"
-        with urllib3.PoolManager(num_pools=1, maxsize=max(ASKERS)) as pool, ThreadPoolExecutor(max(ASKERS)) as threads:
+        with (
+            urllib3.PoolManager(num_pools=1, maxsize=max(ASKERS)) as pool,
+            ThreadPoolExecutor(max(ASKERS)) as threads,
+            ThreadPoolExecutor(AT_ONCE) as few,
+        ):
 
             def get(name: str) -> float:
                 began_s = time.perf_counter()
                 answer = pool.request("GET", f"{url}/{name}")
-                assert answer.status == 200 and len(answer.data) == size // len(names), answer.status
+                assert answer.status == 200 and len(answer.data) > 0, answer.status
                 return time.perf_counter() - began_s
 
+            def get_all() -> None:
+                for _ in few.map(get, names):
+                    pass
+
             get(names[0])
-            before_s = _cpu_s(server)
-            asking_s = time.process_time()
-            with ThreadPoolExecutor(AT_ONCE) as few:
-                seconds = seconds_of(lambda: list(few.map(get, names * rounds)))
-            asking_s = time.process_time() - asking_s
-            waits = {askers: _waits(list(threads.map(get, [names[number % len(names)] for number in range(askers)]))) for askers in ASKERS}
-            sent = rounds * size + sum(ASKERS) * size // len(names)
-            cpu_s = (_cpu_s(server) - before_s) / sent * 1e9
-    return rounds * len(names) / seconds, rounds * size / seconds / 1e6, cpu_s, asking_s / (rounds * size) * 1e9, waits
+            yield _Way(
+                "HTTP mirror",
+                server,
+                get_all,
+                lambda askers: list(threads.map(get, [names[number % len(names)] for number in range(askers)])),
+            )
 
 
-async def _peer(files: tuple[Path, ...], rounds: int, size: int) -> _Measured:
-    with _process("-m", "benchmarks.near_peer", "--serve", *files) as server:
+@contextmanager
+def _peer(files: tuple[Path, ...]) -> Iterator[_Way]:
+    with _process("-m", "benchmarks.near_peer", "--serve", *files) as server, asyncio.Runner() as loop:
         url = PeerUrl.parse(_line(server, lambda line: "url" in line)["url"])
-        clients = [await _client(url) for _ in range(max(ASKERS))]
-        free = asyncio.Semaphore(AT_ONCE)
+
+        async def connect() -> list[StateClient]:
+            return [await _client(url) for _ in range(max(ASKERS))]
+
+        clients = loop.run(connect())
 
         async def get(client: StateClient, part_id: int) -> float:
             began_s = time.perf_counter()
             answer = await client.ask(0, _SYNC_HASH, part_id)
-            assert answer.part is not None and len(answer.part) == size // len(files)
+            assert answer.part is not None and len(answer.part) == files[part_id].stat().st_size
             return time.perf_counter() - began_s
 
-        async def get_in_turn(part_id: int) -> None:
-            async with free:
-                await get(clients[part_id % AT_ONCE], part_id)
+        async def take_all() -> None:
+            free = asyncio.Semaphore(AT_ONCE)
 
-        await get(clients[0], 0)
-        before_s, began_s, asking_s = _cpu_s(server), time.perf_counter(), time.process_time()
-        for _ in range(rounds):
-            await asyncio.gather(*map(get_in_turn, range(len(files))))
-        seconds, asking_s = time.perf_counter() - began_s, time.process_time() - asking_s
-        waits = {}
-        for askers in ASKERS:
-            waits[askers] = _waits(await asyncio.gather(*(get(clients[number], number % len(files)) for number in range(askers))))
-        cpu_s = (_cpu_s(server) - before_s) / (rounds * size + sum(ASKERS) * size // len(files)) * 1e9
-        for client in clients:
-            await client.close()
-    return rounds * len(files) / seconds, rounds * size / seconds / 1e6, cpu_s, asking_s / (rounds * size) * 1e9, waits
+            async def in_turn(part_id: int) -> None:
+                async with free:
+                    await get(clients[part_id % AT_ONCE], part_id)
+
+            await asyncio.gather(*map(in_turn, range(len(files))))
+
+        async def ask_once(askers: int) -> list[float]:
+            return await asyncio.gather(*(get(clients[number], number % len(files)) for number in range(askers)))
+
+        async def leave() -> None:
+            for client in clients:
+                await client.close()
+
+        loop.run(get(clients[0], 0))
+        try:
+            yield _Way("peer of nearcore's network", server, lambda: loop.run(take_all()), lambda askers: loop.run(ask_once(askers)))
+        finally:
+            loop.run(leave())
 
 
 async def _client(url: PeerUrl) -> StateClient:
@@ -163,7 +218,12 @@ async def _client(url: PeerUrl) -> StateClient:
 async def _serve(files: list[Path]) -> None:
     """Serve files as the parts of shard 0, until this process is ended."""
     key = NodeKey.generate()
-    host = StateHost([OwnSide(key, _CHAIN, UNUSED_PORT)], _Folder(tuple(files)), HostSettings(_LIMITS), lambda *_: None)
+    host = StateHost(
+        [OwnSide(key, _CHAIN, UNUSED_PORT)],
+        _Folder(tuple(files)),
+        HostSettings(_LIMITS, handshakes_per_address_per_minute_max=1_000, neighbours_per_address_max=1_000),
+        lambda *_: None,
+    )
     (port,) = await host.start([("127.0.0.1", 0)])
     await host.announce(HostedEpoch(1, CryptoHash(b"\x02" * 32), _SYNC_HASH, (0,)))
     print(json.dumps({"url": f"near://{key.peer_id}@127.0.0.1:{port}"}), flush=True)

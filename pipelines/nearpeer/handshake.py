@@ -139,7 +139,7 @@ class DialerHandshake:
             raise PeerProtocolError(problem="the answer has another tier, version, chain or nonce than was asked for", where=where)
         if answer.listen_port == 0:
             raise PeerProtocolError(problem="the peer listens on port 0", where=where)
-        return _connected(self.own, answer, None)
+        return _connected(self.own, answer)
 
     def _again_after(self, failure: HandshakeFailure) -> TryAgain:
         where = str(self.target)
@@ -222,8 +222,9 @@ class ListenerHandshake:
         last = self.last_edges.get(message.sender)
         if message.tier is Tier.T2 and last is not None and last.nonce >= nonce:
             return TryAgain(LastEdge(last))
-        answer = self.own.handshake(message.tier, message.protocol_version, message.sender, nonce)
-        return _connected(self.own, message, answer)
+        connected = _connected(self.own, message)
+        # Signed for those alone that have signed.
+        return replace(connected, answer=self.own.handshake(message.tier, message.protocol_version, message.sender, nonce))
 
     def _refusal(self, message: Handshake) -> HandshakeFailure | None:
         me = PeerInfo(self.own.key.peer_id)
@@ -242,9 +243,9 @@ def odd_above(nonce: int) -> int:
     return nonce + 2 if nonce % 2 else nonce + 1
 
 
-def _connected(own: OwnSide, theirs: Handshake, answer: Handshake | None) -> Connected:
+def _connected(own: OwnSide, theirs: Handshake) -> Connected:
     nonce, signature = theirs.edge.nonce, theirs.edge.signature
     if not holds(signature, theirs.sender, edge_digest(own.key.peer_id, theirs.sender, nonce)):
         raise PeerProtocolError(problem="the edge's signature does not hold", where=str(theirs.sender))
     edge = own.key.edge_with(theirs.sender, nonce, signature)
-    return Connected(theirs.tier, theirs.sender, theirs.listen_port, theirs.protocol_version, edge, answer)
+    return Connected(theirs.tier, theirs.sender, theirs.listen_port, theirs.protocol_version, edge)

@@ -71,7 +71,9 @@ class RequestPolicy:
 
     limits: RequestLimits
     counted: Counter[str] = field(init=False, default_factory=Counter)
-    """Requests by what became of them."""
+    """Requests by what became of them; and dials that were not made."""
+    counted_by_kind: Counter[tuple[str, str]] = field(init=False, default_factory=Counter)
+    """Requests by kind, header or part, and by what became of them."""
     _askers: dict[PeerId, _Asker] = field(init=False, default_factory=dict)
     _queued_bytes: int = field(init=False, default=0)
     _dialled_at_s: deque[float] = field(init=False, default_factory=deque)
@@ -86,7 +88,9 @@ class RequestPolicy:
             size_of: the bytes of a part or header; None where there is no such part. Asked only of what was announced.
         """
         decision = self._decide(wanted, epoch, size_of, now_s)
-        self.counted[decision.reason if isinstance(decision, Refused) else "answered"] += 1
+        outcome = decision.reason if isinstance(decision, Refused) else "answered"
+        self.counted[outcome] += 1
+        self.counted_by_kind["header" if wanted.part_id is None else "part", outcome] += 1
         return decision
 
     def _decide(
@@ -110,6 +114,11 @@ class RequestPolicy:
         asker.under_way += 1
         self._queued_bytes += size
         return size
+
+    @property
+    def askers(self) -> int:
+        """How many peers have asked within the last minutes."""
+        return len(self._askers)
 
     def ended(self, wanted: Wanted, size: int) -> None:
         """Take note that an answer was sent, or given up."""

@@ -25,6 +25,9 @@ REMEMBERED_MAX: Final = 4_096
 CHECKED_PER_S_MAX: Final = 300
 """Most signatures of routed messages that are checked a second, of all peers together."""
 CHECKED_PER_PEER_PER_S_MAX: Final = 100
+CHECKED_IN_ANY_CASE_PER_S: Final = 1
+"""Signatures of one neighbour's messages that are checked a second whatever the others send, beyond a burst of as many as a node asks for."""
+CHECKED_IN_ANY_CASE_BURST: Final = 12
 
 
 class Fate(Enum):
@@ -40,19 +43,38 @@ class Fate(Enum):
 
 @dataclass(slots=True)
 class Rate:
-    """Counts events and tells when there are more than so many a second, over the last second."""
+    """Counts events and tells when there are more than so many in a second, or another interval."""
 
-    per_s_max: int
+    count_max: int
+    interval_s: float = 1.0
     _since_s: float = field(init=False, default=float("-inf"))
     _count: int = field(init=False, default=0)
 
     def takes(self, now_s: float) -> bool:
         """Count one; False, and not counted, where it is too many."""
-        if now_s - self._since_s >= 1:
+        if now_s - self._since_s >= self.interval_s:
             self._since_s, self._count = now_s, 0
-        if self._count >= self.per_s_max:
+        if self._count >= self.count_max:
             return False
         self._count += 1
+        return True
+
+
+@dataclass(slots=True)
+class _Share:
+    """What is checked of one neighbour."""
+
+    counted_at_s: float
+    rate: Rate = field(default_factory=lambda: Rate(CHECKED_PER_PEER_PER_S_MAX))
+    tokens: float = float(CHECKED_IN_ANY_CASE_BURST)
+
+    def is_own(self, now_s: float) -> bool:
+        """Count one that is checked in any case; False where these are used up."""
+        self.tokens = min(float(CHECKED_IN_ANY_CASE_BURST), self.tokens + (now_s - self.counted_at_s) * CHECKED_IN_ANY_CASE_PER_S)
+        self.counted_at_s = now_s
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
         return True
 
 
@@ -65,7 +87,7 @@ class Router:
     """Shared by all routers of a process."""
     _seen: OrderedDict[tuple[PeerId, bytes], float] = field(init=False, default_factory=OrderedDict)
     _ways_back: OrderedDict[bytes, tuple[PeerId, float]] = field(init=False, default_factory=OrderedDict)
-    _rates: dict[PeerId, Rate] = field(init=False, default_factory=dict)
+    _rates: dict[PeerId, _Share] = field(init=False, default_factory=dict)
 
     def make(self, target: PeerId | CryptoHash, body: bytes, now_s: float) -> RoutedMessage:
         """Return a message of our own, signed."""
@@ -78,8 +100,10 @@ class Router:
         copy = (message.author, message.signature.data)
         if now_s - self._seen.get(copy, float("-inf")) < REPEAT_WINDOW_S:
             return Fate.DROPPED
-        rate = self._rates.setdefault(neighbour, Rate(CHECKED_PER_PEER_PER_S_MAX))
-        if not (rate.takes(now_s) and self.all_peers.takes(now_s)):
+        share = self._rates.get(neighbour)
+        if share is None:
+            share = self._rates[neighbour] = _Share(now_s)
+        if not (share.rate.takes(now_s) and (share.is_own(now_s) or self.all_peers.takes(now_s))):
             return Fate.DROPPED
         self._seen[copy] = now_s
         _forget_oldest(self._seen)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from pipelines.nearpeer.announcing import Announcements, HostedEpoch
+from pipelines.nearpeer.answer_times import AnswerTimes
 from pipelines.nearpeer.connection import REQUEST_BYTES_MAX, T2_BYTES_MAX, Connection, FilePiece, accept, dial
 from pipelines.nearpeer.edge_keeper import EdgeKeeper
 from pipelines.nearpeer.handshake import Connected, DialerHandshake, ListenerHandshake, OwnSide
@@ -37,6 +38,7 @@ from schemas.nearcore.peer.peer_message import (
     RoutingTableUpdate,
     SyncSnapshotHosts,
     Tier,
+    Unread,
     UpdateNonceRequest,
     read_message,
     state_frame_head,
@@ -57,11 +59,23 @@ WAITING_BYTES_MAX: Final = 4 << 20
 """Bytes of messages that wait for a neighbour to read; more are dropped, so that it holds up no other."""
 MESSAGES_PER_S_MAX: Final = 200
 """Messages of a neighbour that are looked at a second; more are waited for."""
-LARGE_FRAME_BYTES: Final = 64 << 10
-"""Above which a frame is decoded in a thread, one at a time: a whole routing table takes a second of a core."""
-LARGE_BYTES_PER_S_MAX: Final = 1 << 20
-"""Of large frames, all neighbours together; more are waited for."""
-LARGE_BURST_S: Final = 30.0
+ROUTING_TABLE: Final = 7
+READ_FIELDS: Final = frozenset({ROUTING_TABLE, 8, 10, 17, 18, 29, 30})
+"""Messages that a host has a use for; the others are not decoded."""
+SMALL_TABLE_BYTES: Final = 1_024
+"""Up to which a routing table is decoded at once: the answer to a new nonce. A whole one takes seconds of a core."""
+TABLE_BYTES_PER_S_MAX: Final = 1 << 20
+"""Of larger ones, all neighbours together: they wait their turn, one of each neighbour."""
+TABLE_BURST_S: Final = 30.0
+TABLES_BYTES_MAX: Final = 64 << 20
+"""Of those that wait; more are dropped."""
+NONCES_PER_MINUTE_MAX: Final = 6
+"""Of a neighbour: each takes two signatures, and nodes ask once in ten minutes."""
+PEERS_PER_MINUTE_MAX: Final = 60
+NEIGHBOURS_PER_ADDRESS_MAX: Final = 16
+"""A network of 64 bits counts as one address of IPv6."""
+NOTES_PER_S_MAX: Final = 10
+"""Connections that ended, in the log; all are counted."""
 EDGES_INTERVAL_S: Final = 1.0
 """How often neighbours are told of new connections, all at once."""
 EDGES_SLICE: Final = 500
@@ -99,6 +113,7 @@ class HostSettings:
     peers: tuple[tuple[PeerId, PeerAddress], ...] = ()
     """Nodes that are dialled, and dialled again when they are gone."""
     handshakes_per_address_per_minute_max: int = HANDSHAKES_PER_ADDRESS_PER_MINUTE_MAX
+    neighbours_per_address_max: int = NEIGHBOURS_PER_ADDRESS_MAX
 
 
 @dataclass(slots=True, eq=False)
@@ -110,6 +125,8 @@ class _Neighbour:
     peer_id: PeerId
     listen_port: int
     keeper: EdgeKeeper
+    nonces: Rate = field(default_factory=lambda: Rate(NONCES_PER_MINUTE_MAX, 60.0))
+    peers: Rate = field(default_factory=lambda: Rate(PEERS_PER_MINUTE_MAX, 60.0))
 
 
 @dataclass(slots=True, eq=False)
@@ -151,6 +168,7 @@ class StateHost:
         self.messages: Counter[str] = Counter()
         """Connections and messages by what became of them."""
         self.bytes_sent = 0
+        self.answer_times = AnswerTimes()
         self._pace = Pace(settings.upload_bytes_per_s) if settings.upload_bytes_per_s else None
         self._paces: dict[PeerId, Pace] = {}
         shared = Rate(CHECKED_PER_S_MAX)
@@ -162,8 +180,10 @@ class StateHost:
         self._untold: dict[PeerId, list[PeerEdge]] = {side.key.peer_id: [] for side in sides}
         """Edges of each key that its neighbours have not heard of."""
         self._handshaking = HandshakeRoom(settings.handshakes_per_address_per_minute_max)
-        self._large_frame = asyncio.Lock()
-        self._large_pace = Pace(LARGE_BYTES_PER_S_MAX, burst_s=LARGE_BURST_S)
+        self._tables: dict[_Neighbour, memoryview] = {}
+        """Routing tables that wait to be decoded, the first first."""
+        self._table_came = asyncio.Event()
+        self._notes = Rate(NOTES_PER_S_MAX)
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -190,6 +210,7 @@ class StateHost:
                 self._spawn(self._keep_dialled(side, peer_id, address))
         self._spawn(self._forget_idle())
         self._spawn(self._keep_telling_edges())
+        self._spawn(self._read_tables())
         return ports
 
     async def close(self) -> None:
@@ -264,7 +285,7 @@ class StateHost:
     async def _serve(self, side: OwnSide, connection: Connection, connected: Connected, *, dialled: bool) -> None:
         """Talk to a neighbour until it is gone."""
         key = side.key.peer_id, connected.peer_id
-        if key in self._neighbours or len(self._neighbours) >= NEIGHBOURS_MAX:
+        if key in self._neighbours or self._is_full(connection):
             self.messages["connection refused: connected already, or too many"] += 1
             connection.abort()
             return
@@ -288,6 +309,11 @@ class StateHost:
             self._routers[side.key.peer_id].forget(connected.peer_id)
             connection.abort()
 
+    def _is_full(self, connection: Connection) -> bool:
+        address = connection.address.ip.packed[:8]
+        same = sum(one.connection.address.ip.packed[:8] == address for one in self._neighbours.values())
+        return len(self._neighbours) >= NEIGHBOURS_MAX or same >= self._settings.neighbours_per_address_max
+
     async def _listen(self, neighbour: _Neighbour) -> None:
         rate, connection = Rate(MESSAGES_PER_S_MAX), neighbour.connection
         while (frame := await connection.read_frame(T2_BYTES_MAX)) is not None:
@@ -295,20 +321,41 @@ class StateHost:
                 # Its own queue fills up, and then it waits.
                 await asyncio.sleep(0.1)
             try:
-                message = read_message(frame) if len(frame) <= LARGE_FRAME_BYTES else await self._read_large(frame)
+                message = read_message(frame, READ_FIELDS if len(frame) <= SMALL_TABLE_BYTES else READ_FIELDS - {ROUTING_TABLE})
             except PeerProtocolError:
                 # nearcore passes over what it can't read: a newer node may have more to say.
                 self.messages["frames that are no message"] += 1
                 continue
             if isinstance(message, Disconnect):
                 return
+            if isinstance(message, Unread) and message.field == ROUTING_TABLE:
+                self._take_table(neighbour, memoryview(frame))
             await self._heard(neighbour, message)
+            # What came at once may be many messages: each neighbour has its turn after one.
+            await asyncio.sleep(0)
 
-    async def _read_large(self, frame: bytes | memoryview) -> PeerMessage:
-        """Decode a routing table, or what is made to look like one, so that nobody else waits for it."""
-        async with self._large_frame:
-            await asyncio.sleep(self._large_pace.book(len(frame)))
-            return await asyncio.to_thread(read_message, frame)
+    def _take_table(self, neighbour: _Neighbour, frame: memoryview) -> None:
+        if neighbour in self._tables or sum(map(len, self._tables.values())) + len(frame) > TABLES_BYTES_MAX:
+            self.messages["routing tables dropped"] += 1
+            return
+        self._tables[neighbour] = frame
+        self._table_came.set()
+
+    async def _read_tables(self) -> None:
+        """Decode routing tables, or what is made to look like them, so that nobody else waits for it."""
+        pace = Pace(TABLE_BYTES_PER_S_MAX, burst_s=TABLE_BURST_S)
+        while True:
+            await self._table_came.wait()
+            neighbour = next(iter(self._tables))
+            frame = self._tables[neighbour]
+            await asyncio.sleep(pace.book(len(frame)))
+            with contextlib.suppress(PeerProtocolError):
+                table = await asyncio.to_thread(read_message, frame)
+                if isinstance(table, RoutingTableUpdate):
+                    await self._learn_edges(neighbour, table)
+            del self._tables[neighbour]
+            if not self._tables:
+                self._table_came.clear()
 
     def _own_edges(self, own: PeerId) -> tuple[PeerEdge, ...]:
         return tuple(neighbour.keeper.edge for (key, _), neighbour in self._neighbours.items() if key == own)
@@ -356,11 +403,11 @@ class StateHost:
 
     async def _heard(self, neighbour: _Neighbour, message: PeerMessage) -> None:
         match message:
-            case PeersRequest():
+            case PeersRequest() if neighbour.peers.takes(self._clock()):
                 # Its own address as it is seen here: a node that does not know it can't be answered by anybody.
                 asker = PeerInfo(neighbour.peer_id, PeerAddress(neighbour.connection.address.ip, neighbour.listen_port))
                 await neighbour.connection.send(PeersResponse((), (asker,)))
-            case UpdateNonceRequest():
+            case UpdateNonceRequest() if neighbour.nonces.takes(self._clock()):
                 before = neighbour.keeper.edge
                 await neighbour.connection.send(neighbour.keeper.answer(message, int(self._clock())))
                 self._note_renewal(neighbour, before)
@@ -478,7 +525,9 @@ class StateHost:
             self.messages["parts sent" if wanted.part_id is not None else "headers sent"] += 1
             self.bytes_sent += found.size
             self._sent(wanted, sync_hash)
-            self._note("answered", {**facts, "seconds": round(self._clock() - began_s, 3)})
+            seconds = self._clock() - began_s
+            self.answer_times.add(seconds)
+            self._note("answered", {**facts, "seconds": round(seconds, 3)})
         finally:
             self.policy.ended(wanted, found.size)
 
@@ -578,7 +627,8 @@ class StateHost:
 
     def _failed(self, connection: Connection, whom: str, error: StatecastError) -> None:
         self.messages[f"connection ended: {error.kind}"] += 1
-        self._note("a connection ended", {"peer": whom, "address": str(connection.address), "problem": error.problem})
+        if self._notes.takes(self._clock()):
+            self._note("a connection ended", {"peer": whom, "address": str(connection.address), "problem": error.problem})
         connection.abort()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -168,6 +168,10 @@ class PeerService:
             bytes_sent=host.bytes_sent,
             served=self._given(),
             block_height=self._block_height,
+            requests_by_kind=dict(host.policy.counted_by_kind),
+            askers=host.policy.askers,
+            answers_up_to=host.answer_times.up_to(),
+            answers_total_s=host.answer_times.total_s,
         )
 
     def _given(self) -> tuple[ServedShard, ...]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from pipelines.seeding.status import SeedStatus, ShardPhase
+from pipelines.seeding.status import PeerStatus, SeedStatus, ShardPhase
 
 STUCK_S: Final = 30.0
 """A seeder whose session was not served for so long is not healthy."""
@@ -49,3 +49,30 @@ class SeedMetrics(Collector):
         yield CounterMetricFamily(
             "statecast_seed_pieces_refused", "Pieces found changed on the disk before they were sent.", value=status.pieces_refused
         )
+        if status.near_peer is not None:
+            yield from _near_peer(status.near_peer)
+
+
+def _near_peer(peer: PeerStatus) -> Iterable[Metric]:
+    requests = CounterMetricFamily(
+        "statecast_seed_near_requests", "Requests of nearcore's nodes for state, by what became of them.", labels=("kind", "outcome")
+    )
+    for (kind, outcome), count in peer.requests_by_kind.items():
+        requests.add_metric((kind, outcome), count)
+    messages = CounterMetricFamily(
+        "statecast_seed_near_messages", "Connections and messages of nearcore's nodes, by what became of them.", labels=("outcome",)
+    )
+    for outcome, count in peer.messages.items():
+        messages.add_metric((outcome,), count)
+    yield from (requests, messages)
+    yield CounterMetricFamily("statecast_seed_near_sent_bytes", "Bytes of headers and parts given to nodes.", value=peer.bytes_sent)
+    yield GaugeMetricFamily("statecast_seed_near_neighbours", "Nodes that are connected.", value=peer.neighbours)
+    yield GaugeMetricFamily("statecast_seed_near_askers", "Nodes that asked for state within the last minutes.", value=peer.askers)
+    yield GaugeMetricFamily(
+        "statecast_seed_near_announced_epoch_height",
+        "The newest epoch that is announced; 0 for none.",
+        value=max(peer.announced_epochs, default=0),
+    )
+    answers = HistogramMetricFamily("statecast_seed_near_answer_seconds", "From a request to the last byte of its answer.")
+    answers.add_metric((), list(peer.answers_up_to), peer.answers_total_s)
+    yield answers

@@ -116,6 +116,13 @@ class PeerStatus:
     """Of shards that are served now, newest epoch first."""
     block_height: int | None = None
     """Of the block before the newest announced epoch's sync block: a node above it needs that epoch no more."""
+    requests_by_kind: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """By kind, header or part, and by what became of them."""
+    askers: int = 0
+    """Peers that asked for state within the last minutes."""
+    answers_up_to: tuple[tuple[str, int], ...] = ()
+    """Upper bounds in seconds, from the request to the last byte, and how many answers took no longer."""
+    answers_total_s: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the status as JSON values."""

@@ -409,12 +409,12 @@ def test_messages_go_on_over_hops_and_their_answers_come_back(tmp_path: Path) ->
     run(work)
 
 
-def test_a_large_frame_is_decoded_where_nobody_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole routing table takes a second; what comes in small frames is decoded at once."""
+def test_a_routing_table_is_decoded_where_nobody_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole one takes seconds; a second one of a neighbour that waits is dropped, and what it asks meanwhile is answered."""
     threads: dict[str, int] = {}
 
-    def note(frame: bytes | memoryview) -> PeerMessage:
-        message = read_message(frame)
+    def note(frame: bytes | memoryview, *fields: frozenset[int]) -> PeerMessage:
+        message = read_message(frame, *fields)
         threads[type(message).__name__] = threading.get_ident()
         return message
 
@@ -424,10 +424,15 @@ def test_a_large_frame_is_decoded_where_nobody_waits_for_it(tmp_path: Path, monk
         async with hosting(tmp_path) as one:
             client = await one.client()
             edge = named_key("a").edge_with(named_key("b").peer_id, 1, named_key("b").sign_edge(named_key("a").peer_id, 1))
-            await client.send(RoutingTableUpdate((edge,) * 1_000))
+            for _ in range(2):
+                await client.send(RoutingTableUpdate((edge,) * 1_000))
             await client.ask(3, SYNC_HASH, 0)
+            async with asyncio.timeout(WAIT_S):
+                while "RoutingTableUpdate" not in threads:
+                    await asyncio.sleep(0.01)
             own = threading.get_ident()
             assert threads["RoutingTableUpdate"] != own and threads["DirectStateRequest"] == own
+            assert one.host.messages["routing tables dropped"] == 1
             await client.close()
 
     run(work)

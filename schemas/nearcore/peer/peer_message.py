@@ -6,7 +6,7 @@ writes. Source: nearcore's `chain/network/src/network_protocol/network.proto` (P
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, TypeVar
@@ -194,9 +194,11 @@ PeerMessage = (
 )
 
 
-def read_message(frame: bytes | memoryview) -> PeerMessage:
+def read_message(frame: bytes | memoryview, fields: Container[int] | None = None) -> PeerMessage:
     """Decode a frame; of a state response nothing large is copied.
 
+    Args:
+        fields: the messages that are read, by field; others are `Unread`. None for all.
     Raises:
         PeerProtocolError: no message. nearcore ignores such a frame.
     """
@@ -207,7 +209,7 @@ def read_message(frame: bytes | memoryview) -> PeerMessage:
     if found is None:
         raise PeerProtocolError(problem="a frame has no message", where="frame")
     number, data = found
-    read = _READERS.get(number)
+    read = _READERS.get(number) if fields is None or number in fields else None
     return Unread(number, data) if read is None else read(data)
 
 
