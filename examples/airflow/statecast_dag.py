@@ -22,12 +22,13 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     default_args={"retries": 3, "retry_delay": timedelta(minutes=1)},
-    params={"node_home": "/home/near/.near", "to": "gs://my-bucket/near", "keep_epochs": 5},
+    # tables: where each epoch's decoded tables go too, as gs://my-tables/near; empty for none. `statecast gc --tables` collects them.
+    params={"node_home": "/home/near/.near", "to": "gs://my-bucket/near", "tables": "", "keep_epochs": 5},
     tags=["near"],
 ) as dag:
     produce = BashOperator(
         task_id="produce",
-        bash_command="statecast produce --node-home {{ params.node_home }} --to {{ params.to }} --epoch latest --if-missing --json",
+        bash_command="statecast produce --node-home {{ params.node_home }} --to {{ params.to }} {% if params.tables %}--tables {{ params.tables }}{% endif %} --epoch latest --if-missing --json",
         skip_on_exit_code=NO_EPOCH_YET,
         execution_timeout=timedelta(hours=3),
     )

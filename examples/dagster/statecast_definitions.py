@@ -50,6 +50,12 @@ class Place(Config):
 
     node_home: str = "/home/near/.near"
     to: str = "gs://my-bucket/near"
+    tables: str = ""
+    """Where each epoch's decoded tables go too; empty for none."""
+
+    def options(self) -> list[str]:
+        """Return the command's options for it."""
+        return ["--node-home", self.node_home, "--to", self.to, *(["--tables", self.tables] if self.tables else [])]
 
 
 class Heights(Config):
@@ -73,7 +79,7 @@ def run_statecast(*arguments: str) -> dict[str, Any]:
 @op(retry_policy=RetryPolicy(max_retries=3, delay=60))
 def produce(context: OpExecutionContext, config: Place) -> None:
     """Publish the newest epoch where it is not published yet."""
-    summary = run_statecast("produce", "--node-home", config.node_home, "--to", config.to, "--epoch", "latest", "--if-missing")
+    summary = run_statecast("produce", *config.options(), "--epoch", "latest", "--if-missing")
     context.log.info(json.dumps(summary) if summary else "no epoch is ready")
     # Of an epoch that another producer has claimed it says no place.
     height = re.search(r"/epoch_height=([0-9]+)/", summary.get("epoch_url", ""))
@@ -110,7 +116,7 @@ def add_past_epochs() -> None:
 def published_epoch(context: AssetExecutionContext, config: Place) -> MaterializeResult:
     """One epoch of the past."""
     height = context.partition_key
-    summary = run_statecast("backfill", "--node-home", config.node_home, "--epochs", f"{height}..{height}", "--to", config.to)
+    summary = run_statecast("backfill", *config.options(), "--epochs", f"{height}..{height}")
     return MaterializeResult(metadata={"summary": json.dumps(summary)})
 
 

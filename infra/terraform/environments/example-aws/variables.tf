@@ -27,6 +27,12 @@ variable "trust_policy_files" {
   default     = {}
 }
 
+variable "tables" {
+  description = "Whether decoded tables are made, in a bucket of their own (docs/operations/data.md)."
+  type        = bool
+  default     = false
+}
+
 variable "public" {
   description = "Whether everybody may read. Egress is the owner's to pay."
   type        = bool

@@ -67,6 +67,20 @@ module "work_bucket" {
   depends_on = [google_project_service.apis]
 }
 
+# Decoded tables, which are replaced in place: a bucket of their own, so that parts stay where only creating is allowed.
+module "tables_bucket" {
+  source = "../../modules/bucket"
+  count  = var.tables ? 1 : 0
+
+  project_id = var.project_id
+  name       = module.naming.names.tables_bucket
+  location   = var.region
+  labels     = module.naming.labels
+  public     = var.public
+
+  depends_on = [google_project_service.apis]
+}
+
 module "signing_key" {
   source = "../../modules/signing_key"
 
@@ -83,7 +97,7 @@ module "identity" {
 
   project_id         = var.project_id
   project_number     = data.google_project.this.number
-  buckets            = { state = module.state_bucket.name, work = module.work_bucket.name }
+  buckets            = { state = module.state_bucket.name, work = module.work_bucket.name, tables = var.tables ? module.tables_bucket[0].name : null }
   signing_key_secret = module.signing_key.secret_id
   keeper_account     = module.naming.names.keeper_account
   readers            = var.readers

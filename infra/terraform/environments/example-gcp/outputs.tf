@@ -4,6 +4,10 @@ output "kustomize_settings" {
     CHAIN_ID=${var.chain_id}
     STATE_URL=${module.state_bucket.url}/near
     WORK_URL=${module.work_bucket.url}/near
+    %{if var.tables~}
+    STATECAST_PRODUCE_TABLES=${module.tables_bucket[0].url}/near
+    STATECAST_BACKFILL_TABLES=${module.tables_bucket[0].url}/near
+    %{endif~}
     image: ${module.image_registry.image}:${var.image_tag}
     signing key: ${var.sign_in_key_service ? module.signing_kms[0].signing_key : module.signing_key.first_version}
     seeder address: ${module.seeder_address.name}

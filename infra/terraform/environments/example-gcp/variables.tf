@@ -66,6 +66,12 @@ variable "keep_epochs" {
   }
 }
 
+variable "tables" {
+  description = "Whether decoded tables are made, in a bucket of their own (docs/operations/data.md)."
+  type        = bool
+  default     = false
+}
+
 variable "public" {
   description = "Whether everybody may read the bucket. Egress is the owner's to pay."
   type        = bool

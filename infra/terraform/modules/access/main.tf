@@ -29,6 +29,9 @@ locals {
   # A reader that holds a lease writes, renews and removes it; nothing else.
   leases_only = "resource.name.extract(\"/leases/{name}\") != \"\""
 
+  # Rows of decoded tables, and what each task notes of them. Catalogue, pointer, views and summaries are the producer's.
+  rows_only = "resource.name.extract(\"/kind={name}\") != \"\" || resource.name.extract(\"/written/{name}\") != \"\""
+
   viewer  = "roles/storage.objectViewer"
   creator = "roles/storage.objectCreator"
   user    = "roles/storage.objectUser"
@@ -47,11 +50,25 @@ locals {
     keeper-keeps      = { bucket = "state", member = local.members.keeper, role = local.user, condition = null }
   }
 
-  of_readers = {
-    for reader in var.readers : "reader-${reader}" => { bucket = "state", member = reader, role = local.viewer, condition = null }
+  # Decoded tables have a bucket of their own, since whoever makes them replaces what is there: the catalogue with each epoch, files where a
+  # killed run is gone on with. What is replaced by somebody else the signed statement of the state bucket gives away (`statecast check`).
+  of_tables = {
+    producer-tables         = { bucket = "tables", member = local.members.producer, role = local.user, condition = null }
+    builder-tables-reads    = { bucket = "tables", member = local.members.builder, role = local.viewer, condition = null }
+    builder-tables-creates  = { bucket = "tables", member = local.members.builder, role = local.creator, condition = local.rows_only }
+    builder-tables-replaces = { bucket = "tables", member = local.members.builder, role = var.deleter_role, condition = local.rows_only }
+    keeper-tables           = { bucket = "tables", member = local.members.keeper, role = local.user, condition = null }
   }
 
-  of_public = var.public ? {
-    reader-public = { bucket = "state", member = "allUsers", role = local.viewer, condition = null }
-  } : {}
+  read_buckets = var.tables ? { "" = "state", "-tables" = "tables" } : { "" = "state" }
+
+  of_readers = merge([
+    for suffix, bucket in local.read_buckets : {
+      for reader in var.readers : "reader${suffix}-${reader}" => { bucket = bucket, member = reader, role = local.viewer, condition = null }
+    }
+  ]...)
+
+  of_public = {
+    for suffix, bucket in local.read_buckets : "reader${suffix}-public" => { bucket = bucket, member = "allUsers", role = local.viewer, condition = null } if var.public
+  }
 }

@@ -1,6 +1,6 @@
 output "grants" {
-  description = "Grants by name: bucket (state or work), member, role, and condition (an expression, or null)."
-  value       = merge(local.of_buckets, local.of_readers, local.of_public)
+  description = "Grants by name: bucket (state, work or tables), member, role, and condition (an expression, or null)."
+  value       = merge(local.of_buckets, var.tables ? local.of_tables : {}, local.of_readers, local.of_public)
 }
 
 output "members" {

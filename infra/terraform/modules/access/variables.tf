@@ -70,3 +70,9 @@ variable "public" {
   type        = bool
   default     = false
 }
+
+variable "tables" {
+  description = "Whether decoded tables are made, in a bucket of their own."
+  type        = bool
+  default     = false
+}

@@ -25,6 +25,7 @@ module "access" {
   deleter_role     = google_project_iam_custom_role.deleter.name
   readers          = var.readers
   public           = var.public
+  tables           = var.buckets.tables != null
 }
 
 resource "google_storage_bucket_iam_member" "grants" {

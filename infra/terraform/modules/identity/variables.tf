@@ -25,8 +25,8 @@ variable "service_accounts" {
 }
 
 variable "buckets" {
-  description = "Names of the buckets of published epochs and of work."
-  type        = object({ state = string, work = string })
+  description = "Names of the buckets of published epochs, of work and, where decoded tables are made, of those."
+  type        = object({ state = string, work = string, tables = optional(string) })
 }
 
 variable "signing_key_secret" {

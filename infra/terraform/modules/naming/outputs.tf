@@ -8,6 +8,7 @@ output "names" {
   value = {
     state_bucket   = "${local.base}-state"
     work_bucket    = "${local.base}-work"
+    tables_bucket  = "${local.base}-tables"
     cluster        = local.base
     network        = local.base
     signing_key    = "${local.base}-signing-key"

@@ -10,6 +10,9 @@ locals {
   # Build workers of a Ray cluster create these, and nothing else.
   parts = "${var.state_bucket.arn}/*/state_part_*"
 
+  # None or one: decoded tables have a bucket of their own, since whoever makes them replaces what is there.
+  tables = var.tables_bucket == null ? [] : [var.tables_bucket]
+
   # Who may create and not replace.
   creators = [for role in ["builder", "producer"] : aws_iam_role.this[role].arn if contains(keys(var.trust_policies), role)]
 
@@ -40,6 +43,16 @@ data "aws_iam_policy_document" "producer" {
     actions   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "s3:GetBucketLocation", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
     resources = [var.work_bucket.arn, "${var.work_bucket.arn}/*"]
   }
+
+  dynamic "statement" {
+    for_each = local.tables
+
+    content {
+      sid       = "Tables"
+      actions   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "s3:GetBucketLocation", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
+      resources = [statement.value.arn, "${statement.value.arn}/*"]
+    }
+  }
 }
 
 data "aws_iam_policy_document" "builder" {
@@ -59,6 +72,27 @@ data "aws_iam_policy_document" "builder" {
     sid       = "Work"
     actions   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "s3:GetBucketLocation", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
     resources = [var.work_bucket.arn, "${var.work_bucket.arn}/*"]
+  }
+
+  dynamic "statement" {
+    for_each = local.tables
+
+    content {
+      sid       = "ReadTables"
+      actions   = ["s3:GetObject", "s3:ListBucket", "s3:GetBucketLocation"]
+      resources = [statement.value.arn, "${statement.value.arn}/*"]
+    }
+  }
+
+  # Rows and what each task notes of them; catalogue, pointer, views and summaries are the producer's.
+  dynamic "statement" {
+    for_each = local.tables
+
+    content {
+      sid       = "WriteRowsOfTables"
+      actions   = ["s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
+      resources = ["${statement.value.arn}/*/kind=*", "${statement.value.arn}/*/written/*"]
+    }
   }
 }
 
@@ -81,6 +115,16 @@ data "aws_iam_policy_document" "keeper" {
     sid       = "Keep"
     actions   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "s3:GetBucketLocation", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
     resources = [var.state_bucket.arn, "${var.state_bucket.arn}/*"]
+  }
+
+  dynamic "statement" {
+    for_each = local.tables
+
+    content {
+      sid       = "Tables"
+      actions   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "s3:GetBucketLocation", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
+      resources = [statement.value.arn, "${statement.value.arn}/*"]
+    }
   }
 }
 
@@ -180,4 +224,48 @@ data "aws_iam_policy_document" "bucket" {
 resource "aws_s3_bucket_policy" "this" {
   bucket = var.state_bucket.name
   policy = data.aws_iam_policy_document.bucket.json
+}
+
+data "aws_iam_policy_document" "tables_bucket" {
+  for_each = { for bucket in local.tables : bucket.name => bucket }
+
+  statement {
+    sid       = "OverTlsOnly"
+    effect    = "Deny"
+    actions   = ["s3:*"]
+    resources = [each.value.arn, "${each.value.arn}/*"]
+
+    principals {
+      type        = "*"
+      identifiers = ["*"]
+    }
+
+    condition {
+      test     = "Bool"
+      variable = "aws:SecureTransport"
+      values   = ["false"]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(local.readers) > 0 ? [local.readers] : []
+
+    content {
+      sid       = "Read"
+      actions   = ["s3:GetObject", "s3:ListBucket"]
+      resources = [each.value.arn, "${each.value.arn}/*"]
+
+      principals {
+        type        = var.public ? "*" : "AWS"
+        identifiers = statement.value
+      }
+    }
+  }
+}
+
+resource "aws_s3_bucket_policy" "tables" {
+  for_each = data.aws_iam_policy_document.tables_bucket
+
+  bucket = each.key
+  policy = each.value.json
 }

@@ -13,6 +13,12 @@ variable "work_bucket" {
   type        = object({ name = string, arn = string })
 }
 
+variable "tables_bucket" {
+  description = "Bucket of decoded tables; null where none are made."
+  type        = object({ name = string, arn = string })
+  default     = null
+}
+
 variable "trust_policies" {
   description = "Who may take a role, as a policy document (JSON), by role: producer, builder (build workers of a Ray cluster), seeder, keeper. On EKS: the cluster's identity provider and the service account."
   type        = map(string)

@@ -100,3 +100,39 @@ run "everybody_is_no_named_reader" {
 
   expect_failures = [var.readers]
 }
+
+run "without_tables_there_is_no_grant_on_their_bucket" {
+  command = plan
+
+  assert {
+    condition     = !anytrue([for grant in values(output.grants) : grant.bucket == "tables"])
+    error_message = "A bucket of tables is granted, and there is none."
+  }
+}
+
+run "a_build_worker_replaces_rows_of_tables_and_no_catalogue" {
+  command = plan
+
+  variables {
+    tables  = true
+    readers = ["group:analysts@example.com"]
+  }
+
+  assert {
+    condition = alltrue([
+      for grant in values(output.grants) : grant.role == "roles/storage.objectViewer" || grant.condition == "resource.name.extract(\"/kind={name}\") != \"\" || resource.name.extract(\"/written/{name}\") != \"\""
+      if grant.bucket == "tables" && grant.member == output.members.builder
+    ])
+    error_message = "A build worker may write more of the tables than rows."
+  }
+
+  assert {
+    condition     = output.grants["producer-tables"].role == "roles/storage.objectUser" && output.grants["keeper-tables"].role == "roles/storage.objectUser"
+    error_message = "Whoever makes or collects tables can't replace the catalogue."
+  }
+
+  assert {
+    condition     = output.grants["reader-tables-group:analysts@example.com"].role == "roles/storage.objectViewer"
+    error_message = "Readers of the state can't read the tables."
+  }
+}
