@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import signal
 import sys
 import traceback
@@ -221,6 +222,8 @@ def _told(command: Callable[..., None]) -> Callable[..., None]:
 
         tell_more_or_less(**{name: values.pop(name) for name in options})
         asked.as_json = bool(values.get("as_json")) or values.get("events") == "-"
+        for name, value in values.items():
+            _refuse_url(name, value)
         command(**values)
 
     own = signature(command)
@@ -228,6 +231,21 @@ def _told(command: Callable[..., None]) -> Callable[..., None]:
     vars(telling)["__signature__"] = own.replace(parameters=[*own.parameters.values(), *added])
     telling.__annotations__ = {**command.__annotations__, **options}
     return telling
+
+
+def _refuse_url(name: str, value: object) -> None:
+    """Refuse a URL where a file or folder of this machine is meant: as a path it would be a folder of that name.
+
+    Raises:
+        InvalidInputError: it is one.
+    """
+    for path in value if isinstance(value, (list, tuple)) else (value,):
+        # Of two slashes a path keeps one.
+        found = re.match(r"([a-z][a-z0-9+.-]+):/", str(path)) if isinstance(path, Path) else None
+        if found is not None:
+            option = f"--{name.replace('_', '-')}"
+            problem = f"{option} takes a file or folder of this machine, and no {found[1]}:// URL"
+            raise InvalidInputError(problem=problem, where=option, remedy="Name a place on this machine.")
 
 
 def command_names() -> list[str]:

@@ -26,6 +26,23 @@ def test_a_duration_has_a_unit(text: str, seconds: float) -> None:
     assert parse_duration_s(text, "--poll") == seconds
 
 
+@pytest.mark.parametrize(
+    ("option", "arguments"),
+    [
+        ("--to", ("get", "bucket", "--account", "near", "--to", "gs://bucket/balances.parquet")),
+        ("--accounts", ("get", "bucket", "--accounts", "s3://bucket/accounts.txt", "--to", "balances.parquet")),
+        ("--out", ("prove", "bucket", "--account", "near", "--out", "az://container/proof.json")),
+        ("--into", ("fetch", "bucket", "--into", "gs://bucket/parts")),
+        ("--report", ("produce", "--node-home", "/node", "--to", "bucket", "--report", "https://host.example/report.html")),
+        ("--node-home", ("export", "--node-home", "file:///home/near/.near", "--to", "dataset://state")),
+    ],
+)
+def test_a_url_is_no_file_of_this_machine(option: str, arguments: tuple[str, ...]) -> None:
+    """In place of a folder whose name ends in a colon."""
+    outcome = statecast(*arguments)
+    assert outcome.code == 2 and f"{option} takes a file or folder of this machine, and no " in outcome.stderr, outcome.stderr
+
+
 @pytest.mark.parametrize("text", ["", "10", "0s", "-1s", "1w", "nan", "36501d", "999999999d"])
 def test_other_durations_are_refused(text: str) -> None:
     """Also those that no timer and no calendar can hold."""
