@@ -29,6 +29,8 @@ from pipelines.fetching.believed_epoch import BelievedEpoch
 from pipelines.fetching.epoch_target import HeldPart, Landed, StoredObject
 from pipelines.fetching.fetch_folder import FetchFolder
 from pipelines.fetching.fetch_part import FetchPart
+from pipelines.keeping.check_epoch import find_foreign
+from pipelines.keeping.stored_ladder import thin_steps
 from pipelines.producing.claimed_production import ClaimedRun, ClaimTerms, claimed_shards
 from pipelines.producing.publish.epoch_publisher import move_latest
 from pipelines.stores.compare_and_swap import swapped
@@ -49,6 +51,8 @@ from schemas.published.object_layout import EpochLayout, ObjectKind, parse_objec
 REVISIONS_KEPT_MAX: Final = 100
 """Most earlier revisions of a manifest that are brought: a revision is only a number that somebody wrote."""
 
+FOREIGN_TOLD_MAX: Final = 5
+"""Most objects in the way of nodes that are named."""
 
 UPLOADS: Final = 4
 """Objects that are put at once, by default."""
@@ -261,6 +265,13 @@ class StoreTarget:
             pointer = LatestPointer(manifest.chain_id, manifest.epoch_height, manifest.epoch_id, manifest.revision, sha256)
             move_latest(self._store, pointer, notes)
         notes.append(record_published(self._store, manifest, sha256))
+        in_the_way = [found for found in find_foreign(epoch.layout, manifest, self._infos) if not found.harmless]
+        notes += [
+            f"{found.object_name} at the destination is not of the epoch, and nodes count it: delete it"
+            for found in in_the_way[:FOREIGN_TOLD_MAX]
+        ]
+        if len(in_the_way) > FOREIGN_TOLD_MAX:
+            notes.append(f"{len(in_the_way) - FOREIGN_TOLD_MAX} more objects in the shards' folders there are not of the epoch")
         for note in filter(None, notes):
             warn(note)
 
@@ -282,7 +293,8 @@ class StoreTarget:
             return False
         if self.lacks_tables_statement(epoch):
             return False
-        if not all(map(self.has, epoch.parts)):
+        # Parts that a collection there let go, since they can be rebuilt, are not missing.
+        if not all(map(self.has, epoch.parts)) and not thin_steps(self._store, stored.manifest):
             return False
         for shard in epoch.shards:
             listed = shard.listed

@@ -14,7 +14,7 @@ from pipelines.nearpeer.peer_url import PeerUrl
 from schemas.errors import InvalidInputError
 from schemas.nearcore.peer.state_response import RESPONSE_V3
 from schemas.nearcore.state_part import Encoding, decode_state_part, encode_state_part
-from tests.support.commands import Outcome, statecast
+from tests.support.commands import Outcome, lasting_objects_in, statecast
 from tests.support.fetches import parts_manifest, published_parts
 from tests.support.native_wheel import needs_headers
 from tests.support.near_hosts import PublishedState, host_behind_transit, near_host
@@ -92,6 +92,20 @@ def test_parts_come_out_of_the_network_as_they_were_published(
     assert outcome.code == 0, outcome.stderr
     got = state_parts(tmp_path / "into")
     assert got == state_parts(published_parts()) and got
+
+
+def test_a_mirror_takes_parts_out_of_the_network(documents: Path, tmp_path: Path) -> None:
+    """Documents of a bucket that has no part, parts of a node: the destination is what the bucket was."""
+    (tmp_path / "scratch").mkdir()
+    state, destination = PublishedState(published_parts(), parts_manifest(), tmp_path / "scratch"), tmp_path / "destination"
+    with near_host(state) as url:
+        outcome = statecast(
+            *("mirror", documents, destination, "--chain-id", parts_manifest().chain_id, "--trust-key", public_key(), "--source", url),
+            *("--requests-per-second-per-source", 1000, "--no-lease", "--no-rebuild", "--work", tmp_path / "work", "--json"),
+        )
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.document["epochs"][0]["state"] == "copied"
+    assert lasting_objects_in(destination) == lasting_objects_in(published_parts())
 
 
 def test_a_node_that_sends_a_wrong_part_is_not_asked_again(documents: Path, tmp_path: Path) -> None:

@@ -31,10 +31,12 @@ from schemas.errors import (
     StoreFullError,
 )
 from schemas.ids import PartId
+from schemas.published.catalogue import Catalogue
 from schemas.published.object_layout import ObjectKind, latest_name, parse_object_name
 from tests.support.fault_server import fault_server
 from tests.support.faulty_store import Fault, Schedule
 from tests.support.fetches import Recorder
+from tests.support.folder_server import folder_server
 from tests.support.mirrors import contents, mirror, mirror_settings, policy_of
 from tests.support.productions import inject, meanwhile, new_store_url
 from tests.support.servers import aws_environment, make_s3_bucket, moto_server
@@ -493,3 +495,47 @@ def test_what_can_never_be_is_refused(source: str, work: Path) -> None:
         mirror(mirror_settings(source, source, "1", work))
     with pytest.raises(EpochNotReadyError):
         mirror(mirror_settings(source, new_store_url(), "7..9", work))
+
+
+def test_what_does_not_belong_there_is_named_and_left_alone(source: str, work: Path) -> None:
+    """Nodes count it: the epoch is mirrored, and the result says so each time. What lies elsewhere is nobody's matter."""
+    destination, layout = new_store_url(), epoch_layout(1)
+    store = open_store(destination)
+    foreign = [
+        f"{layout.shard_folder(0)}/notes.txt",
+        layout.state_part(0, PartId(0, NUM_PARTS + 1)),
+        f"{layout.folder}/readme.md",
+        "else.txt",
+    ]
+    for name in foreign:
+        store.put(name, b"mine")
+    for state in (MirrorState.COPIED, MirrorState.WHOLE):
+        (outcome,) = mirror(mirror_settings(source, destination, "1", work))
+        assert outcome.state is state
+        assert [name for name in foreign if any(name in warning for warning in outcome.warnings)] == foreign[:2]
+    assert all(stored_bytes(store, name) == b"mine" for name in foreign)
+
+
+def test_a_catalogue_that_lies_is_found_out(work: Path, tmp_path: Path) -> None:
+    """It lists epochs that are not there, revisions that never were, and ways of ten thousand rungs: those fail alone, and the rest is mirrored."""
+    folder, destination = tmp_path / "source", new_store_url()
+    for height in (1, 2):
+        publish_epoch(f"file://{folder}", height)
+    writer = CatalogueWriter(open_store(str(folder)), CHAIN_ID)
+    absent = epoch_layout(3)
+
+    def lie(catalogue: Catalogue) -> Catalogue:
+        first, second = catalogue.epochs
+        assert first.listing is not None
+        ghost = replace(first, epoch_height=3, epoch_id=absent.epoch_id)
+        newer = replace(second, listing=replace(first.listing, revision=7), steps=tuple((1, str(absent.epoch_id)) for _ in range(999)))
+        return Catalogue(CHAIN_ID, (first, newer, ghost))
+
+    writer.change(lie)
+    with folder_server(folder) as url:
+        outcomes = mirror(mirror_settings(url, destination, "1..3", work))
+    assert [outcome.state for outcome in outcomes] == [MirrorState.COPIED, MirrorState.COPIED, None]
+    assert isinstance(outcomes[2].error, EpochNotReadyError | FetchError)
+    assert visible(destination) == {1, 2}
+    there = read_catalogue(open_store(destination), CHAIN_ID)
+    assert there is not None and [epoch.steps for epoch in there.epochs] == [(), ()]

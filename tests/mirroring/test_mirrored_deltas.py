@@ -194,6 +194,24 @@ def test_a_ladder_is_mirrored_by_whoever_has_its_whole_epochs(tmp_path: Path) ->
     assert epochs.parts(2, destination) == wanted
 
 
+def test_parts_that_a_collection_at_the_destination_let_go_do_not_come_back(source: DeltaEpochs, tmp_path: Path) -> None:
+    """They can be rebuilt there; an epoch of which some other part is lost gets it back."""
+    destination = new_store_url()
+    mirror(mirror_settings(source.store_url, destination, "1..3", tmp_path / "work"))
+    rebuild = EpochRebuild(source.runner, choose_kernel("auto"), destination)
+    collect_epochs(destination, CHAIN_ID, 3, full_every=3, prove=rebuild.why_not)
+    store = open_store(destination)
+    assert not source.parts(2, destination)
+    store.delete(source.layout(3).state_part(0, PartId(0, NUM_PARTS)))
+    outcomes = mirror(mirror_settings(source.store_url, destination, "1..3", tmp_path / "work"))
+    assert [(outcome.state, outcome.parts_copied) for outcome in outcomes] == [
+        (MirrorState.WHOLE, 0),
+        (MirrorState.WHOLE, 0),
+        (MirrorState.COPIED, 1),
+    ]
+    assert not source.parts(2, destination)
+
+
 def test_an_epoch_of_a_ladder_is_fetched_out_of_its_own_bucket(tmp_path: Path) -> None:
     """Though that moves more bytes than its parts have: they are not there."""
     epochs, into = DeltaEpochs(), tmp_path / "into"
