@@ -27,13 +27,14 @@ from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.near.epoch.epoch_context_source import LATEST
 from pipelines.producing.claimed_production import ClaimTerms, claimed
+from pipelines.producing.deltas.ladder_savings import ladder_savings
 from pipelines.producing.epoch_input import EpochInput
 from pipelines.producing.preflight.look import RunPlace
 from pipelines.producing.produce_epoch import EpochProduction, EpochResult, ProductionSettings
 from pipelines.producing.shared_folders import require_readable
 from pipelines.stores.held_work_folder import held_work_folder, remove_dead_scratch, scratch_folder
 from pipelines.stores.open_store import open_store
-from schemas.errors import ClaimedError, EpochNotReadyError
+from schemas.errors import ClaimedError, EpochNotReadyError, StoreError
 
 
 def produce(
@@ -190,7 +191,7 @@ def produce(
             return
         report_file = report or (None if "://" in work_url else Path(work_url) / "report.html")
         if report_file is not None:
-            report_file = _written_report(report_file, result, runner)
+            report_file = _written_report(report_file, result, runner, publish)
         peers = () if found.network is None else found.network.hosts.reports()
         if as_json:
             print_json(result_json(result, runner, report_file, peers))
@@ -204,10 +205,16 @@ def _executor(run: RunOptions, given: InputOptions, found: EpochInput) -> Execut
     return open_executor(run, beside_node=given.node_home is not None)
 
 
-def _written_report(report_file: Path, result: EpochResult, runner: StageRunner) -> Path | None:
+def _written_report(report_file: Path, result: EpochResult, runner: StageRunner, publish: PublishOptions) -> Path | None:
     """Write the report; the epoch is published by now, so a report that can't be written is said and is no failure."""
+    savings = None
+    if publish.deltas is not None:
+        try:
+            savings = ladder_savings(open_store(publish.to), result.context.chain_id, publish.deltas, runner.progress.note)
+        except StoreError as error:
+            runner.progress.note(f"what deltas save is left out of the report: {error}")
     try:
-        write_report(report_file, result, runner.timings)
+        write_report(report_file, result, runner.timings, savings)
     except OSError as error:
         runner.progress.note(f"the report can't be written: {error.strerror or error} [{report_file}]")
         return None

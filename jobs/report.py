@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.ladder_plot import draw_kept, draw_moved
 from jobs.terminal import format_bytes, format_seconds
 from schemas.nearcore.record_kind import record_kind_name
 from schemas.shown_text import shown_text
@@ -15,10 +16,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from pipelines.execution.stage_runner import StageTiming
+    from pipelines.producing.deltas.ladder_savings import LadderSavings
     from pipelines.producing.produce_epoch import EpochResult
 
 _KINDS_SHOWN_MAX = 12
 """Record kinds with a bar of their own; the smaller ones are summed up."""
+
+LADDER_EPOCHS_MIN = 2
+"""With fewer epochs in the bucket nothing is saved yet, and nothing drawn."""
 
 _COLOURS = (
     "#2a6f97",
@@ -39,11 +44,12 @@ _EPOCH_COLOUR = "#495057"
 """Of stages that are no shard's."""
 
 
-def write_report(path: Path, result: EpochResult, timings: Sequence[StageTiming]) -> None:
+def write_report(path: Path, result: EpochResult, timings: Sequence[StageTiming], savings: LadderSavings | None = None) -> None:
     """Write the report.
 
     Args:
         path: written whole, then renamed into place.
+        savings: of the chain's epochs in the bucket; None where no deltas are made.
     """
     # Imported here, like the plots' library: only a finished production needs them.
     import jinja2
@@ -55,6 +61,8 @@ def write_report(path: Path, result: EpochResult, timings: Sequence[StageTiming]
     html = environment.get_template("report.html.j2").render(
         result=result,
         timings=timings,
+        ladder=None if savings is None or len(savings.epochs) < LADDER_EPOCHS_MIN else _ladder(savings),
+        savings=savings,
         part_sizes=_svg(lambda axes: _draw_part_sizes(axes, result), height=2.8),
         kinds=_svg(lambda axes: _draw_kinds(axes, result), height=3.2),
         stages=_svg(
@@ -87,6 +95,10 @@ def _svg(draw: Callable[[Any], None], height: float) -> str:
     figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
     svg = text.getvalue()
     return svg[svg.index("<svg") :]
+
+
+def _ladder(savings: LadderSavings) -> list[str]:
+    return [_svg(lambda axes, draw=draw: draw(axes, savings), height=2.6) for draw in (draw_kept, draw_moved)]  # type: ignore[misc]
 
 
 def _shard_colours(result: EpochResult) -> dict[str, str]:

@@ -123,13 +123,16 @@ def test_a_producer_makes_the_deltas_that_a_killed_run_has_not(tmp_path: Path) -
 
 
 def test_a_production_makes_deltas_when_its_epoch_is_published(tmp_path: Path) -> None:
-    """From an earlier epoch in the bucket."""
+    """From an earlier epoch in the bucket; the report draws what that saves."""
     folder = shutil.copytree(published_ladder(), tmp_path / "bucket")
     shutil.rmtree(next(folder.glob("chain_id=*/epoch_height=6")))
     (folder / next(folder.glob("chain_id=*")).name / "catalogue.json").unlink()
-    outcome = produce_localnet(folder, "--deltas", 2)
+    report = tmp_path / "report.html"
+    outcome = produce_localnet(folder, "--deltas", 2, "--report", report)
     assert outcome.code == 0, outcome.stderr
     assert deltas_in(folder) == deltas_in(published_ladder())
+    html = report.read_text()
+    assert "What deltas save" in html and "The 3 newest epochs" in html and html.count("<svg") == 5
 
 
 def test_an_object_is_what_readers_of_arrow_files_take() -> None:

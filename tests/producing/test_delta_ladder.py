@@ -18,6 +18,7 @@ from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.producing.deltas.delta_ladder import DeltaLadder
 from pipelines.producing.deltas.ladder import ladder_bases, ladder_heights
+from pipelines.producing.deltas.ladder_savings import EpochBytes, LadderSavings
 from pipelines.producing.deltas.make_deltas import DeltaInputs, DeltaProduction
 from pipelines.producing.deltas.shard_delta import child_ranges
 from pipelines.producing.rebuild import rebuild_shard
@@ -258,3 +259,12 @@ def test_objects_do_not_depend_on_who_works_on_what(monkeypatch: pytest.MonkeyPa
     rebuild.runner = runner
     rebuild.run()
     assert again.parts(2, rebuild.into_url) == epochs.parts(2)
+
+
+def test_what_a_ladder_saves_is_added_up() -> None:
+    """Kept: deltas of all, parts of rungs, of what no delta leads to, and of the newest. Moved: the first whole, then the smaller of both."""
+    found = [(8, 100, 0, None), (9, 100, 5, 5), (10, 110, 11, 6), (11, 100, 0, None), (12, 120, 20, 130), (16, 100, 3, 3)]
+    savings = LadderSavings(8, tuple(EpochBytes(*one) for one in found))
+    assert savings.kept_whole() == [100, 200, 310, 410, 530, 630]
+    assert savings.kept_by_ladder() == [100, 205, 226, 216, 356, 339]
+    assert savings.moved_by_deltas() == [100, 105, 111, 211, 331, 334]
