@@ -16,8 +16,10 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from unittest.mock import patch
 
 from rich.console import Console
 from rich.table import Table
@@ -27,7 +29,7 @@ from benchmarks.command_line import BenchmarkParser, listed, number_from, print_
 from benchmarks.folder import benchmark_folder
 from benchmarks.measure import CPU, seconds_of
 from benchmarks.synthetic_state import synthetic_state
-from benchmarks.synthetic_trie import TRIE_RECORDS_MAX, TrieState, trie_state
+from benchmarks.synthetic_trie import TRIE_RECORDS_MAX, ChangedSource, TrieState, trie_state
 from pipelines.bucket.published_deltas import read_delta_statement
 from pipelines.bucket.published_epoch import read_manifest, read_statement
 from pipelines.dataset.arrow_dataset import ShardDataset
@@ -38,12 +40,9 @@ from pipelines.fetching.verifier import VerifyPartTask
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.native import NativeKernel
 from pipelines.kernel.trie_kernel import Kernel
-from pipelines.near.node.node_home import read_node_home
 from pipelines.near.node.node_store import NodeSource
 from pipelines.near.node.rocksdb_reader import forget_readers
 from pipelines.near.node.state_column import StateColumn
-from pipelines.near.trie.trie_walk_source import StateWalkSource
-from pipelines.near.trie.walk_difference import trie_difference
 from pipelines.producing.deltas.make_deltas import DeltaInputs, DeltaProduction, published_records
 from pipelines.producing.produce_epoch import EpochProduction, ProductionSettings
 from pipelines.producing.publish.epoch_publisher import EpochPublisher
@@ -123,12 +122,12 @@ def _figures(tries: TrieState, work: Path, runs: DeltaRuns) -> Iterator[DeltaFig
     shutil.rmtree(work / "base")
     for number, changed in enumerate(tries.changed):
         context = _epoch(changed.context, number + 2)
-        walk = StateWalkSource.of(NodeSource(str(tries.home), context), (context.shards[0].shard_uid,))
-        dataset = _export(walk, context, work / f"target-{number}")
+        dataset = _export(ChangedSource(str(tries.home), context, changed_keys=changed.keys), context, work / f"target-{number}")
         produce_s = seconds_of(lambda: _produce(context, dataset, bucket, work, num_parts), CPU)  # noqa: B023 - called at once
         forget_readers()
         made: list[StoredDelta] = []
-        make_s = seconds_of(lambda: made.append(_make(tries, base, context, bucket, work)), CPU)  # noqa: B023 - called at once
+        with _counted_rows() as counted:
+            make_s = seconds_of(lambda: made.append(_make(tries, base, context, bucket, work)), CPU)  # noqa: B023 - called at once
         rebuild = _rebuild(base, context, made[0], work, runs.kernel)
         rebuild_s = seconds_of(rebuild.run, CPU)
         manifest = _manifest(bucket, context)
@@ -140,7 +139,7 @@ def _figures(tries: TrieState, work: Path, runs: DeltaRuns) -> Iterator[DeltaFig
             parts=manifest.shards[0].num_parts,
             delta_bytes=made[0].statement.size,
             whole_bytes=sum(part.size for part in manifest.shards[0].parts),
-            rows_read=_rows_read(tries, base, context),
+            rows_read=sum(counted),
             make_s=make_s,
             rebuild_s=rebuild_s,
             produce_s=produce_s,
@@ -187,24 +186,18 @@ def _manifest(bucket: str, context: EpochContext) -> Manifest:
     return stored.manifest
 
 
-class _CountingColumn(StateColumn):
-    """Counts the rows that are asked for."""
+@contextmanager
+def _counted_rows() -> Iterator[list[int]]:
+    """Note how many rows of the State column each read asks for."""
+    counted: list[int] = []
 
-    rows = 0
+    def read(column: StateColumn, hashes: Sequence[bytes]) -> list[bytes | None]:
+        counted.append(len(hashes))
+        return unpatched(column, hashes)
 
-    def read(self, hashes: Sequence[bytes]) -> list[bytes | None]:
-        """Count and read."""
-        self.rows += len(hashes)
-        return StateColumn.read(self, hashes)
-
-
-def _rows_read(tries: TrieState, base: EpochContext, context: EpochContext) -> int:
-    """Return how many nodes of both tries and values of the later one a delta takes."""
-    column = _CountingColumn(read_node_home(str(tries.home)), base.shards[0].shard_uid)
-    roots = [epoch.shards[0].state_root for epoch in (base, context)]
-    assert roots[0] is not None, "the base's trie was made"
-    assert roots[1] is not None, "the target's trie was made"
-    return sum(leaf is not None for _, leaf in trie_difference(column, roots[0], roots[1], lambda _: True)) + column.rows
+    unpatched = StateColumn.read
+    with patch.object(StateColumn, "read", read):
+        yield counted
 
 
 def _rebuild(base: EpochContext, context: EpochContext, delta: StoredDelta, work: Path, kernel: Kernel) -> ShardRebuild:

@@ -39,8 +39,8 @@ from schemas.ids import CryptoHash
 from schemas.nearcore.epoch_context import EpochContext, ShardContext, parse_epoch_context
 from schemas.nearcore.state_part import decode_partial_state
 
-TRIE_RECORDS_MAX: Final = 2_000_000
-"""Most records of a state whose whole trie is put together in memory."""
+TRIE_RECORDS_MAX: Final = 1_200_000
+"""Most records of a state whose whole trie is put together in memory: it is made as one part, which has 512 MiB at most."""
 
 TRIES_CONTEXT: Final = "tries.json"
 """In a home: its context with the shards' state roots, written when all their tries are in the State column."""
@@ -57,6 +57,8 @@ class ChangedState:
     spread: bool
     """Changed records lie all over the shard; else they follow each other."""
     context: EpochContext
+    keys: frozenset[bytes]
+    """Of the changed records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,18 @@ class TrieState:
     context: EpochContext
     records: int
     changed: tuple[ChangedState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedSource(NodeSource):
+    """The flat state of a changed state: the home's own with the changes made to it on the way, which takes no walk over the trie."""
+
+    changed_keys: frozenset[bytes] = frozenset()
+
+    def records(self, shard: ShardContext, key_range: KeyRange, record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
+        """Yield the records of a key range."""
+        for batch in NodeSource.records(self, shard, key_range, record_batch_bytes_max):
+            yield _with_changes(batch, self.changed_keys)
 
 
 def state_with_tries(state: SyntheticState) -> SyntheticState:
@@ -138,10 +152,12 @@ def trie_state(state: SyntheticState, folder: Path, wanted: Iterable[tuple[int, 
     values = list(source.values(shard, hashes, _BATCH_BYTES))
     known: set[bytes] = set()
     root = _add_trie(folder, batches, values, known)
-    changed = [
-        ChangedState(changes, spread, _context(state, _add_trie(folder, _changed(batches, changes, spread), values, known), str(number)))
-        for number, (changes, spread) in enumerate(wanted)
-    ]
+    inlined = [key for batch in batches for key, value in zip(batch["key"].to_pylist(), batch["value"].to_pylist(), strict=True) if value]
+    changed = []
+    for number, (changes, spread) in enumerate(wanted):
+        keys = _changed_keys(inlined, changes, spread)
+        state_root = _add_trie(folder, [_with_changes(batch, keys) for batch in batches], values, known)
+        changed.append(ChangedState(changes, spread, _context(state, state_root, str(number)), keys))
     return TrieState(folder, _context(state, root, ""), state.records, tuple(changed))
 
 
@@ -151,18 +167,18 @@ def _context(state: SyntheticState, state_root: CryptoHash, name: str) -> EpochC
     return replace(state.context, epoch_id=epoch_id, epoch_height=state.context.epoch_height + bool(name), shards=shards)
 
 
-def _changed(batches: list[pa.RecordBatch], changes: int, spread: bool) -> list[pa.RecordBatch]:
-    """Return the records with as many inlined values changed."""
-    table = pa.Table.from_batches(batches, RECORD_SCHEMA).combine_chunks()
-    values = table["value"].to_pylist()
-    inlined = [row for row, value in enumerate(values) if value]
+def _changed_keys(inlined: list[bytes], changes: int, spread: bool) -> frozenset[bytes]:
+    """Choose as many of the keys whose values are inlined."""
     step = len(inlined) // changes if spread else 1
     begin = 0 if spread else len(inlined) // 3
-    for row in inlined[begin::step][:changes]:
-        values[row] = bytes([values[row][0] ^ 0xFF]) + values[row][1:]
-    columns = [table["key"], pa.array(values, pa.binary()), table["value_length"], table["value_hash"]]
-    changed: list[pa.RecordBatch] = pa.Table.from_arrays(columns, schema=RECORD_SCHEMA).to_batches(max_chunksize=1 << 14)
-    return changed
+    return frozenset(inlined[begin::step][:changes])
+
+
+def _with_changes(batch: pa.RecordBatch, changed_keys: frozenset[bytes]) -> pa.RecordBatch:
+    """Return records with the values of some keys changed, in length the same."""
+    rows = zip(batch["key"].to_pylist(), batch["value"].to_pylist(), strict=True)
+    values = [bytes([value[0] ^ 0xFF]) + value[1:] if key in changed_keys else value for key, value in rows]
+    return pa.RecordBatch.from_arrays([batch["key"], pa.array(values, pa.binary()), *batch.columns[2:]], schema=RECORD_SCHEMA)
 
 
 def _add_trie(home: Path, records: list[pa.RecordBatch], values: list[pa.RecordBatch], known: set[bytes]) -> CryptoHash:

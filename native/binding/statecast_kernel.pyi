@@ -85,6 +85,11 @@ class StateRows:
 def check_state_rows(rows: list[tuple[bytes, bytes]], prefix_bytes: int) -> int:
     """Return the sum of their references; each hashes to its key and has one at least."""
 
+def decode_rows(
+    first_byte: int, keys: pa.BinaryArray, values: pa.BinaryArray, columns: Sequence[str]
+) -> tuple[pa.Int64Array, dict[str, pa.Array]]:
+    """Return which rows are of the usual form, and of those the columns."""
+
 def compute_state_header(
     read_row: Callable[[str, bytes], bytes | None], sync_hash: bytes, shard_id: int, chain_id: str, genesis_layout: str | None
 ) -> bytes:

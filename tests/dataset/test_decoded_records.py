@@ -10,8 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipelines.dataset.tables import decoded_records
 from pipelines.dataset.tables.base58_column import base58_column
 from pipelines.dataset.tables.decoded_records import decode_batch
+from pipelines.dataset.tables.native_rows import native_rows
+from pipelines.kernel.native import is_available
 from schemas.dataset.decoded_record import AMOUNT_MAX, DECODED_SCHEMA, decode_record
 from schemas.dataset.flat_state import RECORD_SCHEMA
 from schemas.errors import MalformedValueError
@@ -59,12 +62,23 @@ def damaged(value: bytes, chance: random.Random) -> bytes | None:
     return None if choice == 5 else value
 
 
+@pytest.fixture(params=["native", "numpy"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Decode by column in native code, and as it is done where the kernel is not installed."""
+    if request.param == "native" and not is_available():
+        pytest.skip("the native kernel is not installed")
+    monkeypatch.setattr(decoded_records, "is_available", lambda: request.param == "native")
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("way")
 def test_nearcores_records_decode_by_column_as_one_by_one() -> None:
     """All kinds in one batch."""
     batch = batch_of([(record.key, record.value) for record in state_records()])
     assert decoded(batch) == one_by_one(batch)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("seed", range(40))
 def test_damaged_and_rare_records_decode_by_column_as_one_by_one(seed: int) -> None:
     """Whatever is wrong with a key or value: rows of the usual form among it stay right."""
@@ -79,6 +93,30 @@ def test_damaged_and_rare_records_decode_by_column_as_one_by_one(seed: int) -> N
 def test_an_empty_batch_decodes_to_nothing() -> None:
     """No rows, no batches."""
     assert not decoded(batch_of([]))
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("name", ["account_id", "contract_kind", "code_hash", "public_key", "permission", "allowance", "data_key"])
+def test_one_column_alone_is_what_it_is_among_all(name: str) -> None:
+    """What it follows from is found without the others."""
+    batch = batch_of([(record.key, record.value) for record in state_records()])
+    assert decoded(batch, columns=[name]) == [{name: row[name]} for row in one_by_one(batch)]
+
+
+def test_the_usual_form_is_decoded_in_native_code_alone() -> None:
+    """Rows of it go through nothing slower; rows of other forms are left, and so is text that is no text."""
+    if not is_available():
+        pytest.skip("the native kernel is not installed")
+    rows: list[tuple[bytes, bytes | None]] = [
+        (b"\2alice.near\2\0" + bytes(32), bytes(8) + b"\1"),
+        (b"\2bob\2\0" + bytes(32), bytes(8) + b"\0\0\1\0\0\0\xff" + bytes(4)),
+    ]
+    batch = batch_of(rows)
+    found = native_rows(2, batch["key"], batch["value"], ["permission", "public_key"])
+    assert found is not None
+    assert found.rows.tolist() == [0]
+    assert found.columns["permission"]().to_pylist() == ["full_access"]
+    assert "receiver_id" not in found.columns
 
 
 def test_columns_come_in_the_order_asked_for() -> None:

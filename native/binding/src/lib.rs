@@ -1,10 +1,11 @@
-//! Python module `statecast_kernel`: statecast-trie over Arrow data, digests of objects, and statecast-state-header over rows that Python reads.
+//! Python module `statecast_kernel`: statecast-trie and statecast-records over Arrow data, digests of objects, and statecast-state-header over rows that Python reads.
 //!
 //! Conversions only: record batches come in over the Arrow C data interface and buffers over the buffer protocol, both without a
 //! copy; the interpreter lock is released around all work; every refusal, and every panic, becomes a `KernelError`.
 //! Callers use it through `pipelines/kernel/native.py`, which also has pyarrow check the arrays before they come here.
 
 mod columns;
+mod decoded;
 mod errors;
 mod flat_state;
 mod outputs;
@@ -206,6 +207,7 @@ fn statecast_kernel(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(apply, module)?)?;
     module.add_function(wrap_pyfunction!(sha256_floor, module)?)?;
     module.add_function(wrap_pyfunction!(apply_counted, module)?)?;
+    decoded::register(module)?;
     state_header::register(module)?;
     state_rows::register(module)?;
     Ok(())

@@ -2,6 +2,7 @@
 
 Accounts of version 1, access keys of ed25519 and contract data, which are nearly all of a chain's records, are decoded by column. Every row
 that is not of the usual form, whatever is wrong or rare about it, goes through `schemas.dataset.decoded_record.decode_record`; both give the same.
+By column is in native code, or in numpy where the native kernel is not installed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pipelines.dataset.tables.access_key_columns import fast_access_keys
 from pipelines.dataset.tables.base58_column import base58_column
 from pipelines.dataset.tables.binary_rows import BinaryRows, Bools, Ints, text_array
 from pipelines.dataset.tables.fast_rows import FastRows, amounts_column, constant_column, fits_amount, where_present
+from pipelines.dataset.tables.native_rows import native_rows
+from pipelines.kernel.native import is_available
 from schemas.dataset.decoded_record import DECODED_SCHEMA, LONG_VALUE_KINDS, columns_of, decode_record
 from schemas.errors import MalformedValueError
 from schemas.nearcore.account import ACCOUNT_ID_BYTES_MAX, ACCOUNT_V1_BYTES, AccountVersion, ContractKind
@@ -98,12 +101,10 @@ def _decode_run(
     typed = [name for name in {*columns, "kind"} if name not in result]
     if typed == ["kind"] and len(KINDS_BY_FIRST_BYTE.get(first_byte, ())) == 1 and not strict:
         return result | {"kind": pa.repeat(pa.scalar(KINDS_BY_FIRST_BYTE[first_byte][0].value), run.num_rows)}
-    keys, values = BinaryRows(run.column("key")), BinaryRows(run.column("value"))
-    find = _FAST.get(first_byte)
-    fast = None if find is None else find(keys, values)
-    if fast is None:
-        fast = FastRows(np.empty(0, np.int64), {})
-    slow = np.setdiff1d(np.arange(run.num_rows), fast.rows, assume_unique=True)
+    fast = _fast_rows(run, first_byte, typed) or FastRows(np.empty(0, np.int64), {})
+    is_slow = np.ones(run.num_rows, bool)
+    is_slow[fast.rows] = False
+    slow = np.flatnonzero(is_slow)
     may_be_long = set(KINDS_BY_FIRST_BYTE.get(first_byte, ())) & LONG_VALUE_KINDS
     if not may_be_long or not (strict or set(typed) - _KEY_COLUMNS):
         look_up = None
@@ -119,6 +120,14 @@ def _decode_run(
         by_row = pa.array([row.get(name) for row in slow_rows], kind)
         result[name] = by_row if order is None else pa.concat_arrays([by_column, by_row]).take(order)
     return result
+
+
+def _fast_rows(run: pa.RecordBatch, first_byte: int, names: Collection[str]) -> FastRows | None:
+    """Find the rows of the usual form, in native code where that is there; None where the kind has no such form."""
+    if is_available():
+        return native_rows(first_byte, run.column("key"), run.column("value"), names)
+    find = _FAST.get(first_byte)
+    return None if find is None else find(BinaryRows(run.column("key")), BinaryRows(run.column("value")))
 
 
 def _slow_rows(run: pa.RecordBatch, rows: Ints, look_up: LookUp | None) -> Iterator[tuple[pa.RecordBatch, Mapping[bytes, bytes]]]:
