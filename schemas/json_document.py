@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from schemas.errors import InvalidInputError, ManifestError
-from schemas.ids import CryptoHash
+from schemas.ids import CryptoHash, ShardUId
 from schemas.json_limits import JsonLimits
 
 INTEGER_DIGITS_MAX = 20
@@ -23,6 +23,7 @@ INTEGER_DIGITS_MAX = 20
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _TIME_PATTERN = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+_SHARD_UID_LENGTH_MAX = 24
 _SHA256_HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -146,6 +147,13 @@ class FieldReader:
         if str(found) != text:
             self.fail(f"field {name} is not the base58 that nearcore writes")
         return found
+
+    def shard_uid(self, name: str) -> ShardUId:
+        """A shard and its layout's version, as ``s6.v3``."""
+        try:
+            return ShardUId.parse(self.text(name, _SHARD_UID_LENGTH_MAX))
+        except InvalidInputError as error:
+            self.fail(f"field {name}: {error.problem}")
 
     def hex_bytes(self, name: str, length_max: int) -> bytes:
         """Bytes as lowercase hexadecimal digits."""

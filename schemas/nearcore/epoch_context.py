@@ -29,8 +29,6 @@ CHAIN_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 CHAIN_ID_LENGTH_MAX = 64
 
-SHARD_UID_LENGTH_MAX = 32
-
 
 @dataclass(frozen=True, slots=True)
 class GenesisBlock:
@@ -216,6 +214,3 @@ class _ContextReader(FieldReader):
 
     def optional_hash(self, name: str) -> CryptoHash | None:
         return self.hash(name) if self.has(name) else None
-
-    def shard_uid(self, name: str) -> ShardUId:
-        return ShardUId.parse(self.text(name, SHARD_UID_LENGTH_MAX))

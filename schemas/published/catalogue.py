@@ -291,13 +291,9 @@ def _read_listing(reader: FieldReader) -> PublishedListing:
 
 
 def _read_shard(reader: FieldReader) -> CatalogueShard:
-    try:
-        shard_uid = ShardUId.parse(reader.text("shard_uid", 24))
-    except InvalidInputError as error:
-        reader.fail(f"field shard_uid: {error.problem}")
     num_parts = reader.number("num_parts", 0, MANIFEST_PARTS_MAX)
     return CatalogueShard(
-        shard_uid=shard_uid,
+        shard_uid=reader.shard_uid("shard_uid"),
         state_root=reader.hash("state_root"),
         num_parts=num_parts,
         parts=reader.number("parts", 0, num_parts),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
-from schemas.errors import InvalidInputError, ManifestError
+from schemas.errors import ManifestError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.json_document import FieldReader
 from schemas.json_limits import JsonLimits
@@ -24,7 +24,7 @@ from schemas.nearcore.epoch_context import CHAIN_ID_PATTERN
 from schemas.nearcore.flat_state_limits import KEY_BYTES_MAX
 from schemas.published.delta_object import DELTA_OBJECT_BYTES_MAX
 from schemas.published.dsse import PAYLOAD_BYTES_MAX
-from schemas.published.in_toto import decode_in_toto, encode_in_toto
+from schemas.published.in_toto import decode_in_toto, encode_in_toto, subject_sha256
 from schemas.published.object_layout import DELTA_OBJECTS_MAX, EpochLayout, delta_object_name, shard_folder_name
 
 DELTA_STATEMENT_TYPE: Final = "urn:statecast:delta-statement:v1"
@@ -60,11 +60,8 @@ class DeltaEnd:
     @classmethod
     def from_json(cls, reader: FieldReader) -> DeltaEnd:
         """Build from decoded JSON values; raises ManifestError on another form."""
-        try:
-            shard_uid = ShardUId.parse(reader.text("shard_uid", 24))
-        except InvalidInputError as error:
-            reader.fail(f"field shard_uid: {error.problem}")
-        return cls(reader.number("epoch_height", 0, 2**64 - 1), reader.hash("epoch_id"), shard_uid, reader.hash("state_root"))
+        epoch_height, epoch_id = reader.number("epoch_height", 0, 2**64 - 1), reader.hash("epoch_id")
+        return cls(epoch_height, epoch_id, reader.shard_uid("shard_uid"), reader.hash("state_root"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +179,6 @@ class DeltaStatement:
         objects = []
         for index, entry in enumerate(predicate.inners("objects", DELTA_OBJECTS_MAX)):
             name = delta_object_name(base.epoch_id, target.shard_uid.shard_id, index)
-            if name not in subjects:
-                entry.fail(f"subject {name} is missing")
             records = entry.number("records", 1, _COUNT_MAX)
             objects.append(
                 DeltaObject(
@@ -192,7 +187,7 @@ class DeltaStatement:
                     records=records,
                     deleted=entry.number("deleted", 0, records),
                     size=entry.number("size", 1, DELTA_OBJECT_BYTES_MAX),
-                    sha256=subjects[name],
+                    sha256=subject_sha256(entry, subjects, name),
                 )
             )
         statement = cls(

@@ -29,7 +29,7 @@ def parse_statement_envelope(data: bytes, where: str) -> Envelope:
     envelope = parse_envelope(data, where)
     if envelope.payload_type != PAYLOAD_TYPE:
         raise ManifestError(
-            problem=f"the payload's type is {envelope.payload_type!r}, not {PAYLOAD_TYPE}: nobody takes it for what its name says",
+            problem=f"the payload's type is {envelope.payload_type!r}, not {PAYLOAD_TYPE}, so no reader takes it for what its name says",
             where=where,
             remedy="Delete the object, or put the right one there.",
         )
@@ -64,3 +64,10 @@ def decode_in_toto(
             subject.fail(f"subject {name} is listed twice")
         subjects[name] = subject.inner("digest").sha256("sha256")
     return subjects, statement.inner("predicate")
+
+
+def subject_sha256(reader: FieldReader, subjects: Mapping[str, str], name: str) -> str:
+    """Return a subject's SHA-256 in hexadecimal; the reader of what names it fails where there is no such subject."""
+    if name not in subjects:
+        reader.fail(f"subject {name} is missing")
+    return subjects[name]

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.errors import InvalidInputError
 from schemas.ids import CryptoHash, PartId, ShardUId
 from schemas.json_document import FieldReader
 from schemas.nearcore.state_header import STATE_HEADER_BYTES_MAX
+from schemas.published.in_toto import subject_sha256
 from schemas.published.object_layout import part_file_name, shard_folder_name
 from schemas.published.shard_statement import STATEMENT_PARTS_MAX
 from schemas.published.torrent import LEAF_BYTES, PIECE_BYTES_MAX
@@ -123,18 +123,18 @@ class ManifestShard:
         Raises:
             ManifestError: a field is missing or of another form, an object has no subject, a part is listed twice or out of order.
         """
-        shard_uid = _read_shard_uid(reader, "shard_uid")
+        shard_uid = reader.shard_uid("shard_uid")
         reader.literal("shard_id", shard_uid.shard_id)
         num_parts = reader.number("num_parts", 0, STATEMENT_PARTS_MAX)
         parts: list[ManifestPart] = []
         for entry in reader.inners("parts", num_parts):
             part_id = entry.number("part_id", parts[-1].part_id + 1 if parts else 0, num_parts - 1)
-            sha256 = _subject(entry, subjects, _part_name(shard_uid.shard_id, part_id, num_parts))
+            sha256 = subject_sha256(entry, subjects, _part_name(shard_uid.shard_id, part_id, num_parts))
             root = None if entry.is_null("pieces_root") else entry.sha256("pieces_root")
             parts.append(ManifestPart(part_id, entry.number("size", 0, STORED_BYTES_MAX), sha256, root))
         header = None
         if not reader.is_null("state_header"):
-            sha256 = _subject(reader, subjects, _header_name(shard_uid.shard_id))
+            sha256 = subject_sha256(reader, subjects, _header_name(shard_uid.shard_id))
             header = ManifestHeader(reader.inner("state_header").number("size", 0, STATE_HEADER_BYTES_MAX), sha256)
         return cls(
             shard_uid=shard_uid,
@@ -151,18 +151,11 @@ class ManifestShard:
         return _part_name(self.shard_id, part_id, self.num_parts)
 
 
-def _read_shard_uid(reader: FieldReader, name: str) -> ShardUId:
-    try:
-        return ShardUId.parse(reader.text(name, 24))
-    except InvalidInputError as error:
-        reader.fail(f"field {name}: {error.problem}")
-
-
 def _read_parent(reader: FieldReader, shard_uid: ShardUId) -> ShardUId | None:
     """Read a field that older publishers don't write."""
     if "parent_shard_uid" not in reader.names():
         return None
-    parent = _read_shard_uid(reader, "parent_shard_uid")
+    parent = reader.shard_uid("parent_shard_uid")
     if parent == shard_uid:
         reader.fail("field parent_shard_uid names the shard itself")
     return parent
@@ -174,12 +167,6 @@ def _read_torrent(reader: FieldReader, shard_id: int) -> ManifestTorrent:
     if piece_length & (piece_length - 1):
         reader.fail("field piece_length must be a power of two")
     return ManifestTorrent(reader.text("info_hash_v1", 40, r"[0-9a-f]{40}"), reader.sha256("info_hash_v2"), piece_length)
-
-
-def _subject(reader: FieldReader, subjects: Mapping[str, str], name: str) -> str:
-    if name not in subjects:
-        reader.fail(f"subject {name} is missing")
-    return subjects[name]
 
 
 def _part_name(shard_id: int, part_id: int, num_parts: int) -> str:

@@ -130,7 +130,7 @@ class TrieProof:
             chain_id=reader.text("chain_id", 64, CHAIN_ID_PATTERN),
             epoch_height=None if reader.is_null("epoch_height") else reader.number("epoch_height", 0, 2**64 - 1),
             epoch_id=None if reader.is_null("epoch_id") else reader.hash("epoch_id"),
-            shard_uid=_read_shard_uid(reader),
+            shard_uid=reader.shard_uid("shard_uid"),
             shard_chosen_by=ShardChoice(reader.text("shard_chosen_by", 20, "|".join(ShardChoice))),
             state_root=reader.hash("state_root"),
             block_hash=None if reader.is_null("block_hash") else reader.hash("block_hash"),
@@ -175,10 +175,3 @@ def _read_claim(reader: FieldReader) -> KeyClaim | PrefixClaim:
 
 def _read_value(reader: FieldReader) -> bytes:
     return decode_base64(reader.value("value"), VALUE_BYTES_MAX, f"{reader.where}: value")
-
-
-def _read_shard_uid(reader: FieldReader) -> ShardUId:
-    try:
-        return ShardUId.parse(reader.text("shard_uid", 24))
-    except InvalidInputError as error:
-        reader.fail(f"field shard_uid: {error.problem}")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from schemas.errors import InvalidInputError, ManifestError
+from schemas.errors import ManifestError
 from schemas.ids import CryptoHash, PartId, ShardUId
 from schemas.json_document import FieldReader
 from schemas.json_limits import JsonLimits
@@ -25,7 +25,7 @@ from schemas.nearcore.epoch_context import CHAIN_ID_PATTERN
 from schemas.nearcore.flat_state_limits import KEY_BYTES_MAX
 from schemas.nearcore.state_part import PARTIAL_STATE_BYTES_MAX
 from schemas.published.dsse import PAYLOAD_BYTES_MAX
-from schemas.published.in_toto import decode_in_toto, encode_in_toto
+from schemas.published.in_toto import decode_in_toto, encode_in_toto, subject_sha256
 from schemas.published.object_layout import part_file_name, shard_folder_name
 
 SHARD_STATEMENT_TYPE = "urn:statecast:shard-statement:v1"
@@ -118,7 +118,7 @@ class ShardStatement:
             ManifestError: not a shard statement, one that contradicts itself, or not in the canonical encoding.
         """
         subjects, predicate = decode_in_toto(payload, SHARD_STATEMENT_TYPE, _LIMITS, STATEMENT_PARTS_MAX + 2, where)
-        shard_uid = _shard_uid(predicate)
+        shard_uid = predicate.shard_uid("shard_uid")
         statement = cls(
             chain_id=predicate.text("chain_id", 64, CHAIN_ID_PATTERN),
             epoch_height=predicate.number("epoch_height", 0, 2**64 - 1),
@@ -179,22 +179,13 @@ class ShardStatement:
 def _read_part(entry: FieldReader, subjects: dict[str, str], shard_id: int, num_parts: int) -> StatementPart:
     part_id = entry.number("part_id", 0, max(num_parts - 1, 0))
     name = _part_subject(shard_id, part_id, max(num_parts, 1))
-    if name not in subjects:
-        entry.fail(f"subject {name} is missing")
     return StatementPart(
         part_id=part_id,
         key_begin=entry.hex_bytes("key_begin", KEY_BYTES_MAX),
         key_end=None if entry.is_null("key_end") else entry.hex_bytes("key_end", KEY_BYTES_MAX),
         decoded_size=entry.number("decoded_size", 0, PARTIAL_STATE_BYTES_MAX),
-        sha256=subjects[name],
+        sha256=subject_sha256(entry, subjects, name),
     )
-
-
-def _shard_uid(predicate: FieldReader) -> ShardUId:
-    try:
-        return ShardUId.parse(predicate.text("shard_uid", 24))
-    except InvalidInputError as error:
-        predicate.fail(f"field shard_uid: {error.problem}")
 
 
 def _part_subject(shard_id: int, part_id: int, num_parts: int) -> str:
