@@ -26,9 +26,7 @@ from pipelines.dataset.arrow_dataset import ShardDataset
 from pipelines.dataset.export.export_epoch import export_epoch
 from pipelines.dataset.export.export_records import ExportSettings
 from pipelines.dataset.roll_forward.roll_forward_shard import roll_forward_shard
-from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.progress import SilentProgress
-from pipelines.execution.stage_runner import StageRunner
+from pipelines.execution.stage_runner import StageRunner, silent_runner
 from pipelines.near.node.node_store import NodeSource
 from pipelines.near.node.rocksdb_reader import forget_readers
 from pipelines.near.trie.trie_walk_source import StateWalkSource
@@ -94,7 +92,7 @@ def _settings(folder: Path) -> ExportSettings:
 
 
 def _runner() -> StageRunner:
-    return StageRunner(InProcessExecutor(), SilentProgress())
+    return silent_runner()
 
 
 def _export(source: NodeSource, context: EpochContext, folder: Path) -> ShardDataset:

@@ -27,8 +27,8 @@ from benchmarks.whole_run import run_whole
 from pipelines.dataset.arrow_dataset import load_shard
 from pipelines.dataset.export.export_records import RANGE_BYTES_TARGET
 from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.progress import SilentProgress, StageProgress
-from pipelines.execution.stage_runner import StageRunner
+from pipelines.execution.progress import StageProgress
+from pipelines.execution.stage_runner import silent_runner
 from pipelines.kernel.native import NativeKernel
 from pipelines.near.node.node_store import NodeSource
 from pipelines.near.node.rocksdb_reader import forget_readers
@@ -161,7 +161,7 @@ def _boundaries(
     shard = state.context.shards[0]
     dataset = load_shard(f"file://{folder}/dataset", state.context, shard.shard_uid)
     assert dataset is not None and shard.state_root is not None, "the run before left it, and its trie has a root"
-    runner = StageRunner(InProcessExecutor(), SilentProgress())
+    runner = silent_runner()
     planned = plan_shard(runner, NativeKernel(), dataset, work_folder_for(f"file://{folder}/work", dataset), num_parts)
     keys = [plan.key_begin for plan in planned.with_records[1:]]
     forget_readers()

@@ -22,9 +22,7 @@ from benchmarks.limited_server import limited_server
 from benchmarks.measure import CPU, interleaved_medians, usable_cores
 from benchmarks.synthetic_state import SEED_DEFAULT, synthetic_state
 from pipelines.dataset.export.export_records import ExportSettings
-from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.progress import SilentProgress
-from pipelines.execution.stage_runner import StageRunner
+from pipelines.execution.stage_runner import silent_runner
 from pipelines.fetching.fetch_epoch import EpochFetch
 from pipelines.fetching.fetch_part import parts_to_fetch
 from pipelines.fetching.fetch_progress import FetchProgress
@@ -120,7 +118,7 @@ def publish(folder: Path, records: int) -> Path:
     state = synthetic_state(folder, records, SEED_DEFAULT)
     source = NodeSource(str(state.home), state.context)
     EpochProduction(
-        runner=StageRunner(InProcessExecutor(), SilentProgress()),
+        runner=silent_runner(),
         kernel=choose_kernel("auto"),
         context=state.context,
         source=source,

@@ -22,9 +22,7 @@ from benchmarks.synthetic_records import RECORDS_MAX, RECORDS_MIN
 from benchmarks.synthetic_state import SEED_DEFAULT, SyntheticState, synthetic_state
 from pipelines.dataset.export.export_epoch import export_epoch
 from pipelines.dataset.export.export_records import RANGE_BYTES_TARGET, ExportSettings
-from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.progress import SilentProgress
-from pipelines.execution.stage_runner import StageRunner
+from pipelines.execution.stage_runner import silent_runner
 from pipelines.kernel.native import NativeKernel, is_available
 from pipelines.near.node.node_store import NodeSource
 from pipelines.producing.build.work_folder import work_folder_for
@@ -95,7 +93,7 @@ def _measured(folder: Path, records: int) -> StageCosts:
 
 def _memory_usage(state: SyntheticState, folder: Path) -> int:
     """Return the memory usage of the state's trie: export and plan it again."""
-    runner = StageRunner(InProcessExecutor(), SilentProgress())
+    runner = silent_runner()
     try:
         (dataset,) = export_epoch(
             runner, NodeSource(str(state.home), state.context), state.context, ExportSettings(f"file://{folder}/dataset", durable=False)

@@ -33,9 +33,7 @@ from benchmarks.synthetic_state import SyntheticState
 from pipelines.dataset.arrow_dataset import ShardDataset
 from pipelines.dataset.export.export_epoch import export_epoch
 from pipelines.dataset.export.export_records import ExportSettings
-from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.progress import SilentProgress
-from pipelines.execution.stage_runner import StageRunner
+from pipelines.execution.stage_runner import silent_runner
 from pipelines.kernel.native import NativeKernel
 from pipelines.near.node.node_store import NodeSource
 from pipelines.producing.build.assemble import assemble_part
@@ -103,7 +101,7 @@ def _time_export(state: SyntheticState, folder: Path, repeats: int) -> tuple[Sta
         if datasets:
             shutil.rmtree(folder / f"dataset-{len(datasets) - 1}")
         settings = ExportSettings(f"file://{folder}/dataset-{len(datasets)}")
-        runner = StageRunner(InProcessExecutor(), SilentProgress())
+        runner = silent_runner()
         datasets.extend(export_epoch(runner, source, state.context, settings))
 
     def floor() -> None:
@@ -148,7 +146,7 @@ def _time_tasks(dataset: ShardDataset, folder: Path, repeats: int) -> tuple[dict
     kernel = NativeKernel()
     for number in range(repeats):
         shutil.rmtree(folder / f"work-{number - 1}", ignore_errors=True)
-        runner = StageRunner(InProcessExecutor(), SilentProgress())
+        runner = silent_runner()
         planned = plan_shard(runner, kernel, dataset, work_folder_for(f"file://{folder}/work-{number}", dataset), None)
         built = build_planned(runner, kernel, planned, None)
         for timing in runner.timings:

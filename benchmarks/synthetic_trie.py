@@ -21,9 +21,7 @@ from rocksdict import Rdict, WriteOptions
 
 from benchmarks.synthetic_state import SHARD_UID, SyntheticState, node_options
 from pipelines.dataset.export.export_records import RANGE_BYTES_TARGET
-from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.progress import SilentProgress
-from pipelines.execution.stage_runner import StageRunner
+from pipelines.execution.stage_runner import silent_runner
 from pipelines.kernel.native import NativeKernel
 from pipelines.near.node.flat_state_source import KeyRange
 from pipelines.near.node.node_columns import STATE
@@ -105,7 +103,7 @@ def has_tries(state: SyntheticState) -> bool:
 
 def _add_shard(state: SyntheticState, shard: ShardContext, work_url: str) -> CryptoHash:
     """Write all nodes of a shard's trie to the State column; return its root. What a part proves is all that it adds."""
-    runner, kernel, source = StageRunner(InProcessExecutor(), SilentProgress()), NativeKernel(), NodeSource(str(state.home), state.context)
+    runner, kernel, source = silent_runner(), NativeKernel(), NodeSource(str(state.home), state.context)
     origin = DirectOrigin(source, shard, direct_work_folder(work_url, state.context, shard.shard_uid, "tries"))
     planned = plan_direct(runner, kernel, origin, None, RANGE_BYTES_TARGET)
     built = build_edges(runner, kernel, planned, source)

@@ -34,8 +34,7 @@ from benchmarks.whole_run import run_whole
 from pipelines.dataset.export.export_records import RANGE_BYTES_TARGET
 from pipelines.execution.executor import Task, TaskNeeds
 from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.progress import SilentProgress
-from pipelines.execution.stage_runner import StageRunner
+from pipelines.execution.stage_runner import silent_runner
 from pipelines.kernel.native import NativeKernel
 from pipelines.near.node.node_store import NodeSource
 from pipelines.near.node.rocksdb_reader import forget_readers
@@ -195,7 +194,7 @@ def _floors(state: SyntheticState, folder: Path) -> tuple[int, dict[str, float]]
     """Return the number of parts, and the processor seconds of each floor."""
     shutil.rmtree(folder, ignore_errors=True)
     forget_readers()
-    runner, kernel, source = StageRunner(InProcessExecutor(), SilentProgress()), NativeKernel(), NodeSource(str(state.home), state.context)
+    runner, kernel, source = silent_runner(), NativeKernel(), NodeSource(str(state.home), state.context)
     shard = state.context.shards[0]
     work = direct_work_folder(f"file://{folder}/work", state.context, shard.shard_uid, "floors")
     planned = plan_direct(runner, kernel, DirectOrigin(source, shard, work), None, RANGE_BYTES_TARGET)

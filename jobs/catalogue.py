@@ -30,7 +30,7 @@ from schemas.shown_text import shown_url
 def catalogue(
     url: Annotated[str, typer.Argument(help="A bucket's folder, or a chain's in it (…/chain_id=…); also of a web server.")],
     chain_id: Annotated[str | None, typer.Option("--chain-id", help="The chain, where the URL does not name it.")] = None,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make it anew from the manifests in the store.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Rebuild it from the manifests in the store.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show which epochs a store has: shards, bytes, whether they are complete, and which are about to go.
@@ -53,13 +53,13 @@ def catalogue(
 def _from_store(url: str, chain_id: str | None, rebuild: bool) -> tuple[Catalogue, str]:
     root, chain, _ = locate_chain(url, chain_id)
     store = open_store(root)
-    note = "the catalogue was made anew from the manifests" if rebuild else "there was no catalogue: it was made from the manifests"
+    note = "the catalogue was rebuilt from the manifests" if rebuild else "there was no catalogue: it was made from the manifests"
     try:
         there = None if rebuild else read_catalogue(store, chain)
         if there is not None:
             return there, ""
     except ManifestError as error:
-        note = f"the catalogue could not be read and was made anew from the manifests: {error.problem}"
+        note = f"the catalogue could not be read and was rebuilt from the manifests: {error.problem}"
     writer = CatalogueWriter(store, chain)
     try:
         return writer.rebuild().catalogue, note

@@ -60,7 +60,7 @@ def diff(
     shard_id: PublishedShardIds = None,
     by_delta: Annotated[
         bool,
-        typer.Option("--by-delta", help="Take the later epoch's published delta at its word in place of reading the later epoch's parts."),
+        typer.Option("--by-delta", help="Trust the later epoch's published delta instead of reading the later epoch's parts."),
     ] = False,
     largest: Annotated[int, typer.Option("--largest", min=0, max=100, help="How many of the largest movements to show.")] = 20,
     work: Annotated[str | None, typer.Option("--work", help="Folder for what stages leave each other. Default: as for produce.")] = None,

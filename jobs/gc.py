@@ -35,7 +35,7 @@ def gc(
     *,
     keep_epochs: Annotated[int, typer.Option("--keep-epochs", min=1, help="How many complete epochs to keep, the newest.")],
     keep_days: Annotated[
-        float | None, typer.Option("--keep-days", min=0, help="Also keep whatever was published in so many days.", show_default="no more")
+        float | None, typer.Option("--keep-days", min=0, help="Also keep what was published within this many days.", show_default="no more")
     ] = None,
     full_every: Annotated[
         int | None,

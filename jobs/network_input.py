@@ -44,7 +44,7 @@ class NetworkOptions:
             "--near-rate",
             min=0.01,
             max=1000,
-            help="Of --from near://…: most requests a second to each peer; a node answers one a second, all who ask it together.",
+            help="Of --from near://…: most requests a second to each peer; a node answers one a second, all its askers together.",
             rich_help_panel=SOURCE_PANEL,
         ),
     ] = REQUESTS_PER_S

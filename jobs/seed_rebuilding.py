@@ -8,10 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from jobs.options import open_embedded_executor
-from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.machine_limits import machine_cores
-from pipelines.execution.progress import NotedProgress, SilentProgress
-from pipelines.execution.stage_runner import StageRunner
+from pipelines.execution.progress import NotedProgress
+from pipelines.execution.stage_runner import StageRunner, silent_runner
 from pipelines.fetching.part_rebuilding import PartRebuilder
 from pipelines.kernel.choice import choose_kernel
 from pipelines.mirroring.destination_rebuilder import DestinationRebuilder
@@ -48,5 +47,5 @@ def open_rebuilder(
 
 def planning_rebuilder(folder: Path, policy: TrustPolicy) -> PartRebuilder:
     """Return what finds the ways and rebuilds nothing."""
-    runner = StageRunner(InProcessExecutor(), SilentProgress())
+    runner = silent_runner()
     return DestinationRebuilder(str(folder.absolute()), runner, choose_kernel("auto"), policy)

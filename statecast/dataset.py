@@ -12,9 +12,7 @@ from pipelines.dataset.arrow_dataset import ShardDataset
 from pipelines.dataset.tables.decoded_records import decoded_schema
 from pipelines.dataset.tables.decoded_span import DecodedSpan, Selection, decoded_spans, select
 from pipelines.dataset.tables.export_tables import chosen_shards, prove_roots
-from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.progress import SilentProgress
-from pipelines.execution.stage_runner import StageRunner
+from pipelines.execution.stage_runner import silent_runner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.stores.arrow_file_system import arrow_file_system
 from pipelines.stores.open_store import open_store
@@ -97,7 +95,7 @@ class Dataset:
             StateRootMismatchError: one differs.
             DatasetError: a file is missing or damaged, or no state root is known.
         """
-        prove_roots(StageRunner(InProcessExecutor(), SilentProgress()), choose_kernel("auto"), self._shards)
+        prove_roots(silent_runner(), choose_kernel("auto"), self._shards)
 
     def files(self, *, shard_ids: Collection[int] | None = None) -> pyarrow.dataset.Dataset:
         """Return the files of records as pyarrow's dataset: ``key``, ``value``, ``value_length``, ``value_hash``, as they are stored.

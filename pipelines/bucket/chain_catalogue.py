@@ -91,7 +91,7 @@ class CatalogueWriter:
             try:
                 there = None if info is None else read_catalogue(self.store, self.chain_id)
             except ManifestError as error:
-                note = f"the catalogue could not be read and was made anew from the manifests: {error.problem}"
+                note = f"the catalogue could not be read and was rebuilt from the manifests: {error.problem}"
             made = make(there, manifests)
             return None if made == there else made.to_bytes(), CatalogueChange(made, note)
 
@@ -106,7 +106,7 @@ def record_published(store: Store, manifest: Manifest, manifest_sha256: str) -> 
     try:
         return CatalogueWriter(store, manifest.chain_id).record(manifest, manifest_sha256).note
     except StatecastError as error:
-        return f"the catalogue was not updated ({error.problem}): statecast catalogue --rebuild makes it anew"
+        return f"the catalogue was not updated ({error.problem}): statecast catalogue --rebuild rebuilds it"
 
 
 def read_catalogue(store: Store, chain_id: str) -> Catalogue | None:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from pipelines.stores.ranges import find_document
 from pipelines.stores.store import Store
-from schemas.errors import ManifestError, ObjectNotFoundError
+from schemas.errors import ManifestError
 from schemas.published.dsse import ENVELOPE_BYTES_MAX, Envelope
 from schemas.published.in_toto import parse_statement_envelope
 from schemas.published.manifest import Manifest
@@ -33,10 +34,10 @@ def read_envelope(store: Store, name: str, judge: Judge | None = None) -> Envelo
     Raises:
         ManifestError: it is judged so, is of another type, or can't be parsed.
     """
-    try:
-        envelope = parse_statement_envelope(store.get(name, 0, ENVELOPE_BYTES_MAX + 1), f"{store.url}/{name}")
-    except ObjectNotFoundError:
+    data = find_document(store, name, ENVELOPE_BYTES_MAX)
+    if data is None:
         return None
+    envelope = parse_statement_envelope(data, f"{store.url}/{name}")
     if judge is not None:
         judge(envelope)
     return envelope

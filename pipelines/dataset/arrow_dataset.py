@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipelines.dataset.dataset_files import opened_batches
 from pipelines.dataset.referenced_values import find_shared_values, read_referenced_values, read_whole_values_file
 from pipelines.stores.open_store import open_store
-from pipelines.stores.ranges import read_object
+from pipelines.stores.ranges import find_document, read_object
 from schemas.dataset.dataset_summary import SUMMARY_BYTES_MAX, DatasetSummary, RecordsFile, shard_folder
 from schemas.dataset.flat_state import OWN_VALUE_SCHEMA, RECORD_SCHEMA, VALUE_SCHEMA
 from schemas.errors import DatasetError, EpochNotReadyError, ObjectMismatchError, ObjectNotFoundError, StoreNotListedError
@@ -229,7 +229,7 @@ def read_dataset(reference: DatasetReference) -> ShardDataset:
         raise DatasetError(
             problem="the summary is of another dataset than the one that this run has begun to read",
             where=where,
-            remedy="Another run exported the shard anew; run again.",
+            remedy="Another run exported the shard again; run again.",
         )
     noted = replace(summary, verified_state_root=reference.verified_state_root, memory_usage=reference.memory_usage)
     return ShardDataset(reference, noted)
@@ -243,11 +243,8 @@ def load_shard(url: str, context: EpochContext, shard_uid: ShardUId) -> ShardDat
     """
     store = open_store(url)
     name = f"{shard_folder(context, shard_uid)}/{SUMMARY_NAME}"
-    try:
-        data = store.get(name, 0, SUMMARY_BYTES_MAX + 1)
-    except ObjectNotFoundError:
-        return None
-    return ShardDataset.of(url, DatasetSummary.from_bytes(data, f"{url}/{name}"))
+    data = find_document(store, name, SUMMARY_BYTES_MAX)
+    return None if data is None else ShardDataset.of(url, DatasetSummary.from_bytes(data, f"{url}/{name}"))
 
 
 def list_shards(url: str) -> list[ShardDataset]:

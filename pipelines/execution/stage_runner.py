@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pipelines.execution.executor import Executor, Task, TaskNeeds
-from pipelines.execution.progress import Progress, StageProgress
+from pipelines.execution.in_process import InProcessExecutor
+from pipelines.execution.progress import Progress, SilentProgress, StageProgress
 
 R = TypeVar("R")
 
@@ -73,3 +74,8 @@ class StageRunner:
         assert done == len(tasks), "every task ended"
         self.timings.append(StageTiming(stage, shard, time.monotonic() - began, len(tasks), records, size))
         return results  # type: ignore[return-value]  # every slot was filled above
+
+
+def silent_runner() -> StageRunner:
+    """Return what runs stages in this process and shows nothing."""
+    return StageRunner(InProcessExecutor(), SilentProgress())

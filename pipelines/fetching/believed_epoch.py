@@ -314,7 +314,7 @@ class EpochBeliever:
     def _accepted(self, chain_id: str) -> AcceptedManifests:
         accepted = self.target.accepted(chain_id)
         if accepted.is_older_format:
-            self.sources.warn("the folder's memory of accepted manifests does not say who had signed them: it is not used, and starts anew")
+            self.sources.warn("the folder's memory of accepted manifests does not say who had signed them: it is not used, and starts over")
         return accepted
 
     def _tell_older(self, layout: EpochLayout, accepted: AcceptedManifests, *, must_be_newest: bool) -> None:

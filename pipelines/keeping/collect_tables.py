@@ -97,7 +97,7 @@ class _Collection:
                 gone = objects.get(decision.layout.epoch_height, [])
                 collected.append(CollectedEpoch(decision, len(gone), sum(info.size for info in gone)))
             elif decision.verdict is Verdict.COLLECT:
-                kept = Decision(decision.layout, decision.phase, Verdict.KEEP, "it was made anew meanwhile")
+                kept = Decision(decision.layout, decision.phase, Verdict.KEEP, "it was rebuilt meanwhile")
                 collected.append(CollectedEpoch(kept))
             else:
                 collected.append(CollectedEpoch(decision))

@@ -21,7 +21,7 @@ from pipelines.stores.open_store import open_store
 from pipelines.stores.ranges import read_object
 from pipelines.stores.store import Store
 from schemas.dataset.dataset_summary import SUMMARY_BYTES_MAX
-from schemas.dataset.tables_summary import TABLES_NAME, shard_side_folder
+from schemas.dataset.tables_summary import shard_tables_name
 from schemas.errors import InvalidInputError, ManifestError, ObjectMismatchError, ObjectNotFoundError, StoreError
 from schemas.published.tables_statement import StatedFile, TablesStatement
 
@@ -135,7 +135,7 @@ class TablesScrub:
 
     def _summaries(self, tables: Store, statement: TablesStatement) -> Iterator[WrongFile]:
         for shard in statement.shards:
-            name = f"{shard_side_folder(statement.epoch_height, shard.shard_id)}/{TABLES_NAME}"
+            name = shard_tables_name(statement.epoch_height, shard.shard_id)
             where = f"{tables.url}/{name}"
             try:
                 data = tables.get(name, 0, SUMMARY_BYTES_MAX + 1)

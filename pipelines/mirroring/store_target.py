@@ -35,7 +35,7 @@ from pipelines.producing.claimed_production import ClaimedRun, ClaimTerms, claim
 from pipelines.producing.publish.epoch_publisher import move_latest
 from pipelines.stores.compare_and_swap import swapped
 from pipelines.stores.durable_file import disk_errors
-from pipelines.stores.ranges import COMPARE_RANGE_BYTES, as_view
+from pipelines.stores.ranges import COMPARE_RANGE_BYTES, as_view, find_document
 from pipelines.stores.store import Data, ObjectInfo, Store
 from pipelines.stores.upload_limit import keep_upload_limit
 from pipelines.trust.freshness import AcceptedManifests
@@ -158,11 +158,8 @@ class StoreTarget:
 
     def held(self, name: str, size: int, sha256: str) -> bytes | None:
         """See `EpochTarget.held`."""
-        try:
-            data = self._store.get(name, 0, size + 1)
-        except ObjectNotFoundError:
-            return None
-        return data if len(data) == size and hashlib.sha256(data).hexdigest() == sha256 else None
+        data = find_document(self._store, name, size)
+        return data if data is not None and len(data) == size and hashlib.sha256(data).hexdigest() == sha256 else None
 
     def present(self, parts: Sequence[FetchPart]) -> Iterator[tuple[FetchPart, HeldPart | None]]:
         """See `EpochTarget.present`: what the manifest there lists was judged before that was written; a scrub looks after it."""

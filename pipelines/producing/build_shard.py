@@ -17,7 +17,15 @@ from pipelines.kernel.trie_kernel import Kernel
 from pipelines.near.node.flat_state_source import FlatStateSource
 from pipelines.producing.build.build_part import BuildPartTask, BuildSummary, SealTask
 from pipelines.producing.build.part_records import PartRecords
-from pipelines.producing.build.plan_parts import PartPlan, StructureTask, decide_num_parts, plan_boundaries, plan_parts, seal_structure
+from pipelines.producing.build.plan_parts import (
+    LocateTask,
+    PartPlan,
+    StructureTask,
+    decide_num_parts,
+    plan_parts,
+    seal_structure,
+    thresholds_of_files,
+)
 from pipelines.producing.build.shard_origin import DatasetOrigin, ShardOrigin
 from pipelines.producing.build.shard_state import ShardState, add_kinds, torrent_piece_length
 from pipelines.producing.build.work_folder import WORK_OBJECT_BYTES_MAX, WorkFolder
@@ -112,7 +120,7 @@ def plan_shard(runner: StageRunner, kernel: Kernel, dataset: ShardDataset, work:
     structures = runner.run("structure", name, tasks, TaskNeeds(STRUCTURE_TASK_MEMORY_BYTES), lambda _: Amount())
     structure = seal_structure(kernel, structures)
     num_parts = decide_num_parts(structure.memory_usage, num_parts_wanted)
-    locating = plan_boundaries(dataset, work, structure, num_parts)
+    locating = [LocateTask(dataset.reference, work, *found) for found in thresholds_of_files(structure, num_parts)]
     located = runner.run("boundaries", name, locating, TaskNeeds(STRUCTURE_TASK_MEMORY_BYTES), lambda found: Amount(parts=len(found)))
     plans = plan_parts([file.records for file in summary.files], num_parts, [boundary for group in located for boundary in group])
     first_key = summary.files[0].first_key if summary.files else b""

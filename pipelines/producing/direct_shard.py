@@ -21,7 +21,7 @@ from pipelines.kernel.trie_kernel import Kernel
 from pipelines.near.node.flat_state_source import FlatStateSource, FoundStateHeader
 from pipelines.producing.build.build_part import BuildEdgeTask, BuildPartTask
 from pipelines.producing.build.plan_parts import PartPlan, decide_num_parts, plan_parts, seal_structure
-from pipelines.producing.build.scan_structure import ScannedRange, locate_tasks, scan_tasks
+from pipelines.producing.build.scan_structure import locate_tasks, scan_tasks
 from pipelines.producing.build.shard_origin import DirectOrigin
 from pipelines.producing.build.work_folder import WorkFolder
 from pipelines.producing.build_shard import BUILD_TASK_MEMORY_BYTES, STRUCTURE_TASK_MEMORY_BYTES, BuiltShard, PlannedShard, seal_shard
@@ -49,7 +49,7 @@ def plan_direct(
     tasks = scan_tasks(source, shard, origin.work, kernel.name, range_bytes_target)
     needs = TaskNeeds(SCAN_TASK_MEMORY_BYTES, node_disk=source.on_node_disk)
     # The last ranges first, as in an export: they are the longest where they had to be guessed.
-    found = runner.run("structure", name, tasks[::-1], needs, _scanned)[::-1]
+    found = runner.run("structure", name, tasks[::-1], needs, lambda scanned: Amount(scanned.records))[::-1]
     with_rows = [(task, scanned) for task, scanned in zip(tasks, found, strict=True) if scanned.records]
     scanned = [one for _, one in with_rows]
     structure = seal_structure(kernel, [one.structure for one in scanned])
@@ -60,10 +60,6 @@ def plan_direct(
     plans = plan_parts([one.records for one in scanned], num_parts, [boundary for group in located for boundary in group])
     first_key = scanned[0].first_key if scanned else b""
     return PlannedShard(origin, _planned_folder(origin.work, plans), structure.memory_usage, first_key, plans)
-
-
-def _scanned(scanned: ScannedRange) -> Amount:
-    return Amount(records=scanned.records)
 
 
 def _planned_folder(work: WorkFolder, plans: Sequence[PartPlan]) -> WorkFolder:

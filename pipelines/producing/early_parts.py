@@ -104,7 +104,7 @@ def produce_parts(
 
 
 def _explained(error: StateRootMismatchError, kernel: Kernel, planned: PlannedShard, source: FlatStateSource) -> StateRootMismatchError:
-    """Name the differing keys, as narrow as the trusted trie tells, and remove what was made of the source, so that a rerun reads it anew."""
+    """Name the differing keys, as narrow as the trusted trie tells, and remove what was made of the source, so that a rerun reads it again."""
     if error.part_id is not None:
         explanation = explain_parts(kernel, source, planned, [planned.plans[error.part_id]])
         error = error.at(error.where + explanation.difference(planned.shard))

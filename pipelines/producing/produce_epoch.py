@@ -290,7 +290,7 @@ class EpochProduction:
             planned = plan_direct(self.runner, self.kernel, origin, self.settings.num_parts, self.settings.export.range_bytes_target)
             return self._publish(planned, header, verify_header)
         except SourceChangedError:
-            # What was planned by is not what is there now: a rerun begins anew.
+            # What was planned by is not what is there now: a rerun starts over.
             origin.discard()
             raise
 

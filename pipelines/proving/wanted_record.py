@@ -56,7 +56,9 @@ def wanted_record(
     if trie_key is not None:
         return WantedRecord(account_id, _limited(parse_bytes(trie_key, "--trie-key"), "--trie-key"))
     if account_id is None:
-        raise InvalidInputError(problem="whose record is to be proven is not said", remedy="Give --account, or --trie-key with --shard-id.")
+        raise InvalidInputError(
+            problem="neither an account nor a trie key is given", remedy="Give --account, or --trie-key with --shard-id."
+        )
     if access_key is not None:
         return WantedRecord(account_id, access_key_key(account_id, parse_public_key(access_key, "--access-key")))
     if contract_key is not None:

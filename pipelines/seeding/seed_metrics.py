@@ -17,7 +17,7 @@ _SHARD_LABELS = ("chain_id", "epoch_height", "shard_id")
 
 
 class SeedMetrics(Collector):
-    """A seeder's status in Prometheus' terms, made anew for each scrape."""
+    """A seeder's status in Prometheus' terms, rebuilt for each scrape."""
 
     def __init__(self, status: Callable[[], SeedStatus]) -> None:
         self._status = status

@@ -502,7 +502,7 @@ class Seeder:
             data = read_regular(path, MEMORY_BYTES_MAX) if path.exists() else None
         accepted = AcceptedManifests(chain_id) if data is None else AcceptedManifests.parse(data, chain_id, str(path))
         if accepted.is_older_format:
-            note = "the memory of accepted manifests does not say who had signed them: it is not used, and starts anew"
+            note = "the memory of accepted manifests does not say who had signed them: it is not used, and starts over"
             self._on_event(SeedEvent("memory_ignored", note, {"where": str(path), "problem": note}))
         return accepted
 

@@ -71,7 +71,7 @@ def _credential(url: str, name: str, connection: dict[str, str]) -> Any | None:
     # A key signs and stays here; a token is sent, and who has it may use it.
     if found is not None and is_plain_http_elsewhere(url):
         raise InvalidInputError(
-            problem="this endpoint is asked without TLS, and who listens could use the token that goes there",
+            problem="this endpoint is asked without TLS, so that others on the network could read the token and use it",
             where=shown_url(url),
             remedy=f"Use https, or {AZURE_ANONYMOUS_VARIABLE}=YES where no credentials are needed.",
         )

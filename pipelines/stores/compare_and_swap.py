@@ -18,7 +18,7 @@ from schemas.errors import ObjectExistsError
 T = TypeVar("T")
 
 SWAP_ATTEMPTS_MAX: Final = 40
-"""How often a change is made anew before it is given up."""
+"""How often a change is rebuilt before it is given up."""
 
 WAIT_FIRST_S: Final = 0.05
 WAIT_MAX_S: Final = 4.0

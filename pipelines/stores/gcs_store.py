@@ -237,7 +237,7 @@ class GcsStore(RemoteStore):
         found = find_credentials() or "anon"
         if found != "anon" and endpoint_url and is_plain_http_elsewhere(endpoint_url):
             raise InvalidInputError(
-                problem="this endpoint is asked without TLS, and who listens could use the token that goes there",
+                problem="this endpoint is asked without TLS, so that others on the network could read the token and use it",
                 where=shown_url(endpoint_url),
                 remedy=f"Use https, or {GCS_ANONYMOUS_VARIABLE}=YES where no credentials are needed.",
             )
@@ -347,5 +347,5 @@ def _store_error(error: Exception, where: str, writing: bool) -> StoreError:
     if is_passing(code) or isinstance(error, passing):
         return TransientStoreError(problem=f"the store has a transient fault: {text}", where=where)
     if isinstance(error, google.auth.exceptions.GoogleAuthError):
-        return StoreDeniedError(problem=f"no usable credentials: {text}", where=where, remedy=f"To be somebody, {CREDENTIALS_REMEDY}")
+        return StoreDeniedError(problem=f"no usable credentials: {text}", where=where, remedy=f"To use credentials, {CREDENTIALS_REMEDY}")
     return StoreError(problem=f"the store failed: {text}", where=where)

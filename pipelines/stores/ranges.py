@@ -51,6 +51,18 @@ def read_object(store: Store, name: str, bytes_max: int) -> bytes:
     return data
 
 
+def find_document(store: Store, name: str, bytes_max: int) -> bytes | None:
+    """Return a document, of a longer one so much that its parser refuses it; None where there is none.
+
+    Raises:
+        StoreError: as `Store.get`.
+    """
+    try:
+        return store.get(name, 0, bytes_max + 1)
+    except ObjectNotFoundError:
+        return None
+
+
 def open_ranges(store: Store, name: str) -> pa.NativeFile:
     """Open an object of a remote store for random access.
 

@@ -257,8 +257,9 @@ class DatasetSummary:
         """
         document = parse_summary(data, where)
         if document.get("format") != DATASET_FORMAT:
+            found = str(document.get("format", "says no format"))[:80]
             raise DatasetError(
-                problem=f"this is not a dataset of format {DATASET_FORMAT}, but {_shown_format(document)}",
+                problem=f"this is not a dataset of format {DATASET_FORMAT}, but {found}",
                 where=where,
                 remedy="It was written by another version; export it again with this one.",
             )
@@ -291,10 +292,6 @@ class DatasetSummary:
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DatasetError(problem=f"the dataset's summary lacks or misstates a field: {error}", where=where) from None
-
-
-def _shown_format(document: dict[str, Any]) -> str:
-    return str(document.get("format", "says no format"))[:80]
 
 
 def _header_origin(document: dict[str, Any]) -> HeaderOrigin | None:

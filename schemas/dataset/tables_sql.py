@@ -1,4 +1,4 @@
-"""SQL that engines read decoded tables by: views of the finished epochs alone, made anew whenever an epoch is finished.
+"""SQL that engines read decoded tables by: views of the finished epochs alone, rebuilt whenever an epoch is finished.
 
 A view a kind of record over all finished epochs, ``KIND_latest`` of the newest complete one, and where the engine has functions that give
 tables, ``KIND_at(epoch)``, which for an epoch that is not finished says which are. Nothing here reads or writes a file.
@@ -12,7 +12,6 @@ from typing import Final
 
 import pyarrow as pa
 
-from schemas.dataset.tables_selection import TablesSelection
 from schemas.dataset.tables_summary import StateBlock, TablesCatalogue
 from schemas.nearcore.trie_key import TrieKeyKind
 
@@ -97,12 +96,9 @@ def _duckdb_kind(url: str, catalogue: TablesCatalogue, kind: TrieKeyKind, height
             yield f"{_duckdb_scan(path)};\n"
         else:
             yield f"select * from {kind} where epoch_height = {latest.epoch_height};\n"
-    known = f"case when epoch in ({heights}) then epoch else error({_unknown_epoch(heights)}) end" if heights else "epoch"
+    unknown = f"'epoch ' || epoch || ' is not finished here; finished are {heights}'"
+    known = f"case when epoch in ({heights}) then epoch else error({unknown}) end" if heights else "epoch"
     yield f"create or replace macro {kind}_at(epoch) as table select * from {kind} where epoch_height = {known};\n"
-
-
-def _unknown_epoch(heights: str) -> str:
-    return f"'epoch ' || epoch || ' is not finished here; finished are {heights}'"
 
 
 def _duckdb_scan(path: str) -> str:
@@ -164,7 +160,7 @@ def athena_ddl(url: str, catalogue: TablesCatalogue) -> str:
     for kind in catalogue.selection.written_kinds:
         if not heights:
             break
-        columns = ",\n".join(f"  `{name}` {column_type}" for name, column_type in _athena_columns(catalogue.selection, kind))
+        columns = ",\n".join(f"  `{field.name}` {_athena_type(field.type)}" for field in catalogue.selection.schema(kind))
         text += (
             f"drop table if exists {kind};\n"
             f"create external table {kind} (\n{columns}\n)\n"
@@ -180,11 +176,6 @@ def athena_ddl(url: str, catalogue: TablesCatalogue) -> str:
         if catalogue.latest is not None:
             text += f"create or replace view {kind}_latest as select * from {kind} where epoch_height = {catalogue.latest.epoch_height};\n"
     return text
-
-
-def _athena_columns(selection: TablesSelection, kind: TrieKeyKind) -> Iterator[tuple[str, str]]:
-    for field in selection.schema(kind):
-        yield field.name, _athena_type(field.type)
 
 
 def _athena_type(found: pa.DataType) -> str:

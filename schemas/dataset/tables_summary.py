@@ -71,6 +71,11 @@ def shard_side_folder(epoch_height: int, shard_id: int) -> str:
     return f"{epoch_side_folder(epoch_height)}/shard_id={shard_id}"
 
 
+def shard_tables_name(epoch_height: int, shard_id: int) -> str:
+    """Return the name of a shard's summary."""
+    return f"{shard_side_folder(epoch_height, shard_id)}/{TABLES_NAME}"
+
+
 @dataclass(frozen=True, slots=True)
 class StateBlock:
     """The block that a state is after."""
@@ -593,7 +598,7 @@ def _parse(data: bytes, where: str) -> dict[str, Any]:
     try:
         document = parse_summary(data, where)
     except DatasetError as error:
-        remedy = "Delete it and write the tables again: files that are whole are not made anew."
+        remedy = "Delete it and write the tables again: files that are whole are not rebuilt."
         raise DatasetError(problem=error.problem, where=where, remedy=remedy) from None
     if document.get("format") != TABLES_FORMAT:
         raise DatasetError(

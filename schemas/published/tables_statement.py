@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from schemas.dataset.tables_selection import TablesSelection
-from schemas.dataset.tables_summary import TABLES_NAME, TablesShard, shard_side_folder
-from schemas.errors import InvalidInputError, ManifestError
+from schemas.dataset.tables_summary import TablesShard, shard_tables_name
+from schemas.errors import ManifestError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.json_document import FieldReader
 from schemas.json_limits import JsonLimits
 from schemas.nearcore.epoch_context import CHAIN_ID_PATTERN
 from schemas.nearcore.shard_layout import SHARDS_MAX
 from schemas.published.dsse import PAYLOAD_BYTES_MAX
-from schemas.published.in_toto import decode_in_toto, encode_in_toto
+from schemas.published.in_toto import decode_in_toto, encode_in_toto, subject_sha256
 
 TABLES_STATEMENT_TYPE: Final = "urn:statecast:tables-statement:v1"
 """Predicate type; a change that readers must know of gets a new one."""
@@ -153,7 +153,7 @@ class TablesStatement:
     def _subjects(self) -> dict[str, str]:
         subjects = {}
         for shard in self.shards:
-            subjects[_summary_name(self.epoch_height, shard.shard_id)] = shard.summary_sha256
+            subjects[shard_tables_name(self.epoch_height, shard.shard_id)] = shard.summary_sha256
             subjects |= {file.name: file.sha256 for file in shard.files}
         return subjects
 
@@ -191,29 +191,18 @@ def _stated(shard: TablesShard) -> StatedShard:
 
 
 def _read_shard(entry: FieldReader, subjects: dict[str, str], epoch_height: int) -> StatedShard:
-    try:
-        shard_uid = ShardUId.parse(entry.text("shard_uid", 24))
-    except InvalidInputError as error:
-        entry.fail(f"field shard_uid: {error.problem}")
+    shard_uid = entry.shard_uid("shard_uid")
     return StatedShard(
         shard_uid=shard_uid,
         state_root=entry.hash("state_root"),
         gives_state_root=entry.flag("gives_state_root"),
-        summary_sha256=_subject(entry, subjects, _summary_name(epoch_height, shard_uid.shard_id)),
+        summary_sha256=subject_sha256(entry, subjects, shard_tables_name(epoch_height, shard_uid.shard_id)),
         files=tuple(_read_file(file, subjects) for file in entry.inners("files", TABLE_FILES_MAX)),
     )
 
 
 def _read_file(entry: FieldReader, subjects: dict[str, str]) -> StatedFile:
     name = entry.text("name", 512)
-    return StatedFile(name, entry.number("size", 0, _ROWS_MAX), entry.number("records", 0, _ROWS_MAX), _subject(entry, subjects, name))
-
-
-def _subject(entry: FieldReader, subjects: dict[str, str], name: str) -> str:
-    if name not in subjects:
-        entry.fail(f"subject {name} is missing")
-    return subjects[name]
-
-
-def _summary_name(epoch_height: int, shard_id: int) -> str:
-    return f"{shard_side_folder(epoch_height, shard_id)}/{TABLES_NAME}"
+    return StatedFile(
+        name, entry.number("size", 0, _ROWS_MAX), entry.number("records", 0, _ROWS_MAX), subject_sha256(entry, subjects, name)
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from schemas.published.object_layout import EpochLayout, catalogue_name
 from tests.support.faulty_store import Fault
 from tests.support.productions import inject, meanwhile, new_store_url
 from tests.support.published_values import make_manifest
-from tests.support.servers import aws_environment, fake_gcs_server, make_gcs_bucket, make_s3_bucket, moto_server
+from tests.support.servers import gcs_bucket, s3_bucket
 from tests.support.stored_bytes import stored_bytes
 from tests.support.stored_epochs import CHAIN_ID, epoch_layout, publish_epoch
 
@@ -120,7 +119,7 @@ def test_a_later_revision_is_not_replaced_by_an_earlier_one(store: Store) -> Non
 
 
 def test_a_publication_takes_the_mark_of_a_deletion_back(store: Store) -> None:
-    """What was published anew is not about to go."""
+    """What was published again is not about to go."""
     writer, layout = CatalogueWriter(store, "testnet"), EpochLayout("testnet", 1, make_manifest().epoch_id)
     writer.record(manifest_of(1), "ab" * 32)
     writer.change(lambda catalogue: catalogue.marked(layout, datetime(2026, 11, 23, tzinfo=UTC)))
@@ -214,25 +213,15 @@ def test_several_processes_lose_no_epoch_in_a_folder(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_several_processes_lose_no_epoch_on_s3() -> None:
     """The swap is decided by the server."""
-    with pytest.MonkeyPatch.context() as patch, aws_environment(), moto_server() as url:
-        patch.setenv("AWS_ENDPOINT_URL_S3", url)
-        make_s3_bucket(url, "states")
-        race("s3://states/race")
-
-
-@pytest.fixture
-def gcs() -> Iterator[str]:
-    """A GCS server."""
-    with pytest.MonkeyPatch.context() as patch, fake_gcs_server() as url:
-        patch.setenv("STORAGE_EMULATOR_HOST", url)
-        make_gcs_bucket(url, "states")
-        yield "gs://states/race"
+    with s3_bucket() as url:
+        race(f"{url}/race")
 
 
 @pytest.mark.slow
-def test_several_processes_lose_no_epoch_on_gcs(gcs: str) -> None:
+def test_several_processes_lose_no_epoch_on_gcs() -> None:
     """The swap is decided by the server."""
-    race(gcs)
+    with gcs_bucket() as url:
+        race(f"{url}/race")
 
 
 def test_an_entry_of_another_chain_is_no_catalogue(store: Store) -> None:

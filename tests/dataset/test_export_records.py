@@ -18,9 +18,7 @@ from pipelines.dataset.export.export_epoch import export_epoch
 from pipelines.dataset.export.export_records import ExportSettings
 from pipelines.dataset.record_files import FileFormat
 from pipelines.dataset.verify_dataset import verify_dataset
-from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.progress import SilentProgress
-from pipelines.execution.stage_runner import StageRunner
+from pipelines.execution.stage_runner import StageRunner, silent_runner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.near.node.flat_state_source import KeyRange
 from schemas.errors import DatasetError, EpochNotReadyError, RecordOrderError, StateRootMismatchError, ValueMismatchError
@@ -33,7 +31,7 @@ PAIRS = [(b"\x00account%03d" % number, b"v" * (number * 47)) for number in range
 
 def runner() -> StageRunner:
     """Return a runner in this process."""
-    return StageRunner(InProcessExecutor(), SilentProgress())
+    return silent_runner()
 
 
 def export(folder: Path, source: ListSource | None = None, file_format: FileFormat = FileFormat.IPC) -> ShardDataset:

@@ -19,9 +19,7 @@ from pipelines.dataset.export.export_epoch import export_epoch
 from pipelines.dataset.export.export_records import ExportSettings
 from pipelines.dataset.export.references import read_own_references, read_shared
 from pipelines.dataset.record_files import FileFormat
-from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.progress import SilentProgress
-from pipelines.execution.stage_runner import StageRunner
+from pipelines.execution.stage_runner import silent_runner
 from pipelines.near.node.flat_state_source import KeyRange
 from schemas.dataset.dataset_summary import ValuesFile
 from schemas.errors import DatasetError, SourceError, ValueMismatchError
@@ -48,7 +46,7 @@ PAIRS = [
 def export(url: Path | str, pairs: Pairs = PAIRS, cuts: Sequence[int] = (30, 31, 90), **settings: object) -> ShardDataset:
     """Export a small shard in several ranges and files."""
     wanted = ExportSettings(str(url), **{"file_bytes_target": 40_000, "durable": False, **settings})  # type: ignore[arg-type]
-    (dataset,) = export_epoch(StageRunner(InProcessExecutor(), SilentProgress()), list_source(pairs, cuts, 16), context_of(None), wanted)
+    (dataset,) = export_epoch(silent_runner(), list_source(pairs, cuts, 16), context_of(None), wanted)
     return dataset
 
 
@@ -175,7 +173,7 @@ def test_two_lengths_of_one_value_are_refused(tmp_path: Path) -> None:
     """By name of the value, whichever ranges say so."""
     with pytest.raises(ValueMismatchError, match=f"{sha256(PAIRS[0][1]).hexdigest()} two lengths"):
         export_epoch(
-            StageRunner(InProcessExecutor(), SilentProgress()),
+            silent_runner(),
             _SourceOfTwoLengths(tuple(PAIRS), (30, 90), 16),
             context_of(None),
             ExportSettings(str(tmp_path)),
@@ -198,9 +196,7 @@ class _SourceWithoutTheLast(ListSource):
 def test_values_that_are_not_those_of_the_records_are_refused(tmp_path: Path, source: type[ListSource]) -> None:
     """Too long, or left out."""
     with pytest.raises(ValueMismatchError):
-        export_epoch(
-            StageRunner(InProcessExecutor(), SilentProgress()), source(tuple(PAIRS)), context_of(None), ExportSettings(str(tmp_path))
-        )
+        export_epoch(silent_runner(), source(tuple(PAIRS)), context_of(None), ExportSettings(str(tmp_path)))
 
 
 def _cut(path: Path) -> None:
@@ -324,7 +320,7 @@ def test_a_dataset_of_another_format_stays_until_there_is_something_to_replace_i
     before = objects_in(tmp_path)
     with pytest.raises(SourceError, match="gone"):
         export_epoch(
-            StageRunner(InProcessExecutor(), SilentProgress()),
+            silent_runner(),
             _SourceThatIsGone(tuple(PAIRS)),
             context_of(None),
             ExportSettings(str(tmp_path)),

@@ -15,9 +15,7 @@ from pipelines.dataset.export.export_epoch import export_epoch
 from pipelines.dataset.export.export_records import ExportSettings, discard_export
 from pipelines.dataset.roll_forward.roll_forward_shard import roll_forward_shard
 from pipelines.dataset.verify_dataset import verify_dataset
-from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.progress import SilentProgress
-from pipelines.execution.stage_runner import StageRunner
+from pipelines.execution.stage_runner import silent_runner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.near.epoch.node_context import epoch_context_from_node
 from pipelines.near.node.node_columns import STATE_CHANGES
@@ -31,7 +29,7 @@ from tests.support.nodes import change_rows, copied, localnet_home
 from tests.support.records import Pairs, pairs_of, record_sets
 from tests.support.state_rows import context_at, node_of, walk_source
 
-RUNNER = StageRunner(InProcessExecutor(), SilentProgress())
+RUNNER = silent_runner()
 
 
 def small_files(folder: Path) -> ExportSettings:

@@ -148,7 +148,7 @@ def test_another_selection_is_refused_and_none_is_the_places() -> None:
 
 
 def test_an_epoch_whose_records_are_others_is_taken_out_until_it_is_finished_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dataset that was exported anew, of another state: nobody reads half of each."""
+    """A dataset that was exported again, of another state: nobody reads half of each."""
     url = new_url()
     written(url, exported(pairs_of(5)))
     seen: list[int] = []
@@ -166,7 +166,7 @@ def test_an_epoch_whose_records_are_others_is_taken_out_until_it_is_finished_aga
 
 
 def test_shards_of_an_epoch_may_come_one_by_one_and_one_may_be_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others stay; of one that was begun anew and not ended nothing is taken."""
+    """The others stay; of one that was begun again and not ended nothing is taken."""
     url = new_url()
     for shard_id in (0, 1, 2):
         written(url, exported(pairs_of(5 + shard_id), shard_id=shard_id))
@@ -334,7 +334,7 @@ def test_a_damaged_catalogue_is_made_again_by_a_rerun() -> None:
 
 
 def test_a_catalogue_that_is_gone_is_made_again_with_all_that_was_finished() -> None:
-    """By any run there, out of the summaries; not with an epoch that was begun anew, nor one of which a file is gone."""
+    """By any run there, out of the summaries; not with an epoch that was begun again, nor one of which a file is gone."""
     url = new_url()
     for height in (5, 6, 7, 8):
         written(url, exported(pairs_of(height), height))

@@ -107,7 +107,7 @@ def _read_envelope(data: bytes) -> object:
 
 
 def _mutate_envelope(random: Random, data: bytes, corpus: Sequence[bytes]) -> bytes:
-    """Change the envelope, or the payload inside of it, signed anew."""
+    """Change the envelope, or the payload inside of it, signed again."""
     if random.random() < 0.5:
         return _JSON(random, data, corpus)
     document = json.loads(data)

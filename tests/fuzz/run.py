@@ -127,7 +127,7 @@ def _limit_memory() -> int:
     status = Path("/proc/self/status").read_text()
     now = 1024 * int(re.search(r"VmData:\s+(\d+)", status)[1])  # type: ignore[index]
     resource.setrlimit(resource.RLIMIT_DATA, (now + INPUT_MEMORY_MAX, resource.RLIM_INFINITY))
-    # The high-water mark begins anew.
+    # The high-water mark starts over.
     Path("/proc/self/clear_refs").write_text("5")
     return _resident_max()
 

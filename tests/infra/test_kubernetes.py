@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from yamllint import linter
 from yamllint.config import YamlLintConfig
 
 from pipelines.execution.placement import NODE_DISK_RESOURCE
-from tests.support.kubernetes import KUBERNETES, OVERLAYS, build_overlay, built_overlay, containers_of, named, pod_templates
+from tests.support.kubernetes import KUBERNETES, OVERLAYS, built_overlay, containers_of, named, overlay_with, pod_templates
 
 VERSION = "1.33"
 OWN_KINDS = frozenset({"RayJob", "PodMonitoring", "SecretProviderClass", "Kustomization", "Component"})
@@ -160,14 +159,8 @@ def test_what_a_run_ends_with_comes_before_other_pods(overlay: str) -> None:
 @each_overlay
 def test_with_a_key_service_no_pod_holds_a_key(overlay: str, tmp_path: Path) -> None:
     """The component takes the secret, its copy and the mounts out of an overlay; nothing else changes."""
-    copied = tmp_path / "kubernetes"
-    shutil.copytree(KUBERNETES, copied)
-    file = copied / "overlays" / overlay / "kustomization.yaml"
-    document = yaml.safe_load(file.read_text())
-    document.setdefault("components", []).append("../../key-service")
-    document["configMapGenerator"][0]["literals"].append("SIGNING_KEY=kms://aws/alias/statecast")
-    file.write_text(yaml.safe_dump(document))
-    before, after = (dict(pod_templates(documents)) for documents in (built_overlay(overlay), build_overlay(file.parent)))
+    changed = overlay_with(overlay, "key-service", "SIGNING_KEY=kms://aws/alias/statecast", tmp_path)
+    before, after = (dict(pod_templates(documents)) for documents in (built_overlay(overlay), changed))
     assert before.keys() == after.keys()
     for name, pod in after.items():
         volumes = {volume["name"] for volume in pod["spec"].get("volumes", ())}

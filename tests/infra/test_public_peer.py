@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
-import yaml
 
 from tests.infra.test_kubernetes import VERSION
-from tests.support.kubernetes import KUBERNETES, OVERLAYS, build_overlay, built_overlay
+from tests.support.kubernetes import KUBERNETES, OVERLAYS, built_overlay, overlay_with
 from tests.support.terraform_files import modules
 
 
@@ -26,14 +24,7 @@ def test_the_component_opens_two_ports_of_the_seeder_and_no_more(overlay: str, t
     before = built_overlay(overlay)
     if not any(found["metadata"]["name"] == "statecast-seeder" for found in before if found["kind"] == "Deployment"):
         pytest.skip("the overlay has no seeder")
-    copied = tmp_path / "kubernetes"
-    shutil.copytree(KUBERNETES, copied)
-    file = copied / "overlays" / overlay / "kustomization.yaml"
-    document = yaml.safe_load(file.read_text())
-    document.setdefault("components", []).append("../../public-peer")
-    document["configMapGenerator"][0]["literals"].append("NEAR_PEER=near://ed25519:KEY@host:24567")
-    file.write_text(yaml.safe_dump(document))
-    after = build_overlay(file.parent)
+    after = overlay_with(overlay, "public-peer", "NEAR_PEER=near://ed25519:KEY@host:24567", tmp_path)
     seeder, service, policy = (
         _named(after, kind, name)
         for kind, name in (("Deployment", "statecast-seeder"), ("Service", "statecast-seeder"), ("NetworkPolicy", "seeder-near-peers"))

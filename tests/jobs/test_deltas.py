@@ -9,9 +9,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.bucket.published_epoch import read_manifest
-from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.progress import SilentProgress
-from pipelines.execution.stage_runner import StageRunner
+from pipelines.execution.stage_runner import silent_runner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.producing.deltas.ladder import published_layouts
 from pipelines.producing.rebuild.rebuild_published import PublishedRebuild
@@ -72,7 +70,7 @@ def test_parts_of_later_epochs_come_back_as_neard_dumped_them(kernel_name: str, 
     for number, heights in enumerate(((4, 5), (4, 6), (4, 5, 6))):
         target, into = known[heights[-1]], tmp_path / str(number)
         (dumped,) = (localnet() / "dump").glob(f"*/epoch_height={target.epoch_height}/*")
-        runner = StageRunner(InProcessExecutor(), SilentProgress())
+        runner = silent_runner()
         rebuild = PublishedRebuild(runner, choose_kernel(kernel_name), str(published_ladder()), str(tmp_path / "work"), str(into))
         for shard in target.shards:
             (part,) = rebuild.run([known[height] for height in heights], shard.shard_id)
@@ -84,7 +82,7 @@ def test_parts_of_later_epochs_come_back_as_neard_dumped_them(kernel_name: str, 
 def test_a_missing_rung_is_named(tmp_path: Path) -> None:
     """A ladder without one of its steps."""
     known = manifests(published_ladder())
-    runner = StageRunner(InProcessExecutor(), SilentProgress())
+    runner = silent_runner()
     rebuild = PublishedRebuild(runner, choose_kernel(), str(published_ladder()), str(tmp_path / "work"), str(tmp_path / "into"))
     with pytest.raises(EpochNotReadyError, match="epoch 5 lists no delta of shard 1 from epoch 6"):
         rebuild.run([known[6], known[5]], 1)

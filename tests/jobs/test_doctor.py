@@ -206,7 +206,7 @@ def test_a_plan_says_what_a_run_takes_and_what_is_published_takes_nothing(tmp_pa
 
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_the_pictures_of_the_docs_show_what_is_printed(name: str) -> None:
-    """The same lines with the same verdicts, but for what a machine has; `python -m tests.support.doctor_pictures` draws them anew."""
+    """The same lines with the same verdicts, but for what a machine has; `python -m tests.support.doctor_pictures` draws them again."""
     shown, today = verdicts((PICTURES / f"{name}.svg").read_text()), verdicts(drawn(name))
     of_machine = {"memory", "open files"}
     assert list(shown) == list(today) and len(today) >= 8

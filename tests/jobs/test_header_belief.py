@@ -20,6 +20,7 @@ from tests.support.dumped_headers import dumped_header
 from tests.support.native_wheel import needs_headers
 from tests.support.nodes import localnet_home
 from tests.support.published import produce, produce_localnet, session_folder
+from tests.support.stored_bytes import flip_bit
 
 pytestmark = needs_headers
 
@@ -42,13 +43,6 @@ def only(folder: Path, pattern: str) -> Path:
     """Return the one file of a pattern."""
     (path,) = folder.glob(pattern)
     return path
-
-
-def flip(path: Path) -> None:
-    """Flip one bit in the middle of a file: among a header's transactions and receipts, where no root node and no chunk path is."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 def unmark(folder: Path) -> None:
@@ -102,14 +96,14 @@ def test_a_verified_header_is_published_from_a_dataset(tmp_path: Path) -> None:
 
 def test_a_flipped_bit_in_a_datasets_header_is_found(tmp_path: Path) -> None:
     """The summary's digest tells it before anything is published."""
-    folder = dataset(tmp_path / "state", lambda copy: flip(only(copy, "**/state_header")))
+    folder = dataset(tmp_path / "state", lambda copy: flip_bit(only(copy, "**/state_header")))
     outcome = produce_from(folder, tmp_path / "out")
     assert "does not have the sha256 that the summary says" in outcome.stderr
     assert outcome.code != 0
     assert not list((tmp_path / "out").glob("**/*.json"))
 
 
-@pytest.mark.parametrize("changes", [(unmark,), (unmark, lambda copy: flip(only(copy, "**/state_header")))], ids=["whole", "flipped"])
+@pytest.mark.parametrize("changes", [(unmark,), (unmark, lambda copy: flip_bit(only(copy, "**/state_header")))], ids=["whole", "flipped"])
 def test_an_older_datasets_header_is_not_published_unverified(tmp_path: Path, changes: tuple[Change, ...]) -> None:
     """It still reads; without a node its header can't be verified."""
     outcome = produce_from(dataset(tmp_path / "state", *changes), tmp_path / "out")
@@ -125,7 +119,7 @@ def test_with_the_node_an_older_datasets_header_is_verified(tmp_path: Path, is_f
     assert first.code == 0, first.stderr
     unmark(tmp_path / "state")
     if is_flipped:
-        flip(only(tmp_path / "state", "**/state_header"))
+        flip_bit(only(tmp_path / "state", "**/state_header"))
     again = produce_localnet(tmp_path / "out", "--shard-id", SHARD_ID, "--dataset", f"{tmp_path}/state", work=work)
     assert again.code == 0, again.stderr
     assert (statement_in(tmp_path / "out")[1].header_sha256 is None) == is_flipped
@@ -136,7 +130,7 @@ def forged_store(to: Path) -> Path:
     outcome = produce_localnet(to, "--shard-id", SHARD_ID, key="second")
     assert outcome.code == 0, outcome.stderr
     header = only(to, "**/header")
-    flip(header)
+    flip_bit(header)
     path, statement, envelope = statement_in(to)
     forged = replace(statement, header_sha256=hashlib.sha256(header.read_bytes()).hexdigest())
     path.write_bytes(Envelope(forged.to_payload(), envelope.payload_type).to_bytes())

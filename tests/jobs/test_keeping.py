@@ -67,12 +67,12 @@ class TestCatalogue:
         assert document["epochs"][0]["manifest"]["shards"][0]["num_parts"] == NUM_PARTS
 
     def test_a_damaged_one_is_replaced_and_that_is_said(self, root: Path) -> None:
-        """It can be made anew."""
+        """It can be rebuilt."""
         name = root / catalogue_name(CHAIN_ID)
         before = name.read_bytes()
         name.write_bytes(b"rotten")
         outcome = statecast("catalogue", root)
-        assert outcome.code == 0 and "could not be read and was made anew" in outcome.stderr
+        assert outcome.code == 0 and "could not be read and was rebuilt" in outcome.stderr
         assert name.read_bytes() == before
 
     def test_a_rebuild_lists_damaged_manifests(self, root: Path) -> None:
@@ -82,7 +82,7 @@ class TestCatalogue:
         assert outcome.code == 0 and "damaged" in outcome.stdout
 
     def test_a_web_servers_is_shown(self, root: Path, tmp_path: Path) -> None:
-        """Its chain must be named, since a web server can't be listed; it can't be made anew there."""
+        """Its chain must be named, since a web server can't be listed; it can't be rebuilt there."""
         with fault_server(root, tmp_path / "log", everything=True) as server:
             outcome = statecast("catalogue", server.url, "--chain-id", CHAIN_ID, "--json")
             assert outcome.code == 0 and len(outcome.document["epochs"]) == 3

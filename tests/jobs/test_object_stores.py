@@ -26,14 +26,12 @@ from tests.support.servers import (
     ACCESS_KEY,
     AZURITE_KEY,
     SECRET_KEY,
-    aws_environment,
     azure_environment,
     azurite_server,
-    fake_gcs_server,
+    gcs_bucket,
     make_azure_container,
-    make_gcs_bucket,
     make_s3_bucket,
-    moto_server,
+    s3_bucket,
     versitygw_server,
 )
 from tests.support.store_proxy import Answer, store_proxy
@@ -46,10 +44,8 @@ BOUNDARY = b"\n--==0==--"
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """An S3 server in this process."""
-    with pytest.MonkeyPatch.context() as patch, aws_environment(), moto_server() as url:
-        patch.setenv("AWS_ENDPOINT_URL_S3", url)
-        make_s3_bucket(url, "states")
-        yield "s3://states"
+    with s3_bucket() as url:
+        yield url
 
 
 def objects_at(url: str) -> dict[str, bytes]:
@@ -173,10 +169,8 @@ def test_a_store_that_is_down_for_good_ends_the_run_with_its_error(s3: str, monk
 @pytest.mark.slow
 def test_what_is_published_to_gcs_names_no_credentials_of_ours(tmp_path: Path) -> None:
     """Nor does what is published to S3: manifests, statements, torrents and the catalogue hold names and hashes alone."""
-    with pytest.MonkeyPatch.context() as patch, fake_gcs_server() as url:
-        patch.setenv("STORAGE_EMULATOR_HOST", url)
+    with gcs_bucket(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("GS_USER_PROJECT", "hidden-project")
-        make_gcs_bucket(url, "states")
         assert produce_node_a("gs://states/x", "--num-parts", 5).code == 0
         assert not any(b"hidden-project" in data for data in objects_at("gs://states/x").values())
 
@@ -207,10 +201,8 @@ def test_an_epoch_on_azurite(tmp_path: Path) -> None:
 def test_an_epoch_on_versitygw(tmp_path: Path) -> None:
     """Another S3 server, with its objects in a folder."""
     (tmp_path / "buckets").mkdir()
-    with pytest.MonkeyPatch.context() as patch, aws_environment(), versitygw_server(tmp_path / "buckets") as url:
-        patch.setenv("AWS_ENDPOINT_URL_S3", url)
-        make_s3_bucket(url, "states")
-        check_round_trip("s3://states/node-a")
+    with s3_bucket(versitygw_server(tmp_path / "buckets")) as url:
+        check_round_trip(f"{url}/node-a")
         check_boundary_bytes("s3://states/boundary", tmp_path)
 
 
@@ -218,9 +210,7 @@ def test_an_epoch_on_versitygw(tmp_path: Path) -> None:
 def test_a_denied_bucket_is_named(tmp_path: Path) -> None:
     """A server that checks signatures refuses a wrong secret: its own error, and nothing was stored."""
     (tmp_path / "buckets").mkdir()
-    with pytest.MonkeyPatch.context() as patch, aws_environment(), versitygw_server(tmp_path / "buckets") as url:
-        patch.setenv("AWS_ENDPOINT_URL_S3", url)
-        make_s3_bucket(url, "states")
+    with s3_bucket(versitygw_server(tmp_path / "buckets")), pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "another secret")
         outcome = produce_node_a("s3://states/denied", "--json")
     assert (outcome.code, outcome.document["error"]["kind"]) == (30, "store_denied"), outcome.stderr
@@ -231,10 +221,8 @@ def test_a_denied_bucket_is_named(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_epoch_on_gcs(tmp_path: Path) -> None:
     """The server that speaks GCS's protocol."""
-    with pytest.MonkeyPatch.context() as patch, fake_gcs_server() as url:
-        patch.setenv("STORAGE_EMULATOR_HOST", url)
-        make_gcs_bucket(url, "states")
-        check_round_trip("gs://states/node-a")
+    with gcs_bucket() as url:
+        check_round_trip(f"{url}/node-a")
         check_boundary_bytes("gs://states/boundary", tmp_path)
 
 

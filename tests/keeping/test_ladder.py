@@ -165,7 +165,7 @@ def test_a_collection_of_parts_that_is_killed_is_ended_by_the_next(epochs: Delta
 
 
 def test_a_scrub_does_not_miss_parts_that_were_let_go(epochs: DeltaEpochs) -> None:
-    """Those of whole epochs it does; a catalogue that is made anew still knows."""
+    """Those of whole epochs it does; a catalogue that is rebuilt still knows."""
     collect(epochs)
     CatalogueWriter(open_store(epochs.store_url), CHAIN_ID).rebuild()
     open_store(epochs.store_url).delete(next(iter(epochs.parts(12))))

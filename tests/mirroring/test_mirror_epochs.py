@@ -41,7 +41,7 @@ from tests.support.mirrors import contents, mirror, mirror_settings, policy_of
 from tests.support.productions import inject, meanwhile, new_store_url
 from tests.support.servers import aws_environment, make_s3_bucket, moto_server
 from tests.support.stored_bytes import stored_bytes
-from tests.support.stored_epochs import CHAIN_ID, NUM_PARTS, epoch_layout, publish_epoch
+from tests.support.stored_epochs import CHAIN_ID, NUM_PARTS, epoch_layout, publish_epoch, store_with
 
 
 class Killed(BaseException):
@@ -58,14 +58,6 @@ def source() -> str:
 def work(tmp_path: Path) -> Path:
     """A mirror's own folder."""
     return tmp_path / "work"
-
-
-def store_with(*epoch_heights: int) -> str:
-    """Return a store with some complete epochs."""
-    url = new_store_url()
-    for epoch_height in epoch_heights:
-        publish_epoch(url, epoch_height)
-    return url
 
 
 def states(outcomes: list[MirroredEpoch]) -> dict[int, MirrorState | None]:

@@ -18,8 +18,7 @@ from pipelines.dataset.export.export_epoch import export_epoch
 from pipelines.dataset.export.export_records import ExportSettings
 from pipelines.execution.executor import Task, TaskNeeds
 from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.progress import SilentProgress
-from pipelines.execution.stage_runner import StageRunner
+from pipelines.execution.stage_runner import StageRunner, silent_runner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.near.epoch.node_context import epoch_context_from_node
 from pipelines.near.node.flat_state_source import FlatStateSource, KeyRange
@@ -116,12 +115,12 @@ def planned_directly(kernel_name: str, source: ListSource, num_parts: int) -> Pl
     context = context_of(None)
     work = direct_work_folder(f"memory://{uuid.uuid4().hex}", context, context.shards[0].shard_uid, "a fingerprint")
     origin = DirectOrigin(source, context.shards[0], work)
-    return plan_direct(StageRunner(InProcessExecutor(), SilentProgress()), choose_kernel(kernel_name), origin, num_parts, 1)
+    return plan_direct(silent_runner(), choose_kernel(kernel_name), origin, num_parts, 1)
 
 
 def planned_by_dataset(pairs: Pairs, num_parts: int) -> PlannedShard:
     """Plan the same shard with one."""
-    runner, url = StageRunner(InProcessExecutor(), SilentProgress()), f"memory://{uuid.uuid4().hex}"
+    runner, url = silent_runner(), f"memory://{uuid.uuid4().hex}"
     (dataset,) = export_epoch(runner, list_source(pairs), context_of(None), ExportSettings(url))
     return plan_shard(runner, choose_kernel("auto"), dataset, work_folder_for(url, dataset), num_parts)
 
@@ -371,7 +370,7 @@ class _ShiftingSource(ListSource):
 
 
 def test_a_source_that_changes_between_two_readings_is_told_apart_from_a_wrong_one(tmp_path: Path) -> None:
-    """The run ends with that, nothing is stated, and the next run begins anew."""
+    """The run ends with that, nothing is stated, and the next run starts over."""
     pairs = tuple((b"%03d" % number, b"value %d" % number) for number in range(300))
     with pytest.raises(SourceChangedError, match="when it was planned"):
         direct(tmp_path, _ShiftingSource(pairs, (100, 200)), context_of(None), num_parts=4).run()
@@ -399,7 +398,7 @@ def test_little_is_left_in_the_work_folder_and_nothing_in_the_end(tmp_path: Path
     left = {path.name: path.stat().st_size for path in tmp_path.glob("work/**/*") if path.is_file()}
     charges = [size for name, size in left.items() if name.endswith(".charges.arrow")]
     assert charges and sum(charges) < 3 * records + 1000 * len(charges)
-    runner = StageRunner(InProcessExecutor(), SilentProgress())
+    runner = silent_runner()
     export_epoch(runner, node_source(node_a(), context), context, ExportSettings(str(tmp_path / "dataset")))
     (manifest,) = tmp_path.glob("published/**/manifest.json")
     manifest.unlink()

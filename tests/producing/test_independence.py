@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from pipelines.dataset.export.export_epoch import export_epoch
 from pipelines.dataset.export.export_records import ExportSettings
 from pipelines.dataset.record_files import FileFormat
-from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.progress import SilentProgress
-from pipelines.execution.stage_runner import StageRunner
+from pipelines.execution.stage_runner import silent_runner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.producing.build.assemble import assemble_part
 from pipelines.producing.build.build_part import BuildPartTask
@@ -27,7 +25,7 @@ from tests.support.records import Pairs, parts_of, record_sets
 
 def build(pairs: Pairs, num_parts: int, *, cuts: list[int], rows_max: int, file_bytes: int, file_format: FileFormat) -> BuiltShard:
     """Export and build a shard in memory."""
-    runner = StageRunner(InProcessExecutor(), SilentProgress())
+    runner = silent_runner()
     url = f"memory://{uuid.uuid4().hex}"
     settings = ExportSettings(url, file_format, file_bytes_target=file_bytes)
     (dataset,) = export_epoch(runner, list_source(pairs, cuts, rows_max), context_of(None), settings)
@@ -66,7 +64,7 @@ def test_parts_are_the_same_however_the_work_is_cut(
 @pytest.mark.parametrize("num_parts", [0, 1, 3])
 def test_a_shard_without_records_has_the_empty_part_as_often_as_asked(num_parts: int) -> None:
     """nearcore makes no part of an empty trie of its own accord; asked for some, each is the five bytes of an empty PartialState."""
-    runner = StageRunner(InProcessExecutor(), SilentProgress())
+    runner = silent_runner()
     url = f"memory://{uuid.uuid4().hex}"
     (dataset,) = export_epoch(runner, list_source([]), context_of(None), ExportSettings(url))
 
@@ -80,7 +78,7 @@ def test_a_shard_without_records_has_the_empty_part_as_often_as_asked(num_parts:
 def test_what_was_damaged_in_the_work_folder_is_built_again(tmp_path: Path) -> None:
     """A rerun takes an interior or an edge for done only if it still has the bytes that were left there."""
     pairs = [(b"%03d" % number, b"value %d" % number) for number in range(300)]
-    runner = StageRunner(InProcessExecutor(), SilentProgress())
+    runner = silent_runner()
     source = list_source(pairs)
     (dataset,) = export_epoch(runner, source, context_of(None), ExportSettings(str(tmp_path)))
     work = work_folder_for(str(tmp_path / "work"), dataset)
@@ -98,7 +96,7 @@ def test_what_was_damaged_in_the_work_folder_is_built_again(tmp_path: Path) -> N
 def test_what_an_earlier_run_has_left_whole_is_not_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No part is hashed a second time."""
     pairs = [(b"%03d" % number, b"value %d" % number) for number in range(300)]
-    runner = StageRunner(InProcessExecutor(), SilentProgress())
+    runner = silent_runner()
     (dataset,) = export_epoch(runner, list_source(pairs), context_of(None), ExportSettings(str(tmp_path)))
     work, kernel = work_folder_for(str(tmp_path / "work"), dataset), choose_kernel("auto")
     first = build_planned(runner, kernel, plan_shard(runner, kernel, dataset, work, 4), None)

@@ -1,6 +1,6 @@
 """Draws what ``statecast doctor`` prints in four situations, as the pages of docs/operations show it.
 
-``python -m tests.support.doctor_pictures`` draws them anew; a test compares what stands in them with what is printed today.
+``python -m tests.support.doctor_pictures`` draws them again; a test compares what stands in them with what is printed today.
 """
 
 from __future__ import annotations

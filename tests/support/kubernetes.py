@@ -26,6 +26,16 @@ def build_overlay(folder: Path) -> tuple[dict[str, Any], ...]:
     return tuple(yaml.safe_load_all(done.stdout))
 
 
+def overlay_with(overlay: str, component: str, literal: str, folder: Path) -> tuple[dict[str, Any], ...]:
+    """Return an overlay's documents with one more component, and a setting that it needs; built of a copy in an empty folder."""
+    file = Path(shutil.copytree(KUBERNETES, folder / "kubernetes")) / "overlays" / overlay / "kustomization.yaml"
+    document = yaml.safe_load(file.read_text())
+    document.setdefault("components", []).append(f"../../{component}")
+    document["configMapGenerator"][0]["literals"].append(literal)
+    file.write_text(yaml.safe_dump(document))
+    return build_overlay(file.parent)
+
+
 @cache
 def built_overlay(overlay: str) -> tuple[dict[str, Any], ...]:
     """Return the documents of one of the project's overlays."""

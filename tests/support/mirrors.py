@@ -8,9 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.progress import SilentProgress
-from pipelines.execution.stage_runner import StageRunner
+from pipelines.execution.stage_runner import silent_runner
 from pipelines.fetching.fetch_settings import FetchSettings
 from pipelines.mirroring.epoch_choice import EpochChoice
 from pipelines.mirroring.mirror_epochs import MirroredEpoch, MirrorRun, MirrorSettings
@@ -56,7 +54,7 @@ def mirror_settings(source: str, destination: str, epochs: str, work: Path, *mor
 
 def mirror(settings: MirrorSettings, recorder: Recorder | None = None, *, rebuilds: bool = False) -> list[MirroredEpoch]:
     """Run a mirror; it rebuilds parts in this process."""
-    runner = StageRunner(InProcessExecutor(), SilentProgress()) if rebuilds else None
+    runner = silent_runner() if rebuilds else None
     return MirrorRun(settings, recorder or Recorder(), Random(1), runner=runner).run()
 
 

@@ -11,9 +11,7 @@ import pytest
 from pipelines.dataset.dataset_header import VerifyStateHeader
 from pipelines.dataset.export.export_epoch import export_epoch
 from pipelines.dataset.export.export_records import ExportSettings
-from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.progress import SilentProgress
-from pipelines.execution.stage_runner import StageRunner
+from pipelines.execution.stage_runner import silent_runner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.near.node.flat_state_source import FoundStateHeader
 from pipelines.producing.build.work_folder import work_folder_for
@@ -40,7 +38,7 @@ PAIRS: Pairs = [(b"\x00" + f"account{number:03d}.near".encode(), bytes([number])
 
 def small_shard(pairs: Pairs = PAIRS, num_parts: int = 3) -> BuiltShard:
     """Export and build a shard in memory."""
-    runner = StageRunner(InProcessExecutor(), SilentProgress())
+    runner = silent_runner()
     url = f"memory://{uuid.uuid4().hex}"
     (dataset,) = export_epoch(runner, list_source(pairs), context_of(None), ExportSettings(url))
     kernel = choose_kernel("auto")

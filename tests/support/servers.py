@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +221,21 @@ def _listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def s3_bucket(server: AbstractContextManager[str] | None = None) -> Iterator[str]:
+    """Run an S3 server, moto's unless another is given, that the environment names; yield the URL of a bucket there."""
+    with pytest.MonkeyPatch.context() as patch, aws_environment(), server or moto_server() as url:
+        patch.setenv("AWS_ENDPOINT_URL_S3", url)
+        make_s3_bucket(url, "states")
+        yield "s3://states"
+
+
+@contextmanager
+def gcs_bucket() -> Iterator[str]:
+    """Run a GCS server that the environment names; yield the URL of a bucket there."""
+    with pytest.MonkeyPatch.context() as patch, fake_gcs_server() as url:
+        patch.setenv("STORAGE_EMULATOR_HOST", url)
+        make_gcs_bucket(url, "states")
+        yield "gs://states"

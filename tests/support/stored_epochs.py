@@ -17,7 +17,7 @@ from schemas.nearcore.shard_layout import SINGLE_SHARD
 from schemas.nearcore.state_part import Encoding
 from schemas.published.object_layout import EpochLayout
 from tests.support.list_source import context_of
-from tests.support.productions import fitting_header, header_of, publish_tasks, signer, small_shard
+from tests.support.productions import fitting_header, header_of, new_store_url, publish_tasks, signer, small_shard
 
 NUM_PARTS: Final = 5
 
@@ -56,3 +56,11 @@ def publish_epoch(
     publisher = EpochPublisher(store_url, None if key is None else signer(key), Encoding.V1, 1, web_seeds)
     produced = ProducedShard(built.state, parts, header_of(fitting_header(built)))
     return publisher.finish(of_epoch, [publisher.put_shard(of_epoch, produced)], [0] if complete else [0, 1])
+
+
+def store_with(*epoch_heights: int) -> str:
+    """Return a store with some complete epochs."""
+    url = new_store_url()
+    for epoch_height in epoch_heights:
+        publish_epoch(url, epoch_height)
+    return url

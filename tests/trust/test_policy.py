@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipelines.producing.publish.key_file import generate_key, load_signer
 from pipelines.producing.publish.signing import Signer, sign_payload
 from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.policy import (
@@ -35,15 +34,6 @@ STATEMENT = make_statement()
 LAYOUT = MANIFEST.layout
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 INSECURE = TrustPolicy(insecure=True)
-
-
-@pytest.fixture(scope="module")
-def signers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Signer, ...]:
-    """Four keys."""
-    folder = tmp_path_factory.mktemp("keys")
-    for number in range(4):
-        generate_key(folder / f"{number}.json")
-    return tuple(load_signer(folder / f"{number}.json") for number in range(4))
 
 
 def trusting(*signers: Signer, threshold: int = 1) -> TrustPolicy:

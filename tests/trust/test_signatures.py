@@ -8,7 +8,6 @@ from datetime import timedelta
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 
-from pipelines.producing.publish.key_file import generate_key, load_signer
 from pipelines.producing.publish.signing import Signer, sign_payload
 from pipelines.trust.equivocation import differing_fields, find_contradictions
 from pipelines.trust.freshness import check_not_expired
@@ -19,15 +18,6 @@ from schemas.published.dsse import Envelope, EnvelopeSignature
 from schemas.published.in_toto import PAYLOAD_TYPE
 from schemas.published.public_key import KeyScheme, PublicKey
 from tests.support.published_values import digest, make_manifest, make_statement
-
-
-@pytest.fixture(scope="module")
-def signers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Signer, ...]:
-    """Four keys."""
-    folder = tmp_path_factory.mktemp("keys")
-    for number in range(4):
-        generate_key(folder / f"{number}.json")
-    return tuple(load_signer(folder / f"{number}.json") for number in range(4))
 
 
 def test_a_signature_of_a_pinned_key_counts(signers: tuple[Signer, ...]) -> None:

@@ -18,6 +18,7 @@ from pipelines.dataset.export.references import has_references, put_references, 
 from pipelines.dataset.record_files import RECORDS_FILE_BYTES_TARGET, FileDestination, FileFormat, write_record_files
 from pipelines.near.node.flat_state_source import FlatStateSource, FoundStateHeader, KeyRange
 from pipelines.stores.open_store import open_store
+from pipelines.stores.ranges import find_document
 from pipelines.stores.store import Store
 from schemas.dataset.dataset_summary import (
     SUMMARY_BYTES_MAX,
@@ -30,7 +31,7 @@ from schemas.dataset.dataset_summary import (
     shard_folder,
 )
 from schemas.dataset.flat_state import RECORD_SCHEMA
-from schemas.errors import DatasetError, ObjectNotFoundError, RecordOrderError
+from schemas.errors import DatasetError, RecordOrderError
 from schemas.nearcore.epoch_context import EpochContext, ShardContext
 
 RANGE_BYTES_TARGET = 64 << 20
@@ -257,10 +258,8 @@ def _discard_folder(store: Store, folder: str) -> None:
 
 
 def _earlier_summary(store: Store, folder: str, name: str, fingerprint: str) -> RangeSummary | None:
-    try:
-        summary = range_summary_from_bytes(store.get(name, 0, SUMMARY_BYTES_MAX + 1), fingerprint, name)
-    except ObjectNotFoundError:
-        return None
+    data = find_document(store, name, SUMMARY_BYTES_MAX)
+    summary = None if data is None else range_summary_from_bytes(data, fingerprint, name)
     if summary is None:
         return None
     for file in summary.files:

@@ -18,7 +18,6 @@ from pipelines.dataset.roll_forward.roll_forward_tasks import (
     RollOwnValuesTask,
     RollRecordsTask,
     RollSharedValuesTask,
-    ShardChanges,
     rolled_shard,
 )
 from pipelines.execution.executor import TaskNeeds
@@ -60,7 +59,9 @@ def roll_forward_shard(
     alone = replace(context, shards=(shard,))
     discard_unreadable_shard(settings.dataset_url, alone)
     collecting = [CollectChangesTask(node_home, older.reference, alone, layout, settings, read_limit_bytes_per_s)]
-    (changes,) = runner.run("changes", name, collecting, TaskNeeds(COLLECT_TASK_MEMORY_BYTES, node_disk=True), _collected)
+    (changes,) = runner.run(
+        "changes", name, collecting, TaskNeeds(COLLECT_TASK_MEMORY_BYTES, node_disk=True), lambda found: Amount(found.count, found.size)
+    )
     needs = TaskNeeds(ROLL_TASK_MEMORY_BYTES)
     given = (older.reference, changes.dataset, alone, settings)
     records = [RollRecordsTask(*given, index, index in changes.touched) for index in range(max(1, len(older.summary.files)))]
@@ -76,10 +77,6 @@ def roll_forward_shard(
     summary = rolled_shard(older, changes, alone, files=tuple(file for group in files for file in group), values=values, header=header)
     remove_unnamed(settings.dataset_url, summary)
     return store_summary(settings.dataset_url, summary)
-
-
-def _collected(changes: ShardChanges) -> Amount:
-    return Amount(records=changes.count, size=changes.size)
 
 
 def _rolled(files: tuple[RecordsFile, ...]) -> Amount:

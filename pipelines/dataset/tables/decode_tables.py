@@ -18,18 +18,18 @@ from pipelines.dataset.tables.decoded_span import DecodedSpan, Selection, decode
 from pipelines.dataset.tables.key_intervals import key_intervals
 from pipelines.dataset.tables.table_writer import rewrite_table, write_tables
 from pipelines.stores.open_store import open_store
-from pipelines.stores.ranges import read_object
+from pipelines.stores.ranges import find_document, read_object
 from pipelines.stores.store import Store
 from schemas.dataset.dataset_summary import SUMMARY_BYTES_MAX
 from schemas.dataset.tables_selection import TablesSelection
 from schemas.dataset.tables_summary import (
     TABLES_FORMAT,
-    TABLES_NAME,
     StateBlock,
     TableFile,
     TablesRange,
     TablesShard,
     shard_side_folder,
+    shard_tables_name,
     table_folder,
     written_from_bytes,
     written_to_bytes,
@@ -183,7 +183,7 @@ def finish_tables(
         )
         shard = replace(shard, ranges=ranges)
     store = open_store(url)
-    name = _tables_name(shard)
+    name = shard_tables_name(shard.context.epoch_height, shard.shard_uid.shard_id)
     kept = {file.name for file in files}
     context = shard.context
     folders = [table_folder(kind, context.chain_id, context.epoch_height, shard.shard_uid.shard_id) for kind in TrieKeyKind]
@@ -215,17 +215,16 @@ def read_shard_tables(store: Store, epoch_height: int, shard_id: int, sha256: st
     Raises:
         DatasetError: the summary can't be decoded, or is another than it was.
     """
-    name = f"{shard_side_folder(epoch_height, shard_id)}/{TABLES_NAME}"
-    try:
-        data = store.get(name, 0, SUMMARY_BYTES_MAX + 1)
-    except ObjectNotFoundError:
+    name = shard_tables_name(epoch_height, shard_id)
+    data = find_document(store, name, SUMMARY_BYTES_MAX)
+    if data is None:
         return None
     where = f"{store.url}/{name}"
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise DatasetError(
             problem="the shard's tables are others than the epoch's summary says",
             where=where,
-            remedy="They are being written anew, or that run was stopped: let it end, or run it again.",
+            remedy="They are being rewritten, or that run was stopped: let it end, or run it again.",
         )
     return TablesShard.from_bytes(data, where)
 
@@ -240,10 +239,6 @@ def earlier_tables(shard: TablesShard | None) -> EarlierTables:
     return {one.source_sha256: tuple(by_stem[one.stem]) for one in shard.ranges}
 
 
-def _tables_name(shard: TablesShard) -> str:
-    return f"{shard_side_folder(shard.context.epoch_height, shard.shard_uid.shard_id)}/{TABLES_NAME}"
-
-
 def file_stem(name: str) -> str:
     """Return what the name of a file has before its ending: the tables of a dataset's file have its own."""
     return PurePosixPath(name).stem
@@ -251,10 +246,8 @@ def file_stem(name: str) -> str:
 
 def left_by_task(store: Store, note: str, fingerprint: str) -> tuple[TableFile, ...] | None:
     """Return the files that a task of an earlier run left; None where one is gone, or they are of another fingerprint."""
-    try:
-        files = written_from_bytes(store.get(note, 0, SUMMARY_BYTES_MAX + 1), fingerprint, note)
-    except ObjectNotFoundError:
-        return None
+    data = find_document(store, note, SUMMARY_BYTES_MAX)
+    files = None if data is None else written_from_bytes(data, fingerprint, note)
     if files is None:
         return None
     infos = [store.info(file.name) for file in files]

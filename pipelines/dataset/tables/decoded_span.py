@@ -59,15 +59,12 @@ class DecodedSpan:
 
         def look_up(records: pa.RecordBatch) -> dict[bytes, bytes]:
             found = dataset.read_values([records])
-            return {value_hash: value for batch in found for value_hash, value in zip(*_hashes_and_values(batch), strict=True)}
+            columns = ((batch["value_hash"].to_pylist(), batch["value"].to_pylist()) for batch in found)
+            return {value_hash: value for pair in columns for value_hash, value in zip(*pair, strict=True)}
 
         for batch in dataset.read_span(self.span):
             for rows in (batch,) if choice.keys is None else rows_within(batch, choice.keys):
                 yield from decode_batch(rows, shard_uid, choice.columns, choice.kinds, strict=choice.strict, look_up=look_up)
-
-
-def _hashes_and_values(batch: pa.RecordBatch) -> tuple[list[bytes], list[bytes]]:
-    return batch.column("value_hash").to_pylist(), batch.column("value").to_pylist()
 
 
 def decoded_spans(dataset: ShardDataset, selection: Selection, pieces_per_file: int = 1) -> Iterator[DecodedSpan]:

@@ -19,7 +19,7 @@ def survey_tables(store: Store) -> TablesCatalogue | None:
     """Return what the catalogue of a place would say; None where no epoch is finished there.
 
     An epoch is finished where its summary names the shards' summaries that are there by their sha256, and all their files are there in
-    the size that those say. One that is being made anew, or was deleted in part, is not. Lists the place; reads no table.
+    the size that those say. One that is being rebuilt, or was deleted in part, is not. Lists the place; reads no table.
 
     Raises:
         DatasetError: finished epochs are of several chains or selections.

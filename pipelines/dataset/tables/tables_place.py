@@ -18,6 +18,7 @@ from pipelines.dataset.tables.decode_tables import read_shard_tables
 from pipelines.dataset.tables.survey_tables import survey_tables
 from pipelines.stores.compare_and_swap import swapped
 from pipelines.stores.open_store import open_store
+from pipelines.stores.ranges import find_document
 from pipelines.stores.store import ObjectInfo, Store
 from schemas.dataset.dataset_summary import SUMMARY_BYTES_MAX
 from schemas.dataset.tables_selection import TablesSelection
@@ -27,7 +28,6 @@ from schemas.dataset.tables_summary import (
     EPOCHS_FOLDER,
     LATEST_NAME,
     SQL_FOLDER,
-    TABLES_NAME,
     EpochEntry,
     ShardEntry,
     TableFile,
@@ -35,9 +35,9 @@ from schemas.dataset.tables_summary import (
     TablesEpoch,
     TablesShard,
     epoch_tables_name,
-    shard_side_folder,
+    shard_tables_name,
 )
-from schemas.errors import ClaimedError, DatasetError, EpochNotReadyError, InvalidInputError, ObjectNotFoundError, StatecastError
+from schemas.errors import ClaimedError, DatasetError, EpochNotReadyError, InvalidInputError, StatecastError
 from schemas.nearcore.epoch_context import EpochContext
 
 _OLD_LAYOUT: Final = re.compile(r"chain_id=[^/]+/epoch_height=[^/]+/epoch_id=[^/]+/shard_uid=[^/]+/(kind=.*|tables\.json|written/.*)")
@@ -132,10 +132,10 @@ class TablesPlace:
 
         swapped(store, CATALOGUE_NAME, without)
         follow_catalogue(store)
-        store.delete(f"{shard_side_folder(epoch_height, shard_id)}/{TABLES_NAME}")
+        store.delete(shard_tables_name(epoch_height, shard_id))
 
     def finish(self, context: EpochContext, shards: Sequence[TablesShard]) -> EpochEntry:
-        """Enter an epoch in the catalogue, with its shards that earlier runs made; what follows the catalogue is made anew.
+        """Enter an epoch in the catalogue, with its shards that earlier runs made; what follows the catalogue is rebuilt.
 
         Args:
             context: of the epoch; its shard layout says which shards it has, where that is known.
@@ -226,7 +226,7 @@ def open_tables(url: str, epoch: str = "latest") -> FinishedTables:
         raise DatasetError(
             problem=f"the summary of epoch {entry.epoch_height} is missing, or another than the catalogue says",
             where=f"{store.url}/{epoch_tables_name(entry.epoch_height)}",
-            remedy="The epoch is being written anew, or that run was stopped: let it end, or run it again.",
+            remedy="The epoch is being rewritten, or that run was stopped: let it end, or run it again.",
         )
     shards = []
     for listed in found.shards:
@@ -287,11 +287,8 @@ def read_tables_catalogue(store: Store) -> TablesCatalogue | None:
     Raises:
         DatasetError: it can't be decoded.
     """
-    try:
-        data = store.get(CATALOGUE_NAME, 0, SUMMARY_BYTES_MAX + 1)
-    except ObjectNotFoundError:
-        return None
-    return TablesCatalogue.from_bytes(data, f"{store.url}/{CATALOGUE_NAME}")
+    data = find_document(store, CATALOGUE_NAME, SUMMARY_BYTES_MAX)
+    return None if data is None else TablesCatalogue.from_bytes(data, f"{store.url}/{CATALOGUE_NAME}")
 
 
 def refuse_old_layout(store: Store) -> None:
@@ -305,7 +302,7 @@ def refuse_old_layout(store: Store) -> None:
         raise DatasetError(
             problem="tables of the layout before are here, a folder an epoch; the present one has a folder a kind of record",
             where=f"{store.url}/{old}",
-            remedy="Write to another place, or delete the folders chain_id=… here if nothing else is in them; tables are made anew out of the dataset.",
+            remedy="Write to another place, or delete the folders chain_id=… here if nothing else is in them; tables are rebuilt out of the dataset.",
         )
 
 
@@ -314,7 +311,7 @@ def no_tables(store: Store) -> DatasetError:
     # A place on the web can't be listed.
     with suppress(StatecastError):
         if next(store.list(EPOCHS_FOLDER), None) is not None:
-            remedy = "Write an epoch's tables there again, or run statecast gc --tables: both make it anew out of the summaries."
+            remedy = "Write an epoch's tables there again, or run statecast gc --tables: both rebuild it from the summaries."
             return DatasetError(problem="the catalogue of the tables is not there", where=f"{store.url}/{CATALOGUE_NAME}", remedy=remedy)
     return DatasetError(problem="no tables are there", where=store.url, remedy="statecast tables --to writes them.")
 
@@ -353,11 +350,8 @@ def _shown(entry: EpochEntry) -> str:
 
 def _read_epoch(store: Store, epoch_height: int) -> TablesEpoch | None:
     name = epoch_tables_name(epoch_height)
-    try:
-        data = store.get(name, 0, SUMMARY_BYTES_MAX + 1)
-    except ObjectNotFoundError:
-        return None
-    return TablesEpoch.from_bytes(data, f"{store.url}/{name}")
+    data = find_document(store, name, SUMMARY_BYTES_MAX)
+    return None if data is None else TablesEpoch.from_bytes(data, f"{store.url}/{name}")
 
 
 def follow_catalogue(store: Store) -> None:
@@ -366,7 +360,7 @@ def follow_catalogue(store: Store) -> None:
     def latest(info: ObjectInfo | None) -> tuple[bytes | None, bool]:
         catalogue = read_tables_catalogue(store)
         data = None if catalogue is None else catalogue.latest_to_bytes()
-        return (None if info is not None and data == _get(store, LATEST_NAME) else data), data is None
+        return (None if info is not None and data == find_document(store, LATEST_NAME, SUMMARY_BYTES_MAX) else data), data is None
 
     if swapped(store, LATEST_NAME, latest):
         store.delete(LATEST_NAME)
@@ -376,7 +370,7 @@ def follow_catalogue(store: Store) -> None:
     def views(file: str, info: ObjectInfo | None) -> tuple[bytes | None, None]:
         catalogue = read_tables_catalogue(store)
         text = b"" if catalogue is None else _SQL[file](url, catalogue).encode()
-        return (None if info is not None and text == _get(store, f"{SQL_FOLDER}/{file}") else text), None
+        return (None if info is not None and text == find_document(store, f"{SQL_FOLDER}/{file}", SUMMARY_BYTES_MAX) else text), None
 
     for file in _SQL:
         swapped(store, f"{SQL_FOLDER}/{file}", partial(views, file))
@@ -386,10 +380,3 @@ def _is_as_it_was(store: Store, context: EpochContext, entry: ShardEntry) -> boo
     """Tell whether a shard's tables are those that an epoch's summary names; not where a run began others and did not end."""
     shard = read_shard_tables(store, context.epoch_height, entry.shard_uid.shard_id)
     return shard is not None and ShardEntry.of(shard) == entry
-
-
-def _get(store: Store, name: str) -> bytes | None:
-    try:
-        return store.get(name, 0, SUMMARY_BYTES_MAX + 1)
-    except ObjectNotFoundError:
-        return None

@@ -86,7 +86,7 @@ class SourceRecords:
                 if rows != plan.records
                 else f"part {plan.part_id} begins with another record than when it was planned",
                 where=f"shard {self.shard.shard_uid} of {self.source.describe()}",
-                remedy="Run again: the source is then read anew. If it stays so, the database is damaged.",
+                remedy="Run again: the source is then read again. If it stays so, the database is damaged.",
             )
         return batches
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.dataset.arrow_dataset import DatasetReference, RowSpan, ShardDataset, read_dataset
+from pipelines.dataset.arrow_dataset import DatasetReference, RowSpan, read_dataset
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.producing.build.work_folder import WORK_OBJECT_BYTES_MAX, WorkFolder
@@ -244,11 +244,6 @@ def thresholds_of_files(
         wanted.setdefault(file_index, []).append((index, threshold - structure.file_bases[file_index]))
     for file_index, thresholds in sorted(wanted.items()):
         yield file_index, tuple(thresholds), structure.file_charges[file_index]
-
-
-def plan_boundaries(dataset: ShardDataset, work: WorkFolder, structure: ShardStructure, num_parts: int) -> tuple[LocateTask, ...]:
-    """Hand each file the thresholds that fall into it; an empty shard has none."""
-    return tuple(LocateTask(dataset.reference, work, *found) for found in thresholds_of_files(structure, num_parts))
 
 
 def plan_parts(file_records: Sequence[int], num_parts: int, boundaries: Sequence[Boundary]) -> tuple[PartPlan, ...]:

@@ -310,7 +310,7 @@ class LocateInRangeTask:
             raise SourceChangedError(
                 problem=f"the rows after key {keys[at].hex()} are not those that were there before",
                 where=f"shard {self.place.shard.shard_uid} of {self.place.source.describe()}",
-                remedy="Run again: the source is then read anew. If it stays so, the database is damaged.",
+                remedy="Run again: the source is then read again. If it stays so, the database is damaged.",
             )
         return _key(found, wanted - 2), _key(found, wanted - 1)
 

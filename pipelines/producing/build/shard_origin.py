@@ -35,7 +35,7 @@ class ShardOrigin(Protocol):
         Args:
             explanation: names the differing keys; None where this run has not read the source.
         Raises:
-            StateRootMismatchError: they differ. What this run has made of the source by then is removed, so that a rerun reads it anew.
+            StateRootMismatchError: they differ. What this run has made of the source by then is removed, so that a rerun reads it again.
         """
         ...
 

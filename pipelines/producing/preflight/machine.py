@@ -75,5 +75,5 @@ def settings_finding(cores: int, available_bytes: int, worker_bytes: int, *, bes
     workers = max(1, min(by_cores, int(available_bytes * MEMORY_SHARE // worker_bytes)))
     share = f"--workers {workers}" + (" --read-limit 200MB" if beside_node else "")
     found = f"{cores} cores, {shown_size(available_bytes)} of memory available: {share}"
-    more = "More where neard keeps up: a fifth of what its disk reads a second is a neighbour's share." if beside_node else ""
+    more = "More where neard keeps up: a fifth of what its disk reads a second is a fair share." if beside_node else ""
     return PreflightFinding("settings", PreflightVerdict.OK, found, more)
