@@ -32,7 +32,7 @@ from pipelines.seeding.epoch_feed import EpochFeed, EpochToSeed
 from pipelines.seeding.node_config import add_peers, backup_of, check_config, restore_config
 from pipelines.seeding.peer_service import PeerServiceSettings
 from pipelines.seeding.rebuilt_parts import PartBringing
-from pipelines.seeding.seed_plan import PlannedShard, plan_epoch
+from pipelines.seeding.seed_plan import ShardToSeed, plan_epoch
 from pipelines.seeding.seeder import Seeder, SeedSettings, near_key_files
 from pipelines.seeding.status import SeedEvent, SeedStatus
 from pipelines.stores.open_store import open_store
@@ -290,7 +290,7 @@ def _restore(node: AssistedNode, folder: Path, as_json: bool) -> None:
 def _print_plan(
     node: AssistedNode,
     epoch: EpochToSeed,
-    planned: Sequence[PlannedShard],
+    planned: Sequence[ShardToSeed],
     shard_ids: tuple[int, ...],
     folder: Path,
     addresses: tuple[Address, ...],

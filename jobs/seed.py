@@ -30,7 +30,7 @@ from pipelines.seeding.epoch_feed import EpochFeed, find_chain
 from pipelines.seeding.peer_service import PeerServiceSettings
 from pipelines.seeding.rebuilt_parts import PartBringing
 from pipelines.seeding.seed_metrics import STUCK_S, SeedMetrics
-from pipelines.seeding.seed_plan import PlannedShard, plan_epoch
+from pipelines.seeding.seed_plan import ShardToSeed, plan_epoch
 from pipelines.seeding.seeder import Seeder, SeedSettings
 from pipelines.seeding.status import SeedEvent, SeedStatus
 from pipelines.stores.open_store import open_store
@@ -220,7 +220,7 @@ def seed(
 
 def _planned(
     store: Store, folder: DataFolder, feed: EpochFeed, policy: TrustPolicy, shard_ids: list[int] | None, local: Path | None, rebuild: bool
-) -> list[PlannedShard]:
+) -> list[ShardToSeed]:
     """Return what would be brought, newest epoch first.
 
     Raises:
@@ -236,7 +236,7 @@ def _planned(
     return [one for epoch in look.epochs for one in plan_epoch(bringing, epoch, shard_ids or (), local)]
 
 
-def _print_plan(planned: list[PlannedShard], as_json: bool) -> None:
+def _print_plan(planned: list[ShardToSeed], as_json: bool) -> None:
     size = sum(one.bringing.size for one in planned)
     if as_json:
         print_json({"message_type": "plan", "shards": [one.to_json() for one in planned], "bytes": size})

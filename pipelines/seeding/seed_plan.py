@@ -15,8 +15,8 @@ from pipelines.seeding.status import ShardKey
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedShard:
-    """One shard."""
+class ShardToSeed:
+    """One shard of an epoch that is brought here, as planned."""
 
     key: ShardKey
     parts: int
@@ -37,7 +37,7 @@ class PlannedShard:
         }
 
 
-def plan_epoch(bringing: PartBringing, epoch: EpochToSeed, shard_ids: Sequence[int], local: Path | None = None) -> list[PlannedShard]:
+def plan_epoch(bringing: PartBringing, epoch: EpochToSeed, shard_ids: Sequence[int], local: Path | None = None) -> list[ShardToSeed]:
     """Return what would be brought of an epoch's shards; what is here is read, to see whether it is right.
 
     Args:
@@ -50,5 +50,5 @@ def plan_epoch(bringing: PartBringing, epoch: EpochToSeed, shard_ids: Sequence[i
             continue
         key = ShardKey(epoch.layout, shard.shard_id)
         missing = ShardFiles(key, shard, bringing.data, local, threading.Event()).missing()
-        planned.append(PlannedShard(key, len(shard.parts), bringing.plan(epoch.manifest, shard, missing, keep=False)))
+        planned.append(ShardToSeed(key, len(shard.parts), bringing.plan(epoch.manifest, shard, missing, keep=False)))
     return planned

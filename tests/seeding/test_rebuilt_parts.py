@@ -15,7 +15,7 @@ from pipelines.mirroring.destination_rebuilder import DestinationRebuilder
 from pipelines.seeding.data_folder import DataFolder, open_data_folder
 from pipelines.seeding.epoch_feed import EpochFeed
 from pipelines.seeding.rebuilt_parts import PartBringing
-from pipelines.seeding.seed_plan import PlannedShard, plan_epoch
+from pipelines.seeding.seed_plan import ShardToSeed, plan_epoch
 from pipelines.seeding.seeder import Seeder, SeedSettings
 from pipelines.seeding.status import SeedEvent
 from pipelines.stores.open_store import open_store
@@ -75,7 +75,7 @@ class Seeded:
         """Return how many parts of an epoch were read from the bucket."""
         return len(self.read & {name for name, _ in part_sizes(self.epochs.manifest(height))})
 
-    def plan(self) -> Sequence[PlannedShard]:
+    def plan(self) -> Sequence[ShardToSeed]:
         """Return what would be brought of the newest epoch."""
         store, folder = open_store(self.epochs.store_url), DataFolder(self.data)
         rebuilder = DestinationRebuilder(str(self.data), self.epochs.runner, choose_kernel("auto"), ANYBODY)
