@@ -13,7 +13,8 @@ from tests.support.productions import new_store_url
 @pytest.mark.parametrize("length", [0, 1, 3, 4, 5, 8, 9])
 def test_an_object_that_reads_back_has_these_bytes_and_no_more(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compared range by range: a byte that differs in any of them shows, and so does one too few or too many."""
-    monkeypatch.setattr(ranges, "READ_BACK_RANGE_BYTES", 4)
+    for name in ("READ_BACK_RANGE_BYTES", "READ_BACK_LOCAL_BYTES"):
+        monkeypatch.setattr(ranges, name, 4)
     monkeypatch.setattr(ranges, "COMPARE_RANGE_BYTES", 4)
     store, data = open_store(new_store_url()), bytes(range(length))
     store.put("object", data)
