@@ -198,7 +198,7 @@ def _tell_plan(planned: Sequence[FetchPlan], settings: MirrorSettings, lines: Ev
     if write_result(document, lines, as_json=as_json):
         return
     table = Table(title=f"would copy to {settings.destination}", title_justify="left")
-    for name in ("epoch", "revision", "parts", "there", "to copy", "bytes"):
+    for name in ("epoch", "revision", "parts", "there", "to copy", "to rebuild", "bytes"):
         table.add_column(name, justify="left" if name == "epoch" else "right", overflow="fold")
     for row in rows:
         table.add_row(
@@ -206,7 +206,8 @@ def _tell_plan(planned: Sequence[FetchPlan], settings: MirrorSettings, lines: Ev
             str(row["revision"]),
             f"{row['parts']:,}",
             f"{row['parts_there']:,}",
-            f"{row['parts'] - row['parts_there']:,}",
+            f"{row['parts'] - row['parts_there'] - row['parts_rebuilt']:,}",
+            f"{row['parts_rebuilt']:,}",
             format_bytes(row["bytes"]),
         )
     console = open_console()

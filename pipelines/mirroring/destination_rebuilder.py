@@ -16,7 +16,7 @@ from pipelines.fetching.source_account import open_account
 from pipelines.fetching.throttle import Throttle
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.producing.deltas.ladder import published_layouts
-from pipelines.producing.rebuild.base_states import published_states
+from pipelines.producing.rebuild.base_states import BaseState, published_states
 from pipelines.producing.rebuild.fetched_rebuild import BaseRebuilder
 from pipelines.stores.open_store import open_store
 from pipelines.trust.policy import TrustPolicy
@@ -37,6 +37,8 @@ class DestinationRebuilder:
     """Of the mirror."""
     bytes_per_s: float | None = None
     """Most bytes of deltas a second; None for no limit."""
+    coming: tuple[BaseState, ...] = ()
+    """States that will be at the destination by then; for a plan, which reads none of their records."""
     _rebuilders: dict[EpochLayout, BaseRebuilder] = field(default_factory=dict)
 
     def find_way(self, wanted: WantedShard, reader: DocumentReader) -> tuple[RebuildWay | None, str]:
@@ -61,6 +63,7 @@ class DestinationRebuilder:
             lower = [one for one in published_layouts(store, layout.chain_id) if one.epoch_height < layout.epoch_height and one not in thin]
             # What counts is what the sources send: the destination is chosen to be near.
             states = tuple(replace(one, remote_size=0) for one in published_states(store, lower[-BASES_MAX:], self.kernel.name))
+            states += self.coming
             # Of one epoch at a time: who follows a chain has them for as long as it runs.
             self._rebuilders = {layout: BaseRebuilder(self.store_url, self.runner, self.kernel, self.policy, self.bytes_per_s, states)}
         return self._rebuilders[layout]

@@ -25,6 +25,8 @@ from pipelines.kernel.choice import choose_kernel
 from pipelines.mirroring.destination_rebuilder import DestinationRebuilder
 from pipelines.mirroring.epoch_choice import LATEST, EpochChoice
 from pipelines.mirroring.store_target import MirrorState, StoreTarget, StoreTerms
+from pipelines.producing.rebuild.base_states import BaseState
+from pipelines.restoring.part_records import RecordsInParts
 from pipelines.stores.open_store import open_store
 from schemas.errors import (
     ClaimedError,
@@ -35,6 +37,7 @@ from schemas.errors import (
     ManifestError,
     StatecastError,
 )
+from schemas.published.delta_statement import DeltaEnd
 from schemas.published.object_layout import EpochLayout
 
 POLL_INTERVAL_S: Final = 60.0
@@ -162,7 +165,20 @@ class MirrorRun:
         wanted = self._find()
         if not wanted:
             raise self._nothing()
-        return [EpochFetch(self._fetch_of(name), self.watcher, self.random, self._target()).plan() for name in wanted]
+        planned: list[FetchPlan] = []
+        for name in wanted:
+            # What comes first will be there for what comes after.
+            coming = tuple(state for plan in planned for state in self._states_of(plan))
+            planned.append(EpochFetch(self._fetch_of(name, coming), self.watcher, self.random, self._target()).plan())
+        return planned
+
+    def _states_of(self, plan: FetchPlan) -> Iterator[BaseState]:
+        layout = plan.layout
+        for shard in plan.shards:
+            listed = shard.believed.listed
+            end = DeltaEnd(layout.epoch_height, layout.epoch_id, listed.shard_uid, listed.state_root)
+            where = f"{self.settings.destination}/{layout.shard_folder(listed.shard_id)}"
+            yield BaseState(layout.chain_id, end, RecordsInParts((), (), self.settings.fetch.kernel_name), where, 0)
 
     def run(self) -> list[MirroredEpoch]:
         """Mirror the wanted epochs; return what became of each. Where later epochs are wanted it does not return, unless ``once``.
@@ -252,12 +268,19 @@ class MirrorRun:
             self.absent = tuple(height for height in range(lowest, choice.highest + 1) if height not in heights)
         return {layout.folder: revision for layout, revision in found.items()}
 
-    def _fetch_of(self, name: str) -> FetchSettings:
-        """Return the settings of one epoch's fetch."""
+    def _fetch_of(self, name: str, coming: tuple[BaseState, ...] = ()) -> FetchSettings:
+        """Return the settings of one epoch's fetch.
+
+        Args:
+            coming: as in `DestinationRebuilder`.
+        """
         fetch, runner = self._without_banned(), self.runner
         if runner is not None:
             kernel = choose_kernel(fetch.kernel_name)
-            fetch = replace(fetch, rebuilder=DestinationRebuilder(open_store(self.settings.destination).url, runner, kernel, fetch.policy))
+            fetch = replace(
+                fetch,
+                rebuilder=DestinationRebuilder(open_store(self.settings.destination).url, runner, kernel, fetch.policy, coming=coming),
+            )
         if name == LATEST:
             # The one case in which an older epoch than was accepted before is refused.
             return replace(fetch, epoch=LATEST)

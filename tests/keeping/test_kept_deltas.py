@@ -16,13 +16,14 @@ from pipelines.keeping.scrub_chain import ChainScrub, ScrubOutcome, ScrubSetting
 from pipelines.keeping.scrub_sample import SampleWindow
 from pipelines.keeping.stored_ladder import StoredLadder, thin_steps
 from pipelines.kernel.choice import choose_kernel
-from pipelines.producing.deltas.make_deltas import published_records
+from pipelines.producing.deltas.make_deltas import DeltaInputs, DeltaProduction, published_records
 from pipelines.producing.deltas.shard_delta import ComparedRecords, ComposedDeltas, ShardDelta
 from pipelines.producing.rebuild.delta_trial import PublishedTrial
 from pipelines.producing.rebuild.remaker import PublishedRemaker
 from pipelines.stores.open_store import open_store
 from pipelines.trust.signatures import TrustRule
-from schemas.ids import PartId
+from schemas.ids import PartId, ShardUId
+from schemas.nearcore.shard_layout import ShardLayout
 from schemas.published.delta_statement import WHOLE_BASE, DeltaEnd
 from schemas.published.manifest import Manifest
 from schemas.published.object_layout import EpochLayout
@@ -194,6 +195,23 @@ class TestCheck:
         result = check(epochs, 10)
         assert result.is_good and result.deltas is not None
         assert (result.deltas.applied, result.deltas.untried) == (2, ())
+
+    def test_a_shard_that_was_split_is_compared_with_its_parent(self, tmp_path: Path) -> None:
+        """Only the child's accounts are taken of it; a lost part of a child is rebuilt of the parent's."""
+        epochs, pairs = DeltaEpochs(), sorted(pairs_of(8))
+        epochs.publish_shards(1, ShardLayout("V2", 3, (4,)), {4: pairs}, NUM_PARTS)
+        children = {6: pairs[:14], 7: sorted([*pairs[15:], (b"\x00new.near", b"new")])}
+        after = ShardLayout("V2", 3, (6, 7), ("account015.near",))
+        epochs.publish_shards(2, after, children, NUM_PARTS, parent=ShardUId(3, 4))
+        production = DeltaProduction(epochs.runner, epochs.publisher, DeltaInputs(), "auto", epochs.work_url)
+        production.run(epochs.layout(2), [epochs.layout(1)])
+        before, result = objects(epochs), check(epochs, 2)
+        assert result.is_good and result.deltas is not None
+        assert (result.deltas.listed, result.deltas.applied) == (2, 2)
+        lose(epochs, epochs.layout(2).state_part(7, PartId(1, NUM_PARTS)))
+        lose(epochs, epochs.layout(2).delta(epochs.layout(1).epoch_id, 6, 0))
+        assert scrub(epochs, 2, tmp_path).repaired == 2
+        assert objects(epochs) == before
 
 
 def _lie(epochs: DeltaEpochs, base: int, target: int, truly: int) -> None:

@@ -12,6 +12,7 @@ from pipelines.bucket.chain_catalogue import CatalogueWriter
 from pipelines.fetching.fetch_epoch import EpochFetch
 from pipelines.keeping.collect_epochs import collect_epochs
 from pipelines.kernel.choice import choose_kernel
+from pipelines.mirroring.mirror_epochs import MirrorRun
 from pipelines.mirroring.store_target import MirrorState
 from pipelines.producing.rebuild.base_states import find_base_states
 from pipelines.producing.rebuild.fetched_rebuild import BaseRebuilder
@@ -89,6 +90,19 @@ def test_the_second_and_third_epoch_come_by_deltas(source: DeltaEpochs, tmp_path
     assert parts == sum(size for name, size in sizes.items() if "epoch_height=1/" in name and "/state_part_" in name)
     assert 0 < deltas == sum(outcome.delta_bytes for outcome in outcomes) < parts / 4
     assert all(calls.count(name) == 1 for name in calls if name.endswith(".arrow")), "a delta is moved once"
+
+
+def test_a_plan_counts_what_is_moved(source: DeltaEpochs, tmp_path: Path) -> None:
+    """Of the second epoch the first will be there, and so on: the bytes are those that the run moves."""
+    settings = mirror_settings(source.store_url, new_store_url(), "1..3", tmp_path / "work")
+    planned = MirrorRun(settings, Recorder(), Random(1), runner=source.runner).plan()
+    outcomes = mirror(settings, rebuilds=True)
+    ways = [[shard.way for shard in plan.shards] for plan in planned]
+    assert [[way and [step.base_epoch_height for step in way.steps] for way in of_epoch] for of_epoch in ways] == [[None], [[1]], [[2]]]
+    whole = [sum(part.size for shard in plan.shards for part in shard.fetched) for plan in planned]
+    deltas = [sum(way.size for way in of_epoch if way is not None) for of_epoch in ways]
+    assert whole == [outcome.bytes_copied for outcome in outcomes]
+    assert deltas == [outcome.delta_bytes for outcome in outcomes]
 
 
 def test_without_rebuilding_whole_parts_go_over(source: DeltaEpochs, tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ from schemas.nearcore.trie_key import account_key, contract_data_key, delayed_re
 from schemas.published.delta_statement import WHOLE_BASE
 from tests.support.delta_epochs import DeltaEpochs
 from tests.support.list_source import context_of
-from tests.support.productions import PAIRS, signer
+from tests.support.productions import PAIRS, inject, signer
+from tests.support.records import Pairs
 
 R = TypeVar("R")
 
@@ -268,3 +269,48 @@ def test_what_a_ladder_saves_is_added_up() -> None:
     assert savings.kept_whole() == [100, 200, 310, 410, 530, 630]
     assert savings.kept_by_ladder() == [100, 205, 226, 216, 356, 339]
     assert savings.moved_by_deltas() == [100, 105, 111, 211, 331, 334]
+
+
+def changed_pairs() -> Pairs:
+    """Return the records with some of them changed."""
+    return [(key, value if number % 9 else value[::-1] + b"changed") for number, (key, value) in enumerate(PAIRS)]
+
+
+class Killed(BaseException):
+    """Nothing cleans up after this."""
+
+
+def test_deltas_that_are_killed_at_any_write_are_finished_by_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The manifest lists nothing that is not there, and in the end the objects are those of a run that nobody killed."""
+    published = DeltaEpochs()
+    for height, pairs in ((1, PAIRS), (2, changed_pairs())):
+        published.publish(height, pairs)
+    undisturbed = DeltaEpochs()
+    for height, pairs in ((1, PAIRS), (2, changed_pairs())):
+        undisturbed.publish(height, pairs)
+    wanted = undisturbed.make_delta(1, 2).statement
+    kills = 0
+    while True:
+        left = [kills // 2]
+
+        def kill(method: str, name: str, _number: int, left: list[int] = left) -> None:
+            if method in ("put", "swap"):
+                left[0] -= 1
+                if left[0] < 0:
+                    raise Killed
+
+        with monkeypatch.context() as patch:
+            for url in (published.store_url, published.work_url):
+                inject(patch, url, kill)
+            try:
+                published.make_delta(1, 2)
+                break
+            except Killed:
+                kills += 1
+        manifest, store = published.manifest(2), open_store(published.store_url)
+        for listed in manifest.deltas:
+            statement, _ = read_delta_statement(store, manifest.layout, listed)
+            assert all(store.info(f"{manifest.layout.folder}/{statement.object_name(index)}") for index in range(listed.objects))
+        assert kills < 40
+    assert kills >= 4
+    assert published.delta(1, 2).statement == wanted
