@@ -19,6 +19,7 @@ from pipelines.kernel.choice import choose_kernel
 from pipelines.producing.deltas.make_deltas import DeltaInputs, DeltaProduction, published_records
 from pipelines.producing.deltas.shard_delta import ComparedRecords, ComposedDeltas, ShardDelta
 from pipelines.producing.rebuild.delta_trial import PublishedTrial
+from pipelines.producing.rebuild.rebuilt_epoch import EpochRebuild
 from pipelines.producing.rebuild.remaker import PublishedRemaker
 from pipelines.stores.open_store import open_store
 from pipelines.trust.signatures import TrustRule
@@ -29,6 +30,7 @@ from schemas.published.manifest import Manifest
 from schemas.published.object_layout import EpochLayout
 from schemas.published.scrub_state import WHOLE_PPM
 from tests.support.delta_epochs import DeltaEpochs
+from tests.support.folder_server import folder_server
 from tests.support.productions import signer
 from tests.support.records import Pairs
 from tests.support.stored_epochs import CHAIN_ID
@@ -224,6 +226,22 @@ def _lie(epochs: DeltaEpochs, base: int, target: int, truly: int) -> None:
     delta = ShardDelta(CHAIN_ID, ends[0], ends[1], WHOLE_BASE, epochs.work_url, epochs.store_url)
     made = delta.publish(epochs.runner, ComparedRecords(older, newer), epochs.publisher.signers)
     epochs.publisher.list_deltas(epochs.layout(target), [made])
+
+
+def test_an_epoch_that_is_kept_as_deltas_is_had_from_a_web_server(epochs: DeltaEpochs, tmp_path: Path) -> None:
+    """Which can't be listed: the manifest knows what there is; it is checked as anywhere."""
+    wanted = epochs.parts(9)
+    for idx in range(NUM_PARTS):
+        lose(epochs, part(epochs, 9, idx))
+    _copy_to_folder(epochs, tmp_path / "bucket")
+    with folder_server(tmp_path / "bucket") as url:
+        steps = thin_steps(open_store(url), epochs.manifest(9))
+        assert steps == (epochs.layout(8),)
+        EpochRebuild(epochs.runner, choose_kernel("auto"), url).run(epochs.layout(9), steps, tmp_path / "into")
+        trial = PublishedTrial(epochs.runner, choose_kernel("auto"), url, str(tmp_path / "into"))
+        result = EpochCheck(epochs.runner, "auto", str(tmp_path / "into"), epochs.layout(9), (), trust(), trial=trial).run()
+    assert result.is_good and result.deltas is not None and result.deltas.applied == 1
+    assert epochs.parts(9, str(tmp_path / "into")) == wanted
 
 
 class TestScrub:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,17 @@ from pipelines.producing.rebuild.rebuild_published import PublishedRebuild
 from pipelines.stores.held_folder import held_folder
 from pipelines.stores.open_store import open_store
 from pipelines.stores.ranges import read_object
-from schemas.errors import EpochNotReadyError, IntegrityError, InvalidInputError, ManifestError, ObjectNotFoundError, SourceError
+from pipelines.stores.store import Store
+from schemas.errors import (
+    EpochNotReadyError,
+    IntegrityError,
+    InvalidInputError,
+    ManifestError,
+    ObjectNotFoundError,
+    SourceError,
+    StoreDeniedError,
+    StoreNotListedError,
+)
 from schemas.published.manifest import Manifest
 from schemas.published.manifest_shard import STORED_BYTES_MAX
 from schemas.published.object_layout import EpochLayout, ObjectKind, parse_object_name
@@ -38,11 +49,26 @@ class EpochRebuild:
             EpochNotReadyError, IntegrityError, ManifestError, SourceError, StoreError: it can't be had by these steps.
         """
         store, copied = open_store(self.store_url), open_store(str(into), durable=False)
-        for info in store.list(layout.folder):
-            parsed = parse_object_name(info.name)
-            if parsed is None or parsed.kind not in (ObjectKind.STATE_PART, ObjectKind.LEASE, ObjectKind.CLAIM):
-                copied.put(info.name, read_object(store, info.name, STORED_BYTES_MAX))
+        manifest = self._manifest(layout)
+        for name in self._documents(store, manifest):
+            with suppress(ObjectNotFoundError):
+                copied.put(name, read_object(store, name, STORED_BYTES_MAX))
         self._rebuild([self._manifest(one) for one in (*steps, layout)], into)
+
+    def _documents(self, store: Store, manifest: Manifest) -> list[str]:
+        """Return the names of an epoch's objects but parts and who is there: as listed, or where a store can't be listed those that its manifest knows."""
+        layout, not_copied = manifest.layout, (ObjectKind.STATE_PART, ObjectKind.LEASE, ObjectKind.CLAIM)
+        try:
+            names = [info.name for info in store.list(layout.folder)]
+        except (StoreNotListedError, StoreDeniedError):
+            names = [layout.manifest, layout.tables_statement]
+            for shard in manifest.shards:
+                names += (layout.shard_statement(shard.shard_id), layout.state_header(shard.shard_id), layout.torrent(shard.shard_id))
+            for one in manifest.deltas:
+                names.append(layout.delta_statement(one.base_epoch_id, one.shard_id))
+                names += (layout.delta(one.base_epoch_id, one.shard_id, index) for index in range(one.objects))
+            return names
+        return [name for name in names if (parsed := parse_object_name(name)) is None or parsed.kind not in not_copied]
 
     def why_not(self, layout: EpochLayout, steps: Sequence[EpochLayout]) -> str:
         """Rebuild an epoch's parts, and let them go; return why they can't be had by these steps, byte for byte, or nothing.
