@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
 
@@ -222,7 +222,11 @@ class _Collection:
         self._forget_gone()
         if not plan_only:
             kept = {epoch.decision.layout for epoch in collected if epoch.decision.verdict is not Verdict.COLLECT}
-            self._note_steps([epoch.decision for epoch in collected if epoch.decision.verdict is not Verdict.COLLECT])
+            # Parts that were lost are missing, whatever leads to them: only a collection says that some need not be there.
+            lossy = {layout for layout, folder in folders.items() if any(kind is ObjectKind.STATE_PART for _, kind in folder.objects)}
+            lossy -= {epoch.layout for epoch in epochs if epoch.is_half_thin}
+            decided = [epoch.decision for epoch in collected if epoch.decision.verdict is not Verdict.COLLECT]
+            self._note_steps([replace(one, steps=()) if one.verdict is Verdict.KEEP and one.layout in lossy else one for one in decided])
             self._delete([name for name in litter if _layout_of(name) in kept])
             self._mend_catalogue(catalogue, kept, folders)
             self._delete(self._dead_probes())

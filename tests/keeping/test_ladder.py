@@ -174,6 +174,19 @@ def test_a_scrub_does_not_miss_parts_that_were_let_go(epochs: DeltaEpochs) -> No
     assert [len(outcome.scrubbed.harmful) for outcome in outcomes if outcome.scrubbed.layout.epoch_height != 12] == [0] * 6
 
 
+def test_a_part_that_was_lost_is_missed_after_a_collection_too(epochs: DeltaEpochs) -> None:
+    """Deltas lead to its epoch, but no collection has let it go; what it is rebuilt of stays."""
+    name = next(iter(epochs.parts(10)))
+    open_store(epochs.store_url).delete(name)
+    for keep_epochs in (100, 5):
+        result = collect(epochs, keep_epochs, full_every=None)
+        assert not steps_of(epochs)
+    assert [epoch.decision.layout.epoch_height for epoch in result.collected] == [8]
+    settings = ScrubSettings(epochs.store_url, (epochs.layout(10),), WHOLE_PPM, None, repair=False)
+    (outcome,) = ChainScrub(StageRunner(InProcessExecutor(), SilentProgress()), settings).run().epochs
+    assert [finding.object_name for finding in outcome.scrubbed.harmful] == [name]
+
+
 def test_an_epoch_whose_parts_are_back_is_whole(epochs: DeltaEpochs) -> None:
     """Whoever has put them."""
     parts = epochs.parts(10)
