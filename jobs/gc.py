@@ -20,6 +20,7 @@ from pipelines.keeping.collect_tables import collect_tables
 from pipelines.keeping.retention import RetentionRule, Verdict
 from pipelines.kernel.choice import choose_kernel
 from pipelines.producing.rebuild.rebuilt_epoch import EpochRebuild
+from pipelines.stores.read_only import check_destination
 from schemas.errors import InvalidInputError
 from schemas.shown_text import shown_url
 
@@ -75,6 +76,13 @@ def gc(
     """
     if url is None and tables is None:
         raise InvalidInputError(problem="nothing says where epochs are deleted", remedy="Give a bucket's URL, or --tables, or both.")
+    if tables is not None:
+        check_destination(tables, "--tables")
+    if url is None and (full_every is not None or chain_id is not None):
+        where = "--chain-id" if full_every is None else "--full-every"
+        raise InvalidInputError(
+            problem=f"{where} is of a bucket's epochs", where=where, remedy="Give the bucket's URL too, or leave it out."
+        )
     rule = RetentionRule(keep_epochs, keep_days, parse_duration_s(orphans_after, "--orphans-after"), full_every)
     of_parts = None if url is None else _collect(url, chain_id, rule, plan)
     # What a manifest names goes after the manifest.

@@ -110,6 +110,9 @@ def tables(
     selection = TablesSelection.choose(
         tuple(kind or ()), _column_names(columns), raw, accounts=tuple(account or ()), contracts=tuple(contract or ())
     )
+    if iceberg_catalog is not None and table_format is not TablesFormat.ICEBERG:
+        remedy = "Give --format iceberg too, or leave it out."
+        raise InvalidInputError(problem="a catalogue is of Iceberg tables", where="--iceberg-catalog", remedy=remedy)
     context, shards = chosen_epoch(dataset, epoch_selector(epoch, epoch_id), tuple(shard_id or ()))
     with closing(open_progress()) as progress, closing(open_executor(run)) as executor:
         runner = StageRunner(executor, progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from os import PathLike, fspath
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset
 
 
-def open_dataset(url: str, *, epoch: str = "latest") -> Dataset:
+def open_dataset(url: str | PathLike[str], *, epoch: str | int = "latest") -> Dataset:
     """Open what ``statecast export`` or ``statecast restore`` wrote. Only summaries are read.
 
     Args:
@@ -35,7 +36,7 @@ def open_dataset(url: str, *, epoch: str = "latest") -> Dataset:
         EpochNotReadyError: it has no such epoch.
         StoreError: the place can't be read.
     """
-    return Dataset(tuple(chosen_shards(url, epoch)))
+    return Dataset(tuple(chosen_shards(fspath(url), str(epoch))))
 
 
 @dataclass(frozen=True, slots=True)

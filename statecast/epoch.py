@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path
 
 from pipelines.bucket.locate_epoch import locate_epoch
@@ -24,7 +25,7 @@ from schemas.published.object_layout import EpochLayout
 from statecast.trust import Trust
 
 
-def open_epoch(url: str, *, trust: Trust) -> Epoch:
+def open_epoch(url: str | PathLike[str], *, trust: Trust) -> Epoch:
     """Read the manifest of a published epoch, and judge it.
 
     Args:
@@ -35,7 +36,7 @@ def open_epoch(url: str, *, trust: Trust) -> Epoch:
         ManifestError: it is not believed; its subclasses say why.
         StoreError: the place can't be read.
     """
-    root, layout = locate_epoch(url)
+    root, layout = locate_epoch(fspath(url))
     return Epoch(root, layout, trust, believe_manifest(open_store(root), layout, trust.policy()))
 
 

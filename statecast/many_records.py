@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from os import PathLike, fspath
 
 import pyarrow as pa
 
@@ -17,7 +18,7 @@ from statecast.trust import Trust
 
 
 def get(
-    url: str,
+    url: str | PathLike[str],
     *,
     trust: Trust,
     accounts: Sequence[str] = (),
@@ -55,7 +56,7 @@ def get(
         raise InvalidInputError(problem="one of accounts, access_keys and contract_keys must be given")
     (kind,) = kinds
     wanted = unrepeated([wanted_of_kind(kind, account_id, key) for account_id, key in given[kind]])
-    root, newest = locate_epoch(url)
+    root, newest = locate_epoch(fspath(url))
     store = open_store(root)
     layouts, missing = ([newest], []) if epochs is None else find_published(store, newest.chain_id, epochs)
     if missing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -29,7 +30,7 @@ _PATH_FIELDS: Final = (
 )
 
 
-def scan(url: str, *, kind: str, epoch: str | int = "latest") -> TableScan:
+def scan(url: str | PathLike[str], *, kind: str, epoch: str | int = "latest") -> TableScan:
     """Choose a table of a finished epoch. Only summaries are read: which files it has is known from them, and not from a listing.
 
     Args:
@@ -44,11 +45,11 @@ def scan(url: str, *, kind: str, epoch: str | int = "latest") -> TableScan:
     """
     if kind not in [str(one) for one in TrieKeyKind]:
         raise InvalidInputError(problem=f"no kind of record is called {kind!r:.80}", remedy=f"There are {', '.join(TrieKeyKind)}.")
-    tables = open_tables(url, str(epoch))
+    tables = open_tables(fspath(url), str(epoch))
     written = tables.catalogue.selection.written_kinds
     if kind not in written:
         raise InvalidInputError(
-            problem=f"records of kind {kind} are not written there", where=url, remedy=f"There are {', '.join(written)}."
+            problem=f"records of kind {kind} are not written there", where=fspath(url), remedy=f"There are {', '.join(written)}."
         )
     return TableScan(tables, TrieKeyKind(kind))
 

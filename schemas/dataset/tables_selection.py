@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from schemas.dataset.decoded_record import DECODED_SCHEMA, KIND_COLUMNS
 from schemas.errors import InvalidInputError
+from schemas.nearcore.account import is_account_id
 from schemas.nearcore.trie_key import TrieKeyKind
 
 EPOCH_FIELDS: Final = (
@@ -77,7 +78,7 @@ class TablesSelection:
                 problem=f"no column is called {unknown[0]!r:.80}", where="--columns", remedy=f"There are {', '.join(known)}."
             )
         for option, names in (("--account", accounts), ("--contract", contracts)):
-            wrong = [name for name in names if not (name.isascii() and name.isprintable() and 0 < len(name) <= 64) or "," in name]
+            wrong = [name for name in names if not is_account_id(name)]
             if wrong or len(names) > ACCOUNTS_MAX:
                 problem = f"{wrong[0]!r:.80} is no account id" if wrong else f"at most {ACCOUNTS_MAX:,} are selected"
                 raise InvalidInputError(problem=problem, where=option, remedy="Give an account id as alice.near.")

@@ -39,6 +39,8 @@ CATALOGUE_NAME: Final = "_catalogue.json"
 LATEST_NAME: Final = "_latest.json"
 SQL_FOLDER: Final = "_sql"
 EPOCHS_FOLDER: Final = "_epochs"
+ICEBERG_NOTES: Final = "_written"
+"""Where a place of Iceberg tables has what each task left."""
 
 _OF_EPOCH: Final = re.compile(r"(?:kind=[^/]+/chain_id=[^/]+|_epochs)/epoch_height=(\d{1,20})/.+")
 _MICROSECOND: Final = timedelta(microseconds=1)

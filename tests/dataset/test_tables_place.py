@@ -269,6 +269,8 @@ def test_kinds_and_columns_are_those_that_are_asked_for() -> None:
         ({"columns": ("balance",)}, "no column is called 'balance'"),
         ({"kinds": ("delayed_receipt",), "columns": ("amount",), "raw": False}, "of kind delayed_receipt have none of the columns"),
         ({"accounts": ("a,b",)}, "is no account id"),
+        ({"accounts": ("near", "Alice.near")}, "'Alice.near' is no account id"),
+        ({"contracts": ("alice..near",)}, "is no account id"),
     ):
         with pytest.raises(InvalidInputError, match=problem):
             TablesSelection.choose(**wrong)

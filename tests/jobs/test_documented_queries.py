@@ -31,6 +31,7 @@ from schemas.dataset.tables_selection import TablesSelection
 from schemas.nearcore.trie_key import TrieKeyKind
 from tests.support.commands import statecast as command
 from tests.support.exported import exported_genesis, exported_localnet, tables_of_two_epochs
+from tests.support.folder_server import folder_server
 from tests.support.nodes import localnet_home
 from tests.support.servers import aws_environment, make_s3_bucket, moto_server
 
@@ -279,6 +280,16 @@ def test_scan_refuses_what_is_not_there() -> None:
     assert statecast.scan(url, kind="account", epoch="3jRZ8aoF7c92LXvfL7FCe4tqNzypHe5n7fDD3DP3hZ7H").rows == 423
     empty = statecast.scan(url, kind="delayed_receipt", epoch=0)
     assert empty.rows == 0 and empty.polars().collect().is_empty() and empty.block_height == 0
+
+
+def test_a_place_on_the_web_is_scanned_and_one_without_tables_says_so() -> None:
+    """It can't be listed; a place may be a path of Python's as well."""
+    with folder_server(tables_of_two_epochs()) as url:
+        assert sorted_balances(statecast.scan(url, kind="account").arrow().to_table().to_pylist()) == truth(LATEST).balances()
+        with pytest.raises(statecast.StatecastError, match=r"no tables are there.*statecast tables"):
+            statecast.scan(f"{url}/kind=account", kind="account")
+    assert statecast.scan(tables_of_two_epochs(), kind="account").rows == 423
+    assert statecast.open_dataset(exported_localnet(), epoch=LATEST).epoch_height == LATEST
 
 
 def test_what_the_pointer_names_can_be_followed() -> None:

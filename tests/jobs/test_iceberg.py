@@ -20,7 +20,7 @@ from pyiceberg.utils.config import Config
 import statecast as package
 from pipelines.dataset.tables import iceberg_files, iceberg_tables
 from schemas.errors import StatecastError
-from tests.support.commands import Outcome, statecast
+from tests.support.commands import Outcome, objects_in, statecast
 from tests.support.exported import exported_genesis, exported_localnet
 from tests.support.nodes import localnet_home
 from tests.support.servers import aws_environment, make_s3_bucket, moto_server
@@ -112,6 +112,19 @@ def test_an_old_epoch_goes_by_one_commit_of_whole_files(tmp_path: Path, opened: 
     assert account.scan(snapshot_id=before.snapshot_id).to_arrow().num_rows == 2 * RECORDS["account"]
     assert write(genesis(), tmp_path, "--kind", "account").document["iceberg"][0]["new"]
     assert opened(tmp_path, "account").scan().to_arrow().num_rows == 2 * RECORDS["account"]
+
+
+def test_the_two_formats_are_kept_apart(lake: Path, tmp_path: Path) -> None:
+    """Side by side they would count each record twice; nothing is written."""
+    before = objects_in(lake)
+    plain = statecast("tables", f"dataset://{genesis()}", "--to", lake, "--in-process", "--json")
+    assert plain.code == 10 and "Iceberg tables are here" in plain.document["error"]["problem"]
+    assert objects_in(lake) == before
+    (tmp_path / "_catalogue.json").write_text("{}")
+    iceberg = write(genesis(), tmp_path)
+    assert iceberg.code == 10 and "tables of the other format are here" in iceberg.document["error"]["problem"]
+    odd = statecast("tables", f"dataset://{genesis()}", "--to", tmp_path / "plain", "--iceberg-catalog", "prod", "--in-process", "--json")
+    assert odd.code == 2 and odd.document["error"]["where"] == "--iceberg-catalog"
 
 
 def snapshots(folder: Path) -> int:

@@ -227,6 +227,8 @@ def test_tables_that_a_collection_took_are_no_finding_of_the_check(epoch: Path) 
     [
         (("gc", "--keep-epochs", "1"), "nothing says where epochs are deleted"),
         (("gc", "--tables", "PLACE", "--keep-epochs", "1"), "no tables are there"),
+        (("gc", "--tables", "https://host.example/x", "--keep-epochs", "1"), "https:// is only read"),
+        (("gc", "--tables", "PLACE", "--keep-epochs", "1", "--full-every", "2"), "--full-every is of a bucket's epochs"),
         (("watch", "--node-home", "PLACE", "--to", "PLACE", "--keep-tables", "1"), "there are no tables to keep"),
     ],
 )

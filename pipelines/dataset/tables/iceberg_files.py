@@ -24,7 +24,7 @@ from pipelines.dataset.tables.table_writer import ROW_GROUP_BYTES_MAX
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
 from schemas.dataset.tables_selection import TablesSelection
-from schemas.dataset.tables_summary import TableFile, TablesShard, table_constants, written_to_bytes
+from schemas.dataset.tables_summary import ICEBERG_NOTES, TableFile, TablesShard, table_constants, written_to_bytes
 from schemas.nearcore.trie_key import TrieKeyKind
 
 FORMAT: Final = "statecast.iceberg_tables.1"
@@ -65,7 +65,7 @@ class WriteIcebergTask:
         fingerprint = hashlib.sha256(json.dumps([facts, schemas, str(shard.block)]).encode()).hexdigest()
         place = f"epoch_height={shard.context.epoch_height}/shard_id={shard.shard_uid.shard_id}"
         stem = PurePosixPath(self.span.file.name).stem
-        note = f"_written/{place}/{stem}.json"
+        note = f"{ICEBERG_NOTES}/{place}/{stem}.json"
         left = left_by_task(store, note, fingerprint)
         if left is not None:
             return left

@@ -26,8 +26,8 @@ from pipelines.stores.answers import shown
 from pipelines.stores.durable_file import disk_errors, make_folder
 from pipelines.stores.open_store import open_store
 from schemas.dataset.tables_selection import SORTED_BY_ACCOUNT, TablesSelection
-from schemas.dataset.tables_summary import TableFile
-from schemas.errors import InvalidInputError, StatecastError, StoreError
+from schemas.dataset.tables_summary import CATALOGUE_NAME, TableFile
+from schemas.errors import DatasetError, InvalidInputError, StatecastError, StoreError
 from schemas.nearcore.epoch_context import EpochContext
 from schemas.nearcore.trie_key import TrieKeyKind
 
@@ -99,12 +99,16 @@ def export_iceberg(
         to: where the tables go.
         strict: fail on a record that does not decode.
     Raises:
-        DatasetError: a dataset's state root was never recomputed, or a file is missing or changed.
+        DatasetError: a dataset's state root was never recomputed, or a file is missing or changed; or the place has tables of Parquet alone.
         InvalidInputError: a table of the name is of another chain or selection.
         MalformedValueError: in strict mode.
         StoreError: files can't be written, or other writers were faster each time.
     """
     require_recomputed(shards)
+    store = open_store(to)
+    if store.info(CATALOGUE_NAME) is not None:
+        remedy = "Write to another place: a reader of all Parquet files there would count each record twice."
+        raise DatasetError(problem="tables of the other format are here, a folder a kind and epoch", where=store.url, remedy=remedy)
     with _catalogue_errors(to):
         tables = {kind: _existing(catalogue, context, selection, kind) for kind in selection.written_kinds}
     files: dict[TrieKeyKind, list[TableFile]] = {}

@@ -26,6 +26,7 @@ from schemas.dataset.tables_sql import athena_ddl, bigquery_ddl, duckdb_views
 from schemas.dataset.tables_summary import (
     CATALOGUE_NAME,
     EPOCHS_FOLDER,
+    ICEBERG_NOTES,
     LATEST_NAME,
     SQL_FOLDER,
     EpochEntry,
@@ -37,7 +38,14 @@ from schemas.dataset.tables_summary import (
     epoch_tables_name,
     shard_tables_name,
 )
-from schemas.errors import ClaimedError, DatasetError, EpochNotReadyError, InvalidInputError, StatecastError
+from schemas.errors import (
+    ClaimedError,
+    DatasetError,
+    EpochNotReadyError,
+    InvalidInputError,
+    StatecastError,
+    StoreNotListedError,
+)
 from schemas.nearcore.epoch_context import EpochContext
 
 _OLD_LAYOUT: Final = re.compile(r"chain_id=[^/]+/epoch_height=[^/]+/epoch_id=[^/]+/shard_uid=[^/]+/(kind=.*|tables\.json|written/.*)")
@@ -74,6 +82,7 @@ class TablesPlace:
             found = None if info is None else read_tables_catalogue(store)
             if found is None:
                 refuse_old_layout(store)
+                refuse_iceberg(store)
                 made = survey_tables(store) or TablesCatalogue(chain_id, selection or TablesSelection())
                 _check_same(store.url, made, chain_id, selection)
                 return made.to_bytes(), made
@@ -218,7 +227,9 @@ def open_tables(url: str, epoch: str = "latest") -> FinishedTables:
     store = open_store(url)
     catalogue = read_tables_catalogue(store)
     if catalogue is None:
-        refuse_old_layout(store)
+        # A place on the web can't be listed.
+        with suppress(StoreNotListedError):
+            refuse_old_layout(store)
         raise no_tables(store)
     entry = find_tables_epoch(catalogue, epoch, store.url)
     found = _read_epoch(store, entry.epoch_height)
@@ -252,6 +263,7 @@ def look_at_place(url: str, chain_id: str | None) -> TablesCatalogue | None:
     found = read_tables_catalogue(store)
     if found is None:
         refuse_old_layout(store)
+        refuse_iceberg(store)
         found = survey_tables(store)
     if found is not None and chain_id is not None:
         _check_same(store.url, found, chain_id, None)
@@ -304,6 +316,16 @@ def refuse_old_layout(store: Store) -> None:
             where=f"{store.url}/{old}",
             remedy="Write to another place, or delete the folders chain_id=… here if nothing else is in them; tables are rebuilt out of the dataset.",
         )
+
+
+def refuse_iceberg(store: Store) -> None:
+    """Refuse a place that holds Iceberg tables: a reader of all Parquet files there would count each record twice.
+
+    Raises:
+        DatasetError: it does.
+    """
+    if next(store.list(ICEBERG_NOTES), None) is not None:
+        raise DatasetError(problem="Iceberg tables are here", where=store.url, remedy="Write to another place, or with --format iceberg.")
 
 
 def no_tables(store: Store) -> DatasetError:
