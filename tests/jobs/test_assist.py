@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
@@ -15,38 +17,56 @@ from pipelines.nearpeer.node_key_file import read_or_make_node_key
 from pipelines.seeding.node_config import add_peers, backup_of
 from schemas.ids import PartId
 from schemas.nearcore.block import decode_block_header
+from schemas.published.dsse import parse_envelope
+from schemas.published.manifest import Manifest
 from tests.support.commands import kill_tree, start_process, statecast, statecast_process
-from tests.support.fetches import parts_layout, parts_manifest, published_parts
-from tests.support.json_process import running_command
+from tests.support.fetches import parts_manifest, published_manifest, published_parts
+from tests.support.json_process import WAIT_S, running_command
 from tests.support.peer_recordings import named_hash
-from tests.support.published import public_key
-from tests.support.stock_requester import NewNode, Object, running_node
+from tests.support.published import produce_localnet, public_key
+from tests.support.stock_requester import NewNode, NextEpoch, Object, running_node
 
 PORTS = ("--listen", "127.0.0.1:0,127.0.0.1:0")
 QUICK = ("--node-interval", "0.1", "--poll-interval", "0.2")
 
 
-def new_node(home: Path) -> NewNode:
+def new_node(home: Path, of: Manifest | None = None) -> NewNode:
     """Return a node of the published chain that has nothing."""
-    manifest = parts_manifest()
+    manifest = of or parts_manifest()
     parent = decode_block_header(manifest.block_headers[1], "parent")
     parts = {shard.shard_id: shard.num_parts for shard in manifest.shards if shard.num_parts}
     return NewNode(home, manifest.chain_id, manifest.sync_hash, parent.prev_hash, parts, parent.height + 50)
 
 
-def published_object(wanted: Object) -> bytes:
+def published_object(wanted: Object, bucket: Path | None = None, of: Manifest | None = None) -> bytes:
     """Return a part, or a header as a response has it."""
+    bucket, manifest = bucket or published_parts(), of or parts_manifest()
     shard, part = wanted
-    layout = parts_layout()
     if part is None:
-        return (published_parts() / layout.state_header(shard)).read_bytes()[1:]
-    return (published_parts() / layout.state_part(shard, PartId(part, parts_manifest().shard(shard).num_parts))).read_bytes()  # type: ignore[union-attr]
+        return (bucket / manifest.layout.state_header(shard)).read_bytes()[1:]
+    listed = manifest.shard(shard)
+    assert listed is not None
+    return (bucket / manifest.layout.state_part(shard, PartId(part, listed.num_parts))).read_bytes()
 
 
-def assistant(node: NewNode, data: Path, *options: object) -> tuple[object, ...]:
+def published_manifests(bucket: Path) -> list[Manifest]:
+    """Return the manifests of all epochs of a bucket."""
+    files = [(file.read_bytes(), str(file)) for file in bucket.rglob("manifest.json")]
+    return [Manifest.from_payload(parse_envelope(data, name).payload, name) for data, name in files]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what comes in seconds."""
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def assistant(node: NewNode, data: Path, *options: object, bucket: Path | None = None) -> tuple[object, ...]:
     """Return the arguments that assist a node."""
     trust = () if "--insecure" in options else ("--trust-key", public_key())
-    return ("assist", "--node-home", node.home, "--from", published_parts(), "--data", data, *PORTS, *QUICK, *trust, *options)
+    return ("assist", "--node-home", node.home, "--from", bucket or published_parts(), "--data", data, *PORTS, *QUICK, *trust, *options)
 
 
 def test_a_new_node_gets_every_header_and_part_and_the_command_ends_at_its_head(tmp_path: Path) -> None:
@@ -66,6 +86,31 @@ def test_a_new_node_gets_every_header_and_part_and_the_command_ends_at_its_head(
         assert (summary["message_type"], summary["stage"], summary["node_block_height"]) == ("summary", "at_head", node.head_height)
         assert all(shard["header"] and shard["parts"] == shard["parts_total"] for shard in summary["near_peer"]["served"])
         assert (node.home / "config.json").read_bytes() == before and not backup_of(node.home / "config.json").exists()
+
+
+@pytest.mark.slow
+def test_both_epochs_are_served_while_the_epoch_turns(tmp_path: Path) -> None:
+    """A node in the midst of one gets the rest of it after the next was announced under the other key, and then the next."""
+    bucket = tmp_path / "bucket"
+    options = ("--num-parts", 2, "--encoding", "v1")
+    assert produce_localnet(bucket, "--epoch", 5, *options).code == 0
+    first = published_manifest(bucket)
+    node = new_node(tmp_path / "home", first)
+    node.may_end = threading.Event()
+    with running_node(node), running_command(*assistant(node, tmp_path / "data", bucket=bucket)) as run:
+        run.event("epoch_announced", epoch_height=first.epoch_height)
+        wait_until(lambda: len(node.got) == len(node.wanted) - 1)
+        assert produce_localnet(bucket, *options).code == 0
+        (second,) = [one for one in published_manifests(bucket) if one.epoch_height != first.epoch_height]
+        turned = new_node(tmp_path / "other", second)
+        node.next_epoch = NextEpoch(second.sync_hash, turned.announced_hash, turned.num_parts, turned.head_height)
+        run.event("epoch_announced", epoch_height=second.epoch_height)
+        node.may_end.set()
+        run.event("node_progress", stage="at_head")
+        assert run.ended() == 0
+    for manifest, got in ((first, node.got_before), (second, node.got)):
+        assert got == {wanted: published_object(wanted, bucket, manifest) for wanted in node.wanted}
+    assert first.epoch_height + 1 == second.epoch_height and node.busy == 0
 
 
 def test_an_interrupted_run_takes_its_names_out_of_the_node_s_config_and_a_killed_one_s_are_taken_out_on_request(tmp_path: Path) -> None:

@@ -52,6 +52,16 @@ Object = tuple[int, int | None]
 """Shard and part; None for the header."""
 
 
+@dataclass(frozen=True)
+class NextEpoch:
+    """The epoch that a node asks for when it has the state of the one before, since its chain has come so far meanwhile."""
+
+    sync_hash: CryptoHash
+    announced_hash: CryptoHash
+    num_parts: dict[int, int]
+    head_height: int
+
+
 @dataclass
 class NewNode:
     """A node's chain, its home and what came of its state sync."""
@@ -66,6 +76,11 @@ class NewNode:
     key: NodeKey = field(default_factory=lambda: named_key("new node"))
     genesis: CryptoHash = field(default_factory=lambda: named_hash("genesis"))
     got: dict[Object, bytes] = field(default_factory=dict)
+    next_epoch: NextEpoch | None = None
+    got_before: dict[Object, bytes] = field(default_factory=dict)
+    """Of the epoch before the next one."""
+    may_end: threading.Event | None = None
+    """The last part is not asked for before."""
     asked: list[Object] = field(default_factory=list)
     busy: int = 0
     tiers: set[Tier] = field(default_factory=set)
@@ -168,6 +183,8 @@ class _Peers:
         each = {shard: asyncio.Semaphore(PER_SHARD_MAX) for shard in self.node.num_parts}
 
         async def get(wanted: Object) -> None:
+            while self.node.may_end is not None and wanted == self.node.wanted[-1] and not self.node.may_end.is_set():
+                await asyncio.sleep(0.02)
             while True:
                 async with at_once, each[wanted[0]]:
                     with suppress(TimeoutError, StatecastError):
@@ -175,10 +192,18 @@ class _Peers:
                         return
                 await asyncio.sleep(PAUSE_S)
 
-        for headers in (True, False):
-            round_of = [get(wanted) for wanted in self.node.wanted if (wanted[1] is None) is headers]
-            Random(7).shuffle(round_of)
-            await asyncio.gather(*round_of)
+        async def get_all() -> None:
+            for headers in (True, False):
+                round_of = [get(wanted) for wanted in self.node.wanted if (wanted[1] is None) is headers]
+                Random(7).shuffle(round_of)
+                await asyncio.gather(*round_of)
+
+        await get_all()
+        if (epoch := self.node.next_epoch) is not None:
+            self.node.got_before, self.node.got = self.node.got, {}
+            self.node.sync_hash, self.node.announced_hash = epoch.sync_hash, epoch.announced_hash
+            self.node.num_parts, self.node.head_height = epoch.num_parts, epoch.head_height
+            await get_all()
         self.node.block_height = self.node.head_height - 1
         await asyncio.sleep(0.5)
         self.node.block_height, self.node.is_syncing = self.node.head_height, False
