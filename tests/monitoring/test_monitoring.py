@@ -13,9 +13,10 @@ import promql_parser
 import pytest
 import yaml
 
+from pipelines.nearpeer.answer_times import AnswerTimes
 from pipelines.producing.watch.watch_metrics import WatchMetrics
 from pipelines.seeding.seed_metrics import SeedMetrics
-from pipelines.seeding.status import SeedStatus
+from pipelines.seeding.status import PeerStatus, SeedStatus
 from schemas import errors
 
 ROOT = Path(__file__).parents[2]
@@ -38,14 +39,15 @@ def _expressions() -> list[str]:
     return [rule["expr"] for rule in _rules()] + shown
 
 
+_SUFFIXES = {"counter": "_total", "histogram": "_bucket"}
+"""Of the names under which expressions use a metric."""
+
+
 def _exported() -> set[str]:
     """Names of all metrics as Prometheus sees them, of a watcher and of a seeder."""
-    seeder = SeedMetrics(lambda: SeedStatus("chain", 1, (), None, "", 0))
-    return {
-        family.name + ("_total" if family.type == "counter" else "")
-        for collector in (seeder, WatchMetrics())
-        for family in collector.collect()
-    }
+    peer = PeerStatus((), 0, (), {}, {}, 0, answers_up_to=AnswerTimes().up_to())
+    seeder = SeedMetrics(lambda: SeedStatus("chain", 1, (), None, "", 0, peer))
+    return {family.name + _SUFFIXES.get(family.type, "") for collector in (seeder, WatchMetrics()) for family in collector.collect()}
 
 
 @pytest.mark.parametrize("expression", _expressions())
