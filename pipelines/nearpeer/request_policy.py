@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from pipelines.nearpeer.announcing import HostedEpoch
+from schemas.address import is_public_address
 from schemas.nearcore.peer.identity import PeerAddress, PeerId
 
 PORT_MIN: Final = 1024
@@ -28,6 +30,7 @@ class RequestLimits:
     """Requests of one asker a second, beyond a burst of `under_way_max`."""
     dials_per_minute_max: int = 60
     dials_per_asker_per_minute_max: int = 10
+    """Also to one IP address, whoever asks: it may be nobody's of them."""
     private_addresses: bool = False
     """Loopback, private and link-local addresses, and ports below 1024, are dialled too: for trying it out."""
     queued_bytes_max: int = 1 << 30
@@ -46,6 +49,8 @@ class Wanted:
     """None for the header."""
     reply_to: PeerAddress | None
     """Where the asker says it listens; None where it waits on the connection that it asked on."""
+    ip: IPv4Address | IPv6Address | None = None
+    """Of the asker's connection; None where it has none here. What it says of itself does not count: others' limits would be used up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,8 @@ class RequestPolicy:
     """Requests by what became of them; and dials that were not made."""
     counted_by_kind: Counter[tuple[str, str]] = field(init=False, default_factory=Counter)
     """Requests by kind, header or part, and by what became of them."""
-    _askers: dict[PeerId, _Asker] = field(init=False, default_factory=dict)
+    _askers: dict[PeerId | bytes, _Asker] = field(init=False, default_factory=dict)
+    """By key and by IP address."""
     _queued_bytes: int = field(init=False, default=0)
     _dialled_at_s: deque[float] = field(init=False, default_factory=deque)
 
@@ -100,31 +106,34 @@ class RequestPolicy:
             return Refused("not announced", busy=True)
         if self.limits.askers is not None and wanted.asker not in self.limits.askers:
             return Refused("not served", busy=True)
-        asker = self._asker(wanted.asker, now_s)
-        if asker.tokens < 1:
+        asking = [self._asker(name, now_s) for name in _names(wanted)]
+        if any(asker.tokens < 1 for asker in asking):
             return Refused("too many requests", busy=True)
-        asker.tokens -= 1
+        for asker in asking:
+            asker.tokens -= 1
         size = size_of(epoch, wanted)
         if size is None:
             return Refused("no such part")
-        if asker.under_way >= self.limits.under_way_max:
+        if any(asker.under_way >= self.limits.under_way_max for asker in asking):
             return Refused("too many answers under way", busy=True)
         if self._queued_bytes + size > self.limits.queued_bytes_max and self._queued_bytes:
             return Refused("out of room", busy=True)
-        asker.under_way += 1
+        for asker in asking:
+            asker.under_way += 1
         self._queued_bytes += size
         return size
 
     @property
     def askers(self) -> int:
         """How many peers have asked within the last minutes."""
-        return len(self._askers)
+        return sum(isinstance(name, PeerId) for name in self._askers)
 
     def ended(self, wanted: Wanted, size: int) -> None:
         """Take note that an answer was sent, or given up."""
         self._queued_bytes -= size
-        if (asker := self._askers.get(wanted.asker)) is not None:
-            asker.under_way -= 1
+        for name in _names(wanted):
+            if (asker := self._askers.get(name)) is not None:
+                asker.under_way -= 1
 
     def may_dial(self, asker_id: PeerId, address: PeerAddress, *, known: bool, now_s: float) -> Refused | None:
         """Take a dial's place, which `dial_ended` gives back; or say why the address is not dialled.
@@ -132,20 +141,20 @@ class RequestPolicy:
         Args:
             known: the asker has a connection with us, or an edge in the network.
         """
-        asker = self._asker(asker_id, now_s)
-        for times in (self._dialled_at_s, asker.dialled_at_s):
+        asker, place = self._asker(asker_id, now_s), self._asker(_network(address.ip), now_s)
+        for times in (self._dialled_at_s, asker.dialled_at_s, place.dialled_at_s):
             while times and now_s - times[0] >= 60:
                 times.popleft()
         refused = None
         if not known:
             refused = Refused("asker unknown")
-        elif not self.limits.private_addresses and (not address.ip.is_global or address.ip.is_multicast or address.port < PORT_MIN):
+        elif not self.limits.private_addresses and (not is_public_address(str(address.ip)) or address.port < PORT_MIN):
             refused = Refused("address not public")
         elif asker.dialling:
             refused = Refused("dialled already")
         elif (
             len(self._dialled_at_s) >= self.limits.dials_per_minute_max
-            or len(asker.dialled_at_s) >= self.limits.dials_per_asker_per_minute_max
+            or max(len(asker.dialled_at_s), len(place.dialled_at_s)) >= self.limits.dials_per_asker_per_minute_max
         ):
             refused = Refused("too many dials")
         if refused is not None:
@@ -154,6 +163,7 @@ class RequestPolicy:
         asker.dialling = True
         self._dialled_at_s.append(now_s)
         asker.dialled_at_s.append(now_s)
+        place.dialled_at_s.append(now_s)
         return None
 
     def dial_ended(self, asker_id: PeerId) -> None:
@@ -163,13 +173,22 @@ class RequestPolicy:
 
     def forget_idle(self, now_s: float) -> None:
         """Forget askers of whom nothing is under way and nothing was heard for minutes."""
-        for peer_id, asker in list(self._askers.items()):
+        for name, asker in list(self._askers.items()):
             if not asker.under_way and not asker.dialling and now_s - asker.seen_at_s > 120:
-                del self._askers[peer_id]
+                del self._askers[name]
 
-    def _asker(self, peer_id: PeerId, now_s: float) -> _Asker:
+    def _asker(self, name: PeerId | bytes, now_s: float) -> _Asker:
         burst = float(self.limits.under_way_max)
-        asker = self._askers.setdefault(peer_id, _Asker(burst, now_s))
+        asker = self._askers.setdefault(name, _Asker(burst, now_s))
         asker.tokens = min(burst, asker.tokens + (now_s - asker.seen_at_s) * self.limits.per_s_max)
         asker.seen_at_s = now_s
         return asker
+
+
+def _names(wanted: Wanted) -> tuple[PeerId | bytes, ...]:
+    return (wanted.asker,) if wanted.ip is None else (wanted.asker, _network(wanted.ip))
+
+
+def _network(ip: IPv4Address | IPv6Address) -> bytes:
+    """Return what counts as one address: of IPv6, a network of 64 bits."""
+    return ip.packed[:8]

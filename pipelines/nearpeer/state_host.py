@@ -414,7 +414,7 @@ class StateHost:
             case RoutingTableUpdate():
                 await self._learn_edges(neighbour, message)
             case DirectStateRequest():
-                wanted = Wanted(neighbour.peer_id, message.shard_id, message.part_id, None)
+                wanted = Wanted(neighbour.peer_id, message.shard_id, message.part_id, None, neighbour.connection.address.ip)
                 self._answer(neighbour, wanted, message.sync_hash, None)
             case Routed():
                 await self._route(neighbour, message.message)
@@ -445,7 +445,9 @@ class StateHost:
             return
         body = read_routed_body(message.body)
         if isinstance(body, StateRequest):
-            wanted = Wanted(message.author, body.shard_id, body.part_id, body.reply_to)
+            direct = self._neighbours.get((neighbour.own.key.peer_id, message.author))
+            ip = None if direct is None else direct.connection.address.ip
+            wanted = Wanted(message.author, body.shard_id, body.part_id, body.reply_to, ip)
             self._answer(neighbour, wanted, body.sync_hash, body)
 
     def _pass_on(self, neighbour: _Neighbour, message: RoutedMessage) -> None:

@@ -17,6 +17,7 @@ from pipelines.nearpeer.handshake import UNUSED_PORT, DialerHandshake, OwnSide
 from pipelines.nearpeer.node_key import NodeKey
 from pipelines.nearpeer.peer_url import PeerUrl
 from pipelines.nearpeer.state_client import StateClient
+from schemas.address import is_public_address
 from schemas.errors import StatecastError
 from schemas.ids import ZERO_HASH, CryptoHash
 from schemas.nearcore.peer.identity import PeerAddress, PeerId, PeerInfo
@@ -110,7 +111,9 @@ def _neighbours(peers: Sequence[PeerInfo], asked: PeerId, address: PeerAddress) 
     return [
         peer
         for peer in peers
-        if peer.address is not None and peer.peer_id != asked and (peer.address.ip.is_global or not address.ip.is_global)
+        if peer.address is not None
+        and peer.peer_id != asked
+        and (is_public_address(str(peer.address.ip)) or not is_public_address(str(address.ip)))
     ]
 
 

@@ -312,7 +312,7 @@ def main() -> None:
     """Attack until standard input ends."""
     port, victim_port, number_of_attackers = map(int, sys.argv[1:])
     # All run on one machine: what attackers work themselves is not to be what slows others down.
-    os.nice(10)
+    os.nice(5)
 
     async def work() -> None:
         ended, loop = asyncio.Event(), asyncio.get_running_loop()
