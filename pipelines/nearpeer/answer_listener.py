@@ -110,7 +110,7 @@ class AnswerListener:
                 with self._room.place(connection.address.ip, self._clock(), connection.abort) as is_free:
                     if not is_free:
                         return
-                    handshake = _AnswererHandshake(self)
+                    handshake = AnswererHandshake(self)
                     connected = await accept(connection, handshake, self._clock)
                 await self._read(connection, self._asked[handshake.own_id, connected.peer_id])
         finally:
@@ -143,7 +143,7 @@ class AnswerListener:
 
 
 @dataclass(slots=True)
-class _AnswererHandshake:
+class AnswererHandshake:
     """The machine of the key that the dialer means."""
 
     listener: AnswerListener

@@ -9,9 +9,11 @@ from random import Random
 import pytest
 
 from pipelines.nearpeer.announcing import HostedEpoch, host_holds
+from pipelines.nearpeer.answer_listener import AnswererHandshake, AnswerListener
 from pipelines.nearpeer.edge_keeper import EdgeKeeper
 from pipelines.nearpeer.handshake import Connected, DialerHandshake, ListenerHandshake, OwnSide
 from pipelines.nearpeer.node_key import edge_holds
+from pipelines.nearpeer.peer_graph import EDGES_KEPT_MAX, PeerGraph
 from pipelines.nearpeer.request_policy import RequestLimits, RequestPolicy, Wanted
 from pipelines.nearpeer.routing import REMEMBERED_MAX, Fate, Router
 from pipelines.nearpeer.state_requester import StateRequester
@@ -56,6 +58,9 @@ class Peer:
         edge = OURS.edge_with(THEIRS.peer_id, NOW_S, THEIRS.sign_edge(OURS.peer_id, NOW_S))
         self.keeper = EdgeKeeper(OURS, THEIRS.peer_id, edge, dialled=False, asked_at_s=NOW_S)
         self.edges = {THEIRS.peer_id: replace(edge, nonce=NOW_S - 2)}
+        self.graph = PeerGraph()
+        self.answers = AnswerListener(lambda _host, _response: None)
+        self.answers.expect(self.own, THEIRS.peer_id).ask(NOW_S)
         self.heard: Counter[str] = Counter()
 
     def hear(self, frame: bytes, now_s: float) -> None:
@@ -68,7 +73,7 @@ class Peer:
         self.heard[type(message).__name__] += 1
         # What was read is written again, and read as the same.
         assert read_message(b"".join(map(bytes, write_message(message)))) == message
-        for taken in (self._shake_as_listener, self._shake_as_dialer, self._talk):
+        for taken in (self._shake_as_listener, self._shake_for_answers, self._shake_as_dialer, self._talk):
             try:
                 taken(message, now_s)
             except StatecastError as error:
@@ -83,6 +88,14 @@ class Peer:
                 edge = PartialEdge(nonce, THEIRS.sign_edge(OURS.peer_id, nonce))
                 known = replace(message, sender=THEIRS.peer_id, target=OURS.peer_id, genesis=CHAIN, edge=edge)
                 self.heard["connected"] += isinstance(handshake.receive(known, int(now_s)), Connected)
+
+    def _shake_for_answers(self, message: PeerMessage, now_s: float) -> None:
+        handshake = AnswererHandshake(self.answers)
+        handshake.receive(message, int(now_s))
+        if isinstance(message, Handshake):
+            edge = PartialEdge(NOW_S, THEIRS.sign_edge(OURS.peer_id, NOW_S))
+            known = replace(message, tier=Tier.T3, sender=THEIRS.peer_id, target=OURS.peer_id, genesis=CHAIN, edge=edge)
+            self.heard["connected for answers"] += isinstance(handshake.receive(known, int(now_s)), Connected)
 
     def _shake_as_dialer(self, message: PeerMessage, now_s: float) -> None:
         for tier in (Tier.T2, Tier.T3):
@@ -103,6 +116,10 @@ class Peer:
                 self.keeper.answer(message, int(now_s))
             case RoutingTableUpdate():
                 self.keeper.learn(message)
+                self.graph.learn(message.edges, now_s)
+                for edge in message.edges[:2]:
+                    self.graph.knows(edge.a, now_s)
+                    self.graph.next_hop(edge.b, [THEIRS.peer_id], now_s)
             case LastEdge():
                 edge_holds(message.edge)
             case SyncSnapshotHosts():
@@ -132,7 +149,8 @@ class Peer:
 
     def grown(self) -> int:
         """Return how much is remembered."""
-        return max(len(self.router._seen), len(self.router._ways_back), len(self.requester._open), len(self.policy._dialled_at_s))
+        assert max(len(self.router._seen), len(self.router._ways_back)) <= REMEMBERED_MAX
+        return max(len(self.requester._open), len(self.policy._dialled_at_s), len(self.graph))
 
 
 def frames() -> list[bytes]:
@@ -173,15 +191,15 @@ def test_changed_frames_end_in_our_own_errors() -> None:
         "SyncSnapshotHosts",
         "PeersResponse",
     }
-    assert kinds | {"PeerProtocolError", "Unread", "connected", "forged"} <= set(peer.heard), peer.heard
-    assert peer.grown() <= REMEMBERED_MAX
+    assert kinds | {"PeerProtocolError", "Unread", "connected", "connected for answers", "forged"} <= set(peer.heard), peer.heard
+    assert peer.grown() <= EDGES_KEPT_MAX
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2, 12))
 def test_very_many_changed_frames_end_in_our_own_errors(seed: int) -> None:
     """A million in all."""
-    assert feed(seed, 100_000).grown() <= REMEMBERED_MAX
+    assert feed(seed, 100_000).grown() <= EDGES_KEPT_MAX
 
 
 def test_empty_and_endless_frames() -> None:
