@@ -215,6 +215,8 @@ def seed(
                 SeedEvent("near_listening", " and ".join(seeder.near_urls()), {"ports": list(near.ports), "urls": seeder.near_urls()})
             )
         status = seeder.run(display.status, once=once)
+        if not once:
+            display.event(SeedEvent("stopped", "what is here stays, and is seeded by the same command again", {}))
         _finish(status, once, lines, as_json)
 
 

@@ -73,6 +73,10 @@ def serve(
                 structlog.get_logger().info("listening", folder=str(folder), port=port)
 
         asyncio.run(_serve(Mirror(folder, limits, on_access), address, on_listening))
+        if lines is not None:
+            lines.write({"message_type": "event", "event": "stopped"})
+        if is_shown:
+            structlog.get_logger().info("stopped", folder=str(folder))
         document = {"message_type": "summary", "folder": str(folder), "answers": {str(code): answers[code] for code in sorted(answers)}}
         write_result(document, lines, as_json=as_json)
 

@@ -6,7 +6,7 @@ and goes from there to the socket.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -193,4 +193,9 @@ class PeerService:
         self._loop.close()
 
     def _note(self, what: str, facts: dict[str, object]) -> None:
-        self._on_event(SeedEvent("near_peer", f"{what}: " + ", ".join(f"{name} {fact}" for name, fact in facts.items()), facts))
+        self._on_event(SeedEvent("near_peer", event_words(what, facts), facts))
+
+
+def event_words(what: str, facts: Mapping[str, object]) -> str:
+    """Return what happened in one line; a request without a part is for the shard's header."""
+    return f"{what}: " + ", ".join("header" if name == "part" and fact is None else f"{name} {fact}" for name, fact in facts.items())

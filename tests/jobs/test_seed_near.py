@@ -50,6 +50,7 @@ def test_a_seeder_is_a_snapshot_host_of_nearcore_s_network(tmp_path: Path) -> No
         )
         assert outcome.code == 0, outcome.stderr
         assert seeder.stop() == 0
+        assert [line.get("event") for line in seeder.lines()][-2:] == ["stopped", None]
     with running_seeder(published_parts(), tmp_path / "data", *NEAR) as again:
         assert [str(one.peer_id) for one in urls] == [url.partition("@")[0] for url in again.event("near_listening")["urls"]]
 

@@ -97,6 +97,7 @@ def test_a_mirror_ends_well(tmp_path: Path, number: signal.Signals) -> None:
     with running_command("serve", tmp_path, "--listen", "127.0.0.1:0") as mirror:
         mirror.event("listening")
         assert mirror.stop(number) == 0, mirror.errors
+        assert [line.get("event") for line in mirror.lines()][-2:] == ["stopped", None]
 
 
 @pytest.mark.slow
