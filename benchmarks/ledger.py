@@ -17,7 +17,9 @@ from types import SimpleNamespace
 from typing import Any, Final
 from unittest.mock import patch
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from benchmarks.stage_results import LedgerRow
 from benchmarks.synthetic_state import SyntheticState
@@ -27,14 +29,21 @@ from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.kernel import part_check
 from pipelines.kernel.native import NativeKernel
-from pipelines.near.node import node_store, state_column
+from pipelines.near.node import node_store
 from pipelines.near.node.rocksdb_reader import RocksDbReader
 from pipelines.producing.build import build_part
 from pipelines.producing.publish import publish_part
 from pipelines.stores.file_store import FileStore
+from schemas.nearcore.flat_state_limits import INLINED_VALUE_BYTES_MAX
 
 BYTES_A_RECORD_MIN: Final = 0.1
 """Less is not told."""
+
+_FLAT_STATE_ROW_BYTES: Final = 8 + 1 + 4
+"""Of a row of flat state beside its trie key and its value: shard uid, tag, length."""
+
+_HASH_BYTES: Final = 32
+"""What a row has in place of a longer value."""
 
 REASONS: Final = {
     ("read", "rows of the database"): "scan, each referenced value once",
@@ -129,12 +138,13 @@ def _counting(ledger: Ledger) -> Iterator[None]:
     run = StageRunner.run
     with ExitStack() as stack:
         stack.enter_context(patch.object(StageRunner, "run", staged))
-        generating(RocksDbReader, "scan", "read", "rows of the database", lambda rows: sum(len(key) + len(row) for key, row in rows))
+        generating(RocksDbReader, "scan_by", "read", "rows of the database", _scanned)
         counting(RocksDbReader, "get", lambda row, _: ledger.count("read", "rows of the database", len(row or b"")))
         many = "read", "rows of the database"
         counting(RocksDbReader, "get_many", lambda rows, _: ledger.count(*many, sum(len(row or b"") for row in rows)))
-        generating(node_store, "decode_rows", "copied", "into a record batch", lambda batch: batch.nbytes)
-        hashing(state_column, "a referenced value")
+        for decoding in ("decode_rows", "scan_rows"):
+            generating(node_store, decoding, "copied", "into a record batch", lambda batch: batch.nbytes)
+        generating(node_store, "read_values", "hashed", "a referenced value", lambda batch: batch.column("value").nbytes)
         counting(record_files.FileBytes, "write", lambda size, _: _count_file(ledger, size))
         counting(FileStore, "put", lambda info, _: ledger.count("written", "to a store", info.size))
         counting(FileStore, "get", lambda data, _: ledger.count("read", "from a store", len(data)))
@@ -148,6 +158,15 @@ def _counting(ledger: Ledger) -> Iterator[None]:
         counting(NativeKernel, "digest_object", lambda _, given: ledger.count("hashed", "an object, with its pieces", 3 * len(given[1])))
         counting(publish_part, "reads_back", lambda _, given: ledger.count("compared", "with what was put", len(given[2])))
         yield
+
+
+def _scanned(made: Any) -> int:
+    """Return the bytes of keys and rows that a scan has given, as they are or in a record batch."""
+    if not isinstance(made, pa.RecordBatch):
+        return sum(len(key) + len(row) for key, row in made)
+    lengths = made.column("value_length").to_numpy().astype(np.int64)
+    rows = _FLAT_STATE_ROW_BYTES + np.where(lengths > INLINED_VALUE_BYTES_MAX, _HASH_BYTES, lengths)
+    return int(rows.sum()) + int(pc.sum(pc.binary_length(made.column("key"))).as_py())
 
 
 def _used(ledger: Ledger, batch: pa.RecordBatch) -> int:

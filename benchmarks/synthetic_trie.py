@@ -110,8 +110,9 @@ def _add_shard(state: SyntheticState, shard: ShardContext, work_url: str) -> Cry
     with _writable_state(state.home) as rows:
         prefix = shard.shard_uid.to_bytes()
         for plan in planned.plans:
-            interior = BuildPartTask(planned.records, planned.work, kernel.name, plan).interior()[1] if plan.spans else None
-            for entry in decode_partial_state(assemble_with(kernel, planned.work, plan, interior)):
+            building = BuildPartTask(planned.records, planned.work, kernel.name, plan)
+            part = building.part()[1] if plan.spans else assemble_with(kernel, planned.work, plan, None)
+            for entry in decode_partial_state(part):
                 data = bytes(entry)
                 rows[prefix + hashlib.sha256(data).digest()] = data + _COUNT
     forget_readers()

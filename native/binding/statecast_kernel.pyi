@@ -1,6 +1,6 @@
 """Types of the native module; `pipelines.kernel.native` is what callers use."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
 import pyarrow as pa
@@ -22,9 +22,21 @@ class OwnedBuffer:
 class FlatStateBatches:
     """Rows of the FlatState column on their way into record batches."""
 
-    def __new__(cls, prefix_bytes: int, record_batch_bytes_max: int) -> FlatStateBatches: ...
-    def append(self, rows: list[tuple[bytes, bytes]]) -> list[pa.RecordBatch]:
-        """Take rows; return the batches that are full now."""
+    def __new__(cls, prefix_bytes: int, record_batch_bytes_max: int, with_values: bool) -> FlatStateBatches: ...
+    @property
+    def last(self) -> tuple[bytes, bytes] | None:
+        """The row that was taken last, or was refused; None before the first."""
+
+    def take(self, rows: Iterator[tuple[bytes, bytes]]) -> pa.RecordBatch | None:
+        """Return the next batch; None when there are no more rows."""
+
+@final
+class ValueBatches:
+    """Rows of the State column that are values on their way into record batches."""
+
+    def __new__(cls, record_batch_bytes_max: int) -> ValueBatches: ...
+    def append(self, value_hash: bytes, row: bytes) -> tuple[bool, pa.RecordBatch | None]:
+        """Take a row whose payload has this hash; return whether it has, and the batch before it if that one is full."""
 
     def finish(self) -> pa.RecordBatch | None:
         """Return the last batch, if there is one."""
@@ -38,6 +50,7 @@ def build(
     left_key: bytes | None,
     right_key: bytes | None,
     keep_interior: bool,
+    boundary_nodes: Sequence[bytes],
 ) -> tuple[bytes, OwnedBuffer | None, int, int]:
     """Return edge, interior, node_count, hashed_bytes."""
 

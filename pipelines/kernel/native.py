@@ -116,6 +116,7 @@ class NativeKernel:
         right_key: bytes | None,
         *,
         keep_interior: bool = True,
+        boundary_nodes: Sequence[bytes] = (),
     ) -> Build:
         """See `Kernel.build`."""
         rows = _checked(records, ("key", "value", "value_length", "value_hash"))
@@ -123,7 +124,8 @@ class NativeKernel:
         with native_errors():
             import statecast_kernel
 
-            edge, interior, node_count, hashed_bytes = statecast_kernel.build(rows, referenced, left_key, right_key, keep_interior)
+            built = statecast_kernel.build(rows, referenced, left_key, right_key, keep_interior, list(boundary_nodes))
+        edge, interior, node_count, hashed_bytes = built
         buffer = None if interior is None else pa.py_buffer(interior)
         return Build(edge=edge, interior=buffer, node_count=node_count, hashed_bytes=hashed_bytes)
 

@@ -198,6 +198,7 @@ class Kernel(Protocol):
         right_key: bytes | None,
         *,
         keep_interior: bool = True,
+        boundary_nodes: Sequence[bytes] = (),
     ) -> Build:
         """Hash all that lies inside a key range.
 
@@ -206,6 +207,8 @@ class Kernel(Protocol):
             values: of ``VALUE_SCHEMA``, any order: holds each value that a record refers to when ``keep_interior``; what no record
                 refers to is ignored. Without ``keep_interior`` it may be empty, and references are taken at their word.
             keep_interior: also return the nodes' and values' bytes.
+            boundary_nodes: united with the interior, in any order: with those of a part's two ends the interior is the part, as `assemble`
+                gives it.
         Raises:
             RecordOrderError, PartLimitError: as `structure`; also an interior over ``PARTIAL_STATE_BYTES_MAX``.
             ValueMismatchError: a referenced value is missing or does not hash, value_length is not the value's length, or a record

@@ -76,6 +76,21 @@ def test_a_merge_inside_a_shard_is_the_edge_of_the_united_range(kernel: Kernel, 
     assert _without_charges(decode_edge(whole)) == _without_charges(decode_edge(merge_in_order(kernel, middle, [])))
 
 
+@given(pairs=record_sets(), cuts=CUTS)
+def test_a_part_built_in_one_go_is_the_assembled_one(kernel: Kernel, pairs: Pairs, cuts: list[int]) -> None:
+    """An interior united with boundary nodes is what assembling both gives, also where some are in it already or are no nodes at all."""
+    ranges = cut_pairs(pairs, cuts)
+    builds = build_ranges(kernel, ranges)
+    boundaries = [*kernel.seal([build.edge for build in builds]).boundary_nodes, ()]
+    for index, (one, build) in enumerate(zip(ranges, builds, strict=True)):
+        assert build.interior is not None
+        nodes = [*boundaries[index], *boundaries[index + 1], *decode_partial_state(build.interior)[:1], b"no node", b""]
+        records, values = record_batches(one.pairs), value_batches(one.pairs)
+        united = kernel.build(records, values, one.left_key, one.right_key, boundary_nodes=nodes)
+        assert (united.interior, united.edge) == (kernel.assemble(build.interior, nodes), build.edge)
+        assert (united.node_count, united.hashed_bytes) == (build.node_count, build.hashed_bytes)
+
+
 @given(pairs=record_sets(), cuts=CUTS, order=st.lists(st.integers(0, 60), max_size=8))
 def test_charges_of_merges_add_up(kernel: Kernel, pairs: Pairs, cuts: list[int], order: list[int]) -> None:
     """The charges that merging makes are those that sealing the unmerged edges makes."""

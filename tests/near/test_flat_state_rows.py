@@ -56,6 +56,15 @@ def test_both_ways_give_the_same_batches(monkeypatch: pytest.MonkeyPatch, record
     assert files[0] == files[1]
 
 
+def test_keys_and_lengths_alone_are_those_of_the_records(way: str) -> None:
+    """In batches that values don't fill."""
+    rows = some_rows(300)
+    whole = pa.Table.from_batches(decode_rows([rows], len(PREFIX), 1 << 20, "test")).select(["key", "value_length"])
+    batches = list(decode_rows([rows[:100], rows[100:]], len(PREFIX), 3000, "test", with_values=False))
+    assert pa.Table.from_batches(batches).equals(whole)
+    assert 6 <= len(batches) <= 10
+
+
 def test_no_rows_are_no_batches(way: str) -> None:
     """An empty range ends at once."""
     assert list(decode_rows([], 8, 100, "test")) == []

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.kernel.choice import choose_kernel
+from pipelines.kernel.native import is_available
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.near.epoch.node_context import epoch_context_from_node
-from pipelines.near.node import node_store, state_column
+from pipelines.near.node import flat_state_rows, node_store, state_column, value_rows
 from pipelines.near.node.flat_state_location import FLAT_COLUMNS
 from pipelines.near.node.flat_state_source import KeyRange
 from pipelines.near.node.node_columns import (
@@ -198,6 +199,24 @@ def test_changes_reach_every_range(kernel: Kernel) -> None:
     assert after.keys() - before.keys()
     assert before.keys() - after.keys()
     assert any(before[key] != after[key] for key in before.keys() & after.keys())
+
+
+@pytest.mark.parametrize("context", ["context.json", "context-next.json"])
+def test_native_code_reads_the_same(context: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same batches of records and of values, and the same keys and lengths, whether changes lie over the rows or not."""
+    source, read = source_of(node_a(), context), []
+    shard = first_shard(source)
+    for available in (is_available(), False):
+        for module in (flat_state_rows, value_rows):
+            monkeypatch.setattr(module, "is_available", lambda available=available: available)
+        records = records_of(source, shard, batch_bytes=5000)
+        hashes = [value_hash for batch in records for value_hash in batch["value_hash"].drop_null().to_pylist()]
+        shapes = pa.Table.from_batches(source.shapes(shard, WHOLE, 5000))
+        assert shapes.equals(pa.Table.from_batches(records).select(["key", "value_length"]))
+        read.append((records, list(source.values(shard, list(dict.fromkeys(hashes)), 5000))))
+    assert read[0] == read[1]
+    assert len(read[0][0]) > 3
+    assert len(read[0][1]) > 3
 
 
 def test_a_source_is_picklable_and_reads_the_same() -> None:

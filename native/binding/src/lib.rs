@@ -11,6 +11,7 @@ mod flat_state;
 mod outputs;
 mod state_header;
 mod state_rows;
+mod values;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
@@ -39,9 +40,9 @@ fn structure(
     Ok((PyBytes::new(py, &result.edge).unbind(), outputs::uint64_array(py, result.charges)?))
 }
 
-/// build(records, values, left_key, right_key, keep_interior) -> (edge, interior or None, node_count, hashed_bytes)
+/// build(records, values, left_key, right_key, keep_interior, boundary_nodes) -> (edge, interior or None, node_count, hashed_bytes)
 #[pyfunction]
-#[pyo3(signature = (records, values, left_key, right_key, keep_interior))]
+#[pyo3(signature = (records, values, left_key, right_key, keep_interior, boundary_nodes))]
 fn build(
     py: Python<'_>,
     records: Vec<Bound<'_, PyAny>>,
@@ -49,13 +50,16 @@ fn build(
     left_key: Option<&[u8]>,
     right_key: Option<&[u8]>,
     keep_interior: bool,
+    boundary_nodes: Vec<Bound<'_, PyBytes>>,
 ) -> PyResult<(Py<PyBytes>, Option<OwnedBuffer>, u64, u64)> {
     let records = records.iter().map(RecordColumns::from_python).collect::<PyResult<Vec<_>>>()?;
     let values = values.iter().map(ValueColumns::from_python).collect::<PyResult<Vec<_>>>()?;
+    let boundary_nodes: Vec<&[u8]> = boundary_nodes.iter().map(|node| node.as_bytes()).collect();
     let result = guarded(py, || {
         let count = records.iter().map(RecordColumns::len).sum();
         let values = values.iter().flat_map(ValueColumns::iter);
-        statecast_trie::build(records.iter().flat_map(RecordColumns::iter), count, values, left_key, right_key, keep_interior)
+        let records = records.iter().flat_map(RecordColumns::iter);
+        statecast_trie::build(records, count, values, left_key, right_key, keep_interior, &boundary_nodes)
     })?;
     Ok((PyBytes::new(py, &result.edge).unbind(), result.interior.map(OwnedBuffer::new), result.node_count, result.hashed_bytes))
 }
@@ -196,6 +200,7 @@ fn statecast_kernel(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<OwnedBuffer>()?;
     module.add_class::<flat_state::FlatStateBatches>()?;
+    module.add_class::<values::ValueBatches>()?;
     module.add_function(wrap_pyfunction!(structure, module)?)?;
     module.add_function(wrap_pyfunction!(build, module)?)?;
     module.add_function(wrap_pyfunction!(merge, module)?)?;

@@ -85,7 +85,7 @@ pub(crate) fn record_schema() -> Arc<Schema> {
     ]))
 }
 
-fn value_schema() -> Arc<Schema> {
+pub(crate) fn value_schema() -> Arc<Schema> {
     Arc::new(Schema::new(vec![
         Field::new("value_hash", DataType::FixedSizeBinary(HASH_BYTES), false),
         Field::new("value", DataType::Binary, false),

@@ -62,6 +62,8 @@ pub fn structure<'a>(
 }
 
 /// Hash a range of `count` records; `values` are the values that they may refer to, in any order.
+///
+/// `boundary_nodes` are united with the interior, if that is asked for; those of both ends make a state part of it.
 pub fn build<'a>(
     records: impl Iterator<Item = (&'a [u8], u32, ValueSource<'a>)>,
     count: usize,
@@ -69,6 +71,7 @@ pub fn build<'a>(
     left: Option<&'a [u8]>,
     right: Option<&'a [u8]>,
     keep_interior: bool,
+    boundary_nodes: &[&'a [u8]],
 ) -> Result<Build> {
     let mut value_bytes = 0;
     let mut inlined: Vec<&[u8]> = Vec::with_capacity(if keep_interior { count } else { 0 });
@@ -97,6 +100,8 @@ pub fn build<'a>(
     let (walk, edge) = pass::<true>(records, count, Neighbours { left, right }, keep)?;
     let interior = if keep_interior {
         value_bytes += collect_referenced(referenced, values, &mut inlined)?;
+        // Like values they may be any bytes, and may be among the nodes.
+        inlined.extend(boundary_nodes);
         Some(encode_interior(walk.kept, &walk.arena, &inlined)?)
     } else {
         None

@@ -152,7 +152,7 @@ fn try_records(rest: &[u8]) -> bool {
     });
     let count = records.len() / 3;
     let _ = structure(rows.clone().map(|(key, length, _)| (key, length)), count, left, right);
-    let Ok(built) = build(rows, count, values.map(|(record, hash)| (hash, record[1])), left, right, true) else { return false };
+    let Ok(built) = build(rows, count, values.map(|(record, hash)| (hash, record[1])), left, right, true, &[]) else { return false };
     if let (Ok(sealed), None, None) = (seal(&[&built.edge]), left, right) {
         let interior = built.interior.expect("asked for");
         assert_eq!(validate(&interior, &sealed.state_root, 0, 1), Ok(()), "what is built is valid");
@@ -182,7 +182,7 @@ fn of_keys(keys: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let built = |begin: usize, end: usize| {
         let rows = (begin..end).map(|at| (keys[at].as_slice(), values[at].len() as u32, ValueSource::Inlined(&values[at])));
         let left = begin.checked_sub(1).map(|at| keys[at].as_slice());
-        build(rows, end - begin, std::iter::empty(), left, keys.get(end).map(Vec::as_slice), true).expect("in order")
+        build(rows, end - begin, std::iter::empty(), left, keys.get(end).map(Vec::as_slice), true, &[]).expect("in order")
     };
     let whole = built(0, keys.len());
     let sealed = seal(&[&whole.edge]).expect("whole");

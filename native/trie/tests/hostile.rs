@@ -18,7 +18,7 @@ fn edges() -> [Vec<u8>; 2] {
     let keys: Vec<Vec<u8>> = (0..40u8).map(|at| vec![at / 7, at % 7 * 16, at]).collect();
     let edge = |keys: &[Vec<u8>], left: Option<&Vec<u8>>, right: Option<&Vec<u8>>| {
         let rows = keys.iter().map(|key| (key.as_slice(), 3, ValueSource::Inlined(&key[..3])));
-        build(rows, keys.len(), std::iter::empty(), left.map(Vec::as_slice), right.map(Vec::as_slice), false).expect("in order").edge
+        build(rows, keys.len(), std::iter::empty(), left.map(Vec::as_slice), right.map(Vec::as_slice), false, &[]).expect("in order").edge
     };
     [edge(&keys[..17], None, Some(&keys[17])), edge(&keys[17..], Some(&keys[16]), None)]
 }
@@ -27,7 +27,7 @@ fn edges() -> [Vec<u8>; 2] {
 fn part() -> (Vec<u8>, Hash) {
     let keys: Vec<Vec<u8>> = (0..30u8).map(|at| vec![at / 5, at]).collect();
     let rows = keys.iter().map(|key| (key.as_slice(), 2, ValueSource::Inlined(key)));
-    let built = build(rows, keys.len(), std::iter::empty(), None, None, true).expect("in order");
+    let built = build(rows, keys.len(), std::iter::empty(), None, None, true, &[]).expect("in order");
     (built.interior.expect("asked for"), seal(&[&built.edge]).expect("whole").state_root)
 }
 
@@ -210,7 +210,7 @@ fn values_are_checked() {
     let verdict = |source: ValueSource<'_>, length: u32, values: &[(Hash, Vec<u8>)]| {
         let values = values.iter().map(|(hash, value)| (hash, value.as_slice()));
         let rows = [(b"key".as_slice(), length, source)].into_iter();
-        build(rows, 1, values, None, None, true).map(|built| built.hashed_bytes).map_err(|error| error.kind)
+        build(rows, 1, values, None, None, true, &[]).map(|built| built.hashed_bytes).map_err(|error| error.kind)
     };
     let mismatch = Err(ErrorKind::ValueMismatch);
     assert!(verdict(ValueSource::Referenced(&hash), 5000, &[(hash, value.clone())]).is_ok_and(|bytes| bytes > 5000));

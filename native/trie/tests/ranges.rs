@@ -32,7 +32,7 @@ fn neighbours<'a>(records: &'a Records, range: &std::ops::Range<usize>) -> (Opti
 fn build_range(records: &Records, range: &std::ops::Range<usize>, keep_interior: bool) -> Build {
     let (left, right) = neighbours(records, range);
     let rows = records[range.clone()].iter().map(|(key, value)| (key.as_slice(), value.len() as u32, ValueSource::Inlined(value)));
-    build(rows, range.len(), std::iter::empty(), left, right, keep_interior).expect("records are in order")
+    build(rows, range.len(), std::iter::empty(), left, right, keep_interior, &[]).expect("records are in order")
 }
 
 fn structure_range(records: &Records, range: &std::ops::Range<usize>) -> (Vec<u8>, Vec<u64>) {

@@ -46,6 +46,7 @@ class ReferenceKernel:
         right_key: bytes | None,
         *,
         keep_interior: bool = True,
+        boundary_nodes: Sequence[bytes] = (),
     ) -> Build:
         """Hash all that lies inside a key range: see `Kernel.build`."""
         keys = read_keys(records, left_key, right_key)
@@ -53,7 +54,7 @@ class ReferenceKernel:
         built = build_range(keys, range_values.value_refs, left_key, right_key, hashed=True)
         return Build(
             edge=encode_edge(built.edge),
-            interior=encode_partial_state(built.nodes + range_values.values) if keep_interior else None,
+            interior=encode_partial_state([*built.nodes, *range_values.values, *boundary_nodes]) if keep_interior else None,
             node_count=len(built.nodes),
             hashed_bytes=range_values.hashed_bytes + sum(map(len, built.nodes)),
         )

@@ -124,6 +124,19 @@ class StateHeaderVerifier(Protocol):
 
 
 @runtime_checkable
+class ShapeSource(Protocol):
+    """A source that gives keys and value lengths at less cost than whole records."""
+
+    def shapes(self, shard: ShardContext, key_range: KeyRange, record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
+        """Yield the columns ``key`` and ``value_length`` of `FlatStateSource.records`; batches need not end where those end.
+
+        Raises:
+            SourceError, IntegrityError: as there.
+        """
+        ...
+
+
+@runtime_checkable
 class TrieSource(Protocol):
     """A source that has the shards' trie nodes by hash as well: then parts need not wait for the shard's root."""
 

@@ -14,10 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.near.node.flat_state_location import FlatStateLocation, locate_flat_state
-from pipelines.near.node.flat_state_rows import decode_rows
+from pipelines.near.node.flat_state_rows import decode_rows, scan_rows
 from pipelines.near.node.flat_state_source import FoundStateHeader, KeyRange
 from pipelines.near.node.key_split import ExistingKeys, split_keys
 from pipelines.near.node.node_columns import FLAT_STATE
@@ -25,20 +27,19 @@ from pipelines.near.node.node_home import IDENTITY_BYTES_MAX, NodeHome, read_nod
 from pipelines.near.node.node_state_header import find_node_state_header, open_state_header
 from pipelines.near.node.read_limit import keep_read_limit, process_read_limit
 from pipelines.near.node.rocksdb_reader import READAHEAD_BYTES, Row, table_files
-from pipelines.near.node.state_column import StateColumn, StateColumnPlace
+from pipelines.near.node.state_column import StateColumnPlace
+from pipelines.near.node.value_rows import read_value, read_values
 from pipelines.near.record_batches import bounded
 from pipelines.stores.pace import Pace
 from pipelines.stores.regular_file import read_regular
-from schemas.dataset.flat_state import RECORD_SCHEMA, VALUE_SCHEMA
-from schemas.errors import ColumnMissingError, InvalidInputError, ValueMismatchError
+from schemas.arrow_arrays import numbers_of
+from schemas.dataset.flat_state import RECORD_SCHEMA
+from schemas.errors import ColumnMissingError, InvalidInputError
 from schemas.ids import ZERO_HASH, CryptoHash
 from schemas.nearcore.epoch_context import EpochContext, ShardContext
 from schemas.nearcore.flat_state_limits import INLINED_VALUE_BYTES_MAX, KEY_BYTES_MAX
 
 _NODE_MEMORY_USAGE_BYTES: Final = 8
-
-_VALUES_STEP_BYTES: Final = 1 << 20
-"""Values are handed on in batches of this many bytes: a batch a value costs more than the value's read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +100,16 @@ class NodeSource:
             IntegrityError: a row can't be decoded.
             ValueMismatchError: a short value that the node keeps by reference only is missing.
         """
-        location = self._locate(shard)
-        prefix = shard.shard_uid.to_bytes()
-        begin = prefix + key_range.begin
-        end = _after(prefix) if key_range.end is None else prefix + key_range.end
-        changes = {prefix + key: row for key, row in location.changes(shard.shard_uid).items() if begin <= prefix + key < end}
-        # Who wants little at once wants little in all: a few rows around a key.
-        readahead_bytes = min(READAHEAD_BYTES, record_batch_bytes_max)
-        steps = _apply_changes(location.reader.scan(FLAT_STATE, begin, end, readahead_bytes), changes)
-        where = f"FlatState of shard {shard.shard_uid}, {location.folder}"
-        for batch in decode_rows(self._kept_to_limit(steps), len(prefix), record_batch_bytes_max, where):
+        for batch in self._rows(shard, key_range, record_batch_bytes_max, with_values=True):
             yield from self._with_short_values(batch, shard, record_batch_bytes_max)
+
+    def shapes(self, shard: ShardContext, key_range: KeyRange, record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
+        """Yield keys and value lengths of a key range at the wanted block; see `ShapeSource`.
+
+        Raises:
+            SourceError, IntegrityError: as `records`.
+        """
+        return self._rows(shard, key_range, record_batch_bytes_max, with_values=False)
 
     def values(self, shard: ShardContext, value_hashes: Sequence[bytes], record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
         """Yield referenced values from the State column, in the order asked for.
@@ -118,7 +118,7 @@ class NodeSource:
             ValueMismatchError: a value is missing or does not hash.
             ColumnMissingError, SourceError: the State column can't be read.
         """
-        yield from bounded(self._value_rows(shard, value_hashes), record_batch_bytes_max)
+        return read_values(self.state_column(shard).open(), value_hashes, record_batch_bytes_max)
 
     def state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
         """Return the shard's verified header: the StateHeaders row, else one computed; else say why there is none.
@@ -165,15 +165,37 @@ class NodeSource:
     def _locate(self, shard: ShardContext) -> FlatStateLocation:
         return locate_flat_state(self._home(), shard.shard_uid, _target(shard))
 
-    def _kept_to_limit(self, steps: Iterable[list[Row]]) -> Iterable[list[Row]]:
-        if self.read_limit_bytes_per_s is None:
-            return steps
-        return _slowed(steps, process_read_limit(self.read_limit_bytes_per_s))
+    def _rows(
+        self, shard: ShardContext, key_range: KeyRange, record_batch_bytes_max: int, *, with_values: bool
+    ) -> Iterator[pa.RecordBatch]:
+        location = self._locate(shard)
+        prefix = shard.shard_uid.to_bytes()
+        begin = prefix + key_range.begin
+        end = _after(prefix) if key_range.end is None else prefix + key_range.end
+        where = f"FlatState of shard {shard.shard_uid}, {location.folder}"
+        # Who wants little at once wants little in all: a few rows around a key.
+        readahead_bytes = min(READAHEAD_BYTES, record_batch_bytes_max)
+        changes = {prefix + key: row for key, row in location.changes(shard.shard_uid).items() if begin <= prefix + key < end}
+        if not changes and self.read_limit_bytes_per_s is None:
+            return scan_rows(
+                location.reader,
+                begin,
+                end,
+                prefix_bytes=len(prefix),
+                record_batch_bytes_max=record_batch_bytes_max,
+                where=where,
+                readahead_bytes=readahead_bytes,
+                with_values=with_values,
+            )
+        steps = _apply_changes(location.reader.scan(FLAT_STATE, begin, end, readahead_bytes), changes)
+        if self.read_limit_bytes_per_s is not None:
+            steps = _slowed(steps, process_read_limit(self.read_limit_bytes_per_s))
+        return decode_rows(steps, len(prefix), record_batch_bytes_max, where, with_values=with_values)
 
     def _with_short_values(self, batch: pa.RecordBatch, shard: ShardContext, record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
         """Look up values that are short enough to be inlined but are kept by reference, as nodes of before the inlining did."""
-        is_reference = batch["value"].is_null()
-        if not (batch["value_length"].filter(is_reference).to_numpy() <= INLINED_VALUE_BYTES_MAX).any():
+        is_short = numbers_of(batch["value_length"]) <= INLINED_VALUE_BYTES_MAX
+        if not batch["value"].null_count or not np.any(is_short & _nulls(batch["value"])):
             yield batch
             return
         values = batch["value"].to_pylist()
@@ -181,40 +203,21 @@ class NodeSource:
         column = self.state_column(shard).open()
         for index, length in enumerate(batch["value_length"].to_pylist()):
             if values[index] is None and length <= INLINED_VALUE_BYTES_MAX:
-                values[index] = _required_value(column, hashes[index])
+                values[index] = read_value(column, hashes[index])
                 hashes[index] = None
         columns = [batch["key"], pa.array(values, pa.binary()), batch["value_length"], pa.array(hashes, pa.binary(32))]
         yield from bounded([pa.RecordBatch.from_arrays(columns, schema=RECORD_SCHEMA)], record_batch_bytes_max)
 
-    def _value_rows(self, shard: ShardContext, value_hashes: Sequence[bytes]) -> Iterator[pa.RecordBatch]:
-        column = self.state_column(shard).open()
-        hashes: list[bytes] = []
-        values: list[bytes] = []
-        for value_hash in value_hashes:
-            hashes.append(value_hash)
-            values.append(_required_value(column, value_hash))
-            if sum(map(len, values)) >= _VALUES_STEP_BYTES:
-                yield _values_batch(hashes, values)
-                hashes, values = [], []
-        if hashes:
-            yield _values_batch(hashes, values)
+
+def _nulls(column: pa.Array) -> npt.NDArray[np.bool_]:
+    """Return which rows are null."""
+    return numbers_of(column.is_null().cast(pa.uint8())).astype(bool)
 
 
 def _slowed(steps: Iterable[list[Row]], limit: Pace) -> Iterator[list[Row]]:
     for step in steps:
         keep_read_limit(limit, sum(len(key) + len(row) for key, row in step))
         yield step
-
-
-def _required_value(column: StateColumn, value_hash: bytes) -> bytes:
-    value = column.read([value_hash])[0]
-    if value is None:
-        raise ValueMismatchError(
-            problem=f"the value {value_hash.hex()} {column.explain(value_hash)}",
-            where=column.where,
-            remedy="The node no longer keeps this state, or its database is damaged; take a node that has it.",
-        )
-    return value
 
 
 def _target(shard: ShardContext) -> CryptoHash:
@@ -247,7 +250,3 @@ def _apply_changes(steps: Iterable[list[Row]], changes: dict[bytes, bytes | None
             yield kept
     if rest := [(key, row) for key in changed[done:] if (row := changes[key]) is not None]:
         yield rest
-
-
-def _values_batch(hashes: list[bytes], values: list[bytes]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([pa.array(hashes, pa.binary(32)), pa.array(values, pa.binary())], schema=VALUE_SCHEMA)

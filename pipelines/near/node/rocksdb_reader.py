@@ -35,7 +35,7 @@ from rocksdict import AccessType, DbClosedError, Options, Rdict, RdictIter, Read
 
 from pipelines.near.node.node_columns import display_name
 from pipelines.stores.held_folder import HeldFolder, held_folder, make_held_folder
-from schemas.errors import ColumnMissingError, SourceChangedError, SourceError
+from schemas.errors import ColumnMissingError, SourceChangedError, SourceError, StatecastError
 
 OPEN_ATTEMPTS_MAX: Final = 8
 """How often a database whose files vanish or grow while it is opened is tried again from a new listing."""
@@ -73,10 +73,14 @@ _DATABASE_FILE = re.compile(r"CURRENT|IDENTITY|MANIFEST-\d+|\d+\.(sst|log|blob)"
 
 _NAMED_FILE = re.compile(r"(\d+\.(?:sst|log|blob)|MANIFEST-\d+|CURRENT)\b")
 _ERROR_TEXT_MAX = 400
+
+_ONCE = ReadOptions()
+_ONCE.fill_cache(False)
 _BLOB = ".blob"
 
 Row = tuple[bytes, bytes]
 Opened = TypeVar("Opened")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +128,16 @@ class RocksDbReader:
             self._database.close()
         self._unlink()
 
-    def get(self, column: str, key: bytes) -> bytes | None:
+    def get(self, column: str, key: bytes, *, once: bool = False) -> bytes | None:
         """Return the row of a key; None when there is none.
 
+        Args:
+            once: nobody will read this row or its neighbours again.
         Raises:
             SourceError: the file that holds it is damaged.
         """
         try:
-            row: bytes | None = self._families[column].get(key)
+            row: bytes | None = self._families[column].get(key, read_opt=_ONCE if once else None)
         except DbClosedError:
             raise
         except Exception as error:
@@ -188,21 +194,47 @@ class RocksDbReader:
         Args:
             readahead_bytes: how far it reads ahead.
         Raises:
+            SourceError: a file is damaged.
+        """
+
+        def take(rows: Iterator[Row]) -> tuple[list[Row], bytes] | None:
+            taken = list(itertools.islice(rows, SCAN_ROWS))
+            return (taken, taken[-1][0]) if taken else None
+
+        return self.scan_by(column, begin, end, take, readahead_bytes)
+
+    def scan_by(
+        self,
+        column: str,
+        begin: bytes,
+        end: bytes | None,
+        take: Callable[[Iterator[Row]], tuple[Made, bytes] | None],
+        readahead_bytes: int = READAHEAD_BYTES,
+    ) -> Iterator[Made]:
+        """Yield what is made of the rows with begin <= key < end, which ascend.
+
+        Args:
+            take: takes some of the rows and gives what it makes of them, with the last key that it took; None where there are no more.
+            readahead_bytes: how far it reads ahead.
+        Raises:
             SourceError: a file is damaged. The end of a scan is checked, since rocksdict ends a failed one like a finished one.
         """
         family = self._families[column]
         options = ReadOptions()
         options.set_readahead_size(readahead_bytes)
+        # What is read once would only drive out of the cache what is read again, and fill it to its 32 MiB.
+        options.fill_cache(False)
         if end is not None:
             options.set_iterate_upper_bound(end)
         last_key: bytes | None = None
         try:
-            items: Iterator[Any] = family.items(from_key=begin, read_opt=options)
-            while rows := list(itertools.islice(items, SCAN_ROWS)):
-                last_key = rows[-1][0]
-                yield rows
+            rows: Iterator[Row] = family.items(from_key=begin, read_opt=options)
+            while (taken := take(rows)) is not None:
+                made, last_key = taken
+                yield made
+                del made, taken
             self._check_end(family, begin, last_key, end)
-        except (DbClosedError, SourceError):
+        except (DbClosedError, StatecastError):
             raise
         except Exception as error:
             raise _read_error(error, self.folder, column) from None

@@ -28,7 +28,8 @@ some 2 MiB."""
 READ_ROWS: Final = 512
 """Rows that a walk in key order asks for at once: it holds as many pending nodes a level of the trie."""
 
-_COUNT_BYTES: Final = 8
+COUNT_BYTES: Final = 8
+"""The reference count behind a payload."""
 
 _Place = tuple[RocksDbReader, bytes]
 """A database and a prefix of its keys."""
@@ -113,6 +114,18 @@ class StateColumn:
                 break
         return found
 
+    def rows(self, wanted: bytes) -> Iterator[bytes]:
+        """Yield the rows under a hash that is read once, those of the likeliest place first; nothing of them is checked.
+
+        Raises:
+            SourceError: a database is damaged.
+        """
+        for reader, prefix in self._places():
+            row = reader.get(STATE, prefix + wanted, once=True)
+            if row is not None:
+                keep_read_limit(self._limit, len(row))
+                yield row
+
     def explain(self, wanted: bytes) -> str:
         """Return why nothing was found under a hash: there is no row, or there is one that does not hash to it."""
         if any(reader.get(STATE, prefix + wanted) is not None for reader, prefix in self._places()):
@@ -122,7 +135,7 @@ class StateColumn:
 
 def _payload(row: bytes, wanted: bytes) -> bytes | None:
     # Nearly every row is one payload and its count; all other forms are the slower function's affair.
-    payload = row[:-_COUNT_BYTES]
+    payload = row[:-COUNT_BYTES]
     return payload if hashlib.sha256(payload).digest() == wanted else find_payload(row, wanted, MERGE_DELIMITER)
 
 

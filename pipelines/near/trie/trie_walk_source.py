@@ -15,6 +15,7 @@ from typing import Final
 import pyarrow as pa
 
 from pipelines.near.node.flat_state_location import has_flat_storage, locate_flat_state
+from pipelines.near.node.flat_state_rows import SHAPE_COLUMNS
 from pipelines.near.node.flat_state_source import KeyRange
 from pipelines.near.node.node_home import NodeHome, read_node_home
 from pipelines.near.node.node_store import NodeSource
@@ -93,6 +94,16 @@ class StateWalkSource(NodeSource):
         column = self.state_column(shard).open()
         leaves = walk_leaves(column, _root(shard), within(key_range))
         yield from bounded(read_leaves(column, leaves), record_batch_bytes_max)
+
+    def shapes(self, shard: ShardContext, key_range: KeyRange, record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
+        """Yield keys and value lengths of a key range at the shard's state root.
+
+        Raises:
+            As `records`.
+        """
+        if shard.shard_uid not in self.walked:
+            return NodeSource.shapes(self, shard, key_range, record_batch_bytes_max)
+        return (batch.select(SHAPE_COLUMNS) for batch in self.records(shard, key_range, record_batch_bytes_max))
 
 
 def read_leaves(column: StateColumn, leaves: Iterator[list[Leaf]]) -> Iterator[pa.RecordBatch]:

@@ -27,5 +27,13 @@ def assemble_with(kernel: Kernel, work: WorkFolder, plan: PartPlan, interior: pa
     Raises:
         IntegrityError, StoreError: passed on.
     """
-    nodes = [node for row in plan.boundary_rows for node in get_boundary_nodes(work, plan.part_id.total, row)]
-    return kernel.assemble(interior, nodes)
+    return kernel.assemble(interior, nodes_at_ends(work, plan))
+
+
+def nodes_at_ends(work: WorkFolder, plan: PartPlan) -> list[bytes]:
+    """Return the boundary nodes of a part's two ends.
+
+    Raises:
+        StoreError: passed on.
+    """
+    return [node for row in plan.boundary_rows for node in get_boundary_nodes(work, plan.part_id.total, row)]

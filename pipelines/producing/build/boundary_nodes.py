@@ -14,6 +14,7 @@ import pyarrow as pa
 from pipelines.near.node.state_column import StateColumnPlace
 from pipelines.near.trie.walk_to_boundaries import walk_to_boundaries
 from pipelines.producing.build.work_folder import WorkFolder
+from schemas.arrow_arrays import binary_array
 from schemas.ids import CryptoHash
 
 BOUNDARIES_PER_FILE = 64
@@ -34,7 +35,7 @@ def put_boundary_nodes(work: WorkFolder, num_parts: int, group: int, boundaries:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, _NODE_SCHEMA) as writer:
         for nodes in boundaries:
-            writer.write_batch(pa.record_batch([pa.array(sorted(nodes), pa.binary())], schema=_NODE_SCHEMA))
+            writer.write_batch(pa.record_batch([binary_array(sorted(nodes))], schema=_NODE_SCHEMA))
     work.store().put(work.boundary_nodes(num_parts, group), sink.getvalue())
 
 

@@ -19,11 +19,13 @@ import pyarrow.compute as pc
 
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.trie_kernel import Build
+from pipelines.producing.build.assemble import nodes_at_ends
 from pipelines.producing.build.boundary_nodes import BOUNDARIES_PER_FILE, put_boundary_nodes
 from pipelines.producing.build.part_records import PartRecords
 from pipelines.producing.build.plan_parts import PartPlan
 from pipelines.producing.build.work_folder import WORK_OBJECT_BYTES_MAX, WorkFolder
 from pipelines.stores.ranges import read_object
+from schemas.arrow_arrays import numbers_of
 from schemas.errors import ObjectMismatchError, ObjectNotFoundError
 from schemas.ids import CryptoHash, PartId
 from schemas.json_document import FieldReader
@@ -68,13 +70,13 @@ class BuildPartTask:
         self.work.store().put(self.work.interior(self.plan.part_id), build.interior)
         return self._leave(build, records, hashlib.sha256(build.interior).hexdigest())
 
-    def interior(self) -> tuple[BuildSummary, pa.Buffer]:
-        """Leave the part's edge; return the interior, which is not left.
+    def part(self) -> tuple[BuildSummary, pa.Buffer]:
+        """Leave the part's edge; return the PartialState bytes of the part, whose boundary nodes are in the work folder.
 
         Raises:
             SourceError, IntegrityError, StoreError: passed on.
         """
-        build, records = self._build(keep_interior=True)
+        build, records = self._build(keep_interior=True, boundary_nodes=nodes_at_ends(self.work, self.plan))
         assert build.interior is not None, "the interior was asked for"
         return self._leave(build, records, ""), build.interior
 
@@ -102,11 +104,13 @@ class BuildPartTask:
         except (ObjectNotFoundError, ObjectMismatchError):
             return False
 
-    def _build(self, *, keep_interior: bool) -> tuple[Build, list[pa.RecordBatch]]:
+    def _build(self, *, keep_interior: bool, boundary_nodes: Sequence[bytes] = ()) -> tuple[Build, list[pa.RecordBatch]]:
         records = self.records.read(self.plan)
         values = self.records.read_values(records) if keep_interior else ()
         kernel = choose_kernel(self.kernel_name)
-        return kernel.build(records, values, self.plan.left_key, self.plan.key_end, keep_interior=keep_interior), records
+        left_key, right_key = self.plan.left_key, self.plan.key_end
+        build = kernel.build(records, values, left_key, right_key, keep_interior=keep_interior, boundary_nodes=boundary_nodes)
+        return build, records
 
     def _leave(self, build: Build, records: Sequence[pa.RecordBatch], interior_sha256: str) -> BuildSummary:
         store, part_id = self.work.store(), self.plan.part_id
@@ -144,7 +148,7 @@ def count_kinds(records: Sequence[pa.RecordBatch]) -> tuple[tuple[int, int, int]
         lengths = np.diff(offsets)
         kinds = np.where(lengths > 0, data[np.minimum(offsets[:-1], len(data) - 1)], 256)
         counts += np.bincount(kinds, minlength=257)
-        sizes += np.bincount(kinds, weights=lengths + batch.column(2).to_numpy(), minlength=257).astype(np.int64)
+        sizes += np.bincount(kinds, weights=lengths + numbers_of(batch.column(2)), minlength=257).astype(np.int64)
     return tuple((-1 if kind == 256 else kind, int(counts[kind]), int(sizes[kind])) for kind in (256, *range(256)) if counts[kind])
 
 

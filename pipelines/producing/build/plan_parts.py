@@ -20,6 +20,7 @@ from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.producing.build.work_folder import WORK_OBJECT_BYTES_MAX, WorkFolder
 from pipelines.stores.ranges import read_object
+from schemas.arrow_arrays import numbers_of
 from schemas.errors import InvalidInputError, ObjectMismatchError, ObjectNotFoundError
 from schemas.ids import PartId
 from schemas.json_note import read_note
@@ -71,7 +72,7 @@ class StructureTask:
         with pa.ipc.new_file(sink, _CHARGES_SCHEMA) as writer:
             writer.write_batch(pa.record_batch([structure.charges], schema=_CHARGES_SCHEMA))
         store.put(self.work.charges(self.file_index), sink.getvalue())
-        charges_sum = int(structure.charges.to_numpy().sum())
+        charges_sum = int(numbers_of(structure.charges).sum())
         store.put(self.work.structure(self.file_index), json.dumps({"edge": structure.edge.hex(), "charges_sum": charges_sum}).encode())
         return FileStructure(structure.edge, charges_sum)
 
@@ -108,7 +109,7 @@ class LocateTask:
             DatasetError, StoreError: passed on.
         """
         with self.work.store().open(self.work.charges(self.file_index)) as source:
-            charges = pa.ipc.open_file(source).read_all().column(0).combine_chunks().to_numpy(zero_copy_only=False).copy()
+            charges = numbers_of(pa.ipc.open_file(source).read_all().column(0).combine_chunks()).astype(np.int64)
         if self.charges:
             self._add_merged_charges(charges)
         sums = np.cumsum(charges)

@@ -23,11 +23,12 @@ from pipelines.dataset.dataset_files import read_table
 from pipelines.dataset.export.export_records import RECORD_BATCH_BYTES_MAX
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.trie_kernel import Kernel
-from pipelines.near.node.flat_state_source import FlatStateSource, KeyRange
+from pipelines.near.node.flat_state_source import FlatStateSource, KeyRange, ShapeSource
 from pipelines.producing.build.plan_parts import Boundary, FileStructure, ShardStructure, thresholds_of_files
 from pipelines.producing.build.work_folder import WORK_OBJECT_BYTES_MAX, WorkFolder
 from pipelines.stores.ranges import read_object
 from pipelines.stores.store import Store
+from schemas.arrow_arrays import binary_array, number_array, numbers_of
 from schemas.errors import DatasetError, ObjectMismatchError, ObjectNotFoundError, RecordOrderError, SourceChangedError
 from schemas.json_note import read_note
 from schemas.nearcore.epoch_context import ShardContext
@@ -103,7 +104,8 @@ class ScannedPlace:
 
     def rows(self, begin: bytes, end: bytes | None, batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
         """Yield keys and value lengths from a key on, without empty batches."""
-        for batch in self.source.records(self.shard, KeyRange(begin, end), batch_bytes_max):
+        read = self.source.shapes if isinstance(self.source, ShapeSource) else self.source.records
+        for batch in read(self.shard, KeyRange(begin, end), batch_bytes_max):
             if batch.num_rows:
                 yield batch.select(["key", "value_length"])
 
@@ -140,7 +142,9 @@ class ScanRangeTask:
         scanned = scan.found()
         if scanned.records:
             charges = pa.table([pa.chunked_array(scan.charges)], schema=_CHARGES_SCHEMA)
-            index = pa.table(list(zip(*sorted(scan.index.items()), strict=True)), schema=_INDEX_SCHEMA)
+            rows = np.fromiter(sorted(scan.index), np.uint64, len(scan.index))
+            keys = binary_array([key for _, key in sorted(scan.index.items())])
+            index = pa.table([number_array(rows), keys], schema=_INDEX_SCHEMA)
             scanned = replace(
                 scanned,
                 charges_sha256=_put(store, work.scanned_charges(name), charges),
@@ -214,7 +218,7 @@ class _Scan:
             self._finish_piece(_key(following, 1) if following is not None and following.num_rows > 1 else None)
 
     def found(self) -> ScannedRange:
-        charges_sum = sum(int(charges.to_numpy().sum()) for charges in self.charges)
+        charges_sum = sum(int(numbers_of(charges).sum()) for charges in self.charges)
         return ScannedRange(self.records, self.left_key, self.index.get(0, b""), FileStructure(self._edge, charges_sum))
 
     def _finish_piece(self, right_key: bytes | None) -> None:
@@ -282,16 +286,16 @@ class LocateInRangeTask:
         """
         store, work, name = self.place.work.store(), self.place.work, self.place.name
         try:
-            charges = read_table(store, work.scanned_charges(name), _CHARGES_SCHEMA).column(0).to_numpy().copy()
+            charges = read_table(store, work.scanned_charges(name), _CHARGES_SCHEMA).column(0).combine_chunks()
             index = read_table(store, work.scanned_index(name), _INDEX_SCHEMA)
         except DatasetError as error:
             raise error.at(error.where, "Run again: what is damaged there is then made again.") from None
-        rows, keys = index.column(0).to_pylist(), index.column(1).to_pylist()
+        rows, keys, own = index.column(0).to_pylist(), index.column(1).to_pylist(), numbers_of(charges).astype(np.int64)
         for key, memory_usage in self.charges:
             at = bisect_left(keys, key)
             assert keys[at] == key, "whatever a merge can charge is in the index"
-            charges[rows[at]] += memory_usage
-        sums = np.cumsum(charges)
+            own[rows[at]] += memory_usage
+        sums = np.cumsum(own)
         found = []
         for threshold_index, threshold in self.thresholds:
             row = int(np.searchsorted(sums, threshold, side="right"))

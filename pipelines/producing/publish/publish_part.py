@@ -211,11 +211,12 @@ class ProducePartTask:
             raise self._contradiction(error) from None
 
     def _encoded(self, kernel: Kernel) -> tuple[bytes, BuildSummary | None]:
-        # Interior and part are gone when this returns: what the object decodes to takes their place in memory.
+        # The part is gone when this returns: what the object decodes to takes its place in memory.
         publishing = self.publishing
-        summary, interior = (None, None) if self.build is None else self.build.interior()
-        partial_state = assemble_with(kernel, publishing.work, publishing.plan, interior)
-        del interior
+        if self.build is None:
+            summary, partial_state = None, assemble_with(kernel, publishing.work, publishing.plan, None)
+        else:
+            summary, partial_state = self.build.part()
         return encode_state_part(partial_state, publishing.encoding, publishing.zstd_level), summary
 
     def _contradiction(self, error: IntegrityError) -> StateRootMismatchError:
