@@ -36,7 +36,7 @@ from schemas.nearcore.epoch_context import ShardContext
 STRUCTURE_TASK_MEMORY_BYTES = 300 << 20
 """Most memory of a structure task's process: one dataset file's keys and their charges."""
 
-BUILD_TASK_MEMORY_BYTES = 600 << 20
+BUILD_TASK_MEMORY_BYTES = 500 << 20
 """Most memory of a process that builds parts of 30 MiB memory usage, with what the kernel keeps for the next part."""
 
 SEAL_TASK_MEMORY_BYTES = 800 << 20

@@ -22,7 +22,7 @@ from schemas.ids import ZERO_HASH
 BOUNDARY_NODES_TASK_MEMORY_BYTES = 300 << 20
 """Most memory of a process that reads some boundaries' nodes: a few thousand nodes, and the reader's caches."""
 
-PRODUCE_TASK_MEMORY_BYTES = BUILD_TASK_MEMORY_BYTES + (100 << 20)
+PRODUCE_TASK_MEMORY_BYTES = BUILD_TASK_MEMORY_BYTES
 """Most memory of a process that builds and publishes parts, one at a time: a part's records go before its pieces come."""
 
 

@@ -35,7 +35,7 @@ from schemas.errors import InvalidInputError, SourceChangedError
 from schemas.ids import CryptoHash, ShardUId
 from schemas.nearcore.epoch_context import EpochContext, ShardContext
 
-PUBLISH_TASK_MEMORY_BYTES = 600 << 20
+PUBLISH_TASK_MEMORY_BYTES = 500 << 20
 """Most memory of a process that publishes parts, one at a time: a part's pieces, both forms, and what is read back."""
 
 

@@ -19,7 +19,7 @@ from pipelines.near.node.flat_state_source import FlatStateSource
 from schemas.dataset.dataset_summary import RangeSummary
 from schemas.nearcore.epoch_context import EpochContext
 
-EXPORT_TASK_MEMORY_BYTES = 600 << 20
+EXPORT_TASK_MEMORY_BYTES = 500 << 20
 """Most memory of an export task's process: a file being put together, its bytes again while stored, and the reader's caches."""
 
 SHARING_TASK_MEMORY_BYTES = 600 << 20
