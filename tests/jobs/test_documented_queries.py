@@ -346,3 +346,8 @@ def test_tables_in_a_bucket_are_read_as_those_in_a_folder(bucket_tables: str) ->
             "permission"
         ).collect().rows() == permissions(truth(height))
     assert statecast.scan(bucket_tables, kind="account").epoch_height == LATEST
+    collected = command("gc", "--tables", bucket_tables, "--keep-epochs", 1, "--json")
+    assert collected.code == 0 and collected.document["tables"]["collected"] == 1, collected.stderr
+    assert len(pandas.read_parquet(f"{bucket_tables}/kind=account")) == len(truth(LATEST).of("account"))
+    with pytest.raises(statecast.StatecastError, match="epoch 0 is not finished here"):
+        statecast.scan(bucket_tables, kind="account", epoch=OLD)

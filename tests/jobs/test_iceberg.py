@@ -19,11 +19,13 @@ from pyiceberg.utils.config import Config
 
 import statecast as package
 from pipelines.dataset.tables import iceberg_files, iceberg_tables
+from schemas.dataset.tables_selection import TablesSelection
 from schemas.errors import StatecastError
 from tests.support.commands import Outcome, objects_in, statecast
 from tests.support.exported import exported_genesis, exported_localnet
 from tests.support.nodes import localnet_home
 from tests.support.servers import aws_environment, make_s3_bucket, moto_server
+from tests.support.small_tables import RUNNER, exported, pairs_of
 
 RECORDS = {"access_key": 862, "account": 423, "contract_code": 11, "contract_data": 641}
 NAMESPACE = "test_chain_klplt"
@@ -98,6 +100,20 @@ def test_one_query_gives_an_account_in_all_epochs(lake: Path, opened: Any, monke
     assert next(row["amount"] for row in rows if row["epoch_height"] == 6) == scan["near"]
     frame = polars.scan_iceberg(table).filter(polars.col("epoch_height") == 6).select(polars.col("amount").sum()).collect()
     assert int(frame.item()) == sum(int(amount) for amount in scan.values())
+
+
+@pytest.mark.slow
+def test_one_query_gives_an_account_over_a_hundred_epochs(tmp_path: Path) -> None:
+    """Small ones; each is a commit, and one file an epoch is read at most."""
+    selection = TablesSelection.choose(("account",), ("account_id", "amount"), raw=False)
+    with closing(iceberg_tables.open_catalogue(str(tmp_path), None)) as catalogue:
+        for height in range(100, 200):
+            context, dataset = exported(pairs_of(5, changed=(3,) if height % 2 else ()), height)
+            iceberg_tables.export_iceberg(RUNNER, context, [dataset], str(tmp_path), selection, catalogue=catalogue)
+        scan = catalogue.load_table(("test", "account")).scan(EqualTo("account_id", "user00003.near"), ("epoch_height", "amount"))
+        assert len(list(scan.plan_files())) == 100
+        found = sorted((row["epoch_height"], int(row["amount"])) for row in scan.to_arrow().to_pylist())
+    assert found == [(height, 10**24 + 3 + (height % 2) * 10**24) for height in range(100, 200)]
 
 
 def test_an_old_epoch_goes_by_one_commit_of_whole_files(tmp_path: Path, opened: Any) -> None:
