@@ -220,12 +220,12 @@ def test_tables_in_a_bucket_are_in_the_catalogue_that_is_named(tmp_path: Path, m
             monkeypatch.setenv(f"PYICEBERG_CATALOG__PROD__{name}", value)
         # PyIceberg reads its configuration when it is imported.
         monkeypatch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())
-        command = ("tables", f"dataset://{genesis()}", "--to", "s3://lake/near", "--format", "iceberg", "--in-process", "--json")
+        command = ("tables", f"dataset://{genesis()}", "--to", "s3://lake/iceberg", "--format", "iceberg", "--in-process", "--json")
         made = statecast(*command, "--kind", "account", "--iceberg-catalog", "prod")
         assert made.code == 0, made.stdout
         with closing(load_catalog("prod")) as catalogue:
             table = catalogue.load_table((NAMESPACE, "account"))
-            assert table.location() == "s3://lake/near/account"
+            assert table.location() == "s3://lake/iceberg/account"
             assert table.scan().to_arrow().num_rows == RECORDS["account"]
 
 
