@@ -42,7 +42,7 @@ EPOCHS_FOLDER: Final = "_epochs"
 ICEBERG_NOTES: Final = "_written"
 """Where a place of Iceberg tables has what each task left."""
 
-_OF_EPOCH: Final = re.compile(r"(?:kind=[^/]+/chain_id=[^/]+|_epochs)/epoch_height=(\d{1,20})/.+")
+_OF_EPOCH: Final = re.compile(r"(?:kind=[^/]+/chain_id=[^/]+|_epochs)/epoch_height=(0|[1-9][0-9]{0,19})/.+")
 _MICROSECOND: Final = timedelta(microseconds=1)
 _UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

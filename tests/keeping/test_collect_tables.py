@@ -89,6 +89,15 @@ def test_the_newest_complete_epoch_stays_below_those_that_are_not(tmp_path: Path
     assert heights_in(url) == finished(url) == [8]
 
 
+def test_what_nobody_here_names_so_stays(url: str) -> None:
+    """Other digits of the same number, other files beside; an epoch is deleted by the names that its writers give."""
+    names = ("kind=account/chain_id=test/epoch_height=05/a.parquet", "kind=account/chain_id=test/epoch=5/a.parquet", "notes/5.txt")
+    for name in names:
+        open_store(url).put(name, b"foreign")
+    assert collect(url, 1) == [5, 6, 7]
+    assert {*names} <= {*objects(url)}
+
+
 def test_what_was_finished_a_few_days_ago_stays(url: str, tmp_path: Path) -> None:
     """By the store's clock; where it has none, all that has an age does."""
     assert collect(url, 1, keep_days=2, later_s=3 * 86_400) == []
