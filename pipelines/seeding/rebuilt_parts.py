@@ -75,15 +75,17 @@ class PartBringing:
         whole = PlannedBringing(tuple(missing), None)
         if self.rebuilder is None or not missing:
             return whole
+        if not any(one.shard_id == shard.shard_id for one in manifest.deltas):
+            with suppress(StatecastError):
+                self._statement(manifest, shard, keep=keep)
+            return whole
         try:
             statement = self._statement(manifest, shard, keep=keep)
+            if keep:
+                self._keep_older_statements(manifest.layout, shard)
             ids = {part.part_id for part in missing}
             parts = tuple(part for part in parts_to_fetch(manifest, shard, statement) if part.part_id.idx in ids)
             wanted = WantedShard(manifest.layout, manifest, statement, parts)
-            if not any(one.shard_id == shard.shard_id for one in manifest.deltas):
-                return whole
-            if keep:
-                self._keep_older_statements(manifest.layout, shard)
             way, _ = self.rebuilder.find_way(wanted, self._reader())
         except StatecastError as error:
             self.on_problem(str(error))

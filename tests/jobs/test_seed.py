@@ -463,3 +463,16 @@ def test_a_bucket_without_a_chain_is_an_error(tmp_path: Path) -> None:
     outcome = statecast("seed", tmp_path / "bucket", "--data", tmp_path / "data", "--insecure", "--listen", "127.0.0.1:0", "--once")
     assert outcome.code == 11
     assert "no chain" in outcome.error_line
+
+
+def test_a_plan_says_what_would_be_brought_and_writes_nothing(tmp_path: Path) -> None:
+    """Whole parts, where no older epoch is here."""
+    epoch = publish_random_epoch(tmp_path / "bucket")
+    call = ("seed", tmp_path / "bucket", "--data", tmp_path / "data", "--insecure", "--plan")
+    document = statecast(*call, "--json").document
+    assert document["bytes"] == sum(PART_SIZES)
+    (shard,) = document["shards"]
+    assert (shard["epoch_height"], shard["parts"], shard["parts_here"]) == (epoch.layout.epoch_height, len(PART_SIZES), 0)
+    assert shard["rebuilt_from"] is None
+    assert "whole parts" in statecast(*call).stdout
+    assert not (tmp_path / "data").exists()

@@ -12,11 +12,14 @@ import pytest
 from pipelines.keeping.stored_ladder import part_sizes
 from pipelines.kernel.choice import choose_kernel
 from pipelines.mirroring.destination_rebuilder import DestinationRebuilder
+from pipelines.producing.rebuild.fetched_rebuild import BaseRebuilder
+from pipelines.producing.rebuild.rebuild_shard import ShardRebuild
 from pipelines.seeding.data_folder import DataFolder, open_data_folder
 from pipelines.seeding.epoch_feed import EpochFeed
 from pipelines.seeding.rebuilt_parts import PartBringing
 from pipelines.seeding.seed_plan import ShardToSeed, plan_epoch
 from pipelines.seeding.seeder import Seeder, SeedSettings
+from pipelines.seeding.shard_parts import ShardFiles
 from pipelines.seeding.status import SeedEvent
 from pipelines.stores.open_store import open_store
 from pipelines.trust.freshness import AcceptedManifests
@@ -152,3 +155,27 @@ def test_an_epoch_that_the_bucket_keeps_as_deltas_is_seeded(seeded: Seeded) -> N
         store.delete(name)
     seeded.seed()
     assert told(seeded) == ["shard_rebuilt"]
+
+
+@pytest.mark.parametrize("killed_in", ["_bring", "build", "finish", "take"])
+def test_a_seeder_that_is_killed_while_it_rebuilds_goes_on(killed_in: str, seeded: Seeded) -> None:
+    """Nothing that is not right has a part's name, and the next start removes what lay beside."""
+    place = {"_bring": BaseRebuilder, "build": ShardRebuild, "finish": ShardRebuild, "take": ShardFiles}[killed_in]
+    with seeded.patch.context() as patch:
+        patch.setattr(place, killed_in, _die)
+        with pytest.raises(Killed):
+            seeded.seed()
+    there = seeded.epochs.parts(2, str(seeded.data))
+    assert there.items() <= seeded.wanted[2].items()
+    seeded.read.clear()
+    seeded.seed()
+    assert seeded.parts_read(2) == 0
+    assert not list((seeded.data / ".seed" / "tmp").iterdir())
+
+
+class Killed(BaseException):
+    """Nothing cleans up after this."""
+
+
+def _die(*_: object) -> None:
+    raise Killed
