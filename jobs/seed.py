@@ -105,6 +105,12 @@ def seed(
             "--near-peer", help="near://ed25519:KEY@host:port of a node to stay connected to; may be repeated.", rich_help_panel=_NEAR
         ),
     ] = None,
+    near_upload_limit: Annotated[
+        str | None,
+        typer.Option(
+            "--near-upload-limit", help="Most bytes a second to one of nearcore's nodes, e.g. 20MB/s. Default: none.", rich_help_panel=_NEAR
+        ),
+    ] = None,
     near_genesis: Annotated[
         str | None,
         typer.Option(
@@ -157,6 +163,7 @@ def seed(
     near_addresses = tuple(
         parse_address(text, "--near-listen", every_host=True, any_port=True) for text in (near_listen.split(",") if near_listen else ())
     )
+    near_rate = None if near_upload_limit is None else parse_rate(near_upload_limit, "--near-upload-limit")
     near_peers = tuple(PeerUrl.parse(text) for text in dict.fromkeys(near_peer or ()))
     metrics_address = None if metrics is None else parse_address(metrics, "--metrics", every_host=True, any_port=True)
     download_bytes_per_s = None if download_limit is None else parse_rate(download_limit, "--download-limit")
@@ -172,6 +179,9 @@ def seed(
         lines = stack.enter_context(opened_events(events, as_json=as_json))
         folder = stack.enter_context(open_data_folder(data))
         chain = chain_id or named or _only_chain(store, folder)
+        near = _near_settings(chain, near_addresses, near_peers, near_genesis, near_private, session.upload_bytes_per_s)
+        if near is None and near_rate is not None:
+            raise InvalidInputError(problem="--near-upload-limit needs --near-listen")
         settings = SeedSettings(
             chain_id=chain,
             epochs=epochs,
@@ -184,7 +194,7 @@ def seed(
             downloads=downloads,
             download_bytes_per_s=download_bytes_per_s,
             poll_interval_s=poll_interval,
-            near=_near_settings(chain, near_addresses, near_peers, near_genesis, near_private, session.upload_bytes_per_s),
+            near=near if near is None else replace(near, upload_bytes_per_s_each=near_rate),
             hold_lease=lease,
         )
         display = open_seed_display(lines)
@@ -210,9 +220,11 @@ def seed(
         port = seeder.latest_status.listen_port
         facts = {"port": port, "metrics_port": metrics_port, "trust": policy.description}
         display.event(SeedEvent("listening", f"port {port}, believing {policy.description}", facts))
-        if (near := seeder.latest_status.near_peer) is not None:
+        if (peer_status := seeder.latest_status.near_peer) is not None:
             display.event(
-                SeedEvent("near_listening", " and ".join(seeder.near_urls()), {"ports": list(near.ports), "urls": seeder.near_urls()})
+                SeedEvent(
+                    "near_listening", " and ".join(seeder.near_urls()), {"ports": list(peer_status.ports), "urls": seeder.near_urls()}
+                )
             )
         status = seeder.run(display.status, once=once)
         if not once:
@@ -274,7 +286,7 @@ def _near_settings(
             problem=f"the genesis hash of {chain_id} is not known, and nodes of the chain ask for it",
             remedy="Give --near-genesis; `statecast inspect near://ed25519:KEY@host:port` of one of its nodes shows it.",
         )
-    return PeerServiceSettings(genesis_hash, listen, peers, upload_bytes_per_s, RequestLimits(private_addresses=private))
+    return PeerServiceSettings(genesis_hash, listen, peers, upload_bytes_per_s, limits=RequestLimits(private_addresses=private))
 
 
 def _health(seeder: Seeder) -> Health:

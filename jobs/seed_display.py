@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Final, Protocol
 
 import structlog
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from jobs.event_lines import EventLines
 from jobs.terminal import ShownConsole, format_bytes, shows_bars, told
-from pipelines.seeding.status import SeedEvent, SeedStatus, ShardStatus
+from pipelines.seeding.status import PeerStatus, SeedEvent, SeedStatus, ShardStatus
 
 JSON_INTERVAL_S: Final = 5.0
 """How often a status event is written; a change of a shard's phase is written at once."""
@@ -73,6 +74,11 @@ class SeedLineDisplay:
             if self._said.get(shard.key) != line:
                 structlog.get_logger().info(str(shard.phase), epoch=shard.key.epoch_height, shard=shard.key.shard_id, **facts)
             self._said[shard.key] = line
+        if status.near_peer is not None:
+            asked = _asked(status.near_peer)
+            if self._said.get("nodes") != tuple(asked.values()):
+                structlog.get_logger().info("nodes", **asked)
+            self._said["nodes"] = tuple(asked.values())
 
     def event(self, event: SeedEvent) -> None:
         """Log a line."""
@@ -121,6 +127,14 @@ def open_seed_display(events: EventLines | None) -> SeedDisplay:
     return shown if events is None else SeedEventDisplay(events, shown)
 
 
+def _asked(peer: PeerStatus) -> dict[str, object]:
+    """Return what nodes ask for, and what comes of it."""
+    outcomes = Counter[str]()
+    for (kind, outcome), count in peer.requests_by_kind.items():
+        outcomes[f"{kind}s" if outcome == "answered" else outcome.replace(" ", "_")] += count
+    return {"connected": peer.neighbours, "asking": peer.askers, "given": format_bytes(peer.bytes_sent), **outcomes}
+
+
 def _parts(shard: ShardStatus) -> str:
     return f"{shard.parts_complete}/{shard.parts_total}"
 
@@ -133,7 +147,13 @@ def _table(status: SeedStatus) -> Table:
     up = sum(shard.upload_bytes_per_s for shard in status.shards)
     looked = "never" if status.polled_at is None else time.strftime("%H:%M:%S", time.localtime(status.polled_at))
     title = f"{status.chain_id}, port {status.listen_port}, up {format_bytes(up)}/s, bucket read {looked}"
-    table = Table(title=title, title_justify="left", caption=status.poll_problem or None)
+    nodes = (
+        ""
+        if status.near_peer is None
+        else "nodes: " + ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in _asked(status.near_peer).items())
+    )
+    caption = "\n".join(line for line in (nodes, status.poll_problem) if line)
+    table = Table(title=title, title_justify="left", caption=caption or None)
     for name in ("epoch", "shard", "parts", "size", "peers", "up", "given"):
         table.add_column(name, justify="right")
     table.add_column("", overflow="fold")

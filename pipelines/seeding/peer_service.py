@@ -40,6 +40,8 @@ class PeerServiceSettings:
     peers: tuple[PeerUrl, ...] = ()
     """Nodes to connect to."""
     upload_bytes_per_s: int | None = None
+    upload_bytes_per_s_each: int | None = None
+    """To one node."""
     limits: RequestLimits = field(default_factory=RequestLimits)
 
 
@@ -105,7 +107,8 @@ class PeerService:
 
     async def _start(self, sides: list[OwnSide]) -> tuple[StateHost, list[int]]:
         peers = tuple([(url.peer_id, await url.resolve()) for url in self._settings.peers])
-        settings = HostSettings(self._settings.limits, self._settings.upload_bytes_per_s, None, peers)
+        own = self._settings
+        settings = HostSettings(own.limits, own.upload_bytes_per_s, own.upload_bytes_per_s_each, peers)
         host = StateHost(sides, self._files, settings, self._note, sent=self._count)
         ports = await host.start([(address.host, address.port) for address in self._settings.listen])
         return host, ports

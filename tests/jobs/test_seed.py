@@ -16,7 +16,7 @@ import pytest
 
 from jobs.seed_display import SeedLineDisplay
 from jobs.terminal import configure_logging
-from pipelines.seeding.status import SeedStatus, ShardKey, ShardPhase, ShardStatus
+from pipelines.seeding.status import PeerStatus, SeedStatus, ShardKey, ShardPhase, ShardStatus
 from schemas.published.object_layout import latest_name
 from tests.support.commands import Outcome, epoch_folder, has_come, statecast
 from tests.support.json_process import WAIT_S, JsonProcess, running_client, running_command, running_mirror
@@ -276,6 +276,21 @@ def test_an_idle_seeder_logs_a_shard_once(monkeypatch: pytest.MonkeyPatch, capsy
     for shown in (status, status, status, replace(status, shards=(replace(shard, peers=1),))):
         display.status(shown)
     assert capsys.readouterr().err.count("shard=0") == 2
+
+
+def test_what_nodes_ask_for_is_a_line_that_is_said_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who is connected and asks, what was given, and why the rest was not."""
+    configure_logging()
+    monkeypatch.setattr("jobs.terminal.LINE_INTERVAL_S", 0.0)
+    display = SeedLineDisplay()
+    requests = {("header", "answered"): 2, ("part", "answered"): 9, ("part", "not announced"): 3, ("header", "not announced"): 1}
+    peer = PeerStatus((24567,), 4, (7,), {}, {}, 3_000_000, requests_by_kind=requests, askers=2)
+    status = SeedStatus(CHAIN_ID, 6881, (), None, "", 0, peer)
+    for shown in (status, status, replace(status, near_peer=replace(peer, askers=3))):
+        display.status(shown)
+    (first, second) = [line for line in capsys.readouterr().err.splitlines() if "nodes" in line]
+    assert all(said in first for said in ("connected=4", "asking=2", "headers=2", "parts=9", "not_announced=4", "given=")), first
+    assert "asking=3" in second
 
 
 def seed_once(bucket: Path, data: Path, *options: object) -> Outcome:

@@ -75,6 +75,8 @@ async def heard_and_got(url: PeerUrl, chain_id: str) -> tuple[SnapshotHost, byte
     [
         (("--near-listen", "127.0.0.1:0"), "genesis hash of localnet is not known"),
         (("--near-private",), "need --near-listen"),
+        (("--near-upload-limit", "1MB/s"), "needs --near-listen"),
+        (("--near-listen", "127.0.0.1:0", "--near-upload-limit", "much"), "--near-upload-limit"),
         (("--near-listen", "127.0.0.1:0,127.0.0.1:0,127.0.0.1:0"), "at most 2"),
         (("--near-listen", "nowhere"), "is no address"),
         (("--near-listen", "127.0.0.1:0", "--near-peer", "127.0.0.1:1"), "near://ed25519:KEY@host:port"),
