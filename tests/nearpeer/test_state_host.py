@@ -438,6 +438,28 @@ def test_a_routing_table_is_decoded_where_nobody_waits_for_it(tmp_path: Path, mo
     run(work)
 
 
+def test_one_address_has_so_many_neighbours(tmp_path: Path) -> None:
+    """The next one is refused until one has gone; keys cost nothing."""
+
+    async def work() -> None:
+        async with hosting(tmp_path, HostSettings(neighbours_per_address_max=2)) as one:
+            clients = [await one.client(f"asker {number}") for number in range(3)]
+            async with asyncio.timeout(WAIT_S):
+                while clients[2].is_open:
+                    await asyncio.sleep(0.01)
+            assert (clients[0].is_open, clients[1].is_open, one.host.neighbours) == (True, True, 2)
+            await clients[0].close()
+            async with asyncio.timeout(WAIT_S):
+                while one.host.neighbours > 1:
+                    await asyncio.sleep(0.01)
+            clients.append(await one.client("asker 3"))
+            assert bytes((await clients[3].ask(3, SYNC_HASH, 0)).part or b"") == one.files.expected(0)
+            for client in clients[1:]:
+                await client.close()
+
+    run(work)
+
+
 def test_two_keys_take_epochs_in_turn() -> None:
     """Each keeps its announcement until the epoch after the next; what was announced is not announced again, nor taken back."""
     keys = [named_key("even"), named_key("odd")]
