@@ -17,7 +17,7 @@ import zstandard
 from schemas.nearcore.block import decode_block_header
 from schemas.nearcore.peer.state_response import RESPONSE_V4
 from schemas.nearcore.state_part import Encoding, decode_state_part, encode_state_part
-from tests.support.commands import Outcome, epoch_folder, kill_tree, start_process, statecast
+from tests.support.commands import Outcome, epoch_folder, kill_tree, start_process, statecast, wait_until
 from tests.support.fetches import layout_of, published_manifest
 from tests.support.native_wheel import needs_headers
 from tests.support.near_hosts import GENEROUS, PublishedState, host_behind_transit, near_host
@@ -239,11 +239,3 @@ def test_a_run_that_is_killed_at_twenty_random_moments_goes_on(tmp_path: Path) -
             outcome = produce(to, [url], *rpc)
     assert outcome.code == 0, outcome.stderr
     assert objects(to) == published
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    """Wait for something that comes."""
-    deadline_s = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +16,7 @@ from jobs.seed_display import SeedLineDisplay
 from jobs.terminal import configure_logging
 from pipelines.seeding.status import PeerStatus, SeedStatus, ShardKey, ShardPhase, ShardStatus
 from schemas.published.object_layout import latest_name
-from tests.support.commands import Outcome, epoch_folder, has_come, statecast
+from tests.support.commands import Outcome, epoch_folder, statecast, wait_until
 from tests.support.json_process import WAIT_S, JsonProcess, running_client, running_command, running_mirror
 from tests.support.published import public_key, published_localnet, signing_key
 from tests.support.random_epochs import PART_SIZES, RandomEpoch, parts_in, publish_random_epoch
@@ -40,14 +38,6 @@ def port_of(seeder: JsonProcess) -> int:
     port = seeder.event("listening")["port"]
     assert isinstance(port, int)
     return port
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for something that another process does."""
-    deadline = time.monotonic() + WAIT_S
-    while not has_come(condition):
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
 
 
 def bytes_uploaded(seeder: JsonProcess) -> int:
@@ -129,7 +119,7 @@ def test_a_killed_seeder_goes_on_where_it_was(tmp_path: Path) -> None:
     last = tmp_path / "bucket" / epoch.layout.shard_folder(0) / sorted(published)[-1]
     last.rename(tmp_path / last.name)
     with running_seeder(tmp_path / "bucket", tmp_path / "data", "--downloads", 1, "--download-limit", "400kB") as seeder:
-        wait_until(lambda: len(list(folder.glob("state_part_*"))) >= 3)
+        wait_until(lambda: len(list(folder.glob("state_part_*"))) >= 3, WAIT_S)
         seeder.kill()
     kept = parts_in(folder)
     assert 3 <= len(kept) < len(sizes)
@@ -165,7 +155,7 @@ def test_resume_data_survives_a_restart(tmp_path: Path) -> None:
         seeder.event("shard_seeding")
         with running_client(tmp_path / "into", "--torrent", torrent, "--peer", f"127.0.0.1:{port_of(seeder)}") as client:
             client.event("done")
-        wait_until(lambda: bytes_uploaded(seeder) >= sum(PART_SIZES))
+        wait_until(lambda: bytes_uploaded(seeder) >= sum(PART_SIZES), WAIT_S)
         assert seeder.stop(signal.SIGINT) == 0
     given = seeder.lines()[-1]["shards"][0]["bytes_uploaded"]
     assert given >= sum(PART_SIZES)
@@ -191,7 +181,7 @@ def test_the_epoch_before_stays_until_the_new_one_is_here(tmp_path: Path) -> Non
         held_back.rename(bucket / lacking.relative_to(second.bucket))
         seeder.event("shard_seeding", epoch_height=2)
         seeder.event("epoch_dropped", epoch_height=1)
-        wait_until(lambda: not (data / first.layout.folder).exists())
+        wait_until(lambda: not (data / first.layout.folder).exists(), WAIT_S)
         assert parts_in(data / second.layout.shard_folder(0)) == parts_in(bucket / second.layout.shard_folder(0))
         assert len(parts_in(data / second.layout.shard_folder(0))) == len(PART_SIZES)
         assert seeder.stop() == 0
@@ -220,7 +210,7 @@ def test_equal_shards_of_two_epochs_are_one_torrent(tmp_path: Path) -> None:
         with running_client(tmp_path / "into", "--torrent", torrent, "--peer", f"127.0.0.1:{port_of(seeder)}") as client:
             client.event("done")
         assert parts_in(tmp_path / "into/shard_id=0") == second.parts()
-        wait_until(lambda: bytes_uploaded(seeder) >= sum(PART_SIZES))
+        wait_until(lambda: bytes_uploaded(seeder) >= sum(PART_SIZES), WAIT_S)
 
 
 def test_a_torrent_that_is_not_the_manifests_is_refused(tmp_path: Path) -> None:

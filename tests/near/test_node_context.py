@@ -35,7 +35,6 @@ from tests.support.nodes import (
     change_rows,
     check_context_against_node,
     context_file,
-    copied,
     drop_column,
     localnet,
     localnet_home,
@@ -43,12 +42,6 @@ from tests.support.nodes import (
     snapshot_folder,
     tree,
 )
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A copy of the real node's home."""
-    return copied(localnet_home(), tmp_path)
 
 
 @pytest.fixture(scope="module")

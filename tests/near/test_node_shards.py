@@ -15,18 +15,12 @@ from schemas.ids import CryptoHash, ShardUId
 from schemas.nearcore.borsh import BorshWriter
 from schemas.nearcore.epoch_context import EpochContext, parse_epoch_context
 from schemas.nearcore.shard_layout import shard_layout_from_json
-from tests.support.nodes import LOCALNET_EPOCH_ID, change_rows, context_file, copied, drop_column, localnet_home, node_a, tree
+from tests.support.nodes import LOCALNET_EPOCH_ID, change_rows, context_file, drop_column, localnet_home, node_a, tree
 
 
 def parents(context: EpochContext) -> dict[str, str]:
     """Return the parents that a context names, by shard uid."""
     return {str(shard.shard_uid): str(shard.parent_shard_uid) for shard in context.shards if shard.parent_shard_uid is not None}
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A copy of the real node's home."""
-    return copied(localnet_home(), tmp_path)
 
 
 def map_shards(home: Path, mapping: dict[str, str]) -> None:

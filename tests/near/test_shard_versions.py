@@ -12,13 +12,7 @@ from pipelines.near.node.node_columns import CHUNK_EXTRA, FLAT_STORAGE_STATUS
 from pipelines.near.node.rocksdb_reader import RocksDbReader
 from schemas.errors import EpochNotReadyError
 from schemas.ids import ShardUId
-from tests.support.nodes import LOCALNET_EPOCH_ID, change_rows, copied, localnet_home
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A copy of the real node's home."""
-    return copied(localnet_home(), tmp_path)
+from tests.support.nodes import LOCALNET_EPOCH_ID, change_rows
 
 
 def forget(home: Path, column: str, kept: bytes | None = None) -> None:

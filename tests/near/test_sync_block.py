@@ -29,7 +29,7 @@ from schemas.nearcore.block import BlockHeader, ChunkHeader, decode_block_header
 from schemas.nearcore.rpc_block import read_rpc_header
 from schemas.nearcore.rpc_reader import RpcReader
 from schemas.nearcore.state_header import prove_state_root
-from tests.support.nodes import change_rows, copied, localnet, localnet_home
+from tests.support.nodes import change_rows, localnet, localnet_home
 
 
 @pytest.fixture
@@ -93,12 +93,6 @@ def test_an_epoch_without_blocks_has_none(reader: RocksDbReader) -> None:
     """One that has not begun, and one that the node never heard of."""
     assert find_sync_hash(reader, epoch_id(7), 74) is None
     assert find_sync_hash(reader, CryptoHash(b"\1" * 32), 74) is None
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A copy of the real node's home."""
-    return copied(localnet_home(), tmp_path)
 
 
 def third_height(reader: RocksDbReader) -> int:

@@ -25,7 +25,7 @@ from schemas.errors import InvalidInputError, MissingTrieValueError, SnapshotMis
 from schemas.ids import ZERO_HASH, CryptoHash, ShardUId
 from schemas.nearcore.epoch_context import EpochContext, ShardContext
 from schemas.nearcore.trie_node import BranchNode, LeafNode, decode_trie_node
-from tests.support.nodes import change_rows, context_file, copied, localnet_home, new_database, node_a, node_b, node_facts
+from tests.support.nodes import change_rows, context_file, localnet_home, new_database, node_a, node_b, node_facts
 from tests.support.records import Pairs, pairs_of, record_sets
 from tests.support.state_rows import SHARD_UID, context_at, node_of, state_column, state_rows, trie_entries, walk_source
 
@@ -200,12 +200,6 @@ def node_rows(home: Path, shard: ShardContext) -> tuple[list[bytes], list[bytes]
             else:
                 queue.append(node.child)
     return branches, leaves
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A copy of the real node's home."""
-    return copied(localnet_home(), tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["branch", "leaf", "root"])

@@ -107,6 +107,14 @@ def has_come(moment: Callable[[], bool]) -> bool:
         return False
 
 
+def wait_until(moment: Callable[[], bool], timeout_s: float) -> None:
+    """Wait for something that another process does."""
+    deadline_s = time.monotonic() + timeout_s
+    while not has_come(moment):
+        assert time.monotonic() < deadline_s, "it never happened"
+        time.sleep(0.02)
+
+
 def kill_tree(pid: int) -> None:
     """Kill a process and then those that it started, as a power cut would."""
     try:
