@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from jobs.event_lines import fail
+from jobs.finding_lines import finding_line, not_as_published, place_of, print_lines
 from jobs.option_groups import Without
 from jobs.options import Json, PublishedShardIds, RunOptions, TrustOptions, open_executor
 from jobs.terminal import coloured, format_bytes, open_console, open_progress, print_json
@@ -33,9 +34,6 @@ from schemas.ids import CryptoHash
 from schemas.published.dsse import Envelope
 from schemas.published.object_layout import EpochLayout
 from schemas.published.scrub_state import SEED_MAX
-
-FINDINGS_SHOWN_MAX = 50
-"""Most findings printed for people; ``--json`` has all."""
 
 
 def check(
@@ -138,11 +136,9 @@ def _window(sample: str | None, seed: int | None) -> SampleWindow:
 
 def _failure(result: CheckResult, root: str) -> ObjectMismatchError:
     harmful = [finding for finding in result.findings if not finding.harmless]
-    first = harmful[0]
-    count = "an object is" if len(harmful) == 1 else f"{len(harmful)} objects are"
     return ObjectMismatchError(
-        problem=f"{count} not as published{'' if len(harmful) == 1 else ', the first'}: {first.kind}, {first.problem}",
-        where=first.object_name if "://" in first.object_name else f"{root}/{first.object_name}",
+        problem=not_as_published(harmful),
+        where=place_of(harmful[0], root),
         remedy="statecast produce --repair to the same place makes again what is missing or wrong, statecast scrub --repair parts and deltas "
         "out of what stays; delete what is foreign.",
     )
@@ -241,10 +237,7 @@ def _print_result(result: CheckResult, trusted_block: CryptoHash | None, window:
         console.print(_tables_line(result.tables), highlight=False, soft_wrap=True)
     if result.deltas is not None:
         console.print(_deltas_line(result.deltas), highlight=False, soft_wrap=True)
-    for finding in result.findings[:FINDINGS_SHOWN_MAX]:
-        console.print(coloured((finding.kind, "red"), f" {finding.object_name}: {finding.problem}"), highlight=False, soft_wrap=True)
-    if len(result.findings) > FINDINGS_SHOWN_MAX:
-        console.print(f"… and {len(result.findings) - FINDINGS_SHOWN_MAX} more; --json lists all")
+    print_lines(console, [finding_line(finding) for finding in result.findings])
     if result.unlisted:
         console.print(f"what does not belong there was not looked for: {result.unlisted}", highlight=False, soft_wrap=True)
     for found in manifest.missing:

@@ -13,13 +13,14 @@ from rich.text import Text
 
 from jobs.chain_url import locate_chain
 from jobs.event_lines import fail
+from jobs.finding_lines import finding_line, not_as_published, place_of, print_lines
 from jobs.option_groups import Without
 from jobs.options import Json, RunOptions, TrustOptions, check_epoch_selector, open_executor
 from jobs.terminal import coloured, format_bytes, open_console, open_progress, print_json
 from pipelines.bucket.published_deltas import deltas_in_words
 from pipelines.dataset.arrow_dataset import DATASET_SCHEME
 from pipelines.execution.stage_runner import StageRunner
-from pipelines.keeping.check_epoch import Finding
+from pipelines.keeping.findings import Finding
 from pipelines.keeping.repair_epoch import Repair
 from pipelines.keeping.scrub_chain import ChainScrub, ScrubOutcome, ScrubResult, ScrubSettings, published_epochs
 from pipelines.keeping.scrub_sample import parse_sample_ppm
@@ -30,9 +31,6 @@ from pipelines.stores.held_folder import held_folder
 from pipelines.stores.open_store import open_store
 from schemas.errors import InvalidInputError, ObjectMismatchError, PartialResultError, StatecastError
 from schemas.published.scrub_state import WHOLE_PPM
-
-FINDINGS_SHOWN_MAX = 50
-"""Most findings printed for people; ``--json`` has all."""
 
 SAMPLE_DEFAULT = "5%"
 
@@ -51,7 +49,7 @@ def scrub(
         typer.Option("--sample", help=f"Share of each epoch's parts to read, e.g. 5%; successive runs go on. Default: {SAMPLE_DEFAULT}."),
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Read every part.")] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Orders the parts for samples; another seed begins anew.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Orders the parts for samples; another seed starts over.")] = 0,
     repair: Annotated[
         bool,
         typer.Option(
@@ -150,10 +148,7 @@ def _failure(result: ScrubResult, root: str) -> StatecastError | None:
     left = [finding for finding in result.harmful if finding.object_name not in done]
     if not left:
         return None
-    first = left[0]
-    objects = "an object is" if len(left) == 1 else f"{len(left)} objects are"
-    problem = f"{objects} not as published{'' if len(left) == 1 else ', the first'}: {first.kind}, {first.problem}"
-    where = f"{root}/{first.object_name}"
+    problem, where = not_as_published(left), place_of(left[0], root)
     remedy = (
         "Name a mirror with --repair-from, or a seeder's folder with --repair-from-folder; --repair makes parts and deltas again of what else is "
         "there; statecast produce --repair to the same place makes "
@@ -244,10 +239,7 @@ def _print(result: ScrubResult, chain_id: str) -> None:
         if scrubbed.tables is not None and scrubbed.tables.unread
     ]
     lines += [line for outcome in result.epochs for line in _lines(outcome.scrubbed.findings, outcome.repairs)]
-    for line in lines[:FINDINGS_SHOWN_MAX]:
-        console.print(line, highlight=False, soft_wrap=True)
-    if len(lines) > FINDINGS_SHOWN_MAX:
-        console.print(f"… and {len(lines) - FINDINGS_SHOWN_MAX} more; --json lists all")
+    print_lines(console, lines)
 
 
 def _lines(found: Sequence[Finding], repairs: Sequence[Repair]) -> list[Text]:
@@ -255,9 +247,8 @@ def _lines(found: Sequence[Finding], repairs: Sequence[Repair]) -> list[Text]:
     lines = []
     for finding in found:
         repair = by_name.get(finding.object_name)
-        told: list[str | tuple[str, str]] = [(finding.kind, "yellow" if finding.harmless else "red")]
-        told.append(f" {finding.object_name}: {finding.problem}")
+        told: list[str | tuple[str, str]] = []
         if repair is not None:
-            told += ["; ", (f"repaired from {repair.source_id}", "green") if repair.is_done else f"not repaired: {repair.problem}"]
-        lines.append(coloured(*told))
+            told = ["; ", (f"repaired from {repair.source_id}", "green") if repair.is_done else f"not repaired: {repair.problem}"]
+        lines.append(finding_line(finding, *told))
     return lines

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX
 from pipelines.bittorrent.torrents import build_torrent
-from pipelines.bucket.published_epoch import StoredManifest, read_manifest, read_statement
+from pipelines.bucket.published_epoch import StoredManifest, read_manifest
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.keeping.check_deltas import CheckedDeltas, DeltaReading, DeltasCheck, DeltaTrial
 from pipelines.keeping.check_part import CheckedPart, CheckPartTask, part_tasks
 from pipelines.keeping.check_tables import CheckedTables, TablesCheck
+from pipelines.keeping.findings import Finding, FindingKind, Findings
 from pipelines.keeping.scrub_sample import SampleWindow
 from pipelines.keeping.stored_ladder import sizes_in
 from pipelines.kernel.choice import choose_kernel
 from pipelines.stores.open_store import open_store
-from pipelines.stores.ranges import read_object
 from pipelines.stores.store import Store
-from pipelines.trust.chain import ProvenBlocks, prove_blocks
+from pipelines.trust.chain import prove_blocks
 from pipelines.trust.policy import check_state_header
 from pipelines.trust.signatures import TrustRule, agreed_signers
 from schemas.errors import (
     EpochNotReadyError,
     InvalidInputError,
-    ManifestError,
-    ObjectMismatchError,
-    ObjectNotFoundError,
     StoreDeniedError,
     StoreNotListedError,
 )
@@ -65,26 +60,6 @@ _NEVER_FOREIGN = (
     ObjectKind.DELTA,
     ObjectKind.DELTA_STATEMENT,
 )
-
-
-class FindingKind(StrEnum):
-    """How an object differs."""
-
-    MISSING = "missing"
-    WRONG = "wrong"
-    FOREIGN = "foreign"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One object that is not as it should be."""
-
-    kind: FindingKind
-    object_name: str
-    """Relative to the store; a URL where it lies elsewhere."""
-    problem: str
-    harmless: bool = False
-    """Foreign, but outside the folders whose objects nodes count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,17 +144,20 @@ class EpochCheck:
         if stored is None:
             raise EpochNotReadyError(problem="there is no manifest: the epoch is not published, or not yet", where=where)
         blocks = None if self.trusted_block is None else prove_blocks(self.trusted_block, stored.manifest, where)
-        findings: list[Finding] = []
+        findings = Findings(store, self.layout)
         shards = []
         for listed in self._chosen(stored):
-            found = self._statement(store, listed, stored, findings)
+            found = findings.statement(listed, stored.manifest)
             if found is None:
                 continue
-            statement, statement_signers = found
-            if signers is not None:
-                signers |= statement_signers
-            shards.append(self._check_shard(store, stored, listed, statement, findings))
-            self._check_header(store, listed, statement, blocks, findings)
+            statement, envelope = found
+            if self.trust is not None and signers is not None:
+                signers.update(agreed_signers([envelope], self.trust, f"{store.url}/{self.layout.shard_statement(listed.shard_id)}"))
+            shards.append(self._check_shard(stored, listed, statement, findings))
+            header = findings.header(listed)
+            # One that is listed and not right is noted, and leads nowhere.
+            if (header is None) == (listed.header is None):
+                check_state_header(blocks, statement, header, f"{store.url}/{self.layout.state_header(listed.shard_id)}")
         tables = TablesCheck(
             runner=self.runner,
             kernel=choose_kernel(self.kernel_name),
@@ -191,24 +169,18 @@ class EpochCheck:
             judge=judge,
             left_out="" if self.window.is_full or self.tables_url is not None else "a sample of the parts was asked for",
         ).run()
-        findings += [
-            Finding(FindingKind.MISSING if wrong.missing else FindingKind.WRONG, wrong.name, wrong.problem)
-            for wrong in (() if tables is None else tables.wrong)
-        ]
+        findings.files(() if tables is None else tables.wrong)
         reading = DeltaReading(self.runner, store, self.layout, self.window, judge, sizes_in(store, self.layout))
         compared = {shard.listed.shard_id: shard.read_right for shard in shards}
         deltas = DeltasCheck(reading, stored.manifest, self.trial, compared).run()
-        findings += [
-            Finding(FindingKind.MISSING if wrong.missing else FindingKind.WRONG, wrong.name, wrong.problem)
-            for wrong in (() if deltas is None else deltas.wrong)
-        ]
+        findings.files(() if deltas is None else deltas.wrong)
         # What is not listed is not looked for; that is no fault of the epoch.
         unlisted = ""
         try:
-            findings += find_foreign(self.layout, stored.manifest, (info.name for info in store.list(self.layout.folder)))
+            findings.found += find_foreign(self.layout, stored.manifest, (info.name for info in store.list(self.layout.folder)))
         except (StoreNotListedError, StoreDeniedError) as error:
             unlisted = error.problem
-        return CheckResult(stored, tuple(shards), tuple(findings), tuple(sorted(map(str, signers or ()))), tables, deltas, unlisted)
+        return CheckResult(stored, tuple(shards), tuple(findings.found), tuple(sorted(map(str, signers or ()))), tables, deltas, unlisted)
 
     def _chosen(self, stored: StoredManifest) -> Sequence[ManifestShard]:
         for shard_id in self.shard_ids:
@@ -217,42 +189,16 @@ class EpochCheck:
                 raise InvalidInputError(problem=f"shard {shard_id} is not in the manifest", remedy=f"It lists {listed}.")
         return [shard for shard in stored.manifest.shards if not self.shard_ids or shard.shard_id in self.shard_ids]
 
-    def _statement(
-        self, store: Store, listed: ManifestShard, stored: StoredManifest, findings: list[Finding]
-    ) -> tuple[ShardStatement, set[PublicKey]] | None:
-        name = self.layout.shard_statement(listed.shard_id)
-        try:
-            found = read_statement(store, self.layout, listed.shard_id, lambda envelope: check_named(envelope, listed))
-        except ManifestError as error:
-            findings.append(Finding(FindingKind.WRONG, name, str(error)))
-            return None
-        if found is None:
-            findings.append(Finding(FindingKind.MISSING, name, "it is missing"))
-            return None
-        statement, envelope = found
-        problem = statement_problem(statement, listed, stored.manifest)
-        if problem is not None:
-            findings.append(Finding(FindingKind.WRONG, name, problem))
-            return None
-        signers: set[PublicKey] = set()
-        if self.trust is not None:
-            signers = set(agreed_signers([envelope], self.trust, f"{store.url}/{name}"))
-        return statement, signers
-
-    def _check_shard(
-        self, store: Store, stored: StoredManifest, listed: ManifestShard, statement: ShardStatement, findings: list[Finding]
-    ) -> CheckedShard:
+    def _check_shard(self, stored: StoredManifest, listed: ManifestShard, statement: ShardStatement, findings: Findings) -> CheckedShard:
         tasks = part_tasks(self.store_url, self.layout, stored.manifest, listed, statement=statement, kernel_name=self.kernel_name)
         chosen = self.window.choose(task.object_name for task in tasks)
         to_read = [task for task in tasks if task.object_name in chosen]
         checked = self.runner.run("check", str(listed.shard_uid), to_read, TaskNeeds(CHECK_TASK_MEMORY_BYTES), _amount)
         read_right = tuple(task.part_id.idx for task, part in zip(to_read, checked, strict=True) if part.problem is None)
-        checked += self._look_up(store, [task for task in tasks if task.object_name not in chosen])
+        checked += self._look_up(findings.store, [task for task in tasks if task.object_name not in chosen])
         checked += self._read_remnants(stored, listed)
-        for part in checked:
-            if part.problem is not None:
-                findings.append(Finding(FindingKind.MISSING if part.missing else FindingKind.WRONG, part.object_name, part.problem))
-        self._check_torrent(store, stored, listed, checked, findings)
+        findings.parts(checked)
+        self._check_torrent(stored.manifest, listed, checked, findings)
         return CheckedShard(
             listed=listed,
             parts_right=sum(part.problem is None for part in checked),
@@ -283,36 +229,18 @@ class EpochCheck:
                     found.append(CheckedPart(task.object_name, 0, 0, missing=False, problem=problem, pieces=None))
         return found
 
-    def _check_header(
-        self, store: Store, listed: ManifestShard, statement: ShardStatement, blocks: ProvenBlocks | None, findings: list[Finding]
-    ) -> None:
-        """Note a published header that is missing or wrong; with a right one, or where none was published, apply the chain rule."""
-        name = self.layout.state_header(listed.shard_id)
-        data = None
-        if listed.header is not None:
-            data = _get_or_miss(store, name, listed.header.size, findings)
-            if data is None:
-                return
-            if hashlib.sha256(data).hexdigest() != listed.header.sha256:
-                findings.append(Finding(FindingKind.WRONG, name, "it does not have the sha256 of manifest and statement"))
-                return
-        check_state_header(blocks, statement, data, f"{store.url}/{name}")
-
-    def _check_torrent(
-        self, store: Store, stored: StoredManifest, listed: ManifestShard, checked: Sequence[CheckedPart], findings: list[Finding]
-    ) -> None:
+    def _check_torrent(self, manifest: Manifest, listed: ManifestShard, checked: Sequence[CheckedPart], findings: Findings) -> None:
         """Build the torrent again from the parts' own pieces and compare; needs all parts right, and libtorrent."""
         if listed.torrent is None:
             return
         name = self.layout.torrent(listed.shard_id)
-        data = _get_or_miss(store, name, TORRENT_BYTES_MAX, findings)
+        data = findings.read(name, TORRENT_BYTES_MAX)
         if data is None:
             return
         pieces = [part.pieces for part in checked if part.pieces is not None]
         if len(pieces) != listed.num_parts:
             return
         files = [(part_file_name(PartId(idx, listed.num_parts)), one.size, one) for idx, one in enumerate(pieces)]
-        manifest = stored.manifest
         try:
             torrent = build_torrent(
                 shard_folder_name(listed.shard_id), files, listed.torrent.piece_length, manifest.web_seeds, manifest.trackers
@@ -321,9 +249,9 @@ class EpochCheck:
             self.runner.progress.note(f"torrent of shard {listed.shard_id} not checked: libtorrent is not installed (extra p2p)")
             return
         if (torrent.info_hash_v1.hex(), torrent.info_hash_v2.hex()) != (listed.torrent.info_hash_v1, listed.torrent.info_hash_v2):
-            findings.append(Finding(FindingKind.WRONG, name, "the manifest's info hashes are not those of the parts"))
+            findings.wrong(name, "the manifest's info hashes are not those of the parts")
         elif data != torrent.data:
-            findings.append(Finding(FindingKind.WRONG, name, "it is not the torrent of these parts, web seeds and trackers"))
+            findings.wrong(name, "it is not the torrent of these parts, web seeds and trackers")
 
 
 def find_foreign(layout: EpochLayout, manifest: Manifest, names: Iterable[str]) -> list[Finding]:
@@ -349,45 +277,5 @@ def find_foreign(layout: EpochLayout, manifest: Manifest, names: Iterable[str]) 
     return findings
 
 
-def _get_or_miss(store: Store, name: str, bytes_max: int, findings: list[Finding]) -> bytes | None:
-    """Read an object; note that it is missing or longer than it may be where it is."""
-    try:
-        return read_object(store, name, bytes_max)
-    except ObjectNotFoundError:
-        findings.append(Finding(FindingKind.MISSING, name, "it is missing"))
-    except ObjectMismatchError as error:
-        findings.append(Finding(FindingKind.WRONG, name, error.problem))
-    return None
-
-
 def _amount(part: CheckedPart) -> Amount:
     return Amount(records=part.records, size=part.size, parts=1)
-
-
-def check_named(envelope: Envelope, listed: ManifestShard) -> None:
-    """Check by the payload's bytes that an envelope has the statement that a manifest names.
-
-    Raises:
-        ManifestError: it has another one.
-    """
-    if envelope.payload_sha256 != listed.statement_sha256:
-        raise ManifestError(problem="it is not the statement that the manifest names by its sha256")
-
-
-def statement_problem(statement: ShardStatement, listed: ManifestShard, manifest: Manifest) -> str | None:
-    """Return what keeps a statement, which `check_named` let pass, from being of what a manifest says, or None."""
-    same = (statement.chain_id, statement.epoch_height, statement.epoch_id, statement.sync_hash) == (
-        manifest.chain_id,
-        manifest.epoch_height,
-        manifest.epoch_id,
-        manifest.sync_hash,
-    )
-    if not same or (statement.shard_uid, statement.state_root, statement.num_parts) != (
-        listed.shard_uid,
-        listed.state_root,
-        listed.num_parts,
-    ):
-        return "it is of another epoch, shard, state root or number of parts than the manifest"
-    if statement.header_sha256 != (None if listed.header is None else listed.header.sha256):
-        return "it names another state header than the manifest, or one where the manifest has none"
-    return None

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from pipelines.bucket.published_epoch import Judge, StoredManifest, read_tables_statement
 from pipelines.dataset.tables.decode_tables import read_shard_tables
 from pipelines.dataset.tables.tables_place import read_tables_catalogue
 from pipelines.dataset.tables.verify_tables import WrongFile, verify_tables
 from pipelines.execution.stage_runner import StageRunner
+from pipelines.keeping.findings import check_named, is_of_epoch
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
-from schemas.dataset.tables_summary import TABLES_NAME, TablesShard, shard_side_folder
+from schemas.dataset.tables_summary import TablesShard, shard_tables_name
 from schemas.errors import DatasetError, ManifestError
 from schemas.published.dsse import Envelope
 from schemas.published.manifest import Manifest
 from schemas.published.tables_statement import StatedFile, StatedShard, TablesStatement
+
+UNTRUSTED_PLACE: Final = "no trusted key has signed the manifest that says where they are"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class TablesCheck:
         if self.left_out:
             return CheckedTables(None, 0, 0, 0, (), self.left_out, tuple(found))
         if url is None:
-            why = "the manifest does not say where they are" if named.url is None else "the manifest's word on where they are is nobody's"
+            why = "the manifest does not say where they are" if named.url is None else UNTRUSTED_PLACE
             return CheckedTables(None, 0, 0, 0, (), f"{why}; --tables says it", ())
         tables = open_store(url)
         gone = _why_gone(tables, statement)
@@ -142,28 +146,17 @@ def read_stated_tables(store: Store, manifest: Manifest, wrong: list[WrongFile])
     layout, named = manifest.layout, manifest.tables
     assert named is not None, "the manifest names tables"
     name = layout.tables_statement
-
-    def judge(envelope: Envelope) -> None:
-        if envelope.payload_sha256 != named.statement_sha256:
-            raise ManifestError(problem="it is not the statement that the manifest names by its sha256")
-
     try:
-        found = read_tables_statement(store, layout, judge)
+        found = read_tables_statement(store, layout, lambda envelope: check_named(envelope, named.statement_sha256))
     except ManifestError as error:
-        wrong.append(WrongFile(name, False, str(error)))
+        wrong.append(WrongFile(name, False, error.problem))
         return None
     if found is None:
         wrong.append(WrongFile(name, True, "it is missing"))
         return None
     statement, envelope = found
-    same = (statement.chain_id, statement.epoch_height, statement.epoch_id, statement.sync_hash) == (
-        manifest.chain_id,
-        manifest.epoch_height,
-        manifest.epoch_id,
-        manifest.sync_hash,
-    )
     roots = {shard.shard_uid: shard.state_root for shard in manifest.shards}
-    if not same or any(roots.get(shard.shard_uid) != shard.state_root for shard in statement.shards):
+    if not is_of_epoch(statement, manifest) or any(roots.get(shard.shard_uid) != shard.state_root for shard in statement.shards):
         wrong.append(WrongFile(name, False, "it is of another epoch, shard or state root than the manifest"))
         return None
     return statement, envelope
@@ -178,4 +171,4 @@ def _why_unproved(stated: StatedShard, statement: TablesStatement) -> str:
 
 
 def _where(tables: Store, epoch_height: int, stated: StatedShard) -> str:
-    return f"{tables.url}/{shard_side_folder(epoch_height, stated.shard_id)}/{TABLES_NAME}"
+    return f"{tables.url}/{shard_tables_name(epoch_height, stated.shard_id)}"

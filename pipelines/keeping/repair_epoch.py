@@ -23,8 +23,9 @@ from pipelines.fetching.documents import DocumentReader
 from pipelines.fetching.limits import FetchLimits
 from pipelines.fetching.source import Source
 from pipelines.fetching.source_account import open_account
-from pipelines.keeping.check_epoch import CHECK_TASK_MEMORY_BYTES, Finding, FindingKind, check_named, statement_problem
+from pipelines.keeping.check_epoch import CHECK_TASK_MEMORY_BYTES
 from pipelines.keeping.check_part import part_tasks
+from pipelines.keeping.findings import Finding, FindingKind, check_named, statement_problem
 from pipelines.keeping.remaking import Remade, Remaker
 from pipelines.keeping.scrub_epoch import ScrubbedEpoch, torrent_problem
 from pipelines.stores.open_store import open_store
@@ -270,16 +271,14 @@ class EpochRepair:
         envelope = parse_envelope(data, "offer")
         if not verified_signers(envelope, self.trust.keys):
             raise ManifestError(problem="no trusted key has signed it")
-        manifest = Manifest.from_payload(envelope.payload, "offer")
-        if manifest.layout != layout:
-            raise ManifestError(problem="it is the manifest of another epoch")
+        manifest = Manifest.of_epoch(layout, envelope.payload, "offer")
         if manifest.revision not in revisions:
             raise ManifestError(problem=f"it is revision {manifest.revision}")
         return envelope.to_bytes()
 
     def _statement(self, data: bytes, shard: ManifestShard, manifest: Manifest) -> bytes:
         envelope = parse_envelope(data, "offer")
-        check_named(envelope, shard)
+        check_named(envelope, shard.statement_sha256)
         problem = statement_problem(ShardStatement.from_payload(envelope.payload, "offer"), shard, manifest)
         if problem is not None:
             raise ManifestError(problem=problem)

@@ -14,7 +14,7 @@ from pipelines.fetching.epoch_location import parse_epoch_url
 from pipelines.fetching.source import Source
 from pipelines.fetching.source_from_url import open_source, unique_urls
 from pipelines.fetching.throttle import Throttle
-from pipelines.keeping.check_epoch import Finding, FindingKind
+from pipelines.keeping.findings import Finding, FindingKind
 from pipelines.keeping.remaking import Remaker
 from pipelines.keeping.repair_epoch import EpochRepair, Repair
 from pipelines.keeping.scrub_epoch import EpochScrub, ScrubbedEpoch
@@ -157,7 +157,7 @@ class ChainScrub:
         except ObjectNotFoundError:
             pass
         except ManifestError as error:
-            self.runner.progress.note(f"where the last sample ended can't be read, so it begins anew: {error.problem}")
+            self.runner.progress.note(f"where the last sample ended can't be read, so sampling starts over: {error.problem}")
         return SampleWindow(self.settings.sample_ppm, start_ppm, self.settings.seed)
 
     def _remember(self, store: Store, layout: EpochLayout, window: SampleWindow) -> None:

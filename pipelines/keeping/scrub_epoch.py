@@ -6,27 +6,27 @@ again. Nothing is written here.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
 from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX, read_torrent
 from pipelines.bittorrent.torrents import recompose_torrent
-from pipelines.bucket.published_epoch import StoredManifest, read_manifest, read_manifest_revision, read_statement
+from pipelines.bucket.published_epoch import StoredManifest, read_manifest, read_manifest_revision
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.keeping.check_deltas import DeltaReading
-from pipelines.keeping.check_epoch import CHECK_TASK_MEMORY_BYTES, Finding, FindingKind, check_named, find_foreign, statement_problem
+from pipelines.keeping.check_epoch import CHECK_TASK_MEMORY_BYTES, find_foreign
 from pipelines.keeping.check_part import CheckedPart, part_tasks
+from pipelines.keeping.findings import Finding, Findings
 from pipelines.keeping.scrub_sample import SampleWindow
 from pipelines.keeping.scrub_tables import ScrubbedTables, TablesScrub
 from pipelines.keeping.stored_ladder import thin_steps
 from pipelines.stores.open_store import open_store
-from pipelines.stores.store import ObjectInfo, Store
+from pipelines.stores.store import ObjectInfo
 from pipelines.trust.signatures import TrustRule, agreed_signers, verified_signers
-from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, ObjectNotFoundError, SignatureError
+from schemas.errors import EpochNotReadyError, InvalidInputError, ManifestError, SignatureError
 from schemas.published.dsse import Envelope
 from schemas.published.manifest import Manifest
 from schemas.published.manifest_shard import ManifestShard
@@ -77,7 +77,6 @@ class EpochScrub:
     trust: TrustRule | None
     tables_url: str | None = None
     """Where the epoch's decoded tables are; None for what the manifest says."""
-    findings: list[Finding] = field(default_factory=list)
     _told_about_torrents: bool = False
 
     def run(self) -> ScrubbedEpoch:
@@ -89,22 +88,23 @@ class EpochScrub:
             StoreError: the store can't be read.
         """
         store = open_store(self.store_url)
+        findings = Findings(store, self.layout)
         listed = {info.name: info for info in store.list(self.layout.folder)}
         if self.layout.manifest not in listed:
             raise EpochNotReadyError(
                 problem="there is no manifest: the epoch is not published, not yet, or no more", where=f"{store.url}/{self.layout.manifest}"
             )
-        stored = self._manifest(store, listed)
+        stored = self._manifest(findings, listed)
         if stored is None:
-            return ScrubbedEpoch(self.layout, self.window, None, 0, 0, 0, tuple(self.findings))
-        self._check_revisions(store, stored, listed)
+            return ScrubbedEpoch(self.layout, self.window, None, 0, 0, 0, tuple(findings.found))
+        self._check_revisions(findings, stored, listed)
         for shard in stored.manifest.shards:
-            self._check_statement(store, shard, stored.manifest)
-            self._check_header(store, shard)
-            self._check_torrent(store, shard, stored.manifest)
+            self._check_statement(findings, shard, stored.manifest)
+            findings.header(shard)
+            self._check_torrent(findings, shard, stored.manifest)
         # Parts that a collection let go, since they can be rebuilt, are not missing.
         steps = thin_steps(store, stored.manifest, self._judge)
-        parts, checked = self._check_parts(stored.manifest, listed, is_thin=bool(steps))
+        parts, checked = self._check_parts(findings, stored.manifest, listed, is_thin=bool(steps))
         sizes = {info.name: info.size for info in listed.values()}
         deltas = DeltaReading(self.runner, store, self.layout, self.window, self._judge, sizes.get).read(stored.manifest.deltas, "scrub")
         tables = TablesScrub(
@@ -116,9 +116,8 @@ class EpochScrub:
             judge=self._judge,
             window=self.window,
         ).run()
-        for wrong in (*deltas.wrong, *(() if tables is None else tables.wrong)):
-            self._find(FindingKind.MISSING if wrong.missing else FindingKind.WRONG, wrong.name, wrong.problem)
-        self.findings += find_foreign(self.layout, stored.manifest, listed)
+        findings.files((*deltas.wrong, *(() if tables is None else tables.wrong)))
+        findings.found += find_foreign(self.layout, stored.manifest, listed)
         return ScrubbedEpoch(
             layout=self.layout,
             window=self.window,
@@ -126,7 +125,7 @@ class EpochScrub:
             parts=parts,
             parts_read=len(checked),
             bytes_read=sum(part.size for part in checked),
-            findings=tuple(sorted(self.findings, key=lambda finding: finding.object_name)),
+            findings=tuple(sorted(findings.found, key=lambda finding: finding.object_name)),
             steps=steps,
             delta_objects=deltas.objects,
             delta_objects_read=deltas.objects_read,
@@ -134,19 +133,19 @@ class EpochScrub:
             tables=tables,
         )
 
-    def _manifest(self, store: Store, listed: dict[str, ObjectInfo]) -> StoredManifest | None:
+    def _manifest(self, findings: Findings, listed: dict[str, ObjectInfo]) -> StoredManifest | None:
         """Return the manifest to compare with: the newest, or where that is damaged the newest revision that can be believed."""
         try:
-            stored = read_manifest(store, self.layout, self._judge)
+            stored = read_manifest(findings.store, self.layout, self._judge)
             if stored is None:
                 raise EpochNotReadyError(problem="the manifest was just deleted", where=self.layout.manifest)
             return stored
         except (ManifestError, InvalidInputError) as error:
-            self.findings.append(Finding(FindingKind.WRONG, self.layout.manifest, error.problem))
+            findings.wrong(self.layout.manifest, error.problem)
             refusal = error
         for revision in sorted(_revisions(listed), reverse=True):
             try:
-                older = read_manifest_revision(store, self.layout, revision, self._judge)
+                older = read_manifest_revision(findings.store, self.layout, revision, self._judge)
                 if older is not None and older.manifest.revision == revision:
                     return older
             except (ManifestError, InvalidInputError):
@@ -160,21 +159,21 @@ class EpochScrub:
         if self.trust is not None:
             agreed_signers([envelope], TrustRule(self.trust.keys), self.layout.manifest)
 
-    def _check_revisions(self, store: Store, stored: StoredManifest, listed: dict[str, ObjectInfo]) -> None:
+    def _check_revisions(self, findings: Findings, stored: StoredManifest, listed: dict[str, ObjectInfo]) -> None:
         revisions = _revisions(listed)
         absent = (revision for revision in range(1, stored.manifest.revision + 1) if revision not in revisions)
         for revision in islice(absent, MISSING_REVISIONS_MAX):
-            self._find(FindingKind.MISSING, self.layout.manifest_revision(revision), "it is missing")
+            findings.missing(self.layout.manifest_revision(revision))
         for revision in sorted(revisions):
             name = self.layout.manifest_revision(revision)
             try:
-                found = read_manifest_revision(store, self.layout, revision)
+                found = read_manifest_revision(findings.store, self.layout, revision)
             except ManifestError as error:
-                self._find(FindingKind.WRONG, name, error.problem)
+                findings.wrong(name, error.problem)
                 continue
             problem = None if found is None else self._revision_problem(found, revision, stored)
             if problem is not None:
-                self._find(FindingKind.WRONG, name, problem)
+                findings.wrong(name, problem)
 
     def _revision_problem(self, found: StoredManifest, revision: int, stored: StoredManifest) -> str | None:
         if found.manifest.revision != revision:
@@ -183,34 +182,21 @@ class EpochScrub:
             return "it is another manifest than the newest of the same revision"
         return None if signatures_hold(found.envelope, self.trust) else "the signature of a trusted key does not hold"
 
-    def _check_statement(self, store: Store, shard: ManifestShard, manifest: Manifest) -> None:
+    def _check_statement(self, findings: Findings, shard: ManifestShard, manifest: Manifest) -> None:
+        found = findings.statement(shard, manifest)
+        if found is None or self.trust is None:
+            return
         name = self.layout.shard_statement(shard.shard_id)
         try:
-            found = read_statement(store, self.layout, shard.shard_id, lambda envelope: check_named(envelope, shard))
-            if found is None:
-                self._find(FindingKind.MISSING, name, "it is missing")
-                return
-            problem = statement_problem(found[0], shard, manifest)
-            if problem is None and self.trust is not None:
-                agreed_signers([found[1]], self.trust, f"{store.url}/{name}")
+            agreed_signers([found[1]], self.trust, f"{findings.store.url}/{name}")
         except ManifestError as error:
-            problem = error.problem
-        if problem is not None:
-            self._find(FindingKind.WRONG, name, problem)
+            findings.wrong(name, error.problem)
 
-    def _check_header(self, store: Store, shard: ManifestShard) -> None:
-        if shard.header is None:
-            return
-        name = self.layout.state_header(shard.shard_id)
-        data = self._get(store, name, shard.header.size + 1)
-        if data is not None and hashlib.sha256(data).hexdigest() != shard.header.sha256:
-            self._find(FindingKind.WRONG, name, "it does not have the manifest's sha256")
-
-    def _check_torrent(self, store: Store, shard: ManifestShard, manifest: Manifest) -> None:
+    def _check_torrent(self, findings: Findings, shard: ManifestShard, manifest: Manifest) -> None:
         if shard.torrent is None:
             return
         name = self.layout.torrent(shard.shard_id)
-        data = self._get(store, name, TORRENT_BYTES_MAX + 1)
+        data = findings.read(name, TORRENT_BYTES_MAX)
         if data is None:
             return
         try:
@@ -221,9 +207,11 @@ class EpochScrub:
                 self._told_about_torrents = True
             return
         if problem is not None:
-            self._find(FindingKind.WRONG, name, problem)
+            findings.wrong(name, problem)
 
-    def _check_parts(self, manifest: Manifest, listed: dict[str, ObjectInfo], *, is_thin: bool) -> tuple[int, list[CheckedPart]]:
+    def _check_parts(
+        self, findings: Findings, manifest: Manifest, listed: dict[str, ObjectInfo], *, is_thin: bool
+    ) -> tuple[int, list[CheckedPart]]:
         """Look every part up by name and size; read those of the sample that are there with the right size."""
         tasks = [task for shard in manifest.shards for task in part_tasks(self.store_url, self.layout, manifest, shard)]
         chosen = self.window.choose(_relative(task.object_name, self.layout) for task in tasks)
@@ -232,26 +220,14 @@ class EpochScrub:
             info = listed.get(task.object_name)
             if info is None:
                 if not is_thin:
-                    self._find(FindingKind.MISSING, task.object_name, "it is missing")
+                    findings.missing(task.object_name)
             elif info.size != task.stored.size:
-                self._find(FindingKind.WRONG, task.object_name, f"it has {info.size} bytes, the manifest says {task.stored.size}")
+                findings.wrong(task.object_name, f"it has {info.size} bytes, the manifest says {task.stored.size}")
             elif _relative(task.object_name, self.layout) in chosen:
                 to_read.append(task)
         checked = self.runner.run("scrub", "", to_read, TaskNeeds(CHECK_TASK_MEMORY_BYTES), _amount)
-        for part in checked:
-            if part.problem is not None:
-                self._find(FindingKind.MISSING if part.missing else FindingKind.WRONG, part.object_name, part.problem)
+        findings.parts(checked)
         return len(tasks), checked
-
-    def _get(self, store: Store, name: str, bytes_max: int) -> bytes | None:
-        try:
-            return store.get(name, 0, bytes_max)
-        except ObjectNotFoundError:
-            self._find(FindingKind.MISSING, name, "it is missing")
-            return None
-
-    def _find(self, kind: FindingKind, name: str, problem: str) -> None:
-        self.findings.append(Finding(kind, name, problem))
 
 
 def torrent_problem(data: bytes, shard: ManifestShard, manifest: Manifest, where: str) -> str | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pipelines.bucket.chain_catalogue import CatalogueWriter, read_catalogue
 from pipelines.bucket.read_latest import read_latest
-from pipelines.keeping.check_epoch import Finding, FindingKind
+from pipelines.keeping.findings import Finding, FindingKind
 from pipelines.keeping.repair_epoch import OWN_STORE, Repair
 from pipelines.stores.store import Store
 from schemas.errors import ManifestError, ObjectExistsError

@@ -15,7 +15,7 @@ from pipelines.bucket.published_epoch import Judge, StoredManifest
 from pipelines.dataset.tables.verify_tables import WrongFile
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
-from pipelines.keeping.check_tables import read_stated_tables
+from pipelines.keeping.check_tables import UNTRUSTED_PLACE, read_stated_tables
 from pipelines.keeping.scrub_sample import SampleWindow
 from pipelines.stores.open_store import open_store
 from pipelines.stores.ranges import read_object
@@ -108,7 +108,7 @@ class TablesScrub:
             wrong.append(WrongFile(self.stored.manifest.layout.tables_statement, False, error.problem))
         url = self.url or (named.url if self.is_trusted else None)
         if url is None:
-            why = "the manifest does not say where they are" if named.url is None else "the manifest's word on where they are is nobody's"
+            why = "the manifest does not say where they are" if named.url is None else UNTRUSTED_PLACE
             return ScrubbedTables(None, 0, 0, 0, f"{why}; --tables says it", tuple(wrong))
         try:
             return self._scrubbed(open_store(url), statement, wrong)

@@ -17,6 +17,7 @@ from schemas.errors import StoreDeniedError
 from tests.support.commands import Outcome, epoch_folder, lasting_objects_in, objects_in, part_names, statecast
 from tests.support.native_wheel import needs_headers
 from tests.support.published import produce_localnet, produce_node_a, public_key, published_localnet, published_node_a
+from tests.support.stored_bytes import flip_bit
 from tests.support.stored_epochs import epoch_layout, publish_epoch
 
 
@@ -46,16 +47,9 @@ def parts_by_shard(epoch: Path) -> dict[str, list[str]]:
 PART = "shard_id=1/state_part_000000_of_000001"
 
 
-def flip_byte(path: Path) -> None:
-    """Change one byte in the middle."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
 def flip_part(epoch: Path) -> None:
     """One byte of a part changes."""
-    flip_byte(epoch / PART)
+    flip_bit(epoch / PART)
 
 
 def cut_part(epoch: Path) -> None:
@@ -80,7 +74,7 @@ def lose_part(epoch: Path) -> None:
 
 def change_header(epoch: Path) -> None:
     """One byte of a state header changes."""
-    flip_byte(epoch / "headers" / "shard_id=1" / "header")
+    flip_bit(epoch / "headers" / "shard_id=1" / "header")
 
 
 def lose_header(epoch: Path) -> None:
@@ -117,7 +111,7 @@ def swap_statement(epoch: Path) -> None:
 
 def change_torrent(epoch: Path) -> None:
     """One byte of a torrent changes."""
-    flip_byte(epoch / "torrents" / "shard_id=1.torrent")
+    flip_bit(epoch / "torrents" / "shard_id=1.torrent")
 
 
 def lose_torrent(epoch: Path) -> None:
@@ -250,7 +244,7 @@ def test_a_part_of_v1_that_decodes_to_other_bytes_is_found(tmp_path: Path) -> No
     """Damage to a compressed part, where its neighbours stay right."""
     shutil.copytree(published_node_a(), tmp_path / "out")
     epoch = epoch_folder(tmp_path / "out")
-    flip_byte(epoch / "shard_id=5" / "state_part_000003_of_000005")
+    flip_bit(epoch / "shard_id=5" / "state_part_000003_of_000005")
     outcome = check(epoch)
     assert findings(outcome) == [("wrong", "shard_id=5/state_part_000003_of_000005")]
     assert {shard["shard_id"]: shard["parts_right"] for shard in outcome.document["shards"]} == {0: 5, 5: 4, 90: 5}
@@ -428,9 +422,9 @@ def test_a_sample_reads_some_parts_and_looks_the_others_up(tmp_path: Path) -> No
     assert outcome.code == 0 and outcome.document["sample"] == {"length_ppm": 200_000, "seed": 3}
     assert sum(shard["parts_checked"] for shard in outcome.document["shards"]) == len(read) < sum(map(len, names.values()))
     unread = sorted(set().union(*names.values()) - read)
-    flip_byte(tmp_path / "out" / unread[0])
+    flip_bit(tmp_path / "out" / unread[0])
     assert check(epoch, "--sample", "20%", "--seed", "3").code == 0
-    flip_byte(tmp_path / "out" / min(read))
+    flip_bit(tmp_path / "out" / min(read))
     (tmp_path / "out" / unread[0]).write_bytes(b"another size")
     (tmp_path / "out" / unread[1]).unlink()
     found = check(epoch, "--sample", "20%", "--seed", "3")

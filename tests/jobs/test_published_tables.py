@@ -17,9 +17,7 @@ import pytest
 import statecast as package
 from pipelines.dataset.tables.decode_tables import read_shard_tables
 from pipelines.dataset.tables.verify_tables import VerifiedTables, verify_tables
-from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.progress import SilentProgress
-from pipelines.execution.stage_runner import StageRunner
+from pipelines.execution.stage_runner import silent_runner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.stores.open_store import open_store
 from schemas.dataset.tables_summary import TablesCatalogue, TablesShard
@@ -30,6 +28,7 @@ from tests.support.commands import Outcome, epoch_folder, objects_in, statecast
 from tests.support.exported import exported_localnet
 from tests.support.nodes import localnet_home
 from tests.support.published import produce, produce_localnet, public_key, session_folder, signing_key
+from tests.support.stored_bytes import flip_bit
 
 
 @lru_cache
@@ -87,9 +86,7 @@ def one_table(folder: Path) -> Path:
 
 def flip(folder: Path) -> None:
     """A byte changes."""
-    data = bytearray(one_table(folder).read_bytes())
-    data[len(data) // 2] ^= 1
-    one_table(folder).write_bytes(data)
+    flip_bit(one_table(folder))
 
 
 def change_summary(folder: Path) -> None:
@@ -155,7 +152,7 @@ def verify(epoch: Path, shard: TablesShard, name: str) -> VerifiedTables:
     data = (epoch / "tables" / name).read_bytes()
     digest = sha256(data).hexdigest()
     stated = [replace(file, size=len(data), sha256=digest) if file.name == name else file for file in shard.files]
-    runner = StageRunner(InProcessExecutor(), SilentProgress())
+    runner = silent_runner()
     return verify_tables(runner, choose_kernel("auto"), str(epoch / "tables"), replace(shard, files=tuple(stated)))
 
 

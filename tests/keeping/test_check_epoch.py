@@ -7,10 +7,9 @@ from dataclasses import replace
 import pytest
 
 from pipelines.bucket.published_epoch import read_manifest
-from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.progress import SilentProgress
-from pipelines.execution.stage_runner import StageRunner
-from pipelines.keeping.check_epoch import CheckResult, EpochCheck, FindingKind
+from pipelines.execution.stage_runner import silent_runner
+from pipelines.keeping.check_epoch import CheckResult, EpochCheck
+from pipelines.keeping.findings import FindingKind
 from pipelines.producing.publish.signing import sign_payload
 from pipelines.stores.open_store import open_store
 from pipelines.trust.signatures import TrustRule
@@ -61,7 +60,7 @@ def test_a_manifest_that_contradicts_its_statement_is_found(change: object) -> N
     lying = replace(stored.manifest, shards=(shard,), missing=tuple(order))
     store.put(layout.manifest, sign_payload(lying.to_payload(), ()).to_bytes())
 
-    result = EpochCheck(StageRunner(InProcessExecutor(), SilentProgress()), "auto", store_url, layout, (), None).run()
+    result = EpochCheck(silent_runner(), "auto", store_url, layout, (), None).run()
 
     assert not result.is_good
     assert (FindingKind.WRONG, layout.shard_statement(0)) in [(found.kind, found.object_name) for found in result.findings]
@@ -75,7 +74,7 @@ def test_a_check_with_keys_asks_for_signatures_first() -> None:
     junk = Envelope(b"no JSON at all", PAYLOAD_TYPE).to_bytes()
 
     def check(trust: TrustRule | None) -> CheckResult:
-        return EpochCheck(StageRunner(InProcessExecutor(), SilentProgress()), "auto", store_url, layout, (), trust).run()
+        return EpochCheck(silent_runner(), "auto", store_url, layout, (), trust).run()
 
     store.put(layout.shard_statement(0), junk)
     assert [found.problem for found in check(None).findings] == ["it is not the statement that the manifest names by its sha256"]

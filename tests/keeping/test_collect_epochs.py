@@ -23,20 +23,12 @@ from pipelines.stores.store import Store
 from schemas.errors import ClaimedError, InvalidInputError
 from schemas.published.latest_pointer import LatestPointer
 from schemas.published.object_layout import EpochLayout, ObjectKind, catalogue_name, latest_name, parse_object_name, probe_name
-from tests.support.productions import inject, meanwhile, new_store_url
-from tests.support.stored_epochs import CHAIN_ID, epoch_context, epoch_layout, publish_epoch
+from tests.support.productions import inject, meanwhile
+from tests.support.stored_epochs import CHAIN_ID, epoch_context, epoch_layout, publish_epoch, store_with
 
 
 class Killed(BaseException):
     """Nothing cleans up after this."""
-
-
-def store_with(*epoch_heights: int) -> str:
-    """Return a store with some complete epochs."""
-    url = new_store_url()
-    for epoch_height in epoch_heights:
-        publish_epoch(url, epoch_height)
-    return url
 
 
 def heights_in(url: str) -> list[int]:

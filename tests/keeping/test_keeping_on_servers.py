@@ -9,15 +9,13 @@ import pytest
 
 from pipelines.bucket.chain_catalogue import CatalogueWriter
 from pipelines.bucket.lease_keeper import EpochLease, LeaseState
-from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.progress import SilentProgress
-from pipelines.execution.stage_runner import StageRunner
+from pipelines.execution.stage_runner import silent_runner
 from pipelines.keeping.collect_epochs import collect_epochs
 from pipelines.keeping.scrub_chain import ChainScrub, ScrubSettings
 from pipelines.stores.open_store import open_store
 from schemas.ids import PartId
 from schemas.published.scrub_state import WHOLE_PPM
-from tests.support.servers import aws_environment, fake_gcs_server, make_gcs_bucket, make_s3_bucket, moto_server
+from tests.support.servers import gcs_bucket, s3_bucket
 from tests.support.stored_bytes import stored_bytes
 from tests.support.stored_epochs import CHAIN_ID, NUM_PARTS, epoch_layout, publish_epoch
 
@@ -25,19 +23,15 @@ from tests.support.stored_epochs import CHAIN_ID, NUM_PARTS, epoch_layout, publi
 @pytest.fixture
 def s3() -> Iterator[str]:
     """A folder of an S3 bucket."""
-    with pytest.MonkeyPatch.context() as patch, aws_environment(), moto_server() as url:
-        patch.setenv("AWS_ENDPOINT_URL_S3", url)
-        make_s3_bucket(url, "states")
-        yield "s3://states/kept"
+    with s3_bucket() as url:
+        yield f"{url}/kept"
 
 
 @pytest.fixture
 def gcs() -> Iterator[str]:
     """A folder of a GCS bucket."""
-    with pytest.MonkeyPatch.context() as patch, fake_gcs_server() as url:
-        patch.setenv("STORAGE_EMULATOR_HOST", url)
-        make_gcs_bucket(url, "states")
-        yield "gs://states/kept"
+    with gcs_bucket() as url:
+        yield f"{url}/kept"
 
 
 def keep(url: str) -> None:
@@ -49,7 +43,7 @@ def keep(url: str) -> None:
     data = stored_bytes(store, part)
     store.put(part, data[:-1] + b"x")
     settings = ScrubSettings(url, (epoch_layout(2),), WHOLE_PPM, None, repair=True)
-    runner = StageRunner(InProcessExecutor(), SilentProgress())
+    runner = silent_runner()
     (found,) = ChainScrub(runner, settings).run().epochs
     assert [finding.object_name for finding in found.scrubbed.harmful] == [part]
     store.put(part, data)

@@ -10,7 +10,8 @@ from random import Random
 import pytest
 
 from pipelines.bucket.chain_catalogue import CatalogueWriter
-from pipelines.keeping.check_epoch import WHOLE_EPOCH, CheckResult, EpochCheck, FindingKind
+from pipelines.keeping.check_epoch import WHOLE_EPOCH, CheckResult, EpochCheck
+from pipelines.keeping.findings import FindingKind
 from pipelines.keeping.repair_epoch import Repair
 from pipelines.keeping.scrub_chain import ChainScrub, ScrubOutcome, ScrubSettings
 from pipelines.keeping.scrub_sample import SampleWindow

@@ -9,9 +9,7 @@ import pytest
 
 from pipelines.bucket.chain_catalogue import CatalogueWriter, steps_to
 from pipelines.bucket.lease_keeper import EpochLease
-from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.progress import SilentProgress
-from pipelines.execution.stage_runner import StageRunner
+from pipelines.execution.stage_runner import silent_runner
 from pipelines.keeping.collect_epochs import CollectionResult, collect_epochs, thin_epoch
 from pipelines.keeping.ladder import find_steps
 from pipelines.keeping.retention import Verdict
@@ -55,7 +53,7 @@ def epochs() -> DeltaEpochs:
 
 def collect(epochs: DeltaEpochs, keep_epochs: int = 100, full_every: int | None = 4, *, plan_only: bool = False) -> CollectionResult:
     """Collect, each epoch proved before its parts go."""
-    runner = StageRunner(InProcessExecutor(), SilentProgress())
+    runner = silent_runner()
     prove = EpochRebuild(runner, choose_kernel("auto"), epochs.store_url).why_not
     return collect_epochs(epochs.store_url, CHAIN_ID, keep_epochs, plan_only=plan_only, full_every=full_every, prove=prove)
 
@@ -170,7 +168,7 @@ def test_a_scrub_does_not_miss_parts_that_were_let_go(epochs: DeltaEpochs) -> No
     CatalogueWriter(open_store(epochs.store_url), CHAIN_ID).rebuild()
     open_store(epochs.store_url).delete(next(iter(epochs.parts(12))))
     settings = ScrubSettings(epochs.store_url, tuple(map(epochs.layout, HEIGHTS)), WHOLE_PPM, None, repair=False)
-    outcomes = ChainScrub(StageRunner(InProcessExecutor(), SilentProgress()), settings).run().epochs
+    outcomes = ChainScrub(silent_runner(), settings).run().epochs
     assert [len(outcome.scrubbed.harmful) for outcome in outcomes if outcome.scrubbed.layout.epoch_height != 12] == [0] * 6
 
 
@@ -183,7 +181,7 @@ def test_a_part_that_was_lost_is_missed_after_a_collection_too(epochs: DeltaEpoc
         assert not steps_of(epochs)
     assert [epoch.decision.layout.epoch_height for epoch in result.collected] == [8]
     settings = ScrubSettings(epochs.store_url, (epochs.layout(10),), WHOLE_PPM, None, repair=False)
-    (outcome,) = ChainScrub(StageRunner(InProcessExecutor(), SilentProgress()), settings).run().epochs
+    (outcome,) = ChainScrub(silent_runner(), settings).run().epochs
     assert [finding.object_name for finding in outcome.scrubbed.harmful] == [name]
 
 

@@ -16,8 +16,8 @@ from pipelines.bucket.published_epoch import read_manifest
 from pipelines.execution.executor import Executor, Task, TaskNeeds
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import SilentProgress
-from pipelines.execution.stage_runner import StageRunner
-from pipelines.keeping.check_epoch import FindingKind
+from pipelines.execution.stage_runner import StageRunner, silent_runner
+from pipelines.keeping.findings import FindingKind
 from pipelines.keeping.repair_epoch import OWN_STORE
 from pipelines.keeping.scrub_chain import ChainScrub, ScrubOutcome, ScrubResult, ScrubSettings
 from pipelines.keeping.scrub_epoch import MISSING_REVISIONS_MAX
@@ -32,7 +32,7 @@ from schemas.published.public_key import PublicKey
 from schemas.published.scrub_state import WHOLE_PPM
 from tests.support.fault_server import fault_server
 from tests.support.published import public_key, session_folder
-from tests.support.stored_bytes import stored_bytes
+from tests.support.stored_bytes import flip_bit, stored_bytes
 from tests.support.stored_epochs import CHAIN_ID, NUM_PARTS, epoch_layout, publish_epoch
 
 pytest.importorskip("libtorrent", reason="the extra p2p is not installed")
@@ -83,9 +83,7 @@ def objects(root: Path) -> dict[str, bytes]:
 
 def flip(root: Path, name: str, position: int = -1) -> None:
     """Change one bit of an object."""
-    data = bytearray((root / name).read_bytes())
-    data[position] ^= 1
-    (root / name).write_bytes(data)
+    flip_bit(root / name, position)
 
 
 def truncate(root: Path, name: str) -> None:
@@ -385,7 +383,7 @@ def scrub_chain(root: Path, *epoch_heights: int, **options: object) -> ScrubResu
     """Scrub some epochs and what lies beside them."""
     layouts = tuple(map(epoch_layout, epoch_heights))
     settings = ScrubSettings(str(root), layouts, WHOLE_PPM, chain_id=CHAIN_ID, **{"trust": trust(), **options})  # type: ignore[arg-type]
-    return ChainScrub(StageRunner(InProcessExecutor(), SilentProgress()), settings).run()
+    return ChainScrub(silent_runner(), settings).run()
 
 
 @pytest.mark.parametrize("name", [latest_name(CHAIN_ID), catalogue_name(CHAIN_ID)])

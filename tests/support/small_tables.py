@@ -13,9 +13,7 @@ from pipelines.dataset.export.export_records import ExportSettings
 from pipelines.dataset.tables.export_tables import export_tables
 from pipelines.dataset.tables.tables_place import TablesPlace
 from pipelines.dataset.verify_dataset import verify_dataset
-from pipelines.execution.in_process import InProcessExecutor
-from pipelines.execution.progress import SilentProgress
-from pipelines.execution.stage_runner import StageRunner
+from pipelines.execution.stage_runner import silent_runner
 from pipelines.kernel.choice import choose_kernel
 from pipelines.stores.open_store import open_store
 from schemas.dataset.tables_selection import TablesSelection
@@ -27,7 +25,7 @@ from schemas.nearcore.trie_key import access_key_key, account_key, contract_code
 from tests.support.list_source import context_of, list_source
 from tests.support.records import Pairs
 
-RUNNER = StageRunner(InProcessExecutor(), SilentProgress())
+RUNNER = silent_runner()
 KERNEL = choose_kernel("auto")
 EVERYTHING = TablesSelection()
 
