@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
@@ -14,6 +15,7 @@ from pipelines.bittorrent.library import import_libtorrent
 from schemas.dataset.dataset_summary import DatasetSummary
 from schemas.dataset.tables_summary import TablesCatalogue, TablesEpoch, TablesShard
 from schemas.errors import StatecastError
+from schemas.ipc_message import record_batch_rows
 from schemas.nearcore.epoch_context import parse_epoch_context
 from schemas.nearcore.state_header import decode_state_header
 from schemas.published.catalogue import Catalogue
@@ -202,15 +204,19 @@ def _arrow_file(data: bytes, where: str) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if data[:6] == b"ARROW1":
-        with pa.ipc.open_file(pa.BufferReader(data)) as reader:
-            records = sum(reader.get_batch(index).num_rows for index in range(reader.num_record_batches))
-            names, form = reader.schema.names, "ipc"
-    elif data[:4] == b"PAR1":
-        parquet = pq.ParquetFile(BytesIO(data))
-        records, names, form = parquet.metadata.num_rows, parquet.schema_arrow.names, "parquet"
-    else:
-        raise ValueError(f"{where} is no file of record batches")
+    try:
+        if data[:8] == b"ARROW1\0\0":
+            # Nothing is decompressed: a few kilobytes may be gigabytes then.
+            messages = pa.ipc.MessageReader.open_stream(pa.py_buffer(data).slice(8))
+            names, form = pa.ipc.read_schema(messages.read_next_message()).names, "ipc"
+            records = sum(record_batch_rows(message) for message in messages if message.type == "record batch")
+        elif data[:4] == b"PAR1":
+            parquet = pq.ParquetFile(BytesIO(data))
+            records, names, form = parquet.metadata.num_rows, parquet.schema_arrow.names, "parquet"
+        else:
+            raise ValueError("it is no file of record batches")
+    except (pa.ArrowException, OSError, ValueError, EOFError, TypeError, struct.error, StopIteration) as error:
+        raise ValueError(f"{where}: {error}") from error
     return {"kind": "record_batches", "format": form, "records": records, "size": len(data), "columns": list(names)}
 
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.errors import ObjectMismatchError
+from schemas.ipc_message import decompressed_bytes
 from schemas.nearcore.flat_state_limits import KEY_BYTES_MAX, VALUE_BYTES_MAX
 
 DELTA_SCHEMA: Final = pa.schema([pa.field("key", pa.binary(), nullable=False), pa.field("value", pa.binary())])
@@ -42,6 +43,9 @@ DELTA_ZSTD_LEVEL: Final = 3
 _ROW_BYTES: Final = 16
 _MAGIC: Final = b"ARROW1\0\0"
 _METADATA_PREFIX: Final = b"statecast."
+
+_BUFFERS_MAX: Final = 6
+"""Of the two columns, each: which values are there, where they begin, and their bytes."""
 
 Row: TypeAlias = tuple[bytes, bytes | None]
 """A changed key and its new value; None where the key is gone."""
@@ -117,7 +121,7 @@ def _read_batches(stream: pa.Buffer, where: str) -> list[pa.RecordBatch]:
     for message in reader:
         if message.type != "record batch":
             raise ObjectMismatchError(problem=f"a {message.type} message is not part of a delta", where=where)
-        left -= _decompressed_bytes(message)
+        left -= decompressed_bytes(message, _BUFFERS_MAX)
         if left < 0:
             raise ObjectMismatchError(problem=f"it decompresses to more than {DELTA_OBJECT_BYTES_MAX} bytes", where=where)
         batch = pa.ipc.read_record_batch(message, DELTA_SCHEMA)
@@ -139,59 +143,3 @@ def _check_keys(batch: pa.RecordBatch, last_key: bytes | None, where: str) -> by
     if pc.max(pc.binary_length(keys)).as_py() > KEY_BYTES_MAX or longest > VALUE_BYTES_MAX:
         raise ObjectMismatchError(problem="a key or value is longer than any of a state", where=where)
     return bytes(keys[batch.num_rows - 1].as_py())
-
-
-def _decompressed_bytes(message: pa.ipc.Message) -> int:
-    """Return what a record batch's buffers will take: each begins with its length when decompressed, or -1 where it is stored as it is.
-
-    The flatbuffer around it was verified when the message was read. Source: Arrow's format/Message.fbs, BodyCompressionMethod.BUFFER.
-    """
-    metadata, body = memoryview(message.metadata), memoryview(message.body) if message.body is not None else memoryview(b"")
-    record_batch = _field(metadata, _offset(metadata, 0), _MESSAGE_HEADER)
-    if record_batch is None:
-        raise ValueError("a message has no header")
-    record_batch += _offset(metadata, record_batch)
-    found = _field(metadata, record_batch, _BATCH_BUFFERS)
-    if found is None:
-        return 0
-    found += _offset(metadata, found)
-    is_compressed = _field(metadata, record_batch, _BATCH_COMPRESSION) is not None
-    total = 0
-    # One that nothing is read from could count for anything.
-    count = _offset(metadata, found)
-    if count > _BUFFERS_MAX:
-        raise ValueError(f"a record batch of {count} buffers, not {_BUFFERS_MAX}")
-    for index in range(count):
-        begin, length = struct.unpack_from("<qq", metadata, found + 4 + 16 * index)
-        if begin < 0 or length < 0:
-            raise ValueError("a buffer of a negative length or place")
-        size = _STORED_AS_IT_IS
-        if length and is_compressed:
-            (size,) = struct.unpack_from("<q", body, begin)
-            if size < _STORED_AS_IT_IS:
-                raise ValueError("a buffer of a negative length when decompressed")
-        total += length if size == _STORED_AS_IT_IS else size
-    return total
-
-
-_BUFFERS_MAX: Final = 6
-"""Of the two columns, each: which values are there, where they begin, and their bytes."""
-
-_STORED_AS_IT_IS: Final = -1
-
-_MESSAGE_HEADER: Final = 2
-_BATCH_BUFFERS: Final = 2
-_BATCH_COMPRESSION: Final = 3
-
-
-def _offset(data: memoryview, place: int) -> int:
-    return int(struct.unpack_from("<I", data, place)[0])
-
-
-def _field(data: memoryview, table: int, number: int) -> int | None:
-    """Return where a field of a flatbuffer's table is; None where it is not there."""
-    vtable = table - struct.unpack_from("<i", data, table)[0]
-    if 4 + 2 * number >= struct.unpack_from("<H", data, vtable)[0]:
-        return None
-    (inside,) = struct.unpack_from("<H", data, vtable + 4 + 2 * number)
-    return table + inside if inside else None

@@ -14,6 +14,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from jobs.inspect_objects import _arrow_file, object_document
 from pipelines.bittorrent.library import import_libtorrent
 from pipelines.bittorrent.magnet import magnet_link, parse_magnet
 from pipelines.bittorrent.published_torrent import PublishedTorrent, check_torrent, read_torrent
@@ -29,6 +30,7 @@ from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.signatures import TrustRule, agreed_signers
 from schemas.errors import IntegrityError
 from schemas.ids import CryptoHash, PartId, ShardUId, base58_encode
+from schemas.ipc_message import _field, _offset, _record_batch, decompressed_bytes, record_batch_rows
 from schemas.json_document import decode_base64, decode_json, encode_base64, encode_json
 from schemas.nearcore.key_file import read_key_file
 from schemas.nearcore.merkle import MerklePathItem
@@ -37,9 +39,6 @@ from schemas.published.catalogue import Catalogue, CatalogueEpoch, PublishedList
 from schemas.published.claim import Claim, Holder, ProducerLease
 from schemas.published.delta_object import (
     Row,
-    _decompressed_bytes,
-    _field,
-    _offset,
     _read_batches,
     decode_delta_object,
     encode_delta_object,
@@ -320,7 +319,13 @@ def decoders() -> tuple[Decoder, ...]:
             "delta object",
             lambda data: decode_delta_object(data, "fuzz"),
             _delta_objects,
-            (decode_delta_object, _read_batches, _decompressed_bytes, _offset, _field),
+            (decode_delta_object, _read_batches, decompressed_bytes, _record_batch, _offset, _field),
+        ),
+        Decoder(
+            "record batches, shown",
+            lambda data: object_document(data, "fuzz", None),
+            _delta_objects,
+            (object_document, _arrow_file, record_batch_rows),
         ),
         Decoder(
             "tables statement",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from tests.support.commands import epoch_folder, statecast
@@ -100,3 +101,34 @@ def test_a_damaged_object_under_its_own_name_is_still_damaged(tmp_path: Path) ->
     file.parent.mkdir(parents=True)
     file.write_bytes(b"{}")
     assert statecast("inspect", file).code == 21
+
+
+def test_record_batches_are_counted_and_not_decompressed(tmp_path: Path) -> None:
+    """One says that it takes a terabyte: it may as well be true, of a file of some kilobytes."""
+    batch = pa.record_batch([pa.array([b"a", b"b"], pa.binary()), pa.array([bytes(999_983), b""], pa.binary())], names=["key", "value"])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_batch(batch)
+    data = sink.getvalue().to_pybytes()
+    said = (999_983).to_bytes(8, "little")
+    assert data.count(said) == 1
+    (tmp_path / "file").write_bytes(data.replace(said, (1 << 40).to_bytes(8, "little")))
+    outcome = statecast("inspect", tmp_path / "file", "--json")
+    assert outcome.code == 0, outcome.stderr
+    assert (outcome.document["records"], outcome.document["columns"]) == (2, ["key", "value"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"PAR1" + b"x" * 99,
+        b"ARROW1\0\0" + b"\xff" * 99,
+        b"ARROW1\0\0",
+        b"ARROW1\0\0" + b"\xff\xff\xff\xff" + bytes(4),
+        b"ARROW1\0\0" + b"x" * 99,
+    ],
+)
+def test_a_damaged_file_of_record_batches_is_nothing_known(content: bytes, tmp_path: Path) -> None:
+    """It is cut, or something else stands where its columns should."""
+    (tmp_path / "file").write_bytes(content)
+    assert statecast("inspect", tmp_path / "file").code == 2
