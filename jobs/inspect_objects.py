@@ -15,7 +15,7 @@ from pipelines.bittorrent.library import import_libtorrent
 from schemas.dataset.dataset_summary import DatasetSummary
 from schemas.dataset.tables_summary import TablesCatalogue, TablesEpoch, TablesShard
 from schemas.errors import StatecastError
-from schemas.ipc_message import record_batch_rows
+from schemas.ipc_message import record_batch_rows, schema_of
 from schemas.nearcore.epoch_context import parse_epoch_context
 from schemas.nearcore.state_header import decode_state_header
 from schemas.published.catalogue import Catalogue
@@ -208,7 +208,7 @@ def _arrow_file(data: bytes, where: str) -> dict[str, Any]:
         if data[:8] == b"ARROW1\0\0":
             # Nothing is decompressed: a few kilobytes may be gigabytes then.
             messages = pa.ipc.MessageReader.open_stream(pa.py_buffer(data).slice(8))
-            names, form = pa.ipc.read_schema(messages.read_next_message()).names, "ipc"
+            names, form = schema_of(messages.read_next_message()).names, "ipc"
             records = sum(record_batch_rows(message) for message in messages if message.type == "record batch")
         elif data[:4] == b"PAR1":
             parquet = pq.ParquetFile(BytesIO(data))

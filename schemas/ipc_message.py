@@ -18,6 +18,18 @@ _BATCH_COMPRESSION: Final = 3
 _STORED_AS_IT_IS: Final = -1
 
 
+def schema_of(message: pa.ipc.Message) -> pa.Schema:
+    """Return the schema of a message. Of one that has another or no header Arrow would follow a null pointer.
+
+    Raises:
+        ValueError, ArrowException: it is none.
+    """
+    if message.type != "schema":
+        raise ValueError(f"a {message.type} message where the columns should be")
+    _header(memoryview(message.metadata))
+    return pa.ipc.read_schema(message)
+
+
 def record_batch_rows(message: pa.ipc.Message) -> int:
     """Return how many rows a record batch says that it has.
 
@@ -25,7 +37,7 @@ def record_batch_rows(message: pa.ipc.Message) -> int:
         ValueError, struct.error: it says none, or what can't be.
     """
     metadata = memoryview(message.metadata)
-    found = _field(metadata, _record_batch(metadata), _BATCH_LENGTH)
+    found = _field(metadata, _header(metadata), _BATCH_LENGTH)
     rows = 0 if found is None else int(struct.unpack_from("<q", metadata, found)[0])
     if rows < 0:
         raise ValueError("a record batch of a negative length")
@@ -41,7 +53,7 @@ def decompressed_bytes(message: pa.ipc.Message, buffers_max: int) -> int:
         ValueError, struct.error: a length can't be, or there are more buffers. Source: BodyCompressionMethod.BUFFER.
     """
     metadata, body = memoryview(message.metadata), memoryview(message.body) if message.body is not None else memoryview(b"")
-    record_batch = _record_batch(metadata)
+    record_batch = _header(metadata)
     found = _field(metadata, record_batch, _BATCH_BUFFERS)
     if found is None:
         return 0
@@ -64,7 +76,7 @@ def decompressed_bytes(message: pa.ipc.Message, buffers_max: int) -> int:
     return total
 
 
-def _record_batch(metadata: memoryview) -> int:
+def _header(metadata: memoryview) -> int:
     place = _field(metadata, _offset(metadata, 0), _MESSAGE_HEADER)
     if place is None:
         raise ValueError("a message has no header")

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.errors import ObjectMismatchError
-from schemas.ipc_message import decompressed_bytes
+from schemas.ipc_message import decompressed_bytes, schema_of
 from schemas.nearcore.flat_state_limits import KEY_BYTES_MAX, VALUE_BYTES_MAX
 
 DELTA_SCHEMA: Final = pa.schema([pa.field("key", pa.binary(), nullable=False), pa.field("value", pa.binary())])
@@ -115,7 +115,7 @@ def _read_batches(stream: pa.Buffer, where: str) -> list[pa.RecordBatch]:
     batches: list[pa.RecordBatch] = []
     left = DELTA_OBJECT_BYTES_MAX
     reader = pa.ipc.MessageReader.open_stream(stream)
-    schema = pa.ipc.read_schema(reader.read_next_message())
+    schema = schema_of(reader.read_next_message())
     if not schema.equals(DELTA_SCHEMA, check_metadata=False):
         raise ObjectMismatchError(problem="its columns are not those of a delta", where=where)
     for message in reader:

@@ -30,7 +30,7 @@ from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.signatures import TrustRule, agreed_signers
 from schemas.errors import IntegrityError
 from schemas.ids import CryptoHash, PartId, ShardUId, base58_encode
-from schemas.ipc_message import _field, _offset, _record_batch, decompressed_bytes, record_batch_rows
+from schemas.ipc_message import _field, _header, _offset, decompressed_bytes, record_batch_rows, schema_of
 from schemas.json_document import decode_base64, decode_json, encode_base64, encode_json
 from schemas.nearcore.key_file import read_key_file
 from schemas.nearcore.merkle import MerklePathItem
@@ -319,7 +319,7 @@ def decoders() -> tuple[Decoder, ...]:
             "delta object",
             lambda data: decode_delta_object(data, "fuzz"),
             _delta_objects,
-            (decode_delta_object, _read_batches, decompressed_bytes, _record_batch, _offset, _field),
+            (decode_delta_object, _read_batches, decompressed_bytes, schema_of, _header, _offset, _field),
         ),
         Decoder(
             "record batches, shown",
