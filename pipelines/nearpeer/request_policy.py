@@ -15,9 +15,13 @@ from typing import Final
 
 from pipelines.nearpeer.announcing import HostedEpoch
 from schemas.address import is_public_address
+from schemas.ids import CryptoHash
 from schemas.nearcore.peer.identity import PeerAddress, PeerId
 
 PORT_MIN: Final = 1024
+
+ANSWER_S: Final = 10.0
+"""How long a node waits for an answer, dial and transfer included (nearcore's consensus.state_sync_p2p_timeout); then it asks again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,8 @@ class Refused:
 
     reason: str
     busy: bool = False
+    is_coming: bool = False
+    """What was asked for before is on its way, and satisfies this request too."""
 
 
 @dataclass(slots=True)
@@ -75,12 +81,15 @@ class RequestPolicy:
     """Decides, and counts what it decided."""
 
     limits: RequestLimits
+    upload_bytes_per_s: int | None = None
+    """What all answers together are sent with; None for as fast as it goes."""
     counted: Counter[str] = field(init=False, default_factory=Counter)
     """Requests by what became of them; and dials that were not made."""
     counted_by_kind: Counter[tuple[str, str]] = field(init=False, default_factory=Counter)
     """Requests by kind, header or part, and by what became of them."""
     _askers: dict[PeerId | bytes, _Asker] = field(init=False, default_factory=dict)
     """By key and by IP address."""
+    _under_way: set[tuple[Wanted, CryptoHash]] = field(init=False, default_factory=set)
     _queued_bytes: int = field(init=False, default=0)
     _dialled_at_s: deque[float] = field(init=False, default_factory=deque)
 
@@ -114,12 +123,19 @@ class RequestPolicy:
         size = size_of(epoch, wanted)
         if size is None:
             return Refused("no such part")
+        if (wanted, epoch.sync_hash) in self._under_way:
+            # A node that has waited in vain asks again, and takes the late answer: a second one would make all later.
+            return Refused("under way already", is_coming=True)
         if any(asker.under_way >= self.limits.under_way_max for asker in asking):
             return Refused("too many answers under way", busy=True)
         if self._queued_bytes + size > self.limits.queued_bytes_max and self._queued_bytes:
             return Refused("out of room", busy=True)
+        rate = self.upload_bytes_per_s
+        if rate is not None and self._queued_bytes and self._queued_bytes + size > rate * ANSWER_S:
+            return Refused("not in time", busy=True)
         for asker in asking:
             asker.under_way += 1
+        self._under_way.add((wanted, epoch.sync_hash))
         self._queued_bytes += size
         return size
 
@@ -128,8 +144,9 @@ class RequestPolicy:
         """How many peers have asked within the last minutes."""
         return sum(isinstance(name, PeerId) for name in self._askers)
 
-    def ended(self, wanted: Wanted, size: int) -> None:
+    def ended(self, wanted: Wanted, sync_hash: CryptoHash, size: int) -> None:
         """Take note that an answer was sent, or given up."""
+        self._under_way.discard((wanted, sync_hash))
         self._queued_bytes -= size
         for name in _names(wanted):
             if (asker := self._askers.get(name)) is not None:

@@ -164,7 +164,7 @@ class StateHost:
         self._sent = sent
         self._sides, self._state, self._settings, self._clock, self._note = list(sides), state, settings, clock, note
         self._announcements = Announcements([side.key for side in sides])
-        self.policy = RequestPolicy(settings.limits)
+        self.policy = RequestPolicy(settings.limits, settings.upload_bytes_per_s)
         self.messages: Counter[str] = Counter()
         """Connections and messages by what became of them."""
         self.bytes_sent = 0
@@ -495,8 +495,8 @@ class StateHost:
         decision = self.policy.decide(wanted, epoch, size_of, self._clock())
         if isinstance(decision, Refused):
             # Never an empty answer: a node takes it for a header. Asked directly, silence is what a busy host says.
-            if routed is not None and decision.busy:
-                self._acknowledge(neighbour, wanted, sync_hash, AckKind.BUSY)
+            if routed is not None and (decision.busy or decision.is_coming):
+                self._acknowledge(neighbour, wanted, sync_hash, AckKind.BUSY if decision.busy else AckKind.WILL_RESPOND)
             return
         assert found is not None, "its size was asked"
         self._spawn(self._send_state(neighbour, wanted, sync_hash, found))
@@ -531,7 +531,7 @@ class StateHost:
             self.answer_times.add(seconds)
             self._note("answered", {**facts, "seconds": round(seconds, 3)})
         finally:
-            self.policy.ended(wanted, found.size)
+            self.policy.ended(wanted, sync_hash, found.size)
 
     async def _send_to_author(
         self, neighbour: _Neighbour, wanted: Wanted, address: PeerAddress, pieces: tuple[bytes | FilePiece, ...]

@@ -145,7 +145,7 @@ class Peer:
     def _ask(self, wanted: Wanted, now_s: float) -> None:
         size = self.policy.decide(wanted, EPOCH, lambda _, asked: 1000 if asked.part_id in (None, 0, 1) else None, now_s)
         if isinstance(size, int):
-            self.policy.ended(wanted, size)
+            self.policy.ended(wanted, EPOCH.sync_hash, size)
 
     def grown(self) -> int:
         """Return how much is remembered."""

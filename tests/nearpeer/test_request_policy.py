@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from pipelines.nearpeer.request_policy import Refused, RequestLimits, RequestPolicy, Wanted
+from pipelines.nearpeer.request_policy import ANSWER_S, Refused, RequestLimits, RequestPolicy, Wanted
 from schemas.nearcore.peer.identity import PeerAddress
 from tests.nearpeer.test_state_host import EPOCH
 from tests.support.peer_recordings import named_key
@@ -33,7 +33,7 @@ def test_keys_of_one_address_share_what_one_asker_may_take(ips: list[str]) -> No
     policy = RequestPolicy(RequestLimits(under_way_max=2, per_s_max=1))
     assert [asked(policy, f"key {number}", ip) for number, ip in enumerate(ips)] == [10, 10, Refused("too many requests", busy=True)]
     assert asked(policy, "key 3", ips[0], 2.0) == Refused("too many answers under way", busy=True)
-    policy.ended(Wanted(named_key("key 0").peer_id, 3, 0, None, ip_address(ips[0])), 10)
+    policy.ended(Wanted(named_key("key 0").peer_id, 3, 0, None, ip_address(ips[0])), EPOCH.sync_hash, 10)
     assert asked(policy, "key 4", ips[1], 3.0) == 10
     assert (asked(policy, "elsewhere", "198.51.100.8"), asked(policy, "far away", None)) == (10, 10)
     assert policy.askers == 7
@@ -72,3 +72,30 @@ def test_no_address_is_dialled_that_is_not_public(address: str) -> None:
     assert dialled(policy, "asker", address) == "address not public"
     assert dialled(policy, "asker", "8.8.8.8", port=22) == "address not public"
     assert dialled(RequestPolicy(replace(RequestLimits(), private_addresses=True)), "asker", address) == ""
+
+
+SIZE = 20_000_000
+
+
+def decide(policy: RequestPolicy, part_id: int, name: str = "asker", now_s: float = 1.0) -> int | Refused:
+    """Ask for a large part."""
+    return policy.decide(Wanted(named_key(name).peer_id, 3, part_id, None), EPOCH, lambda *_: SIZE, now_s)
+
+
+def test_a_part_that_is_asked_for_again_is_sent_once() -> None:
+    """A node that has waited its ten seconds asks again, and takes the answer to its first request; the next one is of its own."""
+    policy = RequestPolicy(RequestLimits())
+    assert decide(policy, 0) == SIZE
+    assert decide(policy, 0, now_s=12.0) == Refused("under way already", is_coming=True)
+    assert decide(policy, 0, "other", 12.0) == SIZE and decide(policy, 1, now_s=12.0) == SIZE
+    policy.ended(Wanted(named_key("asker").peer_id, 3, 0, None), EPOCH.sync_hash, SIZE)
+    assert decide(policy, 0, now_s=13.0) == SIZE
+
+
+def test_what_can_not_arrive_in_time_is_refused_as_busy() -> None:
+    """By the rate of all answers together; one answer is under way in any case, however slowly it goes."""
+    fast, slow = (RequestPolicy(RequestLimits(), rate) for rate in (int(3 * SIZE / ANSWER_S), 1_000_000))
+    assert [decide(fast, part) for part in range(4)] == [SIZE, SIZE, SIZE, Refused("not in time", busy=True)]
+    assert [decide(slow, 0), decide(slow, 1), decide(slow, 0, "other")] == [SIZE, *[Refused("not in time", busy=True)] * 2]
+    slow.ended(Wanted(named_key("asker").peer_id, 3, 0, None), EPOCH.sync_hash, SIZE)
+    assert decide(slow, 1) == SIZE
