@@ -68,7 +68,7 @@ _COMMANDS: dict[str, tuple[_Listed, ...]] = {
         ),
         _Listed(
             "doctor",
-            "Look at all that a run needs before it is begun: node, snapshots, key, space, memory, open files, clock, destination.",
+            "Look at all that a run needs before it is begun: node, snapshots, key, space, memory, open files, clock, destination, tables.",
         ),
         _Listed("watch", "Publish every epoch of a node from now on, each once, as soon as its state snapshot is complete."),
         _Listed("backfill", "Publish a range of past epochs from one node, each proved against its state roots like a fresh one."),
