@@ -148,6 +148,8 @@ def node_options() -> Options:
     options.set_compression_type(DBCompressionType.zstd())
     table = BlockBasedOptions()
     table.set_block_size(16 << 10)
+    # Without one a look-up reads a block of every file that may hold the key.
+    table.set_bloom_filter(10, False)
     options.set_block_based_table_factory(table)
     return options
 

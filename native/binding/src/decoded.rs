@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow_array::builder::{BinaryBuilder, BooleanBuilder, Decimal128Builder, Int64Builder, ListBuilder, StringBuilder, UInt64Builder};
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, BinaryArray, make_array};
+use arrow_array::{Array, ArrayRef, BinaryArray, UInt8Array, make_array};
 use arrow_data::ArrayData;
 use arrow_pyarrow::{FromPyArrow, ToPyArrow};
 use arrow_schema::DataType;
@@ -32,6 +32,7 @@ fn binary(column: &Bound<'_, PyAny>) -> PyResult<BinaryArray> {
 /// decode_rows(first_byte, keys, values, columns) -> (rows, columns by name)
 ///
 /// Which rows are of the usual form of the kind with this first byte, and of those the columns; a column that the kind has not is left out.
+/// Versions, contract kinds and permissions are numbers: places among all that there are.
 #[pyfunction]
 fn decode_rows<'py>(
     py: Python<'py>,
@@ -82,8 +83,10 @@ fn account_column(accounts: &[Account<'_>], name: &str) -> Option<ArrayRef> {
         "amount" => amounts(accounts, |account| Some(account.amount)),
         "locked" => amounts(accounts, |account| Some(account.locked)),
         "storage_usage" => numbers(accounts, |account| account.storage_usage),
-        "has_code" => flags(accounts, |account| Some(account.code_hash.is_some())),
-        "code_hash" => base58_texts(accounts, "", |account| account.code_hash),
+        "account_version" => tags(accounts, |account| account.version - 1),
+        "contract_kind" => tags(accounts, |account| account.contract.tag()),
+        "code_hash" => base58_texts(accounts, "", |account| account.contract.code_hash()),
+        "contract_account_id" => texts(accounts, |account| account.contract.account_id()),
         _ => return None,
     })
 }
@@ -93,7 +96,7 @@ fn access_key_column(keys: &[AccessKey<'_>], name: &str) -> Option<ArrayRef> {
         "account_id" => texts(keys, |key| Some(key.account_id)),
         "public_key" => base58_texts(keys, "ed25519:", |key| Some(key.public_key)),
         "nonce" => numbers(keys, |key| key.nonce),
-        "is_limited" => flags(keys, |key| Some(key.calls.is_some())),
+        "permission" => tags(keys, |key| u8::from(key.calls.is_none())),
         "allowance" => amounts(keys, |key| key.calls.as_ref()?.allowance),
         "allowance_is_unlimited" => flags(keys, |key| Some(key.calls.as_ref()?.allowance.is_none())),
         "receiver_id" => texts(keys, |key| Some(key.calls.as_ref()?.receiver_id)),
@@ -147,6 +150,11 @@ fn numbers<T>(records: &[T], number: impl Fn(&T) -> u64) -> ArrayRef {
     let mut built = UInt64Builder::with_capacity(records.len());
     records.iter().for_each(|record| built.append_value(number(record)));
     Arc::new(built.finish())
+}
+
+/// What a column says, as its place among all that it can say.
+fn tags<T>(records: &[T], tag: impl Fn(&T) -> u8) -> ArrayRef {
+    Arc::new(records.iter().map(|record| Some(tag(record))).collect::<UInt8Array>())
 }
 
 fn flags<T>(records: &[T], flag: impl Fn(&T) -> Option<bool>) -> ArrayRef {

@@ -1,6 +1,6 @@
 //! Access keys of ed25519 with full access or limited to function calls.
 
-use crate::{AMOUNT_MAX, account_id};
+use crate::{AMOUNT_MAX, account_id, byte_vec, take};
 
 /// The kind's first byte, and what stands between the account id and the public key.
 const SEPARATOR: u8 = 2;
@@ -67,17 +67,8 @@ fn function_calls<'a>(value: &mut &'a [u8]) -> Option<FunctionCalls<'a>> {
     Some(FunctionCalls { allowance, receiver_id, names })
 }
 
-fn take<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<&'a [u8; N]> {
-    let (taken, rest) = bytes.split_first_chunk()?;
-    *bytes = rest;
-    Some(taken)
-}
-
 fn text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
-    let length = u32::from_le_bytes(*take(bytes)?) as usize;
-    let (taken, rest) = bytes.split_at_checked(length)?;
-    *bytes = rest;
-    std::str::from_utf8(taken).ok()
+    std::str::from_utf8(byte_vec(bytes)?).ok()
 }
 
 #[cfg(test)]

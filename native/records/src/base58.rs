@@ -44,7 +44,9 @@ pub fn base58(bytes: &[u8; 32], text: &mut String) {
             carry(&mut groups);
         }
     }
-    let mut digits = [0u8; DIGITS];
+    // Behind as many "1" as there may be leading zero bytes.
+    let mut characters = [ALPHABET[0]; 32 + DIGITS];
+    let digits = &mut characters[32..];
     for (group, digits) in groups.into_iter().zip(digits.as_chunks_mut::<5>().0) {
         let mut rest = group as u32;
         for digit in digits.iter_mut().rev() {
@@ -55,8 +57,8 @@ pub fn base58(bytes: &[u8; 32], text: &mut String) {
     // A leading zero byte is one leading "1"; zero digits beyond those are not written.
     let zero_bytes = bytes.iter().take_while(|&&byte| byte == 0).count();
     let zero_digits = digits.iter().take_while(|&&digit| digit == 0).count();
-    text.extend(std::iter::repeat_n('1', zero_bytes));
-    text.extend(digits[zero_digits..].iter().map(|&digit| char::from(ALPHABET[usize::from(digit)])));
+    digits.iter_mut().for_each(|digit| *digit = ALPHABET[usize::from(*digit)]);
+    text.push_str(std::str::from_utf8(&characters[32 + zero_digits - zero_bytes..]).expect("the alphabet is ASCII"));
 }
 
 fn carry(groups: &mut [u64; GROUPS]) {
