@@ -79,7 +79,7 @@ from schemas.dataset.tables_summary import (
 from schemas.errors import DatasetError, InvalidInputError
 from schemas.ids import ZERO_HASH, CryptoHash, ShardUId, base58_encode
 from schemas.json_note import read_note
-from schemas.nearcore.epoch_context import EpochContext, ShardContext
+from schemas.nearcore.epoch_context import EpochContext, GenesisBlock, ShardContext
 from schemas.nearcore.genesis import access_key_from_json, account_from_json, receipt_from_json, received_data_from_json
 from schemas.nearcore.peer.identity import PeerId
 from tests.fuzz.decoder import Decoder, file_of
@@ -105,7 +105,13 @@ def _dataset_summaries() -> list[bytes]:
         "verified_state_header_sha256": "cd" * 32,
     }
     headers = replace(_context(), block_headers=(b"one", b"two"))
-    return [summary.to_bytes(), replace(summary, context=headers, shared_values_files=(_VALUES_FILE,), **header).to_bytes()]
+    (shard,) = _context().shards
+    genesis = replace(_context(), shards=(replace(shard, genesis_block=GenesisBlock(100, 1_600_000_000_123_456, 3 * 10**33)),))
+    return [
+        summary.to_bytes(),
+        replace(summary, context=genesis).to_bytes(),
+        replace(summary, context=headers, shared_values_files=(_VALUES_FILE,), **header).to_bytes(),
+    ]
 
 
 def _dataset_summary(data: bytes) -> object:
@@ -405,7 +411,7 @@ def decoders() -> tuple[Decoder, ...]:
             "dataset summary",
             _dataset_summary,
             _dataset_summaries,
-            (DatasetSummary.from_bytes, RecordsFile.from_json, ValuesFile.from_json, parse_summary),
+            (DatasetSummary.from_bytes, RecordsFile.from_json, ValuesFile.from_json, GenesisBlock.from_json, parse_summary),
             _JSON,
         ),
         Decoder(

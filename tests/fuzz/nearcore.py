@@ -35,6 +35,7 @@ from schemas.ids import CryptoHash, PartId
 from schemas.nearcore.access_key import AccessKey, FunctionCallLimits, GasKeyInfo, PermissionKind, decode_access_key
 from schemas.nearcore.account import Account, AccountContract, AccountVersion, ContractKind, decode_account
 from schemas.nearcore.block import (
+    _reader_at_supply,
     decode_block_chunks,
     decode_block_header,
     header_prev_height,
@@ -533,7 +534,12 @@ def decoders() -> tuple[Decoder, ...]:
     """Return the table."""
     native = (Decoder("state header, verified in Rust", _verified_state_header, lambda: _state_headers()[:1], (verify_state_header,)),)
     return (
-        Decoder("block header", _block_header, localnet_headers, (decode_block_header, header_total_supply, header_prev_height)),
+        Decoder(
+            "block header",
+            _block_header,
+            localnet_headers,
+            (decode_block_header, header_total_supply, header_prev_height, _reader_at_supply),
+        ),
         Decoder("block", _block, lambda: list(_rows()[1]), (decode_block_chunks, evidence_from_block, read_chunk_header)),
         Decoder(
             "state header",
