@@ -37,6 +37,12 @@ _IN_NATIVE_CODE = "hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"
 """Which neither Python nor a system call interrupts."""
 
 
+def _take_signals() -> None:
+    """Tests that run in the background ignore them, and a child inherits that."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @contextmanager
 def program(*body: str, before: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
     """Run a program that handles signals and says ``ready`` before the last line of its body."""
@@ -48,6 +54,7 @@ def program(*body: str, before: tuple[str, ...] = ()) -> Iterator[subprocess.Pop
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=_take_signals,  # noqa: PLW1509 - it takes no lock
     )
     try:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
