@@ -101,7 +101,10 @@ def _possible(path: str) -> str:
     Raises:
         InvalidInputError: it, or a name in it, is too long, or it has a character that no path has.
     """
-    encoded = os.fsencode(path)
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeEncodeError:
+        raise InvalidInputError(problem="no file system has a path with such a character", where=path[:200]) from None
     if len(encoded) >= PATH_BYTES_MAX or any(len(name) > NAME_BYTES_MAX for name in encoded.split(b"/")) or b"\0" in encoded:
         raise InvalidInputError(problem="no file system takes such a path: it, or a name in it, is too long", where=path[:200])
     return path
