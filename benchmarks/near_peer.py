@@ -65,7 +65,7 @@ class Figure:
     asker_cpu_s_per_gb: float
     """Of the asking process, while rates are measured."""
     times_mirror: float
-    """Seconds of this to those of the mirror in the same round, the median of all rounds; parts are asked for a few at once."""
+    """Rate of this to that of the mirror in the same round, the median of all rounds; parts are asked for a few at once."""
     wait_s: dict[int, tuple[float, float]]
     """By the number of askers of one part each: seconds from the question to the last byte, median and longest."""
 
@@ -133,7 +133,7 @@ def _figure(way: _Way, mirror: _Way, size: int, parts: int) -> Figure:
         mb_per_s=size / seconds / 1e6,
         cpu_s_per_gb=way.served_cpu_s / (rounds * size) * 1e9,
         asker_cpu_s_per_gb=way.asked_cpu_s / (rounds * size) * 1e9,
-        times_mirror=statistics.median(own / other for own, other in zip(way.seconds, mirror.seconds, strict=True)),
+        times_mirror=statistics.median(other / own for own, other in zip(way.seconds, mirror.seconds, strict=True)),
         wait_s=way.waits,
     )
 
@@ -283,7 +283,7 @@ def main() -> None:
     for heading in (
         "parts/s",
         "MB/s",
-        "times the mirror",
+        "times the mirror's rate",
         "CPU s/GB",
         "asker's CPU s/GB",
         *(f"wait of {askers}: median, longest s" for askers in ASKERS),
