@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import psutil
 import urllib3
@@ -249,13 +249,18 @@ def _process(*arguments: object) -> Iterator[subprocess.Popen[str]]:
         process.wait(START_TIMEOUT_S)
 
 
+def _read_to_its_end(lines: IO[str]) -> None:
+    with lines:
+        lines.read()
+
+
 def _line(process: subprocess.Popen[str], wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     assert process.stdout is not None
     for line in process.stdout:
         document = json.loads(line)
         if isinstance(document, dict) and wanted(document):
             # A mirror writes a line a request, and waits where no one reads them.
-            threading.Thread(target=process.stdout.read, daemon=True).start()
+            threading.Thread(target=_read_to_its_end, args=(process.stdout,), daemon=True).start()
             return document
     raise AssertionError("the process ended")
 

@@ -352,6 +352,8 @@ def main() -> int:
     if options.replay is not None:
         return _replay(options.replay)
     chosen = [one for one in decoders().values() if not options.decoder or any(part in one.name for part in options.decoder)]
+    if not chosen:
+        parser.error(f"no decoder has {' or '.join(options.decoder)} in its name; there are: {', '.join(decoders())}")
     # What libraries say of odd input is no result.
     logging.disable(logging.CRITICAL)
     for decoder in chosen:
