@@ -23,7 +23,7 @@ from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import Progress, SilentProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.keeping.collect_epochs import collect_epochs, thin_epoch
-from pipelines.keeping.retention import NEVER_S
+from pipelines.keeping.retention import NEVER_S, RetentionRule
 from pipelines.kernel.choice import choose_kernel
 from pipelines.near.node.read_limit import give_node_the_disk
 from pipelines.near.trie.trie_walk_source import StateWalk
@@ -174,9 +174,7 @@ def backfill(
                     collect_epochs(
                         publish.to,
                         chain_id,
-                        keep_epochs=EPOCHS_MAX,
-                        orphans_after_s=NEVER_S,
-                        full_every=full_every,
+                        RetentionRule(EPOCHS_MAX, orphans_after_s=NEVER_S, full_every=full_every),
                         prove=rebuild.why_not,
                         on_note=progress.note,
                     )

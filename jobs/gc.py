@@ -114,17 +114,7 @@ def _collect(url: str, chain_id: str | None, rule: RetentionRule, plan: bool) ->
         executor = open_embedded_executor(machine_cores() if rule.full_every is not None and not plan else 1)
         stack.callback(executor.close)
         rebuild = EpochRebuild(StageRunner(executor, NotedProgress(log.info)), choose_kernel("auto"), root)
-        result = collect_epochs(
-            root,
-            chain,
-            rule.keep_epochs,
-            rule.keep_days,
-            plan,
-            orphans_after_s=rule.orphans_after_s,
-            full_every=rule.full_every,
-            prove=rebuild.why_not,
-            on_note=log.info,
-        )
+        result = collect_epochs(root, chain, rule, plan, prove=rebuild.why_not, on_note=log.info)
     return root, chain, result
 
 

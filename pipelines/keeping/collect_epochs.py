@@ -20,7 +20,7 @@ from pipelines.bucket.chain_catalogue import MARK_STALE_S, CatalogueWriter, read
 from pipelines.bucket.holders import Holders, find_holders, judge_holders
 from pipelines.bucket.published_epoch import read_manifest
 from pipelines.bucket.read_latest import read_latest
-from pipelines.keeping.retention import ORPHANS_AFTER_S, Decision, EpochPhase, RetentionRule, StoredEpoch, Verdict, plan_retention
+from pipelines.keeping.retention import Decision, EpochPhase, RetentionRule, StoredEpoch, Verdict, plan_retention
 from pipelines.keeping.stored_ladder import StoredLadder, bases_there, has_all_parts, part_sizes, sizes_in
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import ObjectInfo, Store
@@ -101,12 +101,9 @@ class CollectionResult:
 def collect_epochs(
     store_url: str,
     chain_id: str,
-    keep_epochs: int,
-    keep_days: float | None = None,
+    rule: RetentionRule,
     plan_only: bool = False,
     *,
-    orphans_after_s: float = ORPHANS_AFTER_S,
-    full_every: int | None = None,
     prove: ProveSteps | None = None,
     on_note: Callable[[str], None] = lambda _: None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -115,20 +112,14 @@ def collect_epochs(
     """Delete the epochs of a chain that are no longer kept; see `pipelines.keeping.retention` for which.
 
     Args:
-        keep_epochs: complete epochs to keep, at least 1.
-        keep_days: also keep what was published in so many days.
         plan_only: decide, delete nothing.
-        orphans_after_s: age of the newest object of a folder without a manifest from which on it is deleted.
-        full_every: keep whole parts of epochs whose height is a multiple of it alone, where deltas lead to the others.
-        prove: rebuilds an epoch before its parts go; needed with ``full_every`` unless it is a plan.
+        prove: rebuilds an epoch before its parts go; needed with the rule's ``full_every`` unless it is a plan.
         on_note: told what happens, a line at a time.
         now: the clock, in UTC.
         deletions_at_once: requests to the store that are under way at a time.
     Raises:
-        InvalidInputError: a rule that keeps nothing.
         StoreError: the store can't be read or written. What was begun is ended by the next run.
     """
-    rule = RetentionRule(keep_epochs, keep_days, orphans_after_s, full_every)
     return _Collection(open_store(store_url), chain_id, rule, prove, on_note, now, deletions_at_once).run(plan_only)
 
 

@@ -19,6 +19,7 @@ from pipelines.fetching.fetch_epoch import EpochFetch
 from pipelines.fetching.fetch_progress import FetchProgress
 from pipelines.fetching.fetch_settings import FetchSettings
 from pipelines.keeping.collect_epochs import CollectionResult, collect_epochs
+from pipelines.keeping.retention import RetentionRule
 from pipelines.stores.file_store import FileStore
 from pipelines.stores.open_store import open_store
 from pipelines.trust.policy import TrustPolicy
@@ -69,7 +70,7 @@ class Collector:
         while self.wait_for_lease and not self.leases:
             assert time.monotonic() < deadline, "no lease came"
             self.leases = [info.name for info in store.list(LAYOUT.leases_folder)]
-        self.result = collect_epochs(self.url, CHAIN_ID, 1)
+        self.result = collect_epochs(self.url, CHAIN_ID, RetentionRule(1))
 
     def told(self, name: str) -> list[dict[str, object]]:
         """Return the facts of all events of a name."""
@@ -104,7 +105,7 @@ def test_an_epoch_that_is_fetched_is_not_collected(root: Path, tmp_path: Path) -
     assert len(watcher.leases) == 1
     assert list(open_store(str(root)).list(LAYOUT.leases_folder)) == []
     assert [facts["state"] for facts in watcher.told("lease")] == ["held"]
-    assert len(collect_epochs(str(root), CHAIN_ID, 1).collected) == 1
+    assert len(collect_epochs(str(root), CHAIN_ID, RetentionRule(1)).collected) == 1
 
 
 @dataclass

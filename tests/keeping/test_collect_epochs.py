@@ -17,6 +17,7 @@ from pipelines.bucket.holder_process import this_holder
 from pipelines.bucket.lease_keeper import EpochLease, LeaseState
 from pipelines.execution.progress import SilentProgress
 from pipelines.keeping.collect_epochs import CollectionResult, collect_epochs
+from pipelines.keeping.retention import RetentionRule
 from pipelines.producing.claimed_production import ClaimTerms, claimed
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
@@ -58,7 +59,7 @@ def test_old_epochs_go_and_new_ones_stay() -> None:
     """Whole; and the catalogue says the same."""
     url = store_with(1, 2, 3, 4)
     sizes = sum(info.size for info in open_store(url).list(epoch_layout(1).folder))
-    result = collect_epochs(url, CHAIN_ID, 2)
+    result = collect_epochs(url, CHAIN_ID, RetentionRule(2))
     assert collected(result) == [1, 2]
     assert result.epochs[0].deleted_bytes == sizes
     assert heights_in(url) == listed(url) == [3, 4]
@@ -81,7 +82,7 @@ def test_a_collection_that_dies_before_it_deletes_takes_its_mark_back(
 
     inject(monkeypatch, url, fail)
     with pytest.raises(failure):
-        collect_epochs(url, CHAIN_ID, 1)
+        collect_epochs(url, CHAIN_ID, RetentionRule(1))
     assert looks == [[1]]
     catalogue = read_catalogue(open_store(url), CHAIN_ID)
     assert catalogue is not None
@@ -98,7 +99,7 @@ def test_the_catalogue_is_written_once_for_each_epoch_that_goes(monkeypatch: pyt
             writes.append(name)
 
     inject(monkeypatch, url, note)
-    assert collected(collect_epochs(url, CHAIN_ID, 1)) == [1, 2, 3, 4]
+    assert collected(collect_epochs(url, CHAIN_ID, RetentionRule(1))) == [1, 2, 3, 4]
     assert (len(writes), listed(url), heights_in(url)) == (5, [5], [5])
 
 
@@ -106,7 +107,7 @@ def test_a_plan_deletes_nothing() -> None:
     """It names what would go, and how much that is."""
     url = store_with(1, 2)
     before = [(info.name, info.version) for info in open_store(url).list()]
-    result = collect_epochs(url, CHAIN_ID, 1, plan_only=True)
+    result = collect_epochs(url, CHAIN_ID, RetentionRule(1), plan_only=True)
     assert collected(result) == [1]
     assert result.deleted_bytes == sum(info.size for info in open_store(url).list(epoch_layout(1).folder))
     assert [(info.name, info.version) for info in open_store(url).list()] == before
@@ -115,8 +116,8 @@ def test_a_plan_deletes_nothing() -> None:
 def test_young_epochs_stay() -> None:
     """By their manifests' times."""
     url = store_with(1, 2)
-    assert collected(collect_epochs(url, CHAIN_ID, 1, keep_days=1)) == []
-    assert collected(collect_epochs(url, CHAIN_ID, 1, keep_days=1, now=lambda: datetime.now(UTC) + timedelta(days=2))) == [1]
+    assert collected(collect_epochs(url, CHAIN_ID, RetentionRule(1, keep_days=1))) == []
+    assert collected(collect_epochs(url, CHAIN_ID, RetentionRule(1, keep_days=1), now=lambda: datetime.now(UTC) + timedelta(days=2))) == [1]
 
 
 def test_the_epoch_that_the_pointer_names_stays() -> None:
@@ -124,7 +125,7 @@ def test_the_epoch_that_the_pointer_names_stays() -> None:
     url = store_with(1, 2, 3)
     pointer = LatestPointer(CHAIN_ID, 1, epoch_layout(1).epoch_id, 1, "ab" * 32)
     open_store(url).put(latest_name(CHAIN_ID), pointer.to_bytes())
-    assert collected(collect_epochs(url, CHAIN_ID, 1)) == [2]
+    assert collected(collect_epochs(url, CHAIN_ID, RetentionRule(1))) == [2]
     assert heights_in(url) == [1, 3]
 
 
@@ -132,13 +133,13 @@ def test_an_incomplete_epoch_pushes_nothing_out() -> None:
     """The newest complete one stays."""
     url = store_with(1)
     publish_epoch(url, 2, complete=False)
-    assert collected(collect_epochs(url, CHAIN_ID, 1)) == []
+    assert collected(collect_epochs(url, CHAIN_ID, RetentionRule(1))) == []
 
 
 def test_nothing_kept_is_refused() -> None:
     """Before anything is read."""
     with pytest.raises(InvalidInputError):
-        collect_epochs(store_with(1), CHAIN_ID, 0)
+        collect_epochs(store_with(1), CHAIN_ID, RetentionRule(0))
 
 
 def test_a_lease_keeps_an_epoch_until_it_ends() -> None:
@@ -146,19 +147,19 @@ def test_a_lease_keeps_an_epoch_until_it_ends() -> None:
     url = store_with(1, 2)
     lease = EpochLease(open_store(url), epoch_layout(1), "fetch")
     assert lease.renew() is LeaseState.HELD
-    result = collect_epochs(url, CHAIN_ID, 1)
+    result = collect_epochs(url, CHAIN_ID, RetentionRule(1))
     assert collected(result) == [] and "held by a fetch of process" in reason_of(result, 1)
     lease.release()
-    assert collected(collect_epochs(url, CHAIN_ID, 1)) == [1]
+    assert collected(collect_epochs(url, CHAIN_ID, RetentionRule(1))) == [1]
 
 
 def test_a_claim_keeps_an_epoch() -> None:
     """A producer adds to it."""
     url = store_with(1, 2)
     held = Claimant(open_store(url), epoch_layout(1), (0,), this_holder()).acquire()
-    assert collected(collect_epochs(url, CHAIN_ID, 1)) == []
+    assert collected(collect_epochs(url, CHAIN_ID, RetentionRule(1))) == []
     held.release()
-    assert collected(collect_epochs(url, CHAIN_ID, 1)) == [1]
+    assert collected(collect_epochs(url, CHAIN_ID, RetentionRule(1))) == [1]
 
 
 def test_a_lease_that_comes_before_the_mark_wins_the_race(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +171,7 @@ def test_a_lease_that_comes_before_the_mark_wins_the_race(monkeypatch: pytest.Mo
         url,
         meanwhile("swap", "catalogue.json", lambda: states.append(EpochLease(open_store(url), epoch_layout(1), "fetch").renew())),
     )
-    result = collect_epochs(url, CHAIN_ID, 1)
+    result = collect_epochs(url, CHAIN_ID, RetentionRule(1))
     assert states == [LeaseState.HELD]
     assert collected(result) == [] and "stays after all" in result.notes[-1]
     assert heights_in(url) == [1, 2]
@@ -183,7 +184,7 @@ def test_a_pointer_that_moves_at_the_last_moment_keeps_its_epoch(monkeypatch: py
     url = store_with(1, 2)
     pointer = LatestPointer(CHAIN_ID, 1, epoch_layout(1).epoch_id, 1, "ab" * 32).to_bytes()
     inject(monkeypatch, url, meanwhile("swap", "catalogue.json", lambda: open_store(url).put(latest_name(CHAIN_ID), pointer)))
-    assert collected(collect_epochs(url, CHAIN_ID, 1)) == []
+    assert collected(collect_epochs(url, CHAIN_ID, RetentionRule(1))) == []
     assert heights_in(url) == listed(url) == [1, 2]
 
 
@@ -196,7 +197,7 @@ def test_a_lease_that_comes_after_the_mark_knows_it(monkeypatch: pytest.MonkeyPa
         url,
         meanwhile("delete", "manifest.json", lambda: states.append(EpochLease(open_store(url), epoch_layout(1), "fetch").renew())),
     )
-    assert collected(collect_epochs(url, CHAIN_ID, 1)) == [1]
+    assert collected(collect_epochs(url, CHAIN_ID, RetentionRule(1))) == [1]
     assert states == [LeaseState.LEAVING]
     assert [info.name for info in open_store(url).list(epoch_layout(1).folder)] == leases(open_store(url), epoch_layout(1))
     assert EpochLease(open_store(url), epoch_layout(1), "fetch").renew() is LeaseState.GONE
@@ -218,7 +219,7 @@ def test_of_a_reader_and_a_collector_at_once_one_sees_the_other(tmp_path: Path) 
         reader = threading.Thread(target=read)
         reader.start()
         start.wait()
-        result = collect_epochs(url, CHAIN_ID, 1)
+        result = collect_epochs(url, CHAIN_ID, RetentionRule(1))
         reader.join()
         assert not (states == [LeaseState.HELD] and collected(result)), number
 
@@ -229,12 +230,12 @@ def test_foreign_objects_are_reported_and_stay() -> None:
     foreign = [f"{epoch_layout(1).folder}/README", f"{epoch_layout(2).folder}/shard_id=0/x", f"{epoch_layout(9).folder}/mine"]
     for name in foreign:
         open_store(url).put(name, b"mine")
-    result = collect_epochs(url, CHAIN_ID, 1)
+    result = collect_epochs(url, CHAIN_ID, RetentionRule(1))
     assert sorted(result.foreign) == sorted(foreign)
     assert collected(result) == [1]
     assert [info.name for info in open_store(url).list(epoch_layout(1).folder)] == foreign[:1]
     assert len(result.epochs) == 2
-    assert [epoch.decision.layout.epoch_height for epoch in collect_epochs(url, CHAIN_ID, 1).epochs] == [2]
+    assert [epoch.decision.layout.epoch_height for epoch in collect_epochs(url, CHAIN_ID, RetentionRule(1)).epochs] == [2]
 
 
 def orphan(root: Path, epoch_height: int, age: timedelta) -> None:
@@ -256,11 +257,11 @@ def test_what_a_killed_producer_left_goes_after_a_while(tmp_path: Path) -> None:
     orphan(root, 2, timedelta(days=1))
     publish_epoch(str(root), 3)
     held = Claimant(open_store(str(root)), epoch_layout(1), (0,), this_holder()).acquire()
-    assert collected(collect_epochs(str(root), CHAIN_ID, 1)) == []
+    assert collected(collect_epochs(str(root), CHAIN_ID, RetentionRule(1))) == []
     held.release()
-    assert collected(collect_epochs(str(root), CHAIN_ID, 1)) == [1]
+    assert collected(collect_epochs(str(root), CHAIN_ID, RetentionRule(1))) == [1]
     assert heights_in(str(root)) == [2, 3]
-    assert collected(collect_epochs(str(root), CHAIN_ID, 1, orphans_after_s=3600)) == [2]
+    assert collected(collect_epochs(str(root), CHAIN_ID, RetentionRule(1, orphans_after_s=3600))) == [2]
 
 
 def test_what_a_killed_look_left_goes_after_an_hour(tmp_path: Path) -> None:
@@ -271,9 +272,9 @@ def test_what_a_killed_look_left_goes_after_an_hour(tmp_path: Path) -> None:
         path.write_text("probe")
         stamp = datetime.now(UTC).timestamp() - age_s
         os.utime(path, (stamp, stamp))
-    collect_epochs(str(tmp_path), CHAIN_ID, 1, plan_only=True)
+    collect_epochs(str(tmp_path), CHAIN_ID, RetentionRule(1), plan_only=True)
     assert old.exists()
-    collect_epochs(str(tmp_path), CHAIN_ID, 1)
+    collect_epochs(str(tmp_path), CHAIN_ID, RetentionRule(1))
     assert young.exists() and not old.exists()
 
 
@@ -290,7 +291,7 @@ def test_a_producer_that_publishes_an_orphan_at_the_last_moment_wins(tmp_path: P
         return change(self, make)  # type: ignore[arg-type]
 
     monkeypatch.setattr(CatalogueWriter, "change", publish_first)
-    result = collect_epochs(str(root), CHAIN_ID, 5)
+    result = collect_epochs(str(root), CHAIN_ID, RetentionRule(5))
     assert collected(result) == []
     assert listed(str(root)) == [1, 2]
 
@@ -334,13 +335,13 @@ def test_a_killed_collection_is_finished_by_the_next(monkeypatch: pytest.MonkeyP
     whole = {info.name for info in open_store(url).list(epoch_layout(1).folder)}
     with monkeypatch.context() as while_killed, pytest.raises(Killed):
         kill_at(while_killed, url, step)
-        collect_epochs(url, CHAIN_ID, 1, deletions_at_once=1)
+        collect_epochs(url, CHAIN_ID, RetentionRule(1), deletions_at_once=1)
     left = {info.name for info in open_store(url).list(epoch_layout(1).folder)}
     assert left == whole if step in STEPS[:3] else epoch_layout(1).manifest not in left
-    result = collect_epochs(url, CHAIN_ID, 1)
+    result = collect_epochs(url, CHAIN_ID, RetentionRule(1))
     assert collected(result) == [1]
     assert heights_in(url) == listed(url) == [2]
-    assert collect_epochs(url, CHAIN_ID, 1).collected == ()
+    assert collect_epochs(url, CHAIN_ID, RetentionRule(1)).collected == ()
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -349,10 +350,10 @@ def test_a_killed_collection_does_not_finish_what_is_held_since(monkeypatch: pyt
     url = store_with(1, 2)
     with monkeypatch.context() as while_killed, pytest.raises(Killed):
         kill_at(while_killed, url, step)
-        collect_epochs(url, CHAIN_ID, 1, deletions_at_once=1)
+        collect_epochs(url, CHAIN_ID, RetentionRule(1), deletions_at_once=1)
     Claimant(open_store(url), epoch_layout(1), (0,), this_holder()).acquire()
     before = {info.name for info in open_store(url).list(epoch_layout(1).folder)}
-    assert collected(collect_epochs(url, CHAIN_ID, 1)) == []
+    assert collected(collect_epochs(url, CHAIN_ID, RetentionRule(1))) == []
     assert {info.name for info in open_store(url).list(epoch_layout(1).folder)} == before
 
 
@@ -362,7 +363,7 @@ def test_a_mark_that_a_killed_collection_left_is_taken_back_where_the_epoch_stay
     now = datetime.now(UTC)
     CatalogueWriter(open_store(url), CHAIN_ID).change(lambda catalogue: catalogue.marked(epoch_layout(1), now))
     for after, marked in ((timedelta(minutes=1), True), (timedelta(hours=2), False)):
-        assert collected(collect_epochs(url, CHAIN_ID, 2, now=lambda after=after: now + after)) == []  # type: ignore[misc]
+        assert collected(collect_epochs(url, CHAIN_ID, RetentionRule(2), now=lambda after=after: now + after)) == []  # type: ignore[misc]
         catalogue = read_catalogue(open_store(url), CHAIN_ID)
         assert catalogue is not None and (catalogue.epochs[0].leaving_since is not None) is marked
 
@@ -373,7 +374,7 @@ def test_the_catalogue_loses_epochs_that_are_not_there() -> None:
     store = open_store(url)
     for info in list(store.list(epoch_layout(1).folder)):
         store.delete(info.name)
-    result = collect_epochs(url, CHAIN_ID, 5)
+    result = collect_epochs(url, CHAIN_ID, RetentionRule(5))
     assert listed(url) == [2]
     assert any("which is not there" in note for note in result.notes)
 
@@ -382,9 +383,9 @@ def test_a_damaged_manifest_goes_by_count_and_is_named() -> None:
     """That epoch can't be read."""
     url = store_with(1, 2)
     open_store(url).put(epoch_layout(1).manifest, b"rotten")
-    result = collect_epochs(url, CHAIN_ID, 1, plan_only=True)
+    result = collect_epochs(url, CHAIN_ID, RetentionRule(1), plan_only=True)
     assert [str(epoch.decision.phase) for epoch in result.epochs] == ["damaged", "published"]
-    assert collected(collect_epochs(url, CHAIN_ID, 1)) == [1]
+    assert collected(collect_epochs(url, CHAIN_ID, RetentionRule(1))) == [1]
 
 
 def test_leases_of_long_ago_are_cleared_from_epochs_that_stay() -> None:
@@ -393,7 +394,7 @@ def test_leases_of_long_ago_are_cleared_from_epochs_that_stay() -> None:
     store = open_store(url)
     EpochLease(store, epoch_layout(1), "fetch", now=lambda: datetime.now(UTC) - timedelta(days=3)).renew()
     EpochLease(store, epoch_layout(1), "fetch", now=lambda: datetime.now(UTC) - timedelta(hours=3)).renew()
-    collect_epochs(url, CHAIN_ID, 1)
+    collect_epochs(url, CHAIN_ID, RetentionRule(1))
     assert len(leases(store, epoch_layout(1))) == 1
 
 
@@ -412,7 +413,7 @@ def test_two_collections_at_once_do_no_harm(tmp_path: Path) -> None:
 
     def collect() -> None:
         try:
-            collect_epochs(url, CHAIN_ID, 1)
+            collect_epochs(url, CHAIN_ID, RetentionRule(1))
         except BaseException as error:
             failures.append(error)
 
@@ -439,7 +440,7 @@ def test_a_producer_leaves_an_epoch_alone_that_is_being_deleted(monkeypatch: pyt
 
     with monkeypatch.context() as patch:
         inject(patch, url, meanwhile("delete", "state_part_", produce))
-        collect_epochs(url, CHAIN_ID, 1)
+        collect_epochs(url, CHAIN_ID, RetentionRule(1))
     assert heights_in(url) == listed(url) == [2]
     assert refused and "being deleted" in refused[0]
 

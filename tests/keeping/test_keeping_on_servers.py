@@ -11,6 +11,7 @@ from pipelines.bucket.chain_catalogue import CatalogueWriter
 from pipelines.bucket.lease_keeper import EpochLease, LeaseState
 from pipelines.execution.stage_runner import silent_runner
 from pipelines.keeping.collect_epochs import collect_epochs
+from pipelines.keeping.retention import RetentionRule
 from pipelines.keeping.scrub_chain import ChainScrub, ScrubSettings
 from pipelines.stores.open_store import open_store
 from schemas.ids import PartId
@@ -52,13 +53,15 @@ def keep(url: str) -> None:
 
     lease = EpochLease(store, epoch_layout(1), "fetch")
     assert lease.renew() is LeaseState.HELD
-    assert [epoch.decision.layout for epoch in collect_epochs(url, CHAIN_ID, 1).collected] == [epoch_layout(2)]
+    assert [epoch.decision.layout for epoch in collect_epochs(url, CHAIN_ID, RetentionRule(1)).collected] == [epoch_layout(2)]
     lease.release()
     store.delete(epoch_layout(1).manifest)
     CatalogueWriter(store, CHAIN_ID).rebuild()
     later = datetime.now(UTC) + timedelta(days=3)
-    assert collect_epochs(url, CHAIN_ID, 1).collected == ()
-    assert [epoch.decision.layout for epoch in collect_epochs(url, CHAIN_ID, 1, now=lambda: later).collected] == [epoch_layout(1)]
+    assert collect_epochs(url, CHAIN_ID, RetentionRule(1)).collected == ()
+    assert [epoch.decision.layout for epoch in collect_epochs(url, CHAIN_ID, RetentionRule(1), now=lambda: later).collected] == [
+        epoch_layout(1)
+    ]
     assert {info.name.split("/")[1] for info in store.list()} == {"catalogue.json", "latest.json", "epoch_height=3"}
 
 

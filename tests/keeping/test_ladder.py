@@ -12,7 +12,7 @@ from pipelines.bucket.lease_keeper import EpochLease
 from pipelines.execution.stage_runner import silent_runner
 from pipelines.keeping.collect_epochs import CollectionResult, collect_epochs, thin_epoch
 from pipelines.keeping.ladder import find_steps
-from pipelines.keeping.retention import Verdict
+from pipelines.keeping.retention import RetentionRule, Verdict
 from pipelines.keeping.scrub_chain import ChainScrub, ScrubSettings
 from pipelines.keeping.stored_ladder import thin_steps
 from pipelines.kernel.choice import choose_kernel
@@ -55,7 +55,7 @@ def collect(epochs: DeltaEpochs, keep_epochs: int = 100, full_every: int | None 
     """Collect, each epoch proved before its parts go."""
     runner = silent_runner()
     prove = EpochRebuild(runner, choose_kernel("auto"), epochs.store_url).why_not
-    return collect_epochs(epochs.store_url, CHAIN_ID, keep_epochs, plan_only=plan_only, full_every=full_every, prove=prove)
+    return collect_epochs(epochs.store_url, CHAIN_ID, RetentionRule(keep_epochs, full_every=full_every), plan_only=plan_only, prove=prove)
 
 
 def verdicts(result: CollectionResult) -> dict[int, Verdict]:

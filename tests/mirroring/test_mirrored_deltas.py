@@ -11,6 +11,7 @@ import pytest
 from pipelines.bucket.chain_catalogue import CatalogueWriter
 from pipelines.fetching.fetch_epoch import EpochFetch
 from pipelines.keeping.collect_epochs import collect_epochs
+from pipelines.keeping.retention import RetentionRule
 from pipelines.kernel.choice import choose_kernel
 from pipelines.mirroring.mirror_epochs import MirrorRun
 from pipelines.mirroring.store_target import MirrorState
@@ -201,7 +202,7 @@ def test_a_ladder_is_mirrored_by_whoever_has_its_whole_epochs(tmp_path: Path) ->
     epochs.make_delta(1, 2)
     wanted = epochs.parts(2)
     rebuild = EpochRebuild(epochs.runner, choose_kernel("auto"), epochs.store_url)
-    collect_epochs(epochs.store_url, CHAIN_ID, 3, full_every=3, prove=rebuild.why_not)
+    collect_epochs(epochs.store_url, CHAIN_ID, RetentionRule(3, full_every=3), prove=rebuild.why_not)
     assert epochs.parts(1) and epochs.parts(3) and not epochs.parts(2)
     outcomes = mirror(mirror_settings(epochs.store_url, destination, "1..3", tmp_path / "work"), rebuilds=True)
     assert [(outcome.parts_copied, outcome.parts_rebuilt) for outcome in outcomes] == [(NUM_PARTS, 0), (0, NUM_PARTS), (NUM_PARTS, 0)]
@@ -213,7 +214,7 @@ def test_parts_that_a_collection_at_the_destination_let_go_do_not_come_back(sour
     destination = new_store_url()
     mirror(mirror_settings(source.store_url, destination, "1..3", tmp_path / "work"))
     rebuild = EpochRebuild(source.runner, choose_kernel("auto"), destination)
-    collect_epochs(destination, CHAIN_ID, 3, full_every=3, prove=rebuild.why_not)
+    collect_epochs(destination, CHAIN_ID, RetentionRule(3, full_every=3), prove=rebuild.why_not)
     store = open_store(destination)
     assert not source.parts(2, destination)
     store.delete(source.layout(3).state_part(0, PartId(0, NUM_PARTS)))
@@ -234,7 +235,7 @@ def test_an_epoch_of_a_ladder_is_fetched_out_of_its_own_bucket(tmp_path: Path) -
     epochs.make_delta(1, 2)
     wanted = epochs.parts(2)
     rebuild = EpochRebuild(epochs.runner, choose_kernel("auto"), epochs.store_url)
-    collect_epochs(epochs.store_url, CHAIN_ID, 3, full_every=3, prove=rebuild.why_not)
+    collect_epochs(epochs.store_url, CHAIN_ID, RetentionRule(3, full_every=3), prove=rebuild.why_not)
     settings = mirror_settings(epochs.store_url, "", "2", into).fetch
     rebuilder = BaseRebuilder(epochs.store_url, epochs.runner, choose_kernel("auto"), settings.policy)
     EpochFetch(replace(settings, epoch="2", rebuilder=rebuilder), Recorder()).run()

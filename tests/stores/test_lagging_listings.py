@@ -14,6 +14,7 @@ import pytest
 from pipelines.bucket.chain_catalogue import CatalogueWriter, read_catalogue
 from pipelines.bucket.published_epoch import read_manifest
 from pipelines.keeping.collect_epochs import collect_epochs
+from pipelines.keeping.retention import RetentionRule
 from pipelines.producing.publish.epoch_publisher import EpochPublisher
 from pipelines.stores import open_store as stores
 from pipelines.stores.file_store import FileStore
@@ -98,7 +99,7 @@ def test_an_epoch_whose_manifest_is_not_listed_yet_is_not_collected(root: Path, 
     manifest.write_bytes(kept)
     (root / latest_name(CHAIN_ID)).unlink(missing_ok=True)
     before = objects_in(root)
-    result = collect_epochs(str(root), CHAIN_ID, 1, orphans_after_s=0, now=lambda: datetime.now(UTC) + timedelta(days=30))
+    result = collect_epochs(str(root), CHAIN_ID, RetentionRule(1, orphans_after_s=0), now=lambda: datetime.now(UTC) + timedelta(days=30))
     assert result.collected == ()
     assert any("published in the meantime" in note for note in result.notes), result.notes
     assert {name: data for name, data in objects_in(root).items() if "catalogue" not in name} == {
@@ -111,12 +112,12 @@ def test_an_epoch_that_is_listed_and_gone_disturbs_no_collection(root: Path, lag
     for epoch_height in (1, 2, 3):
         publish_epoch(str(root), epoch_height)
     lagging.fall_behind()
-    assert len(collect_epochs(str(root), CHAIN_ID, 2).collected) == 1
+    assert len(collect_epochs(str(root), CHAIN_ID, RetentionRule(2)).collected) == 1
     left = objects_in(root)
-    collect_epochs(str(root), CHAIN_ID, 2)
+    collect_epochs(str(root), CHAIN_ID, RetentionRule(2))
     assert {name for name in objects_in(root) if "epoch_height" in name} == {name for name in left if "epoch_height" in name}
     lagging.catch_up()
-    assert collect_epochs(str(root), CHAIN_ID, 2).collected == ()
+    assert collect_epochs(str(root), CHAIN_ID, RetentionRule(2)).collected == ()
 
 
 def test_an_epoch_that_is_named_is_checked_without_being_listed(root: Path, lagging: LaggingStore) -> None:

@@ -181,7 +181,7 @@ class WatchProduction:
         """See `EpochWork.collect`."""
         collected = 0
         if self.keep_epochs is not None:
-            collected = len(collect_epochs(self.store_url, read_chain_id(self.node_home), self.keep_epochs).collected)
+            collected = len(collect_epochs(self.store_url, read_chain_id(self.node_home), RetentionRule(self.keep_epochs)).collected)
         if self.keep_tables is not None and self.tables_url is not None:
             collect_tables(self.tables_url, RetentionRule(self.keep_tables))
         return collected
