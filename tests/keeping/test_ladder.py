@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
@@ -129,6 +131,36 @@ def test_an_epoch_that_is_read_keeps_its_parts(epochs: DeltaEpochs) -> None:
     lease.release()
 
 
+def killed_at_the_second(is_counted: Callable[[str, str], bool]) -> Callable[[str, str, int], None]:
+    """Return what ends a process when it calls the store a second time in some way."""
+    left = 1
+
+    def kill(method: str, name: str, _number: int) -> None:
+        nonlocal left
+        if is_counted(method, name):
+            left -= 1
+            if left < 0:
+                raise Killed
+
+    return kill
+
+
+def attempts(
+    monkeypatch: pytest.MonkeyPatch, epochs: DeltaEpochs, is_counted: Callable[[str, str], bool], act: Callable[[], object]
+) -> Iterator[None]:
+    """Yield after each attempt, of which all but the last are killed at their second such call of the store."""
+    ended = False
+    while not ended:
+        with monkeypatch.context() as patch:
+            inject(patch, epochs.store_url, killed_at_the_second(is_counted))
+            try:
+                act()
+                ended = True
+            except Killed:
+                pass
+        yield
+
+
 def test_a_plan_lets_nothing_go(epochs: DeltaEpochs) -> None:
     """It says what would."""
     result = collect(epochs, plan_only=True)
@@ -138,23 +170,9 @@ def test_a_plan_lets_nothing_go(epochs: DeltaEpochs) -> None:
 
 def test_a_collection_of_parts_that_is_killed_is_ended_by_the_next(epochs: DeltaEpochs, monkeypatch: pytest.MonkeyPatch) -> None:
     """At each deletion; at any time every epoch is whole or its steps are known."""
-    kills = 0
-    while True:
-        left = [1]
-
-        def kill(method: str, name: str, _number: int, left: list[int] = left) -> None:
-            if method == "delete" and "state_part" in name:
-                left[0] -= 1
-                if left[0] < 0:
-                    raise Killed
-
-        with monkeypatch.context() as patch:
-            inject(patch, epochs.store_url, kill)
-            try:
-                collect(epochs)
-                break
-            except Killed:
-                kills += 1
+    kills = -1
+    for _ in attempts(monkeypatch, epochs, lambda method, name: method == "delete" and "state_part" in name, lambda: collect(epochs)):
+        kills += 1
         known = steps_of(epochs)
         assert all(len(epochs.parts(height)) == 3 or height in known for height in HEIGHTS)
     assert kills >= 4
@@ -195,10 +213,10 @@ def test_an_epoch_whose_parts_are_back_is_whole(epochs: DeltaEpochs) -> None:
     assert steps_of(epochs) == {9: [8], 11: [10], 13: [12]}
 
 
-def thin_one(epochs: DeltaEpochs, height: int, full_every: int = 4) -> bool:
+def thin_one(epochs: DeltaEpochs, height: int, full_every: int = 4, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> bool:
     """Let one epoch's parts go, once they were rebuilt."""
     prove = EpochRebuild(epochs.runner, choose_kernel("auto"), epochs.store_url).why_not
-    return thin_epoch(epochs.store_url, epochs.layout(height), full_every, prove)
+    return thin_epoch(epochs.store_url, epochs.layout(height), full_every, prove, now=now)
 
 
 def test_parts_go_as_epochs_come() -> None:
@@ -236,23 +254,14 @@ def test_what_is_needed_stays_whole(epochs: DeltaEpochs) -> None:
 
 def test_parts_that_go_one_epoch_at_a_time_can_be_killed_at_any_deletion(epochs: DeltaEpochs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every epoch is whole or has its way; the same call ends it."""
-    kills = 0
-    while True:
-        left = [1]
+    # A mark has the second that it was made in: with another one at each attempt none would get beyond it.
+    kills, now = -1, datetime.now(UTC)
 
-        def kill(method: str, name: str, _number: int, left: list[int] = left) -> None:
-            if method in ("delete", "swap") and ("state_part" in name or "catalogue" in name):
-                left[0] -= 1
-                if left[0] < 0:
-                    raise Killed
+    def is_counted(method: str, name: str) -> bool:
+        return method in ("delete", "swap") and ("state_part" in name or "catalogue" in name)
 
-        with monkeypatch.context() as patch:
-            inject(patch, epochs.store_url, kill)
-            try:
-                thin_one(epochs, 9)
-                break
-            except Killed:
-                kills += 1
+    for _ in attempts(monkeypatch, epochs, is_counted, lambda: thin_one(epochs, 9, now=lambda: now)):
+        kills += 1
         assert len(epochs.parts(9)) == 3 or thin_steps(open_store(epochs.store_url), epochs.manifest(9)) == (epochs.layout(8),)
         assert kills < 20
     assert kills >= 2
