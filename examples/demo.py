@@ -5,6 +5,7 @@ Everything happens in the folder ``demo`` of the project, with no network; run i
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -46,7 +47,8 @@ def main() -> None:
     )
     (manifest,) = (folder / "bucket").glob("chain_id=*/epoch_height=*/epoch_id=*/manifest.json")
     epoch = str(manifest.parent.relative_to(PROJECT))
-    run("check", epoch)
+    public_key = json.loads((folder / "signing_key.json").read_text())["public_key"]
+    run("check", epoch, "--trust-key", public_key)
     run("inspect", epoch)
     sys.stdout.write("\nThe report with its plots is demo/report.html, the published epoch is under demo/bucket.\n")
 
