@@ -16,10 +16,10 @@ import typer
 from jobs.chain_url import locate_chain
 from jobs.event_lines import EventLines, Events, opened_events, write_result
 from jobs.option_groups import Without
-from jobs.options import Json, Plan, ShardIds, TrustOptions
+from jobs.options import Json, Plan, PollInterval, ShardIds, TrustOptions, parse_interval_s
 from jobs.produce import default_work_folder
 from jobs.seed_display import SeedEventDisplay, SeedLineDisplay
-from jobs.seed_rebuilding import open_rebuilder, planning_rebuilder
+from jobs.seed_rebuilding import newest_epochs, open_seeder, plan_epochs
 from jobs.terminal import LINE_INTERVAL_S, format_bytes, print_json, say
 from pipelines.execution.stop_signals import stopping
 from pipelines.nearpeer.genesis import KNOWN_GENESIS
@@ -28,19 +28,15 @@ from pipelines.nearpeer.request_policy import RequestLimits
 from pipelines.seeding.assist_progress import AssistProgress, AssistStage, assist_progress
 from pipelines.seeding.assisted_node import AssistedNode, NodeState, NodeWatch, ask_genesis, read_assisted_node
 from pipelines.seeding.data_folder import DataFolder, open_data_folder
-from pipelines.seeding.epoch_feed import EpochFeed, EpochToSeed
+from pipelines.seeding.epoch_feed import EpochToSeed
 from pipelines.seeding.node_config import add_peers, backup_of, check_config, restore_config
 from pipelines.seeding.peer_service import PeerServiceSettings
-from pipelines.seeding.rebuilt_parts import PartBringing
-from pipelines.seeding.seed_plan import ShardToSeed, plan_epoch
+from pipelines.seeding.seed_plan import ShardToSeed
 from pipelines.seeding.seeder import Seeder, SeedSettings, near_key_files
 from pipelines.seeding.status import SeedEvent, SeedStatus
 from pipelines.stores.open_store import open_store
-from pipelines.stores.store import Store
-from pipelines.trust.freshness import AcceptedManifests
-from pipelines.trust.policy import TrustPolicy
 from schemas.address import Address, parse_address
-from schemas.errors import EpochNotReadyError, InvalidInputError, PartialResultError, StatecastError
+from schemas.errors import InvalidInputError, PartialResultError, StatecastError
 from schemas.ids import CryptoHash
 
 EPOCHS_KEPT: Final = 2
@@ -71,8 +67,10 @@ def assist(
         typer.Option("--near-genesis", help="The chain's genesis hash. Default: known, or the node's own.", rich_help_panel=_NETWORK),
     ] = None,
     downloads: Annotated[int, typer.Option("--downloads", help="Parts to download at once.", rich_help_panel=_NETWORK)] = 8,
-    poll_interval: Annotated[float, typer.Option("--poll-interval", help="Seconds between two looks at the bucket.")] = 30.0,
-    node_interval: Annotated[float, typer.Option("--node-interval", help="Seconds between two questions to the node's JSON-RPC.")] = 5.0,
+    poll_interval: PollInterval = "30s",
+    node_interval: Annotated[
+        str, typer.Option("--node-interval", help="Time between two questions to the node's JSON-RPC, e.g. 5s.", metavar="DURATION")
+    ] = "5s",
     write_config: Annotated[
         bool,
         typer.Option(
@@ -94,6 +92,7 @@ def assist(
 
     Example: `statecast assist --node-home ~/.near --from gs://bucket/prefix --trust-key ed25519:… --write-config`
     """
+    poll_interval_s, node_interval_s = parse_interval_s(poll_interval), parse_interval_s(node_interval, "--node-interval")
     node = read_assisted_node(node_home.expanduser().absolute())
     folder = Path(default_work_folder(str(node.home), "assist")) if data is None else data
     if restore:
@@ -118,17 +117,14 @@ def assist(
     shards = tuple(dict.fromkeys(shard_id or node.shard_ids))
     genesis = KNOWN_GENESIS.get(chain_id) if near_genesis is None else CryptoHash.from_base58(near_genesis)
     if plan:
-        newest = _newest(store, chain_id, policy)
-        data_folder = DataFolder(folder.absolute())
-        rebuilder = planning_rebuilder(folder, policy) if folder.is_dir() else None
-        bringing = PartBringing(store, data_folder, rebuilder, lambda problem: say(f"warning: {problem}"))
-        planned = plan_epoch(bringing, newest, shards)
+        newest = newest_epochs(store, chain_id, policy, 1)[0]
+        planned = plan_epochs(store, DataFolder(folder.absolute()), policy, [newest], shards, lambda problem: say(f"warning: {problem}"))
         _print_plan(node, newest, planned, shards, folder, addresses, write_config=write_config, as_json=as_json)
         return
     with opened_events(events, as_json=as_json) as lines:
         with ExitStack() as stack:
             held = stack.enter_context(open_data_folder(folder))
-            watch = NodeWatch(node, node_interval)
+            watch = NodeWatch(node, node_interval_s)
             stack.callback(watch.close)
             display = _Display(lines)
             stopped = threading.Event()
@@ -151,18 +147,11 @@ def assist(
                 session=None,
                 shard_ids=shards,
                 downloads=downloads,
-                poll_interval_s=poll_interval,
+                poll_interval_s=poll_interval_s,
                 near=PeerServiceSettings(genesis, addresses, (node.url,), limits=_only_for(node)),
                 newest_alone_at_first=True,
-                rebuilder=open_rebuilder(stack, folder, policy, stopped, lambda text: display.event(SeedEvent("note", text, {}))),
             )
-            seeder = Seeder(store, held, settings, display.event)
-
-            def stop(_name: str) -> None:
-                stopped.set()
-                seeder.stop()
-
-            stack.enter_context(stopping(stop, ends_well=False))
+            seeder = open_seeder(stack, store, held, settings, display.event, stopped, ends_well=False)
             run = _Run(node, watch, seeder, display)
             display.event(SeedEvent("near_listening", " and ".join(seeder.near_urls()), {"urls": seeder.near_urls()}))
             if write_config:
@@ -266,15 +255,6 @@ def _progress_facts(progress: AssistProgress, state: NodeState | None) -> dict[s
         "node_block_height": None if state is None else state.block_height,
         "node_is_syncing": None if state is None else state.is_syncing,
     }
-
-
-def _newest(store: Store, chain_id: str, policy: TrustPolicy) -> EpochToSeed:
-    look = EpochFeed(store, chain_id, 1, policy, AcceptedManifests(chain_id)).look()
-    if not look.epochs:
-        for _, refusal in look.refused:
-            raise refusal
-        raise EpochNotReadyError(problem=f"no epoch of {chain_id} is published there", where=store.url)
-    return look.epochs[0]
 
 
 def _restore(node: AssistedNode, folder: Path, as_json: bool) -> None:

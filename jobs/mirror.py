@@ -8,20 +8,29 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from jobs.command_time import command_time
 from jobs.event_lines import EventLines, Events, fail, opened_events, write_result
 from jobs.fetch_display import open_fetch_display
-from jobs.options import IgnoreClaim, Json, KernelName, Plan, TrustOptions, open_embedded_executor, parse_rate
+from jobs.options import (
+    IgnoreClaim,
+    Json,
+    KernelName,
+    Plan,
+    PollInterval,
+    TrustOptions,
+    open_embedded_executor,
+    parse_interval_s,
+    parse_rate,
+)
 from jobs.produce import default_work_folder
 from jobs.source_options import SourceOptions, WantedFromSources
-from jobs.terminal import coloured, format_bytes, format_seconds, open_console
+from jobs.terminal import coloured, format_bytes, format_seconds, open_console, open_table
 from pipelines.execution.progress import NotedProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.fetching.fetch_result import FetchPlan
 from pipelines.mirroring.epoch_choice import LATEST, EpochChoice
-from pipelines.mirroring.mirror_epochs import POLL_INTERVAL_S, MirroredEpoch, MirrorRun, MirrorSettings
+from pipelines.mirroring.mirror_epochs import MirroredEpoch, MirrorRun, MirrorSettings
 from pipelines.mirroring.store_target import UPLOADS, MirrorState, StoreTerms
 from pipelines.producing.claimed_production import ClaimTerms
 from pipelines.stores.read_only import check_destination, check_readable_again
@@ -85,9 +94,7 @@ def mirror(
             show_default=False,
         ),
     ] = None,
-    poll_interval: Annotated[
-        float, typer.Option("--poll-interval", min=0.1, help="Seconds between two looks for later epochs.", rich_help_panel=_WHAT)
-    ] = POLL_INTERVAL_S,
+    poll_interval: PollInterval = "60s",
     once: Annotated[
         bool, typer.Option("--once", help="End when all that is published is there, with LO.. and latest.. too.", rich_help_panel=_WHAT)
     ] = False,
@@ -115,7 +122,7 @@ def mirror(
         uploads=uploads,
         upload_limit_bytes_per_s=None if upload_limit is None else parse_rate(upload_limit, "--upload-limit"),
     )
-    settings = MirrorSettings(fetching, destination, choice, terms, poll_interval, once)
+    settings = MirrorSettings(fetching, destination, choice, terms, parse_interval_s(poll_interval), once)
     with opened_events(events, as_json=as_json) as lines, ExitStack() as stack:
         display = open_fetch_display(lines)
         run = MirrorRun(settings, display)
@@ -163,9 +170,11 @@ def _finish(run: MirrorRun, settings: MirrorSettings, lines: EventLines | None, 
 
 def _print_result(outcomes: Sequence[MirroredEpoch], absent: Sequence[int], settings: MirrorSettings) -> None:
     console = open_console()
-    table = Table(title=f"{settings.destination}, {format_seconds(command_time.seconds())}", title_justify="left")
-    for name in ("epoch", "state", "revision", "parts copied", "rebuilt", "were there", "bytes copied", "received"):
-        table.add_column(name, justify="left" if name in ("epoch", "state") else "right", overflow="fold")
+    table = open_table(
+        ("epoch", "state", "revision", "parts copied", "rebuilt", "were there", "bytes copied", "received"),
+        left=("epoch", "state"),
+        title=f"{settings.destination}, {format_seconds(command_time.seconds())}",
+    )
     colours = {MirrorState.COPIED: "green", MirrorState.WHOLE: "green", MirrorState.NEWER: "yellow", None: "red"}
     for outcome in outcomes:
         table.add_row(
@@ -197,9 +206,11 @@ def _tell_plan(planned: Sequence[FetchPlan], settings: MirrorSettings, lines: Ev
     }
     if write_result(document, lines, as_json=as_json):
         return
-    table = Table(title=f"would copy to {settings.destination}", title_justify="left")
-    for name in ("epoch", "revision", "parts", "there", "to copy", "to rebuild", "bytes"):
-        table.add_column(name, justify="left" if name == "epoch" else "right", overflow="fold")
+    table = open_table(
+        ("epoch", "revision", "parts", "there", "to copy", "to rebuild", "bytes"),
+        left=("epoch",),
+        title=f"would copy to {settings.destination}",
+    )
     for row in rows:
         table.add_row(
             row["epoch"],

@@ -173,6 +173,18 @@ def parse_duration_s(text: str, option: str) -> float:
     return seconds
 
 
+PollInterval = Annotated[str, typer.Option("--poll-interval", help="Time between two looks for what is new, e.g. 10s.", metavar="DURATION")]
+
+
+def parse_interval_s(text: str, option: str = "--poll-interval") -> float:
+    """Parse a duration in the form of `parse_duration_s`; a number without a unit is seconds.
+
+    Raises:
+        InvalidInputError: another form, zero, or more than a century.
+    """
+    return parse_duration_s(f"{text}s" if text.strip()[-1:].isdigit() else text, option)
+
+
 @dataclass(frozen=True, slots=True)
 class RpcOptions:
     """Endpoints that are asked about epochs."""

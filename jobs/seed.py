@@ -10,35 +10,30 @@ from typing import Annotated
 
 import structlog
 import typer
-from rich.table import Table
 
 from jobs.event_lines import EventLines, Events, fail, opened_events, write_result
 from jobs.option_groups import Without
-from jobs.options import Json, Plan, PublishedShardIds, TrustOptions, parse_rate
+from jobs.options import Json, Plan, PollInterval, PublishedShardIds, TrustOptions, parse_interval_s, parse_rate
 from jobs.seed_display import open_seed_display
-from jobs.seed_rebuilding import open_rebuilder, planning_rebuilder
-from jobs.terminal import format_bytes, open_console, print_json
+from jobs.seed_rebuilding import newest_epochs, open_seeder, plan_epochs
+from jobs.terminal import format_bytes, open_console, open_table, print_json
 from pipelines.bittorrent.session import SessionSettings
 from pipelines.bucket.published_deltas import deltas_in_words
 from pipelines.execution.status_server import Health, status_server
-from pipelines.execution.stop_signals import stopping
 from pipelines.nearpeer.genesis import KNOWN_GENESIS
 from pipelines.nearpeer.peer_url import PeerUrl
 from pipelines.nearpeer.request_policy import RequestLimits
 from pipelines.seeding.data_folder import DataFolder, open_data_folder
-from pipelines.seeding.epoch_feed import EpochFeed, find_chain
+from pipelines.seeding.epoch_feed import find_chain
 from pipelines.seeding.peer_service import PeerServiceSettings
-from pipelines.seeding.rebuilt_parts import PartBringing
 from pipelines.seeding.seed_metrics import STUCK_S, SeedMetrics
-from pipelines.seeding.seed_plan import ShardToSeed, plan_epoch
+from pipelines.seeding.seed_plan import ShardToSeed
 from pipelines.seeding.seeder import Seeder, SeedSettings
 from pipelines.seeding.status import SeedEvent, SeedStatus
 from pipelines.stores.open_store import open_store
 from pipelines.stores.store import Store
-from pipelines.trust.freshness import AcceptedManifests
-from pipelines.trust.policy import TrustPolicy
 from schemas.address import Address, parse_address
-from schemas.errors import EpochNotReadyError, InvalidInputError, PartialResultError
+from schemas.errors import InvalidInputError, PartialResultError
 from schemas.ids import CryptoHash
 from schemas.published.object_layout import split_chain_url
 from schemas.shown_text import shown_url
@@ -129,7 +124,7 @@ def seed(
             "--metrics", help="HOST:PORT for /healthz and /metrics, e.g. 127.0.0.1:9464. Default: none.", rich_help_panel=_NETWORK
         ),
     ] = None,
-    poll_interval: Annotated[float, typer.Option("--poll-interval", help="Seconds between two looks at the bucket.")] = 60.0,
+    poll_interval: PollInterval = "60s",
     lease: Annotated[
         bool, typer.Option("--lease/--no-lease", help="Tell a bucket that can be written that parts are being brought, so that gc waits.")
     ] = True,
@@ -167,13 +162,13 @@ def seed(
     near_peers = tuple(PeerUrl.parse(text) for text in dict.fromkeys(near_peer or ()))
     metrics_address = None if metrics is None else parse_address(metrics, "--metrics", every_host=True, any_port=True)
     download_bytes_per_s = None if download_limit is None else parse_rate(download_limit, "--download-limit")
+    poll_interval_s = parse_interval_s(poll_interval)
     if plan:
         folder = DataFolder(data.absolute())
         chain = chain_id or named or _only_chain(store, folder)
-        _print_plan(
-            _planned(store, folder, EpochFeed(store, chain, epochs, policy, AcceptedManifests(chain)), policy, shard_id, local, rebuild),
-            as_json,
-        )
+        newest = newest_epochs(store, chain, policy, epochs)
+        warn = structlog.get_logger().warning
+        _print_plan(plan_epochs(store, folder, policy, newest, shard_id or (), warn, local, rebuild=rebuild), as_json)
         return
     with ExitStack() as stack:
         lines = stack.enter_context(opened_events(events, as_json=as_json))
@@ -193,25 +188,13 @@ def seed(
             trackers=tuple(dict.fromkeys(tracker or ())),
             downloads=downloads,
             download_bytes_per_s=download_bytes_per_s,
-            poll_interval_s=poll_interval,
+            poll_interval_s=poll_interval_s,
             near=near if near is None else replace(near, upload_bytes_per_s_each=near_rate),
             hold_lease=lease,
         )
         display = open_seed_display(lines)
         stack.callback(display.close)
-        stopped = threading.Event()
-        if rebuild:
-            rebuilder = open_rebuilder(
-                stack, data, policy, stopped, lambda text: display.event(SeedEvent("note", text, {})), download_bytes_per_s
-            )
-            settings = replace(settings, rebuilder=rebuilder)
-        seeder = Seeder(store, folder, settings, display.event)
-
-        def stop(_name: str) -> None:
-            stopped.set()
-            seeder.stop()
-
-        stack.enter_context(stopping(stop))
+        seeder = open_seeder(stack, store, folder, settings, display.event, threading.Event(), rebuild=rebuild)
         metrics_port = None
         if metrics_address is not None:
             metrics_port = stack.enter_context(
@@ -232,32 +215,12 @@ def seed(
         _finish(status, once, lines, as_json)
 
 
-def _planned(
-    store: Store, folder: DataFolder, feed: EpochFeed, policy: TrustPolicy, shard_ids: list[int] | None, local: Path | None, rebuild: bool
-) -> list[ShardToSeed]:
-    """Return what would be brought, newest epoch first.
-
-    Raises:
-        EpochNotReadyError, ManifestError: no epoch is there that is believed.
-    """
-    look = feed.look()
-    if not look.epochs:
-        for _, refusal in look.refused:
-            raise refusal
-        raise EpochNotReadyError(problem="no epoch is published there", where=store.url)
-    rebuilder = planning_rebuilder(folder.root, policy) if rebuild and folder.root.is_dir() else None
-    bringing = PartBringing(store, folder, rebuilder, structlog.get_logger().warning)
-    return [one for epoch in look.epochs for one in plan_epoch(bringing, epoch, shard_ids or (), local)]
-
-
 def _print_plan(planned: list[ShardToSeed], as_json: bool) -> None:
     size = sum(one.bringing.size for one in planned)
     if as_json:
         print_json({"message_type": "plan", "shards": [one.to_json() for one in planned], "bytes": size})
         return
-    table = Table(title=f"would bring {format_bytes(size)}", title_justify="left")
-    for name in ("epoch", "shard", "parts", "here", "bytes", "how"):
-        table.add_column(name, justify="left" if name == "how" else "right", overflow="fold")
+    table = open_table(("epoch", "shard", "parts", "here", "bytes", "how"), left=("how",), title=f"would bring {format_bytes(size)}")
     for one in planned:
         way, missing = one.bringing.way, len(one.bringing.missing)
         how = "" if not missing else "whole parts" if way is None else f"rebuilt out of {deltas_in_words(len(way.steps))}"

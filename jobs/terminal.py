@@ -11,7 +11,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Collection, Iterable, MutableMapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -322,6 +322,19 @@ def configure_logging() -> None:
         # Asked for with each line: what standard error is may change while the process lives.
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
+
+
+def open_table(columns: Iterable[str], *, left: Collection[str] | None = (), title: str | None = None) -> Table:
+    """Return an empty table for a result; what is too long for a column is folded, never cut.
+
+    Args:
+        columns: their headings, from left to right.
+        left: of columns of text; the others are numbers and stand to the right. None: all are text.
+    """
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        table.add_column(name, justify="left" if left is None or name in left else "right", overflow="fold")
+    return table
 
 
 def open_console() -> ShownConsole:

@@ -24,6 +24,7 @@ from jobs.options import (
     node_home_folder,
     open_executor,
     parse_duration_s,
+    parse_interval_s,
 )
 from jobs.preflight import NoPreflight, require_fit, require_room, workers_here
 from jobs.produce import default_work_folder
@@ -56,7 +57,10 @@ def watch(
     publish: Annotated[PublishOptions, Without("num_parts")],
     node_home: NodeHome = None,
     shard_id: ShardIds = None,
-    poll: Annotated[str, typer.Option("--poll", help="Time between two looks at the node.", rich_help_panel=_WATCH)] = "10s",
+    poll_interval: Annotated[
+        str, typer.Option("--poll-interval", help="Time between two looks at the node.", metavar="DURATION", rich_help_panel=_WATCH)
+    ] = "10s",
+    poll: Annotated[str | None, typer.Option("--poll", help="Its name of before.", hidden=True)] = None,
     deadline: Annotated[
         str, typer.Option("--deadline", help="An epoch not published so long after it was seen is given up.", rich_help_panel=_WATCH)
     ] = "30m",
@@ -134,7 +138,7 @@ def watch(
     if dataset not in (None, NO_DATASET):
         raise InvalidInputError(problem="a watcher keeps no dataset", where=f"--dataset {dataset}", remedy="Give none, or leave it out.")
     settings = WatchSettings(
-        poll_s=parse_duration_s(poll, "--poll"),
+        poll_s=parse_interval_s(poll_interval) if poll is None else parse_interval_s(poll, "--poll"),
         deadline_s=parse_duration_s(deadline, "--deadline"),
         claim_ttl_s=parse_duration_s(claim_ttl, "--claim-ttl"),
     )

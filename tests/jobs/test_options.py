@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from jobs import options
-from jobs.options import RunOptions, open_executor, parse_duration_s, parse_rate
+from jobs.options import RunOptions, open_executor, parse_duration_s, parse_interval_s, parse_rate
 from jobs.publish_options import PublishOptions
 from pipelines.execution import on_ray
 from pipelines.execution.executor import TaskNeeds
@@ -48,6 +48,25 @@ def test_other_durations_are_refused(text: str) -> None:
     """Also those that no timer and no calendar can hold."""
     with pytest.raises(InvalidInputError, match="--poll"):
         parse_duration_s(text, "--poll")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("10s", 10), ("4", 4), ("0.2", 0.2), ("1m", 60)])
+def test_an_interval_may_leave_its_unit_out(text: str, seconds: float) -> None:
+    """Then it is seconds."""
+    assert parse_interval_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "x", "nan", "1w"])
+def test_other_intervals_are_refused(text: str) -> None:
+    """By the option's name."""
+    with pytest.raises(InvalidInputError, match="--poll-interval"):
+        parse_interval_s(text)
+
+
+def test_all_commands_that_look_again_name_the_time_between_alike() -> None:
+    """One name, in the help too."""
+    assert {name for name, options in commands().items() if "--poll-interval" in options} == {"assist", "mirror", "seed", "watch"}
+    assert "--poll " not in statecast("watch", "--help").stdout
 
 
 def test_every_command_that_may_run_on_a_cluster_takes_a_patience() -> None:

@@ -102,7 +102,7 @@ def test_embedded_ray_is_reached_from_this_machine_alone(command: str, tmp_path:
 def test_a_watcher_listens_where_it_is_told_and_on_loopback(tmp_path: Path) -> None:
     """One port for health and metrics; without the option, none."""
     arguments = ("watch", "--node-home", localnet_home(), "--to", tmp_path / "out", "--work", f"file://{tmp_path / 'work'}")
-    options = ("--signing-key", signing_key(), "--in-process", "--poll", "0.1s")
+    options = ("--signing-key", signing_key(), "--in-process", "--poll-interval", "0.1s")
     seen = observed(start_process(*arguments, *options, "--health-port", "0"), bool)
     assert len(seen) == 1 and {reach for _, reach, _ in seen} == {LOOPBACK}
     published = tmp_path / "out"

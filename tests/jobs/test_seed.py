@@ -420,7 +420,7 @@ def test_health_and_metrics_say_how_it_stands(tmp_path: Path) -> None:
         (("--insecure", "--listen", "nowhere"), "no address"),
         (("--insecure", "--upload-limit", "much"), "number of bytes"),
         (("--insecure", "--connections", "0"), "connections lie between"),
-        (("--insecure", "--poll-interval", "0"), "poll interval"),
+        (("--insecure", "--poll-interval", "0"), "not a duration"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(tmp_path: Path, options: tuple[str, ...], problem: str) -> None:

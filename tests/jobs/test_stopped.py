@@ -158,7 +158,7 @@ def test_sigterm_at_any_moment(tmp_path: Path, name: str) -> None:
             *("fetch", published_parts(), "--chain-id", parts_manifest().chain_id, "--into", to),
             *("--trusted-block", parts_manifest().sync_hash, "--verify-workers", 1),
         ),
-        "watch": ("watch", "--node-home", localnet_home(), "--to", to, *work, *key, "--in-process", "--poll", "0.1s"),
+        "watch": ("watch", "--node-home", localnet_home(), "--to", to, *work, *key, "--in-process", "--poll-interval", "0.1s"),
         "backfill": ("backfill", "--node-home", localnet_home(), "--to", to, "--epochs", "5..6", *work, *key, "--in-process"),
         "seed": ("seed", published_parts(), "--data", to, "--listen", "127.0.0.1:0", "--insecure", "--poll-interval", "0.2"),
     }

@@ -23,7 +23,7 @@ from tests.support.json_process import WAIT_S, JsonProcess, Line
 from tests.support.nodes import localnet_home
 from tests.support.published import published_localnet, session_folder, signing_key
 
-POLL = ("--poll", "0.1s")
+POLL = ("--poll-interval", "0.1s")
 SETTLED = ("epoch_published", "epoch_found_published")
 
 
@@ -241,7 +241,7 @@ def test_two_watchers_publish_each_epoch_once(tmp_path: Path) -> None:
 def test_a_watcher_works_alone_in_its_folder(tmp_path: Path) -> None:
     """A second watcher and a producer end at once and name the folder; with one of its own the producer works beside it."""
     work = tmp_path / "work"
-    with watching(localnet_home(), tmp_path / "out", work, "--in-process", "--deadline", "1h", "--poll", "1h"):
+    with watching(localnet_home(), tmp_path / "out", work, "--in-process", "--deadline", "1h", "--poll-interval", "1h"):
         common = ("--node-home", localnet_home(), "--allow-unsigned", "--in-process")
         for command in ("watch", "produce"):
             outcome = statecast(command, *common, "--to", tmp_path / "other", "--work", work)
@@ -317,7 +317,7 @@ def test_a_watcher_whose_log_reader_is_gone_stops(tmp_path: Path) -> None:
     """A signal that ends a whole pipeline may reach the reader first; the exit code is 0 all the same."""
     process = start_process(
         *("watch", "--node-home", localnet_home(), "--to", tmp_path / "out", "--work", tmp_path / "work", "--allow-unsigned"),
-        *("--in-process", "--log-format", "json", "--poll", "1h"),
+        *("--in-process", "--log-format", "json", "--poll-interval", "1h"),
     )
     assert process.stdout is not None and process.stderr is not None
     try:
@@ -386,6 +386,7 @@ def test_old_epochs_are_deleted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "word"),
     [
+        (("--poll-interval", "x"), "--poll-interval"),
         (("--poll", "x"), "--poll"),
         (("--deadline", "0s"), "--deadline"),
         (("--claim-ttl", "2h"), "a claim lives"),
