@@ -17,13 +17,14 @@ from typing import Any, Final
 
 from pipelines.fetching.fetch_part import FetchPart
 from pipelines.fetching.source import BUFFER_BYTES_MAX, Buffer, Cancellation, EpochOnOffer, SourceTraits, WantedObject
+from pipelines.kernel.part_check import check_stated
 from pipelines.nearpeer.genesis import KNOWN_GENESIS
 from pipelines.nearpeer.loop_thread import LoopThread
 from pipelines.nearpeer.peer_network import AskedHost, Listening, PeerNetwork
 from pipelines.nearpeer.peer_url import PeerUrl
 from pipelines.nearpeer.state_answer import decode_answered_part
 from pipelines.nearpeer.state_requester import OUTSTANDING_MAX, REQUESTS_PER_S
-from schemas.errors import IntegrityError, ObjectNotFoundError, StatecastError, StoreError, TransientStoreError
+from schemas.errors import ObjectNotFoundError, StatecastError, StoreError, TransientStoreError
 from schemas.ids import ZERO_HASH
 from schemas.nearcore.block import decode_block_header
 from schemas.nearcore.peer.peer_message import GenesisId
@@ -164,8 +165,7 @@ class NearPeerSource:
         if data is not None and len(data) == part.size and hashlib.sha256(data).hexdigest() == part.sha256:
             return data
         decoded = decode_answered_part(response, where, part.decoded_size)
-        if decoded.size != part.decoded_size or hashlib.sha256(decoded).hexdigest() != part.decoded_sha256:
-            raise IntegrityError(problem="it does not decode to the statement's size and sha256", where=where)
+        check_stated(decoded, part.decoded_sha256, part.decoded_size, where)
         zstd = self._offer.manifest.zstd
         encoded = encode_state_part(decoded, part.encoding) if zstd is None else encode_state_part(decoded, part.encoding, zstd.level)
         if hashlib.sha256(encoded).hexdigest() != part.sha256:

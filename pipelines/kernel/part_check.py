@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipelines.kernel.trie_kernel import Kernel
+from schemas.errors import ObjectMismatchError, PartLimitError
 from schemas.ids import CryptoHash, PartId
-from schemas.nearcore.state_part import Encoding, decode_state_part
+from schemas.nearcore.state_part import PARTIAL_STATE_BYTES_MAX, Encoding, decode_state_part
 from schemas.published.torrent import PartPieces
+
+_ANOTHER_PART = "it does not decode to the statement's size and sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +27,34 @@ class PartDigests:
     decoded_sha256: str
 
 
-def digest_part(data: bytes, encoding: Encoding) -> tuple[PartDigests, pa.Buffer]:
-    """Decode an object and digest both forms.
+def decode_stated_part(data: bytes, encoding: Encoding, sha256: str, size: int | None = None) -> pa.Buffer:
+    """Decode an object, compare what it decodes to with its statement, and return that.
+
+    Args:
+        sha256: of the PartialState bytes, in hexadecimal.
+        size: of these; nothing larger is ever decoded. None where it is not known.
+    Raises:
+        MalformedPartError, PartLimitError: it can't be decoded.
+        ObjectMismatchError: it decodes to something else, or to more.
+    """
+    try:
+        decoded = decode_state_part(data, encoding, decoded_bytes_max=PARTIAL_STATE_BYTES_MAX if size is None else size)
+    except PartLimitError as error:
+        if size is None:
+            raise
+        raise ObjectMismatchError(problem=f"{_ANOTHER_PART}: {error.problem}") from None
+    check_stated(decoded, sha256, size)
+    return decoded
+
+
+def check_stated(decoded: pa.Buffer, sha256: str, size: int | None = None, where: str = "") -> None:
+    """Compare PartialState bytes with the statement of their part.
 
     Raises:
-        MalformedPartError, PartLimitError: the object can't be decoded.
+        ObjectMismatchError: they have another size or digest.
     """
-    decoded = decode_state_part(data, encoding)
-    digests = PartDigests(len(data), hashlib.sha256(data).hexdigest(), decoded.size, hashlib.sha256(decoded).hexdigest())
-    return digests, decoded
+    if size not in (None, decoded.size) or hashlib.sha256(decoded).hexdigest() != sha256:
+        raise ObjectMismatchError(problem=_ANOTHER_PART, where=where)
 
 
 def verify_part(

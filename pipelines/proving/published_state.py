@@ -14,11 +14,11 @@ from threading import Lock
 
 from pipelines.bucket.chain_catalogue import steps_to
 from pipelines.kernel.choice import choose_kernel
-from pipelines.kernel.part_check import digest_part
+from pipelines.kernel.part_check import decode_stated_part
 from pipelines.stores.store import Store
 from pipelines.trust.freshness import AcceptedManifests
 from pipelines.trust.policy import BelievedManifest, Offer, TrustPolicy, acceptable_manifests, check_state_header, choose_statement
-from schemas.errors import EpochNotReadyError, ObjectMismatchError, ObjectNotFoundError
+from schemas.errors import EpochNotReadyError, IntegrityError, ObjectMismatchError, ObjectNotFoundError
 from schemas.ids import PartId, ShardUId
 from schemas.nearcore.state_part import decode_partial_state
 from schemas.published.dsse import ENVELOPE_BYTES_MAX
@@ -130,9 +130,10 @@ class PublishedState:
                 remedy=f"It is rebuilt of epoch {steps[0].epoch_height}: statecast fetch {self.store.url}/{self.layout.folder} "
                 f"--base {self.store.url} --into FOLDER; then ask the folder.",
             ) from None
-        digests, decoded = digest_part(data, self.believed.manifest.encoding)
-        if (digests.decoded_size, digests.decoded_sha256) != (stated.decoded_size, stated.sha256):
-            raise ObjectMismatchError(problem="a part does not decode to its statement's size and sha256", where=f"{self.store.url}/{name}")
+        try:
+            decoded = decode_stated_part(data, self.believed.manifest.encoding, stated.sha256, stated.decoded_size)
+        except IntegrityError as error:
+            raise error.at(f"{self.store.url}/{name}") from None
         choose_kernel(self.kernel_name).validate(decoded, listed.state_root, PartId(stated.part_id, listed.num_parts))
         with self._counting:
             self.parts_read.append(name)

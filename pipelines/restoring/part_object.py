@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from pipelines.kernel.part_check import decode_stated_part
 from pipelines.stores.open_store import open_store
 from schemas.errors import IntegrityError, ObjectMismatchError, StatecastError
 from schemas.ids import CryptoHash, PartId
@@ -48,14 +49,11 @@ class PartObject:
                 problem=f"its {len(data)} bytes do not have the manifest's sha256", where=self.where, remedy="Fetch this part again."
             )
         try:
-            decoded = decode_state_part(data, self.encoding)
+            if self.decoded_sha256 is None:
+                return decode_state_part(data, self.encoding)
+            return decode_stated_part(data, self.encoding, self.decoded_sha256)
         except IntegrityError as error:
             raise located(error, self.where) from None
-        if self.decoded_sha256 is not None and hashlib.sha256(decoded).hexdigest() != self.decoded_sha256:
-            raise ObjectMismatchError(
-                problem="it does not decode to the statement's sha256", where=self.where, remedy="Fetch this part again."
-            )
-        return decoded
 
 
 def located(error: StatecastError, where: str) -> StatecastError:
