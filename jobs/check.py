@@ -7,19 +7,17 @@ from contextlib import ExitStack, closing
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from jobs.event_lines import fail
 from jobs.finding_lines import finding_line, not_as_published, place_of, print_lines
 from jobs.option_groups import Without
 from jobs.options import Json, PublishedShardIds, RunOptions, TrustOptions, open_executor
-from jobs.terminal import coloured, format_bytes, open_console, open_progress, print_json
+from jobs.terminal import coloured, format_bytes, open_console, open_progress, open_table, print_json
 from pipelines.bucket.locate_epoch import locate_epoch
 from pipelines.bucket.published_deltas import deltas_in_words
-from pipelines.bucket.published_epoch import read_manifest
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.keeping.check_deltas import CheckedDeltas
-from pipelines.keeping.check_epoch import WHOLE_EPOCH, CheckResult, EpochCheck
+from pipelines.keeping.check_epoch import WHOLE_EPOCH, CheckResult, EpochCheck, read_signed_manifest, signature_judge
 from pipelines.keeping.check_tables import CheckedTables
 from pipelines.keeping.scrub_sample import SampleWindow, parse_sample_ppm
 from pipelines.keeping.stored_ladder import thin_steps
@@ -28,11 +26,8 @@ from pipelines.producing.rebuild.delta_trial import PublishedTrial
 from pipelines.producing.rebuild.rebuilt_epoch import EpochRebuild
 from pipelines.stores.held_folder import held_folder
 from pipelines.stores.open_store import open_store
-from pipelines.trust.signatures import TrustRule, agreed_signers
-from schemas.errors import InvalidInputError, ManifestError, ObjectMismatchError
+from schemas.errors import InvalidInputError, ObjectMismatchError
 from schemas.ids import CryptoHash
-from schemas.published.dsse import Envelope
-from schemas.published.object_layout import EpochLayout
 from schemas.published.scrub_state import SEED_MAX
 
 
@@ -79,7 +74,9 @@ def check(
     with closing(open_progress()) as progress, closing(open_executor(run)) as executor, ExitStack() as stack:
         progress.note(f"checking {root}/{layout.folder}, {executor.description}, with the {chosen_kernel.name} kernel")
         runner = StageRunner(executor, progress)
-        place, steps = root, _steps(root, layout, rule)
+        store, place = open_store(root), root
+        signed = read_signed_manifest(store, layout, rule)
+        steps = thin_steps(store, signed.stored.manifest, signature_judge(rule, layout.manifest, set()))
         if steps:
             progress.note(f"its parts are rebuilt here: from epoch {steps[0].epoch_height}, by {deltas_in_words(len(steps))}")
             folder = stack.enter_context(held_folder("rebuild"))
@@ -96,6 +93,7 @@ def check(
             tables_url=tables,
             window=window,
             trial=PublishedTrial(runner, chosen_kernel, root, place),
+            signed=signed,
             remnants_url=root if steps else None,
         ).run()
     failure = None if result.is_good else _failure(result, root)
@@ -108,21 +106,6 @@ def check(
     _print_result(result, block, window)
     if failure is not None:
         raise failure
-
-
-def _steps(root: str, layout: EpochLayout, rule: TrustRule | None) -> tuple[EpochLayout, ...]:
-    """Return by which steps the epoch is had; nothing where its parts are there, or its manifest can't be read, which the check finds out."""
-
-    def judge(envelope: Envelope) -> None:
-        if rule is not None:
-            agreed_signers([envelope], TrustRule(rule.keys), layout.manifest)
-
-    store = open_store(root)
-    try:
-        stored = read_manifest(store, layout, judge)
-    except ManifestError:
-        return ()
-    return () if stored is None else thin_steps(store, stored.manifest, judge)
 
 
 def _window(sample: str | None, seed: int | None) -> SampleWindow:
@@ -215,11 +198,11 @@ def _deltas_line(deltas: CheckedDeltas) -> str:
 def _print_result(result: CheckResult, trusted_block: CryptoHash | None, window: SampleWindow) -> None:
     console = open_console()
     manifest = result.stored.manifest
-    table = Table(
-        title=f"epoch {manifest.epoch_height} of {manifest.chain_id}, manifest revision {manifest.revision}", title_justify="left"
+    table = open_table(
+        ("shard", "parts right", "records", "stored", "header", "state root"),
+        left=("header", "state root"),
+        title=f"epoch {manifest.epoch_height} of {manifest.chain_id}, manifest revision {manifest.revision}",
     )
-    for name in ("shard", "parts right", "records", "stored", "header", "state root"):
-        table.add_column(name, justify="left" if name in ("header", "state root") else "right", overflow="fold")
     for shard in result.shards:
         listed = shard.listed
         wanted = listed.num_parts if window.is_full else shard.parts_checked

@@ -9,7 +9,7 @@ from typing import Final
 
 from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX
 from pipelines.bittorrent.torrents import build_torrent
-from pipelines.bucket.published_epoch import StoredManifest, read_manifest
+from pipelines.bucket.published_epoch import Judge, StoredManifest, read_manifest
 from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.keeping.check_deltas import CheckedDeltas, DeltaReading, DeltasCheck, DeltaTrial
@@ -79,6 +79,44 @@ class CheckedShard:
 
 
 @dataclass(frozen=True, slots=True)
+class SignedManifest:
+    """A manifest and who has signed it."""
+
+    stored: StoredManifest
+    signers: frozenset[PublicKey]
+    """Trusted keys; none without a trust rule."""
+
+
+def read_signed_manifest(store: Store, layout: EpochLayout, trust: TrustRule | None) -> SignedManifest:
+    """Return an epoch's manifest.
+
+    Raises:
+        EpochNotReadyError: there is none.
+        ManifestError: it can't be parsed, or no trusted key has signed it.
+        StoreError: the store can't be read.
+    """
+    where = f"{store.url}/{layout.manifest}"
+    signers: set[PublicKey] = set()
+    stored = read_manifest(store, layout, signature_judge(trust, where, signers))
+    if stored is None:
+        raise EpochNotReadyError(problem="there is no manifest: the epoch is not published, or not yet", where=where)
+    return SignedManifest(stored, frozenset(signers))
+
+
+def signature_judge(trust: TrustRule | None, where: str, signers: set[PublicKey]) -> Judge:
+    """Return what raises where no trusted key has signed an envelope, and else adds to ``signers`` those that have.
+
+    A manifest is one publisher's word, so one trusted key is enough for it; the threshold counts on the statements.
+    """
+
+    def judge(envelope: Envelope) -> None:
+        if trust is not None:
+            signers.update(agreed_signers([envelope], TrustRule(trust.keys), where))
+
+    return judge
+
+
+@dataclass(frozen=True, slots=True)
 class CheckResult:
     """The result of the check of an epoch."""
 
@@ -119,6 +157,8 @@ class EpochCheck:
     """Which of each shard's parts are read; the others are looked up by name and size, and tables only where ``tables_url`` is given."""
     trial: DeltaTrial | None = None
     """Applies deltas to their bases; None to read them back alone."""
+    signed: SignedManifest | None = None
+    """The manifest, where it was read before; None to read it."""
     remnants_url: str | None = None
     """Where parts lie that a collection has not let go yet, of an epoch that was rebuilt in ``store_url``: they are read too."""
 
@@ -133,16 +173,9 @@ class EpochCheck:
         """
         store = open_store(self.store_url)
         where = f"{store.url}/{self.layout.manifest}"
-        # A manifest is one publisher's word, so one trusted key is enough for it; the threshold counts on the statements.
-        signers: set[PublicKey] | None = None if self.trust is None else set()
-
-        def judge(envelope: Envelope) -> None:
-            if self.trust is not None and signers is not None:
-                signers.update(agreed_signers([envelope], TrustRule(self.trust.keys), where))
-
-        stored = read_manifest(store, self.layout, judge)
-        if stored is None:
-            raise EpochNotReadyError(problem="there is no manifest: the epoch is not published, or not yet", where=where)
+        signed = self.signed or read_signed_manifest(store, self.layout, self.trust)
+        stored, signers = signed.stored, set(signed.signers)
+        judge = signature_judge(self.trust, where, signers)
         blocks = None if self.trusted_block is None else prove_blocks(self.trusted_block, stored.manifest, where)
         findings = Findings(store, self.layout)
         shards = []
@@ -151,7 +184,7 @@ class EpochCheck:
             if found is None:
                 continue
             statement, envelope = found
-            if self.trust is not None and signers is not None:
+            if self.trust is not None:
                 signers.update(agreed_signers([envelope], self.trust, f"{store.url}/{self.layout.shard_statement(listed.shard_id)}"))
             shards.append(self._check_shard(stored, listed, statement, findings))
             header = findings.header(listed)
@@ -180,7 +213,7 @@ class EpochCheck:
             findings.found += find_foreign(self.layout, stored.manifest, (info.name for info in store.list(self.layout.folder)))
         except (StoreNotListedError, StoreDeniedError) as error:
             unlisted = error.problem
-        return CheckResult(stored, tuple(shards), tuple(findings.found), tuple(sorted(map(str, signers or ()))), tables, deltas, unlisted)
+        return CheckResult(stored, tuple(shards), tuple(findings.found), tuple(sorted(map(str, signers))), tables, deltas, unlisted)
 
     def _chosen(self, stored: StoredManifest) -> Sequence[ManifestShard]:
         for shard_id in self.shard_ids:
