@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from jobs.dataset_option import NO_DATASET, dataset_url, refuse_tables_without_dataset
 from jobs.option_groups import Without
@@ -16,7 +15,7 @@ from jobs.options import Json, Plan, ReadLimit, RpcOptions, RunOptions, ShardIds
 from jobs.preflight import NoPreflight, require_fit, workers_here
 from jobs.produce import default_work_folder
 from jobs.publish_options import PublishOptions
-from jobs.terminal import coloured, format_bytes, format_seconds, open_console, open_progress, print_json
+from jobs.terminal import coloured, format_bytes, format_seconds, open_console, open_progress, open_table, print_json
 from pipelines.dataset.arrow_dataset import DATASET_SCHEME, ShardDataset, list_shards
 from pipelines.execution.executor import Executor
 from pipelines.execution.in_process import InProcessExecutor
@@ -242,9 +241,9 @@ def _print_plan(steps: Sequence[PlannedStep], to: str, cores: int, as_json: bool
         }
         print_json(document)
         return
-    table = Table(title=f"would publish {epochs} epochs to {to}", title_justify="left")
-    for name in ("epoch", "shard", "way", "parts", "memory usage"):
-        table.add_column(name, justify="left" if name in ("shard", "way") else "right", overflow="fold")
+    table = open_table(
+        ("epoch", "shard", "way", "parts", "memory usage"), left=("shard", "way"), title=f"would publish {epochs} epochs to {to}"
+    )
     for step in steps:
         table.add_row(
             str(step.epoch_height),
@@ -264,9 +263,9 @@ def _print_result(steps: Sequence[Step], as_json: bool) -> None:
         document = {"message_type": "summary", "failed_epochs": failed, "steps": [step.to_json() for step in steps]}
         print_json(document)
         return
-    table = Table(title="backfill", title_justify="left")
-    for name in ("epoch", "shard", "state", "way", "records", "parts", "stored", "export"):
-        table.add_column(name, justify="left" if name in ("shard", "state", "way") else "right", overflow="fold")
+    table = open_table(
+        ("epoch", "shard", "state", "way", "records", "parts", "stored", "export"), left=("shard", "state", "way"), title="backfill"
+    )
     colours = {StepState.PUBLISHED: "green", StepState.FAILED: "red"}
     for step in steps:
         colour = colours.get(step.state, "yellow")

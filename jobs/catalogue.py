@@ -6,12 +6,11 @@ from random import Random
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from jobs.chain_url import locate_chain
 from jobs.options import Json
-from jobs.terminal import coloured, format_bytes, open_console, print_json, say
+from jobs.terminal import coloured, format_bytes, open_console, open_table, print_json, say
 from pipelines.bucket.chain_catalogue import CatalogueWriter, read_catalogue
 from pipelines.bucket.published_deltas import deltas_in_words
 from pipelines.fetching.documents import DocumentReader
@@ -91,12 +90,8 @@ def _from_web(url: str, chain_id: str | None, rebuild: bool) -> tuple[Catalogue,
 
 def _print(found: Catalogue) -> None:
     console = open_console()
-    table = Table(title=f"{found.chain_id}: {len(found.epochs)} epochs", title_justify="left")
-    for name, justify in (
-        ("height", "right"), ("epoch id", "left"), ("shards", "right"), ("parts", "right"), ("stored", "right"), ("protocol", "right"),
-        ("revision", "right"), ("published", "left"), ("state", "left"),
-    ):  # fmt: skip
-        table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold")
+    columns = ("height", "epoch id", "shards", "parts", "stored", "protocol", "revision", "published", "state")
+    table = open_table(columns, left=("epoch id", "published", "state"), title=f"{found.chain_id}: {len(found.epochs)} epochs")
     for epoch in reversed(found.epochs):
         table.add_row(*_row(epoch))
     console.print(table)

@@ -6,14 +6,13 @@ from contextlib import closing
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from jobs.chain_url import locate_chain
 from jobs.keygen import DEFAULT_SIGNING_KEY
 from jobs.options import Epoch, Json, NodeHome, ReadLimit, RunOptions, node_home_folder, open_executor
 from jobs.produce import default_work_folder
 from jobs.publish_options import PublishOptions
-from jobs.terminal import format_bytes, open_console, open_progress, print_json
+from jobs.terminal import format_bytes, open_console, open_progress, open_table, print_json
 from pipelines.bucket.published_epoch import read_manifest
 from pipelines.dataset.arrow_dataset import DATASET_SCHEME, ShardDataset, list_shards
 from pipelines.execution.stage_runner import StageRunner
@@ -180,10 +179,7 @@ def _datasets(urls: list[str]) -> tuple[ShardDataset, ...]:
 
 
 def _print(target: EpochLayout, listed: tuple[ManifestDelta, ...], made: tuple[ManifestDelta, ...]) -> None:
-    table = Table(title=f"deltas of {target.folder}", title_justify="left")
-    for name in ("shard", "from epoch", "objects", "bytes"):
-        table.add_column(name, justify="right")
-    table.add_column("")
+    table = open_table(("shard", "from epoch", "objects", "bytes", ""), left=("",), title=f"deltas of {target.folder}")
     for one in listed:
         table.add_row(
             str(one.shard_id),

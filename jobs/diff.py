@@ -13,12 +13,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 import typer
-from rich.table import Table
 
 from jobs.command_time import command_time
 from jobs.options import Json, PublishedShardIds, RunOptions, open_executor
 from jobs.produce import default_work_folder
-from jobs.terminal import format_bytes, format_seconds, open_console, open_progress, print_json, say
+from jobs.terminal import format_bytes, format_seconds, open_console, open_progress, open_table, print_json, say
 from pipelines.bucket.published_deltas import listed_deltas, read_delta_statement
 from pipelines.bucket.published_epoch import read_manifest
 from pipelines.dataset.arrow_dataset import DATASET_SCHEME
@@ -257,9 +256,7 @@ def _movement_json(movement: Movement) -> dict[str, object]:
 
 def _print(found: list[ShardDiff], totals: ChangeTotals, movements: list[Movement]) -> None:
     console = open_console()
-    table = Table(title="what changed", title_justify="left")
-    for name in ("shard", "kind", *Change, "NEAR", "staked", "bytes"):
-        table.add_column(str(name), justify="left" if name in ("shard", "kind") else "right")
+    table = open_table(("shard", "kind", *map(str, Change), "NEAR", "staked", "bytes"), left=("shard", "kind"), title="what changed")
     for shard in found:
         for kind in sorted({kind for kind, _ in shard.totals.counts}):
             is_account = kind == TrieKeyKind.ACCOUNT
@@ -285,9 +282,9 @@ def _print(found: list[ShardDiff], totals: ChangeTotals, movements: list[Movemen
     console.print(table)
     if not movements:
         return
-    largest = Table(title="largest movements", title_justify="left")
-    for name in ("shard", "kind", "what", "change", "movement"):
-        largest.add_column(name, justify="right" if name == "movement" else "left", overflow="fold")
+    largest = open_table(
+        ("shard", "kind", "what", "change", "movement"), left=("shard", "kind", "what", "change"), title="largest movements"
+    )
     for one in movements:
         row = one.row
         is_account = row["kind"] == TrieKeyKind.ACCOUNT

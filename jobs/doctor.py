@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from jobs.dataset_option import dataset_url, refuse_tables_without_dataset, writes_dataset
 from jobs.epoch_input import InputOptions
@@ -16,7 +15,7 @@ from jobs.options import Json, RunOptions
 from jobs.preflight import workers_here
 from jobs.produce import cache_folder, default_work_folder
 from jobs.publish_options import PublishOptions
-from jobs.terminal import coloured, open_console, print_json
+from jobs.terminal import coloured, open_console, open_table, print_json
 from pipelines.execution.machine_limits import available_memory_bytes, machine_cores
 from pipelines.near.node.node_home import NodeHome, read_node_home
 from pipelines.producing.epoch_input import EpochInput
@@ -148,9 +147,7 @@ def _to_json(findings: Sequence[PreflightFinding], size: RunSize | None, failed:
 
 
 def _print(findings: Sequence[PreflightFinding], failed: int) -> None:
-    table = Table(show_lines=False)
-    for name in ("", "what", "found", "what to do"):
-        table.add_column(name, overflow="fold")
+    table = open_table(("", "what", "found", "what to do"), left=None)
     for finding in findings:
         found = f"{finding.found} [{finding.where}]" if finding.where else finding.found
         table.add_row(coloured((str(finding.verdict), _COLOURS[finding.verdict])), finding.name, found, finding.remedy)

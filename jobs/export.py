@@ -6,13 +6,12 @@ from contextlib import closing
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from jobs.command_time import command_time
 from jobs.epoch_input import InputOptions
 from jobs.options import Json, RunOptions, open_executor
 from jobs.preflight import NoPreflight, require_room_for_dataset, workers_here
-from jobs.terminal import format_bytes, format_seconds, open_console, open_progress, print_json
+from jobs.terminal import format_bytes, format_seconds, open_console, open_progress, open_table, print_json
 from pipelines.dataset.arrow_dataset import DATASET_SCHEME, ShardDataset
 from pipelines.dataset.export.export_epoch import export_epoch
 from pipelines.dataset.export.export_records import ExportSettings
@@ -94,9 +93,9 @@ def _shard_json(dataset: ShardDataset) -> dict[str, object]:
 
 
 def _print_summary(datasets: list[ShardDataset], where: str) -> None:
-    table = Table(title=f"dataset {where}", title_justify="left")
-    for name in ("shard", "records", "values", "stored", "files", "state root"):
-        table.add_column(name, justify="left" if name in ("shard", "state root") else "right", overflow="fold")
+    table = open_table(
+        ("shard", "records", "values", "stored", "files", "state root"), left=("shard", "state root"), title=f"dataset {where}"
+    )
     for dataset in datasets:
         summary = dataset.summary
         vouched = "verified" if summary.shard.state_root is not None else "computed"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from jobs.command_time import command_time
@@ -16,7 +15,7 @@ from jobs.event_lines import Events, fail, opened_events, write_result
 from jobs.fetch_display import FetchDisplay, open_fetch_display
 from jobs.options import Json, KernelName, Plan, PublishedShardIds, TrustOptions, epoch_selector, open_embedded_executor
 from jobs.source_options import FROM, SourceOptions, WantedFromSources
-from jobs.terminal import coloured, format_bytes, format_seconds, open_console
+from jobs.terminal import coloured, format_bytes, format_seconds, open_console, open_table
 from pipelines.execution.progress import NotedProgress
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.fetching.fetch_epoch import EpochFetch
@@ -175,10 +174,11 @@ def _folder(result: FetchResult, settings: FetchSettings) -> Path:
 
 def _print_plan(planned: FetchPlan, settings: FetchSettings) -> None:
     console = open_console()
-    table = Table(title=f"{planned.layout.folder}, manifest revision {planned.revision}", title_justify="left")
-    for name in ("shard", "parts", "bytes", "here", "to fetch"):
-        table.add_column(name, justify="right")
-    table.add_column("state root", overflow="fold")
+    table = open_table(
+        ("shard", "parts", "bytes", "here", "to fetch", "state root"),
+        left=("state root",),
+        title=f"{planned.layout.folder}, manifest revision {planned.revision}",
+    )
     for shard in planned.shards:
         table.add_row(
             str(shard.believed.shard_id),
@@ -201,13 +201,11 @@ def _print_plan(planned: FetchPlan, settings: FetchSettings) -> None:
 
 def _print_result(result: FetchResult, settings: FetchSettings) -> None:
     console = open_console()
-    table = Table(
+    table = open_table(
+        ("shard", "parts", "fetched", "were here", "bytes", "state root"),
+        left=("state root",),
         title=f"{_folder(result, settings)}, manifest revision {result.revision}, {format_seconds(command_time.seconds())}",
-        title_justify="left",
     )
-    for name in ("shard", "parts", "fetched", "were here", "bytes"):
-        table.add_column(name, justify="right")
-    table.add_column("state root", overflow="fold")
     for shard in result.shards:
         table.add_row(
             str(shard.believed.shard_id),
@@ -221,10 +219,8 @@ def _print_result(result: FetchResult, settings: FetchSettings) -> None:
     for shard in result.shards:
         if shard.way is not None:
             console.print(_way_line(shard), highlight=False, soft_wrap=True)
-    sources = Table("source", title="What came from where", title_justify="left")
-    for name in ("parts", "bytes used", "received", "errors"):
-        sources.add_column(name, justify="right")
-    sources.add_column("remarks", overflow="fold")
+    columns = ("source", "parts", "bytes used", "received", "errors", "remarks")
+    sources = open_table(columns, left=("source", "remarks"), title="What came from where")
     for source in result.sources:
         remark = (
             coloured((f"banned: {source.banned}", "red")) if source.banned else f"given up: {source.given_up}" if source.given_up else ""

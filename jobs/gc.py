@@ -7,11 +7,10 @@ from typing import Annotated
 
 import structlog
 import typer
-from rich.table import Table
 
 from jobs.chain_url import locate_chain
 from jobs.options import Json, Plan, open_embedded_executor, parse_duration_s
-from jobs.terminal import coloured, format_bytes, open_console, print_json
+from jobs.terminal import coloured, format_bytes, open_console, open_table, print_json
 from pipelines.execution.machine_limits import machine_cores
 from pipelines.execution.progress import NotedProgress
 from pipelines.execution.stage_runner import StageRunner
@@ -124,9 +123,7 @@ def _print(result: CollectionResult, what: str) -> None:
     thinned = sum(epoch.decision.verdict is Verdict.THIN for epoch in result.epochs)
     parts = f", parts of {thinned}" if thinned else ""
     title = f"{what}: {len(result.collected)} of {len(result.epochs)} epochs{parts} {done}, {format_bytes(result.deleted_bytes)}"
-    table = Table(title=title, title_justify="left")
-    for name in ("height", "epoch id", "verdict", "objects", "bytes", "why"):
-        table.add_column(name, justify="right" if name in ("height", "objects", "bytes") else "left", overflow="fold")
+    table = open_table(("height", "epoch id", "verdict", "objects", "bytes", "why"), left=("epoch id", "verdict", "why"), title=title)
     for epoch in reversed(result.epochs):
         decision = epoch.decision
         goes = decision.verdict is not Verdict.KEEP

@@ -11,13 +11,12 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from jobs.inspect_objects import object_document, print_facts, tables_catalogue_document
 from jobs.inspect_peer import peer_document, print_peer
 from jobs.options import Json
-from jobs.terminal import coloured, format_bytes, open_console, print_json
+from jobs.terminal import coloured, format_bytes, open_console, open_table, print_json
 from pipelines.bucket.locate_epoch import locate_epoch
 from pipelines.bucket.published_epoch import read_manifest
 from pipelines.dataset.arrow_dataset import list_shards
@@ -341,9 +340,7 @@ def _is_node(entry: bytes) -> bool:
 
 
 def _print_node(console: Console, document: dict[str, Any]) -> None:
-    table = Table(title=f"node at {document['node_home']}", title_justify="left")
-    for name in ("epoch", "epoch id", "protocol", "shards", "can produce"):
-        table.add_column(name, overflow="fold")
+    table = open_table(("epoch", "epoch id", "protocol", "shards", "can produce"), left=None, title=f"node at {document['node_home']}")
     for epoch in document["epochs"]:
         shards = ", ".join(shard["shard_uid"] for shard in epoch["shards"])
         answer = _answer(epoch)
@@ -368,9 +365,7 @@ def _answer(epoch: dict[str, Any]) -> Text:
 
 
 def _print_dataset(console: Console, document: dict[str, Any]) -> None:
-    table = Table(title=f"dataset {document['url']}", title_justify="left")
-    for name in ("epoch", "shard", "records", "values", "files", "state root"):
-        table.add_column(name, overflow="fold")
+    table = open_table(("epoch", "shard", "records", "values", "files", "state root"), left=None, title=f"dataset {document['url']}")
     for shard in document["shards"]:
         root = f"{'verified' if shard['root_verified'] else 'computed'} {shard['state_root']}" if shard["state_root"] else "not computed"
         table.add_row(
@@ -386,9 +381,7 @@ def _print_dataset(console: Console, document: dict[str, Any]) -> None:
 
 def _print_manifest(console: Console, document: dict[str, Any]) -> None:
     title = f"epoch {document['epoch_height']} of {document['chain_id']}, manifest revision {document['revision']}, {document['created']}"
-    table = Table(title=title, title_justify="left")
-    for name in ("shard", "parts", "stored", "header", "state root", "info hash v1"):
-        table.add_column(name, overflow="fold")
+    table = open_table(("shard", "parts", "stored", "header", "state root", "info hash v1"), left=None, title=title)
     for shard in document["shards"]:
         header = "yes" if shard["state_header"] else "none"
         table.add_row(
@@ -418,9 +411,11 @@ def _print_manifest(console: Console, document: dict[str, Any]) -> None:
 
 
 def _print_statement(console: Console, document: dict[str, Any]) -> None:
-    table = Table(title=f"shard {document['shard_uid']}, epoch {document['epoch_height']} of {document['chain_id']}", title_justify="left")
-    for name in ("part", "first key", "decoded", "sha256"):
-        table.add_column(name, overflow="fold")
+    table = open_table(
+        ("part", "first key", "decoded", "sha256"),
+        left=None,
+        title=f"shard {document['shard_uid']}, epoch {document['epoch_height']} of {document['chain_id']}",
+    )
     for part in document["parts"]:
         table.add_row(str(part["part_id"]), part["key_begin"] or "(left edge)", format_bytes(part["decoded_size"]), part["sha256"])
     console.print(table)

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from jobs.epoch_input import InputOptions
 from jobs.option_groups import Without
 from jobs.options import Json, RunOptions, parse_duration_s
-from jobs.terminal import coloured, format_bytes, format_seconds, open_console, print_json
+from jobs.terminal import coloured, format_bytes, format_seconds, open_console, open_table, print_json
 from pipelines.producing.forecast.bill import BillItem, EpochAmounts, epoch_amounts, monthly_bill
 from pipelines.producing.forecast.epoch_shape import EpochShape, epoch_shape
 from pipelines.producing.forecast.forecast_epoch import Cluster, EpochForecast, forecast_epoch
@@ -243,9 +242,7 @@ def _print(
         f"on {cluster.worker_cores:,} worker cores, {cluster.cores_per_worker} a machine, and {cluster.node_cores} beside the node",
         highlight=False,
     )
-    table = Table()
-    table.add_column("after the snapshot")
-    table.add_column("", justify="right")
+    table = open_table(("after the snapshot", ""), left=("after the snapshot",))
     for name, seconds in (
         ("exported, the snapshot may go", forecast.exported_s),
         ("first part out", forecast.first_part_s),
@@ -262,9 +259,7 @@ def _print(
     if not bill:
         console.print("with --prices FILE it also tells the cost")
         return
-    table = Table(title=f"a month, in {currency}", title_justify="left")
-    for name in ("item", "amount", "unit", "price", "cost"):
-        table.add_column(name, justify="left" if name in ("item", "unit") else "right")
+    table = open_table(("item", "amount", "unit", "price", "cost"), left=("item", "unit"), title=f"a month, in {currency}")
     for item in bill:
         table.add_row(item.name, f"{item.amount:,.1f}", item.unit, f"{item.price:g}", f"{item.cost:,.2f}")
     table.add_section()

@@ -6,11 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
-
 from jobs.network_input import peer_json, peer_line
 from jobs.publish_options import PublishOptions
-from jobs.terminal import format_bytes, format_seconds, open_console, print_json
+from jobs.terminal import format_bytes, format_seconds, open_console, open_table, print_json
 from pipelines.bucket.published_epoch import StoredManifest
 from pipelines.dataset.tables.tables_place import look_at_place
 from pipelines.producing.build.plan_parts import decide_num_parts
@@ -169,11 +167,11 @@ def _way(size: RunSize, run: PlannedRun, *, direct: bool) -> dict[str, Any]:
 
 
 def _print(found: EpochInput, document: dict[str, Any]) -> None:
-    table = Table(
-        title=f"would publish epoch {found.context.epoch_height} of {found.context.chain_id} to {document['to']}", title_justify="left"
+    table = open_table(
+        ("shard", "parts", "memory usage", "state root"),
+        left=("shard", "state root"),
+        title=f"would publish epoch {found.context.epoch_height} of {found.context.chain_id} to {document['to']}",
     )
-    for name in ("shard", "parts", "memory usage", "state root"):
-        table.add_column(name, justify="left" if name in ("shard", "state root") else "right", overflow="fold")
     for shard_plan in document["shards"]:
         memory = shard_plan["memory_usage"]
         table.add_row(

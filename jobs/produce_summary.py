@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from jobs.command_time import command_time
 from jobs.network_input import peer_json, peer_line
-from jobs.terminal import coloured, format_bytes, format_seconds, open_console, print_json, say
+from jobs.terminal import coloured, format_bytes, format_seconds, open_console, open_table, print_json, say
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.nearpeer.state_hosts import HostReport
 from pipelines.producing.produce_epoch import EpochResult
@@ -75,9 +73,11 @@ def result_json(result: EpochResult, runner: StageRunner, report_file: Path | No
 
 def print_summary(result: EpochResult, report_file: Path | None, peers: Sequence[HostReport] = ()) -> None:
     """Print a production's result as a table."""
-    table = Table(title=f"epoch {result.context.epoch_height} of {result.context.chain_id}", title_justify="left")
-    for name in ("shard", "records", "bytes", "parts", "stored", "ratio", "time", "header", "root"):
-        table.add_column(name, justify="left" if name in ("shard", "header", "root") else "right")
+    table = open_table(
+        ("shard", "records", "bytes", "parts", "stored", "ratio", "time", "header", "root"),
+        left=("shard", "header", "root"),
+        title=f"epoch {result.context.epoch_height} of {result.context.chain_id}",
+    )
     for shard in result.shards:
         reused = sum(part.reused for part in shard.parts)
         table.add_row(

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from jobs.command_time import command_time
 from jobs.options import Json, RunOptions, open_executor
 from jobs.parts_input import PartsOptions, open_parts
-from jobs.terminal import format_bytes, format_seconds, open_console, open_progress, print_json, say
+from jobs.terminal import format_bytes, format_seconds, open_console, open_progress, open_table, print_json, say
 from pipelines.dataset.arrow_dataset import DATASET_SCHEME
 from pipelines.dataset.record_files import FileFormat
 from pipelines.execution.stage_runner import StageRunner
@@ -95,9 +94,11 @@ def restore(
 
 
 def _print_summary(rows: list[dict[str, object]], where: str, seconds: float) -> None:
-    table = Table(title=f"{where}, in {format_seconds(seconds)}", title_justify="left")
-    for name in ("shard", "parts", "records", "memory usage", "state root", "root is"):
-        table.add_column(name, justify="left" if name in ("shard", "state root", "root is") else "right", overflow="fold")
+    table = open_table(
+        ("shard", "parts", "records", "memory usage", "state root", "root is"),
+        left=("shard", "state root", "root is"),
+        title=f"{where}, in {format_seconds(seconds)}",
+    )
     for row in rows:
         usage = row["memory_usage"]
         table.add_row(

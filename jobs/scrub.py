@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from jobs.chain_url import locate_chain
@@ -16,7 +15,7 @@ from jobs.event_lines import fail
 from jobs.finding_lines import finding_line, not_as_published, place_of, print_lines
 from jobs.option_groups import Without
 from jobs.options import Json, RunOptions, TrustOptions, check_epoch_selector, open_executor
-from jobs.terminal import coloured, format_bytes, open_console, open_progress, print_json
+from jobs.terminal import coloured, format_bytes, open_console, open_progress, open_table, print_json
 from pipelines.bucket.published_deltas import deltas_in_words
 from pipelines.dataset.arrow_dataset import DATASET_SCHEME
 from pipelines.execution.stage_runner import StageRunner
@@ -216,9 +215,11 @@ def _epoch_json(outcome: ScrubOutcome) -> dict[str, Any]:
 
 def _print(result: ScrubResult, chain_id: str) -> None:
     console = open_console()
-    table = Table(title=f"{chain_id}: {len(result.epochs)} epochs scrubbed", title_justify="left")
-    for name in ("height", "epoch id", "sample", "parts read", "bytes read", "delta objects read", "wrong", "repaired"):
-        table.add_column(name, justify="left" if name in ("epoch id", "sample") else "right", overflow="fold")
+    table = open_table(
+        ("height", "epoch id", "sample", "parts read", "bytes read", "delta objects read", "wrong", "repaired"),
+        left=("epoch id", "sample"),
+        title=f"{chain_id}: {len(result.epochs)} epochs scrubbed",
+    )
     for outcome in result.epochs:
         scrubbed = outcome.scrubbed
         table.add_row(

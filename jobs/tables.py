@@ -7,11 +7,10 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from jobs.command_time import command_time
 from jobs.options import Epoch, EpochId, Json, RunOptions, ShardIds, epoch_selector, open_executor
-from jobs.terminal import format_bytes, open_console, open_progress, print_json
+from jobs.terminal import format_bytes, open_console, open_progress, open_table, print_json
 from pipelines.dataset.tables.export_tables import chosen_epoch, export_tables, prove_roots, require_recomputed
 from pipelines.dataset.tables.iceberg_tables import IcebergTable, export_iceberg, open_catalogue
 from pipelines.dataset.tables.tables_place import TablesPlace
@@ -166,9 +165,9 @@ def _print_iceberg(committed: list[IcebergTable], to: str, context: EpochContext
         }
         print_json(document)
         return
-    shown = Table(title=f"Iceberg tables in {to}, epoch {context.epoch_height}", title_justify="left")
-    for name in ("table", "snapshot", "records", "stored", ""):
-        shown.add_column(name, justify="left" if name == "table" else "right")
+    shown = open_table(
+        ("table", "snapshot", "records", "stored", ""), left=("table",), title=f"Iceberg tables in {to}, epoch {context.epoch_height}"
+    )
     for table in committed:
         records, size = sum(file.records for file in table.files), sum(file.size for file in table.files)
         shown.add_row(table.identifier, str(table.snapshot_id), f"{records:,}", format_bytes(size), "" if table.is_new else "was there")
@@ -195,9 +194,7 @@ def _shard_json(shard: TablesShard) -> dict[str, object]:
 
 
 def _print_summary(written: list[TablesShard], where: str) -> None:
-    table = Table(title=f"tables {where}", title_justify="left")
-    for name in ("kind", "records", "decode errors", "stored", "files"):
-        table.add_column(name, justify="left" if name == "kind" else "right")
+    table = open_table(("kind", "records", "decode errors", "stored", "files"), left=("kind",), title=f"tables {where}")
     files = [file for shard in written for file in shard.files]
     for kind in sorted({file.kind for file in files}):
         of_kind = [file for file in files if file.kind == kind]
