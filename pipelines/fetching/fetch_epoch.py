@@ -269,7 +269,7 @@ class EpochFetch:
             parts = tuple(part for part in missing if part.shard_id == shard.shard_id)
             if not parts:
                 continue
-            wanted = WantedShard(epoch.layout, epoch.manifest.manifest, shard.statement.statement, parts, is_thin)
+            wanted = WantedShard(epoch.manifest.manifest, shard.statement.statement, parts, is_thin)
             assert rebuilder is not None
             way, problem = rebuilder.find_way(wanted, self._sources.reader)
             if way is not None:

@@ -26,13 +26,17 @@ THIN_BYTES_RATIO: Final = 16
 class WantedShard:
     """A shard of which parts are missing."""
 
-    layout: EpochLayout
     manifest: Manifest
     statement: ShardStatement
     missing: tuple[FetchPart, ...]
     """Ascending; at least one."""
     is_thin: bool = False
     """By the sources' catalogue the parts are not there whole."""
+
+    @property
+    def layout(self) -> EpochLayout:
+        """The epoch's."""
+        return self.manifest.layout
 
     @property
     def missing_size(self) -> int:

@@ -236,7 +236,7 @@ def _with_intervals(taken: Sequence[tuple[PartContent, bool]]) -> tuple[Publishe
     for idx, (content, reused) in reversed(list(enumerate(taken))):
         begin = end if content.first_key is None else content.first_key
         assert begin is not None or idx == 0, "the last part has the shard's last record"
-        interval = PartInterval(PartId(idx, len(taken)), (begin if idx else b"") or b"", end, content.records)
-        parts.append(PublishedPart(interval, content.digests, content.pieces, reused))
+        interval = PartInterval(PartId(idx, len(taken)), (begin if idx else b"") or b"", end)
+        parts.append(PublishedPart(interval, content.records, content.digests, content.pieces, reused))
         end = begin
     return tuple(reversed(parts))

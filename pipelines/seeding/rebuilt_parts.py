@@ -85,7 +85,7 @@ class PartBringing:
                 self._keep_older_statements(manifest.layout, shard)
             ids = {part.part_id for part in missing}
             parts = tuple(part for part in parts_to_fetch(manifest, shard, statement) if part.part_id.idx in ids)
-            wanted = WantedShard(manifest.layout, manifest, statement, parts)
+            wanted = WantedShard(manifest, statement, parts)
             way, _ = self.rebuilder.find_way(wanted, self._reader())
         except StatecastError as error:
             self.on_problem(str(error))

@@ -183,5 +183,5 @@ def test_a_catalogue_that_says_that_parts_are_gone_makes_nobody_pay_for_anything
     reader = DocumentReader([], {}, QUICK, Random(1))
     for size, is_taken in ((10 * sum(part.size for part in missing), True), (10**12, False)):
         dear = replace(manifest, deltas=tuple(replace(one, objects=100_000, size=size) for one in manifest.deltas))
-        way, _ = rebuilder.find_way(WantedShard(epochs.layout(2), dear, statement, missing, is_thin=True), reader)
+        way, _ = rebuilder.find_way(WantedShard(dear, statement, missing, is_thin=True), reader)
         assert (way is not None) is is_taken

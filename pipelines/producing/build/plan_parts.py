@@ -155,8 +155,7 @@ class PartInterval:
     key_begin: bytes
     """First key of the interval; empty for part 0."""
     key_end: bytes | None
-    """First key after it; None at the right end."""
-    records: int
+    """First key after it; None at the right end. Equal to ``key_begin`` for a part without keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +182,7 @@ class PartPlan:
     @property
     def interval(self) -> PartInterval:
         """Its keys."""
-        return PartInterval(self.part_id, self.key_begin, self.key_end, self.records)
+        return PartInterval(self.part_id, self.key_begin, self.key_end)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ class PublishedPart:
     """One part as it lies in the store."""
 
     interval: PartInterval
+    records: int
     digests: PartDigests
     pieces: PartPieces
     reused: bool
@@ -46,7 +47,7 @@ class PublishedPart:
     @property
     def amount(self) -> Amount:
         """What a stage shows of it."""
-        return Amount(records=self.interval.records, size=self.digests.stored_size, parts=1)
+        return Amount(records=self.records, size=self.digests.stored_size, parts=1)
 
 
 Judged = TypeVar("Judged")
@@ -147,7 +148,7 @@ class PublishPartTask:
         """
         kernel = choose_kernel(self.kernel_name)
         (digests, pieces, build), reused = self.place.put(lambda: make(kernel), lambda data: (*self._verified(kernel, data), None))
-        return PublishedPart(self.plan.interval, digests, pieces, reused), build
+        return PublishedPart(self.plan.interval, self.plan.records, digests, pieces, reused), build
 
     def _make(self, kernel: Kernel) -> tuple[bytes, PartFacts]:
         """Assemble, encode and validate the part. What is put was validated, and what is read back is compared with it byte by byte."""

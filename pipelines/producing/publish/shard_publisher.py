@@ -81,7 +81,7 @@ class PublishedShard:
     @property
     def records(self) -> int:
         """Records of all parts."""
-        return sum(part.interval.records for part in self.parts)
+        return sum(part.records for part in self.parts)
 
     @property
     def record_bytes(self) -> int:

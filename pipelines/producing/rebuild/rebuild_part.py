@@ -18,6 +18,7 @@ from pipelines.dataset.delta.shard_records import ShardRecords, last_key_before
 from pipelines.kernel.choice import choose_kernel
 from pipelines.near.node.flat_state_source import KeyRange
 from pipelines.producing.build.boundary_nodes import get_boundary_nodes
+from pipelines.producing.build.plan_parts import PartInterval
 from pipelines.producing.build.work_folder import WORK_OBJECT_BYTES_MAX, WorkFolder
 from pipelines.producing.publish.publish_part import put_replacing
 from pipelines.stores.open_store import open_store
@@ -39,19 +40,10 @@ from schemas.nearcore.state_part import Encoding, encode_state_part
 
 
 @dataclass(frozen=True, slots=True)
-class WantedInterval:
-    """Which records a part has."""
-
-    part_id: PartId
-    key_begin: bytes
-    key_end: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
 class RebuiltInterval:
     """What became of one part's records."""
 
-    interval: WantedInterval
+    interval: PartInterval
     records: int
     left_key: bytes | None = None
     """Last key before the interval; None at the left end of the shard, and of a part without records."""
@@ -68,7 +60,7 @@ class RebuildPartsTask:
     records: ShardRecords
     work: WorkFolder
     kernel_name: str
-    intervals: tuple[WantedInterval, ...]
+    intervals: tuple[PartInterval, ...]
 
     def run(self) -> tuple[RebuiltInterval, ...]:
         """Leave interior and edge of each part, or take those that an earlier run left.
@@ -92,7 +84,7 @@ class RebuildPartsTask:
             built.append(earlier)
         return tuple(built)
 
-    def _built(self, interval: WantedInterval, before: RebuiltInterval | None) -> RebuiltInterval:
+    def _built(self, interval: PartInterval, before: RebuiltInterval | None) -> RebuiltInterval:
         if interval.key_begin == interval.key_end:
             return RebuiltInterval(interval, 0)
         found = self.records.read(KeyRange(interval.key_begin, interval.key_end))
@@ -114,7 +106,7 @@ class BuiltOf:
     values: Sequence[pa.RecordBatch]
 
 
-def leave_built(work: WorkFolder, kernel_name: str, interval: WantedInterval, given: BuiltOf) -> RebuiltInterval:
+def leave_built(work: WorkFolder, kernel_name: str, interval: PartInterval, given: BuiltOf) -> RebuiltInterval:
     """Build a part's interior and leave it with its edge.
 
     Raises:
@@ -146,7 +138,7 @@ def leave_built(work: WorkFolder, kernel_name: str, interval: WantedInterval, gi
     return rebuilt
 
 
-def _earlier(work: WorkFolder, interval: WantedInterval) -> RebuiltInterval | None:
+def _earlier(work: WorkFolder, interval: PartInterval) -> RebuiltInterval | None:
     """Return what an earlier run left of a part, where it is whole."""
     store, part_id = work.store(), interval.part_id
     try:
@@ -166,7 +158,7 @@ def read_rebuilt(document: dict[str, Any]) -> tuple[RebuiltInterval, str, str]:
     """Read the note of a part that was rebuilt, of an interval that the caller knows, and the digests of interior and edge."""
     reader = FieldReader(document, "note of a rebuilt part")
     rebuilt = RebuiltInterval(
-        WantedInterval(PartId(0, 1), b"", None),
+        PartInterval(PartId(0, 1), b"", None),
         reader.number("records", 1, 2**48),
         None if reader.is_null("left_key") else reader.hex_bytes("left_key", KEY_BYTES_MAX),
         reader.hex_bytes("first_key", KEY_BYTES_MAX),

@@ -18,6 +18,7 @@ from pipelines.execution.executor import TaskNeeds
 from pipelines.execution.stage_runner import Amount, StageRunner
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.producing.build.build_part import SealTask
+from pipelines.producing.build.plan_parts import PartInterval
 from pipelines.producing.build.work_folder import WorkFolder
 from pipelines.producing.build_shard import SEAL_TASK_MEMORY_BYTES
 from pipelines.producing.rebuild.rebuild_part import (
@@ -26,7 +27,6 @@ from pipelines.producing.rebuild.rebuild_part import (
     RebuildPartsTask,
     RebuiltInterval,
     RebuiltPart,
-    WantedInterval,
     leave_built,
 )
 from pipelines.restoring.part_object import PartObject
@@ -69,10 +69,10 @@ class RebuildTarget:
         return cls(layout, statement, manifest.encoding, level, {part.part_id: part.sha256 for part in listed.parts})
 
     @property
-    def intervals(self) -> tuple[WantedInterval, ...]:
+    def intervals(self) -> tuple[PartInterval, ...]:
         """All parts' records."""
         total = self.statement.num_parts
-        return tuple(WantedInterval(PartId(part.part_id, total), part.key_begin, part.key_end) for part in self.statement.parts)
+        return tuple(PartInterval(PartId(part.part_id, total), part.key_begin, part.key_end) for part in self.statement.parts)
 
 
 @dataclass(slots=True)
@@ -171,7 +171,7 @@ class ShardRebuild:
         applied_part.cache_clear()
         self._note_gaps()
 
-    def _taken(self, interval: WantedInterval, part: PartObject, left_key: bytes | None) -> RebuiltInterval:
+    def _taken(self, interval: PartInterval, part: PartObject, left_key: bytes | None) -> RebuiltInterval:
         applied = applied_part(part, self.kernel.name)
         records = tuple(batch for batch in applied.records if batch.num_rows)
         if not records:

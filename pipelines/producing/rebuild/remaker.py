@@ -73,7 +73,7 @@ class PublishedRemaker:
             # Of what is at hand no byte has to be moved first, and no way is too long.
             known = tuple(replace(state, remote_size=0) for state in states)
             rebuilder = BaseRebuilder(store.url, self.runner, self.kernel, ANYBODY, states=known)
-            wanted = WantedShard(manifest.layout, replace(manifest, deltas=deltas), statement, parts, is_thin=True)
+            wanted = WantedShard(replace(manifest, deltas=deltas), statement, parts, is_thin=True)
             way, why = rebuilder.find_way(wanted, reader)
             if way is None:
                 raise EpochNotReadyError(problem=failures[0] if failures else why, where=manifest.layout.shard_folder(shard_id))
