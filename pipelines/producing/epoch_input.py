@@ -8,9 +8,9 @@ from pathlib import Path
 from pipelines.dataset.arrow_dataset import DATASET_SCHEME, ShardDataset, list_shards, select_epoch
 from pipelines.near.epoch.epoch_context_finder import EpochContextFinder
 from pipelines.near.epoch.given_context import GivenContextSource
-from pipelines.near.files.genesis_records import GenesisSource
-from pipelines.near.files.records_file import RecordsFileSource, records_context
+from pipelines.near.files.records_file import records_context
 from pipelines.near.files.sorted_file import SortedSize
+from pipelines.near.files.sorting_source import SortingSource
 from pipelines.near.flat_state_from_url import source_from_url
 from pipelines.near.node.flat_state_source import FlatStateSource
 from pipelines.near.node.node_store import NodeSource
@@ -51,7 +51,7 @@ class EpochInput:
     def sorting_in(self, folder: Path | None) -> EpochInput:
         """Return the same epoch, whose source makes its sorted copy, if it makes one, in a folder; None for where temporary files go."""
         source = self.source
-        if folder is not None and isinstance(source, (GenesisSource, RecordsFileSource)):
+        if folder is not None and isinstance(source, SortingSource):
             return replace(self, source=replace(source, scratch=str(folder)))
         return self
 
@@ -62,7 +62,7 @@ class EpochInput:
             SourceError: a file can't be read.
         """
         source = self.source
-        return source.sorted_size() if isinstance(source, (GenesisSource, RecordsFileSource)) else None
+        return source.sorted_size() if isinstance(source, SortingSource) else None
 
     def describe(self) -> str:
         """Return what is read, in one line for people."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -29,18 +29,10 @@ import ijson
 import pyarrow as pa
 
 from pipelines.near.files.external_sort import Entry
-from pipelines.near.files.sorted_file import (
-    SortedFile,
-    SortedSize,
-    content_fingerprint,
-    encode_records,
-    inlined,
-    sorted_file,
-    sorted_size,
-    value_batches,
-)
+from pipelines.near.files.sorted_file import SortedFile, content_fingerprint, encode_records, inlined
+from pipelines.near.files.sorting_source import SortingSource
 from pipelines.near.node.bounded_json import BoundedJson
-from pipelines.near.node.flat_state_source import NO_STATE_HEADER, FoundStateHeader, KeyRange
+from pipelines.near.node.flat_state_source import KeyRange
 from pipelines.near.node.genesis_head import READ_ERRORS, open_maybe_gzip, read_genesis_fields
 from schemas.errors import InvalidInputError, SourceError
 from schemas.ids import ZERO_HASH, ShardUId
@@ -110,15 +102,11 @@ class GenesisHead:
 
 
 @dataclass(frozen=True, slots=True)
-class GenesisSource:
+class GenesisSource(SortingSource):
     """A genesis file as a `FlatStateSource`."""
 
-    path: str
     records_path: str | None = None
     """A separate file with the records, a JSON array; None when they are in the genesis file."""
-    on_node_disk: bool = False
-    scratch: str | None = None
-    """Folder in which a sorted copy is made; None for where temporary files go."""
 
     def describe(self) -> str:
         """Return what is read, for people."""
@@ -130,7 +118,7 @@ class GenesisSource:
         Raises:
             SourceError: a file can't be read.
         """
-        return f"genesis-{content_fingerprint(self._paths())}"
+        return f"genesis-{content_fingerprint(self.paths)}"
 
     def key_ranges(self, shard: ShardContext, range_bytes_target: int) -> tuple[KeyRange, ...]:
         """Return one range: the file is sorted as a whole.
@@ -150,44 +138,19 @@ class GenesisSource:
         head = read_genesis_head(Path(self.path))
         prefix = struct.pack(">H", _shard_index(head, shard.shard_uid))
         end = struct.pack(">H", _shard_index(head, shard.shard_uid) + 1) if key_range.end is None else prefix + key_range.end
-        # Held for as long as rows are read: its folder goes with it.
-        opened = self._sorted(head)
+        opened = self.sorted()
         entries = opened.sort.entries(prefix + key_range.begin, end)
         yield from encode_records(_resolved(entries, head, self.path), record_batch_bytes_max)
 
-    def values(self, shard: ShardContext, value_hashes: Sequence[bytes], record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
-        """Yield referenced values, in the order asked for.
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The genesis file, and the one with the records where there is one."""
+        return (Path(self.path), *(() if self.records_path is None else (Path(self.records_path),)))
 
-        Raises:
-            ValueMismatchError: no record has such a value.
-            SourceError: as `records`.
-        """
-        head = read_genesis_head(Path(self.path))
-        opened = self._sorted(head)
-        yield from value_batches(opened.values, value_hashes, record_batch_bytes_max, self.path)
-
-    def state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
-        """Have none: a genesis has no headers."""
-        return NO_STATE_HEADER
-
-    def root_memory_usage(self, shard: ShardContext) -> int | None:
-        """Return None: a genesis has no nodes."""
-        return None
-
-    def sorted_size(self) -> SortedSize:
-        """Return what the sorted copy takes, about.
-
-        Raises:
-            SourceError: a file can't be read.
-        """
-        return sorted_size(self._paths())
-
-    def _paths(self) -> list[Path]:
-        return [Path(self.path)] if self.records_path is None else [Path(self.path), Path(self.records_path)]
-
-    def _sorted(self, head: GenesisHead) -> SortedFile:
+    def read(self, target: SortedFile) -> None:
+        """See `SortingSource.read`."""
         records = (Path(self.path), "records.item") if self.records_path is None else (Path(self.records_path), "item")
-        return sorted_file(self._paths(), lambda target: _read_records(*records, head, target), self.scratch)
+        _read_records(*records, read_genesis_head(Path(self.path)), target)
 
 
 def genesis_context(path: str | Path) -> EpochContext:

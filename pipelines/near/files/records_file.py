@@ -6,23 +6,16 @@ One shard. Every key may occur once.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
 
-from pipelines.near.files.sorted_file import (
-    SortedFile,
-    SortedSize,
-    content_fingerprint,
-    encode_records,
-    sorted_file,
-    sorted_size,
-    value_batches,
-)
-from pipelines.near.node.flat_state_source import NO_STATE_HEADER, FoundStateHeader, KeyRange
+from pipelines.near.files.sorted_file import SortedFile, content_fingerprint, encode_records
+from pipelines.near.files.sorting_source import SortingSource
+from pipelines.near.node.flat_state_source import KeyRange
 from pipelines.near.node.genesis_head import READ_ERRORS, open_maybe_gzip
 from schemas.errors import SourceError
 from schemas.ids import ZERO_HASH, ShardUId
@@ -37,13 +30,8 @@ LOCAL_CHAIN_ID: Final = "local"
 
 
 @dataclass(frozen=True, slots=True)
-class RecordsFileSource:
+class RecordsFileSource(SortingSource):
     """A JSON Lines file as a `FlatStateSource`."""
-
-    path: str
-    on_node_disk: bool = False
-    scratch: str | None = None
-    """Folder in which a sorted copy is made; None for where temporary files go."""
 
     def describe(self) -> str:
         """Return what is read, for people."""
@@ -55,7 +43,7 @@ class RecordsFileSource:
         Raises:
             SourceError: it can't be read.
         """
-        return f"records-{content_fingerprint([Path(self.path)])}"
+        return f"records-{content_fingerprint(self.paths)}"
 
     def key_ranges(self, shard: ShardContext, range_bytes_target: int) -> tuple[KeyRange, ...]:
         """Return one range: the file is sorted as a whole.
@@ -72,40 +60,13 @@ class RecordsFileSource:
         Raises:
             SourceError: not readable, a bad line (its number is named) or a key twice (both lines are named).
         """
-        # Held for as long as rows are read: its folder goes with it.
-        opened = self._sorted()
+        opened = self.sorted()
         entries = opened.sort.entries(key_range.begin, key_range.end)
         yield from encode_records(_unique(entries, self.path), record_batch_bytes_max)
 
-    def values(self, shard: ShardContext, value_hashes: Sequence[bytes], record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
-        """Yield referenced values, in the order asked for.
-
-        Raises:
-            ValueMismatchError: no line has such a value.
-            SourceError: as `records`.
-        """
-        opened = self._sorted()
-        yield from value_batches(opened.values, value_hashes, record_batch_bytes_max, self.path)
-
-    def state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
-        """Have none: a records file has no headers."""
-        return NO_STATE_HEADER
-
-    def root_memory_usage(self, shard: ShardContext) -> int | None:
-        """Return None: a records file has no nodes."""
-        return None
-
-    def sorted_size(self) -> SortedSize:
-        """Return what the sorted copy takes, about.
-
-        Raises:
-            SourceError: the file can't be read.
-        """
-        return sorted_size([Path(self.path)])
-
-    def _sorted(self) -> SortedFile:
-        path = Path(self.path)
-        return sorted_file([path], lambda target: _read_lines(path, target), self.scratch)
+    def read(self, target: SortedFile) -> None:
+        """See `SortingSource.read`."""
+        _read_lines(Path(self.path), target)
 
 
 def records_context() -> EpochContext:
