@@ -72,19 +72,16 @@ def build_torrent(
 def recompose_torrent(data: bytes, web_seeds: Sequence[str], trackers: Sequence[str]) -> bytes:
     """Return the torrent file that `build_torrent` would have made, with the info dictionary and piece layers of another one.
 
-    Whether those are right is the info hashes' to say (`pipelines.bittorrent.published_torrent.read_torrent`); what lies outside of
-    them in the other file is dropped.
+    What lies outside of them in the other file is dropped.
 
     Args:
-        data: a torrent file that was read before.
+        data: a torrent file that `pipelines.bittorrent.published_torrent.read_torrent` took.
         web_seeds, trackers: as in `build_torrent`.
     Raises:
         InvalidInputError: as `build_torrent`.
     """
     found = import_libtorrent().bdecode(data)
-    roots = {leaf[b""].get(b"pieces root") for leaf in found[b"info"][b"file tree"].values()}
-    layers = {root: layer for root, layer in found.get(b"piece layers", {}).items() if root in roots}
-    return _encode(found[b"info"], layers, web_seeds, trackers)
+    return _encode(found[b"info"], found.get(b"piece layers", {}), web_seeds, trackers)
 
 
 def _encode(info: dict[bytes, Any], layers: dict[bytes, bytes], web_seeds: Sequence[str], trackers: Sequence[str]) -> bytes:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX
+from pipelines.bittorrent.published_torrent import TORRENT_BYTES_MAX, read_torrent
 from pipelines.bittorrent.torrents import build_torrent, recompose_torrent
 from pipelines.bucket.published_deltas import judged_delta_statement, read_delta_statement
 from pipelines.bucket.published_epoch import StoredManifest
@@ -27,7 +27,7 @@ from pipelines.keeping.check_epoch import CHECK_TASK_MEMORY_BYTES
 from pipelines.keeping.check_part import part_tasks
 from pipelines.keeping.findings import Finding, FindingKind, check_named, statement_problem
 from pipelines.keeping.remaking import Remade, Remaker
-from pipelines.keeping.scrub_epoch import ScrubbedEpoch, torrent_problem
+from pipelines.keeping.scrub_epoch import ScrubbedEpoch
 from pipelines.stores.open_store import open_store
 from pipelines.stores.ranges import read_object
 from pipelines.stores.store import Store
@@ -290,15 +290,9 @@ class EpochRepair:
         """Return the torrent with a mirror's piece hashes, which the info hashes prove, or made of the parts in the store."""
 
         def judge(data: bytes) -> bytes:
+            read_torrent(data, shard, name)
             # Web seeds and trackers are the manifest's, whatever a mirror has there.
-            try:
-                made = recompose_torrent(data, manifest.web_seeds, manifest.trackers)
-            except (LookupError, AttributeError, TypeError, RuntimeError) as error:
-                raise ManifestError(problem="it is no torrent file") from error
-            problem = torrent_problem(made, shard, manifest, name)
-            if problem is not None:
-                raise ManifestError(problem=problem)
-            return made
+            return recompose_torrent(data, manifest.web_seeds, manifest.trackers)
 
         try:
             return self._asked(name, TORRENT_BYTES_MAX, judge)

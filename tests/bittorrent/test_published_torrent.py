@@ -76,6 +76,24 @@ def test_another_torrent_is_refused(tmp_path: Path, epoch: RandomEpoch, damage: 
         read_torrent(make[damage](), epoch.manifest.shards[0], "here")
 
 
+@pytest.mark.parametrize(
+    "layers", [None, {}, [], b"", "one less", "one more"], ids=["none", "empty", "list", "text", "one-less", "one-more"]
+)
+def test_a_torrent_without_its_piece_layers_is_refused(epoch: RandomEpoch, layers: Any) -> None:
+    """They lie outside of what the info hashes cover, and peers of version 2 ask for them."""
+    document = lt.bdecode(epoch.torrent())
+    published = document.pop(b"piece layers")
+    assert len(published) > 1
+    if layers == "one less":
+        layers = dict(list(published.items())[1:])
+    if layers == "one more":
+        layers = {**published, bytes(32): bytes(64)}
+    if layers is not None:
+        document[b"piece layers"] = layers
+    with pytest.raises(ManifestError, match=r"piece layer"):
+        read_torrent(lt.bencode(document), epoch.manifest.shards[0], "here")
+
+
 @pytest.mark.parametrize("which", ["info_hash_v1", "info_hash_v2"])
 def test_each_info_hash_counts(epoch: RandomEpoch, which: str) -> None:
     """One of them right is not enough."""

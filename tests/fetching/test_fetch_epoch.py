@@ -340,6 +340,20 @@ def test_a_mirror_in_the_readers_network_is_asked_only_where_the_named_source_is
         assert opened[-1] == ("s3://mirror/parts", True)
 
 
+@pytest.mark.parametrize("layers", [None, []], ids=["none", "list"])
+def test_a_torrent_that_was_changed_outside_of_its_info_hashes_is_taken_from_the_next_source(layers: object, tmp_path: Path) -> None:
+    """Piece layers lie outside of them; what stands under a torrent's name is what was published."""
+    lt = pytest.importorskip("libtorrent", reason="the extra p2p is not installed")
+    shutil.copytree(published_parts(), tmp_path / "changed")
+    for path in tmp_path.joinpath("changed").rglob("*.torrent"):
+        document = lt.bdecode(path.read_bytes())
+        document.pop(b"piece layers")
+        path.write_bytes(lt.bencode(document | ({} if layers is None else {b"piece layers": layers})))
+    fetch(settings_for(tmp_path / "into", tmp_path / "changed", published_parts(), shard_ids=(0,)))
+    torrent = parts_layout().torrent(0)
+    assert (tmp_path / "into" / torrent).read_bytes() == (published_parts() / torrent).read_bytes()
+
+
 @pytest.mark.slow
 def test_gcs_s3_web_and_torrent_at_once(tmp_path: Path) -> None:
     """Servers that run here, each in its own process, and a torrent whose web seed is one of them."""
