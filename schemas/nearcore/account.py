@@ -30,11 +30,8 @@ ACCOUNT_ID_BYTES_MIN: Final = 2
 
 _ACCOUNT_ID: Final = re.compile(r"[a-z0-9]+(?:[-_.][a-z0-9]+)*")
 
-ACCOUNT_V1_BYTES: Final = 72
-"""Length of an account of version 1; one in another encoding begins with `ACCOUNT_SENTINEL`."""
-
 ACCOUNT_SENTINEL: Final = 2**128 - 1
-"""First u128 of an account that is not of version 1."""
+"""First u128 of an account that is not of version 1: those have 72 bytes and no tag."""
 
 
 def is_account_id(text: str) -> bool:

@@ -6,19 +6,16 @@ import hashlib
 import random
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
 from pipelines.dataset.tables import decoded_records
-from pipelines.dataset.tables.base58_column import base58_column
 from pipelines.dataset.tables.decoded_records import decode_batch
 from pipelines.dataset.tables.native_rows import native_rows
 from pipelines.kernel.native import is_available
 from schemas.dataset.decoded_record import AMOUNT_MAX, DECODED_SCHEMA, decode_record
 from schemas.dataset.flat_state import RECORD_SCHEMA
 from schemas.errors import MalformedValueError
-from schemas.ids import base58_encode
 from schemas.nearcore.trie_key import TrieKeyKind
 from tests.support.state_records import state_records
 
@@ -62,7 +59,7 @@ def damaged(value: bytes, chance: random.Random) -> bytes | None:
     return None if choice == 5 else value
 
 
-@pytest.fixture(params=["native", "numpy"])
+@pytest.fixture(params=["native", "rows"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Decode by column in native code, and as it is done where the kernel is not installed."""
     if request.param == "native" and not is_available():
@@ -151,14 +148,3 @@ def test_an_amount_too_large_for_its_column_is_no_malformed_value() -> None:
     assert row["allowance_is_unlimited"] is False
     assert row["decode_note"] == f"allowance {10**38} has more than 38 digits"
     assert row["decode_error"] is None
-
-
-@pytest.mark.parametrize("width", [32, 64])
-def test_base58_of_a_column_is_base58_of_its_rows(width: int) -> None:
-    """Leading zeros too."""
-    data = np.random.default_rng(width).integers(0, 256, (300, width), dtype=np.uint8)
-    data[:40] = 0
-    data[1:20, -1] = np.arange(19)
-    data[40:80, :5] = 0
-    data[80:90] = 255
-    assert base58_column(data, "k:").to_pylist() == ["k:" + base58_encode(bytes(row)) for row in data]

@@ -19,7 +19,6 @@ from pipelines.stores.open_store import open_store
 from schemas.dataset.tables_selection import TablesSelection
 from schemas.dataset.tables_summary import TablesShard
 from schemas.ids import CryptoHash, ShardUId
-from schemas.nearcore.account import ACCOUNT_V1_BYTES
 from schemas.nearcore.epoch_context import EpochContext, ShardContext
 from schemas.nearcore.trie_key import access_key_key, account_key, contract_code_key, contract_data_key
 from tests.support.list_source import context_of, list_source
@@ -32,9 +31,7 @@ EVERYTHING = TablesSelection()
 
 def account_value(amount: int) -> bytes:
     """Return an account of version 1 without a contract."""
-    value = amount.to_bytes(16, "little") + bytes(16) + bytes(32) + (182).to_bytes(8, "little")
-    assert len(value) == ACCOUNT_V1_BYTES
-    return value
+    return amount.to_bytes(16, "little") + bytes(16) + bytes(32) + (182).to_bytes(8, "little")
 
 
 def pairs_of(accounts: int, changed: Sequence[int] = ()) -> Pairs:

@@ -1,8 +1,8 @@
 """Record batches of flat state with keys and values taken apart, many rows at once.
 
-Accounts of version 1, access keys of ed25519 and contract data, which are nearly all of a chain's records, are decoded by column. Every row
-that is not of the usual form, whatever is wrong or rare about it, goes through `schemas.dataset.decoded_record.decode_record`; both give the same.
-By column is in native code, or in numpy where the native kernel is not installed.
+Where the native kernel is installed, accounts, access keys of ed25519 and contract data, which are nearly all of a chain's records, are decoded by
+column. Every row that is not of the usual form, whatever is wrong or rare about it, and without the kernel every row, goes through
+`schemas.dataset.decoded_record.decode_record`; both give the same.
 """
 
 from __future__ import annotations
@@ -14,15 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.dataset.tables.access_key_columns import fast_access_keys
-from pipelines.dataset.tables.base58_column import base58_column
-from pipelines.dataset.tables.binary_rows import BinaryRows, Bools, Ints, text_array
-from pipelines.dataset.tables.fast_rows import FastRows, amounts_column, constant_column, fits_amount, where_present
-from pipelines.dataset.tables.native_rows import native_rows
+from pipelines.dataset.tables.native_rows import FastRows, Ints, native_rows
 from pipelines.kernel.native import is_available
 from schemas.dataset.decoded_record import DECODED_SCHEMA, LONG_VALUE_KINDS, columns_of, decode_record
-from schemas.errors import MalformedValueError
-from schemas.nearcore.account import ACCOUNT_ID_BYTES_MAX, ACCOUNT_V1_BYTES, AccountVersion, ContractKind
+from schemas.errors import DatasetError, MalformedValueError
 from schemas.nearcore.trie_key import KINDS_BY_FIRST_BYTE, TrieKeyKind
 
 DECODED_ROWS_MAX: Final = 16384
@@ -62,22 +57,28 @@ def decode_batch(
     Yields:
         Record batches of the named columns; each of records with the same first byte, in the order of the input.
     Raises:
+        DatasetError: the columns' buffers are not sound.
         MalformedValueError: in strict mode.
     """
-    keys = BinaryRows(batch.column("key"))
-    # An empty key has no first byte, and is the first if it is there.
-    first_bytes = np.where(keys.lengths > 0, keys.u8_at(keys.starts), -1)
-    changes = np.flatnonzero(np.diff(first_bytes)) + 1
-    for start, stop in zip([0, *changes], [*changes, batch.num_rows], strict=True):
-        if start == stop:
-            continue
-        possible = KINDS_BY_FIRST_BYTE.get(int(first_bytes[start]), (TrieKeyKind.UNKNOWN,))
+    try:
+        # Neither Arrow nor native code looks whether offsets stay inside their buffers.
+        for name in ("key", "value"):
+            batch.column(name).validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise DatasetError(problem=f"a record batch is damaged: {error}", remedy="Export the source again.") from error
+    runs = pc.run_end_encode(pc.binary_slice(batch.column("key"), 0, 1))
+    stop = 0
+    for end, prefix in zip(runs.run_ends.to_pylist(), runs.values.to_pylist(), strict=True):
+        start, stop = stop, end
+        # An empty key has no first byte, and is the first if it is there.
+        first_byte = prefix[0] if prefix else -1
+        possible = KINDS_BY_FIRST_BYTE.get(first_byte, (TrieKeyKind.UNKNOWN,))
         if kinds is not None and not set(possible) & set(kinds):
             continue
         names = columns_of(possible) if columns is None else columns
         for at in range(start, stop, DECODED_ROWS_MAX):
             run = batch.slice(at, min(DECODED_ROWS_MAX, stop - at))
-            decoded = _decode_run(run, int(first_bytes[start]), shard_uid, names, strict=strict, look_up=look_up)
+            decoded = _decode_run(run, first_byte, shard_uid, names, strict=strict, look_up=look_up)
             if kinds is not None and not set(possible) <= set(kinds):
                 kind = decoded["kind"]
                 chosen = pc.is_in(kind, value_set=pa.array([str(wanted) for wanted in kinds]))
@@ -101,7 +102,8 @@ def _decode_run(
     typed = [name for name in {*columns, "kind"} if name not in result]
     if typed == ["kind"] and len(KINDS_BY_FIRST_BYTE.get(first_byte, ())) == 1 and not strict:
         return result | {"kind": pa.repeat(pa.scalar(KINDS_BY_FIRST_BYTE[first_byte][0].value), run.num_rows)}
-    fast = _fast_rows(run, first_byte, typed) or FastRows(np.empty(0, np.int64), {})
+    fast = native_rows(first_byte, run.column("key"), run.column("value"), typed) if is_available() else None
+    fast = fast or FastRows(np.empty(0, np.int64), {})
     is_slow = np.ones(run.num_rows, bool)
     is_slow[fast.rows] = False
     slow = np.flatnonzero(is_slow)
@@ -120,14 +122,6 @@ def _decode_run(
         by_row = pa.array([row.get(name) for row in slow_rows], kind)
         result[name] = by_row if order is None else pa.concat_arrays([by_column, by_row]).take(order)
     return result
-
-
-def _fast_rows(run: pa.RecordBatch, first_byte: int, names: Collection[str]) -> FastRows | None:
-    """Find the rows of the usual form, in native code where that is there; None where the kind has no such form."""
-    if is_available():
-        return native_rows(first_byte, run.column("key"), run.column("value"), names)
-    find = _FAST.get(first_byte)
-    return None if find is None else find(BinaryRows(run.column("key")), BinaryRows(run.column("value")))
 
 
 def _slow_rows(run: pa.RecordBatch, rows: Ints, look_up: LookUp | None) -> Iterator[tuple[pa.RecordBatch, Mapping[bytes, bytes]]]:
@@ -158,54 +152,3 @@ def _decode_rows(taken: pa.RecordBatch, values_by_hash: Mapping[bytes, bytes], s
             raise MalformedValueError(problem=problem, where=f"{row['kind']}, key {key[:80].hex()}")
         decoded.append(row)
     return decoded
-
-
-def _fast_accounts(keys: BinaryRows, values: BinaryRows) -> FastRows | None:
-    usual = values.valid & (values.lengths == ACCOUNT_V1_BYTES) & (keys.lengths > 1) & (keys.lengths <= 1 + ACCOUNT_ID_BYTES_MAX)
-    rows = np.flatnonzero(usual)
-    data = values.fixed_at(values.starts[rows], ACCOUNT_V1_BYTES)
-    # The sentinel of later encodings is above any amount.
-    fit = fits_amount(data[:, :16]) & fits_amount(data[:, 16:32])
-    rows, data = rows[fit], data[fit]
-    account_ids = text_array(keys, keys.starts[rows] + 1, keys.lengths[rows] - 1)
-    if account_ids is None:
-        return None
-    has_code: Bools = np.asarray(data[:, 32:64].any(axis=1))
-    return FastRows(
-        rows,
-        {
-            "kind": constant_column(TrieKeyKind.ACCOUNT, rows),
-            "account_id": lambda: account_ids,
-            "account_version": constant_column(AccountVersion.V1, rows),
-            "amount": lambda: amounts_column(data[:, :16]),
-            "locked": lambda: amounts_column(data[:, 16:32]),
-            "storage_usage": lambda: pa.array(np.ascontiguousarray(data[:, 64:72]).view("<u8")[:, 0]),
-            "contract_kind": lambda: pc.if_else(pa.array(has_code), ContractKind.LOCAL.value, ContractKind.NONE.value),
-            "code_hash": lambda: where_present(has_code, base58_column(data[has_code, 32:64])),
-        },
-    )
-
-
-def _fast_contract_data(keys: BinaryRows, values: BinaryRows) -> FastRows | None:
-    commas = pc.find_substring(keys.column, b",").to_numpy(zero_copy_only=False).astype(np.int64)
-    rows = np.flatnonzero((commas > 1) & (commas <= 1 + ACCOUNT_ID_BYTES_MAX))
-    starts, commas, lengths = keys.starts[rows], commas[rows], keys.lengths[rows]
-    account_ids = text_array(keys, starts + 1, commas - 1)
-    if account_ids is None:
-        return None
-    return FastRows(
-        rows,
-        {
-            "kind": constant_column(TrieKeyKind.CONTRACT_DATA, rows),
-            "account_id": lambda: account_ids,
-            "data_key": lambda: keys.binary_array(starts + commas + 1, lengths - commas - 1),
-        },
-    )
-
-
-_FAST: Final[dict[int, Callable[[BinaryRows, BinaryRows], FastRows | None]]] = {
-    0: _fast_accounts,
-    2: fast_access_keys,
-    9: _fast_contract_data,
-}
-"""By first byte, how to find and decode the rows of the usual form."""
