@@ -28,7 +28,7 @@ from pipelines.near.node.node_state_header import find_node_state_header, open_s
 from pipelines.near.node.read_limit import keep_read_limit, process_read_limit
 from pipelines.near.node.rocksdb_reader import READAHEAD_BYTES, Row, table_files
 from pipelines.near.node.state_column import StateColumnPlace
-from pipelines.near.node.value_rows import read_referenced_value, read_referenced_values
+from pipelines.near.node.value_rows import read_column_value, read_column_values
 from pipelines.near.record_batches import bounded
 from pipelines.stores.pace import Pace
 from pipelines.stores.regular_file import read_regular
@@ -118,7 +118,7 @@ class NodeSource:
             ValueMismatchError: a value is missing or does not hash.
             ColumnMissingError, SourceError: the State column can't be read.
         """
-        return read_referenced_values(self.state_column(shard).open(), value_hashes, record_batch_bytes_max)
+        return read_column_values(self.state_column(shard).open(), value_hashes, record_batch_bytes_max)
 
     def state_header(self, shard: ShardContext, sync_hash: bytes) -> FoundStateHeader:
         """Return the shard's verified header: the StateHeaders row, else one computed; else say why there is none.
@@ -203,7 +203,7 @@ class NodeSource:
         column = self.state_column(shard).open()
         for index, length in enumerate(batch["value_length"].to_pylist()):
             if values[index] is None and length <= INLINED_VALUE_BYTES_MAX:
-                values[index] = read_referenced_value(column, hashes[index])
+                values[index] = read_column_value(column, hashes[index])
                 hashes[index] = None
         columns = [batch["key"], pa.array(values, pa.binary()), batch["value_length"], pa.array(hashes, pa.binary(32))]
         yield from bounded([pa.RecordBatch.from_arrays(columns, schema=RECORD_SCHEMA)], record_batch_bytes_max)

@@ -21,7 +21,7 @@ _STEP_BYTES = 1 << 20
 """Values are handed on in batches of this many bytes: a batch a value costs more than the value's read."""
 
 
-def read_referenced_values(column: StateColumn, value_hashes: Sequence[bytes], record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
+def read_column_values(column: StateColumn, value_hashes: Sequence[bytes], record_batch_bytes_max: int) -> Iterator[pa.RecordBatch]:
     """Yield values as ``VALUE_SCHEMA`` batches that `bounded` would leave as they are, in the order asked for.
 
     Raises:
@@ -33,11 +33,11 @@ def read_referenced_values(column: StateColumn, value_hashes: Sequence[bytes], r
     return bounded(_steps(column, value_hashes), record_batch_bytes_max)
 
 
-def read_referenced_value(column: StateColumn, value_hash: bytes) -> bytes:
+def read_column_value(column: StateColumn, value_hash: bytes) -> bytes:
     """Return one value.
 
     Raises:
-        As `read_referenced_values`.
+        As `read_column_values`.
     """
     value = column.read([value_hash])[0]
     if value is None:
@@ -71,7 +71,7 @@ def _steps(column: StateColumn, value_hashes: Sequence[bytes]) -> Iterator[pa.Re
     size = 0
     for value_hash in value_hashes:
         hashes.append(value_hash)
-        values.append(read_referenced_value(column, value_hash))
+        values.append(read_column_value(column, value_hash))
         size += len(values[-1])
         if size >= _STEP_BYTES:
             yield _batch(hashes, values)
