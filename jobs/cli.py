@@ -314,7 +314,7 @@ def _run(arguments: Sequence[str]) -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     except Exception as error:
-        # Who is asked to stop need not say what else fails meanwhile: Ray's processes may be asked at the same time, and be gone first.
+        # A process that is asked to stop need not say what else fails meanwhile: Ray's processes may be asked at the same time, and be gone first.
         if interrupted_by() is not None:
             return _interrupted(arguments)
         known = error if isinstance(error, StatecastError) else _path_error(error)
@@ -338,7 +338,7 @@ def _interrupted(arguments: Sequence[str]) -> int:
 
 
 def _release_claims() -> None:
-    # What was not imported holds none, and to import it now would wait for whoever imports something.
+    # What was not imported holds none, and to import it now would wait for the thread that imports something.
     module = sys.modules.get("pipelines.bucket.epoch_claim")
     if module is not None:
         module.release_held_claims()

@@ -35,7 +35,7 @@ class CommandTime:
         self._has_spoken.set()
 
     def say_soon(self, name: str) -> threading.Thread:
-        """Say that a command has begun, unless something is shown before; return who does."""
+        """Say that a command has begun, unless something is shown before; return the thread that does."""
         thread = threading.Thread(target=self._say, args=(name,), daemon=True)
         thread.start()
         return thread

@@ -49,7 +49,7 @@ class EventLines:
 
 
 def write_line(stream: TextIO, line: str) -> None:
-    """Write a line for an observer, in one write; one who is gone or whose disk is full is let be."""
+    """Write a line for an observer, in one write; one that is gone or whose disk is full is let be."""
     try:
         stream.write(line + "\n")
         stream.flush()

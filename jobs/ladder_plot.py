@@ -32,7 +32,7 @@ def draw_moved(axes: Axes, savings: LadderSavings) -> None:
 
 
 def _draw(axes: Axes, whole: Sequence[int], less: Sequence[int], name: str) -> None:
-    # Imported here, like the plots' library elsewhere: only who draws needs it.
+    # Imported here, like the plots' library elsewhere: only drawing needs it.
     from matplotlib.ticker import MaxNLocator
 
     divisor, unit = next(((size, name) for size, name in _UNITS if whole and whole[-1] >= size), (1.0, "bytes"))

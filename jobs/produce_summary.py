@@ -30,7 +30,7 @@ def result_json(result: EpochResult, runner: StageRunner, report_file: Path | No
     """Return a production's result as JSON values.
 
     Args:
-        peers: whom parts were taken from.
+        peers: those that parts were taken from.
     """
     return {
         "message_type": "summary",

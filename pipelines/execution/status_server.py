@@ -2,7 +2,7 @@
 
 ``/healthz`` for liveness probes, ``/readyz`` for readiness probes, ``/metrics`` for Prometheus.
 
-Whoever reaches it can't make it grow: so many connections at once, each for so long, and a request that is none costs a count and, at
+No client can make it grow: so many connections at once, each for so long, and a request that is none costs a count and, at
 times, a line.
 """
 

@@ -53,7 +53,7 @@ class _Answer:
 
 @dataclass(slots=True)
 class _Wish:
-    """Whether the process was asked to stop, and who answers. There is one, as there is one set of signals."""
+    """Whether the process was asked to stop, and what answers. There is one, as there is one set of signals."""
 
     waiter: threading.Thread | None = None
     """The thread that waits for the signals."""

@@ -2,7 +2,7 @@
 
 A document without a digest is read from all sources at once, since only what all of them say shows who stands behind what; how long the
 others are waited for once one has answered is bounded. One that was late before is not waited for again, nor one that has failed and is asked
-again, where what the others say is known to be enough. What they say waits on the disk, so that who judges it holds one offer at a time. A document that can be
+again, where what the others say is known to be enough. What they say waits on the disk, so that a judge holds one offer at a time. A document that can be
 judged by itself is raced: one source is asked, then more of them every `NEXT_SOURCE_AFTER_S`, sooner while not a byte comes, until
 one has it right.
 
@@ -55,7 +55,7 @@ EXCHANGE_BYTES_PER_S_MIN: Final = 64 << 10
 """An attempt may take the first, and a second more for so many bytes."""
 
 LOOK_AGAIN_S: Final = 0.1
-"""How often it is looked whether there is still somebody to wait for."""
+"""How often it is looked whether there is still a source to wait for."""
 
 DOCUMENT_ATTEMPTS_MAX: Final = 4
 """Attempts at one document from one source."""
@@ -107,11 +107,11 @@ class DocumentReader:
     def read_all(self, name: str, bytes_max: int, is_enough: Callable[[bytes], bool] | None = None) -> Offers:
         """Return a document as each source has it, in the order of the sources; those that lack it, or are late, are left out.
 
-        Whoever gets it closes it.
+        The caller closes it.
 
         Args:
             is_enough: told each document as it comes; whether those so far are enough. Until they are, sources that were late before are
-                waited for too, and from then on nobody who has to be asked again. None where only all of them are, but for who is late.
+                waited for too, and from then on nobody who has to be asked again. None where only all of them are, but for late ones.
         Raises:
             FetchError: no source has it.
         """
@@ -133,7 +133,7 @@ class DocumentReader:
             return not (enough and (account.is_late or account.is_failing))
 
         while any(map(is_waited_for, list(race.running))):
-            # Who fails and is asked again tells nobody.
+            # A source that fails and is asked again is not reported.
             answered = race.wait(min(deadline_s - time.monotonic(), LOOK_AGAIN_S))
             if answered is None:
                 if time.monotonic() >= deadline_s:
@@ -157,7 +157,7 @@ class DocumentReader:
         return Offers(tuple((source.source_id, found[source.source_id]) for source in asked if source.source_id in found))
 
     def read_verified(self, name: str, size: int, sha256: str) -> VerifiedObject:
-        """Return an object with the right bytes. Who has others lies, if the digest is believed: that is the caller's to say.
+        """Return an object with the right bytes. A source that has others lies, if the digest is believed: that is the caller's to say.
 
         Raises:
             FetchError: no source has it.
@@ -239,7 +239,7 @@ class DocumentReader:
         return source.traits.documents and not self.accounts[source.source_id].is_out
 
     def _doubts(self, source: Source) -> tuple[bool, int]:
-        """Return what is held against a source, for whom to ask first."""
+        """Return what is held against a source: it decides which is asked first."""
         account = self.accounts[source.source_id]
         return account.is_late, account.errors + account.races_lost
 
@@ -308,7 +308,7 @@ class _Race:
 
     @property
     def is_sending(self) -> bool:
-        """Whether anybody who is asked has sent a byte."""
+        """Whether any source that is asked has sent a byte."""
         return any(source_id in self._sending for source_id in self.running)
 
     def ask(self, source: Source) -> None:
@@ -324,7 +324,7 @@ class _Race:
             except BaseException as error:
                 # Nobody would hear of it in this thread.
                 answer = f"unexpected {type(error).__name__}"
-            # What is put is heard, or closed by who leaves.
+            # What is put is heard, or closed by the thread that leaves.
             with self._handing_over:
                 if cancellation.is_cancelled and not isinstance(answer, str):
                     answer.close()
@@ -334,7 +334,7 @@ class _Race:
         threading.Thread(target=run, name=f"document-{source.source_id}", daemon=True).start()
 
     def wait(self, timeout_s: float) -> tuple[str, _Document | str] | None:
-        """Return the next answer, and whose it is; None where none comes in time. Those who were left are not heard."""
+        """Return the next answer, and whose it is; None where none comes in time. Sources that were left are not heard."""
         deadline_s = time.monotonic() + timeout_s
         while self.running:
             try:
@@ -356,10 +356,10 @@ class _Race:
         return source_id
 
     def leave(self, asked_for_s: float = 0.0) -> list[str]:
-        """Wait for nobody any more; return who has not answered.
+        """Wait for no source any more; return those that have not answered.
 
         Args:
-            asked_for_s: it is the fault of those who were asked so long ago.
+            asked_for_s: it is the fault of the sources that were asked so long ago.
         """
         left = list(self.running)
         now_s = time.monotonic()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object of a store, for who reads it in another process."""
+    """An object of a store, to be read in another process."""
 
     store_url: str
     name: str

@@ -1,4 +1,4 @@
-"""What a fetch asks of whoever rebuilds parts out of an older state and deltas: values and protocols, nothing done.
+"""What a fetch asks of a rebuilder of parts out of an older state and deltas: values and protocols, nothing done.
 
 Rebuilding is a producer's work, so it is done elsewhere (`pipelines.producing.rebuild`) and given to the fetch, which chooses, brings the
 deltas, and lands what comes back. Nothing of it is believed: a part that is rebuilt has the bytes that the manifest says, or is fetched.
@@ -101,7 +101,7 @@ class PartRebuilder(Protocol):
         ...
 
     def find_other_way(self, wanted: WantedShard, reader: DocumentReader) -> RebuildWay | None:
-        """Return the next way, once the one that was found has led nowhere and nobody who is trusted had said it; None where there is none."""
+        """Return the next way, once the one that was found has led nowhere and no trusted key had signed it; None where there is none."""
         ...
 
     def open(self, wanted: WantedShard, reader: DocumentReader, scratch: Path) -> RebuildingShard:

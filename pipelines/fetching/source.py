@@ -4,7 +4,7 @@ A source is asked for one object at a time, in as many threads at once as `Sourc
 out in order. It does not verify, retry, limit rates or remember failures: the caller does. What it must do is come back: every wait
 inside a source is bounded by `SOURCE_TIMEOUT_S`, and a cancelled transfer ends at the next buffer.
 
-Errors are those of a store, since the one who asks acts on nothing else:
+Errors are those of a store, since the caller acts on nothing else:
 
 ============================  ===========================================================================================
 ObjectNotFoundError           it does not have the object: not asked for it again

@@ -111,7 +111,7 @@ class Download:
             elif isinstance(alert, lt.metadata_received_alert):
                 self._take_metadata()
             elif isinstance(alert, lt.torrent_error_alert) and _is_of_peers(alert.error) and self._lies_left > 0:
-                # The library stops the torrent. Whoever sent it is found out by itself; the honest go on.
+                # The library stops the torrent. The peer that sent it is found out by itself; the honest ones go on.
                 self._lies_left -= 1
                 self._handle.clear_error()
                 self._handle.resume()

@@ -72,7 +72,7 @@ class DeltaReading:
     window: SampleWindow
     """Which objects are read; the others are looked up by name and size."""
     judge: Judge
-    """Raises ManifestError where nobody who is trusted has signed a statement."""
+    """Raises ManifestError where no trusted key has signed a statement."""
     size_of: SizeOf
 
     def read(self, deltas: Sequence[ManifestDelta], stage: str) -> ReadDeltas:

@@ -55,9 +55,9 @@ class TablesCheck:
     url: str | None
     """Where the tables are; None for what the manifest says."""
     is_trusted: bool
-    """Whether somebody who is trusted signed the manifest: else no place that it names is asked."""
+    """Whether a trusted key signed the manifest: else no place that it names is asked."""
     judge: Judge
-    """Raises ManifestError where nobody who is trusted signed the statement."""
+    """Raises ManifestError where no trusted key signed the statement."""
     left_out: str = ""
     """Why the tables themselves are not read; empty where they are."""
 
@@ -65,7 +65,7 @@ class TablesCheck:
         """Check; None where the manifest names no tables.
 
         Raises:
-            ManifestError: the statement is not signed by who is trusted.
+            ManifestError: the statement is not signed by a trusted key.
             StoreError: the tables can't be read.
         """
         named = self.stored.manifest.tables

@@ -32,7 +32,7 @@ DELETIONS_AT_ONCE: Final = 8
 """Objects that are deleted at once."""
 
 _LAST: Final = (ObjectKind.LEASE, ObjectKind.CLAIM)
-"""Deleted after everything else: they say who is there."""
+"""Deleted after everything else: they say which readers and producers are there."""
 
 _NOT_CONTENT: Final = (ObjectKind.LEASE, ObjectKind.CLAIM, ObjectKind.SCRUB)
 """Objects whose age says nothing of a production."""
@@ -134,7 +134,7 @@ def thin_epoch(
 ) -> bool:
     """Let one epoch's parts go, as `collect_epochs` with ``full_every`` would, and look at no other epoch than those that lead to it.
 
-    For whoever publishes many epochs one after the other: lowest first, and each only when nothing will be made of its parts any more.
+    For a command that publishes many epochs one after the other: lowest first, and each only when nothing will be made of its parts any more.
 
     Returns:
         Whether they went; they stay where the height is a multiple of ``full_every``, where no deltas lead to the epoch, or something needs them.

@@ -1,7 +1,7 @@
 """Deletes tables of epochs that are no longer kept, and what killed runs and killed deletions left.
 
 The order makes it safe for readers and for a deletion that is killed: one write of the catalogue takes the epochs out and marks them, then
-pointer and views follow, then the Parquet files go, then the summaries, an epoch's own last, then the marks. Who makes tables of an epoch
+pointer and views follow, then the Parquet files go, then the summaries, an epoch's own last, then the marks. A process that makes tables of an epoch
 that is marked is refused, and what is marked is not finished, so that no deletion meets a writer. A rerun ends what a killed run began.
 """
 

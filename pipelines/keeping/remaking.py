@@ -1,4 +1,4 @@
-"""What a repair asks of whoever makes lost parts and deltas again: values and a protocol, nothing done.
+"""What a repair asks of a maker of lost parts and deltas: values and a protocol, nothing done.
 
 Making them is a producer's work, so it is done elsewhere (`pipelines.producing.rebuild`) and given to the repair. Nothing of it is believed: what comes
 back has the bytes that the manifest says, or is not put.

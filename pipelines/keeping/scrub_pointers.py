@@ -1,6 +1,6 @@
 """Looks at what lies beside a chain's epochs, the latest pointer and the catalogue, and rebuilds a damaged one from the manifests.
 
-Readers trust neither; a damaged pointer stops those who ask for the newest epoch anyway.
+Readers trust neither; a damaged pointer stops readers that ask for the newest epoch anyway.
 """
 
 from __future__ import annotations

@@ -84,9 +84,9 @@ class TablesScrub:
     url: str | None
     """Where the tables are; None for what the manifest says."""
     is_trusted: bool
-    """Whether somebody who is trusted signed the manifest: else no place that it names is asked."""
+    """Whether a trusted key signed the manifest: else no place that it names is asked."""
     judge: Judge
-    """Raises ManifestError where nobody who is trusted signed the statement."""
+    """Raises ManifestError where no trusted key signed the statement."""
     window: SampleWindow
 
     def run(self) -> ScrubbedTables | None:

@@ -75,7 +75,7 @@ class StoredLadder:
 
     store: Store
     judge: Judge | None = None
-    """Raises ManifestError where nobody who is trusted has signed a manifest: then no way leads over it."""
+    """Raises ManifestError where no trusted key has signed a manifest: then no way leads over it."""
     _bases: dict[EpochLayout, frozenset[EpochLayout]] = field(default_factory=dict)
     _whole: dict[EpochLayout, bool] = field(default_factory=dict)
 

@@ -64,7 +64,7 @@ class DestinationRebuilder:
             # What counts is what the sources send: the destination is chosen to be near.
             states = tuple(replace(one, remote_size=0) for one in published_states(store, lower[-BASES_MAX:], self.kernel.name))
             states += self.coming
-            # Of one epoch at a time: who follows a chain has them for as long as it runs.
+            # Of one epoch at a time: a mirror that follows a chain has them for as long as it runs.
             self._rebuilders = {layout: BaseRebuilder(self.store_url, self.runner, self.kernel, self.policy, self.bytes_per_s, states)}
         return self._rebuilders[layout]
 

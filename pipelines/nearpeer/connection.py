@@ -28,7 +28,7 @@ T2_BYTES_MAX: Final = 32 << 20
 STATE_BYTES_MAX: Final = 128 << 20
 """Largest frame with state, where some is asked for: nearcore's own limit since 2.14."""
 REQUEST_BYTES_MAX: Final = 64 << 10
-"""Largest frame that a tier 3 connection may bring to the one who serves on it."""
+"""Largest frame that a tier 3 connection may bring to the side that serves on it."""
 
 CONNECT_TIMEOUT_S: Final = 5.0
 HANDSHAKE_TIMEOUT_S: Final = 10.0

@@ -95,7 +95,7 @@ class HandshakeMachine(Protocol):
 
 @dataclass(slots=True)
 class DialerHandshake:
-    """The side that dials; it knows whom."""
+    """The side that dials; it knows which peer."""
 
     own: OwnSide
     tier: Tier
@@ -191,7 +191,7 @@ class ListenerHandshake:
     last_edges: dict[PeerId, PeerEdge]
     """The newest edge with each peer of tier 2."""
     t3_expected: frozenset[PeerId] | None = None
-    """Who may open a connection of tier 3; None for nobody at all."""
+    """The peers that may open a connection of tier 3; None for none at all."""
     _tries: int = field(init=False, default=0)
 
     def receive(self, message: PeerMessage, now_s: int) -> Outcome:

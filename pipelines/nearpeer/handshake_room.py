@@ -1,4 +1,4 @@
-"""How many connections may shake hands: who has not said who it is takes little, whoever else waits.
+"""How many connections may shake hands: a peer that has not said which it is takes little, whatever else waits.
 
 A real handshake takes a round trip, so where all places are taken the one that has waited longest makes room: connections that say nothing
 keep nobody out. Checking one handshake costs three signatures, so an address has a number of them a minute.

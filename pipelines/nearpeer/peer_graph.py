@@ -1,4 +1,4 @@
-"""Which peers are connected with which, as peers tell it: who is in the network at all, and by which neighbour one is reached.
+"""Which peers are connected with which, as peers tell it: which are in the network at all, and by which neighbour one is reached.
 
 Edges come by tens of thousands and are signed by both their peers; checking a signature is what costs, so an edge is checked when something
 is to rest on it. nearcore passes a message on along a shortest way, and so does this. Source: nearcore's `chain/network/src/routing/graph`.
@@ -72,7 +72,7 @@ class PeerGraph:
         """Return the neighbour by which a peer is reached in the fewest hops; None where no way is known.
 
         Args:
-            neighbours: who is connected, none of whom is the target.
+            neighbours: the peers that are connected; the target is none of them.
         """
         if now_s - self._ways_at_s >= WAYS_INTERVAL_S:
             self._ways, self._ways_at_s = self._work_out_ways(neighbours), now_s

@@ -1,6 +1,6 @@
 """Peers that were named, and hosts of state that are asked there or through them.
 
-Each peer is connected under a key of its own: whoever has one connection a key lies on no way between others, and is not asked to pass
+Each peer is connected under a key of its own: a peer with one connection a key lies on no way between others, and is not asked to pass
 messages on. A host is asked directly, over the connection to it (fields 29 and 30). Where a port is listened on it is asked by routed messages
 first, which go through any connected peer, and dials back with its answers; so hosts are asked too that can't be dialled from here. Where
 that brings nothing, and the host is connected, it is asked directly again.
@@ -88,7 +88,7 @@ class AskedHost:
         return f"{SCHEME}{self.peer_id}" if self.neighbour is None else str(self.neighbour.url)
 
     def resolve(self, question: Question, response: StateResponse) -> None:
-        """Give an answer to who waits for it."""
+        """Give an answer to the caller that waits for it."""
         waiting = self.waiting.get(question)
         if waiting is None or waiting.done():
             return

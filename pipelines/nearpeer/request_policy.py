@@ -2,7 +2,7 @@
 
 A request of two hundred bytes asks for thirty megabytes, and the address that it wants them at is the asker's own claim, signed by nobody
 who lives there. So an address is dialled only for an asker that is known, only where the public network may be, and not often; and
-no part goes out before the one who answers there has signed.
+no part goes out before the peer that answers there has signed.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class RequestLimits:
     """Requests of one asker a second, beyond a burst of `under_way_max`."""
     dials_per_minute_max: int = 60
     dials_per_asker_per_minute_max: int = 10
-    """Also to one IP address, whoever asks: it may be nobody's of them."""
+    """Also to one IP address, whichever peers ask: it may belong to none of them."""
     private_addresses: bool = False
     """Loopback, private and link-local addresses, and ports below 1024, are dialled too: for trying it out."""
     queued_bytes_max: int = 1 << 30
     """Bytes of answers under way, all askers together; above it the answer is that this peer is busy."""
     askers: frozenset[PeerId] | None = None
-    """Who is answered at all; to others this peer is busy. None for everybody."""
+    """The peers that are answered at all; to others this one is busy. None for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ class RequestPolicy:
             asker.dialling = False
 
     def forget_idle(self, now_s: float) -> None:
-        """Forget askers of whom nothing is under way and nothing was heard for minutes."""
+        """Forget askers of which nothing is under way and nothing was heard for minutes."""
         for name, asker in list(self._askers.items()):
             if not asker.under_way and not asker.dialling and now_s - asker.seen_at_s > 120:
                 del self._askers[name]

@@ -49,7 +49,7 @@ class StateClient:
         self.router = Router(own.key)
         """Of the key of this connection, which is its only one: nothing is passed on."""
         self.hosts: dict[PeerId, SnapshotHost] = {}
-        """Announcements that the host passed on, its own among them, by peer; each is signed by whom it names."""
+        """Announcements that the host passed on, its own among them, by peer; each is signed by the peer that it names."""
         self.peers: dict[PeerId, PeerInfo] = {}
         """Peers that the host named."""
         self.requester = StateRequester(str(connected.peer_id))
@@ -82,7 +82,7 @@ class StateClient:
         return self._ended is None
 
     async def heard_hosts(self, timeout_s: float) -> None:
-        """Wait until the host has told who serves which epochs, which it does unasked; not for long."""
+        """Wait until the host has told which peers serve which epochs, which it does unasked; not for long."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._heard_hosts.wait()

@@ -231,7 +231,7 @@ class StateHost:
         await asyncio.sleep(0)
 
     async def announce(self, epoch: HostedEpoch) -> bool:
-        """Announce an epoch to all who are connected to its key; False where it can't be any more."""
+        """Announce an epoch to all peers that are connected to its key; False where it can't be any more."""
         said = self._announcements.announce(epoch)
         if said is None:
             return False
@@ -295,7 +295,7 @@ class StateHost:
         self.messages["neighbours connected"] += 1
         alive = self._spawn(self._keep_alive(neighbour))
         try:
-            # Said although it be nothing, as nodes do: who waits for it goes on.
+            # Said although it be nothing, as nodes do: a peer that waits for it goes on.
             await connection.send(SyncSnapshotHosts(self._announcements.of_key(side.key)))
             await connection.send(RoutingTableUpdate(self._own_edges(side.key.peer_id)))
             self._untold[side.key.peer_id].append(keeper.edge)
@@ -428,7 +428,7 @@ class StateHost:
                 try:
                     await self._routed_to_us(neighbour, message)
                 except PeerProtocolError:
-                    # Its author has written it so: whoever passed it on did right.
+                    # Its author has written it so: the peer that passed it on did right.
                     self.messages["routed messages that can't be read"] += 1
             case Fate.PASS_ON:
                 self._pass_on(neighbour, message)
@@ -461,7 +461,7 @@ class StateHost:
         if next_hop is None or next_hop is neighbour:
             self.messages["routed messages without a way"] += 1
             return
-        # Before it: whoever gets it may want to know its author.
+        # Before it: a peer that gets it may want to know its author.
         self._tell_edges(own)
         self._send_soon(next_hop, Routed(message.one_hop_on()))
 

@@ -1,7 +1,7 @@
-"""Several hosts that are asked for an epoch's headers and parts: who is asked next, and who is not asked any more.
+"""Several hosts that are asked for an epoch's headers and parts: which is asked next, and which is not asked any more.
 
 One connection a host: each takes a place among the host's peers. Hosts that announce a shard are asked for it; others, which may
-have it all the same after a restart, only where none does. Who sends what is judged wrong is not asked again; who is silent is asked again
+have it all the same after a restart, only where none does. A host that sends what is judged wrong is not asked again; a silent one is asked again
 after pauses, and given up after a few silences in a row. Where a port is listened on, hosts that nobody named are asked too.
 """
 
@@ -180,7 +180,7 @@ class StateHosts:
         )
 
     def close(self) -> None:
-        """Say good-bye; whoever waits for an answer gets a TransientStoreError."""
+        """Say good-bye; a caller that waits for an answer gets a TransientStoreError."""
         if self._closed:
             return
         self._closed = True

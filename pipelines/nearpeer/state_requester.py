@@ -1,6 +1,6 @@
 """The side that asks a stock host for parts and headers: what may be asked now, and which answer belongs to which question.
 
-A stock host answers 30 requests in 30 s for all who ask it together, and says nothing where there were more, so few are asked and silence
+A stock host answers 30 requests in 30 s for all that ask it together, and says nothing where there were more, so few are asked and silence
 is a sign to pause. Source: nearcore's `chain/client/src/state_request_actor.rs`.
 """
 

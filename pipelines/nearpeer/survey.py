@@ -1,4 +1,4 @@
-"""Looks at a peer of nearcore's network, and gently at its neighbours: who hosts which epochs, which versions, how fast.
+"""Looks at a peer of nearcore's network, and gently at its neighbours: which host which epochs, which versions, how fast.
 
 One connection at a time, a pause between them, and nothing asked that a node does not tell every peer. Only what a signature or an answer
 shows is taken for so; the rest is what the peer says.

@@ -1,6 +1,6 @@
 """Looks many records up in many published epochs: each part that can hold one of them is read once, verified, and searched for all.
 
-Where the shard layout says which shard an account is in, its records are looked for there; where it is not known, or nobody who is trusted
+Where the shard layout says which shard an account is in, its records are looked for there; where it is not known, or no trusted key
 stands behind it, in every shard, so that absence is absence from the whole state.
 """
 

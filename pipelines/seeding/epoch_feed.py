@@ -51,7 +51,7 @@ class EpochFeed:
         self._epochs = epochs
         self._policy = policy
         self.accepted = accepted
-        """What was accepted so far, by signer: whoever keeps it makes a rollback visible."""
+        """What was accepted so far, by signer: to keep it makes a rollback visible."""
         self._pointer_version = ""
         self._listed_at_s = -LISTING_INTERVAL_S
         self._layouts: list[EpochLayout] = []

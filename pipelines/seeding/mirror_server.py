@@ -143,7 +143,7 @@ class Mirror:
         return log
 
     def _note_malformed(self) -> None:
-        """Count what is no request, and tell it as one that was refused; of whom, the library does not say."""
+        """Count what is no request, and tell it as one that was refused; of which client, the library does not say."""
         self._refused["malformed_requests"] += 1
         self._on_access(Access(client="", method="", path="", status=400, bytes_sent=0, seconds=0.0, range="", agent=""))
 

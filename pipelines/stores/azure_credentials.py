@@ -68,7 +68,7 @@ def _credential(url: str, name: str, connection: dict[str, str]) -> Any | None:
         return AzureNamedKeyCredential(name, key)
     token = connection.get("sharedaccesssignature") or os.environ.get(SAS_VARIABLE, "").strip().lstrip("?")
     found = AzureSasCredential(token) if token else find_identity()
-    # A key signs and stays here; a token is sent, and who has it may use it.
+    # A key signs and stays here; a token is sent, and any holder of it may use it.
     if found is not None and is_plain_http_elsewhere(url):
         raise InvalidInputError(
             problem="this endpoint is asked without TLS, so that others on the network could read the token and use it",

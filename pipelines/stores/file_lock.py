@@ -1,4 +1,4 @@
-"""A lock on a local file that ends with its process, however that ends. It keeps away only who asks for it too."""
+"""A lock on a local file that ends with its process, however that ends. It keeps away only processes that ask for it too."""
 
 from __future__ import annotations
 

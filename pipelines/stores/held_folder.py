@@ -53,7 +53,7 @@ class HeldFolder:
     def close(self) -> None:
         """Remove the folder, unless it is to be kept; a forked child has a copy of this, but not the folder."""
         if os.getpid() == self._owner and not (self.path / _KEPT).exists():
-            # Who still writes into it leaves something; the next start removes that.
+            # A process that still writes into it leaves something; the next start removes that.
             shutil.rmtree(self.path, ignore_errors=True)
         self._lock.close()
 
@@ -79,7 +79,7 @@ def make_held_folder(kind: str, parent: Path | None = None) -> HeldFolder:
         if path is not None:
             shutil.rmtree(path, ignore_errors=True)
         if parent is not None and error.errno in NO_LOCKS:
-            # Where nobody could tell who lives, it lies where temporary files go.
+            # Where it could not be told which processes live, it lies where temporary files go.
             return make_held_folder(kind)
         raise InvalidInputError(
             problem=f"no temporary folder can be made there: {error.strerror}",

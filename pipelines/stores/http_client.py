@@ -50,7 +50,7 @@ BODY_BYTES_PER_S_MIN: Final = 1 << 10
 
 
 class Reach:
-    """Whom a client may connect to.
+    """Which hosts a client may connect to.
 
     Args:
         is_named: a person named the first host, so that it may have any address.
@@ -167,7 +167,7 @@ def environment_proxy(url: SplitResult) -> str | None:
 
 
 def leads_to_public(url: str) -> bool:
-    """Tell whether a URL's host has addresses, and public ones alone: for those who make their connections themselves."""
+    """Tell whether a URL's host has addresses, and public ones alone: for callers that make their connections themselves."""
     try:
         parts = urlsplit(url)
         found = socket.getaddrinfo(parts.hostname or "", parts.port or 80)

@@ -33,7 +33,7 @@ from schemas.url import split_web_url
 REDIRECTS_MAX: Final = 5
 
 RETRY_AFTER_TOLD_S_MAX: Final = 86_400.0
-"""The longest pause of a server that is passed on; whoever waits has a limit of its own."""
+"""The longest pause of a server that is passed on; the caller that waits has a limit of its own."""
 
 _MOVED = (301, 302, 303, 307, 308)
 

@@ -17,7 +17,7 @@ The rules, in the order in which they are applied (why they are so: ``docs/decis
 Signatures and digests are of a payload's bytes, and are asked for before it is parsed: what no pinned key has signed costs a reader who
 pins keys no more than its bytes. Offers are judged one after the other.
 
-A manifest *holds* where all of this does for every shard that is wanted; who reads from several sources tries the acceptable ones in
+A manifest *holds* where all of this does for every shard that is wanted; a reader of several sources tries the acceptable ones in
 their order. Only what held is remembered, and only of those who have signed it.
 """
 
@@ -232,7 +232,7 @@ def check_state_header(blocks: ProvenBlocks | None, statement: ShardStatement, s
 
 @dataclass(frozen=True, slots=True)
 class _OfferedManifest:
-    """One payload, and all who offer it."""
+    """One payload, and all sources that offer it."""
 
     manifest: Manifest
     payload_sha256: str
@@ -259,7 +259,7 @@ def _parse_manifests(
             envelope = parse_statement_envelope(offer.data, offer.source_id)
             sha256 = envelope.payload_sha256
             if sha256 in found:
-                # A payload is parsed and held once, whoever else has it.
+                # A payload is parsed and held once, whatever other source has it.
                 found[sha256][1].append((offer.source_id, replace(envelope, payload=found[sha256][1][0][1].payload)))
             elif policy.keys is None or verified_signers(envelope, policy.keys.keys):
                 found[sha256] = (Manifest.of_epoch(layout, envelope.payload, offer.source_id), [(offer.source_id, envelope)])
@@ -368,7 +368,7 @@ class _SortedOffers:
                 if is_named or verified_signers(envelope, pinned):
                     if sha256 not in payloads:
                         _check_subject(envelope, manifest, listed, f"{offer.source_id}, {where}")
-                    # A payload is held once, whoever else has it.
+                    # A payload is held once, whatever other source has it.
                     envelope = replace(envelope, payload=payloads.setdefault(sha256, envelope.payload))
                     (found.named if is_named else found.others).append(envelope)
                 else:

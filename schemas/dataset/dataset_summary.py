@@ -187,7 +187,7 @@ class DatasetSummary:
     state_header_reason: str = ""
     """Why there is none."""
     verified_state_header_sha256: str | None = None
-    """Of the state header in the shard's folder, in hexadecimal, where who wrote it had verified all of it; else None."""
+    """Of the state header in the shard's folder, in hexadecimal, where the writer had verified all of it; else None."""
 
     @property
     def shard(self) -> ShardContext:

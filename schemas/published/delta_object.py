@@ -78,7 +78,7 @@ def encode_delta_object(batches: Sequence[Sequence[Row]], facts: Mapping[str, st
     """Return an object's bytes.
 
     Args:
-        facts: what the schema's metadata says of the delta, for whoever finds the file alone.
+        facts: what the schema's metadata says of the delta, for a reader that finds the file alone.
     """
     metadata = {_METADATA_PREFIX + name.encode(): text.encode() for name, text in {"format": DELTA_FORMAT, **facts}.items()}
     schema = DELTA_SCHEMA.with_metadata(metadata)

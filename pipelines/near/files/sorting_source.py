@@ -41,7 +41,7 @@ class SortingSource(FlatStateSource, ABC):
         """
 
     def sorted(self) -> SortedFile:
-        """Return the sorted entries; whoever reads rows of it holds it for as long, since its folder goes with it.
+        """Return the sorted entries; a caller that reads rows of it holds it for as long, since its folder goes with it.
 
         Raises:
             SourceError: as `read`, or a file changed meanwhile.

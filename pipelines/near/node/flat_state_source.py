@@ -32,7 +32,7 @@ class FoundStateHeader:
     reason: str = ""
     """Why there is none; empty with a header."""
     is_verified: bool = False
-    """Whether who gives it has verified all of it against the blocks: only then may a statement name it."""
+    """Whether the source has verified all of it against the blocks: only then may a statement name it."""
 
     @property
     def verified_sha256(self) -> str | None:

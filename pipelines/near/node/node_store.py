@@ -173,7 +173,7 @@ class NodeSource:
         begin = prefix + key_range.begin
         end = _after(prefix) if key_range.end is None else prefix + key_range.end
         where = f"FlatState of shard {shard.shard_uid}, {location.folder}"
-        # Who wants little at once wants little in all: a few rows around a key.
+        # A caller that wants little at once wants little in all: a few rows around a key.
         readahead_bytes = min(READAHEAD_BYTES, record_batch_bytes_max)
         changes = {prefix + key: row for key, row in location.changes(shard.shard_uid).items() if begin <= prefix + key < end}
         if not changes and self.read_limit_bytes_per_s is None:

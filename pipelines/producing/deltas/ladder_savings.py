@@ -67,11 +67,11 @@ class LadderSavings:
         return [sum(three) for three in zip(staying, deltas, newest, strict=True)]
 
     def moved_whole(self) -> list[int]:
-        """Return what a reader has moved who has followed so many epochs by whole parts."""
+        """Return what a reader has moved that has followed so many epochs by whole parts."""
         return self.kept_whole()
 
     def moved_by_deltas(self) -> list[int]:
-        """Return what a reader has moved who took the first whole, and then what changed."""
+        """Return what a reader has moved that took the first whole, and then what changed."""
         return list(accumulate(one.parts if one.step is None else min(one.step, one.parts) for one in self.epochs))
 
 

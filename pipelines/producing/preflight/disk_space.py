@@ -12,7 +12,7 @@ from pipelines.producing.preflight.finding import PreflightFinding, PreflightVer
 from schemas.shown_size import shown_size
 
 SPARE_BYTES: Final = 64 << 20
-"""What a file system should have left after the run, or others who write there fail."""
+"""What a file system should have left after the run, or other programs that write there fail."""
 
 
 @dataclass(frozen=True, slots=True)

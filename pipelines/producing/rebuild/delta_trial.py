@@ -1,6 +1,6 @@
 """Applies published deltas to the states that they lead from, and compares what comes out with the parts of where they lead to.
 
-Records are compared, nothing is hashed: the parts were validated against the target's state root by whoever asks, so records that are theirs give that root.
+Records are compared, nothing is hashed: the parts were validated against the target's state root by the caller, so records that are theirs give that root.
 """
 
 from __future__ import annotations
