@@ -13,17 +13,15 @@ import hashlib
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.stores.answers import ERROR_TEXT_CHARACTERS_MAX, check_range_start, is_passing, retry_after_s
 from pipelines.stores.azure_credentials import find_account
-from pipelines.stores.bucket_folder import BucketFolder
-from pipelines.stores.object_names import check_range
+from pipelines.stores.bucket_store import BucketStore
 from pipelines.stores.per_process import PerProcess
-from pipelines.stores.ranges import as_view, checked_length, holds_same_bytes
-from pipelines.stores.remote_store import RemoteStore
+from pipelines.stores.ranges import as_view, holds_same_bytes
 from pipelines.stores.store import Data, ObjectInfo
 from schemas.errors import (
     InvalidInputError,
@@ -31,7 +29,6 @@ from schemas.errors import (
     ObjectMismatchError,
     ObjectNotFoundError,
     RangeRefusedError,
-    StatecastError,
     StoreDeniedError,
     StoreError,
     StoreFullError,
@@ -65,40 +62,14 @@ CREDENTIALS_REMEDY = "set AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN, 
 
 
 @dataclass(frozen=True, slots=True)
-class AzureStore(RemoteStore):
-    """A folder of a container. The account and its credentials come from the environment."""
+class AzureStore(BucketStore):
+    """A folder of a container. The account, whose endpoint is without the container, and its credentials come from the environment."""
 
-    location: BucketFolder
-    endpoint_url: str | None = None
-    """Of the account, without the container."""
-    anonymous: bool = False
     _container: PerProcess[Any] = field(default_factory=PerProcess, repr=False, compare=False)
-
-    @property
-    def url(self) -> str:
-        """``az://container/folder``."""
-        return self.location.url
 
     def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
         """See `Store.put`."""
         return self._write(name, as_view(data), _absent() if create_only else {}, "the name is taken by other bytes")
-
-    def get(self, name: str, start: int, stop: int) -> bytes:
-        """See `Store.get`."""
-        check_range(start, stop)
-        blob = self._blob(name)
-        if start == stop:
-            if self.info(name) is None:
-                raise ObjectNotFoundError(problem="no such object", where=self._where(name))
-            return b""
-        try:
-            with self._mapped(name):
-                stream = blob.download_blob(offset=start, length=stop - start, raw_response_hook=_range_hook(start, self._where(name)))
-                return checked_length(stream.readall(), stop - start, self._where(name))
-        except StoreError as error:
-            if getattr(error.__cause__, "status_code", 0) == 416:
-                return b""
-            raise
 
     def info(self, name: str) -> ObjectInfo | None:
         """See `Store.info`."""
@@ -134,6 +105,10 @@ class AzureStore(RemoteStore):
         blob = self._blob(name)
         with suppress(ObjectNotFoundError), self._mapped(name):
             blob.delete_blob(delete_snapshots="include")
+
+    def _read(self, name: str, start: int, stop: int) -> bytes:
+        stream = self._blob(name).download_blob(offset=start, length=stop - start, raw_response_hook=_range_hook(start, self._where(name)))
+        return bytes(stream.readall())
 
     def _write(self, name: str, view: memoryview, condition: dict[str, Any], problem: str) -> ObjectInfo:
         try:
@@ -214,19 +189,15 @@ class AzureStore(RemoteStore):
             max_single_get_size=GET_BYTES_MAX,
         )
 
-    @contextmanager
-    def _mapped(self, name: str) -> Iterator[None]:
-        """Turn the client's errors into errors of a store."""
-        try:
-            yield
-        except StatecastError:
-            raise
-        except Exception as error:
-            mapped = _store_error(error, self._where(name))
-            opened = self._container.opened
-            if isinstance(mapped, StoreDeniedError) and opened is not None and opened.credential is None:
-                mapped.remedy = f"No credentials were used: {CREDENTIALS_REMEDY}"
-            raise mapped from error
+    def _is_past_end(self, error: BaseException) -> bool:
+        return getattr(error, "status_code", 0) == 416
+
+    def _store_error(self, error: Exception, where: str, *, writing: bool) -> StoreError:
+        return _store_error(error, where)
+
+    def _no_credentials(self, error: Exception) -> str:
+        opened = self._container.opened
+        return CREDENTIALS_REMEDY if opened is not None and opened.credential is None else ""
 
 
 class _ConditionFailed(StoreError):

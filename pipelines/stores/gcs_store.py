@@ -13,14 +13,14 @@ import base64
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import google_crc32c
 
 from pipelines.stores.answers import check_range_start, is_passing, retry_after_s, shown
-from pipelines.stores.bucket_folder import BucketFolder
+from pipelines.stores.bucket_store import BucketStore
 from pipelines.stores.client_environment import (
     GCS_ANONYMOUS_VARIABLE,
     GCS_USER_PROJECT_VARIABLE,
@@ -29,17 +29,14 @@ from pipelines.stores.client_environment import (
     is_set,
 )
 from pipelines.stores.gcs_credentials import find_credentials
-from pipelines.stores.object_names import check_range
 from pipelines.stores.per_process import PerProcess
-from pipelines.stores.ranges import as_view, checked_length, holds_same_bytes
-from pipelines.stores.remote_store import RemoteStore
+from pipelines.stores.ranges import as_view, holds_same_bytes
 from pipelines.stores.store import Data, ObjectInfo
 from schemas.errors import (
     InvalidInputError,
     ObjectExistsError,
     ObjectMismatchError,
     ObjectNotFoundError,
-    StatecastError,
     StoreDeniedError,
     StoreError,
     TransientStoreError,
@@ -68,19 +65,11 @@ CREDENTIALS_REMEDY = "name a key file by GOOGLE_APPLICATION_CREDENTIALS, or run 
 
 
 @dataclass(frozen=True, slots=True)
-class GcsStore(RemoteStore):
+class GcsStore(BucketStore):
     """A folder of a GCS bucket."""
 
-    location: BucketFolder
-    endpoint_url: str | None = None
-    anonymous: bool = False
     _file_system: PerProcess[Any] = field(default_factory=PerProcess, repr=False, compare=False)
     _bucket: PerProcess[Any] = field(default_factory=PerProcess, repr=False, compare=False)
-
-    @property
-    def url(self) -> str:
-        """``gs://bucket/folder``."""
-        return self.location.url
 
     def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
         """See `Store.put`."""
@@ -97,25 +86,6 @@ class GcsStore(RemoteStore):
             if not holds_same_bytes(self, name, view):
                 raise ObjectExistsError(problem="the name is taken by other bytes", where=self._where(name)) from error
         return self._checked(name, view)
-
-    def get(self, name: str, start: int, stop: int) -> bytes:
-        """See `Store.get`."""
-        check_range(start, stop)
-        path = self.location.path(name)
-        if start == stop:
-            if self.info(name) is None:
-                raise ObjectNotFoundError(problem="no such object", where=self._where(name))
-            return b""
-        try:
-            with self._mapped(name):
-                # `cat_file` does not look at where the answer begins.
-                headers, data = self._fs().call("GET", self._fs().url(path), headers={"Range": f"bytes={start}-{stop - 1}"})
-                check_range_start(start, headers.get("Content-Range"), self._where(name))
-                return checked_length(data, stop - start, self._where(name))
-        except StoreError as error:
-            if _code(error.__cause__) == 416 or "not satisfiable" in error.problem:
-                return b""
-            raise
 
     def info(self, name: str) -> ObjectInfo | None:
         """See `Store.info`."""
@@ -160,6 +130,13 @@ class GcsStore(RemoteStore):
         """See `Store.delete`."""
         with suppress(ObjectNotFoundError), self._mapped(name):
             self._fs().rm_file(self.location.path(name))
+
+    def _read(self, name: str, start: int, stop: int) -> bytes:
+        # `cat_file` does not look at where the answer begins.
+        url = self._fs().url(self.location.path(name))
+        headers, data = self._fs().call("GET", url, headers={"Range": f"bytes={start}-{stop - 1}"})
+        check_range_start(start, headers.get("Content-Range"), self._where(name))
+        return bytes(data)
 
     def _upload(self, path: str, view: memoryview, mode: str) -> None:
         # `open` without autocommit would also enter the file into the file system's transaction, which keeps it, and its buffer, for
@@ -257,27 +234,16 @@ class GcsStore(RemoteStore):
         )
         return client.bucket(self.location.bucket, user_project=None if self.anonymous else gcs_user_project())
 
-    @contextmanager
-    def _mapped(self, name: str, *, writing: bool = False) -> Iterator[None]:
-        """Turn the clients' errors into errors of a store."""
-        try:
-            yield
-        except StatecastError:
-            raise
-        except Exception as error:
-            # Only a condition of ours makes it: without one it is an answer like others.
-            if writing and isinstance(error, FileExistsError):
-                raise
-            mapped = _store_error(error, self._where(name), writing)
-            if isinstance(mapped, StoreDeniedError) and self._is_anonymous and not _requester_pays(error):
-                mapped.remedy = f"No credentials were used: {CREDENTIALS_REMEDY}"
-            raise mapped from error
+    def _is_past_end(self, error: BaseException) -> bool:
+        return _code(error) == 416 or "not satisfiable" in shown(error)
 
-    @property
-    def _is_anonymous(self) -> bool:
-        """Whether no credentials are used; known after the first request."""
+    def _store_error(self, error: Exception, where: str, *, writing: bool) -> StoreError:
+        return _store_error(error, where, writing)
+
+    def _no_credentials(self, error: Exception) -> str:
         opened = self._file_system.opened
-        return opened is not None and opened.credentials.credentials is None
+        is_anonymous = opened is not None and opened.credentials.credentials is None
+        return CREDENTIALS_REMEDY if is_anonymous and not _requester_pays(error) else ""
 
 
 def _client_timeout() -> Any:

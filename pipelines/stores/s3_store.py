@@ -12,25 +12,22 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from pipelines.stores.answers import check_range_start, is_passing, retry_after_s, shown
-from pipelines.stores.bucket_folder import BucketFolder
+from pipelines.stores.bucket_store import BucketStore
 from pipelines.stores.client_environment import S3_ANONYMOUS_VARIABLE, S3_REQUEST_PAYER_VARIABLE, is_set, s3_requester_pays
-from pipelines.stores.object_names import check_range
 from pipelines.stores.per_process import PerProcess
-from pipelines.stores.ranges import as_view, checked_length, holds_same_bytes
-from pipelines.stores.remote_store import RemoteStore
+from pipelines.stores.ranges import as_view, holds_same_bytes
 from pipelines.stores.store import Data, ObjectInfo
 from schemas.errors import (
     InvalidInputError,
     ObjectExistsError,
     ObjectMismatchError,
     ObjectNotFoundError,
-    StatecastError,
     StoreDeniedError,
     StoreError,
     StoreFullError,
@@ -58,36 +55,14 @@ CREDENTIALS_REMEDY = "name a profile by AWS_PROFILE, or set AWS_ACCESS_KEY_ID an
 
 
 @dataclass(frozen=True, slots=True)
-class S3Store(RemoteStore):
+class S3Store(BucketStore):
     """A folder of an S3 bucket. Credentials and region are found as the AWS clients find them."""
 
-    location: BucketFolder
-    endpoint_url: str | None = None
-    anonymous: bool = False
     _file_system: PerProcess[Any] = field(default_factory=PerProcess, repr=False, compare=False)
-
-    @property
-    def url(self) -> str:
-        """``s3://bucket/folder``."""
-        return self.location.url
 
     def put(self, name: str, data: Data, *, create_only: bool = False) -> ObjectInfo:
         """See `Store.put`."""
         return self._write(name, as_view(data), {"IfNoneMatch": "*"} if create_only else {}, "the name is taken by other bytes")
-
-    def get(self, name: str, start: int, stop: int) -> bytes:
-        """See `Store.get`."""
-        check_range(start, stop)
-        try:
-            with self._mapped(name):
-                if start == stop:
-                    self._call("head_object", name)
-                    return b""
-                return checked_length(self._read(name, start, stop), stop - start, self._where(name))
-        except StoreError as error:
-            if error.__cause__ is not None and _reply(error.__cause__)[1] == 416:
-                return b""
-            raise
 
     def info(self, name: str) -> ObjectInfo | None:
         """See `Store.info`."""
@@ -122,7 +97,7 @@ class S3Store(RemoteStore):
             self._call("delete_object", name)
 
     def _read(self, name: str, start: int, stop: int) -> bytes:
-        """Return what the server gives of a range; s3fs itself does not look at where it begins."""
+        """See `BucketStore._read`; s3fs itself does not look at where an answer begins."""
         from fsspec.asyn import sync
 
         file_system, where = self._fs(), self._where(name)
@@ -228,19 +203,15 @@ class S3Store(RemoteStore):
         file_system.retries = 1
         return file_system
 
-    @contextmanager
-    def _mapped(self, name: str) -> Iterator[None]:
-        """Turn the client's errors into errors of a store."""
-        try:
-            yield
-        except StatecastError:
-            raise
-        except Exception as error:
-            mapped = _store_error(error, self._where(name))
-            opened = self._file_system.opened
-            if isinstance(mapped, StoreDeniedError) and opened is not None and opened.anon:
-                mapped.remedy = f"No credentials were used: {CREDENTIALS_REMEDY}"
-            raise mapped from error
+    def _is_past_end(self, error: BaseException) -> bool:
+        return _reply(error)[1] == 416
+
+    def _store_error(self, error: Exception, where: str, *, writing: bool) -> StoreError:
+        return _store_error(error, where)
+
+    def _no_credentials(self, error: Exception) -> str:
+        opened = self._file_system.opened
+        return CREDENTIALS_REMEDY if opened is not None and opened.anon else ""
 
 
 class _CompressedError(Exception):
