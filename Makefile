@@ -89,8 +89,8 @@ fuzz: setup  ## try made-up inputs on every decoder and on the kernel: make fuzz
 	else echo "No cargo here: the kernel's own inputs are left out" >&2; fi; \
 	$(BIN)/python -m tests.fuzz.run --seed $(SEED) --seconds $$(( $(MINUTES) * 40 )) $(FUZZ) || failed=1; exit $$failed
 
-# Processes that tests kill leave no count. Rust's tools for it are `cargo install cargo-llvm-cov` and `rustup component add llvm-tools`;
-# LLVM_COV and LLVM_PROFDATA name others, of rustc's LLVM or the one before.
+# Processes that tests kill leave no count. Rust's tools for it are `cargo install --locked cargo-llvm-cov` and `rustup component add llvm-tools`.
+# Where rustup has none, a distribution's package llvm-N serves, N as `rustc -vV` says: LLVM_COV=/usr/lib/llvm-N/bin/llvm-cov, LLVM_PROFDATA alike.
 coverage: setup  ## which lines and branches of Python and Rust the tests run: printed, never a threshold
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n auto --maxprocesses 8 --dist loadfile -m 'not slow' $(TESTS)
