@@ -10,6 +10,7 @@ would mix their bytes; here each upload's blocks have names of their own.
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -250,14 +251,19 @@ def _pause(response: Any) -> None:
 
 
 def _range_hook(start: int, where: str) -> Callable[[Any], None]:
-    """Return what looks at an answer to a range, in the place of `_pause`: the client asks for its size alone, not for where it begins."""
+    """Return what looks at an answer to a range, in the place of `_pause`: the client asks for its size alone, not for where it begins.
+
+    Of an answer that ends too soon the client asks for the rest, in a request whose range begins later.
+    """
 
     def look(response: Any) -> None:
         _pause(response)
         answer = response.http_response
         if answer.status_code in (200, 206):
+            asked = re.match(r"bytes=(\d+)-", response.http_request.headers.get("x-ms-range", ""))
+            begin = start if asked is None else int(asked[1])
             try:
-                check_range_start(start, answer.headers.get("Content-Range"), where, is_partial=True)
+                check_range_start(begin, answer.headers.get("Content-Range"), where, is_partial=True)
             except RangeRefusedError:
                 # Its body, which may be long, is not read.
                 answer.internal_response.close()

@@ -232,9 +232,9 @@ REQUESTER_PAYS = Answer(
 )
 
 
-def use_everything(url: str, endpoint_url: str, *, anonymous: bool = False) -> None:
+def use_everything(url: str, endpoint_url: str) -> None:
     """Call every method of a store."""
-    store = open_store(url, endpoint_url=endpoint_url, anonymous=anonymous, retry=None)
+    store = open_store(url, endpoint_url=endpoint_url, retry=None)
     store.put("object", b"paid", create_only=True)
     pointer = store.swap("pointer", b"1", None)
     store.swap("pointer", b"2", pointer)
@@ -265,10 +265,10 @@ def test_a_gcs_requester_that_agrees_to_pay_says_so_each_time(monkeypatch: pytes
         refused, proxy.script = demanding("userProject", REQUESTER_PAYS)  # type: ignore[assignment]
         url = f"gs://{BUCKET}/requester-pays"
         with pytest.raises(StoreDeniedError, match="GS_USER_PROJECT"):
-            open_store(url, endpoint_url=proxy.url, anonymous=True, retry=None).put("object", b"x")
+            open_store(url, endpoint_url=proxy.url, retry=None).put("object", b"x")
         refused.clear()
         monkeypatch.setenv("GS_USER_PROJECT", "payer")
-        use_everything(url, proxy.url, anonymous=True)
+        use_everything(url, proxy.url)
         assert refused == []
         assert all(asked.query["userProject"] == ["payer"] for asked in proxy.requests[-3:])
 
