@@ -28,8 +28,7 @@ from pipelines.producing.build.plan_parts import (
 )
 from pipelines.producing.build.shard_origin import DatasetOrigin, ShardOrigin
 from pipelines.producing.build.shard_state import ShardState, add_kinds, torrent_piece_length
-from pipelines.producing.build.work_folder import WORK_OBJECT_BYTES_MAX, WorkFolder
-from pipelines.stores.ranges import read_object
+from pipelines.producing.build.work_folder import WorkFolder
 from schemas.ids import ZERO_HASH, CryptoHash
 from schemas.nearcore.epoch_context import ShardContext
 
@@ -173,10 +172,9 @@ def seal_shard(
 
 def explain_parts(kernel: Kernel, source: FlatStateSource, planned: PlannedShard, plans: Sequence[PartPlan]) -> RootExplanation:
     """Return what can say where some adjacent parts, whose edges are left, differ from the trusted state."""
-    store = planned.work.store()
     return RootExplanation(
         kernel=kernel,
         source=source,
-        read_edges=lambda: [read_object(store, planned.work.edge(plan.part_id), WORK_OBJECT_BYTES_MAX) for plan in plans],
+        read_edges=lambda: [planned.work.read(planned.work.edge(plan.part_id)) for plan in plans],
         read_range=lambda index: planned.records.read(plans[index]),
     )

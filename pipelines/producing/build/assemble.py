@@ -7,8 +7,7 @@ import pyarrow as pa
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.producing.build.boundary_nodes import get_boundary_nodes
 from pipelines.producing.build.plan_parts import PartPlan
-from pipelines.producing.build.work_folder import WORK_OBJECT_BYTES_MAX, WorkFolder
-from pipelines.stores.ranges import read_object
+from pipelines.producing.build.work_folder import WorkFolder
 
 
 def assemble_part(kernel: Kernel, work: WorkFolder, plan: PartPlan) -> pa.Buffer:
@@ -17,7 +16,7 @@ def assemble_part(kernel: Kernel, work: WorkFolder, plan: PartPlan) -> pa.Buffer
     Raises:
         IntegrityError, StoreError: passed on.
     """
-    interior = pa.py_buffer(read_object(work.store(), work.interior(plan.part_id), WORK_OBJECT_BYTES_MAX)) if plan.spans else None
+    interior = pa.py_buffer(work.read(work.interior(plan.part_id))) if plan.spans else None
     return assemble_with(kernel, work, plan, interior)
 
 

@@ -23,13 +23,10 @@ from pipelines.producing.build.assemble import nodes_at_ends
 from pipelines.producing.build.boundary_nodes import BOUNDARIES_PER_FILE, put_boundary_nodes
 from pipelines.producing.build.part_records import PartRecords
 from pipelines.producing.build.plan_parts import PartPlan
-from pipelines.producing.build.work_folder import WORK_OBJECT_BYTES_MAX, WorkFolder
-from pipelines.stores.ranges import read_object
+from pipelines.producing.build.work_folder import WorkFolder
 from schemas.arrow_arrays import numbers_of
-from schemas.errors import ObjectMismatchError, ObjectNotFoundError
 from schemas.ids import CryptoHash, PartId
 from schemas.json_document import FieldReader
-from schemas.json_note import read_note
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +60,7 @@ class BuildPartTask:
             SourceError, IntegrityError, StoreError: passed on.
         """
         earlier = self._earlier()
-        if earlier is not None and self._left(self.work.interior(self.plan.part_id), earlier.interior_sha256):
+        if earlier is not None and self.work.has(self.work.interior(self.plan.part_id), earlier.interior_sha256):
             return earlier
         build, records = self._build(keep_interior=True)
         assert build.interior is not None, "the interior was asked for"
@@ -91,18 +88,8 @@ class BuildPartTask:
 
     def _earlier(self) -> BuildSummary | None:
         """Return an earlier run's summary when its edge is whole."""
-        try:
-            data = read_object(self.work.store(), self.work.build_summary(self.plan.part_id), WORK_OBJECT_BYTES_MAX)
-        except (ObjectNotFoundError, ObjectMismatchError):
-            return None
-        earlier = read_note(data, _read_summary)
-        return earlier if earlier is not None and self._left(self.work.edge(self.plan.part_id), earlier.edge_sha256) else None
-
-    def _left(self, name: str, sha256: str) -> bool:
-        try:
-            return bool(sha256) and hashlib.sha256(read_object(self.work.store(), name, WORK_OBJECT_BYTES_MAX)).hexdigest() == sha256
-        except (ObjectNotFoundError, ObjectMismatchError):
-            return False
+        earlier = self.work.note(self.work.build_summary(self.plan.part_id), _read_summary)
+        return earlier if earlier is not None and self.work.has(self.work.edge(self.plan.part_id), earlier.edge_sha256) else None
 
     def _build(self, *, keep_interior: bool, boundary_nodes: Sequence[bytes] = ()) -> tuple[Build, list[pa.RecordBatch]]:
         records = self.records.read(self.plan)
@@ -194,8 +181,7 @@ class SealTask:
         Raises:
             IntegrityError, StoreError: passed on.
         """
-        store = self.work.store()
-        edges = [read_object(store, self.work.edge(PartId(idx, self.num_parts)), WORK_OBJECT_BYTES_MAX) for idx in self.built]
+        edges = [self.work.read(self.work.edge(PartId(idx, self.num_parts))) for idx in self.built]
         sealed = choose_kernel(self.kernel_name).seal(edges)
         if self.leave_boundary_nodes:
             for group, begin in enumerate(range(0, len(edges), BOUNDARIES_PER_FILE)):

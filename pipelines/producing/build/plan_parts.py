@@ -18,12 +18,10 @@ import pyarrow as pa
 from pipelines.dataset.arrow_dataset import DatasetReference, RowSpan, read_dataset
 from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.trie_kernel import Kernel
-from pipelines.producing.build.work_folder import WORK_OBJECT_BYTES_MAX, WorkFolder
-from pipelines.stores.ranges import read_object
+from pipelines.producing.build.work_folder import WorkFolder
 from schemas.arrow_arrays import numbers_of
-from schemas.errors import InvalidInputError, ObjectMismatchError, ObjectNotFoundError
+from schemas.errors import InvalidInputError
 from schemas.ids import PartId
-from schemas.json_note import read_note
 from schemas.nearcore.state_part import boundary_threshold, num_parts_for
 from schemas.published.object_layout import NUM_PARTS_MAX
 
@@ -58,11 +56,7 @@ class StructureTask:
             DatasetError, IntegrityError, StoreError: passed on.
         """
         store = self.work.store()
-        try:
-            earlier = read_note(read_object(store, self.work.structure(self.file_index), WORK_OBJECT_BYTES_MAX), _read_structure)
-        except (ObjectNotFoundError, ObjectMismatchError):
-            earlier = None
-        if earlier is not None:
+        if (earlier := self.work.note(self.work.structure(self.file_index), _read_structure)) is not None:
             return earlier
         dataset = read_dataset(self.dataset)
         left_key, right_key = dataset.neighbouring_keys(self.file_index)

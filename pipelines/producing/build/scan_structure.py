@@ -25,12 +25,10 @@ from pipelines.kernel.choice import choose_kernel
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.near.node.flat_state_source import FlatStateSource, KeyRange, ShapeSource
 from pipelines.producing.build.plan_parts import Boundary, FileStructure, ShardStructure, thresholds_of_files
-from pipelines.producing.build.work_folder import WORK_OBJECT_BYTES_MAX, WorkFolder
-from pipelines.stores.ranges import read_object
+from pipelines.producing.build.work_folder import WorkFolder
 from pipelines.stores.store import Store
 from schemas.arrow_arrays import binary_array, number_array, numbers_of
-from schemas.errors import DatasetError, ObjectMismatchError, ObjectNotFoundError, RecordOrderError, SourceChangedError
-from schemas.json_note import read_note
+from schemas.errors import DatasetError, RecordOrderError, SourceChangedError
 from schemas.nearcore.epoch_context import ShardContext
 
 INDEXED_ROWS: Final = 256
@@ -134,7 +132,7 @@ class ScanRangeTask:
             SourceError, IntegrityError, StoreError: passed on.
         """
         store, work, name = self.place.work.store(), self.place.work, self.place.name
-        earlier = self._earlier(store)
+        earlier = self._earlier()
         if earlier is not None:
             return earlier
         scan = _Scan(choose_kernel(self.kernel_name), self.place)
@@ -153,18 +151,14 @@ class ScanRangeTask:
         store.put(work.scanned_range(name), json.dumps(scanned.to_json()).encode())
         return scanned
 
-    def _earlier(self, store: Store) -> ScannedRange | None:
+    def _earlier(self) -> ScannedRange | None:
         """Return what an earlier run has found, where all that it left is whole."""
         work, name = self.place.work, self.place.name
-        try:
-            earlier = read_note(read_object(store, work.scanned_range(name), WORK_OBJECT_BYTES_MAX), _read_scanned)
-            if earlier is None or not earlier.records:
-                return earlier
-            left = (work.scanned_charges(name), earlier.charges_sha256), (work.scanned_index(name), earlier.index_sha256)
-            whole = all(hashlib.sha256(read_object(store, one, WORK_OBJECT_BYTES_MAX)).hexdigest() == digest for one, digest in left)
-        except (ObjectNotFoundError, ObjectMismatchError):
-            return None
-        return earlier if whole else None
+        earlier = work.note(work.scanned_range(name), _read_scanned)
+        if earlier is None or not earlier.records:
+            return earlier
+        left = (work.scanned_charges(name), earlier.charges_sha256), (work.scanned_index(name), earlier.index_sha256)
+        return earlier if all(work.has(*one) for one in left) else None
 
 
 def _put(store: Store, name: str, table: pa.Table) -> str:

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from pipelines.dataset.arrow_dataset import ShardDataset
 from pipelines.stores.open_store import open_store
+from pipelines.stores.ranges import read_object
 from pipelines.stores.store import Store
 from schemas.dataset.dataset_summary import shard_folder
+from schemas.errors import ObjectMismatchError, ObjectNotFoundError
 from schemas.ids import PartId, ShardUId
+from schemas.json_note import Value, read_note
 from schemas.nearcore.epoch_context import EpochContext
 
 WORK_OBJECT_BYTES_MAX: Final = 1 << 30
@@ -33,6 +37,28 @@ class WorkFolder:
     def store(self) -> Store:
         """Open the store that the folder is in; a power cut may take what was put last, and damage shows before anything is published."""
         return open_store(self.url, durable=False)
+
+    def read(self, name: str) -> bytes:
+        """Return what a stage or an earlier run has left.
+
+        Raises:
+            ObjectNotFoundError, ObjectMismatchError, StoreError: as `pipelines.stores.ranges.read_object`.
+        """
+        return read_object(self.store(), name, WORK_OBJECT_BYTES_MAX)
+
+    def note(self, name: str, read: Callable[[dict[str, Any]], Value]) -> Value | None:
+        """Return what ``read`` makes of an earlier run's note; None where there is none, or a damaged one."""
+        try:
+            return read_note(self.read(name), read)
+        except (ObjectNotFoundError, ObjectMismatchError):
+            return None
+
+    def has(self, name: str, sha256: str) -> bool:
+        """Tell whether an earlier run has left an object, and it is whole."""
+        try:
+            return hashlib.sha256(self.read(name)).hexdigest() == sha256
+        except (ObjectNotFoundError, ObjectMismatchError):
+            return False
 
     def charges(self, file_index: int) -> str:
         """Return the name of a dataset file's charges."""

@@ -27,13 +27,12 @@ from pipelines.fetching.throttle import Throttle
 from pipelines.kernel.trie_kernel import Kernel
 from pipelines.producing.rebuild.base_states import BaseState, find_base_states
 from pipelines.producing.rebuild.rebuild_shard import RebuildTarget, ShardRebuild
-from pipelines.restoring.part_object import PartObject
 from pipelines.stores.open_store import open_store
 from pipelines.stores.pace import Pace
 from pipelines.trust.policy import TrustPolicy
 from pipelines.trust.signatures import verified_signers
 from schemas.errors import FetchError, ManifestError, SignatureError
-from schemas.ids import PartId, ShardUId
+from schemas.ids import ShardUId
 from schemas.published.delta_statement import DeltaEnd, DeltaStatement
 from schemas.published.dsse import ENVELOPE_BYTES_MAX
 from schemas.published.in_toto import parse_statement_envelope
@@ -268,17 +267,8 @@ class FetchedRebuild:
 
     def finish(self, whole: Mapping[int, HeldPart]) -> Mapping[int, Path]:
         """See `RebuildingShard.finish`."""
-        target, statement = self.rebuild.target, self.wanted.statement
         given = {
-            idx: PartObject(
-                store_url=str(held.parent) if isinstance(held, Path) else held.store_url,
-                name=held.name,
-                part_id=PartId(idx, statement.num_parts),
-                state_root=statement.state_root,
-                encoding=target.encoding,
-                stored_sha256=target.stored_sha256[idx],
-                decoded_sha256=statement.parts[idx].sha256,
-            )
+            idx: self.rebuild.target.part(idx, str(held.parent) if isinstance(held, Path) else held.store_url, held.name)
             for idx, held in whole.items()
         }
         parts = self.rebuild.finish(given, {part.part_id.idx for part in self.wanted.missing})

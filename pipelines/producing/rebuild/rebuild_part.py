@@ -19,14 +19,14 @@ from pipelines.kernel.choice import choose_kernel
 from pipelines.near.node.flat_state_source import KeyRange
 from pipelines.producing.build.boundary_nodes import get_boundary_nodes
 from pipelines.producing.build.plan_parts import PartInterval
-from pipelines.producing.build.work_folder import WORK_OBJECT_BYTES_MAX, WorkFolder
+from pipelines.producing.build.work_folder import WorkFolder
 from pipelines.producing.publish.publish_part import put_replacing
+from pipelines.restoring.part_object import PartObject
 from pipelines.stores.open_store import open_store
-from pipelines.stores.ranges import holds_same_bytes, read_object
+from pipelines.stores.ranges import holds_same_bytes
 from schemas.errors import (
     IntegrityError,
     ObjectMismatchError,
-    ObjectNotFoundError,
     SourceError,
     StatecastError,
     StoreError,
@@ -34,9 +34,8 @@ from schemas.errors import (
 )
 from schemas.ids import PartId
 from schemas.json_document import FieldReader
-from schemas.json_note import read_note
 from schemas.nearcore.flat_state_limits import KEY_BYTES_MAX
-from schemas.nearcore.state_part import Encoding, encode_state_part
+from schemas.nearcore.state_part import encode_state_part
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,18 +139,12 @@ def leave_built(work: WorkFolder, kernel_name: str, interval: PartInterval, give
 
 def _earlier(work: WorkFolder, interval: PartInterval) -> RebuiltInterval | None:
     """Return what an earlier run left of a part, where it is whole."""
-    store, part_id = work.store(), interval.part_id
-    try:
-        note = read_note(read_object(store, work.build_summary(part_id), WORK_OBJECT_BYTES_MAX), read_rebuilt)
-        if note is None:
-            return None
-        rebuilt, interior_sha256, edge_sha256 = note
-        for name, sha256 in ((work.interior(part_id), interior_sha256), (work.edge(part_id), edge_sha256)):
-            if hashlib.sha256(read_object(store, name, WORK_OBJECT_BYTES_MAX)).hexdigest() != sha256:
-                return None
-    except (ObjectNotFoundError, ObjectMismatchError):
+    part_id = interval.part_id
+    if (note := work.note(work.build_summary(part_id), read_rebuilt)) is None:
         return None
-    return replace(rebuilt, interval=interval)
+    rebuilt, interior_sha256, edge_sha256 = note
+    is_whole = work.has(work.interior(part_id), interior_sha256) and work.has(work.edge(part_id), edge_sha256)
+    return replace(rebuilt, interval=interval) if is_whole else None
 
 
 def read_rebuilt(document: dict[str, Any]) -> tuple[RebuiltInterval, str, str]:
@@ -186,15 +179,11 @@ class FinishPartTask:
 
     work: WorkFolder
     kernel_name: str
-    part_id: PartId
+    part: PartObject
+    """Where it goes, and what it must be."""
     has_records: bool
     boundary_rows: tuple[int, ...]
-    encoding: Encoding
     zstd_level: int
-    decoded_sha256: str
-    stored_sha256: str
-    object_name: str
-    into_url: str
     put_reencoded: bool
     """Put an object whose bytes are not the published ones too."""
 
@@ -205,19 +194,19 @@ class FinishPartTask:
             ObjectMismatchError: it is not the statement's part. Nothing was put.
             IntegrityError, StoreError: passed on.
         """
-        work, total = self.work, self.part_id.total
-        nodes = [node for row in self.boundary_rows for node in get_boundary_nodes(work, total, row)]
-        interior = pa.py_buffer(read_object(work.store(), work.interior(self.part_id), WORK_OBJECT_BYTES_MAX)) if self.has_records else None
+        work, part = self.work, self.part
+        nodes = [node for row in self.boundary_rows for node in get_boundary_nodes(work, part.part_id.total, row)]
+        interior = pa.py_buffer(work.read(work.interior(part.part_id))) if self.has_records else None
         partial_state = choose_kernel(self.kernel_name).assemble(interior, nodes)
-        if hashlib.sha256(partial_state).hexdigest() != self.decoded_sha256:
+        if hashlib.sha256(partial_state).hexdigest() != part.decoded_sha256:
             raise ObjectMismatchError(
                 problem="the rebuilt part is not the one of the shard's statement, though the state root is",
-                where=self.object_name,
+                where=part.name,
                 remedy="The statement or what an earlier run left is wrong: fetch the part whole.",
             )
-        data = encode_state_part(partial_state, self.encoding, self.zstd_level)
+        data = encode_state_part(partial_state, part.encoding, self.zstd_level)
         sha256 = hashlib.sha256(data).hexdigest()
-        store = open_store(self.into_url)
-        if (sha256 == self.stored_sha256 or self.put_reencoded) and not holds_same_bytes(store, self.object_name, data):
-            put_replacing(store, self.object_name, data)
-        return RebuiltPart(self.part_id, self.object_name, len(data), sha256, is_reencoded=sha256 != self.stored_sha256)
+        store = open_store(part.store_url)
+        if (sha256 == part.stored_sha256 or self.put_reencoded) and not holds_same_bytes(store, part.name, data):
+            put_replacing(store, part.name, data)
+        return RebuiltPart(part.part_id, part.name, len(data), sha256, is_reencoded=sha256 != part.stored_sha256)

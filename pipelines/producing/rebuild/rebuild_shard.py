@@ -74,6 +74,23 @@ class RebuildTarget:
         total = self.statement.num_parts
         return tuple(PartInterval(PartId(part.part_id, total), part.key_begin, part.key_end) for part in self.statement.parts)
 
+    def part(self, idx: int, store_url: str, name: str = "") -> PartObject:
+        """Return one part as an object of a store.
+
+        Args:
+            name: where it does not have its own there.
+        """
+        statement, part_id = self.statement, PartId(idx, self.statement.num_parts)
+        return PartObject(
+            store_url=store_url,
+            name=name or self.layout.state_part(statement.shard_id, part_id),
+            part_id=part_id,
+            state_root=statement.state_root,
+            encoding=self.encoding,
+            stored_sha256=self.stored_sha256.get(idx),
+            decoded_sha256=statement.parts[idx].sha256,
+        )
+
 
 @dataclass(slots=True)
 class ShardRebuild:
@@ -156,7 +173,9 @@ class ShardRebuild:
             if one.error is not None:
                 raise one.error
         self._check_root()
-        tasks = [task for task in self._finishing() if task.part_id.idx not in whole and (wanted is None or task.part_id.idx in wanted)]
+        tasks = [
+            task for task in self._finishing() if task.part.part_id.idx not in whole and (wanted is None or task.part.part_id.idx in wanted)
+        ]
         needs = TaskNeeds(FINISH_TASK_MEMORY_BYTES)
         return self.runner.run("assemble", self.name, tasks, needs, lambda part: Amount(size=part.size, parts=1))
 
@@ -236,15 +255,10 @@ class ShardRebuild:
                 FinishPartTask(
                     work=self.work,
                     kernel_name=self.kernel.name,
-                    part_id=part_id,
+                    part=self.target.part(part_id.idx, self.into_url),
                     has_records=bool(one.records),
                     boundary_rows=tuple(sorted(rows)) if self.target.statement.state_root != ZERO_HASH else (),
-                    encoding=self.target.encoding,
                     zstd_level=self.target.zstd_level,
-                    decoded_sha256=self.target.statement.parts[part_id.idx].sha256,
-                    stored_sha256=self.target.stored_sha256.get(part_id.idx, ""),
-                    object_name=self.target.layout.state_part(self.target.statement.shard_id, part_id),
-                    into_url=self.into_url,
                     put_reencoded=self.put_reencoded,
                 )
             )
