@@ -73,7 +73,7 @@ def read_torrent(data: bytes, shard: ManifestShard, where: str) -> PublishedTorr
     """Parse a torrent file and compare it with the manifest.
 
     Raises:
-        ManifestError: not a torrent, not the one that the manifest names, or without version 2's piece layers.
+        ManifestError: not a torrent, or not the one that the manifest names.
         InvalidInputError: libtorrent is not installed.
     """
     lt = import_libtorrent()
@@ -83,21 +83,7 @@ def read_torrent(data: bytes, shard: ManifestShard, where: str) -> PublishedTorr
         info = lt.load_torrent_buffer(data).ti
     except RuntimeError as error:
         raise ManifestError(problem=f"this is no torrent file: {error}", where=where) from error
-    torrent = replace(check_torrent(info, shard, where), data=data)
-    # The layers lie outside of the info dictionary. libtorrent compares those that are there with the roots, takes a file that lacks
-    # some, and peers of version 2 could then not be answered.
-    try:
-        layers = lt.bdecode(data).get(b"piece layers", {})
-    except RuntimeError as error:
-        raise ManifestError(problem=f"this is no torrent file: {error}", where=where) from error
-    needed = {bytes.fromhex(part.pieces_root) for part in shard.parts if part.pieces_root and part.size > torrent.piece_length}
-    if not isinstance(layers, dict) or layers.keys() != needed:
-        raise ManifestError(
-            problem=f"the torrent file has not the piece layers of the {len(needed)} parts that are larger than a piece",
-            where=where,
-            remedy="It was changed after it was published; take it from another source.",
-        )
-    return torrent
+    return replace(check_torrent(info, shard, where), data=data)
 
 
 def check_torrent(info: Any, shard: ManifestShard, where: str) -> PublishedTorrent:

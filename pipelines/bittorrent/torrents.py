@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.bittorrent.library import import_libtorrent
-from schemas.errors import InvalidInputError
+from pipelines.bittorrent.published_torrent import PublishedTorrent
+from schemas.errors import InvalidInputError, ManifestError
 from schemas.published.torrent import PartPieces
 from schemas.shown_text import shown_url
 
@@ -69,19 +70,35 @@ def build_torrent(
     return _read_back(_encode(info, layers, web_seeds, trackers), name, piece_length)
 
 
-def recompose_torrent(data: bytes, web_seeds: Sequence[str], trackers: Sequence[str]) -> bytes:
+def recompose_torrent(torrent: PublishedTorrent, web_seeds: Sequence[str], trackers: Sequence[str]) -> bytes:
     """Return the torrent file that `build_torrent` would have made, with the info dictionary and piece layers of another one.
 
     What lies outside of them in the other file is dropped.
 
     Args:
-        data: a torrent file that `pipelines.bittorrent.published_torrent.read_torrent` took.
+        torrent: what was read from the other file, whose parser passes over piece layers that are missing or not a dictionary.
         web_seeds, trackers: as in `build_torrent`.
     Raises:
+        ManifestError: the piece layers are not those of the info dictionary, which has the right hashes.
         InvalidInputError: as `build_torrent`.
     """
-    found = import_libtorrent().bdecode(data)
-    return _encode(found[b"info"], found.get(b"piece layers", {}), web_seeds, trackers)
+    lt = import_libtorrent()
+    layout = torrent.info.layout()
+    files = [index for index in range(layout.num_files()) if layout.file_size(index) > torrent.piece_length]
+    roots = {layout.root(index).to_bytes() for index in files if not layout.file_flags(index) & layout.flag_pad_file}
+    try:
+        found = lt.bdecode(torrent.data)
+        layers = found.get(b"piece layers")
+        if not isinstance(layers, dict) or not roots <= layers.keys():
+            raise ManifestError(problem="the torrent file lacks the piece layer of a part that is longer than a piece")
+        made = _encode(found[b"info"], {root: layers[root] for root in roots}, web_seeds, trackers)
+        # Where a dictionary has a key twice, the torrent's parser takes the first and this decoder the last.
+        same = lt.load_torrent_buffer(made).ti.info_hashes() == torrent.info.info_hashes()
+    except RuntimeError as error:
+        raise ManifestError(problem=f"the torrent file can't be written again: {error}") from error
+    if not same:
+        raise ManifestError(problem="the torrent file says its info dictionary twice, and not the same")
+    return made
 
 
 def _encode(info: dict[bytes, Any], layers: dict[bytes, bytes], web_seeds: Sequence[str], trackers: Sequence[str]) -> bytes:

@@ -56,6 +56,7 @@ from schemas.errors import (
 from schemas.published.catalogue import CATALOGUE_BYTES_MAX, Catalogue
 from schemas.published.dsse import ENVELOPE_BYTES_MAX, parse_envelope
 from schemas.published.latest_pointer import LatestPointer
+from schemas.published.manifest_shard import ManifestShard
 from schemas.published.object_layout import EpochLayout, catalogue_name
 
 
@@ -332,16 +333,19 @@ class EpochFetch:
 
     def _bring_torrents(self, epoch: BelievedEpoch, target: EpochTarget) -> None:
         """Also put the shards' torrents in place, so that they can be seeded; parts do not need them, so a fault is a warning."""
-        read = self._torrent_reader(epoch)
+        manifest = epoch.manifest.manifest
         for shard in epoch.shards:
             name = epoch.layout.torrent(shard.shard_id)
             if shard.listed.torrent is None:
                 continue
+
+            def judge(data: bytes, listed: ManifestShard = shard.listed, name: str = name) -> bytes:
+                # Another publisher's torrent has web seeds and trackers of its own, which no info hash covers.
+                return recompose_torrent(read_torrent(data, listed, name), manifest.web_seeds, manifest.trackers)
+
             try:
                 import_libtorrent()
-                data = read(name, TORRENT_BYTES_MAX)
-                # Another publisher's torrent has web seeds and trackers of its own, which no info hash covers.
-                data = recompose_torrent(data, epoch.manifest.manifest.web_seeds, epoch.manifest.manifest.trackers)
+                data = self._sources.reader.read_judged(name, TORRENT_BYTES_MAX, judge, is_needed=False)[1]
             except InvalidInputError:
                 self._sources.warn("torrents are left out: libtorrent, which would check them, is not installed (extra p2p)")
                 return

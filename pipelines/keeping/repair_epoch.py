@@ -290,9 +290,8 @@ class EpochRepair:
         """Return the torrent with a mirror's piece hashes, which the info hashes prove, or made of the parts in the store."""
 
         def judge(data: bytes) -> bytes:
-            read_torrent(data, shard, name)
             # Web seeds and trackers are the manifest's, whatever a mirror has there.
-            return recompose_torrent(data, manifest.web_seeds, manifest.trackers)
+            return recompose_torrent(read_torrent(data, shard, name), manifest.web_seeds, manifest.trackers)
 
         try:
             return self._asked(name, TORRENT_BYTES_MAX, judge)

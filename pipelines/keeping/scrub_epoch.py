@@ -237,10 +237,9 @@ def torrent_problem(data: bytes, shard: ManifestShard, manifest: Manifest, where
         InvalidInputError: libtorrent is not installed.
     """
     try:
-        read_torrent(data, shard, where)
+        same = recompose_torrent(read_torrent(data, shard, where), manifest.web_seeds, manifest.trackers) == data
     except ManifestError as error:
         return error.problem
-    same = recompose_torrent(data, manifest.web_seeds, manifest.trackers) == data
     return None if same else "it has other web seeds or trackers than the manifest, or something else besides them"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipelines.bittorrent.published_torrent import check_torrent, read_torrent
+from pipelines.bittorrent.torrents import recompose_torrent
 from schemas.errors import ManifestError
 from schemas.published.manifest_shard import ManifestShard, ManifestTorrent
 from tests.support.random_epochs import PART_SIZES, PIECE_BYTES, RandomEpoch, publish_random_epoch
@@ -76,24 +77,6 @@ def test_another_torrent_is_refused(tmp_path: Path, epoch: RandomEpoch, damage: 
         read_torrent(make[damage](), epoch.manifest.shards[0], "here")
 
 
-@pytest.mark.parametrize(
-    "layers", [None, {}, [], b"", "one less", "one more"], ids=["none", "empty", "list", "text", "one-less", "one-more"]
-)
-def test_a_torrent_without_its_piece_layers_is_refused(epoch: RandomEpoch, layers: Any) -> None:
-    """They lie outside of what the info hashes cover, and peers of version 2 ask for them."""
-    document = lt.bdecode(epoch.torrent())
-    published = document.pop(b"piece layers")
-    assert len(published) > 1
-    if layers == "one less":
-        layers = dict(list(published.items())[1:])
-    if layers == "one more":
-        layers = {**published, bytes(32): bytes(64)}
-    if layers is not None:
-        document[b"piece layers"] = layers
-    with pytest.raises(ManifestError, match=r"piece layer"):
-        read_torrent(lt.bencode(document), epoch.manifest.shards[0], "here")
-
-
 @pytest.mark.parametrize("which", ["info_hash_v1", "info_hash_v2"])
 def test_each_info_hash_counts(epoch: RandomEpoch, which: str) -> None:
     """One of them right is not enough."""
@@ -132,3 +115,42 @@ def test_a_manifest_that_contradicts_its_torrent_is_refused(epoch: RandomEpoch, 
     info = lt.load_torrent_buffer(epoch.torrent()).ti
     with pytest.raises(ManifestError, match="not the parts"):
         check_torrent(info, contradict(epoch.manifest.shards[0]), "here")
+
+
+def _with(data: bytes, name: bytes, value: object) -> bytes:
+    """Return a torrent file with another value, or with two of that name where the value is a pair."""
+    document = lt.bdecode(data)
+    if not isinstance(value, tuple):
+        return bytes(lt.bencode(document | {name: value}))
+    first, second = (lt.bencode({name: document[name] if one is None else one})[1:-1] for one in value)
+    return bytes(data.replace(lt.bencode({name: document[name]})[1:-1], first + second))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (b"piece layers", []),
+        (b"piece layers", {}),
+        (b"piece layers", 5),
+        (b"piece layers", (None, {})),
+        (b"piece layers", (None, [])),
+        (b"info", (None, {b"name": b"x"})),
+        (b"info", (None, 5)),
+    ],
+    ids=str,
+)
+def test_a_torrent_file_that_its_parser_takes_for_less_than_it_says_is_not_written_again(
+    epoch: RandomEpoch, name: bytes, value: object
+) -> None:
+    """libtorrent passes over piece layers of another type, and takes the first of two; what is written has all of them, and them right."""
+    torrent = read_torrent(_with(epoch.torrent(), name, value), epoch.manifest.shards[0], "here")
+    with pytest.raises(ManifestError):
+        recompose_torrent(torrent, (), ())
+
+
+def test_a_torrent_file_is_written_again_without_what_is_not_the_manifests(epoch: RandomEpoch) -> None:
+    """The same bytes, whatever else was in it."""
+    document = lt.bdecode(epoch.torrent())
+    more = {b"comment": b"x", b"announce": b"http://elsewhere.example/announce", b"piece layers": document[b"piece layers"]}
+    torrent = read_torrent(lt.bencode(document | more), epoch.manifest.shards[0], "here")
+    assert recompose_torrent(torrent, epoch.manifest.web_seeds, epoch.manifest.trackers) == epoch.torrent()

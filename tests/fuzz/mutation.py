@@ -290,6 +290,49 @@ def _changed_text(random: Random, text: str) -> str:
             return text.swapcase()
 
 
+def mutate_bencode(random: Random, data: bytes, corpus: Sequence[bytes]) -> bytes:
+    """Return a bencoded document after one to eight changes of its tree; a dictionary's keys may come twice and in any order."""
+    try:
+        document, _ = _bdecoded(data, 0)
+    except (ValueError, IndexError):
+        return mutate_bytes(random, data, corpus)
+    for _ in range(1 + int(random.expovariate(0.8))):
+        document = _changed_tree(random, document, [b"[1]"])
+    return _bencoded(random, document)[:INPUT_BYTES_MAX]
+
+
+def _bdecoded(data: bytes, at: int) -> tuple[Any, int]:
+    """Return a value, byte strings as text of Latin-1, and where it ends."""
+    kind, found = data[at : at + 1], list[Any]()
+    if kind == b"i":
+        end = data.index(b"e", at)
+        return int(data[at + 1 : end]), end + 1
+    if kind in (b"l", b"d"):
+        at += 1
+        while data[at] != ord("e"):
+            value, at = _bdecoded(data, at)
+            found.append(value)
+        return (found if kind == b"l" else dict(zip(found[::2], found[1::2], strict=True))), at + 1
+    colon = data.index(b":", at)
+    end = colon + 1 + int(data[at:colon])
+    return data[colon + 1 : end].decode("latin-1"), end
+
+
+def _bencoded(random: Random, value: Any) -> bytes:
+    if isinstance(value, (bool, int, float)):
+        return b"i%de" % value
+    if isinstance(value, list):
+        return b"l" + b"".join(_bencoded(random, item) for item in value) + b"e"
+    if isinstance(value, dict):
+        items = [_bencoded(random, str(key)) + _bencoded(random, value[key]) for key in sorted(value, key=str)]
+        if items and random.random() < 0.02:
+            items.insert(random.randrange(len(items)), _bencoded(random, str(random.choice(list(value)))) + b"le")
+        return b"d" + b"".join(items) + b"e"
+    text = str(value)
+    encoded = text.encode("latin-1") if all(ord(character) < 256 for character in text) else text.encode("utf-8", "surrogatepass")
+    return b"%d:%b" % (len(encoded), encoded)
+
+
 def mutate_text(random: Random, data: bytes, corpus: Sequence[bytes]) -> bytes:
     """Return a line or a file of a format in text after one to eight changes, sometimes to bytes that are no text."""
     if random.random() < 0.2:

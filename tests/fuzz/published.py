@@ -61,7 +61,7 @@ from schemas.published.shard_statement import ShardStatement
 from schemas.published.tables_statement import TablesStatement
 from schemas.published.torrent import LEAF_BYTES, piece_hashes
 from tests.fuzz.decoder import Decoder, json_with
-from tests.fuzz.mutation import mixed, mutate_json, mutate_text
+from tests.fuzz.mutation import mixed, mutate_bencode, mutate_json, mutate_text
 from tests.fuzz.nearcore import chunk_headers, localnet_headers
 from tests.support.proofs import small_proof
 from tests.support.published_values import make_delta_statement, make_empty_statement, make_manifest, make_statement, make_tables_statement
@@ -223,8 +223,8 @@ def _torrent_shard() -> tuple[ManifestShard, bytes]:
 
 
 def _torrents() -> list[bytes]:
-    data = _torrent_shard()[1]
-    return [data, recompose_torrent(data, ["https://seed.example/x/"], ["udp://tracker.example:1/announce"])]
+    shard, data = _torrent_shard()
+    return [data, recompose_torrent(read_torrent(data, shard, "fuzz"), ["https://seed.example/x/"], ["udp://tracker.example:1/announce"])]
 
 
 def _torrent(data: bytes) -> object:
@@ -236,7 +236,10 @@ def _torrent(data: bytes) -> object:
         shard = replace(shard, torrent=named)
     torrent = read_torrent(data, shard, "fuzz")
     torrent.parameters()
-    return recompose_torrent(data, (), ())
+    made = recompose_torrent(torrent, (), ())
+    again = read_torrent(made, shard, "fuzz")
+    assert recompose_torrent(again, (), ()) == made
+    return again
 
 
 def _text(data: bytes) -> str:
@@ -375,7 +378,13 @@ def decoders() -> tuple[Decoder, ...]:
             (parse_key_file, parse_node_key, read_key_file),
             _JSON,
         ),
-        Decoder("torrent", _torrent, _torrents, (read_torrent, check_torrent, recompose_torrent, PublishedTorrent.parameters)),
+        Decoder(
+            "torrent",
+            _torrent,
+            _torrents,
+            (read_torrent, check_torrent, recompose_torrent, PublishedTorrent.parameters),
+            mixed(mutate_bencode),
+        ),
         Decoder("magnet link", lambda data: parse_magnet(_text(data)), _magnets, (parse_magnet,), mutate_text),
         Decoder("object name", _object_name, _object_names, (parse_object_name, parse_epoch_folder, parse_epoch_url), mutate_text),
         Decoder(

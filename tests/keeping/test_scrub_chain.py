@@ -35,7 +35,7 @@ from tests.support.published import public_key, session_folder
 from tests.support.stored_bytes import flip_bit, stored_bytes
 from tests.support.stored_epochs import CHAIN_ID, NUM_PARTS, epoch_layout, publish_epoch
 
-pytest.importorskip("libtorrent", reason="the extra p2p is not installed")
+lt = pytest.importorskip("libtorrent", reason="the extra p2p is not installed")
 
 R = TypeVar("R")
 LAYOUT = epoch_layout(1)
@@ -214,6 +214,21 @@ def test_a_flipped_bit_anywhere_in_a_torrent_is_found(root: Path, share: int) ->
     size = len((root / LAYOUT.torrent(0)).read_bytes())
     flip(root, LAYOUT.torrent(0), size * share // 100)
     assert [finding.object_name for finding in scrub(root).scrubbed.harmful] == [LAYOUT.torrent(0)]
+
+
+@pytest.mark.parametrize("layers", [None, [], {}], ids=str)
+def test_a_torrent_without_its_piece_layers_is_found(root: Path, tmp_path: Path, layers: object) -> None:
+    """No info hash covers them, and who reads it would verify no piece alone; one from a mirror is refused."""
+    before, name = objects(root), LAYOUT.torrent(0)
+    document = lt.bdecode((root / name).read_bytes())
+    del document[b"piece layers"]
+    stripped = lt.bencode(document if layers is None else {**document, b"piece layers": layers})
+    (root / name).write_bytes(stripped)
+    liar = Path(shutil.copytree(published(), tmp_path / "liar"))
+    (liar / name).write_bytes(stripped)
+    assert [finding.object_name for finding in scrub(root).scrubbed.harmful] == [name]
+    assert scrub(root, liar, published()).repairs[0].source_id == f"file://{published()}"
+    assert objects(root) == before
 
 
 def test_a_mirrors_trackers_do_not_come_in_with_its_torrent(tmp_path: Path) -> None:
