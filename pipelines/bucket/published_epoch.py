@@ -12,6 +12,7 @@ from schemas.errors import ManifestError
 from schemas.published.dsse import ENVELOPE_BYTES_MAX, Envelope
 from schemas.published.in_toto import parse_statement_envelope
 from schemas.published.manifest import Manifest
+from schemas.published.manifest_shard import ManifestShard
 from schemas.published.object_layout import EpochLayout
 from schemas.published.shard_statement import ShardStatement
 from schemas.published.tables_statement import TablesStatement
@@ -94,6 +95,12 @@ def read_tables_statement(store: Store, layout: EpochLayout, judge: Judge | None
     name = layout.tables_statement
     envelope = read_envelope(store, name, judge)
     return None if envelope is None else (TablesStatement.from_payload(envelope.payload, f"{store.url}/{name}"), envelope)
+
+
+def listed_statement(store: Store, layout: EpochLayout, listed: ManifestShard) -> tuple[ShardStatement, Envelope] | None:
+    """Return the statement that a manifest names by its sha256; None where there is none, a damaged one, or another."""
+    found = readable_statement(store, layout, listed.shard_id)
+    return found if found is not None and found[1].payload_sha256 == listed.statement_sha256 else None
 
 
 def readable_statement(store: Store, layout: EpochLayout, shard_id: int) -> tuple[ShardStatement, Envelope] | None:

@@ -20,10 +20,10 @@ import pyarrow as pa
 from pipelines.bucket.chain_catalogue import record_published
 from pipelines.bucket.published_epoch import (
     StoredManifest,
+    listed_statement,
     read_manifest,
     read_manifest_revision,
     readable_envelope,
-    readable_statement,
 )
 from pipelines.fetching.believed_epoch import BelievedEpoch
 from pipelines.fetching.epoch_target import HeldPart, Landed, StoredObject
@@ -300,8 +300,7 @@ class StoreTarget:
                 return False
             if listed.torrent is not None and layout.torrent(shard.shard_id) not in self._infos:
                 return False
-            found = readable_statement(self._store, layout, shard.shard_id)
-            if found is None or found[1].payload_sha256 != listed.statement_sha256:
+            if listed_statement(self._store, layout, listed) is None:
                 return False
         return True
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 
-from pipelines.bucket.published_epoch import read_manifest, read_statement, readable_statement
+from pipelines.bucket.published_epoch import listed_statement, read_manifest
 from pipelines.fetching.documents import DocumentReader
 from pipelines.fetching.fetch_part import parts_to_fetch
 from pipelines.fetching.limits import FetchLimits
@@ -124,13 +124,14 @@ class PartBringing:
             StoreError: the bucket can't be read.
         """
         layout = manifest.layout
-        here = readable_statement(open_store(str(self.data.root)), layout, shard.shard_id)
-        if here is not None and here[1].payload_sha256 == shard.statement_sha256:
+        here = listed_statement(open_store(str(self.data.root)), layout, shard)
+        if here is not None:
             return here[0]
-        found = read_statement(self.store, layout, shard.shard_id)
-        where = layout.shard_statement(shard.shard_id)
-        if found is None or found[1].payload_sha256 != shard.statement_sha256:
-            raise ManifestError(problem="the bucket has not the statement that the manifest names by its sha256", where=where)
+        found, where = listed_statement(self.store, layout, shard), layout.shard_statement(shard.shard_id)
+        if found is None:
+            raise ManifestError(
+                problem="the bucket has not the statement that the manifest names by its sha256, or a damaged one", where=where
+            )
         if keep:
             self.data.write(self.data.path(where), found[1].to_bytes())
         return found[0]

@@ -16,10 +16,10 @@ import zstandard
 from pipelines.bucket.chain_catalogue import record_published
 from pipelines.bucket.published_epoch import (
     StoredManifest,
+    listed_statement,
     read_manifest,
     read_manifest_revision,
     read_tables_statement,
-    readable_statement,
 )
 from pipelines.bucket.read_latest import read_latest
 from pipelines.keeping.stored_ladder import thin_steps
@@ -129,8 +129,8 @@ class EpochPublisher:
                 return None
             if listed.torrent is not None and layout.torrent(shard.shard_id) not in sizes:
                 return None
-            found = readable_statement(store, layout, shard.shard_id)
-            if found is None or found[1].payload_sha256 != listed.statement_sha256:
+            found = listed_statement(store, layout, listed)
+            if found is None:
                 return None
             if self.tables_url is not None and not _has_tables(store, layout, stored.manifest, shard.shard_id):
                 return None

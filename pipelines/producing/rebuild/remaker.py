@@ -10,7 +10,7 @@ from random import Random
 from typing import Final
 
 from pipelines.bucket.published_deltas import deltas_in_words, listed_deltas, read_delta_statement
-from pipelines.bucket.published_epoch import read_manifest, read_statement
+from pipelines.bucket.published_epoch import listed_statement, read_manifest
 from pipelines.dataset.delta.shard_records import ShardRecords
 from pipelines.execution.stage_runner import StageRunner
 from pipelines.fetching.documents import DocumentReader
@@ -179,8 +179,9 @@ class PublishedRemaker:
         return [state for state in found if any(True for _ in store.list(state.where.removeprefix(f"{store.url}/")))]
 
     def _statement(self, store: Store, manifest: Manifest, shard_id: int) -> ShardStatement:
-        found, listed = read_statement(store, manifest.layout, shard_id), manifest.shard(shard_id)
-        if found is None or listed is None or found[1].payload_sha256 != listed.statement_sha256:
+        listed = manifest.shard(shard_id)
+        found = None if listed is None else listed_statement(store, manifest.layout, listed)
+        if found is None:
             raise ManifestError(problem="the shard's statement is missing or wrong", where=manifest.layout.shard_statement(shard_id))
         return found[0]
 
