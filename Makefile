@@ -81,13 +81,15 @@ test-all: check schedulers  ## the long tests too: chaos, many kills, servers th
 MINUTES ?= 5
 SEED ?= 1
 
-fuzz: setup  ## try made-up inputs on every decoder and on the kernel: make fuzz MINUTES=30 SEED=2
+# INPUTS is how many of each decoder, for as long as that takes; of the kernel, which is quick, a hundred times as many.
+fuzz: setup  ## try made-up inputs on every decoder and on the kernel: make fuzz MINUTES=30 SEED=2, or INPUTS=1000000
 	@failed=0; \
 	if command -v cargo >/dev/null; then (cd native && cargo test --quiet --package statecast-trie --test fuzz --no-run && \
-	    STATECAST_FUZZ_SECONDS=$$(( $(MINUTES) * 20 )) STATECAST_FUZZ_SEED=$(SEED) STATECAST_FUZZ_THREADS=$$(nproc) \
+	    $(if $(INPUTS),STATECAST_FUZZ_SECONDS=1000000000 STATECAST_FUZZ_INPUTS=$(INPUTS)00,STATECAST_FUZZ_SECONDS=$$(( $(MINUTES) * 20 ))) \
+	    STATECAST_FUZZ_SEED=$(SEED) STATECAST_FUZZ_THREADS=$$(nproc) \
 	    cargo test --quiet --package statecast-trie --test fuzz -- --ignored --nocapture) || failed=1; \
 	else echo "No cargo here: the kernel's own inputs are left out" >&2; fi; \
-	$(BIN)/python -m tests.fuzz.run --seed $(SEED) --seconds $$(( $(MINUTES) * 40 )) $(FUZZ) || failed=1; exit $$failed
+	$(BIN)/python -m tests.fuzz.run --seed $(SEED) $(if $(INPUTS),--inputs $(INPUTS),--seconds $$(( $(MINUTES) * 40 ))) $(FUZZ) || failed=1; exit $$failed
 
 # Processes that tests kill leave no count. Rust's tools for it are `cargo install --locked cargo-llvm-cov` and `rustup component add llvm-tools`.
 # Where rustup has none, a distribution's package llvm-N serves, N as `rustc -vV` says: LLVM_COV=/usr/lib/llvm-N/bin/llvm-cov, LLVM_PROFDATA alike.

@@ -83,7 +83,7 @@ from schemas.nearcore.epoch_context import EpochContext, GenesisBlock, ShardCont
 from schemas.nearcore.genesis import access_key_from_json, account_from_json, receipt_from_json, received_data_from_json
 from schemas.nearcore.peer.identity import PeerId
 from tests.fuzz.decoder import Decoder, file_of
-from tests.fuzz.mutation import mixed, mutate_bytes, mutate_json, mutate_text
+from tests.fuzz.mutation import inside_gzip, mixed, mutate_bytes, mutate_json, mutate_json_lines, mutate_text
 from tests.support.records import record_batches
 
 _JSON = mixed(mutate_json)
@@ -472,7 +472,7 @@ def decoders() -> tuple[Decoder, ...]:
         ),
         Decoder("adjacent record batches", _adjacent, lambda: [_values_file()[0]], (read_adjacent_batches, _checked), _mutate_arrow),
         Decoder("references in Arrow IPC", _table, lambda: [_reference_file()], (read_table,), _mutate_arrow),
-        Decoder("records file", _records_file, _lines, (RecordsFileSource.records, _record), mixed(mutate_text)),
+        Decoder("records file", _records_file, _lines, (RecordsFileSource.records, _record), inside_gzip(mixed(mutate_json_lines))),
         Decoder(
             "genesis file",
             _genesis,
@@ -488,7 +488,7 @@ def decoders() -> tuple[Decoder, ...]:
                 receipt_from_json,
                 received_data_from_json,
             ),
-            _JSON,
+            inside_gzip(_JSON),
         ),
         Decoder(
             "shard layout file",
@@ -509,7 +509,7 @@ def decoders() -> tuple[Decoder, ...]:
             _node_home,
             lambda: [b'{"genesis_file": "genesis.json", "store": {"path": "data"}, /* a comment */ "cold_store": null}'],
             (read_node_home, read_node_config),
-            mixed(mutate_text),
+            mixed(mutate_json_lines),
         ),
         Decoder(
             "assisted node's home",
@@ -519,7 +519,7 @@ def decoders() -> tuple[Decoder, ...]:
                 % _NODE_KEY.encode()
             ],
             (read_assisted_node, _peer_id),
-            mixed(mutate_text),
+            mixed(mutate_json_lines),
         ),
         Decoder(
             "node's config.json, changed",
@@ -529,7 +529,7 @@ def decoders() -> tuple[Decoder, ...]:
                 b'{\n  "a": [1e3, {}],\n  "network": {"experimental": {"tier3_public_addr": null}, "boot_nodes": "x,y" }\n}\n',
             ],
             (add_peers, restore_config, _parsed_node_config),
-            mixed(mutate_text),
+            mixed(mutate_json_lines),
         ),
         Decoder(
             "node's status",

@@ -7,6 +7,7 @@ tree: types swapped, fields taken away, doubled or renamed, numbers and texts ma
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -184,7 +185,7 @@ def mutate_json(random: Random, data: bytes, corpus: Sequence[bytes]) -> bytes:
     """Return the document after one to eight changes of its tree; bytes are changed where it is no JSON."""
     try:
         document = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return mutate_bytes(random, data, corpus)
     for _ in range(1 + int(random.expovariate(0.8))):
         document = _changed_tree(random, document, corpus)
@@ -264,8 +265,8 @@ def _other_value(random: Random, value: Any, corpus: Sequence[bytes]) -> Any:
         case 10:
             try:
                 other = json.loads(random.choice(corpus))
-            except ValueError:
-                # One that is compressed.
+            except (ValueError, RecursionError):
+                # One that is compressed, or was buried by an earlier change.
                 other = []
             place = _place(random, other)
             return other if place is None else place[0][place[1]]
@@ -344,6 +345,28 @@ def mutate_text(random: Random, data: bytes, corpus: Sequence[bytes]) -> bytes:
         piece = random.choice((random.choice(words), random.choice(_RAWS), random.choice(_TEXTS)))
         text = random.choice((_changed_text(random, text), text[:at] + piece + text[at:], text[:at] + piece + text[at + len(piece) :]))
     return text.encode("utf-8", "surrogatepass" if random.random() < 0.5 else "replace")[:INPUT_BYTES_MAX]
+
+
+def mutate_json_lines(random: Random, data: bytes, corpus: Sequence[bytes]) -> bytes:
+    """Return a file of lines of JSON after changes of the trees of one or more of them, or of its text."""
+    if random.random() < 0.2:
+        return mutate_text(random, data, corpus)
+    lines = data.split(b"\n")
+    for _ in range(random.choice((1, 1, 2))):
+        at = random.randrange(len(lines))
+        lines[at] = mutate_json(random, lines[at], lines)
+    return b"\n".join(lines)[:INPUT_BYTES_MAX]
+
+
+def inside_gzip(plain: Mutation) -> Mutation:
+    """Return a mutation that mostly changes what is compressed, and else, as where nothing is, the bytes as they are."""
+
+    def mutate(random: Random, data: bytes, corpus: Sequence[bytes]) -> bytes:
+        if data.startswith(b"\x1f\x8b") and random.random() < 0.8:
+            return gzip.compress(plain(random, gzip.decompress(data), corpus), compresslevel=1, mtime=0)
+        return plain(random, data, corpus)
+
+    return mutate
 
 
 def mixed(structured: Mutation) -> Mutation:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import mmap
 import os
 import pickle
@@ -17,6 +18,7 @@ import resource
 import signal
 import struct
 import sys
+import tempfile
 import time
 import traceback
 from collections import Counter
@@ -45,6 +47,8 @@ FAILURES_MAX = 20
 """Kinds of failure of one decoder after which it is left alone."""
 
 _SHRINK_TRIES = 400
+
+_MEMORY = "/dev/shm"
 
 
 @dataclass(slots=True)
@@ -324,6 +328,13 @@ def _warm(decoder: Decoder) -> None:
         outcome_of(decoder, data)
 
 
+def _have_memory_for_files() -> None:
+    """Have temporary files lie in memory, where the system has a place for that: a file an input costs a disk more than the decoder's work."""
+    if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK):
+        os.environ["TMPDIR"] = _MEMORY
+        tempfile.tempdir = None
+
+
 def _replay(path: Path) -> int:
     (decoder,) = (found for found in decoders().values() if folder_of(found) == path.resolve().parent)
     _warm(decoder)
@@ -342,8 +353,8 @@ def _replay(path: Path) -> int:
 def main() -> int:
     """Run the command; returns 1 where an input failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.run", description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=300.0, help="for all decoders together")
-    parser.add_argument("--inputs", type=int, default=1_000_000_000, help="most inputs of a decoder")
+    parser.add_argument("--seconds", type=float, help="for all decoders together: 300 without --inputs, and else as long as it takes")
+    parser.add_argument("--inputs", type=int, help="most inputs of a decoder")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other inputs")
     parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1, help="decoders that run side by side")
     parser.add_argument("--decoder", action="append", default=[], help="the decoders whose names have this in them; all by default")
@@ -356,10 +367,12 @@ def main() -> int:
         parser.error(f"no decoder has {' or '.join(options.decoder)} in its name; there are: {', '.join(decoders())}")
     # What libraries say of odd input is no result.
     logging.disable(logging.CRITICAL)
+    _have_memory_for_files()
+    seconds = options.seconds or (300.0 if options.inputs is None else math.inf)
     for decoder in chosen:
         _warm(decoder)
     print(_HEAD, flush=True)
-    tallies = run(chosen, options.seed, options.inputs, options.seconds, options.at_once)
+    tallies = run(chosen, options.seed, options.inputs or sys.maxsize, seconds, options.at_once)
     failed = [name for name, tally in tallies.items() if tally.failures]
     print(f"{sum(tally.inputs for tally in tallies.values())} inputs, {len(failed)} of {len(tallies)} decoders failed", flush=True)
     return int(bool(failed))
