@@ -53,7 +53,8 @@ BLOCK_RETRIES = 3
 """Attempts after the first that the client makes at a block, so that the blocks before it need not be sent again; at nothing else."""
 
 CONNECT_TIMEOUT_S = 30
-READ_TIMEOUT_S = 300
+READ_TIMEOUT_S = 60
+"""Longest wait for the whole head of an answer, and for each read of its body."""
 
 _PASSING_CODES = {"Md5Mismatch", "Crc64Mismatch", "InvalidBlockList", "ServerBusy", "OperationTimedOut"}
 """Transient faults that have the status of a refused request: bodies that were changed on the way, and blocks that another upload of
@@ -108,7 +109,9 @@ class AzureStore(BucketStore):
             blob.delete_blob(delete_snapshots="include")
 
     def _read(self, name: str, start: int, stop: int) -> bytes:
-        stream = self._blob(name).download_blob(offset=start, length=stop - start, raw_response_hook=_range_hook(start, self._where(name)))
+        stream = self._blob(name).download_blob(
+            offset=start, length=stop - start, raw_response_hook=_range_hook(start, stop, self._where(name))
+        )
         return bytes(stream.readall())
 
     def _write(self, name: str, view: memoryview, condition: dict[str, Any], problem: str) -> ObjectInfo:
@@ -167,22 +170,22 @@ class AzureStore(BucketStore):
 
     def _open_container(self) -> Any:
         import requests
-        import requests.adapters
         from azure.core.pipeline.transport import RequestsTransport
+
+        from pipelines.stores.bounded_requests import BoundedAdapter
 
         blobs = import_azure()
         account = find_account(self.endpoint_url, anonymous=self.anonymous)
         session = requests.Session()
         for scheme in ("http://", "https://"):
             # As many connections as threads ask at once; above this urllib3 complains on standard error.
-            session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=64))
+            session.mount(scheme, BoundedAdapter(pool_maxsize=64))
         return blobs.ContainerClient(
             account.endpoint_url,
             self.location.bucket,
             credential=account.credential,
-            transport=RequestsTransport(session=session),
-            connection_timeout=CONNECT_TIMEOUT_S,
-            read_timeout=READ_TIMEOUT_S,
+            # Said to the client they would not reach a transport that it did not make.
+            transport=RequestsTransport(session=session, connection_timeout=CONNECT_TIMEOUT_S, read_timeout=READ_TIMEOUT_S),
             retry_policy=blobs.ExponentialRetry(initial_backoff=1, increment_base=2, random_jitter_range=1, retry_total=0),
             # Neither the client's attempts nor ours look at what a throttling server asks for.
             raw_response_hook=_pause,
@@ -250,7 +253,7 @@ def _pause(response: Any) -> None:
         time.sleep(retry_after_s(response.http_response.headers.get("Retry-After")))
 
 
-def _range_hook(start: int, where: str) -> Callable[[Any], None]:
+def _range_hook(start: int, stop: int, where: str) -> Callable[[Any], None]:
     """Return what looks at an answer to a range, in the place of `_pause`: the client asks for its size alone, not for where it begins.
 
     Of an answer that ends too soon the client asks for the rest, in a request whose range begins later.
@@ -264,6 +267,10 @@ def _range_hook(start: int, where: str) -> Callable[[Any], None]:
             begin = start if asked is None else int(asked[1])
             try:
                 check_range_start(begin, answer.headers.get("Content-Range"), where, is_partial=True)
+                # The client holds what comes until it ends; without a length it may never.
+                said = answer.headers.get("Content-Length", "")
+                if re.fullmatch("[0-9]{1,18}", said) is None or int(said) > stop - begin:
+                    raise RangeRefusedError(problem=f"the answer's length is {said[:20]!r}, for {stop - begin} bytes", where=where)
             except RangeRefusedError:
                 # Its body, which may be long, is not read.
                 answer.internal_response.close()

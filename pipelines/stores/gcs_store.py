@@ -184,6 +184,8 @@ class GcsStore(BucketStore):
         import gcsfs
         import gcsfs.core
 
+        from pipelines.stores.bounded_answer import BoundedAnswer
+
         # Its own account of what it gives up on, with a traceback, would go to standard error; the error itself comes out here.
         logging.getLogger("gcsfs").addHandler(logging.NullHandler())
         # gcsfs may have been imported before the variable was set; its plain class never probes.
@@ -196,7 +198,7 @@ class GcsStore(BucketStore):
                 endpoint_url=self.endpoint_url,
                 requests_timeout=_client_timeout(),
                 requester_pays=(not self.anonymous and gcs_user_project()) or False,
-                session_kwargs={"trace_configs": [_pauses()]},
+                session_kwargs={"trace_configs": [_pauses()], "response_class": BoundedAnswer},
                 use_listings_cache=False,
                 skip_instance_cache=True,
             )

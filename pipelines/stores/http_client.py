@@ -27,8 +27,9 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util.connection import create_connection
 
+from pipelines.stores.body_pace import BodyPace
 from schemas.address import is_public_address
-from schemas.errors import InvalidInputError, StoreDeniedError, TransientStoreError
+from schemas.errors import InvalidInputError, StoreDeniedError
 
 CONNECT_TIMEOUT_S: Final = 10.0
 """Longest that a connection takes to be made, whatever the number of a host's addresses."""
@@ -41,12 +42,6 @@ INTERIM_ANSWERS_MAX: Final = 16
 
 READ_BYTES: Final = 256 << 10
 """Most bytes taken from a connection at once."""
-
-BODY_GRACE_S: Final = 30.0
-"""How long a body may take, however little comes of it."""
-
-BODY_BYTES_PER_S_MIN: Final = 1 << 10
-"""A body that took longer brings at least this, over all of its time: less is no transfer."""
 
 
 class Reach:
@@ -139,9 +134,17 @@ class HttpClient:
         return {"num_pools": 16, "maxsize": self._connections_max, "retries": False, "timeout": timeout}
 
     def _bounded(self, manager: urllib3.PoolManager, reach: Reach | None) -> urllib3.PoolManager:
-        pools: dict[str, Any] = {"http": partial(_HttpPool, reach=reach), "https": partial(_HttpsPool, reach=reach)}
-        manager.pool_classes_by_scheme = pools
+        manager.pool_classes_by_scheme = bounded_pools(reach)
         return manager
+
+
+def bounded_pools(reach: Reach | None) -> dict[str, Any]:
+    """Return urllib3's pools of connections by scheme, whose answers come in time.
+
+    Args:
+        reach: whom they may connect to; None for anybody.
+    """
+    return {"http": partial(_HttpPool, reach=reach), "https": partial(_HttpsPool, reach=reach)}
 
 
 def environment_proxy(url: SplitResult) -> str | None:
@@ -183,16 +186,13 @@ def read_body(reply: urllib3.BaseHTTPResponse, where: str) -> Iterator[bytes]:
         TransientStoreError: it comes so slowly that it might never end.
         HTTPError, OSError, HTTPException, ValueError: the client's.
     """
-    waited_s, received = 0.0, 0
+    pace = BodyPace(where)
     while True:
         began_s = time.monotonic()
         buffer = reply.read1(READ_BYTES)
-        waited_s += time.monotonic() - began_s
+        pace.take(len(buffer), time.monotonic() - began_s)
         if not buffer:
             return
-        received += len(buffer)
-        if waited_s > BODY_GRACE_S + received / BODY_BYTES_PER_S_MIN:
-            raise TransientStoreError(problem=f"it brought {received} bytes in {waited_s:.0f} s", where=where)
         yield buffer
 
 

@@ -44,6 +44,9 @@ UPLOAD_PART_BYTES = 32 << 20
 UPLOAD_PARTS_MAX = 10_000
 """S3's limit."""
 
+LISTED_PAGES_MAX = 5_000
+"""Most pages of a listing, each of at most a thousand objects: a server could go on for ever."""
+
 _MD5_ETAG = re.compile(r'"?[0-9a-f]{32}(-[0-9]{1,5})?"?')
 
 _PASSING_CODES = {"SlowDown", "RequestTimeout", "BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"}
@@ -77,13 +80,14 @@ class S3Store(BucketStore):
         """See `Store.list`."""
         folder = self.location.listing_path(prefix)
         with self._mapped(prefix):
-            self._fs().invalidate_cache()
-            found = self._fs().find(folder.rstrip("/"), detail=True)
-            infos = [
-                ObjectInfo(self.location.name(path), int(entry["size"]), str(entry.get("ETag", "")), entry.get("LastModified"))
-                for path, entry in sorted(found.items())
-                if path.startswith(folder) and not path.endswith("/")
-            ]
+            infos = sorted(
+                (
+                    ObjectInfo(self.location.name(path), int(entry["Size"]), str(entry.get("ETag", "")), entry.get("LastModified"))
+                    for entry in self._entries(folder.partition("/")[2], self._where(prefix))
+                    if (path := f"{self.location.bucket}/{entry['Key']}").startswith(folder) and not path.endswith("/")
+                ),
+                key=lambda info: info.name,
+            )
         yield from infos
 
     def swap(self, name: str, data: Data, expected: ObjectInfo | None) -> ObjectInfo:
@@ -96,9 +100,25 @@ class S3Store(BucketStore):
         with suppress(ObjectNotFoundError), self._mapped(name):
             self._call("delete_object", name)
 
+    def _entries(self, prefix: str, where: str) -> Iterator[dict[str, Any]]:
+        """Yield what a listing says of each object, page by page: s3fs' own would follow a server that never ends, and hold all of it."""
+        more: dict[str, str] = {}
+        for _ in range(LISTED_PAGES_MAX):
+            page = self._fs().call_s3("list_objects_v2", Bucket=self.location.bucket, Prefix=prefix, **more)
+            yield from page.get("Contents", ())
+            if not page.get("IsTruncated"):
+                return
+            token = page.get("NextContinuationToken")
+            if not token or token == more.get("ContinuationToken"):
+                raise StoreError(problem="the server's listing does not go on", where=where)
+            more = {"ContinuationToken": token}
+        raise StoreError(problem=f"the server's listing has more than {LISTED_PAGES_MAX} pages", where=where)
+
     def _read(self, name: str, start: int, stop: int) -> bytes:
         """See `BucketStore._read`; s3fs itself does not look at where an answer begins."""
         from fsspec.asyn import sync
+
+        from pipelines.stores.bounded_answer import read_bounded
 
         file_system, where = self._fs(), self._where(name)
         location = {"Bucket": self.location.bucket, "Key": self.location.key(name)}
@@ -106,8 +126,10 @@ class S3Store(BucketStore):
         async def read() -> bytes:
             reply = await file_system._call_s3("get_object", **location, Range=f"bytes={start}-{stop - 1}")
             try:
+                if (status := reply["ResponseMetadata"]["HTTPStatusCode"]) not in (200, 206):
+                    raise StoreError(problem=f"the server answers with HTTP status {status}", where=where)
                 check_range_start(start, reply.get("ContentRange"), where)
-                return bytes(await reply["Body"].read())
+                return await read_bounded(reply["Body"], stop - start, where)
             finally:
                 reply["Body"].close()
 
@@ -192,7 +214,7 @@ class S3Store(BucketStore):
             anon=self.anonymous or is_set(S3_ANONYMOUS_VARIABLE) or not has_credentials(),
             endpoint_url=endpoint_url,
             client_kwargs={"region_name": region} if region else {},
-            config_kwargs=checksums if foreign else {},
+            config_kwargs={"http_session_cls": _bounded_session(), **(checksums if foreign else {})},
             requester_pays=s3_requester_pays() and not self.anonymous,
             # An object is read in one request, so that it is never half of one version and half of another.
             max_concurrency=1,
@@ -233,6 +255,23 @@ def import_s3fs() -> Any:
     except ImportError as error:
         raise InvalidInputError(problem="s3:// needs the package s3fs", remedy='Install it: pip install "statecast[s3]".') from error
     return s3fs
+
+
+@lru_cache
+def _bounded_session() -> Any:
+    """Return the class of the client's sessions, whose answers are bounded."""
+    from aiobotocore.httpsession import AIOHTTPSession
+
+    from pipelines.stores.bounded_answer import BoundedAnswer
+
+    class BoundedSession(AIOHTTPSession):  # type: ignore[misc]
+        async def _get_session(self, proxy_url: str | None) -> Any:
+            session = await super()._get_session(proxy_url)
+            # aiobotocore makes aiohttp's session by itself, with nothing that could be said of it.
+            vars(session)["_response_class"] = BoundedAnswer
+            return session
+
+    return BoundedSession
 
 
 def has_credentials() -> bool:

@@ -6,15 +6,21 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.near.epoch.rpc_client import RpcClient, RpcLimits
-from pipelines.stores import http_client, http_store
+from pipelines.stores import azure_store, body_pace, bounded_answer, http_client, http_store, s3_store
 from pipelines.stores.answers import http_date, retry_after_s
+from pipelines.stores.bucket_folder import BucketFolder
 from pipelines.stores.http_folder import HttpFolder, check_reply, mapped_errors
 from pipelines.stores.open_store import open_store
+from pipelines.stores.per_process import PerProcess
+from pipelines.stores.s3_store import S3Store
 from schemas.address import is_public_address
 from schemas.errors import (
     InvalidInputError,
@@ -25,7 +31,8 @@ from schemas.errors import (
     StoreError,
     TransientStoreError,
 )
-from tests.support.hostile_server import KINDS, HostileServer, hostile_server
+from tests.support.hostile_server import KINDS, LISTING_KINDS, S3_KINDS, HostileServer, hostile_server
+from tests.support.servers import AZURITE_ACCOUNT, AZURITE_KEY
 
 NAME = "folder/object"
 DATA = bytes(range(256)) * 40
@@ -65,7 +72,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostileServer]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits of fractions of a second."""
     monkeypatch.setattr(http_store, "TIMEOUT_S", 0.6)
-    monkeypatch.setattr(http_client, "BODY_GRACE_S", 0.6)
+    monkeypatch.setattr(body_pace, "BODY_GRACE_S", 0.6)
+    monkeypatch.setattr(bounded_answer, "ANSWER_TIMEOUT_S", 0.6)
+    monkeypatch.setattr(bounded_answer, "DOCUMENT_BYTES_MAX", 1 << 20)
+    monkeypatch.setattr(azure_store, "READ_TIMEOUT_S", 0.6)
+    monkeypatch.setattr(s3_store, "LISTED_PAGES_MAX", 5)
+    monkeypatch.setattr(s3_store, "retry_after_s", lambda _text: 0.1)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -82,6 +95,79 @@ def test_whatever_a_server_answers_is_an_error_of_the_store(server: HostileServe
             store.get(NAME, 0, 1 << 20)
         assert type(caught.value) is expected, caught.value
     assert time.monotonic() - began_s < 20
+
+
+@pytest.fixture(scope="module")
+def s3_client() -> PerProcess[Any]:
+    """One client for all buckets: it is made once a module, of the limits that its first test has."""
+    return PerProcess()
+
+
+def _bucket(server: HostileServer, kind: str, s3_client: PerProcess[Any], monkeypatch: pytest.MonkeyPatch) -> S3Store:
+    for name, value in server.s3_environment.items():
+        monkeypatch.setenv(name, value)
+    return S3Store(BucketFolder.parse(server.s3_url(kind)), None, False, s3_client)
+
+
+SOON_S = 90.0
+"""Longest on the slowest machine: what is not bounded takes for ever."""
+
+HARMLESS_IN_S3 = {"honest", "flip", "short", *LISTING_KINDS[:-2]}
+"""What keeps the bytes of an object for whoever knows their digest."""
+
+
+@pytest.mark.parametrize("kind", ("honest", *S3_KINDS))
+@pytest.mark.usefixtures("impatient")
+def test_whatever_a_bucket_answers_is_an_error_of_the_store(
+    server: HostileServer, kind: str, s3_client: PerProcess[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An object, what is said of it, and the listing: each soon, and no more of it is held than was asked for."""
+    store = _bucket(server, kind, s3_client, monkeypatch)
+    began_s = time.monotonic()
+    if kind in HARMLESS_IN_S3:
+        assert len(store.get(NAME, 0, 1 << 20)) in (len(DATA), len(DATA) // 2)
+    else:
+        with pytest.raises(StoreError):
+            store.get(NAME, 0, 1 << 20)
+    with suppress(StoreError):
+        store.info(NAME)
+    try:
+        listed = [info.name for info in store.list("folder")]
+    except StoreError:
+        listed = []
+    assert set(listed) <= {NAME} or kind == "list-elsewhere"
+    assert time.monotonic() - began_s < SOON_S
+
+
+AT_PROVIDERS = {
+    "gs": "download/storage/v1/b/states/o/folder/object",
+    "az": "states/folder/object",
+}
+"""Where a provider's client looks for the object."""
+
+
+@pytest.mark.parametrize("scheme", list(AT_PROVIDERS))
+@pytest.mark.parametrize("kind", ["head-trickle", "body-trickle", "chunk-trickle", "endless"])
+@pytest.mark.usefixtures("impatient")
+def test_other_providers_are_waited_for_no_longer(scheme: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is more held of what they send."""
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", AZURITE_ACCOUNT)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", AZURITE_KEY)
+    monkeypatch.setattr("gcsfs.retry.asyncio.sleep", _at_once)
+    path = tmp_path / "served" / AT_PROVIDERS[scheme]
+    path.parent.mkdir(parents=True)
+    path.write_bytes(DATA)
+    with hostile_server(tmp_path / "served", tmp_path / "log") as running:
+        store = open_store(f"{scheme}://states", endpoint_url=running.url(kind), anonymous=scheme == "gs", retry=None)
+        began_s = time.monotonic()
+        with pytest.raises(StoreError) as caught:
+            store.get(NAME, 0, 1 << 20)
+        assert not isinstance(caught.value, ObjectNotFoundError), "it was asked for what it has"
+    assert time.monotonic() - began_s < SOON_S
+
+
+async def _at_once(_seconds: float) -> None:
+    """Wait for nothing."""
 
 
 @pytest.mark.parametrize(

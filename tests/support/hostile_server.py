@@ -3,6 +3,9 @@
 ``http://…/KIND/WHERE/N`` serves the folder that the server was given, honestly but for the names that ``WHERE`` means: there it does
 what `KINDS` says. ``N`` tells sources of one kind apart. ``http://…/honest/all/0`` is a source like any other; ``http://…/honest-slow/parts/N`` sends all
 parts together at N bytes a second.
+
+It speaks S3 too: ``s3://KIND.WHERE.N`` is the same source as a bucket, for a client that has `HostileServer.s3_environment`. A listing
+counts as a document; `LISTING_KINDS` are honest but for it.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gzip
+import hashlib
 import re
 import subprocess
 import sys
@@ -17,7 +21,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
+from xml.sax.saxutils import escape
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -55,6 +60,22 @@ KINDS = (
     "compressed",  # whatever was asked
 )
 """Every kind but ``honest``."""
+
+LISTING_KINDS = (
+    "list-endless",  # one page after another, each of new names
+    "list-again",  # the first page again and again
+    "list-huge",  # one page that never ends
+    "list-nonsense",  # XML that is no listing
+    "list-bomb",  # entities of entities
+    "list-numbers",  # sizes that are none
+    "list-elsewhere",  # names outside of what was asked for, and such as no store has
+    "other-region",  # "ask another region", which is a host's name
+    "odd-error",  # an error whose words are control characters
+)
+"""What a bucket does besides."""
+
+S3_KINDS = (*KINDS, *LISTING_KINDS)
+PAGE_NAMES = 100
 
 WHERES = {
     "all": r".",
@@ -96,6 +117,21 @@ class HostileServer:
         """Return the URL of one source."""
         return f"{self.base_url}/{kind}/{where}/{number}"
 
+    def s3_url(self, kind: str, where: str = "all", number: int = 0) -> str:
+        """Return the URL of one source as a bucket."""
+        return f"s3://{kind}.{where}.{number}"
+
+    @property
+    def s3_environment(self) -> dict[str, str]:
+        """The variables with which a client of S3 asks this server."""
+        return {
+            "AWS_ENDPOINT_URL_S3": self.base_url,
+            "AWS_ACCESS_KEY_ID": "anybody",
+            "AWS_SECRET_ACCESS_KEY": "anything",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
     @property
     def requests(self) -> list[str]:
         """The paths that were asked for, in order."""
@@ -132,19 +168,82 @@ class _Sources:
             path = head.split(" ")[1]
             with open(self._log, "a") as log:
                 log.write(path + "\n")
-            _, kind, where, number, name = unquote(path.partition("?")[0]).split("/", 4)
-            found = re.search(r"(?im)^range: bytes=(\d+)-(\d*)", head)
-            meant = re.search(WHERES[where], name) is not None
-            if kind == "honest-slow" and meant and (self._root / name).is_file():
-                async with self._line:
-                    await asyncio.sleep((self._root / name).stat().st_size / int(number))
-            await self._answer(writer, kind if meant else "honest", path, self._root / name, found)
+            asks = self._answer_s3 if "." in path.partition("?")[0].split("/")[1] else self._answer_http
+            await asks(writer, head, path)
         with suppress(OSError):
             writer.close()
             await writer.wait_closed()
 
-    async def _answer(self, writer: asyncio.StreamWriter, kind: str, url: str, path: Path, asked: re.Match[str] | None) -> None:
-        data = path.read_bytes() if path.is_file() else None
+    async def _answer_http(self, writer: asyncio.StreamWriter, head: str, path: str) -> None:
+        _, kind, where, number, name = unquote(path.partition("?")[0]).split("/", 4)
+        found = re.search(r"(?im)^range: bytes=(\d+)-(\d*)", head)
+        meant = re.search(WHERES[where], name) is not None
+        if kind == "honest-slow" and meant and (self._root / name).is_file():
+            async with self._line:
+                await asyncio.sleep((self._root / name).stat().st_size / int(number))
+        await self._answer(writer, kind if meant else "honest", path, self._root / name, found)
+
+    async def _answer_s3(self, writer: asyncio.StreamWriter, head: str, path: str) -> None:
+        asked, _, query = path.partition("?")
+        _, bucket, name = f"{unquote(asked)}/".split("/", 2)
+        name = name.rstrip("/")
+        kind, where, _number = bucket.split(".")
+        method, words = head.partition(" ")[0], parse_qs(query)
+        meant = re.search(WHERES[where], name or "latest.json") is not None
+        if method not in ("GET", "HEAD"):
+            await _reply(writer, 403, b"<Error><Code>AccessDenied</Code></Error>")
+        elif kind == "other-region" and meant:
+            error = b"<Error><Code>PermanentRedirect</Code><Endpoint>127.0.0.1:9</Endpoint><Region>127.0.0.1:9/x?</Region></Error>"
+            await _reply(writer, 301, error, {"x-amz-bucket-region": "127.0.0.1:9/x?"})
+        elif kind == "odd-error" and meant:
+            await _reply(writer, 400, b"<Error><Code>&#x9b;[/x]\xc2\x9b2J</Code><Message>[link=x]\xc2\x9d0;</Message></Error>")
+        elif name:
+            kind = "honest" if kind in LISTING_KINDS else kind
+            found = re.search(r"(?im)^range: bytes=(\d+)-(\d*)", head)
+            file = self._root / name
+            if method == "HEAD" and (not meant or kind in ("honest", "flip")) and file.is_file():
+                await _send(writer, _head(200, {**_stored(file.read_bytes()), "Content-Length": str(file.stat().st_size)}))
+            else:
+                await self._answer(writer, kind if meant else "honest", path, file, found, is_s3=True)
+        elif kind == "list-huge":
+            await _send(writer, _head(200, {}) + b"<ListBucketResult>")
+            await _repeat(writer, b"<Contents><Key>x</Key><Size>1</Size></Contents>" * 1000, 0)
+        else:
+            page = self._page(kind, words.get("prefix", [""])[0], words.get("continuation-token", [""])[0])
+            if kind in LISTING_KINDS or not meant:
+                await _reply(writer, 200, page)
+            else:
+                await self._answer(writer, kind, path, page, None)
+
+    def _page(self, kind: str, prefix: str, token: str) -> bytes:
+        """Return a page of a listing as S3's ``ListObjectsV2`` answers."""
+        if kind == "list-nonsense":
+            return b"<a><Contents>7</Contents><IsTruncated>perhaps</IsTruncated></a>"
+        if kind == "list-bomb":
+            entities = "".join(f'<!ENTITY e{one} "{f"&e{one - 1};" * 10}">' for one in range(1, 12))
+            return f'<!DOCTYPE x [<!ENTITY e0 "x">{entities}]><ListBucketResult><Name>&e11;</Name></ListBucketResult>'.encode()
+        names = sorted(str(path.relative_to(self._root)) for path in self._root.rglob("*") if path.is_file())
+        entries = [(name, str((self._root / name).stat().st_size)) for name in names if name.startswith(prefix)]
+        more = ""
+        if kind in ("list-endless", "list-again"):
+            first = int(token or 0)
+            entries = [(f"{prefix}{number:012}", "1") for number in range(first, first + PAGE_NAMES)]
+            more = f"<NextContinuationToken>{first + PAGE_NAMES if kind == 'list-endless' else 0}</NextContinuationToken>"
+        if kind == "list-numbers":
+            entries = [(name, size) for name, _ in entries for size in ("\u00b2", "-1", "9" * 40, "")]
+        if kind == "list-elsewhere":
+            entries = [(name, "1") for name in ("../x", "/etc/hostname", f"{prefix}/../../x", f"{prefix}//", "x" * 70_000, "\u009b2J", ".")]
+        listed = "".join(
+            f'<Contents><Key>{escape(name)}</Key><Size>{size}</Size><ETag>"x"</ETag><LastModified>2026-01-01T00:00:00Z</LastModified></Contents>'
+            for name, size in entries
+        )
+        truncated = "true" if more else "false"
+        return f"<ListBucketResult><IsTruncated>{truncated}</IsTruncated>{more}{listed}</ListBucketResult>".encode()
+
+    async def _answer(
+        self, writer: asyncio.StreamWriter, kind: str, url: str, found: Path | bytes, asked: re.Match[str] | None, *, is_s3: bool = False
+    ) -> None:
+        data = found if isinstance(found, bytes) else found.read_bytes() if found.is_file() else None
         if kind in FLOOD and kind != "endless":
             if kind == "headers-flood":
                 writer.write(b"HTTP/1.1 200 OK\r\n")
@@ -178,15 +277,16 @@ class _Sources:
             case _ if data is None or kind == "absent":
                 await _reply(writer, 404)
             case _:
-                await _object(writer, kind, data, asked)
+                await _object(writer, kind, data, asked, _stored(data) if is_s3 else {})
 
 
-async def _object(writer: asyncio.StreamWriter, kind: str, data: bytes, asked: re.Match[str] | None) -> None:
-    """Answer with an object, or what a kind makes of it."""
+async def _object(writer: asyncio.StreamWriter, kind: str, data: bytes, asked: re.Match[str] | None, stored: dict[str, str]) -> None:
+    """Answer with an object and the headers it is stored with, or what a kind makes of them."""
     start = int(asked[1]) if asked else 0
     body = data[start : int(asked[2]) + 1 if asked and asked[2] else None]
     status = 206 if asked else 200
     headers = {"Content-Range": f"bytes {start}-{start + len(body) - 1}/{len(data)}"} if asked else {}
+    headers |= stored
     match kind:
         case "body-trickle":
             await _send(writer, _head(200, {"Content-Length": str(len(data))}))
@@ -217,6 +317,11 @@ async def _object(writer: asyncio.StreamWriter, kind: str, data: bytes, asked: r
             await _reply(writer, 200, gzip.compress(data), {"Content-Encoding": "gzip"})
         case _:
             await _reply(writer, status, body, headers)
+
+
+def _stored(data: bytes) -> dict[str, str]:
+    """Return the headers of a stored object, by which its versions are told apart."""
+    return {"ETag": f'"{hashlib.md5(data).hexdigest()}"', "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}
 
 
 def _head(status: int, headers: dict[str, str]) -> bytes:
