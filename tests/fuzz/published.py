@@ -15,6 +15,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from jobs.inspect_objects import _arrow_file, object_document
+from jobs.inspect_objects import _torrent as _torrent_document
 from pipelines.bittorrent.library import import_libtorrent
 from pipelines.bittorrent.magnet import magnet_link, parse_magnet
 from pipelines.bittorrent.published_torrent import PublishedTorrent, check_torrent, read_torrent
@@ -327,8 +328,9 @@ def decoders() -> tuple[Decoder, ...]:
         Decoder(
             "record batches, shown",
             lambda data: object_document(data, "fuzz", None),
-            _delta_objects,
-            (object_document, _arrow_file, record_batch_rows),
+            lambda: [*_delta_objects(), *_torrents()],
+            (object_document, _arrow_file, record_batch_rows, _torrent_document),
+            mixed(mutate_bencode),
         ),
         Decoder(
             "tables statement",

@@ -47,7 +47,6 @@ NOT_FUZZED = {
     "jobs.configuration:read_configuration": "reads a file of the user's own, by the standard library's TOML",
     "jobs.inspect:_is_envelope": "tells kinds of documents apart; those that read them are in the table",
     "jobs.inspect:_restored": "reads the note that a restore leaves, for people",
-    "jobs.inspect_objects:_torrent": "reads a torrent by libtorrent, as the source does",
     "jobs.prove:_finish": "reads the proof that it has just encoded",
     "pipelines.bittorrent.torrents:_read_back": "reads the torrent that it has just encoded",
     "pipelines.dataset.delta.find_delta:DeltaWork.noted": "reads a note, whose reader is in the table",
