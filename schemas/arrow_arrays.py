@@ -1,8 +1,4 @@
-"""Arrow arrays out of Python and numpy values, and back, without pandas.
-
-pyarrow's own conversions (`pyarrow.array`, `to_numpy`) import pandas at first use wherever it is installed, to see whether what they are given is
-its: some 60 MiB and up to a second of each worker, which has no use for it.
-"""
+"""Arrow arrays out of Python and numpy values, and back, without pandas and in few steps."""
 
 from __future__ import annotations
 

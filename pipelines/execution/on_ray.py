@@ -31,6 +31,7 @@ from pipelines.execution.ray_processes import ended_on_failure
 from pipelines.execution.released_memory import TaskOfStage
 from pipelines.execution.scaling_hints import Bundles, ScalingHints
 from pipelines.execution.window import window_size
+from pipelines.execution.without_pandas import without_pandas
 from schemas.errors import InvalidInputError, PartialResultError, StatecastError, TransientStoreError
 
 # Set before ray is imported: `uv run` drivers would else make every worker resolve its environment again, and usage reports would be
@@ -339,6 +340,7 @@ def _of_stage(tasks: Iterable[Task[R]], stage: int, room: _Room) -> Iterator[Tas
 
 
 def _run_task(task: Task[R]) -> R:
+    without_pandas()
     return task.run()
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 from pipelines.execution.executor import Executor, Task, TaskNeeds
 from pipelines.execution.in_process import InProcessExecutor
 from pipelines.execution.progress import Progress, SilentProgress, StageProgress
+from pipelines.execution.without_pandas import without_pandas
 
 R = TypeVar("R")
 
@@ -61,6 +62,7 @@ class StageRunner:
             Exception: what `keep_going` ends the run with. No new task begins then, and those under way are abandoned.
         """
         began = time.monotonic()
+        without_pandas()
         results: list[R | None] = [None] * len(tasks)
         done, records, size, parts = 0, 0, 0, 0
         self.keep_going()
