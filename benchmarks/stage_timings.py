@@ -198,7 +198,7 @@ def _time_parts(built: BuiltShard, folder: Path, repeats: int) -> tuple[list[Sta
     """
     kernel, planned = NativeKernel(), built.planned
     shard_uid = planned.shard.shard_uid
-    assembling, encoding, validating, publishing, restoring = _Sum(), _Sum(), _Sum(), _Sum(), _Sum()
+    assembling, encoding, validating, publishing, restoring, applying = (_Sum() for _ in range(6))
     folder = folder / "parts"
     folder.mkdir()
     largest = 0
@@ -239,6 +239,7 @@ def _time_parts(built: BuiltShard, folder: Path, repeats: int) -> tuple[list[Sta
         )
         publishing.add(times[5], times[2] + times[4] + times[6] + times[7], plan.records, part.size)
         restoring.add(times[8], times[3] + times[9], plan.records, part.size)
+        applying.add(times[8], times[3], plan.records, part.size)
         assembling.add(times[0], 0, plan.records, part.size)
         encoding.add(times[1], times[2], plan.records, part.size)
         validating.add(times[3], times[4], plan.records, part.size)
@@ -248,6 +249,7 @@ def _time_parts(built: BuiltShard, folder: Path, repeats: int) -> tuple[list[Sta
         validating.figure("validate", "decoded part", "SHA-256"),
         publishing.figure("publish, tasks", "decoded part", "zstd + SHA-256 + object's digests + write"),
         restoring.figure("apply, tasks", "decoded part", "validate + rocksdict table file"),
+        applying.figure("apply, to validation alone", "decoded part", "validate"),
     ], largest
 
 

@@ -70,6 +70,8 @@ def count_references(read: ReadNodes, state_root: CryptoHash, first_key: bytes, 
             case ExtensionNode(encoded, child):
                 to_visit.append((position + decode_nibbles(encoded), child))
             case BranchNode(children, branch_value):
+                if branch_value is None and not children:
+                    raise _bare_branch(node_hash)
                 if branch_value is not None and first <= position <= last:
                     counts[branch_value.hash] = counts.get(branch_value.hash, 0) + 1
                 to_visit += [(position + bytes([index]), children[index]) for index in sorted(children, reverse=True)]
@@ -111,12 +113,19 @@ def _count_subtrees(read: ReadNodes, to_visit: list[bytes], counts: dict[bytes, 
         for node_hash, node in zip(hashes, read(hashes), strict=True):
             counts[node_hash] = counts.get(node_hash, 0) + 1
             value_hash, children = node_references(node)
+            if value_hash is None and not children:
+                raise _bare_branch(node_hash)
             if value_hash is not None:
                 counts[value_hash] = counts.get(value_hash, 0) + 1
             to_visit += children
         steps += len(hashes)
         if steps > WALK_STEPS_MAX:
             raise PartLimitError(problem=f"a key range has more than {WALK_STEPS_MAX} nodes")
+
+
+def _bare_branch(node_hash: bytes) -> MalformedNodeError:
+    # No trie has such a node, and it would belong to no range of keys.
+    return MalformedNodeError(problem="a branch has neither value nor child", where=node_hash.hex())
 
 
 def node_references(node: bytes) -> tuple[bytes | None, list[bytes]]:

@@ -14,8 +14,18 @@ from pipelines.kernel.reference_counts import ReadNodes, bucket_of, count_refere
 from pipelines.kernel.trie_kernel import REFERENCES_SCHEMA, Kernel
 from schemas.errors import MalformedNodeError
 from schemas.ids import CryptoHash, PartId
-from schemas.nearcore.state_part import decode_partial_state
-from schemas.nearcore.trie_node import BranchNode, ExtensionNode, LeafNode, decode_trie_node
+from schemas.nearcore.state_part import decode_partial_state, encode_partial_state
+from schemas.nearcore.trie_node import (
+    BranchNode,
+    ExtensionNode,
+    LeafNode,
+    RawTrieNodeWithSize,
+    ValueRef,
+    decode_trie_node,
+    encode_nibbles,
+    encode_trie_node,
+    hash_node,
+)
 from tests.support.records import Pairs, parts_of
 
 KEYS = st.lists(st.sampled_from([b"", b"a", b"ab", b"abc", b"abd", b"b", b"ba", b"\x61\x61", b"\x01", b"\x10", b"\x11"]), unique=True)
@@ -110,6 +120,22 @@ def test_both_kernels_count_a_part_that_they_apply(native_kernel: Kernel, pairs:
                 total[row["hash"]] += row["references"]
     root, entries = trie_of(pairs)
     assert total == counted_by_walking(entries, root)
+
+
+@pytest.mark.parametrize("name", ["reference", "native"])
+def test_a_branch_without_value_and_child_is_not_counted(request: pytest.FixtureRequest, name: str) -> None:
+    """It would belong to no range of keys; no trie has one."""
+    kernel: Kernel = ReferenceKernel() if name == "reference" else request.getfixturevalue("native_kernel")
+    node = LeafNode(encode_nibbles(bytes(5), is_leaf=True), ValueRef(1, hash_node(b"x")))
+    leaf = encode_trie_node(RawTrieNodeWithSize(node, node.own_memory_usage))
+    bare = encode_trie_node(RawTrieNodeWithSize(BranchNode({}, None), 50))
+    children: dict[int, bytes] = {0: hash_node(leaf), 5: hash_node(bare), 7: hash_node(leaf)}
+    root = encode_trie_node(RawTrieNodeWithSize(BranchNode(children, None), 500))
+    part = encode_partial_state(sorted([b"x", leaf, bare, root]))
+    kernel.validate(part, hash_node(root), PartId(0, 1))
+    with pytest.raises(MalformedNodeError, match="neither value nor child") as raised:
+        kernel.apply_counted(part, hash_node(root), PartId(0, 1), 1)
+    assert raised.value.where == hash_node(bare).hex()
 
 
 @given(STATES)

@@ -159,7 +159,7 @@ pub(crate) fn value_batches(applied: &Applied<'_>) -> Vec<RecordBatch> {
 }
 
 /// Entries that are referred to, ascending by hash, with their counts: a record batch a bucket of hashes.
-pub(crate) fn reference_batches(applied: &Applied<'_>, counts: &[u64], bucket_count: usize) -> Vec<RecordBatch> {
+pub(crate) fn reference_batches(applied: &Applied<'_>, counts: &[u32], bucket_count: usize) -> Vec<RecordBatch> {
     let schema = Arc::new(Schema::new(vec![
         Field::new("hash", DataType::FixedSizeBinary(HASH_BYTES), false),
         Field::new("references", DataType::Int64, false),
@@ -182,7 +182,7 @@ pub(crate) fn reference_batches(applied: &Applied<'_>, counts: &[u64], bucket_co
         let mut payloads = BinaryBuilder::with_capacity(run.len(), run.iter().map(|&(_, entry)| applied.entries[entry].len()).sum());
         for &(_, entry) in run {
             hashes.append_value(applied.hashes[entry]).expect("a hash has 32 bytes");
-            references.append_value(counts[entry] as i64);
+            references.append_value(i64::from(counts[entry]));
             payloads.append_value(applied.entries[entry]);
         }
         let columns: Vec<Arc<dyn Array>> = vec![Arc::new(hashes.finish()), Arc::new(references.finish()), Arc::new(payloads.finish())];

@@ -22,7 +22,7 @@ const MISSING: u32 = u32::MAX;
 const LOOKUPS: usize = 16;
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     /// Not to be decoded as a node; a value, if all is right.
     #[default]
     Other,
@@ -34,9 +34,9 @@ enum Kind {
 
 /// What is known of an entry; small, as the walk over a part reads these in random order.
 #[derive(Clone, Copy, Default)]
-struct Facts {
+pub(crate) struct Facts {
     /// Where its references begin: its value first, then its children.
-    references: u32,
+    pub(crate) references: u32,
     /// Reads of its whole subtree, counted as a tree; at most one more than the limit.
     steps: u32,
     /// What its whole subtree unfolds to, counted as a tree.
@@ -47,12 +47,16 @@ struct Facts {
     height: u16,
     /// Bytes that it has.
     length: u16,
+    /// Children that a branch has.
+    pub(crate) bitmap: u16,
     reference_count: u8,
-    kind: Kind,
+    pub(crate) kind: Kind,
     visited: bool,
     /// The whole subtree is visited, `steps` and `height` are known.
     reached: bool,
 }
+
+const _: () = assert!(size_of::<Facts>() == 32);
 
 /// What records have once each stands by itself, though they share nodes and values; a number that is full stays full, which is over
 /// every limit.
@@ -66,26 +70,22 @@ struct Unfolded<T> {
 }
 
 impl Facts {
+    /// Whether it stands in its record, if it is a value.
+    #[inline]
+    pub(crate) fn is_inlined(&self) -> bool {
+        usize::from(self.length) <= INLINED_VALUE_BYTES_MAX
+    }
+
     /// Bytes of the entry, if it is a value that stands in its record.
     #[inline]
     fn inlined_bytes(&self) -> u32 {
-        if usize::from(self.length) <= INLINED_VALUE_BYTES_MAX { u32::from(self.length) } else { 0 }
+        if self.is_inlined() { u32::from(self.length) } else { 0 }
     }
 
     #[inline]
     fn refers_to_value(&self, reference: u8) -> bool {
         reference == 0 && matches!(self.kind, Kind::Leaf | Kind::BranchWithValue)
     }
-}
-
-/// What a node refers to, as `Entries::referred` tells it.
-pub(crate) enum Counted {
-    /// Its own value.
-    Value(u32),
-    /// A child that is a leaf, and that one's value.
-    Leaf { leaf: u32, value: u32 },
-    /// Another child.
-    Inner(u32),
 }
 
 /// The entries of a part.
@@ -231,7 +231,8 @@ impl<'a> Entries<'a> {
                         (facts.kind, facts.nibbles) = (Kind::Leaf, capped(key.len()));
                         wanted.push(value);
                     }
-                    NodeKind::Branch { value, children, .. } => {
+                    NodeKind::Branch { value, bitmap, children } => {
+                        facts.bitmap = bitmap;
                         facts.kind = if value.is_some() { Kind::BranchWithValue } else { Kind::Branch };
                         wanted.extend(value.map(|(hash, _)| hash));
                         wanted.extend(children.as_chunks::<32>().0);
@@ -282,31 +283,35 @@ impl<'a> Entries<'a> {
         Ok(to)
     }
 
-    /// What a node refers to, value and leaves at once; nothing of it is visited.
-    pub(crate) fn referred(&self, position: u32) -> Result<impl Iterator<Item = Result<Counted>> + '_> {
-        let facts = self.facts[position as usize];
-        if facts.kind == Kind::Other {
-            return Err(self.no_node(position));
-        }
-        Ok((0..facts.reference_count).map(move |reference| {
-            let to = self.reference(position, usize::from(reference))?;
-            Ok(match (facts.refers_to_value(reference), self.facts[to as usize].kind) {
-                (true, _) => Counted::Value(to),
-                (false, Kind::Leaf) => Counted::Leaf { leaf: to, value: self.reference(to, 0)? },
-                (false, _) => Counted::Inner(to),
-            })
-        }))
+    /// What is known of an entry.
+    #[inline]
+    pub(crate) fn facts(&self, position: u32) -> &Facts {
+        &self.facts[position as usize]
     }
 
-    /// Read a little of all that a node refers to, and of its leaves' values: what is read side by side here does not have to be waited for
-    /// one by one when a walk comes to it.
-    pub(crate) fn touch_below(&self, position: u32) {
-        let ends = |at: u32| self.entries.get(at as usize).and_then(|entry| entry.first().zip(entry.last())).map_or(0, |(a, b)| a ^ b);
-        let facts = self.facts[position as usize];
-        let references = &self.references[facts.references as usize..][..usize::from(facts.reference_count)];
-        let mut touched = references.iter().fold(0, |touched, &to| touched ^ ends(to));
-        for leaf in references.iter().filter_map(|&to| self.facts.get(to as usize)).filter(|facts| facts.kind == Kind::Leaf) {
-            touched ^= ends(self.references[leaf.references as usize]);
+    /// What a node of a validated subtree refers to: its value first, then its children, ascending.
+    #[inline]
+    pub(crate) fn referred(&self, facts: &Facts) -> &[u32] {
+        &self.references[facts.references as usize..][..usize::from(facts.reference_count)]
+    }
+
+    /// What stands at a place among all references.
+    #[inline]
+    pub(crate) fn reference_at(&self, place: u32) -> u32 {
+        self.references[place as usize]
+    }
+
+    /// Read a little of what a walk will need of all that a node refers to: what is read side by side here does not have to be waited for
+    /// one by one when the walk comes to it.
+    #[inline]
+    pub(crate) fn touch(&self, referred: &[u32]) {
+        let mut touched = 0u16;
+        for &to in referred {
+            let facts = self.facts(to);
+            if facts.kind == Kind::Leaf {
+                touched ^= u16::from(self.entries[to as usize][0]);
+                touched ^= self.facts(self.references[facts.references as usize]).length;
+            }
         }
         std::hint::black_box(touched);
     }

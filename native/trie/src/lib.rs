@@ -20,7 +20,6 @@ mod node;
 mod open_nodes;
 mod part_entries;
 mod partial_state;
-mod references;
 mod seal;
 mod validate;
 mod walk;

@@ -132,6 +132,21 @@ impl<'a> EncodedKey<'a> {
         2 * self.bytes.len() - self.skipped()
     }
 
+    /// Append the whole key of a leaf whose place is a count of nibbles at the beginning of `path`; false where that makes no whole bytes.
+    #[inline]
+    pub(crate) fn push_key_behind(self, path: &[u8], nibbles: usize, out: &mut Vec<u8>) -> bool {
+        let odd = nibbles % 2 == 1;
+        if odd != (self.skipped() == 1) {
+            return false;
+        }
+        out.extend_from_slice(&path[..nibbles / 2]);
+        if odd {
+            out.push(path[nibbles / 2] & 0xf0 | self.bytes[0] & 15);
+        }
+        out.extend_from_slice(&self.bytes[1..]);
+        true
+    }
+
     #[inline]
     pub(crate) fn nibbles(self) -> impl Iterator<Item = u8> + 'a {
         (self.skipped()..2 * self.bytes.len()).map(move |at| crate::nibbles::nibble(self.bytes, at))
@@ -159,6 +174,13 @@ impl<'a> Node<'a> {
     pub(crate) fn read_whole(bytes: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
         Self::read(&mut reader).filter(|_| reader.is_empty())
+    }
+
+    /// The key of a leaf or an extension.
+    #[inline]
+    pub(crate) fn read_own_key(bytes: &'a [u8]) -> Option<EncodedKey<'a>> {
+        let mut reader = Reader::new(bytes);
+        matches!(reader.u8()?, LEAF | EXTENSION).then(|| EncodedKey::read(&mut reader)).flatten()
     }
 
     #[inline]

@@ -63,25 +63,36 @@ struct Crumb<'a> {
     at_node: bool,
     /// Children of a branch that are still to be visited.
     children: u16,
+    /// No key before the interval is under the node, and none of the interval was found yet.
+    unclaimed: bool,
 }
 
-/// Observes the values in a part's interval.
-pub(crate) trait OnValue {
-    /// Whether values must come in key order, with their paths; else whole subtrees are visited at once and in silence.
-    const IN_ORDER: bool;
-
+/// Takes what lies in a part's interval, in the order of keys.
+pub(crate) trait OnInterval {
     /// Take the position of a value and the nibbles of its key.
-    fn value(&mut self, entries: &Entries<'_>, path: &[u8], position: u32) -> Result<()>;
+    fn value(&mut self, entries: &mut Entries<'_>, path: &[u8], position: u32) -> Result<()>;
+
+    /// Take the position of a node and the nibbles of its place: all keys under it lie in the interval.
+    fn subtree(&mut self, entries: &mut Entries<'_>, path: &[u8], position: u32) -> Result<()>;
+
+    /// Take the position of a node that is over an end of the interval; the first key under it lies in the interval.
+    fn node_over_end(&mut self, position: u32);
 }
 
-struct Ignored;
+/// Visits, and counts what the records would have.
+struct Visited;
 
-impl OnValue for Ignored {
-    const IN_ORDER: bool = false;
-
-    fn value(&mut self, _: &Entries<'_>, _: &[u8], _: u32) -> Result<()> {
+impl OnInterval for Visited {
+    fn value(&mut self, entries: &mut Entries<'_>, path: &[u8], position: u32) -> Result<()> {
+        entries.count_value(position, path.len());
         Ok(())
     }
+
+    fn subtree(&mut self, entries: &mut Entries<'_>, path: &[u8], position: u32) -> Result<()> {
+        entries.reach(position, path.len())
+    }
+
+    fn node_over_end(&mut self, _: u32) {}
 }
 
 /// Judge a part as nearcore does, and by what its records would have once it is applied.
@@ -110,13 +121,13 @@ pub(crate) struct CheckedPart<'a> {
 }
 
 impl CheckedPart<'_> {
-    /// Walk over the interval once more, for its values.
-    pub(crate) fn walk_again(&mut self, state_root: &Hash, on_value: &mut impl OnValue) -> Result<()> {
+    /// Walk over the interval once more, for what lies in it.
+    pub(crate) fn walk_again(&mut self, state_root: &Hash, on_interval: &mut impl OnInterval) -> Result<()> {
         if *state_root == EMPTY_ROOT {
             return Ok(());
         }
         self.entries.forget_steps();
-        walk_interval(&mut self.entries, state_root, &self.begin, &self.end, on_value)
+        walk_interval(&mut self.entries, state_root, &self.begin, &self.end, on_interval)
     }
 }
 
@@ -152,17 +163,17 @@ fn check_entries<'a>(
             begin.clear();
             share = total;
         }
-        walk_interval(&mut entries, state_root, &begin, &end, &mut Ignored)?;
+        walk_interval(&mut entries, state_root, &begin, &end, &mut Visited)?;
         entries.check_unfolded(share, part_bytes as u64)?;
     }
     entries.check_all_visited()?;
     Ok(CheckedPart { entries, begin, end })
 }
 
-fn walk_interval(entries: &mut Entries<'_>, state_root: &Hash, begin: &[u8], end: &[u8], on_value: &mut impl OnValue) -> Result<()> {
+fn walk_interval(entries: &mut Entries<'_>, state_root: &Hash, begin: &[u8], end: &[u8], on_interval: &mut impl OnInterval) -> Result<()> {
     let mut interval = IntervalWalk { path: Path { nibbles: Vec::new(), end, shared: 0 }, trail: Vec::new() };
     if interval.seek(entries, state_root, begin)? {
-        interval.run(entries, on_value)?;
+        interval.run(entries, on_interval)?;
     }
     Ok(())
 }
@@ -237,9 +248,8 @@ struct IntervalWalk<'a, 'e> {
 impl<'a> IntervalWalk<'a, '_> {
     fn push(&mut self, entries: &Entries<'a>, position: u32) -> Result<Node<'a>> {
         let node = entries.node(position)?;
-        entries.touch_below(position);
         let children = if let NodeKind::Branch { bitmap, .. } = node.kind { bitmap } else { 0 };
-        self.trail.push(Crumb { node, position, depth: self.path.nibbles.len(), at_node: true, children });
+        self.trail.push(Crumb { node, position, depth: self.path.nibbles.len(), at_node: true, children, unclaimed: true });
         // Extensions of no nibbles would lengthen the trail without lengthening the path.
         check_depth(self.trail.len() - 1)?;
         Ok(node)
@@ -287,11 +297,35 @@ impl<'a> IntervalWalk<'a, '_> {
                 }
             }
         }
+        self.leave_to_earlier(key);
         Ok(!self.path.is_past_end())
     }
 
+    /// Leave those nodes on the way to the interval's first key alone that have an earlier key under them.
+    fn leave_to_earlier(&mut self, key: &[u8]) {
+        let mut earlier = false;
+        for crumb in self.trail.iter_mut().rev() {
+            earlier |= !crumb.at_node
+                && match crumb.node.kind {
+                    NodeKind::Leaf { .. } => true,
+                    // What was followed leads to the next crumb; this is about one that was passed over.
+                    NodeKind::Extension { key: own, .. } => !key[crumb.depth..].iter().copied().take(own.len()).eq(own.nibbles()),
+                    NodeKind::Branch { value, bitmap, .. } => value.is_some() || bitmap & ((1u32 << key[crumb.depth]) - 1) as u16 != 0,
+                };
+            crumb.unclaimed = !earlier;
+        }
+    }
+
+    /// Tell of the nodes over an end whose first key was found now.
+    fn claim(&mut self, on_interval: &mut impl OnInterval) {
+        for crumb in self.trail.iter_mut().rev().take_while(|crumb| crumb.unclaimed) {
+            crumb.unclaimed = false;
+            on_interval.node_over_end(crumb.position);
+        }
+    }
+
     /// Visit nodes and values in depth-first order up to the end of the interval.
-    fn run<V: OnValue>(&mut self, entries: &mut Entries<'a>, on_value: &mut V) -> Result<()> {
+    fn run(&mut self, entries: &mut Entries<'a>, on_interval: &mut impl OnInterval) -> Result<()> {
         while let Some(crumb) = self.trail.last_mut() {
             let position = crumb.position;
             self.path.truncate(crumb.depth);
@@ -323,12 +357,11 @@ impl<'a> IntervalWalk<'a, '_> {
             }
             let to = entries.follow(position, reference)?;
             if is_value {
-                if !V::IN_ORDER {
-                    entries.count_value(to, self.path.nibbles.len());
-                }
-                on_value.value(entries, &self.path.nibbles, to)?;
-            } else if !V::IN_ORDER && self.path.has_left_end() {
-                entries.reach(to, self.path.nibbles.len())?;
+                self.claim(on_interval);
+                on_interval.value(entries, &self.path.nibbles, to)?;
+            } else if self.path.has_left_end() {
+                self.claim(on_interval);
+                on_interval.subtree(entries, &self.path.nibbles, to)?;
             } else {
                 self.push(entries, to)?;
             }
