@@ -13,6 +13,22 @@ _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]*))
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 """Addresses under which a NAT64 gateway reaches IPv4. Source: RFC 6052, section 2.1."""
 
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All that the internet's registries give out. Whatever else is not reserved by name is no public address either, such as the site-local
+``fec0::/10`` and the IPv4 addresses in ``::/96``. Source: IANA, Internet Protocol Version 6 Address Space."""
+
+_NOT_PUBLIC = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "192.0.0.0/24",  # Protocol assignments, RFC 6890; a cloud's metadata was at 192.0.0.192.
+            "168.63.129.16/32",  # What Azure's machines ask of their host; no other machine reaches it.
+            "3fff::/20",  # Documentation, RFC 9637.
+        ),
+    )
+)
+"""What `ipaddress` calls global, or did in Python 3.11, and is not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -45,6 +61,8 @@ def parse_address(text: str, option: str, *, every_host: bool = False, any_port:
 def is_public_address(text: str) -> bool:
     """Tell whether an IP address is one of the public internet's: not loopback, link-local, private, shared, reserved or multicast.
 
+    A host within the machine's own cloud that has a number of the public internet is not public either.
+
     Args:
         text: an IPv4 or IPv6 address, with or without a zone. An IPv6 address that stands for an IPv4 one is judged as that one.
     """
@@ -58,4 +76,6 @@ def is_public_address(text: str) -> bool:
         )
         if inner is not None:
             address = inner
-    return address.is_global and not address.is_multicast
+        elif address not in _GLOBAL_UNICAST:
+            return False
+    return address.is_global and not address.is_multicast and not any(address in network for network in _NOT_PUBLIC)

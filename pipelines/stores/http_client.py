@@ -118,8 +118,9 @@ class HttpClient:
             return self._direct
         # The name is the proxy's to look up; an address in its place can be judged here.
         host = url.hostname or ""
-        if host == "localhost" or host.endswith(".localhost") or _is_ip_address(host):
-            self._reach.check(host, [host])
+        address = _spelled_address(host)
+        if address is not None:
+            self._reach.check(host, [address])
         if proxy_url not in self._proxied:
             proxy = urlsplit(proxy_url)
             headers = None
@@ -320,9 +321,17 @@ class _HttpsPool(HTTPSConnectionPool):
     ConnectionCls = _HttpsConnection
 
 
-def _is_ip_address(host: str) -> bool:
+def _spelled_address(host: str) -> str | None:
+    """Return the IP address that a host is whoever looks it up, or None where it is a name.
+
+    ``127.1``, ``0x7f000001``, ``017700000001`` and ``2130706433`` are spellings of one address; a name may end in a dot.
+    """
+    host = host.removesuffix(".").lower()
+    if host == "localhost" or host.endswith(".localhost"):
+        return "127.0.0.1"
+    if ":" in host:
+        return host
     try:
-        socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host.partition("%")[0])
-    except OSError:
-        return False
-    return True
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except (OSError, UnicodeError):
+        return None

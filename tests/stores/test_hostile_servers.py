@@ -213,12 +213,45 @@ def test_ipv6_addresses_that_only_this_machine_reaches_are_not_public() -> None:
     assert is_public_address("2a00:1450:4001:800::200e")
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["fec0::1", "::127.0.0.1", "::ffff:0:10.0.0.1", "64:ff9b:1::7f00:1", "3fff::1", "5f00::1", "192.0.0.192", "168.63.129.16", "4000::1"],
+)
+def test_what_no_registry_gave_out_is_not_public(address: str) -> None:
+    """Site-local, IPv4 within IPv6 in forms of old, gateways of one's own network, documentation, a cloud's host."""
+    assert not is_public_address(address)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "127.1", "2130706433"])
 def test_a_place_that_a_document_named_is_asked_on_the_public_internet_alone(host: str) -> None:
     """Under any name and spelling of an address."""
     folder = HttpFolder(f"http://{host}:9/x", 1.0, 4, is_named=False)
     with pytest.raises(StoreDeniedError, match="not public"), mapped_errors("x"):
         folder.request(NAME)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.1",
+        "0x7f000001",
+        "017700000001",
+        "2130706433",
+        "0xa.1",
+        "localhost.",
+        "LOCALHOST",
+        "a.localhost.",
+        "127.0.0.1.",
+        "[::1]",
+    ],
+)
+def test_no_proxy_is_asked_for_an_address_of_one_s_own_network_in_any_spelling(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy looks names up; what is an address whoever looks is judged here."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(StoreDeniedError, match="not public"), mapped_errors("x"):
+        HttpFolder(f"http://{host}:9/x", 1.0, 4, is_named=False).request(NAME)
 
 
 def test_a_redirect_into_the_own_network_is_followed_only_from_there(server: HostileServer, monkeypatch: pytest.MonkeyPatch) -> None:
