@@ -24,9 +24,15 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z")
 _SCHEME_CHARACTERS_MAX: Final = 40
 _LOCAL_SCHEMES: Final = frozenset({"dataset", "file", "genesis", "memory", "records", "rocksdb"})
 """Their queries name files."""
+_HTTP_SCHEMES: Final = frozenset({"http", "https"})
+"""Behind a number sign is no name of an object of theirs."""
 _PEER = re.compile(r"ed25519:[1-9A-HJ-NP-Za-km-z]{1,44}@[^@]*\Z")
 """A node's public key and address. A secret key, given by mistake, is longer."""
 _PORT = re.compile(r"[^:]*:\d*|\[.*")
+_PASSWORD = re.compile(r"(?<=:)(?:(?<!ed25519:)[^\s:/\\@]{1,500}|(?<=ed25519:)[^\s:/\\@]{45,500})@")
+"""Between a colon and an at sign, in what is no URL because its slashes were forgotten, or made fewer on the way. Public keys of nodes stay."""
+_TRACKERS = re.compile(r"(magnet:\?(?:[^\s&]{0,500}&){0,64}?tr(?:\.\d{1,3})?=)(?!\.\.\.)\S+")
+"""A magnet link's trackers: the path of one may be a passkey."""
 _CLOSING: Final = "'\"`)]}>,.;:"
 _REQUEST = re.compile(r"(?<=\burl: )([^\s?]*)\?\S+")
 """As HTTP clients name what they asked a host for."""
@@ -74,8 +80,12 @@ def shown_values(value: Any) -> Any:
 
 def without_secrets(text: str) -> str:
     """Return text without users, passwords and queries of URLs, and without values that are named as signatures, tokens or keys."""
+    if "magnet:?" in text:
+        text = _TRACKERS.sub(rf"\1{_LEFT_OUT}", text)
     if "://" in text:
         text = _TOKEN.sub(lambda found: _without_url_secrets(found[0]), text)
+    if "@" in text:
+        text = _PASSWORD.sub(f"{_LEFT_OUT}@", text)
     if "=" in text or ":" in text:
         text = _REQUEST.sub(rf"\1?{_LEFT_OUT}", text)
         text = _NAMED_OTHERWISE.sub(rf"\1\2{_LEFT_OUT}", _NAMED.sub(rf"\1\2{_LEFT_OUT}", text))
@@ -101,7 +111,7 @@ def _without_place_secrets(place: str, scheme: str) -> str:
     elif "@" in path and ":" in authority and _PORT.fullmatch(authority) is None:
         # A password with a slash in it: no URL, but a password all the same.
         place = f"{_LEFT_OUT}@{path.rpartition('@')[2]}"
-    before, mark, query = place.partition("?")
+    before, mark, query = place.partition("#" if scheme in _HTTP_SCHEMES and "#" in place.partition("?")[0] else "?")
     if not query.strip(_CLOSING) or scheme in _LOCAL_SCHEMES:
         return place
     # What follows in a chain of URLs is a place of its own.

@@ -54,6 +54,15 @@ def test_text_is_shown_without_what_a_terminal_obeys(text: str, shown: str) -> N
         (f"Authorization: Bearer {SECRET}", "Authorization: ..."),
         (f"{{'signature': '{SECRET}', 'token': \"{SECRET}\"}}", "{'signature': '...', 'token': \"...\"}"),
         (f"host/a?sig={SECRET}&password={SECRET}", "host/a?sig=...&password=..."),
+        (f"[https:/user:{SECRET}@host:9/a]", "[https:/user:...@host:9/a]"),
+        (f"https:user:{SECRET}@host/a, //user:{SECRET}@host", "https:user:...@host/a, //user:...@host"),
+        (f"file:///work/user:{SECRET}@host:9/a", "file:///work/user:...@host:9/a"),
+        (f"http:\\\\user:{SECRET}@host\\a", "http:\\\\user:...@host\\a"),
+        (f"near:/ed25519:{'8' * 88}@host:1", "near:/ed25519:...@host:1"),
+        (f"https://host/a#{SECRET}", "https://host/a#..."),
+        (f"https://host/a#{SECRET}?x={SECRET}", "https://host/a#..."),
+        (f"[magnet:?xt=urn:btih:00&tr=http://t/{SECRET}&dn=x]", "[magnet:?xt=urn:btih:00&tr=..."),
+        (f"magnet:?tr.1=http%3A%2F%2Fu:{SECRET}", "magnet:?tr.1=..."),
     ],
 )
 def test_secrets_of_urls_are_left_out(text: str, shown: str) -> None:
@@ -74,7 +83,9 @@ def test_what_holds_no_secret_stays(text: str) -> None:
     assert shown_text(text) == text
 
 
-@pytest.mark.parametrize("part", ["http://", "://a:b", "sig=", "url: ", "token'   ", "authorization = ", "aA1+", "?", "@", "x://?'"])
+@pytest.mark.parametrize(
+    "part", ["http://", "://a:b", "sig=", "url: ", "token'   ", "authorization = ", "aA1+", "?", "@", ":a@", "magnet:?a&tr", "x://?'"]
+)
 def test_long_text_takes_no_long_time(part: str) -> None:
     """The time grows with the length, not with its square."""
     began_s = time.process_time()
