@@ -29,19 +29,25 @@ from pipelines.near.trie.trie_walk_source import has_state_root
 from pipelines.nearpeer.peer_url import SCHEME
 from pipelines.nearpeer.survey import NEIGHBOURS_MAX
 from pipelines.restoring.restore_epoch import RESULT_NAME
+from pipelines.restoring.restore_work import WORK_SUMMARY_BYTES_MAX
 from pipelines.stores.open_store import open_store
 from pipelines.stores.ranges import read_object
 from pipelines.stores.regular_file import read_regular
 from schemas.dataset.tables_summary import CATALOGUE_NAME, TablesCatalogue
-from schemas.errors import EpochNotReadyError, InvalidInputError, MalformedPartError, StatecastError
+from schemas.errors import EpochNotReadyError, InvalidInputError, MalformedPartError, ManifestError, StatecastError
+from schemas.json_document import decode_json
+from schemas.json_limits import JsonLimits
 from schemas.nearcore.epoch_context import EpochContext
 from schemas.nearcore.state_part import Encoding, decode_partial_state, decode_state_part
 from schemas.nearcore.trie_node import decode_trie_node
-from schemas.published.dsse import parse_envelope
+from schemas.published.dsse import ENVELOPE_BYTES_MAX, parse_envelope
 from schemas.published.manifest import Manifest
 from schemas.published.manifest_shard import STORED_BYTES_MAX
 from schemas.published.object_layout import parse_object_name, split_chain_url
 from schemas.published.shard_statement import ShardStatement
+
+_NOTE_LIMITS: Final = JsonLimits(WORK_SUMMARY_BYTES_MAX)
+_ENVELOPE_LIMITS: Final = JsonLimits(ENVELOPE_BYTES_MAX)
 
 EPOCHS_EXAMINED_MAX: Final = 16
 """Newest epochs of a node that are looked at: it may know thousands, and each costs reads of its blocks."""
@@ -184,9 +190,9 @@ def _restored(home: Path) -> dict[str, Any] | None:
     if not note.is_file() or not context.is_file():
         return None
     try:
-        restored = json.loads(_read(note))
+        restored = decode_json(_read(note), _NOTE_LIMITS, str(note))
         shards = [dict(shard) for shard in restored["shards"]]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ManifestError, ValueError, KeyError, TypeError):
         raise InvalidInputError(problem="the note of the restoration can't be read", where=str(note)) from None
     epoch = read_context_file(context).context
     return {
@@ -252,7 +258,7 @@ def _object(file_name: str, where: str, data: bytes) -> dict[str, Any]:
     if (found := object_document(data, where, None if parsed is None else parsed.kind)) is not None:
         return found
     if data[:1] == b"{":
-        if parsed is None and not _is_envelope(data):
+        if parsed is None and not _is_envelope(data, where):
             raise _unknown(where)
         envelope = parse_envelope(data, where)
         try:
@@ -267,7 +273,10 @@ def _object(file_name: str, where: str, data: bytes) -> dict[str, Any]:
         raise
 
 
-def _is_envelope(data: bytes) -> bool:
+def _is_envelope(data: bytes, where: str) -> bool:
+    too_much = _ENVELOPE_LIMITS.problem(data)
+    if too_much is not None:
+        raise InvalidInputError(problem=f"it is JSON that nothing of ours is: {too_much}", where=where)
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):

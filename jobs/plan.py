@@ -22,6 +22,7 @@ from pipelines.producing.forecast.stage_costs import GIB, StageCosts, stage_cost
 from pipelines.producing.preflight.look import run_size
 from pipelines.stores.regular_file import open_regular
 from schemas.errors import InvalidInputError
+from schemas.json_limits import JsonLimits
 
 SHARDS, STATE_GIB = 9, 180.0
 """What is taken for an epoch where nothing is said of it: mainnet's, about."""
@@ -173,6 +174,9 @@ def _read_costs(path: Path | None) -> StageCosts:
     if path is None:
         return StageCosts()
     data = _read(path, COSTS_BYTES_MAX)
+    too_much = JsonLimits(COSTS_BYTES_MAX).problem(data)
+    if too_much is not None:
+        raise InvalidInputError(problem=too_much, where=str(path))
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:

@@ -132,3 +132,26 @@ def test_a_damaged_file_of_record_batches_is_nothing_known(content: bytes, tmp_p
     """It is cut, or something else stands where its columns should."""
     (tmp_path / "file").write_bytes(content)
     assert statecast("inspect", tmp_path / "file").code == 2
+
+
+NESTED = b"[]," * (1 << 20) + b"[]]}"
+
+
+@pytest.mark.parametrize(("name", "start"), [("document.json", b'{"a": ['), ("envelope.json", b'{"payload": "", "a": [')])
+def test_json_that_unfolds_is_refused_before_it_is_parsed(name: str, start: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three bytes of it would be seventy of memory."""
+    (tmp_path / name).write_bytes(start + NESTED)
+    monkeypatch.setattr("json.loads", lambda *_args, **_options: pytest.fail("parsed"))
+    outcome = statecast("inspect", tmp_path / name)
+    assert (outcome.code, "objects and lists" in outcome.stderr) == (2, True), outcome.stderr
+
+
+@pytest.mark.parametrize("note", [b'{"shards": [' + NESTED, b'{"shards": [{"records": NaN}]}'])
+def test_a_damaged_note_of_a_restoration_is_a_usage_error(note: bytes, tmp_path: Path) -> None:
+    """Nothing of it is shown as if it were one."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/CURRENT").touch()
+    (tmp_path / "context.json").write_bytes(b"{}")
+    (tmp_path / "restore.json").write_bytes(note)
+    outcome = statecast("inspect", tmp_path)
+    assert (outcome.code, "note of the restoration" in outcome.stderr) == (2, True), outcome.stderr

@@ -103,6 +103,7 @@ def test_a_key_twice_names_both_lines(tmp_path: Path) -> None:
         b'{"key": null, "value": "00"}',
         b"\xff\xfe",
         b"[" * 100_000,
+        b'{"key": "00", "value": "00"' + b', "value": ""' * 1000 + b"}",
         b'{"key": "%s", "value": ""}' % (b"00" * (KEY_BYTES_MAX + 1)),
     ],
 )

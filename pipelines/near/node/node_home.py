@@ -13,6 +13,7 @@ from typing import Any
 
 from pipelines.stores.regular_file import open_regular
 from schemas.errors import SourceError
+from schemas.json_limits import JsonLimits
 
 CONFIG_BYTES_MAX = 16 << 20
 """Largest config.json that is read."""
@@ -23,7 +24,8 @@ IDENTITY_BYTES_MAX = 1 << 10
 NAME_LENGTH_MAX = 255
 """Longest name of a file."""
 
-_JSON_COMMENT = re.compile(r'("(?:[^"\\]|\\.)*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
+# What has no end goes to the file's end, so that it is looked for once.
+_JSON_COMMENT = re.compile(r'("(?:[^"\\]|\\.)*+(?:"|\\?\Z))|//[^\n]*|/\*.*?(?:\*/|\Z)', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +116,15 @@ def read_node_config(config_file: Path) -> dict[str, Any]:
         raise SourceError(problem=f"config.json can't be read: {error.strerror}", where=str(config_file)) from None
     try:
         # nearcore allows comments in its JSON files.
-        config = json.loads(_JSON_COMMENT.sub(lambda match: match[1] or "", text.decode()))
+        plain = _JSON_COMMENT.sub(lambda match: match[1] or "", text.decode())
+        limits = JsonLimits(CONFIG_BYTES_MAX)
+        too_much = limits.problem(text) if len(text) > CONFIG_BYTES_MAX else limits.problem(plain.encode())
+        config = json.loads(plain) if too_much is None else None
     except (ValueError, RecursionError) as error:
         raise SourceError(problem=f"config.json is not JSON: {error}", where=str(config_file)) from None
-    if len(text) > CONFIG_BYTES_MAX or not isinstance(config, dict):
-        raise SourceError(problem=f"config.json must be a JSON object of at most {CONFIG_BYTES_MAX} bytes", where=str(config_file))
+    if not isinstance(config, dict):
+        problem = "config.json must be a JSON object" if too_much is None else f"config.json can't be read: {too_much}"
+        raise SourceError(problem=problem, where=str(config_file))
     return config
 
 
