@@ -44,7 +44,7 @@ UPLOAD_PART_BYTES = 32 << 20
 UPLOAD_PARTS_MAX = 10_000
 """S3's limit."""
 
-LISTED_PAGES_MAX = 5_000
+LISTED_PAGES_MAX = 20_000
 """Most pages of a listing, each of at most a thousand objects: a server could go on for ever."""
 
 _MD5_ETAG = re.compile(r'"?[0-9a-f]{32}(-[0-9]{1,5})?"?')
