@@ -144,7 +144,7 @@ def _counting(ledger: Ledger) -> Iterator[None]:
         counting(RocksDbReader, "get_many", lambda rows, _: ledger.count(*many, sum(len(row or b"") for row in rows)))
         for decoding in ("decode_rows", "scan_rows"):
             generating(node_store, decoding, "copied", "into a record batch", lambda batch: batch.nbytes)
-        generating(node_store, "read_values", "hashed", "a referenced value", lambda batch: batch.column("value").nbytes)
+        generating(node_store, "read_column_values", "hashed", "a referenced value", lambda batch: batch.column("value").nbytes)
         counting(record_files.FileBytes, "write", lambda size, _: _count_file(ledger, size))
         counting(FileStore, "put", lambda info, _: ledger.count("written", "to a store", info.size))
         counting(FileStore, "get", lambda data, _: ledger.count("read", "from a store", len(data)))
