@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import pyarrow as pa
 
 from schemas.errors import StateRootMismatchError, TransientStoreError
 
@@ -17,6 +20,16 @@ class PidTask:
     def run(self) -> int:
         """Return the process's id."""
         return os.getpid()
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayTask:
+    """Has pyarrow take a Python value."""
+
+    def run(self) -> bool:
+        """Return whether pandas was imported for it."""
+        pa.array([b"a"], pa.binary())
+        return "pandas" in sys.modules
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from pipelines.execution.on_ray import RayExecutor
 from pipelines.execution.small_work_first import SmallWorkFirst
 from pipelines.execution.window import TASKS_PER_SLOT
 from schemas.errors import PartialResultError, StateRootMismatchError
-from tests.execution.ray_tasks import DyingTask, FailingTask, PidTask, SquareTask, WitnessTask
+from tests.execution.ray_tasks import ArrayTask, DyingTask, FailingTask, PidTask, SquareTask, WitnessTask
 from tests.support.ray_cluster import RAY_CPUS, ray_of_two_cores
 
 __all__ = ["ray_of_two_cores"]
@@ -156,6 +156,11 @@ def test_ray_runs_tasks_elsewhere(on_ray: RayExecutor) -> None:
     """In workers, not in the driver."""
     pids = {pid for _, pid in on_ray.run([PidTask()] * 8, NEEDS)}
     assert os.getpid() not in pids
+
+
+def test_no_worker_imports_pandas(on_ray: RayExecutor) -> None:
+    """pyarrow would, at the first Python value that it is given."""
+    assert [imported for _, imported in on_ray.run([ArrayTask()] * RAY_CPUS, NEEDS)] == [False] * RAY_CPUS
 
 
 def test_no_more_tasks_run_than_there_are_cores(on_ray: RayExecutor, tmp_path: Path) -> None:
