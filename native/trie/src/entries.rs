@@ -181,25 +181,22 @@ impl Table {
 
 impl<'a> Entries<'a> {
     pub(crate) fn new(part: &'a [u8]) -> Result<Self> {
-        let entries = partial_state::decode(part)?;
-        let hashes = entries.iter().map(|entry| sha256(entry)).collect();
+        let (entries, hashes) = partial_state::decode_mapped(part, sha256)?;
         Ok(Self::of_hashes(entries, hashes, false))
     }
 
     /// Also look at the order of the entries, and digest the part while its entries are hashed.
     pub(crate) fn with_digest(part: &'a [u8]) -> Result<(Self, Hash)> {
-        let entries = partial_state::decode(part)?;
         let mut digest = Digest::new(part);
         let mut end = partial_state::HEADER_BYTES;
-        let mut hashes = Vec::with_capacity(entries.len());
         let mut is_sorted = true;
         let mut before: Option<&[u8]> = None;
-        for &entry in &entries {
+        let (entries, hashes) = partial_state::decode_mapped(part, |entry| {
             is_sorted &= before.is_none_or(|before| before < entry);
             before = Some(entry);
             end += partial_state::LENGTH_BYTES + entry.len();
-            hashes.push(sha256_beside(entry, &mut digest, end));
-        }
+            sha256_beside(entry, &mut digest, end)
+        })?;
         Ok((Self::of_hashes(entries, hashes, is_sorted), digest.finish()))
     }
 

@@ -79,6 +79,11 @@ impl<'a> Writer<'a> {
 
 /// Split a part into its entries.
 pub fn decode(bytes: &[u8]) -> Result<Vec<&[u8]>> {
+    decode_mapped(bytes, |_| ()).map(|(entries, _)| entries)
+}
+
+/// Split a part into its entries, and give what is made of each, while it is in the core's cache.
+pub(crate) fn decode_mapped<'a, T>(bytes: &'a [u8], mut map: impl FnMut(&'a [u8]) -> T) -> Result<(Vec<&'a [u8]>, Vec<T>)> {
     check_size(bytes.len())?;
     let malformed = |problem: &str| TrieError::new(ErrorKind::MalformedPart, problem, format!("{} bytes", bytes.len()));
     let mut reader = Reader::new(bytes);
@@ -90,14 +95,16 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<&[u8]>> {
         return Err(malformed("a part is too short for its count of entries"));
     }
     check_count(count)?;
-    let mut entries = Vec::with_capacity(count);
+    let (mut entries, mut mapped) = (Vec::with_capacity(count), Vec::with_capacity(count));
     for _ in 0..count {
-        entries.push(reader.bytes().ok_or_else(|| malformed("a part ends inside an entry"))?);
+        let entry = reader.bytes().ok_or_else(|| malformed("a part ends inside an entry"))?;
+        mapped.push(map(entry));
+        entries.push(entry);
     }
     if !reader.is_empty() {
         return Err(malformed("a part has bytes behind its last entry"));
     }
-    Ok(entries)
+    Ok((entries, mapped))
 }
 
 /// Unite the entries of an interior with boundary nodes: sorted, each once.
