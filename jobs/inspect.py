@@ -28,7 +28,7 @@ from pipelines.near.node.node_store import NodeSource
 from pipelines.near.trie.trie_walk_source import has_state_root
 from pipelines.nearpeer.peer_url import SCHEME
 from pipelines.nearpeer.survey import NEIGHBOURS_MAX
-from pipelines.restoring.restore_epoch import RESULT_NAME
+from pipelines.restoring.restore_epoch import RESULT_NAME, restored_shards
 from pipelines.restoring.restore_work import WORK_SUMMARY_BYTES_MAX
 from pipelines.stores.open_store import open_store
 from pipelines.stores.ranges import read_object
@@ -191,8 +191,8 @@ def _restored(home: Path) -> dict[str, Any] | None:
         return None
     try:
         restored = decode_json(_read(note), _NOTE_LIMITS, str(note))
-        shards = [dict(shard) for shard in restored["shards"]]
-    except (ManifestError, ValueError, KeyError, TypeError):
+        restored_shards(restored)
+    except ManifestError:
         raise InvalidInputError(problem="the note of the restoration can't be read", where=str(note)) from None
     epoch = read_context_file(context).context
     return {
@@ -201,7 +201,7 @@ def _restored(home: Path) -> dict[str, Any] | None:
         "chain_id": epoch.chain_id,
         "epoch_height": epoch.epoch_height,
         "epoch_id": str(epoch.epoch_id),
-        "shards": shards,
+        "shards": restored["shards"],
     }
 
 

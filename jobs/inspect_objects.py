@@ -264,4 +264,4 @@ def print_facts(console: Console, document: dict[str, Any]) -> None:
 
 
 def _is_table(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)

@@ -159,7 +159,7 @@ def restore_database(runner: StageRunner, kernel: Kernel, epoch: EpochParts, tar
 def _earlier_result(epoch: EpochParts, target: Path) -> RestoredDatabase | None:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return None
-    shards = read_summary(target / RESULT_NAME, _read_result)
+    shards = read_summary(target / RESULT_NAME, restored_shards)
     wanted = {str(shard.context.shard_uid): shard.state_root for shard in epoch.shards}
     if shards is None or {shard.shard_uid: shard.state_root for shard in shards} != wanted:
         raise ObjectExistsError(
@@ -168,7 +168,12 @@ def _earlier_result(epoch: EpochParts, target: Path) -> RestoredDatabase | None:
     return RestoredDatabase(target, shards, was_there=True)
 
 
-def _read_result(document: dict[str, Any]) -> tuple[RestoredShard, ...]:
+def restored_shards(document: dict[str, Any]) -> tuple[RestoredShard, ...]:
+    """Return the shards that the note of a finished restoration lists.
+
+    Raises:
+        ManifestError: a field is missing or not what it can be.
+    """
     return tuple(
         RestoredShard(
             shard_uid=reader.text("shard_uid", 24),

@@ -40,7 +40,7 @@ from pipelines.producing.forecast.stage_costs import stage_costs_from_benchmark
 from pipelines.producing.rebuild.rebuild_part import read_rebuilt
 from pipelines.proving.wanted_record import parse_bytes, parse_public_key
 from pipelines.restoring.merge_state import _read_bucket
-from pipelines.restoring.restore_epoch import _read_result
+from pipelines.restoring.restore_epoch import restored_shards
 from pipelines.restoring.restore_part import _read_part
 from pipelines.restoring.restore_work import read_summary
 from pipelines.seeding.assisted_node import CONFIG_NAME, _peer_id, node_state, read_assisted_node
@@ -330,7 +330,7 @@ def _backfill_status(data: bytes) -> object:
 
 def _restore_notes(data: bytes) -> object:
     path = file_of(data)
-    readers: tuple[Callable[[dict[str, Any]], object], ...] = (_read_part, _read_bucket, _read_result)
+    readers: tuple[Callable[[dict[str, Any]], object], ...] = (_read_part, _read_bucket, restored_shards)
     return [read_summary(path, read) for read in readers]
 
 
@@ -549,7 +549,7 @@ def decoders() -> tuple[Decoder, ...]:
             (BackfillStatus.recall,),
             _JSON,
         ),
-        Decoder("notes of a restore", _restore_notes, _restore_summaries, (read_summary, _read_part, _read_bucket, _read_result), _JSON),
+        Decoder("notes of a restore", _restore_notes, _restore_summaries, (read_summary, _read_part, _read_bucket, restored_shards), _JSON),
         Decoder("notes of a build", _build_notes, _build_summaries, (read_note, _read_structure, _read_summary, _read_scanned), _JSON),
         Decoder("note of a rebuilt part", lambda data: read_note(data, read_rebuilt), _rebuilt_notes, (read_note, read_rebuilt), _JSON),
         Decoder(

@@ -146,7 +146,7 @@ def test_json_that_unfolds_is_refused_before_it_is_parsed(name: str, start: byte
     assert (outcome.code, "objects and lists" in outcome.stderr) == (2, True), outcome.stderr
 
 
-@pytest.mark.parametrize("note", [b'{"shards": [' + NESTED, b'{"shards": [{"records": NaN}]}'])
+@pytest.mark.parametrize("note", [b'{"shards": [' + NESTED, b'{"shards": [{"records": NaN}]}', b'{"shards": [{}]}', b'{"shards": [1]}'])
 def test_a_damaged_note_of_a_restoration_is_a_usage_error(note: bytes, tmp_path: Path) -> None:
     """Nothing of it is shown as if it were one."""
     (tmp_path / "data").mkdir()
