@@ -83,9 +83,7 @@ def test_each_result_of_a_command_is_shown(pattern: str) -> None:
         assert outcome.document["epoch_height"] == 6 and outcome.document["shards"][0]["shard_uid"] == "s0.v0"
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"hello", b"{}", b"[1]", b"{" * 100_000, b'{"payload": 1', b"PAR1", b"ARROW1", b"d3:abc", bytes(500), None]
-)
+@pytest.mark.parametrize("content", [b"", b"hello", b"{}", b"[1]", b'{"payload": 1', b"PAR1", b"ARROW1", b"d3:abc", bytes(500), None])
 def test_what_is_not_known_is_a_usage_error(content: bytes | None, tmp_path: Path) -> None:
     """A file of another kind or a folder, without a word about damage: it was never right."""
     if content is not None:
@@ -137,7 +135,9 @@ def test_a_damaged_file_of_record_batches_is_nothing_known(content: bytes, tmp_p
 NESTED = b"[]," * (1 << 20) + b"[]]}"
 
 
-@pytest.mark.parametrize(("name", "start"), [("document.json", b'{"a": ['), ("envelope.json", b'{"payload": "", "a": [')])
+@pytest.mark.parametrize(
+    ("name", "start"), [("document.json", b'{"a": ['), ("envelope.json", b'{"payload": "", "a": ['), ("deep.json", b"{" * 100_000)]
+)
 def test_json_that_unfolds_is_refused_before_it_is_parsed(name: str, start: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three bytes of it would be seventy of memory."""
     (tmp_path / name).write_bytes(start + NESTED)
