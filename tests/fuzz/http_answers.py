@@ -10,7 +10,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from random import Random
 from typing import Any, Final
@@ -57,6 +57,9 @@ class AnsweringServer:
     def __init__(self) -> None:
         self.answer = b""
         self.left = 0
+        self.is_idle = threading.Event()
+        """No connection is open here, so that a client sees that those it kept are closed."""
+        self.is_idle.set()
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         threading.Thread(target=self._serve, daemon=True).start()
@@ -64,11 +67,10 @@ class AnsweringServer:
     def _serve(self) -> None:
         while True:
             connected, _ = self._listening.accept()
-            with connected:
-                try:
-                    self._exchange(connected)
-                except OSError:
-                    continue
+            self.is_idle.clear()
+            with connected, suppress(OSError):
+                self._exchange(connected)
+            self.is_idle.set()
 
     def _exchange(self, connected: socket.socket) -> None:
         connected.settimeout(_IDLE_S)
@@ -118,6 +120,7 @@ _ENVIRONMENT: Final = {
 def _asked(data: bytes, kind: str) -> Iterator[Any]:
     """Yield a client of the kind whose requests are answered by ``data``; nothing waits before it asks again."""
     server = _server(os.getpid())
+    server.is_idle.wait(_IDLE_S)
     server.answer, server.left = data, CONNECTIONS_MAX
     environment = {**_ENVIRONMENT, "AWS_ENDPOINT_URL": server.url, "STORAGE_EMULATOR_HOST": server.url}
     waits = iter(range(WAITS_MAX))
