@@ -176,13 +176,20 @@ def parse_duration_s(text: str, option: str) -> float:
 PollInterval = Annotated[str, typer.Option("--poll-interval", help="Time between two looks for what is new, e.g. 10s.", metavar="DURATION")]
 
 
+INTERVAL_S_MIN = 0.1
+"""Shortest time between two looks: below it, looking would be all that is done."""
+
+
 def parse_interval_s(text: str, option: str = "--poll-interval") -> float:
     """Parse a duration in the form of `parse_duration_s`; a number without a unit is seconds.
 
     Raises:
-        InvalidInputError: another form, zero, or more than a century.
+        InvalidInputError: another form, less than `INTERVAL_S_MIN`, or more than a century.
     """
-    return parse_duration_s(f"{text}s" if text.strip()[-1:].isdigit() else text, option)
+    interval_s = parse_duration_s(f"{text}s" if text.strip()[-1:].isdigit() else text, option)
+    if interval_s < INTERVAL_S_MIN:
+        raise InvalidInputError(problem=f"{text!r} is less than {INTERVAL_S_MIN} s", where=option)
+    return interval_s
 
 
 @dataclass(frozen=True, slots=True)

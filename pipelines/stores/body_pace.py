@@ -1,10 +1,13 @@
-"""How slowly a body may come before it is no transfer any more. No I/O."""
+"""How a body is read: in what steps, and how slowly it may come before it is no transfer any more. No I/O."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from schemas.errors import TransientStoreError
+
+READ_BYTES: Final = 256 << 10
+"""Most bytes taken from a connection at once."""
 
 BODY_GRACE_S: Final = 30.0
 """How long a body may take, however little comes of it."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
-from pipelines.stores.body_pace import BodyPace
+from pipelines.stores.body_pace import READ_BYTES, BodyPace
 
 if TYPE_CHECKING:
     from aiohttp.connector import Connection
@@ -23,9 +23,6 @@ ANSWER_TIMEOUT_S: Final = 30.0
 
 DOCUMENT_BYTES_MAX: Final = 64 << 20
 """Longest body that is no object: a page of a listing, an object's properties, an error."""
-
-READ_BYTES: Final = 256 << 10
-"""Most bytes taken from a connection at once."""
 
 _READING = ("GET", "HEAD")
 
@@ -54,9 +51,9 @@ class BoundedAnswer(aiohttp.ClientResponse):
             try:
                 self._body = await read_bounded(self.content, body_bytes_max, str(self.url))
                 if len(self._body) > body_bytes_max:
-                    self.close()
                     if asked is None:
                         raise aiohttp.ClientPayloadError(f"more than {body_bytes_max} bytes that are no object")
+                    self.close()
             except BaseException:
                 self.close()
                 raise

@@ -27,7 +27,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util.connection import create_connection
 
-from pipelines.stores.body_pace import BodyPace
+from pipelines.stores.body_pace import READ_BYTES, BodyPace
 from schemas.address import is_public_address
 from schemas.errors import InvalidInputError, StoreDeniedError
 
@@ -39,9 +39,6 @@ ADDRESSES_TRIED_MAX: Final = 8
 
 INTERIM_ANSWERS_MAX: Final = 16
 """Most answers of the kind 1xx before the answer."""
-
-READ_BYTES: Final = 256 << 10
-"""Most bytes taken from a connection at once."""
 
 
 class Reach:

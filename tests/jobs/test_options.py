@@ -56,7 +56,7 @@ def test_an_interval_may_leave_its_unit_out(text: str, seconds: float) -> None:
     assert parse_interval_s(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "x", "nan", "1w"])
+@pytest.mark.parametrize("text", ["", "0", "0.09", "0.05s", "-1", "x", "nan", "1w"])
 def test_other_intervals_are_refused(text: str) -> None:
     """By the option's name."""
     with pytest.raises(InvalidInputError, match="--poll-interval"):

@@ -20,7 +20,8 @@ import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError, SSLError, TimeoutError
 
 from pipelines.stores.answers import is_passing
-from pipelines.stores.http_client import READ_BYTES, HttpClient
+from pipelines.stores.body_pace import READ_BYTES
+from pipelines.stores.http_client import HttpClient
 from pipelines.stores.pace import Pace
 from schemas.errors import InvalidInputError, SourceError
 from schemas.json_limits import JsonLimits
